@@ -1,0 +1,34 @@
+# The two commands of the README are `make demo` and `make test`; each installs all that it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+HOME_DIR ?= .cache/demo-home
+
+.PHONY: demo serve test lint unit clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/installed  ## fine-tune a real model on a real dataset, from nothing, in minutes
+	$(BIN)/python -P -m demo.run --home $(HOME_DIR)
+
+serve: $(VENV)/installed  ## open the demo's home again
+	$(BIN)/luthier serve --home $(HOME_DIR)
+
+test: lint  ## lint, types, import contracts and the whole suite
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+unit: $(VENV)/installed  ## the fast tests alone
+	$(BIN)/python -m pytest tests/unit
+
+clean:
+	rm -rf $(VENV) .cache

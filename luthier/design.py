@@ -1,0 +1,149 @@
+"""A design is a short program: one base model, one architecture edit, and up to three training stages.
+
+Designs are values: frozen, with one canonical JSON text and a digest of it, so that "the same design" has one meaning
+in the store, the search and the workers. A design without stages is the untuned model, the zero of every comparison.
+What is *not* in a design: the data, the judge and the seed, which belong to the job and the trial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    """Base of Luthier's value objects: immutable, closed to unknown fields, finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Architecture(Frozen):
+    """Which model is trained, and how it is edited before training; `None` keeps what the base has."""
+
+    base: str = Field(description="name of a registered base model", min_length=1)
+    layers: int | None = Field(default=None, ge=1, description="depth: how many transformer layers are kept")
+    kv_heads: int | None = Field(default=None, ge=1, description="key/value heads after mean pooling (MHA→GQA→MQA)")
+
+    @property
+    def edited(self) -> bool:
+        return self.layers is not None or self.kv_heads is not None
+
+
+class Clm(Frozen):
+    """Self-supervised causal language modelling: every token of the text is a target."""
+
+    kind: Literal["clm"] = "clm"
+
+
+class Sft(Frozen):
+    """Supervised fine-tuning: only the answer's tokens are targets."""
+
+    kind: Literal["sft"] = "sft"
+
+
+class Dpo(Frozen):
+    """Direct preference optimisation (Rafailov et al. 2023), against the weights that the stage starts from."""
+
+    kind: Literal["dpo"] = "dpo"
+    beta: float = Field(default=0.1, gt=0, description="strength of the pull towards the reference")
+
+
+Algorithm = Annotated[Clm | Sft | Dpo, Field(discriminator="kind")]
+
+
+class Full(Frozen):
+    """Every parameter moves."""
+
+    kind: Literal["full"] = "full"
+
+
+class TopLayers(Frozen):
+    """The last `layers` transformer layers and the final norm move; all else is frozen."""
+
+    kind: Literal["top_layers"] = "top_layers"
+    layers: int = Field(ge=1)
+
+
+class Lora(Frozen):
+    """Low-rank adapters on all linear layers (Hu et al. 2021), scaled by alpha/rank."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(ge=1)
+    alpha: int = Field(default=32, ge=1)
+
+
+class RsLora(Frozen):
+    """LoRA scaled by alpha/sqrt(rank), so that high ranks learn too (Kalajdzievski 2023)."""
+
+    kind: Literal["rslora"] = "rslora"
+    rank: int = Field(ge=1)
+    alpha: int = Field(default=16, ge=1)
+
+
+class Dora(Frozen):
+    """LoRA on the direction, a learned vector on the magnitude (Liu et al. 2024)."""
+
+    kind: Literal["dora"] = "dora"
+    rank: int = Field(ge=1)
+    alpha: int = Field(default=32, ge=1)
+
+
+Update = Annotated[Full | TopLayers | Lora | RsLora | Dora, Field(discriminator="kind")]
+AdapterUpdate = Lora | RsLora | Dora
+
+
+class Optimiser(Frozen):
+    """AdamW with linear warm-up and cosine decay to zero over the stage's whole length."""
+
+    learning_rate: float = Field(gt=0)
+    batch_size: int = Field(default=8, ge=1, description="rows in one optimiser step")
+    epochs: float = Field(default=1.0, gt=0, description="passes over the training rows")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps spent warming up")
+    weight_decay: float = Field(default=0.0, ge=0)
+
+
+class Stage(Frozen):
+    algorithm: Algorithm
+    update: Update
+    optimiser: Optimiser
+
+
+class Design(Frozen):
+    architecture: Architecture
+    stages: tuple[Stage, ...] = Field(default=(), max_length=3)
+
+    def canonical(self) -> str:
+        """The one JSON text of this design: sorted keys, no spaces, defaults spelled out."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    def digest(self) -> str:
+        """First 16 hex digits of the SHA-256 of the canonical text."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+
+    @property
+    def program(self) -> str:
+        """The algorithms in order, as users name them: `sft`, `sft+dpo`; `base` for the untuned model."""
+        return "+".join(stage.algorithm.kind for stage in self.stages) or "base"
+
+    def summary(self) -> str:
+        """One line for tables and logs."""
+        architecture = self.architecture
+        edits = [f"{architecture.layers} layers"] if architecture.layers else []
+        edits += [f"{architecture.kv_heads} KV heads"] if architecture.kv_heads else []
+        model = architecture.base + (f" ({', '.join(edits)})" if edits else "")
+        return " → ".join([model, *map(_stage_summary, self.stages)]) if self.stages else f"{model}, untuned"
+
+
+def _stage_summary(stage: Stage) -> str:
+    match stage.update:
+        case Full():
+            update = "full"
+        case TopLayers(layers=layers):
+            update = f"top {layers} layers"
+        case Lora(kind=kind, rank=rank) | RsLora(kind=kind, rank=rank) | Dora(kind=kind, rank=rank):
+            update = f"{kind} r{rank}"
+    o = stage.optimiser
+    return f"{stage.algorithm.kind} {update} lr {o.learning_rate:.2g} ×{o.epochs:g}ep b{o.batch_size}"

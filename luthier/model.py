@@ -1,0 +1,97 @@
+"""Base models: the registry's entries, and the facts about a model that are read from its files without loading it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from luthier.design import Frozen
+from luthier.errors import UserError
+
+
+class ModelFacts(Frozen):
+    """What the search and the cost model need to know of a base model."""
+
+    architecture: str = Field(description="transformers' class name, e.g. LlamaForCausalLM")
+    family: Literal["decoder", "encoder"]
+    parameters: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    kv_heads: int = Field(ge=1)
+    vocab_size: int = Field(ge=1)
+    context: int = Field(ge=1, description="longest sequence in tokens")
+    chat_template: bool
+
+
+class BaseModelEntry(Frozen):
+    """A line of the base-model registry. `source` is a local folder that workers can read, or a hub id."""
+
+    name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    source: str = Field(min_length=1)
+    facts: ModelFacts
+
+
+def read_facts(folder: Path) -> ModelFacts:
+    """Read the facts of a model saved by `save_pretrained`. Raises UserError naming the file that is missing or odd."""
+    config = _json(folder / "config.json")
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(f"{folder} has no tokenizer.json (a fast tokenizer is needed)", param="source")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UserError(f"{folder} has no *.safetensors weights (pickled weights are never loaded)", param="source")
+    architecture = (config.get("architectures") or ["unknown"])[0]
+    if not architecture.endswith("ForCausalLM"):
+        raise UserError(f"{folder}: {architecture} is not a causal language model", param="source")
+    try:
+        heads = int(config["num_attention_heads"])
+        return ModelFacts(
+            architecture=architecture,
+            family="decoder",
+            parameters=sum(_count_parameters(file) for file in weights),
+            hidden_size=config["hidden_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            vocab_size=config["vocab_size"],
+            context=config["max_position_embeddings"],
+            chat_template=_has_chat_template(folder),
+        )
+    except KeyError as missing:
+        raise UserError(f"{folder / 'config.json'} lacks the field {missing}", param="source") from missing
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{file.parent} has no {file.name}: not a saved model", param="source") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}", param="source") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{file} does not hold a JSON object", param="source")
+    return value
+
+
+def _count_parameters(file: Path) -> int:
+    """Sum the element counts in a safetensors header: 8 bytes of length, then JSON."""
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    total = 0
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            count = 1
+            for size in tensor["shape"]:
+                count *= size
+            total += count
+    return total
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    file = folder / "tokenizer_config.json"
+    return file.is_file() and bool(_json(file).get("chat_template"))

@@ -1,0 +1,38 @@
+"""One settings object for the service and its local workers, read from the environment (`LUTHIER_*`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable LUTHIER_<NAME>; the command line's options come before it."""
+
+    model_config = SettingsConfigDict(env_prefix="LUTHIER_", frozen=True)
+
+    home: Path = Field(default=Path("~/.luthier"), description="where the embedded store, artifacts and caches live")
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL; default: SQLite under the home")
+    blobs_url: str | None = Field(default=None, description="fsspec URL for artifacts; default: a folder in the home")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8420, ge=0, le=65535)
+    max_upload_bytes: int = Field(default=2**30, ge=1, description="largest dataset file")
+    max_row_bytes: int = Field(default=4 * 2**20, ge=1, description="longest line of a JSONL file")
+    lease_seconds: float = Field(default=30.0, gt=0, description="a lease not renewed for so long is taken back")
+    checkpoint_seconds: float = Field(default=60.0, gt=0, description="training time that a lost worker may cost")
+    poll_seconds: float = Field(default=1.0, gt=0, description="how often an idle worker asks for work")
+    tick_seconds: float = Field(default=0.5, gt=0, description="how often the service looks after its jobs")
+
+    @property
+    def home_dir(self) -> Path:
+        return self.home.expanduser().absolute()
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.home_dir / 'luthier.db'}"
+
+    @property
+    def blobs(self) -> str:
+        return self.blobs_url or f"file://{self.home_dir / 'blobs'}"

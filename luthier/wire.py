@@ -1,0 +1,125 @@
+"""What a worker and the service say to each other over HTTP (`/v1/workers`, `/v1/trials/{id}/…`, `/v1/blobs`).
+
+Every message that changes a trial carries the lease's `(owner, fence)`; the answer 409 `lease_lost` tells the worker to
+drop what it was doing. Times are UTC; `device_seconds` are totals for the trial, so that sending one twice is harmless.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from luthier.design import Design, Frozen
+from luthier.model import BaseModelEntry
+from luthier.task import JudgeSpec
+from luthier.trial import Metrics, Point
+
+
+class Device(Frozen):
+    """What a worker computes on."""
+
+    kind: Literal["cpu", "cuda", "mps"]
+    name: str
+    memory_bytes: int = Field(ge=0)
+    threads: int = Field(default=1, ge=1)
+
+
+class Hello(Frozen):
+    """POST /v1/workers. A worker that comes back under its old name gives up the leases it held before."""
+
+    name: str = Field(min_length=1, max_length=128)
+    device: Device
+    pid: int
+
+
+class Welcome(Frozen):
+    worker_id: str
+    lease_seconds: float = Field(gt=0, description="a lease not renewed for so long is taken back")
+    checkpoint_seconds: float = Field(gt=0, description="how much training time a lost worker may cost")
+    poll_seconds: float = Field(gt=0, description="how long to wait before asking again when there is no work")
+
+
+class Assignment(Frozen):
+    """The answer to POST /v1/workers/{id}/lease (204 when there is nothing to do)."""
+
+    trial_id: str
+    job_id: str
+    number: int
+    owner: str
+    fence: int
+    seed: int
+    design: Design
+    base: BaseModelEntry
+    train: str = Field(description="digest of the training rows")
+    judge: JudgeSpec
+    checkpoint: str | None = Field(description="digest of a checkpoint manifest to resume from")
+    device_seconds: float = Field(ge=0, description="what earlier leases of this trial have used")
+
+
+class Claim(Frozen):
+    """Base of everything said under a lease."""
+
+    owner: str
+    fence: int
+
+
+class Heartbeat(Claim):
+    device_seconds: float = Field(ge=0)
+    points: tuple[Point, ...] = ()
+
+
+class Directive(Frozen):
+    """The answer to a heartbeat. `stop` carries the reason: the job was cancelled, or its budget is spent."""
+
+    action: Literal["continue", "stop"]
+    reason: str | None = None
+    expires_at: datetime
+
+
+class CheckpointSaved(Claim):
+    manifest: str = Field(description="digest of the manifest blob, a JSON object {file name: digest}")
+    blobs: tuple[str, ...]
+    stage: int
+    step: int
+
+
+class RungReached(Claim):
+    """The trial stands at a share of its full token budget."""
+
+    rung: int = Field(ge=0)
+    share: float = Field(gt=0, le=1)
+    stage: int
+    step: int
+    metrics: dict[str, float]
+
+
+class Judged(Claim):
+    """The validation score; the answer says whether the weights are worth keeping."""
+
+    metrics: Metrics
+    device_seconds: float = Field(ge=0)
+
+
+class Keep(Frozen):
+    keep: bool
+
+
+class Artifact(Frozen):
+    kind: Literal["adapter", "merged"]
+    files: dict[str, str] = Field(description="path inside the artifact → digest of the blob")
+    bytes: int = Field(ge=0)
+
+
+class Finished(Claim):
+    """The end of a lease. `waiting` hands the trial back (the worker is shutting down)."""
+
+    outcome: Literal["complete", "failed", "infeasible", "cancelled", "waiting"]
+    device_seconds: float = Field(ge=0)
+    metrics: Metrics | None = None
+    test_metrics: Metrics | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    trained_tokens: int = Field(default=0, ge=0)
+    error: str | None = None
+    points: tuple[Point, ...] = ()
