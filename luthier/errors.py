@@ -8,6 +8,8 @@
     │   ├── Conflict                  409  the thing is not in a state that allows this
     │   └── TooLarge                  413
     ├── LeaseLost                     409  the trial belongs to somebody else by now
+    ├── Stopped                       409  the service asked a trial to stop: cancelled, or the budget is spent
+    ├── Interrupted                   503  the worker is shutting down: the trial is given back
     ├── Infeasible                    422  the design does not fit the device
     ├── TrialFailed (RuntimeError)    500  training or judging went wrong (a loss that is not a number, …)
     ├── MissingMetric (LookupError)   500  the judge's contract was broken: never replaced by another metric
@@ -86,6 +88,14 @@ class TooLarge(UserError):
 
 class LeaseLost(LuthierError):
     status = 409
+
+
+class Stopped(LuthierError):
+    status = 409
+
+
+class Interrupted(LuthierError):
+    status = 503
 
 
 class Infeasible(LuthierError):

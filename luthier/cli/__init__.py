@@ -1,0 +1,42 @@
+"""The console script `luthier`. Exit codes: 0 done, 1 the job (or the command) failed, 2 wrong use."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from luthier.cli import jobs, models, serving
+from luthier.cli.show import errors
+from luthier.errors import LuthierError, UserError
+
+app = typer.Typer(
+    name="luthier",
+    help="Design fine-tunings of language models: submit a task and a dataset, get the best design, trained.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(serving.serve)
+app.command()(serving.worker)
+app.add_typer(serving.database, name="db")
+app.command()(jobs.submit)
+app.command(name="jobs")(jobs.list_jobs)
+app.command()(jobs.trials)
+app.command()(jobs.best)
+app.command()(jobs.export)
+app.command()(jobs.generate)
+app.command()(jobs.cancel)
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """Run the command line and turn errors into one line on standard error and an exit code."""
+    try:
+        app()
+    except UserError as error:
+        errors.print(f"[red]error:[/red] {error.message}", highlight=False)
+        sys.exit(2)
+    except LuthierError as error:
+        errors.print(f"[red]error:[/red] {error.message}", highlight=False)
+        sys.exit(1)

@@ -1,0 +1,74 @@
+"""Watching a job from the command line: its events as lines, and under them one live line of progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from luthier.api_types import Event, Job
+from luthier.cli.show import console, duration, headline
+from luthier.client import Client
+from luthier.errors import Unreachable
+
+POLL_SECONDS = 1.0
+LEVEL_STYLES = {"info": "", "warn": "yellow", "error": "red"}
+
+
+def follow(client: Client, job_id: str) -> Job | None:
+    """Show a job until it ends and return it; None when Ctrl-C ended the watching, which leaves the job running."""
+    try:
+        with _progress() as (progress, task):
+            for job, events in _changes(client, job_id):
+                for event in events:
+                    at = datetime.fromtimestamp(event.created_at).astimezone()
+                    progress.console.print(
+                        f"[dim]{at:%H:%M:%S}[/dim] {event.message}", style=LEVEL_STYLES[event.level], highlight=False
+                    )
+                state = job.luthier
+                progress.update(
+                    task, completed=state.trials_done, total=state.trials_total, standing=_standing(job, time.time())
+                )
+                if job.status.terminal:
+                    return job
+    except KeyboardInterrupt:
+        console.print(f"\nStopped watching. The job goes on: `luthier trials {job_id}` shows it, ", end="")
+        console.print(f"`luthier cancel {job_id}` ends it.")
+    return None
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Progress, TaskID]]:
+    columns = (TextColumn("trials"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[standing]}"))
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
+        yield progress, progress.add_task("trials", total=None, standing="")
+
+
+def _changes(client: Client, job_id: str) -> Iterator[tuple[Job, list[Event]]]:
+    """The job's present state with the events that are new, once a second; outlives a restart of the service."""
+    seen: set[str] = set()
+    away = False
+    while True:
+        try:
+            job = client.job(job_id)
+            events = [event for event in reversed(client.events(job_id, limit=100)) if event.id not in seen]
+        except Unreachable as error:
+            if not away:
+                console.print(f"[yellow]{error.message}; waiting for it to come back[/yellow]")
+            away = True
+            time.sleep(POLL_SECONDS)
+            continue
+        away = False
+        seen.update(event.id for event in events)
+        yield job, events
+        time.sleep(POLL_SECONDS)
+
+
+def _standing(job: Job, now: float) -> str:
+    state = job.luthier
+    best = f"best #{state.best.number}: {headline(state.best.metrics)}" if state.best else "no score yet"
+    left = f", about {duration(max(0.0, state.estimated_finish - now))} left" if state.estimated_finish else ""
+    return best + left

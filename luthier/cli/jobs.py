@@ -1,0 +1,201 @@
+"""Commands about jobs: submit one, watch it, look at its trials, take the result home."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from luthier.api_types import Job
+from luthier.cli.connection import DEFAULT_SERVER, JsonOption, ServerOption, connect
+from luthier.cli.follow import follow as follow_job
+from luthier.cli.show import as_json, best_table, console, headline, jobs_table, trials_table
+from luthier.client import Client
+from luthier.errors import NotFound, UserError
+from luthier.trial import JobState
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or `last` for the newest one.")]
+
+
+class Goal(StrEnum):
+    AUTO = "auto"
+    DOMAIN = "domain"
+    BEHAVIOUR = "behaviour"
+
+
+class Objective(StrEnum):
+    AUTO = "auto"
+    PERPLEXITY = "perplexity"
+    REWARD = "reward"
+
+
+class Format(StrEnum):
+    ADAPTER = "adapter"
+    MERGED = "merged"
+
+
+class GraderName(StrEnum):
+    STRING_CHECK = "string_check"
+    TEXT_SIMILARITY = "text_similarity"
+
+
+def submit(
+    file: Annotated[
+        Path, typer.Argument(help="Dataset: JSONL, JSON, CSV, Parquet or text.", exists=True, dir_okay=False)
+    ],
+    model: Annotated[list[str] | None, typer.Option(help="Base model to start from; repeat for several.")] = None,
+    task: Annotated[Goal, typer.Option(help="What the model is to learn.")] = Goal.AUTO,
+    trials: Annotated[int | None, typer.Option(help="How many designs to try (default: 24).")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Device-seconds to spend, over all workers.")] = None,
+    objective: Annotated[Objective, typer.Option(help="What the best design is best at.")] = Objective.AUTO,
+    grader: Annotated[GraderName | None, typer.Option(help="Grade generations against the answers.")] = None,
+    algorithm: Annotated[list[str] | None, typer.Option(help="Keep to this: clm, sft, dpo or sft+dpo.")] = None,
+    update: Annotated[
+        list[str] | None, typer.Option(help="Keep to this: full, lora, rslora, dora, top_layers.")
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training rows.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows in one optimiser step.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Held-out file; without it a part is split off.")] = None,
+    suffix: Annotated[str | None, typer.Option(help="Part of the fine-tuned model's name.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Watch the job until it ends.")] = False,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Submit a dataset: Luthier searches the designs that fit it and trains the best one."""
+    pin = {
+        "algorithm": algorithm,
+        "update": update,
+        "model": model,
+        "epochs": _one(epochs),
+        "batch_size": _one(batch_size),
+    }
+    search: dict[str, Any] = {"objective": objective, "pin": {k: v for k, v in pin.items() if v}}
+    search |= {k: v for k, v in {"trials": trials, "device_seconds": seconds}.items() if v is not None}
+    body: dict[str, Any] = {"search": search, "task": {"goal": task} | ({"grader": {"type": grader}} if grader else {})}
+    body |= {k: v for k, v in {"suffix": suffix, "seed": seed}.items() if v is not None}
+    with connect(server) as client:
+        body["training_file"] = client.upload(file).id
+        if validation is not None:
+            body["validation_file"] = client.upload(validation).id
+        job = client.create_job(**body)
+        if not follow:
+            if json:
+                as_json(job)
+            else:
+                console.print(f"{job.id} is {job.status}; watch it with `luthier trials {job.id}`")
+            return
+        console.print(f"job {job.id}")
+        ended = follow_job(client, job.id)
+        if ended is not None:
+            _conclude(client, ended, json)
+
+
+def _one(value: float | None) -> list[Any] | None:
+    return None if value is None else [value]
+
+
+def _conclude(client: Client, job: Job, json: bool) -> None:
+    """Show what a finished job has found, and exit 1 when it did not succeed."""
+    if job.status is not JobState.SUCCEEDED:
+        reason = f": {job.error.message}" if job.error else ""
+        console.print(f"[red]the job {job.status}{reason}[/red]", highlight=False)
+        raise typer.Exit(1)
+    winner = client.best(job.id)
+    if json:
+        as_json(winner)
+        return
+    console.print(trials_table(client.trials(job.id), winner.trial))
+    console.print(f"\n[bold]best design[/bold]  #{winner.number}: {winner.summary}\n", highlight=False)
+    console.print(best_table(winner))
+    console.print(f'\n`luthier export {job.id} DIR` writes the model, `luthier generate {job.id} "prompt"` tries it')
+
+
+def list_jobs(server: ServerOption = None, json: JsonOption = False) -> None:
+    """List jobs, newest first."""
+    with connect(server) as client:
+        jobs = client.jobs()
+    if json:
+        as_json(jobs)
+    else:
+        console.print(jobs_table(jobs))
+
+
+def trials(job: JobArgument, server: ServerOption = None, json: JsonOption = False) -> None:
+    """Show a job's trials: designs, states and scores on the validation rows."""
+    with connect(server) as client:
+        found = client.job(_resolve(client, job))
+        listing = client.trials(found.id)
+    if json:
+        as_json(listing)
+        return
+    console.print(trials_table(listing, found.luthier.best.trial if found.luthier.best else None))
+
+
+def best(job: JobArgument, server: ServerOption = None, json: JsonOption = False) -> None:
+    """Show a job's best design beside the untuned base and the plain LoRA default."""
+    with connect(server) as client:
+        winner = client.best(_resolve(client, job))
+    if json:
+        as_json(winner)
+        return
+    console.print(f"[bold]#{winner.number}[/bold] {winner.summary}  ({headline(winner.metrics)})\n", highlight=False)
+    console.print(best_table(winner))
+    kinds = ", ".join(sorted(artifact.kind for artifact in winner.artifacts)) or "none"
+    console.print(f"\nartifacts: {kinds}")
+
+
+def export(
+    job: JobArgument,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder to write to.")],
+    kind: Annotated[Format, typer.Option("--format", help="The whole model, or the adapter.")] = Format.MERGED,
+    server: ServerOption = None,
+) -> None:
+    """Write the best design's model: weights, tokenizer, model card and reproduction script."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory} exists and is not an empty folder", param="DIR")
+    with connect(server) as client:
+        client.download(_resolve(client, job), directory, kind.value)
+    console.print(f"wrote the {kind} model to {directory}; its README.md says how to load it")
+
+
+def generate(
+    job: JobArgument,
+    prompt: Annotated[str, typer.Argument(help="What to ask the model.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 128,
+    server: ServerOption = None,
+) -> None:
+    """Let the best model of a job answer a prompt, on this machine."""
+    with connect(server) as client:
+        job_id = _resolve(client, job)
+        winner = client.best(job_id)
+        home = Path(os.environ.get("LUTHIER_HOME", "~/.luthier")).expanduser()
+        folder = home / "cache" / "models" / winner.trial
+        if not folder.exists():
+            part = folder.with_suffix(".part")
+            client.download(job_id, part, Format.MERGED.value)
+            part.rename(folder)
+    command = [sys.executable, "-P", "-m", "workers.generate", str(folder), prompt]
+    raise typer.Exit(subprocess.run([*command, "--max-new-tokens", str(max_new_tokens)], check=False).returncode)
+
+
+def cancel(job: JobArgument, server: ServerOption = None) -> None:
+    """Stop a job; its finished trials stay."""
+    with connect(server) as client:
+        job_id = _resolve(client, job)
+        client.cancel(job_id)
+    console.print(f"{job_id} is cancelled")
+
+
+def _resolve(client: Client, job: str) -> str:
+    if job != "last":
+        return job
+    jobs = client.jobs(limit=1)
+    if not jobs:
+        raise NotFound(f"there is no job yet at {client.base_url or DEFAULT_SERVER}", param="JOB")
+    return jobs[0].id

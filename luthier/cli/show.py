@@ -1,0 +1,112 @@
+"""How the command line shows things: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from luthier.api_types import Best, Job, Trial
+from luthier.trial import JobState, Metrics, TrialState
+
+console = Console()
+errors = Console(stderr=True)
+
+TRIAL_COLOURS = {
+    TrialState.COMPLETE: "green",
+    TrialState.LEASED: "cyan",
+    TrialState.FAILED: "red",
+    TrialState.INFEASIBLE: "yellow",
+}
+JOB_COLOURS = {JobState.SUCCEEDED: "green", JobState.FAILED: "red", JobState.RUNNING: "cyan"}
+
+
+def as_json(value: BaseModel | Sequence[BaseModel]) -> None:
+    """Print resources as JSON, a listing as an array."""
+    if isinstance(value, BaseModel):
+        print(value.model_dump_json(indent=2))
+    else:
+        print(json.dumps([item.model_dump(mode="json") for item in value], indent=2, ensure_ascii=False))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min 10 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def jobs_table(jobs: Sequence[Job]) -> Table:
+    table = Table(box=None, header_style="bold")
+    for column in ("job", "created", "status", "model", "trials", "best so far"):
+        table.add_column(column)
+    for job in jobs:
+        progress = job.luthier
+        best = f"{progress.best.summary} ({headline(progress.best.metrics)})" if progress.best else "–"
+        table.add_row(
+            job.id,
+            f"{datetime.fromtimestamp(job.created_at).astimezone():%Y-%m-%d %H:%M}",
+            Text(job.status, style=JOB_COLOURS.get(job.status, "")),
+            job.model,
+            f"{progress.trials_done}/{progress.trials_total}",
+            best,
+        )
+    return table
+
+
+def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
+    table = Table(box=None, header_style="bold")
+    table.add_column("#", justify="right")
+    table.add_column("design", overflow="fold")
+    table.add_column("state")
+    for column in ("perplexity", "bits/byte", "reward", "seconds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for trial in trials:
+        table.add_row(
+            str(trial.number),
+            trial.summary + (" ★" if trial.id == winner else ""),
+            Text(trial.state, style=TRIAL_COLOURS.get(trial.state, "")),
+            *map(number, _values(trial.metrics)),
+            number(trial.device_seconds, 0),
+            style="bold" if trial.id == winner else "",
+        )
+        if trial.error:
+            table.add_row("", Text(trial.error, style="dim"))
+    return table
+
+
+def best_table(best: Best) -> Table:
+    """The winner beside its two baselines, on both splits."""
+    table = Table(box=None, header_style="bold")
+    table.add_column("")
+    for column in ("perplexity", "bits/byte", "reward", "test perplexity", "test bits/byte", "test reward"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for label, validation, test in (
+        ("winner", best.metrics, best.test_metrics),
+        ("untuned base", best.base_metrics, best.base_test_metrics),
+        ("plain LoRA default", best.default_metrics, best.default_test_metrics),
+    ):
+        cells = [number(value) for metrics in (validation, test) for value in _values(metrics)]
+        table.add_row(label, *cells)
+    return table
+
+
+def headline(metrics: Metrics) -> str:
+    reward = f", {metrics.reward_name} {metrics.reward:.3f}" if metrics.reward is not None else ""
+    return f"perplexity {metrics.perplexity:.2f}{reward}"
+
+
+def _values(metrics: Metrics | None) -> tuple[float | None, float | None, float | None]:
+    return (metrics.perplexity, metrics.bits_per_byte, metrics.reward) if metrics else (None, None, None)

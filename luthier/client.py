@@ -1,0 +1,230 @@
+"""The typed Python client of a Luthier service.
+
+    with Client("http://127.0.0.1:8420") as client:
+        file = client.upload(Path("train.jsonl"))
+        job = client.create_job(file.id, search={"trials": 12})
+        while not client.job(job.id).status.terminal:
+            time.sleep(10)
+        client.download(job.id, Path("best"))
+
+A request that the service refuses raises the class of `luthier.errors` that the service raised; a service that cannot
+be reached raises Unreachable.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import RawIOBase
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self, TypeVar, cast
+
+import httpx
+from pydantic import BaseModel
+
+from luthier.api_types import Best, Dataset, Deleted, Event, FileObject, Job, Model, Page, Trial, Worker
+from luthier.errors import LuthierError, Unreachable, tree
+from luthier.trial import Point
+
+R = TypeVar("R", bound=BaseModel)
+L = TypeVar("L", FileObject, Job, Event, Trial)
+
+DEFAULT_URL: Final = "http://127.0.0.1:8420"
+PAGE: Final = 1000
+CHUNK: Final = 1 << 20
+
+
+class Client:
+    """One connection pool to one service; close it, or use it as a context manager. Thread-safe."""
+
+    def __init__(self, base_url: str = DEFAULT_URL, *, timeout: float = 60.0) -> None:
+        """`timeout` is how many seconds the service may be silent; uploads are checked before they are answered."""
+        self.base_url = base_url.rstrip("/")
+        self._http = httpx.Client(base_url=self.base_url, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # Files
+
+    def upload(self, path: Path) -> FileObject:
+        """Upload a dataset. Raises DatasetError with the first faults of the file, or TooLarge."""
+        with path.open("rb") as stream:
+            return self.upload_stream(stream, path.name)
+
+    def upload_stream(self, stream: IO[bytes], filename: str) -> FileObject:
+        """Like `upload`; the ending of `filename` says what the stream holds."""
+        return self._one(FileObject, "POST", "/v1/files", files={"file": (filename, stream)}, data=_PURPOSE)
+
+    def files(self, *, limit: int | None = None) -> list[FileObject]:
+        """Newest first; all of them, or the first `limit`."""
+        return self._list(Page[FileObject], "/v1/files", limit)
+
+    def file(self, file_id: str) -> FileObject:
+        return self._one(FileObject, "GET", f"/v1/files/{file_id}")
+
+    def file_content(self, file_id: str) -> bytes:
+        """The file as it was uploaded."""
+        return self._send("GET", f"/v1/files/{file_id}/content").content
+
+    def delete_file(self, file_id: str) -> Deleted:
+        """Raises Conflict while a job that has not ended uses the file."""
+        return self._one(Deleted, "DELETE", f"/v1/files/{file_id}")
+
+    def dataset(self, file_id: str) -> Dataset:
+        """The profile of a file."""
+        return self._one(Dataset, "GET", f"/v1/datasets/{file_id}")
+
+    # Jobs
+
+    def create_job(self, training_file: str, **options: Any) -> Job:
+        """Create a job; `options` are the fields of POST /v1/fine_tuning/jobs, those left None are not sent."""
+        body = {name: value for name, value in options.items() if value is not None}
+        return self._one(Job, "POST", _JOBS, json={"training_file": training_file, **body})
+
+    def jobs(self, *, limit: int | None = None, metadata: Mapping[str, str] | None = None) -> list[Job]:
+        """Newest first, only those that carry all of `metadata`; all of them, or the first `limit`."""
+        wanted = {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
+        return self._list(Page[Job], _JOBS, limit, wanted)
+
+    def job(self, job_id: str) -> Job:
+        return self._one(Job, "GET", f"{_JOBS}/{job_id}")
+
+    def cancel(self, job_id: str) -> Job:
+        """Raises Conflict for a job that has ended."""
+        return self._one(Job, "POST", f"{_JOBS}/{job_id}/cancel")
+
+    def events(self, job_id: str, *, limit: int | None = None) -> list[Event]:
+        """Newest first; all of them, or the first `limit`."""
+        return self._list(Page[Event], f"{_JOBS}/{job_id}/events", limit)
+
+    # Results
+
+    def trials(self, job_id: str) -> list[Trial]:
+        """In the order in which they were proposed; 0 is the untuned base, 1 the plain LoRA default."""
+        return self._list(Page[Trial], f"{_JOBS}/{job_id}/trials")
+
+    def points(self, job_id: str, trial_id: str, name: str | None = None) -> list[Point]:
+        """A trial's curves, or only the one called `name`."""
+        wanted = {} if name is None else {"name": name}
+        page = self._one(Page[Point], "GET", f"{_JOBS}/{job_id}/trials/{trial_id}/points", params=wanted)
+        return list(page.data)
+
+    def best(self, job_id: str) -> Best:
+        """The winner beside its baselines. Raises NotFound until a trial is complete."""
+        return self._one(Best, "GET", f"{_JOBS}/{job_id}/best")
+
+    @contextmanager
+    def artifact(self, job_id: str, form: str = "merged") -> Iterator[Iterator[bytes]]:
+        """The best trial's weights, as `adapter` or `merged`, in pieces of a tar archive.
+
+        Raises NotFound with the reason where they do not exist in that form.
+        """
+        with self._stream("GET", f"{_JOBS}/{job_id}/artifact", params={"format": form}) as response:
+            yield response.iter_bytes(CHUNK)
+
+    def download(self, job_id: str, folder: Path, form: str = "merged") -> list[Path]:
+        """Unpack the best trial's weights into `folder`, which is made if need be; answers with the files."""
+        with self.artifact(job_id, form) as pieces:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tarfile.open(fileobj=cast("IO[bytes]", _Pieces(pieces)), mode="r|", bufsize=CHUNK) as archive:
+                return [_unpack(archive, member, folder) for member in archive]
+
+    # Models and workers
+
+    def models(self) -> list[Model]:
+        """Base models first, then those that jobs have made."""
+        return list(self._one(Page[Model], "GET", "/v1/models").data)
+
+    def model(self, model_id: str) -> Model:
+        return self._one(Model, "GET", f"/v1/models/{model_id}")
+
+    def add_model(self, name: str, source: str) -> Model:
+        """Register a base model from a folder that the service and its workers can read."""
+        return self._one(Model, "POST", "/v1/models", json={"name": name, "source": source})
+
+    def remove_model(self, name: str) -> Deleted:
+        """Forget a base model. Raises Conflict while a job that has not ended uses it."""
+        return self._one(Deleted, "DELETE", f"/v1/models/{name}")
+
+    def workers(self) -> list[Worker]:
+        return list(self._one(Page[Worker], "GET", "/v1/workers").data)
+
+    # HTTP
+
+    def _one(self, kind: type[R], method: str, path: str, **request: Any) -> R:
+        return kind.model_validate_json(self._send(method, path, **request).content)
+
+    def _list(
+        self, kind: type[Page[L]], path: str, limit: int | None = None, wanted: Mapping[str, str] | None = None
+    ) -> list[L]:
+        """Page after page until `limit` or the end."""
+        found: list[L] = []
+        more = True
+        while more and (limit is None or len(found) < limit):
+            size = PAGE if limit is None else min(PAGE, limit - len(found))
+            after = {"after": found[-1].id} if found else {}
+            page = self._one(kind, "GET", path, params={**(wanted or {}), **after, "limit": size})
+            found += page.data
+            more = page.has_more
+        return found
+
+    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        with self._stream(method, path, **request) as response:
+            response.read()
+            return response
+
+    @contextmanager
+    def _stream(self, method: str, path: str, **request: Any) -> Iterator[httpx.Response]:
+        try:
+            with self._http.stream(method, path, **request) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _error(response)
+                yield response
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise Unreachable(f"no Luthier service answers at {self.base_url}: {reason}") from error
+
+
+_JOBS: Final = "/v1/fine_tuning/jobs"
+_PURPOSE: Final = {"purpose": "fine-tune"}
+
+
+class _Pieces(RawIOBase):
+    """Pieces of bytes as a stream for tarfile."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = b""
+
+    def read(self, size: int = -1) -> bytes:
+        while size < 0 or len(self._rest) < size:
+            piece = next(self._pieces, b"")
+            if not piece:
+                break
+            self._rest += piece
+        taken, self._rest = (self._rest, b"") if size < 0 else (self._rest[:size], self._rest[size:])
+        return taken
+
+
+def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> Path:
+    archive.extract(member, folder, filter="data")  # refuses whatever would land outside of the folder
+    return folder / member.name
+
+
+def _error(response: httpx.Response) -> LuthierError:
+    """The service's error as its own class; anything else that answers is said to be no Luthier service."""
+    try:
+        found = response.json()["error"]
+        return tree()[found["code"]](found["message"], param=found["param"])
+    except (ValueError, KeyError, TypeError):
+        return LuthierError(f"{response.request.url} answered {response.status_code}: {response.text[:200]}")

@@ -1,0 +1,124 @@
+"""Which kind of file a file is, by its content as well as its name: a renamed file is refused, never guessed at."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path, PurePath
+from typing import Final
+
+from luthier.errors import DatasetError
+
+BOM: Final = b"\xef\xbb\xbf"
+_HEAD_BYTES: Final = 64 * 1024
+
+
+class Container(StrEnum):
+    """How rows are laid out in the file."""
+
+    JSONL = "JSON Lines"
+    JSON = "a JSON array"
+    CSV = "CSV"
+    PARQUET = "Parquet"
+    TEXT = "plain text"
+
+
+_ENDINGS: Final = {
+    ".jsonl": Container.JSONL,
+    ".ndjson": Container.JSONL,
+    ".json": Container.JSON,
+    ".csv": Container.CSV,
+    ".parquet": Container.PARQUET,
+    ".txt": Container.TEXT,
+    ".md": Container.TEXT,
+}
+
+_PARQUET: Final = b"PAR1"
+_SIGNATURES: Final = (
+    (b"PK\x03\x04", "a ZIP archive (or an Office document)"),
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (b"\x80\x02", "a Python pickle"),
+    (b"\x80\x03", "a Python pickle"),
+    (b"\x80\x04", "a Python pickle"),
+    (b"\x80\x05", "a Python pickle"),
+    (b"%PDF-", "PDF"),
+    (_PARQUET, "Parquet"),
+    (b"ARROW1", "an Arrow file"),
+    (b"SQLite format 3\x00", "an SQLite database"),
+    (b"GGUF", "GGUF model weights"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\x89HDF", "HDF5"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x7fELF", "a program"),
+    (b"\xff\xfe", "UTF-16 text"),
+    (b"\xfe\xff", "UTF-16 text"),
+    (b"version https://git-lfs", "a Git LFS pointer instead of the file it stands for"),
+)
+
+
+def recognise(path: Path, filename: str) -> Container:
+    """Decide how to read the file. Raises DatasetError for an ending that is not accepted or does not fit the content.
+
+    JSON Lines and JSON arrays are told apart by their first character alone, whichever of their endings the name has.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD_BYTES)
+    if not head.removeprefix(BOM).strip() and path.stat().st_size <= len(head):
+        raise DatasetError(f"{filename} is empty")
+    ending = PurePath(filename).suffix.lower()
+    named = _ENDINGS.get(ending)
+    looks = _binary(head)
+    if named is Container.PARQUET and head.startswith(_PARQUET):
+        return Container.PARQUET
+    if looks:
+        wanted = named or "one of the accepted formats"
+        raise DatasetError(f"{filename} looks like {looks}, not like {wanted}; accepted are {_accepted()}")
+    if named is None:
+        raise DatasetError(f"the name {filename!r} does not say what the file is; accepted are {_accepted()}")
+    return _by_first_character(named, head.removeprefix(BOM).lstrip(), filename)
+
+
+def _binary(head: bytes) -> str | None:
+    for signature, name in _SIGNATURES:
+        if head.startswith(signature):
+            return name
+    return "binary data (it holds zero bytes)" if b"\x00" in head else None
+
+
+def _by_first_character(named: Container, start: bytes, filename: str) -> Container:
+    bracket = start[:1]
+    match named:
+        case Container.JSONL | Container.JSON:
+            if start[:14].lower().startswith((b"<!doctype html", b"<html")):
+                raise DatasetError(f"{filename} looks like an HTML page, not like {named}")
+            if start.split(b"\n", 1)[0].strip() == b"{":
+                raise DatasetError(
+                    f"{filename} holds an object spread over several lines; "
+                    "put each row on a line of its own, or all rows in one JSON array"
+                )
+            return Container.JSON if bracket == b"[" else Container.JSONL
+        case Container.CSV if bracket in (b"{", b"["):
+            raise DatasetError(f"{filename} looks like JSON, not like CSV; rename it to .jsonl")
+        case Container.TEXT if bracket == b"{" and _is_json(start.split(b"\n", 1)[0]):
+            raise DatasetError(f"{filename} looks like JSON Lines, not like plain text; rename it to .jsonl")
+        case Container.PARQUET:
+            raise DatasetError(f"{filename} is not Parquet: the file does not start with PAR1")
+        case _:
+            return named
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _accepted() -> str:
+    return ", ".join(_ENDINGS)

@@ -1,0 +1,307 @@
+"""The accepted formats of a row: told by its columns, and normalised to TRL's.
+
+Columns that belong to no format are kept as they are: graders read them as `{{item.…}}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from luthier.dataset import messages
+from luthier.dataset.faults import columns, unexpected
+from luthier.dataset.rows import Row
+from luthier.errors import DatasetError
+from luthier.task import DataKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A set of columns and what becomes of them. `optional` columns are taken up too where they are present."""
+
+    name: str
+    kind: DataKind
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    convert: Callable[[Row], Row]
+
+    def normalise(self, row: Row) -> Row:
+        """The row in TRL's columns, extra columns behind them. Raises DatasetError naming the field at fault."""
+        if missing := [column for column in self.required if column not in row]:
+            raise DatasetError(
+                f"columns {columns(row) or '(none)'}: expected {columns(missing)} too; the first row set the format "
+                f"{self.name}, and one file holds one format"
+            )
+        _refuse_media(row)
+        normal = self.convert(row)
+        taken = {*self.required, *self.optional, *normal}
+        return normal | {column: value for column, value in row.items() if column not in taken}
+
+
+def detect(row: Row) -> Format:
+    """The format of a row. Raises DatasetError naming the columns found where it is none that can be trained on."""
+    if _is_unpaired(row):
+        raise _untrainable(row, "answers with a verdict each (unpaired preferences)")
+    found = next((known for known in FORMATS if row.keys() >= set(known.required)), None)
+    if found is not None and (found is not _TEXT or "prompt" not in row):
+        return found
+    if "prompt" in row:
+        raise _untrainable(row, "prompts without answers (reinforcement learning)")
+    raise DatasetError(f"columns {columns(row) or '(none)'}: no accepted format has these; {_accepted()}")
+
+
+def plain_if_single_turn(rows: list[Row]) -> list[Row]:
+    """Alpaca rows as plain strings where no row of the file has a system prompt or a history."""
+    if any(len(row["prompt"]) > 1 for row in rows):
+        return rows
+    return [row | {column: row[column][0]["content"] for column in ("prompt", "completion")} for row in rows]
+
+
+def check_shape(row: Row, first: Row, found: Format) -> None:
+    """Strings and messages do not mix, except in alpaca files, where a row without a history is a short chat.
+
+    Raises DatasetError where the row's prompt is not of the type that the file's first row has.
+    """
+    if "prompt" in found.required and isinstance(row["prompt"], str) != isinstance(first["prompt"], str):
+        raise DatasetError(
+            f"field `prompt`: expected {_shape(first)} as in the first row, found {_shape(row)}; "
+            "one file holds one of the two"
+        )
+
+
+def _shape(row: Row) -> str:
+    return "a string" if isinstance(row["prompt"], str) else "a list of messages"
+
+
+def _text(row: Row) -> Row:
+    return {"text": _string(row, "text")}
+
+
+def _pairs(row: Row) -> Row:
+    return _answered(row["prompt"], {"completion": row["completion"]}) | _tools(row)
+
+
+def _preference(row: Row) -> Row:
+    return _different(_answered(row["prompt"], {"chosen": row["chosen"], "rejected": row["rejected"]}) | _tools(row))
+
+
+def _implicit_preference(row: Row) -> Row:
+    """TRL's preference without a prompt: the messages that both answers start with are the prompt."""
+    for field in ("chosen", "rejected"):
+        if not isinstance(row[field], list):
+            raise unexpected(field, "a list of messages that starts with the prompt (or a `prompt` column)", row[field])
+    chosen, rejected = messages.messages(row["chosen"], "chosen"), messages.messages(row["rejected"], "rejected")
+    same = 0
+    while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
+        same += 1
+    if same == len(chosen) == len(rejected):
+        raise DatasetError("fields `chosen` and `rejected`: expected two different answers, found the same one twice")
+    if same == 0:
+        raise DatasetError("fields `chosen` and `rejected`: expected the same prompt at the start of both, found none")
+    return _answered(chosen[:same], {"chosen": chosen[same:], "rejected": rejected[same:]}) | _tools(row)
+
+
+def _openai_preference(row: Row) -> Row:
+    given = row["input"]
+    if not isinstance(given, dict):
+        raise unexpected("input", "an object with `messages`", given)
+    prompt = messages.prompt(given.get("messages"), "input.messages")
+    answers = {
+        "chosen": messages.answer(row["preferred_output"], "preferred_output"),
+        "rejected": messages.answer(row["non_preferred_output"], "non_preferred_output"),
+    }
+    return _different({"prompt": prompt, **answers} | _tools(given, "input.tools"))
+
+
+def _chat(row: Row) -> Row:
+    return {"messages": messages.conversation(row["messages"], "messages")} | _tools(row)
+
+
+def _sharegpt(row: Row) -> Row:
+    turns = _turns(row["conversations"], "conversations")
+    return {"messages": messages.conversation(_system(row) + turns, "conversations")} | _tools(row)
+
+
+def _sharegpt_preference(row: Row) -> Row:
+    prompt = messages.prompt(_system(row) + _turns(row["conversations"], "conversations"), "conversations")
+    answers = {
+        field: messages.answer(_turns(row[field] if isinstance(row[field], list) else [row[field]], field), field)
+        for field in ("chosen", "rejected")
+    }
+    return _different({"prompt": prompt, **answers} | _tools(row))
+
+
+def _alpaca(row: Row) -> Row:
+    instruction, given = _string(row, "instruction"), _optional_string(row, "input")
+    asked = {"role": "user", "content": f"{instruction}\n\n{given}" if given else instruction}
+    answered = {"role": "assistant", "content": _string(row, "output")}
+    return {"prompt": [*_system(row), *_history(row), asked], "completion": [answered]}
+
+
+_TEXT: Final = Format(name="text", kind=DataKind.TEXT, required=("text",), convert=_text)
+
+ALPACA: Final = Format(
+    name="alpaca",
+    kind=DataKind.PAIRS,
+    required=("instruction", "output"),
+    optional=("input", "system", "history"),
+    convert=_alpaca,
+)
+
+FORMATS: Final = (  # the first whose columns are all there; so the more specific ones come first
+    Format(
+        name="openai_preference",
+        kind=DataKind.PREFERENCE,
+        required=("input", "preferred_output", "non_preferred_output"),
+        convert=_openai_preference,
+    ),
+    Format(
+        name="sharegpt_preference",
+        kind=DataKind.PREFERENCE,
+        required=("conversations", "chosen", "rejected"),
+        optional=("system", "tools"),
+        convert=_sharegpt_preference,
+    ),
+    Format(
+        name="preference",
+        kind=DataKind.PREFERENCE,
+        required=("prompt", "chosen", "rejected"),
+        optional=("tools",),
+        convert=_preference,
+    ),
+    Format(
+        name="implicit_preference",
+        kind=DataKind.PREFERENCE,
+        required=("chosen", "rejected"),
+        optional=("tools",),
+        convert=_implicit_preference,
+    ),
+    Format(name="messages", kind=DataKind.CHAT, required=("messages",), optional=("tools",), convert=_chat),
+    Format(
+        name="sharegpt",
+        kind=DataKind.CHAT,
+        required=("conversations",),
+        optional=("system", "tools"),
+        convert=_sharegpt,
+    ),
+    ALPACA,
+    Format(
+        name="prompt_completion",
+        kind=DataKind.PAIRS,
+        required=("prompt", "completion"),
+        optional=("tools",),
+        convert=_pairs,
+    ),
+    _TEXT,
+)
+
+_SHAREGPT_ROLES: Final = {"system": "system", "human": "user", "gpt": "assistant", "observation": "tool"}
+_MEDIA: Final = ("images", "videos", "audios")
+
+
+def _answered(prompt: Any, answers: Row) -> Row:
+    """Prompt and answers as strings if all of them are, else all as messages."""
+    if not any(isinstance(value, list) for value in (prompt, *answers.values())):
+        given = {"prompt": prompt, **answers}
+        return {field: _string(given, field) for field in given}
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": _string({"prompt": prompt}, "prompt")}]
+    as_messages: Row = {"prompt": messages.prompt(prompt, "prompt")}
+    for field, value in answers.items():
+        said = [{"role": "assistant", "content": _string(answers, field)}] if isinstance(value, str) else value
+        as_messages[field] = messages.answer(said, field)
+    return as_messages
+
+
+def _different(row: Row) -> Row:
+    if row["chosen"] == row["rejected"]:
+        raise DatasetError("fields `chosen` and `rejected`: expected two different answers, found the same one twice")
+    return row
+
+
+def _tools(row: Row, field: str = "tools") -> Row:
+    found = messages.tools(row.get("tools"), field)
+    return {"tools": found} if found else {}
+
+
+def _turns(value: Any, field: str) -> list[Row]:
+    """ShareGPT's `{from, value}` turns as messages; turns that have a `role` already are left alone."""
+    if not isinstance(value, list) or not value:
+        raise unexpected(field, "a list of turns", value)
+    return [_turn(turn, f"{field}[{index}]") for index, turn in enumerate(value)]
+
+
+def _turn(turn: Any, field: str) -> Row:
+    if not isinstance(turn, dict):
+        raise unexpected(field, "an object with `from` and `value`", turn)
+    if "role" in turn:
+        return turn
+    speaker, value = turn.get("from"), turn.get("value")
+    if not isinstance(value, str):
+        raise unexpected(f"{field}.value", "a string", value)
+    rest = {key: item for key, item in turn.items() if key not in ("from", "value")}
+    if speaker == "function_call":
+        return {"role": "assistant", "content": "", "tool_calls": _called(value, f"{field}.value")} | rest
+    if not isinstance(speaker, str) or speaker not in _SHAREGPT_ROLES:
+        raise unexpected(f"{field}.from", f"one of {', '.join(_SHAREGPT_ROLES)}, function_call", speaker)
+    return {"role": _SHAREGPT_ROLES[speaker], "content": value} | rest
+
+
+def _called(value: str, field: str) -> list[Row]:
+    calls = messages.parsed(value, field, 'a call as JSON, {"name": …, "arguments": {…}}')
+    return [messages.tool_call(call, field) for call in (calls if isinstance(calls, list) else [calls])]
+
+
+def _system(row: Row) -> list[Row]:
+    text = _optional_string(row, "system")
+    return [{"role": "system", "content": text}] if text else []
+
+
+def _history(row: Row) -> list[Row]:
+    """Alpaca's earlier rounds, `[[question, answer], …]`."""
+    rounds = row.get("history") or []
+    if not isinstance(rounds, list):
+        raise unexpected("history", "a list of [question, answer]", rounds)
+    found: list[Row] = []
+    for index, pair in enumerate(rounds):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(said, str) for said in pair):
+            raise unexpected(f"history[{index}]", "[question, answer], both strings", pair)
+        found += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+    return found
+
+
+def _string(row: Row, field: str) -> str:
+    value = row[field]
+    if not isinstance(value, str) or not value.strip():
+        raise unexpected(field, "a non-empty string", value)
+    return value
+
+
+def _optional_string(row: Row, field: str) -> str:
+    value = row.get(field)
+    if value is not None and not isinstance(value, str):
+        raise unexpected(field, "a string or nothing", value)
+    return value or ""
+
+
+def _refuse_media(row: Row) -> None:
+    for column in _MEDIA:
+        if row.get(column):
+            raise DatasetError(f"field `{column}`: pictures, video and sound are not supported; leave the column out")
+
+
+def _is_unpaired(row: Row) -> bool:
+    """A true/false verdict (`label` in TRL, `kto_tag` in LLaMA-Factory) beside an answer."""
+    verdict = row.get("label", row.get("kto_tag"))
+    is_verdict = isinstance(verdict, bool) or str(verdict).lower() in ("true", "false")
+    return is_verdict and bool({"completion", "messages", "conversations", "output"} & row.keys())
+
+
+def _untrainable(row: Row, what: str) -> DatasetError:
+    return DatasetError(f"columns {columns(row)}: {what} cannot be trained on yet; {_accepted()}")
+
+
+def _accepted() -> str:
+    sets = "; ".join(" + ".join(f"`{column}`" for column in known.required) for known in FORMATS)
+    return f"accepted are {sets}"

@@ -1,0 +1,151 @@
+"""What a dataset is like, in numbers, before anything is trained on it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from pydantic import Field
+
+from luthier.dataset.rows import Row, row_hash
+from luthier.dataset.splits import leaks
+from luthier.design import Frozen
+from luthier.task import DataKind
+
+ESTIMATE: Final = "estimate: 4 bytes of UTF-8 make a token"
+
+
+class Lengths(Frozen):
+    """Nearest-rank quantiles of a length."""
+
+    p50: int = Field(ge=0)
+    p90: int = Field(ge=0)
+    max: int = Field(ge=0)
+
+
+class Histogram(Frozen):
+    """Counts of row lengths in tokens; bin i holds lengths from `edges[i]` up to but not including the next edge."""
+
+    edges: tuple[int, ...]
+    counts: tuple[int, ...]
+
+
+class Profile(Frozen):
+    """Lengths are in tokens, counted as `counted_by` says, without what a chat template adds."""
+
+    kind: DataKind
+    format: str = Field(description="the columns that the file came with")
+    rows: int = Field(ge=0)
+    bytes: int = Field(ge=0, description="UTF-8 bytes of all prompts and targets")
+    tokens: int = Field(ge=0, description="tokens of all prompts and targets")
+    target_tokens: int = Field(ge=0, description="tokens that supervised training learns to say")
+    counted_by: str = Field(description="the tokenizer, or how the number was estimated")
+    prompt_lengths: Lengths | None = Field(description="None for plain text, which has no prompt")
+    target_lengths: Lengths = Field(description="text, completions, all answers of a chat, or both of a preference")
+    row_lengths: Histogram
+    turns: Lengths | None = Field(description="messages of a chat; None for the other kinds")
+    duplicates: int = Field(ge=0, description="rows that repeat an earlier one, but for case and white space")
+    leaks: int | None = Field(description="validation rows whose prompts are trained on; None: no validation file")
+    notes: tuple[str, ...] = Field(description="what the numbers mean for the training, in sentences")
+
+
+def profile(
+    rows: Sequence[Row],
+    kind: DataKind,
+    *,
+    source_format: str = "trl",
+    count_tokens: Callable[[str], int] | None = None,
+    counted_by: str = "tokenizer",
+    validation_rows: Sequence[Row] | None = None,
+) -> Profile:
+    """Describe normalised rows. `count_tokens` is the tokenizer named `counted_by`; without it, an estimate."""
+    count = count_tokens or _estimate
+    prompt_lengths, target_lengths, row_lengths = [], [], []
+    size = 0
+    for row in rows:
+        prompt, targets = _texts(row, kind)
+        prompt_lengths.append(sum(map(count, prompt)))
+        lengths = [sum(map(count, target)) for target in targets]
+        target_lengths += lengths
+        row_lengths.append(prompt_lengths[-1] + max(lengths))
+        size += sum(len(text.encode()) for texts in (prompt, *targets) for text in texts)
+    duplicates = len(rows) - len({row_hash(row, kind) for row in rows})
+    leaked = None if validation_rows is None else leaks(rows, validation_rows, kind)
+    return Profile(
+        kind=kind,
+        format=source_format,
+        rows=len(rows),
+        bytes=size,
+        tokens=sum(prompt_lengths) + sum(target_lengths),
+        target_tokens=sum(target_lengths),
+        counted_by=counted_by if count_tokens else ESTIMATE,
+        prompt_lengths=None if kind is DataKind.TEXT else _quantiles(prompt_lengths),
+        target_lengths=_quantiles(target_lengths),
+        row_lengths=_histogram(row_lengths),
+        turns=_quantiles([len(row["messages"]) for row in rows]) if kind is DataKind.CHAT else None,
+        duplicates=duplicates,
+        leaks=leaked,
+        notes=_notes(duplicates, leaked),
+    )
+
+
+def _texts(row: Row, kind: DataKind) -> tuple[list[str], list[list[str]]]:
+    """A row's prompt, and each of its targets, as lists of text."""
+    tools = [json.dumps(row["tools"], ensure_ascii=False)] if row.get("tools") else []
+    match kind:
+        case DataKind.TEXT:
+            return [], [[row["text"]]]
+        case DataKind.PAIRS:
+            return tools + _said(row["prompt"]), [_said(row["completion"])]
+        case DataKind.PREFERENCE:
+            return tools + _said(row["prompt"]), [_said(row["chosen"]), _said(row["rejected"])]
+        case DataKind.CHAT:
+            learned = [_is_learned(message) for message in row["messages"]]
+            texts = list(zip(_said(row["messages"]), learned, strict=True))
+            return tools + [text for text, target in texts if not target], [[text for text, target in texts if target]]
+
+
+def _said(content: str | list[Row]) -> list[str]:
+    return [content] if isinstance(content, str) else [_message_text(message) for message in content]
+
+
+def _message_text(message: Row) -> str:
+    calls = message.get("tool_calls")
+    return str(message["content"]) + (json.dumps(calls, ensure_ascii=False) if calls else "")
+
+
+def _is_learned(message: Row) -> bool:
+    return message["role"] == "assistant" and message.get("weight") != 0
+
+
+def _estimate(text: str) -> int:
+    return math.ceil(len(text.encode()) / 4)
+
+
+def _quantiles(lengths: Sequence[int]) -> Lengths:
+    ranked = sorted(lengths)
+    p50, p90 = (ranked[math.ceil(share * len(ranked)) - 1] for share in (0.5, 0.9))
+    return Lengths(p50=p50, p90=p90, max=ranked[-1])
+
+
+def _histogram(lengths: Sequence[int]) -> Histogram:
+    """Bins that double: 0, 1, 2–3, 4–7, 8–15, …"""
+    bins = [length.bit_length() for length in lengths]
+    return Histogram(
+        edges=tuple(2**index // 2 for index in range(max(bins) + 1)),
+        counts=tuple(bins.count(index) for index in range(max(bins) + 1)),
+    )
+
+
+def _notes(duplicates: int, leaked: int | None) -> tuple[str, ...]:
+    notes = []
+    if duplicates:
+        notes.append(f"Rows that repeat an earlier one: {duplicates}. They are trained on, but judged only once.")
+    if leaked:
+        notes.append(
+            f"Validation rows whose prompts also stand in the training file: {leaked}. "
+            "The training rows with those prompts are left out of training."
+        )
+    return tuple(notes)

@@ -1,0 +1,78 @@
+"""Rows as they are stored and compared: JSON Lines, and hashes that ignore case and spacing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from luthier.task import DataKind
+
+Row = dict[str, Any]
+
+COLUMNS: dict[DataKind, tuple[str, ...]] = {
+    DataKind.TEXT: ("text",),
+    DataKind.PAIRS: ("prompt", "completion"),
+    DataKind.CHAT: ("messages",),
+    DataKind.PREFERENCE: ("prompt", "chosen", "rejected"),
+}
+"""TRL's columns of each kind. Whatever else a row has is for graders and is never trained on."""
+
+
+def write_rows(rows: Iterable[Row]) -> bytes:
+    """JSON Lines in UTF-8: one row a line, each line ended. Raises ValueError for numbers that are not finite."""
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for row in rows)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def read_rows(data: bytes) -> list[Row]:
+    """The rows that `write_rows` wrote."""
+    return [json.loads(line) for line in data.split(b"\n") if line]
+
+
+def fold(text: str) -> str:
+    """Text without the differences that do not make it another text: case, and the amount of white space."""
+    return " ".join(text.casefold().split())
+
+
+def prompt_hash(row: Row, kind: DataKind) -> str:
+    """SHA-256 of what two rows must not share across splits: the prompt, a chat's user turns, or the text, folded.
+
+    A prompt of messages counts by its user turns too, so that it meets the same question given as a string.
+    """
+    match kind:
+        case DataKind.TEXT:
+            return _hash(fold(row["text"]))
+        case DataKind.CHAT:
+            return _hash(_user_turns(row["messages"]))
+        case DataKind.PAIRS | DataKind.PREFERENCE:
+            prompt = row["prompt"]
+            return _hash(fold(prompt) if isinstance(prompt, str) else _user_turns(prompt))
+
+
+def row_hash(row: Row, kind: DataKind) -> str:
+    """SHA-256 that is equal for rows that teach the same thing, whatever their extra columns say."""
+    content = [_folded(row[column]) for column in COLUMNS[kind]]
+    return _hash(json.dumps([*content, row.get("tools")], ensure_ascii=False, sort_keys=True))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _user_turns(messages: list[Row]) -> str:
+    turns = [message for message in messages if message["role"] == "user"] or messages
+    return "\n".join(fold(message["content"]) for message in turns)
+
+
+def _folded(value: Any) -> Any:
+    match value:
+        case str():
+            return fold(value)
+        case list():
+            return [_folded(item) for item in value]
+        case dict():
+            return {key: _folded(item) for key, item in value.items()}
+        case _:
+            return value

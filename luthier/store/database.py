@@ -1,0 +1,168 @@
+"""The connection to the store: SQLite by default, PostgreSQL by URL, one schema for both.
+
+Whoever opens a transaction ends it: the functions of this package take the connection and never commit.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from luthier.errors import Conflict, Unreachable, UserError
+
+BUSY_SECONDS: Final = 30.0
+ADVISORY_LOCK: Final = 0x6C757468  # "luth": any number that all processes agree on
+
+# Alembic keeps the running migration in module globals, so that two threads of one process must take turns.
+_alembic_turn = threading.Lock()
+
+
+class Database:
+    """The store behind a URL: `sqlite:///file` or `postgresql://…`. Thread-safe.
+
+    Raises UserError for a URL that is neither; every transaction raises Unreachable where the database does not answer.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = _parse(url)
+        match self.url.get_backend_name():
+            case "sqlite":
+                self._writer = _sqlite_engine(self.url, begin="BEGIN IMMEDIATE", query_only=False)
+                self._reader = _sqlite_engine(self.url, begin="BEGIN DEFERRED", query_only=True)
+            case _:
+                self._writer = create_engine(
+                    self.url, isolation_level="READ COMMITTED", json_serializer=_to_json, pool_pre_ping=True
+                )
+                self._reader = self._writer.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A write transaction: committed at the end of the block, rolled back when an exception leaves it."""
+        with self._connect(self._writer) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent snapshot for reading; the database refuses writes on it."""
+        with self._connect(self._reader) as connection:
+            yield connection
+
+    def upgrade(self) -> None:
+        """Bring the schema to this version's, whole or not at all. Of many processes that try, the others wait.
+
+        Raises Conflict for a schema that this version does not know.
+        """
+        with _alembic_turn, self.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+            try:
+                command.upgrade(alembic_config(connection), "head")
+            except CommandError as error:
+                raise Conflict(
+                    f"the database {self.url.render_as_string()} cannot be upgraded; a newer version of Luthier may "
+                    f"have made it: {error}"
+                ) from error
+
+    def check(self) -> None:
+        """Raise Conflict, naming both revisions, unless the schema is this version's."""
+        with self.read() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+        needed = ScriptDirectory.from_config(alembic_config()).get_current_head()
+        if found != needed:
+            raise Conflict(
+                f"the database {self.url.render_as_string()} is at revision {found or 'none'}, this version of Luthier "
+                f"needs {needed}: run `luthier db upgrade`"
+            )
+
+    def close(self) -> None:
+        self._reader.dispose()
+        self._writer.dispose()
+
+    def _connect(self, engine: Engine) -> Connection:
+        try:
+            return engine.connect()
+        except OperationalError as error:
+            raise Unreachable(f"the database {self.url.render_as_string()} does not answer: {error.orig}") from error
+
+
+def alembic_config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration for the migrations that are installed with Luthier."""
+    config = Config()
+    config.set_main_option("script_location", str(package_files("migrations")).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that can say ON CONFLICT, in the connection's dialect."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise UserError(f"{url!r} is not a database URL; expected sqlite:///FILE or postgresql://…") from error
+    match parsed.get_backend_name():
+        case "sqlite" if parsed.database and parsed.database != ":memory:":
+            return parsed
+        case "postgresql" | "postgres":
+            return parsed.set(drivername="postgresql+psycopg")
+        case other:
+            wanted = "the store needs a file: sqlite:///FILE" if other == "sqlite" else f"{other} is not supported"
+            raise UserError(f"{wanted} (or postgresql://…)", param="database_url")
+
+
+_to_json = partial(json.dumps, allow_nan=False)
+
+
+def _sqlite_engine(url: URL, *, begin: str, query_only: bool) -> Engine:
+    Path(url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, json_serializer=_to_json, connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # the driver would open transactions of its own accord, and deferred ones
+        _enter_wal(connection)
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA query_only = {int(query_only)}")
+
+    @event.listens_for(engine, "begin")
+    def open_transaction(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Turn on the write-ahead log. The busy timeout does not cover two processes that do so to a new file at once."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

@@ -1,0 +1,45 @@
+"""Uploaded datasets."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, exists, or_, select
+
+from luthier.errors import Conflict, NotFound
+from luthier.store import tables
+from luthier.store.paging import page
+from luthier.store.records import FileRecord
+from luthier.trial import JobState
+
+_files = tables.files
+
+
+def insert(c: Connection, record: FileRecord) -> None:
+    c.execute(_files.insert().values(dict(record)))
+
+
+def get(c: Connection, file_id: str) -> FileRecord:
+    """Raises NotFound."""
+    row = c.execute(select(_files).where(_files.c.id == file_id)).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"there is no file {file_id!r}", param="file")
+    return FileRecord(**row)
+
+
+def list_(c: Connection, after: str | None, limit: int) -> tuple[list[FileRecord], bool]:
+    """Newest first, and whether more follow. Raises NotFound for an unknown `after`."""
+    rows, has_more = page(c, select(_files), _files, ("created_at", "id"), after, limit)
+    return [FileRecord(**row) for row in rows], has_more
+
+
+def delete(c: Connection, file_id: str) -> None:
+    """Raises NotFound, or Conflict while a job that has not ended uses the file."""
+    # The lock makes a job that is being created with this file either visible below or wait until the file is gone.
+    c.execute(select(_files.c.id).where(_files.c.id == file_id).with_for_update())
+    jobs = tables.jobs.c
+    used = exists().where(
+        or_(jobs.training_file == file_id, jobs.validation_file == file_id),
+        jobs.state.in_([state for state in JobState if not state.terminal]),
+    )
+    if c.execute(_files.delete().where(_files.c.id == file_id, ~used)).rowcount == 0:
+        file = get(c, file_id)
+        raise Conflict(f"{file.filename} ({file_id}) is used by a job that has not ended: cancel the job first")

@@ -1,0 +1,83 @@
+"""Fine-tuning jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, exists, func, select, true
+
+from luthier.errors import NotFound
+from luthier.store import tables
+from luthier.store.paging import page
+from luthier.store.records import JobRecord
+from luthier.trial import JOB_TRANSITIONS, JobState
+
+_jobs = tables.jobs
+
+
+def insert(c: Connection, record: JobRecord) -> None:
+    """Raises NotFound when one of the job's files does not exist (any more)."""
+    for param in ("training_file", "validation_file"):
+        file = getattr(record, param)
+        # The lock keeps the file from being deleted until the job that needs it is visible to everybody.
+        query = select(tables.files.c.id).where(tables.files.c.id == file).with_for_update(read=True, key_share=True)
+        if file is not None and c.execute(query).one_or_none() is None:
+            raise NotFound(f"there is no file {file!r}", param=param)
+    c.execute(_jobs.insert().values(dict(record)))
+
+
+def get(c: Connection, job_id: str) -> JobRecord:
+    """Raises NotFound."""
+    row = c.execute(select(_jobs).where(_jobs.c.id == job_id)).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"there is no fine-tuning job {job_id!r}", param="fine_tuning_job_id")
+    return JobRecord(**row)
+
+
+def list_(c: Connection, after: str | None, limit: int, metadata: Mapping[str, str]) -> tuple[list[JobRecord], bool]:
+    """Newest first, only those that carry all of `metadata`; and whether more follow.
+
+    Raises NotFound for an unknown `after`.
+    """
+    query = select(_jobs)
+    each = func.json_each if c.dialect.name == "sqlite" else func.json_each_text
+    for key, value in metadata.items():
+        pair = each(_jobs.c.metadata).table_valued("key", "value")
+        query = query.where(exists(select(true()).select_from(pair).where(pair.c.key == key, pair.c.value == value)))
+    rows, has_more = page(c, query, _jobs, ("created_at", "id"), after, limit)
+    return [JobRecord(**row) for row in rows], has_more
+
+
+def active(c: Connection) -> list[JobRecord]:
+    """The jobs that the service has to look after, queued or running, oldest first."""
+    states = (JobState.QUEUED, JobState.RUNNING)
+    query = select(_jobs).where(_jobs.c.state.in_(states)).order_by(_jobs.c.created_at, _jobs.c.id)
+    return [JobRecord(**row) for row in c.execute(query).mappings()]
+
+
+def move(c: Connection, job_id: str, to: JobState, now: datetime, error: dict[str, Any] | None = None) -> bool:
+    """Change the job's state; False, and nothing changed, where no legal transition leads from its state to `to`."""
+    changes: dict[str, Any] = {"state": to}
+    if to is JobState.RUNNING:
+        changes["started_at"] = now
+    if to.terminal:
+        changes["finished_at"] = now
+    if error is not None:
+        changes["error"] = error
+    legal = [state for state, successors in JOB_TRANSITIONS.items() if to in successors]
+    return c.execute(_jobs.update().where(_jobs.c.id == job_id, _jobs.c.state.in_(legal)).values(changes)).rowcount == 1
+
+
+def set_result(
+    c: Connection, job_id: str, best_trial_id: str | None, fine_tuned_model: str | None, trained_tokens: int | None
+) -> None:
+    """Raises NotFound."""
+    changed = c.execute(
+        _jobs.update()
+        .where(_jobs.c.id == job_id)
+        .values(best_trial_id=best_trial_id, fine_tuned_model=fine_tuned_model, trained_tokens=trained_tokens)
+    )
+    if changed.rowcount == 0:
+        get(c, job_id)

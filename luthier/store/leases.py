@@ -1,0 +1,192 @@
+"""Who works on which trial. Every change of a trial's state is one SQL statement.
+
+A worker speaks with a Claim, the `(owner, fence)` of its lease. A statement guarded by it changes a row only while that
+lease holds, so that a report from a worker that was given up for lost changes nothing and raises LeaseLost.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, case, func, literal, null, select
+
+from luthier.errors import LeaseLost, MissingMetric
+from luthier.store import artifacts, curves, tables, trials
+from luthier.store.database import insert_into
+from luthier.store.records import TrialRecord
+from luthier.trial import TRIAL_TRANSITIONS, JobState, TrialState
+from luthier.wire import CheckpointSaved, Claim, Finished, Judged, RungReached
+
+MAX_ATTEMPTS: Final = 3
+
+_trials = tables.trials
+_t = tables.trials.c
+
+
+def acquire(c: Connection, owner: str, now: datetime, lease_seconds: float) -> TrialRecord | None:
+    """Lease the lowest-numbered waiting trial of the oldest running job; None when there is none."""
+    jobs = tables.jobs.c
+    free = (
+        select(_t.id)
+        .join(tables.jobs, jobs.id == _t.job_id)
+        .where(_t.state.in_(_before(TrialState.LEASED)), jobs.state == JobState.RUNNING)
+        .order_by(jobs.created_at, jobs.id, _t.number)
+        .limit(1)
+        .with_for_update(of=_trials, skip_locked=True)
+        .scalar_subquery()
+    )
+    lease = {
+        "state": TrialState.LEASED,
+        "owner": owner,
+        "fence": _t.fence + 1,
+        "attempts": _t.attempts + 1,
+        "expires_at": now + timedelta(seconds=lease_seconds),
+        "started_at": func.coalesce(_t.started_at, now),
+        "finished_by": null(),
+    }
+    row = c.execute(_trials.update().where(_t.id == free).values(lease).returning(*trials.COLUMNS)).mappings().first()
+    return None if row is None else TrialRecord(**row)
+
+
+def renew(
+    c: Connection, trial_id: str, claim: Claim, now: datetime, lease_seconds: float, device_seconds: float
+) -> TrialRecord:
+    """Extend the lease to `now + lease_seconds`. Raises LeaseLost, or NotFound for an unknown trial."""
+    changes = {"expires_at": now + timedelta(seconds=lease_seconds), "device_seconds": _at_least(device_seconds)}
+    return _change(c, trial_id, claim, changes)
+
+
+def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> TrialRecord:
+    """End the lease as the report says and store all that it carries: metrics, points and artifacts.
+
+    `waiting` gives the trial back, and the lease does not count as an attempt. The same report sent again by the same
+    lease changes nothing and returns the row.
+
+    Raises LeaseLost, NotFound for an unknown trial, and MissingMetric for a complete trial without metrics.
+    """
+    outcome = TrialState(report.outcome)
+    changes: dict[str, Any] = {
+        "state": outcome,
+        "owner": None,
+        "expires_at": None,
+        "finished_by": report.owner,
+        "device_seconds": _at_least(report.device_seconds),
+    }
+    if outcome.terminal:
+        changes |= {"finished_at": now, "error": report.error, "trained_tokens": report.trained_tokens}
+    else:
+        changes |= {"attempts": _t.attempts - 1}
+    changes |= {name: value for name in ("metrics", "test_metrics") if (value := getattr(report, name)) is not None}
+    assert outcome in TRIAL_TRANSITIONS[TrialState.LEASED]
+    record = _try_to_change(c, trial_id, report, changes)
+    if record is None:
+        return _finished_already(c, trial_id, report)
+    if outcome is TrialState.COMPLETE and record.metrics is None:
+        raise MissingMetric(f"trial {trial_id} is said to be complete, but was never judged", param="metrics")
+    curves.add(c, trial_id, report.points)
+    artifacts.replace(c, trial_id, report.artifacts)
+    return record
+
+
+def save_checkpoint(c: Connection, trial_id: str, checkpoint: CheckpointSaved) -> str | None:
+    """Make this the checkpoint to resume from; answers with the manifest that it replaces, if any.
+
+    Raises LeaseLost, or NotFound for an unknown trial.
+    """
+    # The row stays locked from this statement to the end of the transaction: nobody comes between the two.
+    held = select(_t.checkpoint).where(*_held(trial_id, checkpoint)).with_for_update()
+    row = c.execute(held).one_or_none()
+    if row is None:
+        raise _lost(c, trial_id, checkpoint)
+    c.execute(_trials.update().where(_t.id == trial_id).values(checkpoint=checkpoint.manifest))
+    blobs = tables.checkpoint_blobs
+    c.execute(blobs.delete().where(blobs.c.trial_id == trial_id))
+    digests = sorted({checkpoint.manifest, *checkpoint.blobs})
+    c.execute(blobs.insert(), [{"trial_id": trial_id, "digest": digest} for digest in digests])
+    return None if row.checkpoint == checkpoint.manifest else row.checkpoint
+
+
+def reach_rung(c: Connection, trial_id: str, report: RungReached, now: datetime) -> TrialRecord:
+    """Note what the trial measured at a share of its budget. Raises LeaseLost, or NotFound for an unknown trial."""
+    highest = case((_t.rung > report.rung, _t.rung), else_=report.rung)
+    record = _change(c, trial_id, report, {"rung": highest})
+    rungs = tables.rungs
+    measured = report.model_dump(include={"share", "stage", "step", "metrics"}) | {"at": now}
+    row = insert_into(c, rungs).values(trial_id=trial_id, rung=report.rung, **measured)
+    c.execute(row.on_conflict_do_update(index_elements=[rungs.c.trial_id, rungs.c.rung], set_=measured))
+    return record
+
+
+def judge(c: Connection, trial_id: str, report: Judged) -> TrialRecord:
+    """Store the validation score. Raises LeaseLost, or NotFound for an unknown trial."""
+    changes = {"metrics": report.metrics, "device_seconds": _at_least(report.device_seconds)}
+    return _change(c, trial_id, report, changes)
+
+
+def expire(c: Connection, now: datetime, max_attempts: int = MAX_ATTEMPTS) -> list[TrialRecord]:
+    """Take back the leases that ran out; a trial that lost its worker `max_attempts` times has failed."""
+    return _take_back(c, _t.expires_at < now, now, max_attempts)
+
+
+def release(c: Connection, owner: str, now: datetime, max_attempts: int = MAX_ATTEMPTS) -> list[TrialRecord]:
+    """Take back what a worker held before it started anew, under the same rule as `expire`."""
+    return _take_back(c, _t.owner == owner, now, max_attempts)
+
+
+def _take_back(c: Connection, lost: ColumnElement[bool], now: datetime, max_attempts: int) -> list[TrialRecord]:
+    assert TRIAL_TRANSITIONS[TrialState.LEASED] >= {TrialState.WAITING, TrialState.FAILED}
+    spent = _t.attempts >= max_attempts
+    changes = {
+        "state": case(
+            (spent, literal(TrialState.FAILED, _t.state.type)), else_=literal(TrialState.WAITING, _t.state.type)
+        ),
+        "owner": None,
+        "expires_at": None,
+        "finished_at": case((spent, literal(now, _t.finished_at.type))),
+        "error": case((spent, f"its worker was lost {max_attempts} times")),
+    }
+    query = _trials.update().where(_t.state == TrialState.LEASED, lost).values(changes).returning(*trials.COLUMNS)
+    return [TrialRecord(**row) for row in c.execute(query).mappings()]
+
+
+def _before(state: TrialState) -> list[TrialState]:
+    return [before for before, successors in TRIAL_TRANSITIONS.items() if state in successors]
+
+
+def _held(trial_id: str, claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return _t.id == trial_id, _t.state == TrialState.LEASED, _t.owner == claim.owner, _t.fence == claim.fence
+
+
+def _at_least(device_seconds: float) -> ColumnElement[float]:
+    """Totals only grow: a report that arrives late or twice does not take time back."""
+    return case((_t.device_seconds > device_seconds, _t.device_seconds), else_=device_seconds)
+
+
+def _try_to_change(c: Connection, trial_id: str, claim: Claim, changes: dict[str, Any]) -> TrialRecord | None:
+    query = _trials.update().where(*_held(trial_id, claim)).values(changes).returning(*trials.COLUMNS)
+    row = c.execute(query).mappings().one_or_none()
+    return None if row is None else TrialRecord(**row)
+
+
+def _change(c: Connection, trial_id: str, claim: Claim, changes: dict[str, Any]) -> TrialRecord:
+    record = _try_to_change(c, trial_id, claim, changes)
+    if record is None:
+        raise _lost(c, trial_id, claim)
+    return record
+
+
+def _finished_already(c: Connection, trial_id: str, report: Finished) -> TrialRecord:
+    same = (_t.id == trial_id, _t.finished_by == report.owner, _t.fence == report.fence)
+    row = (
+        c.execute(select(*trials.COLUMNS).where(*same, _t.state == TrialState(report.outcome))).mappings().one_or_none()
+    )
+    if row is None:
+        raise _lost(c, trial_id, report)
+    return TrialRecord(**row)
+
+
+def _lost(c: Connection, trial_id: str, claim: Claim) -> LeaseLost:
+    trial = trials.get(c, trial_id)
+    holder = f"leased by {trial.owner} under fence {trial.fence}" if trial.owner else trial.state.value
+    return LeaseLost(f"{claim.owner} no longer holds trial {trial_id} under fence {claim.fence}: it is {holder}")

@@ -1,0 +1,125 @@
+"""What the store gives back: one frozen value for each kind of row."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, Field
+
+from luthier.design import Design, Frozen
+from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
+from luthier.trial import JobState, Metrics, TrialState
+from luthier.wire import Device
+
+Origin = Literal["baseline", "prior", "proposed", "user"]
+Level = Literal["info", "warn", "error"]
+EventType = Literal["message", "metrics"]
+
+
+def new_id(prefix: str) -> str:
+    """A fresh random id in the shape that OpenAI's clients know: `file-…`, `ftjob-…`."""
+    return f"{prefix}-{secrets.token_hex(12)}"
+
+
+class FileRecord(Frozen):
+    """An uploaded dataset: as it came (`raw`) and normalised to JSONL (`rows`), both digests of blobs."""
+
+    id: str = Field(description="file-…")
+    filename: str
+    purpose: str
+    bytes: int = Field(ge=0, description="size of the upload")
+    created_at: AwareDatetime
+    kind: DataKind
+    format: str = Field(description="what the upload was written in, e.g. jsonl/messages")
+    raw: str
+    rows: str
+    profile: dict[str, Any]
+
+
+class JobRecord(Frozen):
+    """A fine-tuning job: what was asked for, the judge frozen from it, how far it is and what came out."""
+
+    id: str = Field(description="ftjob-…")
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+    state: JobState
+    model: str | None = Field(default=None, description="as requested; None leaves the choice to the search")
+    method: dict[str, Any] | None = None
+    task: Task
+    search: Search
+    constraints: Constraints
+    training_file: str
+    validation_file: str | None = None
+    train: str = Field(description="digest of the training rows")
+    judge: JudgeSpec
+    seed: int
+    suffix: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+    error: dict[str, Any] | None = None
+    best_trial_id: str | None = None
+    fine_tuned_model: str | None = None
+    trained_tokens: int | None = None
+
+
+class TrialRecord(Frozen):
+    """One design being tried. `owner`, `fence` and `expires_at` are the lease while the state is `leased`."""
+
+    id: str = Field(description="trial-…")
+    job_id: str
+    number: int = Field(ge=0, description="0 is the untuned base, 1 the plain LoRA default")
+    state: TrialState
+    design: Design
+    digest: str = Field(description="the design's digest")
+    seed: int
+    origin: Origin
+    rung: int | None = Field(default=None, description="highest rung reached")
+    owner: str | None = None
+    fence: int = Field(default=0, ge=0, description="how many leases there have been")
+    expires_at: AwareDatetime | None = None
+    attempts: int = Field(default=0, ge=0, description="leases that were not handed back in good order")
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None = Field(default=None, description="when it was leased for the first time")
+    finished_at: AwareDatetime | None = None
+    device_seconds: float = Field(default=0.0, ge=0, description="total over all leases")
+    metrics: Metrics | None = Field(default=None, description="validation split")
+    test_metrics: Metrics | None = None
+    trained_tokens: int = 0
+    checkpoint: str | None = Field(default=None, description="digest of the latest checkpoint's manifest")
+    error: str | None = None
+
+
+class RungRecord(Frozen):
+    """A trial's measurements at a share of its full token budget."""
+
+    trial_id: str
+    rung: int
+    share: float
+    stage: int
+    step: int
+    metrics: dict[str, float]
+    at: AwareDatetime
+
+
+class EventRecord(Frozen):
+    """One line of a job's diary."""
+
+    id: str = Field(description="ftevent-…")
+    job_id: str
+    created_at: AwareDatetime
+    level: Level
+    type: EventType
+    message: str
+    data: dict[str, Any] | None = None
+
+
+class WorkerRecord(Frozen):
+    """A worker that has introduced itself. The id stays the same for a name; it is the owner of the leases."""
+
+    id: str = Field(description="worker-…")
+    name: str
+    device: Device
+    pid: int
+    created_at: AwareDatetime
+    seen_at: AwareDatetime

@@ -1,0 +1,258 @@
+"""The tables, and the column types that make both databases give back the same values."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Double,
+    Enum,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+from luthier.design import Design
+from luthier.model import ModelFacts
+from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
+from luthier.trial import JobState, Metrics, TrialState
+from luthier.wire import Device
+
+
+class Utc(TypeDecorator[datetime]):
+    """A moment. SQLite has no time zones and PostgreSQL answers in the session's: both come back in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        assert value.tzinfo is not None, f"{value} has no time zone"
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class Prose(TypeDecorator[str]):
+    """Text that people and programs write. PostgreSQL cannot store NUL, so that it is replaced on both."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+class Document(TypeDecorator[Any]):
+    """A pydantic value as JSON: `model_dump(mode="json")` on the way in, validated on the way out."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def __init__(self, model: type[Any]) -> None:
+        super().__init__()
+        self.model = model
+        self._adapter: TypeAdapter[Any] = TypeAdapter(model)
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return None if value is None else self._adapter.dump_python(value, mode="json")
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return None if value is None else self._adapter.validate_python(value)
+
+
+def _state(states: type[StrEnum]) -> Enum:
+    return Enum(states, native_enum=False, length=16, values_callable=lambda members: [m.value for m in members])
+
+
+def _json() -> JSON:
+    return JSON(none_as_null=True)
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("filename", Prose, nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("kind", _state(DataKind), nullable=False),
+    Column("format", String, nullable=False),
+    Column("raw", String, nullable=False, index=True),
+    Column("rows", String, nullable=False, index=True),
+    Column("profile", _json(), nullable=False),
+    Index(None, "created_at", "id"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("created_at", Utc, nullable=False),
+    Column("started_at", Utc),
+    Column("finished_at", Utc),
+    Column("state", _state(JobState), nullable=False),
+    Column("model", String),
+    Column("method", _json()),
+    Column("task", Document(Task), nullable=False),
+    Column("search", Document(Search), nullable=False),
+    Column("constraints", Document(Constraints), nullable=False),
+    # Not foreign keys: a file may be deleted once no live job reads it, and old jobs still name it.
+    Column("training_file", String, nullable=False),
+    Column("validation_file", String),
+    Column("train", String, nullable=False),
+    Column("judge", Document(JudgeSpec), nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("suffix", Prose),
+    Column("metadata", _json(), nullable=False),
+    Column("error", _json()),
+    Column("best_trial_id", String),
+    Column("fine_tuned_model", String),
+    Column("trained_tokens", BigInteger),
+    Index(None, "created_at", "id"),
+    Index(None, "state", "created_at", "id"),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("state", _state(TrialState), nullable=False),
+    Column("design", Document(Design), nullable=False),
+    Column("digest", String, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("origin", String, nullable=False),
+    Column("rung", Integer),
+    Column("owner", String),
+    Column("fence", Integer, nullable=False),
+    Column("expires_at", Utc),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("started_at", Utc),
+    Column("finished_at", Utc),
+    Column("device_seconds", Double, nullable=False),
+    Column("metrics", Document(Metrics)),
+    Column("test_metrics", Document(Metrics)),
+    Column("trained_tokens", BigInteger, nullable=False),
+    Column("checkpoint", String),
+    Column("error", Prose),
+    # Who ended the lease `fence`, so that a repeated report of the same end is recognised.
+    Column("finished_by", String),
+    UniqueConstraint("job_id", "number"),
+    UniqueConstraint("job_id", "digest", "seed"),
+    Index(None, "state", "job_id", "number"),
+)
+
+rungs = Table(
+    "rungs",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("rung", Integer, primary_key=True, autoincrement=False),
+    Column("share", Double, nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("metrics", _json(), nullable=False),
+    Column("at", Utc, nullable=False),
+)
+
+points = Table(
+    "points",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("stage", Integer, primary_key=True, autoincrement=False),
+    Column("name", String, primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("value", Double, nullable=False),
+    Column("at", Utc, nullable=False),
+)
+
+checkpoint_blobs = Table(
+    "checkpoint_blobs",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("digest", String, primary_key=True, index=True),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+)
+
+artifact_files = Table(
+    "artifact_files",
+    metadata,
+    Column("trial_id", String, primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("path", String, primary_key=True),
+    Column("digest", String, nullable=False, index=True),
+    ForeignKeyConstraint(["trial_id", "kind"], ["artifacts.trial_id", "artifacts.kind"], ondelete="CASCADE"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    # Many events share a moment: the order is the order of writing.
+    Column("position", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("level", String, nullable=False),
+    Column("type", String, nullable=False),
+    Column("message", Prose, nullable=False),
+    Column("data", _json()),
+    Index(None, "job_id", "position"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("source", Prose, nullable=False),
+    Column("facts", Document(ModelFacts), nullable=False),
+    Column("added_at", Utc, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("device", Document(Device), nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("seen_at", Utc, nullable=False),
+)

@@ -1,0 +1,44 @@
+"""The workers that have introduced themselves, and when they were last heard of."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, select
+
+from luthier.errors import NotFound
+from luthier.store import tables
+from luthier.store.database import insert_into
+from luthier.store.records import WorkerRecord, new_id
+from luthier.wire import Hello
+
+_workers = tables.workers
+
+
+def register(c: Connection, hello: Hello, now: datetime) -> WorkerRecord:
+    """A worker that comes back under its name keeps its id (and is to lose its old leases: `leases.release`)."""
+    changes = dict(hello) | {"seen_at": now}
+    row = insert_into(c, _workers).values(id=new_id("worker"), created_at=now, **changes)
+    upsert = row.on_conflict_do_update(index_elements=[_workers.c.name], set_=changes).returning(_workers)
+    return WorkerRecord(**c.execute(upsert).mappings().one())
+
+
+def touch(c: Connection, worker_id: str, now: datetime) -> WorkerRecord:
+    """Note that the worker was heard of. Raises NotFound."""
+    query = _workers.update().where(_workers.c.id == worker_id).values(seen_at=now).returning(_workers)
+    row = c.execute(query).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"there is no worker {worker_id!r}: it has to introduce itself first", param="worker_id")
+    return WorkerRecord(**row)
+
+
+def list_(c: Connection) -> list[WorkerRecord]:
+    """All that ever introduced themselves, by name."""
+    return [WorkerRecord(**row) for row in c.execute(select(_workers).order_by(_workers.c.name)).mappings()]
+
+
+def live(c: Connection, now: datetime, within_seconds: float) -> list[WorkerRecord]:
+    """Those heard of in the last `within_seconds`, by name."""
+    since = now - timedelta(seconds=within_seconds)
+    query = select(_workers).where(_workers.c.seen_at >= since).order_by(_workers.c.name)
+    return [WorkerRecord(**row) for row in c.execute(query).mappings()]

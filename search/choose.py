@@ -1,0 +1,73 @@
+"""Which trial won: quality on the validation rows first, the cheaper one where quality is equal.
+
+The untuned model is a yardstick, not a candidate: it is the answer only when nothing that was trained is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from luthier.design import Frozen
+from luthier.errors import MissingMetric
+from luthier.trial import Metrics, TrialState
+from search.history import Past
+
+UNTUNED, DEFAULT = 0, 1  # the numbers of the baselines
+
+
+class Choice(Frozen):
+    """The winner, and whether it is strictly better than each baseline; False too where the baseline has no score."""
+
+    trial: Past
+    beats_base: bool
+    beats_default: bool
+
+
+def objective_value(metrics: Metrics, objective: Literal["perplexity", "reward"]) -> float:
+    """The number to minimise: bits per byte for `perplexity`, minus the reward for `reward`.
+
+    Raises MissingMetric where the judge did not report the metric.
+    """
+    match objective:
+        case "perplexity":
+            return metrics.bits_per_byte
+        case "reward":
+            if metrics.reward is None:
+                raise MissingMetric("the objective is reward, but the judge reported none", param="metrics.reward")
+            return -metrics.reward
+
+
+def rank(history: Sequence[Past]) -> list[Past]:
+    """The complete trials of trained designs, best first: by value, then device-seconds, then number."""
+    return sorted((past for past in _complete(history) if past.design.stages), key=_merit)
+
+
+def best(history: Sequence[Past]) -> Choice | None:
+    """The winner so far; None when no trial is complete."""
+    ranked = rank(history) or sorted(_complete(history), key=_merit)
+    if not ranked:
+        return None
+    return Choice(
+        trial=ranked[0],
+        beats_base=_beats(ranked[0], history, UNTUNED),
+        beats_default=_beats(ranked[0], history, DEFAULT),
+    )
+
+
+def _complete(history: Sequence[Past]) -> list[Past]:
+    return [past for past in history if past.state is TrialState.COMPLETE]
+
+
+def _merit(past: Past) -> tuple[float, float, int]:
+    return _value(past), past.device_seconds, past.number
+
+
+def _beats(winner: Past, history: Sequence[Past], number: int) -> bool:
+    baseline = next((past for past in _complete(history) if past.number == number), None)
+    return baseline is not None and _value(winner) < _value(baseline)
+
+
+def _value(past: Past) -> float:
+    assert past.value is not None  # complete trials have one
+    return past.value

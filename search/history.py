@@ -1,0 +1,26 @@
+"""What the search knows of a job's trials: rows of the store, reduced to what proposals and the choice depend on."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from luthier.design import Design, Frozen
+from luthier.trial import TrialState
+
+
+class Past(Frozen):
+    """One trial of the job, finished or not."""
+
+    number: int = Field(ge=0, description="0 is the untuned model, 1 the plain LoRA default")
+    design: Design
+    state: TrialState
+    value: float | None = Field(default=None, description="the objective, lower is better; set on complete trials")
+    device_seconds: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _scored_when_complete(self) -> Self:
+        if self.state is TrialState.COMPLETE and self.value is None:
+            raise ValueError(f"trial {self.number} is complete but has no value")
+        return self

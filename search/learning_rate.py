@@ -1,0 +1,29 @@
+"""The learning rate that a design starts from, so that one multiplier means the same for every update and model.
+
+The rule is Tinker's (thinking-machines-lab/tinker-cookbook, `hyperparam_utils.py`): 5e-5 for full fine-tuning, ten
+times that for LoRA whatever its rank, times (2000 / hidden size) ** 0.781 as measured on Llama-type models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+FULL_AT_2000: Final = 5e-5
+WIDTH_EXPONENT: Final = 0.781
+
+# Preference gradients move the policy away from its reference: published DPO runs use about a tenth of SFT's rate.
+ALGORITHM_FACTOR: Final[Mapping[str, float]] = {"clm": 1.0, "sft": 1.0, "dpo": 0.1}
+UPDATE_FACTOR: Final[Mapping[str, float]] = {"full": 1.0, "lora": 10.0, "rslora": 10.0, "dora": 10.0, "top_layers": 2.0}
+
+
+def default_learning_rate(algorithm: str, update: str, hidden_size: int) -> float:
+    """Peak learning rate of one stage, by the `kind` of its algorithm and update and the model's hidden size."""
+    width = math.pow(2000 / hidden_size, WIDTH_EXPONENT)
+    return FULL_AT_2000 * UPDATE_FACTOR[update] * ALGORITHM_FACTOR[algorithm] * width
+
+
+def significant(value: float) -> float:
+    """Round to three significant digits, so that equal designs have equal digests."""
+    return float(f"{value:.3g}")

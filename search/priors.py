@@ -1,0 +1,139 @@
+"""What is tried before anything is known: the two baselines, and designs that experience says are worth a trial.
+
+The baselines are yardsticks: they keep to the pins on model, epochs and batch size, but not to those on the method.
+The priors are inside the space, because a recipe answers the space's own questions: it gets what it wishes where pins
+and the model allow it, and the nearest thing where they do not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from luthier.design import Architecture, Design, Frozen, Lora
+from luthier.errors import IllegalDesign
+from luthier.task import DataKind
+from search import legality
+from search.space import Space, algorithm, stages
+from search.suggest import V
+
+
+class Recipe(Frozen):
+    """A design relative to whatever model it is for. Edits count steps down the model's own list: 0 keeps all."""
+
+    program: str
+    update: str = "lora"
+    rank: int = 16
+    learning_rate_multiplier: float = 1.0
+    batch_size: int = 8
+    epochs: float = 1.0
+    beta: float = 0.1
+    layers: int = 0
+    kv_heads: int = 0
+
+
+# The order matters: a small budget sees only the first few, so these differ in program, update and architecture.
+_BEHAVIOUR: Final = (
+    Recipe(program="sft", update="full"),
+    Recipe(program="sft", update="rslora", learning_rate_multiplier=2),
+    Recipe(program="sft", layers=1),
+    Recipe(program="clm"),
+    Recipe(program="sft", update="dora", epochs=2),
+    Recipe(program="sft", update="top_layers", epochs=2),
+    Recipe(program="sft", kv_heads=1),
+    Recipe(program="sft", learning_rate_multiplier=3),
+    Recipe(program="sft", rank=64, epochs=3),
+    Recipe(program="sft", update="full", learning_rate_multiplier=0.5, epochs=3),
+)
+RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
+    DataKind.TEXT: (
+        Recipe(program="clm", update="full"),
+        Recipe(program="clm", update="rslora", learning_rate_multiplier=2),
+        Recipe(program="clm", layers=1),
+        Recipe(program="clm", update="dora", epochs=2),
+        Recipe(program="clm", update="full", learning_rate_multiplier=2, epochs=2),
+        Recipe(program="clm", update="top_layers", epochs=2),
+        Recipe(program="clm", kv_heads=1),
+        Recipe(program="clm", learning_rate_multiplier=3),
+        Recipe(program="clm", rank=64, epochs=3),
+        Recipe(program="clm", update="full", learning_rate_multiplier=0.5, epochs=3),
+    ),
+    DataKind.PAIRS: _BEHAVIOUR,
+    DataKind.CHAT: _BEHAVIOUR,
+    DataKind.PREFERENCE: (
+        Recipe(program="dpo", update="full"),
+        Recipe(program="sft+dpo", update="rslora", learning_rate_multiplier=2),
+        Recipe(program="sft"),
+        Recipe(program="dpo", layers=1),
+        Recipe(program="sft+dpo"),
+        Recipe(program="dpo", update="dora", beta=0.05, epochs=2),
+        Recipe(program="sft", update="full"),
+        Recipe(program="dpo", update="top_layers", epochs=2),
+        Recipe(program="dpo", kv_heads=1),
+        Recipe(program="dpo", learning_rate_multiplier=3),
+    ),
+}
+
+
+def baselines(space: Space) -> tuple[Design, Design]:
+    """Trials 0 and 1: the first model untuned, and plain LoRA at its default rate with the usual program."""
+    model = space.models[0]
+    usual = Recipe(program=legality.programs(space.kind)[0])
+    untuned = Design(architecture=Architecture(base=model.name))
+    plain = stages(
+        model,
+        [algorithm(kind) for kind in usual.program.split("+")],
+        Lora(rank=usual.rank),
+        multiplier=usual.learning_rate_multiplier,
+        batch_size=_nearest(space.batch_sizes, usual.batch_size),
+        epochs=_nearest(space.epochs, usual.epochs),
+    )
+    return untuned, untuned.model_copy(update={"stages": plain})
+
+
+def priors(space: Space) -> list[Design]:
+    """The recipes for this kind of data as designs of the space, in order, the models taking turns.
+
+    Recipes that pins make equal to each other or to the plain default appear once or not at all. Raises IllegalDesign
+    where a recipe is outside a continuous axis: what the space does not allow is never tried.
+    """
+    _, plain = baselines(space)
+    designs = {plain.digest(): plain}
+    for turn, recipe in enumerate(RECIPES[space.kind], start=1):
+        design = space.sample(_Wishes(recipe, turn))
+        designs.setdefault(design.digest(), design)
+    return list(designs.values())[1:]
+
+
+class _Wishes:
+    """Answers a space's questions (`Suggest`) as a recipe would like them answered."""
+
+    def __init__(self, recipe: Recipe, turn: int) -> None:
+        self._recipe = recipe.model_dump()
+        self._turn = turn
+
+    def categorical(self, name: str, choices: Sequence[V]) -> V:
+        axis = name.partition("[")[0]
+        match axis:
+            case "model":
+                return choices[self._turn % len(choices)]
+            case "layers" | "kv_heads":
+                steps: int = self._recipe[axis]
+                return choices[min(steps, len(choices) - 1)]
+            case "top_layers":
+                return choices[-1]
+            case "program" | "update":
+                return next((choice for choice in choices if choice == self._recipe[axis]), choices[0])
+            case _:
+                return _nearest(choices, self._recipe[axis])
+
+    def log_uniform(self, name: str, low: float, high: float) -> float:
+        wish: float = self._recipe[name]
+        if not low <= wish <= high:
+            raise IllegalDesign(f"a prior has {name} {wish:g}, outside of {low:g} to {high:g}", param=name)
+        return wish
+
+
+def _nearest(choices: Sequence[V], wish: float) -> V:
+    return min(choices, key=lambda choice: abs(math.log(float(choice) / wish)))

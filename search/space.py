@@ -1,0 +1,226 @@
+"""The designs that a job searches: one conditional tree, walked forwards to sample and backwards to encode.
+
+    model → layers, KV heads → program → update → rank or depth → learning rate → batch, epochs → beta
+
+`Space.sample` is the only description of the tree. It asks a `Suggest` one question after another; `Space.encode` has
+the same questions answered by a finished design. All stages of a program share one update, so that an adapter goes on
+from `sft` into `dpo`, and one learning-rate multiplier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from optuna.distributions import BaseDistribution
+from pydantic import Field
+
+from luthier.design import (
+    Algorithm,
+    Architecture,
+    Clm,
+    Design,
+    Dora,
+    Dpo,
+    Frozen,
+    Full,
+    Lora,
+    Optimiser,
+    RsLora,
+    Sft,
+    Stage,
+    TopLayers,
+    Update,
+)
+from luthier.errors import IllegalDesign, UserError
+from luthier.model import BaseModelEntry
+from luthier.task import Constraints, DataKind, Pin
+from search import axes
+from search.axes import Axis, Interval, ModelSpace
+from search.learning_rate import default_learning_rate, significant
+from search.suggest import Replay, Suggest, Value
+
+ADAPTERS: Final[Mapping[str, type[Lora | RsLora | Dora]]] = {"lora": Lora, "rslora": RsLora, "dora": Dora}
+RANKS: Final = (4, 8, 16, 32, 64)
+
+
+class Space(Frozen):
+    """What remains to be searched; every axis lists what it allows, and never nothing. Made by `space`."""
+
+    kind: DataKind
+    models: tuple[ModelSpace, ...]
+    programs: tuple[str, ...] = Field(description="the usual one first")
+    updates: tuple[str, ...]
+    multipliers: Axis = Field(description="learning rate, relative to the default of algorithm, update and model")
+    batch_sizes: tuple[int, ...]
+    epochs: tuple[float, ...]
+    betas: Axis = Field(description="dpo only")
+
+    def sample(self, suggest: Suggest) -> Design:
+        """Ask about each axis that applies, and put the design together."""
+        model = self.model(suggest.categorical("model", [model.name for model in self.models]))
+        layers = suggest.categorical(f"layers[{model.name}]", model.layers)
+        kv_heads = suggest.categorical(f"kv_heads[{model.name}]", model.kv_heads)
+        program = suggest.categorical("program", self.programs)
+        update = self._update(suggest, model)
+        multiplier = _number(suggest, "learning_rate_multiplier", self.multipliers)
+        batch_size = suggest.categorical("batch_size", self.batch_sizes)
+        epochs = suggest.categorical("epochs", self.epochs)
+        beta = self._beta(suggest) if "dpo" in program.split("+") else None
+        return Design(
+            architecture=Architecture(
+                base=model.name,
+                layers=None if layers == model.base_layers else layers,
+                kv_heads=None if kv_heads == model.base_kv_heads else kv_heads,
+            ),
+            stages=stages(
+                model,
+                [algorithm(kind, beta) for kind in program.split("+")],
+                update,
+                multiplier=multiplier,
+                batch_size=batch_size,
+                epochs=epochs,
+            ),
+        )
+
+    def decode(self, values: Mapping[str, Value]) -> Design:
+        """The design with these answers. Raises IllegalDesign naming an answer that the space does not allow."""
+        return self.sample(Replay(values))
+
+    def encode(self, design: Design) -> dict[str, Value]:
+        """The answers that `sample` makes this design of; raises IllegalDesign where none do."""
+        return self._replay(design).values
+
+    def distributions(self, design: Design) -> dict[str, BaseDistribution]:
+        """Optuna's distribution for each answer of `encode`."""
+        return self._replay(design).distributions
+
+    def model(self, name: str) -> ModelSpace:
+        """Raises IllegalDesign where no model of the space has this name."""
+        for model in self.models:
+            if model.name == name:
+                return model
+        known = ", ".join(model.name for model in self.models)
+        raise IllegalDesign(f"base model {name} is not in this search, which has {known}", param="architecture.base")
+
+    def _replay(self, design: Design) -> Replay:
+        replay = Replay(self._answers(design))
+        if self.sample(replay) != design:
+            raise IllegalDesign(
+                f"not in this search, which keeps alpha, warm-up and weight decay at their defaults, learning rates at "
+                f"three digits and all stages alike: {design.summary()}",
+                param="stages",
+            )
+        return replay
+
+    def _answers(self, design: Design) -> dict[str, Value]:
+        if not design.stages:
+            raise IllegalDesign("the untuned model is the zero of a search, not a part of it", param="stages")
+        model, first = self.model(design.architecture.base), design.stages[0]
+        answers: dict[str, Value] = {
+            "model": model.name,
+            f"layers[{model.name}]": design.architecture.layers or model.base_layers,
+            f"kv_heads[{model.name}]": design.architecture.kv_heads or model.base_kv_heads,
+            "program": design.program,
+            "update": first.update.kind,
+            "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
+            "batch_size": first.optimiser.batch_size,
+            "epochs": first.optimiser.epochs,
+        }
+        match first.update:
+            case Full():
+                pass
+            case TopLayers(layers=layers):
+                answers[f"top_layers[{model.name}]"] = layers
+            case Lora(rank=rank) | RsLora(rank=rank) | Dora(rank=rank):
+                answers["rank"] = rank
+        for stage in design.stages:
+            if isinstance(stage.algorithm, Dpo):
+                answers["beta"] = stage.algorithm.beta
+        return answers
+
+    def _update(self, suggest: Suggest, model: ModelSpace) -> Update:
+        match suggest.categorical("update", self.updates):
+            case "full":
+                return Full()
+            case "top_layers":
+                return TopLayers(layers=suggest.categorical(f"top_layers[{model.name}]", model.top_layers))
+            case adapter:
+                return ADAPTERS[adapter](rank=suggest.categorical("rank", RANKS))
+
+    def _beta(self, suggest: Suggest) -> float:
+        beta = _number(suggest, "beta", self.betas)
+        return significant(beta) if isinstance(self.betas, Interval) else beta
+
+
+def space(kind: DataKind, rows: int, models: Sequence[BaseModelEntry], pin: Pin, constraints: Constraints) -> Space:
+    """The space of designs for `rows` training rows of this kind, as far as pins and constraints leave it.
+
+    Raises UserError, or IllegalDesign with the values to choose from, where they leave nothing.
+    """
+    if rows < 1:
+        raise UserError("there are no training rows", param="training_file")
+    programs = axes.program_names(kind, pin)
+    return Space(
+        kind=kind,
+        models=axes.model_spaces(kind, models, pin, constraints),
+        programs=programs,
+        updates=axes.update_names(pin),
+        multipliers=axes.multipliers(pin),
+        batch_sizes=axes.batch_sizes(rows, pin),
+        epochs=axes.epochs(pin),
+        betas=axes.betas(programs, pin),
+    )
+
+
+def stages(
+    model: ModelSpace,
+    algorithms: Sequence[Algorithm],
+    update: Update,
+    *,
+    multiplier: float,
+    batch_size: int,
+    epochs: float,
+) -> tuple[Stage, ...]:
+    """One stage for each algorithm. The first one's learning rate is rounded and the others follow from it."""
+    defaults = [default_learning_rate(algorithm.kind, update.kind, model.hidden_size) for algorithm in algorithms]
+    first = significant(defaults[0] * multiplier)
+    return tuple(
+        Stage(
+            algorithm=algorithm,
+            update=update,
+            optimiser=Optimiser(
+                learning_rate=significant(first * default / defaults[0]), batch_size=batch_size, epochs=epochs
+            ),
+        )
+        for algorithm, default in zip(algorithms, defaults, strict=True)
+    )
+
+
+def algorithm(kind: str, beta: float | None = None) -> Algorithm:
+    """The algorithm of this kind; `beta`, where dpo is to have another than its default."""
+    match kind:
+        case "clm":
+            return Clm()
+        case "sft":
+            return Sft()
+        case "dpo":
+            return Dpo() if beta is None else Dpo(beta=beta)
+        case _:
+            raise AssertionError(f"no algorithm {kind!r}")  # programs come from the table of rules
+
+
+def _number(suggest: Suggest, name: str, axis: Axis) -> float:
+    match axis:
+        case Interval(low=low, high=high):
+            return suggest.log_uniform(name, low, high)
+        case _:
+            return suggest.categorical(name, axis)
+
+
+def _multiplier(axis: Axis, model: ModelSpace, stage: Stage) -> float:
+    """The multiplier that gives the stage's rounded learning rate: one that the axis names, where there is one."""
+    default = default_learning_rate(stage.algorithm.kind, stage.update.kind, model.hidden_size)
+    rate = stage.optimiser.learning_rate
+    named = (axis.low, axis.high) if isinstance(axis, Interval) else axis
+    return next((value for value in named if significant(default * value) == rate), rate / default)

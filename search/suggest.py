@@ -1,0 +1,106 @@
+"""Who answers the questions of a define-by-run space: the sampler, a record of earlier answers, or an enumeration."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol, TypeVar
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from luthier.errors import IllegalDesign
+
+Value = str | int | float
+V = TypeVar("V", str, int, float)
+
+STEPS: Final = 64  # of a continuous axis in an enumeration
+
+
+class Suggest(Protocol):
+    """Answers one question at a time. A name is always asked with the same choices or bounds."""
+
+    def categorical(self, name: str, choices: Sequence[V]) -> V:
+        """One of `choices`."""
+        ...
+
+    def log_uniform(self, name: str, low: float, high: float) -> float:
+        """A number in [low, high], both positive; the logarithm is the natural scale."""
+        ...
+
+
+class Sampled:
+    """Answers of an Optuna trial."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+
+    def categorical(self, name: str, choices: Sequence[V]) -> V:
+        return self._trial.suggest_categorical(name, choices)
+
+    def log_uniform(self, name: str, low: float, high: float) -> float:
+        return self._trial.suggest_float(name, low, high, log=True)
+
+
+class Replay:
+    """Given answers. Records what was asked; raises IllegalDesign for an answer outside the choices or bounds."""
+
+    def __init__(self, answers: Mapping[str, Value]) -> None:
+        self._answers = answers
+        self.values: dict[str, Value] = {}
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def categorical(self, name: str, choices: Sequence[V]) -> V:
+        answer = self._answers.get(name)
+        for choice in choices:
+            if choice == answer:
+                self.values[name] = choice
+                self.distributions[name] = CategoricalDistribution(choices)
+                return choice
+        raise IllegalDesign(f"{name} is {answer!r}, but this search allows {_listed(choices)}", param=name)
+
+    def log_uniform(self, name: str, low: float, high: float) -> float:
+        answer = self._answers.get(name)
+        if not isinstance(answer, (int, float)) or not low <= answer <= high:
+            raise IllegalDesign(f"{name} is {answer!r}, but this search allows {low:g} to {high:g}", param=name)
+        self.values[name] = answer
+        self.distributions[name] = FloatDistribution(low, high, log=True)
+        return answer
+
+
+class Enumeration:
+    """Every set of answers once, depth first, in an order drawn from `draw`; call `advance` between the runs.
+
+    A continuous axis has STEPS values here, so that an enumeration ends.
+    """
+
+    def __init__(self, draw: random.Random) -> None:
+        self._draw = draw
+        self._open: list[list[int]] = []  # per question on the way down: index of the answer in use, then those left
+        self._depth = 0
+
+    def categorical(self, name: str, choices: Sequence[V]) -> V:
+        return choices[self._index(len(choices))]
+
+    def log_uniform(self, name: str, low: float, high: float) -> float:
+        return low * math.pow(high / low, (self._index(STEPS) + 0.5) / STEPS)
+
+    def advance(self) -> bool:
+        """Go back to the first question, with the next set of answers; False when there is none."""
+        self._depth = 0
+        while self._open and len(self._open[-1]) == 1:
+            self._open.pop()
+        if self._open:
+            self._open[-1].pop(0)
+        return bool(self._open)
+
+    def _index(self, count: int) -> int:
+        if self._depth == len(self._open):
+            self._open.append(self._draw.sample(range(count), count))
+        self._depth += 1
+        return self._open[self._depth - 1][0]
+
+
+def _listed(choices: Sequence[Value]) -> str:
+    return ", ".join(map(str, choices))

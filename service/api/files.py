@@ -1,0 +1,140 @@
+"""Dataset files: uploaded, checked row by row, normalised and profiled before anything is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, BinaryIO, Final
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from luthier import dataset
+from luthier.api_types import Dataset, Deleted, FileObject, Page
+from luthier.store import files, models
+from luthier.store.records import FileRecord, new_id
+from service import tokens, views
+from service.api.paging import After, Limit
+from service.context import Context, Here, utc_now
+from service.upload import Upload, receive
+
+router = APIRouter(tags=["Files"])
+
+FileId = Annotated[str, Path(description="id of an uploaded file", examples=["file-5f2ab0"])]
+
+CHUNK: Final = 1 << 20
+
+FORM: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "the dataset"},
+                        "purpose": {"type": "string", "enum": ["fine-tune"]},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("/v1/files", summary="Upload a dataset", openapi_extra=FORM)
+async def upload(here: Here, request: Request) -> FileObject:
+    """Takes JSON Lines, a JSON array, CSV, Parquet, plain text or Markdown.
+
+    Rows may be `text`; `prompt` + `completion`; `messages` (+ `tools`); alpaca's `instruction`, `input`, `output`;
+    ShareGPT's `conversations`; preferences as `prompt`, `chosen`, `rejected` or in OpenAI's form. Every row is checked:
+    a file with faults is refused with the first 20 of them, each with its row and field. 413 as soon as a limit is
+    passed, while the file is still arriving.
+    """
+    settings = here.settings
+    async with receive(request, max_bytes=settings.max_upload_bytes, max_row_bytes=settings.max_row_bytes) as arrived:
+        record = await run_in_threadpool(_take_in, here, arrived)
+    return views.file(record)
+
+
+@router.get("/v1/files", summary="List the datasets")
+def list_files(here: Here, after: After = None, limit: Limit = 100) -> Page[FileObject]:
+    with here.database.read() as c:
+        records, has_more = files.list_(c, after, limit)
+    return Page(data=tuple(map(views.file, records)), has_more=has_more)
+
+
+@router.get("/v1/files/{file_id}", summary="Look at one file")
+def get_file(here: Here, file_id: FileId) -> FileObject:
+    with here.database.read() as c:
+        return views.file(files.get(c, file_id))
+
+
+@router.delete("/v1/files/{file_id}", summary="Delete a file")
+def delete_file(here: Here, file_id: FileId) -> Deleted:
+    """409 while a job that has not ended uses it. Jobs that have ended keep their own copies of the rows."""
+    with here.database.begin() as c:
+        record = files.get(c, file_id)
+        files.delete(c, file_id)
+    here.garbage.condemn({record.raw, record.rows})
+    return Deleted(id=file_id, object="file")
+
+
+@router.get("/v1/files/{file_id}/content", summary="Download a file as it was uploaded")
+def file_content(here: Here, file_id: FileId) -> StreamingResponse:
+    with here.database.read() as c:
+        record = files.get(c, file_id)
+    headers = {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(record.filename, safe='')}",
+        "Content-Length": str(record.bytes),
+        "X-Content-Type-Options": "nosniff",
+    }
+    return StreamingResponse(pieces(here.blobs.open(record.raw)), 200, headers, "application/octet-stream")
+
+
+@router.get("/v1/datasets/{file_id}", summary="What is in a dataset")
+def get_dataset(here: Here, file_id: FileId) -> Dataset:
+    """The profile that designs are proposed from: rows, lengths, repeats, leaks."""
+    with here.database.read() as c:
+        return views.dataset(files.get(c, file_id))
+
+
+def pieces(stream: BinaryIO) -> Iterator[bytes]:
+    """The content of a blob, a piece at a time; closes it."""
+    with stream:
+        while chunk := stream.read(CHUNK):
+            yield chunk
+
+
+def _take_in(here: Context, upload: Upload) -> FileRecord:
+    settings = here.settings
+    loaded = dataset.load(
+        upload.path, upload.filename, max_row_bytes=settings.max_row_bytes, max_bytes=settings.max_upload_bytes
+    )
+    profile = dataset.profile(loaded.rows, loaded.kind, source_format=loaded.format, **_counting(here))
+    with upload.path.open("rb") as stream:
+        raw, _ = here.keep(stream)
+    record = FileRecord(
+        id=new_id("file"),
+        filename=upload.filename,
+        purpose="fine-tune",
+        bytes=upload.bytes,
+        created_at=utc_now(),
+        kind=loaded.kind,
+        format=loaded.format,
+        raw=raw,
+        rows=here.keep_bytes(dataset.write_rows(loaded.rows)),
+        profile=profile.model_dump(mode="json"),
+    )
+    with here.database.begin() as c:
+        files.insert(c, record)
+    return record
+
+
+def _counting(here: Context) -> dict[str, Any]:
+    """How the profile counts tokens: by the first base model's tokenizer, else by its own estimate."""
+    with here.database.read() as c:
+        counter = tokens.counter(models.list_(c))
+    return {} if counter is None else {"count_tokens": counter.count, "counted_by": counter.model}

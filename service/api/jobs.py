@@ -1,0 +1,118 @@
+"""Fine-tuning jobs, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Body, Path, Request
+
+from luthier.api_types import Event, Job, Page
+from luthier.errors import Conflict, UserError
+from luthier.store import Connection, events, jobs, trials
+from luthier.store.records import JobRecord
+from luthier.trial import JobState
+from service import diary, views
+from service.admission import admit
+from service.api.paging import After, Limit
+from service.context import Here, utc_now
+from service.requests import CreateJob
+from service.settle import drop_checkpoints
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning jobs"])
+
+JobId = Annotated[str, Path(description="id of a fine-tuning job", examples=["ftjob-7c91d4"])]
+
+METADATA: Final = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+EXAMPLES: Final = {
+    "auto": {
+        "summary": "Let the service design everything",
+        "value": {"training_file": "file-5f2ab0", "search": {"trials": 12}},
+    },
+    "openai": {
+        "summary": "OpenAI's own body",
+        "value": {
+            "training_file": "file-5f2ab0",
+            "model": "tiny-chat",
+            "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+            "suffix": "support",
+        },
+    },
+    "graded": {
+        "summary": "Search for the highest grade, within an hour of device time",
+        "value": {
+            "training_file": "file-5f2ab0",
+            "task": {"grader": {"type": "string_check", "operation": "ilike"}},
+            "search": {"trials": 24, "device_seconds": 3600, "pin": {"update": ["lora", "full"]}},
+        },
+    },
+}
+
+
+@router.post("", summary="Create a job")
+def create_job(here: Here, body: Annotated[CreateJob, Body(openapi_examples=EXAMPLES)]) -> Job:
+    """Everything is checked before anything is queued; then the rows are split and the judge is frozen.
+
+    `method` left out, or of type `auto`, lets the service search over algorithm, weight update and architecture;
+    `supervised` and `dpo` pin the algorithm. A hyperparameter is "auto" or a pin on the search.
+    """
+    now = utc_now()
+    admitted = admit(here, body, now)
+    with here.database.begin() as c:
+        jobs.insert(c, admitted.job)
+        diary.created(c, admitted.job, admitted.filename, admitted.notes, now)
+        return _view(c, admitted.job)
+
+
+@router.get("", summary="List the jobs")
+def list_jobs(here: Here, request: Request, after: After = None, limit: Limit = 20) -> Page[Job]:
+    """Newest first. `metadata[key]=value`, any number of times, lists only the jobs that carry all of these."""
+    wanted = _metadata_filter(request)
+    with here.database.read() as c:
+        records, has_more = jobs.list_(c, after, limit, wanted)
+        return Page(data=tuple(_view(c, record) for record in records), has_more=has_more)
+
+
+@router.get("/{job_id}", summary="Look at one job")
+def get_job(here: Here, job_id: JobId) -> Job:
+    """`luthier` holds what OpenAI's shape has no place for: progress, the best so far, what was asked for."""
+    with here.database.read() as c:
+        return _view(c, jobs.get(c, job_id))
+
+
+@router.post("/{job_id}/cancel", summary="Cancel a job")
+def cancel_job(here: Here, job_id: JobId) -> Job:
+    """Waiting trials are dropped at once, running ones stop at their next heartbeat. The best so far stays."""
+    now = utc_now()
+    with here.database.begin() as c:
+        if not jobs.move(c, job_id, JobState.CANCELLED, now):
+            raise Conflict(f"job {job_id} has ended already: it is {jobs.get(c, job_id).state}")
+        trials.cancel_waiting(c, job_id, now)
+        record = jobs.get(c, job_id)
+        diary.cancelled(c, record, now)
+        here.garbage.condemn(drop_checkpoints(c, trials.of_job(c, job_id)))
+        return _view(c, record)
+
+
+@router.get("/{job_id}/events", summary="Read a job's events")
+def list_events(here: Here, job_id: JobId, after: After = None, limit: Limit = 20) -> Page[Event]:
+    """Newest first."""
+    with here.database.read() as c:
+        jobs.get(c, job_id)
+        records, has_more = events.list_(c, job_id, after, limit)
+    return Page(data=tuple(map(views.event, records)), has_more=has_more)
+
+
+def _view(c: Connection, record: JobRecord) -> Job:
+    return views.job(record, trials.of_job(c, record.id), utc_now())
+
+
+def _metadata_filter(request: Request) -> dict[str, str]:
+    wanted: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if found := METADATA.fullmatch(name):
+            wanted[found[1]] = value
+        elif name not in ("after", "limit"):
+            raise UserError(f"there is no option {name!r} here; expected after, limit and metadata[key]", param=name)
+    return wanted

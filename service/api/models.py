@@ -1,0 +1,85 @@
+"""The registry of base models, and the models that jobs have made."""
+
+from __future__ import annotations
+
+from pathlib import Path as Folder
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from luthier.api_types import Deleted, Model, Page
+from luthier.errors import Conflict, UserError
+from luthier.model import BaseModelEntry, read_facts
+from luthier.store import Connection, jobs, models
+from luthier.store.records import JobRecord
+from luthier.trial import JobState
+from service import views
+from service.context import Here, utc_now
+from service.requests import AddModel
+
+router = APIRouter(prefix="/v1/models", tags=["Models"])
+
+ModelId = Annotated[str, Path(description="name of a base model or of a fine-tuned one", examples=["tiny-chat"])]
+
+PAGE = 1000
+
+
+@router.get("", summary="List the models")
+def list_models(here: Here) -> Page[Model]:
+    """Base models with their facts first, then the models that jobs have made, newest first."""
+    with here.database.read() as c:
+        base = [views.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
+        tuned = [views.fine_tuned_model(job) for job in _finished(c)]
+    return Page(data=(*base, *tuned))
+
+
+@router.get("/{model_id}", summary="Look at one model")
+def get_model(here: Here, model_id: ModelId) -> Model:
+    with here.database.read() as c:
+        for job in _finished(c):
+            if job.fine_tuned_model == model_id:
+                return views.fine_tuned_model(job)
+        return views.base_model(models.get(c, model_id), models.added_at(c, model_id))
+
+
+@router.post("", summary="Register a base model")
+def add_model(here: Here, body: AddModel) -> Model:
+    """Reads the facts from the folder's files, without loading the model. A name that is taken is replaced, unless a
+    job that has not ended uses it.
+    """
+    folder = Folder(body.source)
+    if not folder.is_absolute() or not folder.is_dir():
+        raise UserError(f"source must be the absolute path of a folder, and {body.source!r} is not", param="source")
+    entry = BaseModelEntry(name=body.name, source=str(folder), facts=read_facts(folder))
+    now = utc_now()
+    with here.database.begin() as c:
+        _refuse_while_used(c, body.name)
+        models.add(c, entry, now)
+    return views.base_model(entry, now)
+
+
+@router.delete("/{model_id}", summary="Forget a base model")
+def delete_model(here: Here, model_id: ModelId) -> Deleted:
+    """The folder stays as it is. 409 while a job that has not ended uses the model."""
+    with here.database.begin() as c:
+        if any(job.fine_tuned_model == model_id for job in _finished(c)):
+            raise Conflict(f"{model_id} was made by a job and stays with it; only base models can be removed")
+        _refuse_while_used(c, model_id)
+        models.remove(c, model_id)
+    return Deleted(id=model_id, object="model")
+
+
+def _finished(c: Connection) -> list[JobRecord]:
+    found: list[JobRecord] = []
+    after, more = None, True
+    while more:
+        page, more = jobs.list_(c, after, PAGE, {})
+        found += [job for job in page if job.state is JobState.SUCCEEDED]
+        after = page[-1].id if page else None
+    return found
+
+
+def _refuse_while_used(c: Connection, name: str) -> None:
+    for job in jobs.active(c):
+        if name in (job.search.pin.model or ()):
+            raise Conflict(f"base model {name} is used by job {job.id}, which has not ended: cancel the job first")

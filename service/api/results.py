@@ -1,0 +1,114 @@
+"""What a job has found: its trials, their curves, the best of them, and its weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from luthier.api_types import Best, Page, Trial
+from luthier.errors import NotFound
+from luthier.store import Connection, artifacts, curves, jobs, trials
+from luthier.store.records import JobRecord, TrialRecord
+from luthier.trial import Point
+from service import views
+from service.api.jobs import JobId
+from service.api.paging import After
+from service.context import Here, utc_now
+from service.tar import BlobArchive
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Results"])
+
+TAR: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"application/x-tar": {}}, "description": "A tar stream"}
+}
+
+
+@router.get("/trials", summary="List a job's trials")
+def list_trials(
+    here: Here,
+    job_id: JobId,
+    after: After = None,
+    limit: Annotated[int, Query(description="trials on one page", ge=1, le=10_000)] = 1000,
+) -> Page[Trial]:
+    """In the order in which they were proposed. Trial 0 is the untuned base model, trial 1 the plain LoRA default."""
+    with here.database.read() as c:
+        jobs.get(c, job_id)
+        rows = trials.of_job(c, job_id)
+    start = 0 if after is None else _position(rows, after) + 1
+    shown = rows[start : start + limit]
+    return Page(data=tuple(map(views.trial, shown)), has_more=start + limit < len(rows))
+
+
+@router.get("/trials/{trial_id}/points", summary="Read a trial's curves")
+def list_points(
+    here: Here,
+    job_id: JobId,
+    trial_id: str,
+    name: Annotated[str | None, Query(description="only this curve", examples=["loss"])] = None,
+) -> Page[Point]:
+    """By stage, name and step."""
+    with here.database.read() as c:
+        trial = trials.get(c, trial_id)
+        if trial.job_id != job_id:
+            raise NotFound(f"job {job_id} has no trial {trial_id!r}", param="trial_id")
+        return Page(data=tuple(curves.of_trial(c, trial_id, name)))
+
+
+@router.get("/best", summary="Look at the best trial")
+def get_best(here: Here, job_id: JobId) -> Best:
+    """The winner beside the untuned base and the plain LoRA default, on validation and test rows; while the job runs,
+    the best so far. 404 until a trial is complete.
+    """
+    with here.database.read() as c:
+        job, rows, winner = _winner(c, job_id)
+        return views.best(job, rows, winner, artifacts.of_trial(c, winner.id))
+
+
+@router.get("/artifact", summary="Download the best trial's weights", response_class=StreamingResponse, responses=TAR)
+def get_artifact(
+    here: Here,
+    job_id: JobId,
+    form: Annotated[
+        Literal["adapter", "merged"],
+        Query(alias="format", description="`adapter`: PEFT's files; `merged`: a whole model, ready to load"),
+    ] = "merged",
+) -> StreamingResponse:
+    with here.database.read() as c:
+        _, _, winner = _winner(c, job_id)
+        kept = {artifact.kind: artifact for artifact in artifacts.of_trial(c, winner.id)}
+    if form not in kept:
+        raise NotFound(_why_not(winner, form, tuple(kept)), param="format")
+    archive = BlobArchive(here.blobs, kept[form].files, winner.finished_at or utc_now())
+    headers = {
+        "Content-Disposition": f'attachment; filename="{job_id}-{form}.tar"',
+        "Content-Length": str(archive.bytes),
+    }
+    return StreamingResponse(iter(archive), 200, headers, "application/x-tar")
+
+
+def _position(rows: list[TrialRecord], trial_id: str) -> int:
+    for position, row in enumerate(rows):
+        if row.id == trial_id:
+            return position
+    raise NotFound(f"there is no trial {trial_id!r} to continue after", param="after")
+
+
+def _winner(c: Connection, job_id: str) -> tuple[JobRecord, list[TrialRecord], TrialRecord]:
+    job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
+    winner = views.best_trial(job, rows)
+    if winner is None:
+        raise NotFound(f"job {job_id} has no complete trial: it is {job.state}", param="job_id")
+    return job, rows, winner
+
+
+def _why_not(winner: TrialRecord, form: str, kept: tuple[str, ...]) -> str:
+    if not winner.design.stages:
+        return "the best trial is the untuned base model, which has no weights of its own"
+    if form == "adapter" and "merged" in kept:
+        return (
+            f"the best trial ({winner.design.summary()}) has no adapter that fits the base model as it is registered; "
+            "ask for format=merged"
+        )
+    return f"the weights of trial {winner.number} were not kept as {form}; kept: {', '.join(kept) or 'nothing'}"

@@ -1,0 +1,169 @@
+"""The workers' side of the API: leases, heartbeats, checkpoints, scores. Its messages are `luthier.wire`."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response, status
+
+from luthier.api_types import Page, Trial, Worker
+from luthier.errors import MissingMetric, UserError
+from luthier.store import Connection, curves, jobs, leases, models, trials, workers
+from luthier.store.records import JobRecord, TrialRecord
+from luthier.wire import (
+    Assignment,
+    CheckpointSaved,
+    Directive,
+    Finished,
+    Heartbeat,
+    Hello,
+    Judged,
+    Keep,
+    RungReached,
+    Welcome,
+)
+from service import budget, diary, history, views
+from service.context import Context, Here, utc_now
+from service.loops import look_after
+from service.settle import settle, settle_lost
+
+router = APIRouter(prefix="/v1", tags=["Workers"])
+
+TrialId = Annotated[str, Path(description="id of a leased trial", examples=["trial-03bd77"])]
+
+
+@router.post("/workers", summary="Introduce a worker")
+def register(here: Here, hello: Hello) -> Welcome:
+    """A worker that comes back under its old name gives up the leases that it held before."""
+    now, settings = utc_now(), here.settings
+    with here.database.begin() as c:
+        worker = workers.register(c, hello, now)
+        settle_lost(here, c, leases.release(c, worker.id, now), now)
+    return Welcome(
+        worker_id=worker.id,
+        lease_seconds=settings.lease_seconds,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        poll_seconds=settings.poll_seconds,
+    )
+
+
+@router.get("/workers", summary="List the workers")
+def list_workers(here: Here) -> Page[Worker]:
+    """All that ever introduced themselves; `live` tells those heard of within the length of a lease."""
+    now = utc_now()
+    with here.database.read() as c:
+        live = {worker.id for worker in workers.live(c, now, here.settings.lease_seconds)}
+        return Page(data=tuple(views.worker(worker, live=worker.id in live) for worker in workers.list_(c)))
+
+
+@router.post(
+    "/workers/{worker_id}/lease",
+    summary="Ask for work",
+    response_model=Assignment,
+    responses={204: {"description": "There is nothing to do"}},
+)
+def lease(here: Here, worker_id: str) -> Assignment | Response:
+    """The waiting trial with the lowest number of the oldest job whose budget has something left."""
+    now = utc_now()
+    with here.database.begin() as c:
+        worker = workers.touch(c, worker_id, now)
+        found = _next(c, worker_id, now, here.settings.lease_seconds)
+        if found is None:
+            return Response(status_code=status.HTTP_204_NO_CONTENT)
+        job, trial = found
+        diary.trial_started(c, trial, worker.name, now)
+        return Assignment(
+            trial_id=trial.id,
+            job_id=job.id,
+            number=trial.number,
+            owner=worker_id,
+            fence=trial.fence,
+            seed=trial.seed,
+            design=trial.design,
+            base=models.get(c, trial.design.architecture.base),
+            train=job.train,
+            judge=job.judge,
+            checkpoint=trial.checkpoint,
+            device_seconds=trial.device_seconds,
+        )
+
+
+@router.post("/trials/{trial_id}/heartbeat", summary="Renew a lease")
+def heartbeat(here: Here, trial_id: TrialId, beat: Heartbeat) -> Directive:
+    """Carries the curves home. The answer tells the worker to stop when the job has ended or its budget is spent."""
+    now = utc_now()
+    with here.database.begin() as c:
+        trial = leases.renew(c, trial_id, beat, now, here.settings.lease_seconds, beat.device_seconds)
+        workers.touch(c, beat.owner, now)
+        curves.add(c, trial_id, beat.points)
+        job = jobs.get(c, trial.job_id)
+        reason = _stop_reason(job, trials.of_job(c, job.id), now)
+    assert trial.expires_at is not None  # it has just been renewed
+    return Directive(action="stop" if reason else "continue", reason=reason, expires_at=trial.expires_at)
+
+
+@router.post("/trials/{trial_id}/checkpoint", summary="Save a checkpoint", status_code=status.HTTP_204_NO_CONTENT)
+def checkpoint(here: Here, trial_id: TrialId, saved: CheckpointSaved) -> None:
+    """The blobs are uploaded first. The checkpoint before is forgotten."""
+    for digest in (saved.manifest, *saved.blobs):
+        here.blobs.size(digest)
+    with here.database.begin() as c:
+        before = leases.save_checkpoint(c, trial_id, saved)
+    if before is not None:
+        here.garbage.condemn({before, *_manifest(here, before)})
+
+
+@router.post("/trials/{trial_id}/rung", summary="Report a rung", status_code=status.HTTP_204_NO_CONTENT)
+def rung(here: Here, trial_id: TrialId, reached: RungReached) -> None:
+    with here.database.begin() as c:
+        leases.reach_rung(c, trial_id, reached, utc_now())
+
+
+@router.post("/trials/{trial_id}/judged", summary="Report the validation score")
+def judged(here: Here, trial_id: TrialId, report: Judged) -> Keep:
+    """The answer says whether the weights are worth keeping: those of the finalists so far and of the baselines."""
+    with here.database.begin() as c:
+        trial = leases.judge(c, trial_id, report)
+        job = jobs.get(c, trial.job_id)
+        try:
+            past = history.judged(job, trials.of_job(c, job.id), trial_id, report.metrics)
+        except MissingMetric as error:
+            raise UserError(error.message, param=error.param) from error
+    return Keep(keep=trial.number in history.keepers(job, past))
+
+
+@router.post("/trials/{trial_id}/finish", summary="End a lease")
+def finish(here: Here, trial_id: TrialId, report: Finished) -> Trial:
+    """Sending it again is harmless. The next trial is proposed before the answer, so that the worker finds work."""
+    now = utc_now()
+    trial = settle(here, trial_id, report, now)
+    look_after(here, trial.job_id, now)
+    return views.trial(trial)
+
+
+def _next(c: Connection, worker_id: str, now: datetime, lease_seconds: float) -> tuple[JobRecord, TrialRecord] | None:
+    """Lease a trial; what a spent budget leaves behind is cancelled on the way."""
+    while (trial := leases.acquire(c, worker_id, now, lease_seconds)) is not None:
+        job = jobs.get(c, trial.job_id)
+        if budget.overrun(job, trials.of_job(c, job.id), now) is None:
+            return job, trial
+        given_up = Finished(
+            owner=worker_id, fence=trial.fence, outcome="cancelled", device_seconds=trial.device_seconds
+        )
+        leases.finish(c, trial.id, given_up, now)
+        trials.cancel_waiting(c, job.id, now)
+    return None
+
+
+def _stop_reason(job: JobRecord, rows: list[TrialRecord], now: datetime) -> str | None:
+    if job.state.terminal:
+        return f"the job is {job.state}"
+    return budget.overrun(job, rows, now)
+
+
+def _manifest(here: Context, digest: str) -> list[str]:
+    """Digests of the blobs that a checkpoint's manifest names."""
+    with here.blobs.open(digest) as stream:
+        return list(json.load(stream).values())

@@ -1,0 +1,88 @@
+"""The control plane: one FastAPI application over the store, the blobs and the loop that looks after jobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from luthier.api_types import ErrorBody
+from luthier.blobs import Blobs
+from luthier.settings import Settings
+from luthier.store.database import Database
+from service import problems
+from service.api import blobs, files, health, jobs, models, results, workers
+from service.context import Context
+from service.garbage import Garbage
+from service.limits import BodyLimit
+from service.loops import Ticker
+
+DESCRIPTION: Final = """
+Luthier designs fine-tunings of language models: give it a dataset, get the best design trained, with the evidence.
+
+Files, jobs, events and models have OpenAI's shapes, so that the unmodified `openai` client drives them. What is
+Luthier's own travels in extra fields (`task`, `search`, `constraints`; `luthier` in answers) and in resources of its
+own. Every error is `{"error": {"message", "type", "param", "code"}}`, with a message that says what to do.
+"""
+
+TAGS: Final = [
+    {"name": "Files", "description": "Datasets: uploaded, checked row by row, normalised, profiled."},
+    {"name": "Fine-tuning jobs", "description": "Searches for the best design within a budget."},
+    {"name": "Results", "description": "Trials, curves, the best design and its weights."},
+    {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
+    {"name": "Workers", "description": "The protocol between the service and its workers."},
+    {"name": "Health", "description": "Liveness and readiness."},
+]
+
+ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    "4XX": {
+        "model": ErrorBody,
+        "description": "400: the request is wrong, and the message says where; 404: there is no such thing; "
+        "409: the thing is not in a state that allows this; 413: the body is larger than a limit",
+    },
+    "5XX": {"model": ErrorBody, "description": "Something went wrong inside the service"},
+}
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; it opens the store when it starts and closes it when it stops.
+
+    An SQLite store is brought up to date by itself; a PostgreSQL store is only checked (`luthier db upgrade`).
+    """
+    app = FastAPIOffline(  # its pages load nothing from elsewhere
+        title="Luthier",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        redoc_url=None,
+        lifespan=_lifespan,
+        responses=ERRORS,
+        swagger_ui_parameters={"validatorUrl": None, "docExpansion": "list"},
+    )
+    app.state.settings = settings
+    app.add_middleware(BodyLimit)
+    problems.install(app)
+    for part in (files, jobs, results, models, workers, blobs, health):
+        app.include_router(part.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    settings.home_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.database)
+    if database.url.get_backend_name() == "sqlite":
+        database.upgrade()
+    else:
+        database.check()
+    app.state.context = Context(settings=settings, database=database, blobs=Blobs(settings.blobs), garbage=Garbage())
+    app.state.ticker = Ticker(app.state.context)
+    app.state.ticker.start()
+    try:
+        yield
+    finally:
+        app.state.ticker.stop()
+        database.close()

@@ -1,0 +1,53 @@
+"""What every route works with, opened once when the service starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from threading import Lock
+from typing import Annotated, BinaryIO, cast
+
+from fastapi import Depends, Request
+
+from luthier.blobs import Blobs
+from luthier.settings import Settings
+from luthier.store.database import Database
+from service.garbage import Garbage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    garbage: Garbage
+    turn: Lock = field(default_factory=Lock)  # one thread at a time looks after jobs
+    _row_counts: dict[str, int] = field(default_factory=dict)
+
+    def keep(self, stream: BinaryIO) -> tuple[str, int]:
+        """Store the stream as a blob that will be referred to in a moment; answers with its digest and size."""
+        digest, size = self.blobs.put(stream)
+        self.garbage.wanted(digest, utc_now())
+        return digest, size
+
+    def count_rows(self, digest: str) -> int:
+        """Lines of a JSON Lines blob, counted once: blobs never change."""
+        if digest not in self._row_counts:
+            with self.blobs.open(digest) as stream:
+                self._row_counts[digest] = sum(1 for _ in stream)
+        return self._row_counts[digest]
+
+    def keep_bytes(self, content: bytes) -> str:
+        return self.keep(BytesIO(content))[0]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def _of_request(request: Request) -> Context:
+    return cast("Context", request.app.state.context)
+
+
+Here = Annotated[Context, Depends(_of_request)]

@@ -1,0 +1,121 @@
+"""A job's events, in words for the person who waits for it. Each function writes inside the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from luthier.errors import LuthierError
+from luthier.store import Connection, events
+from luthier.store.records import JobRecord, TrialRecord
+from luthier.trial import Metrics, TrialState
+from search.choose import Choice
+
+
+def created(c: Connection, job: JobRecord, file: str, notes: Iterable[str], now: datetime) -> None:
+    _say(c, job.id, f"Created: {job.search.trials} trials on {file}, judged by {_judged_by(job)}.", now)
+    for note in notes:
+        _say(c, job.id, note, now)
+
+
+def started(c: Connection, job: JobRecord, workers: int, now: datetime) -> None:
+    if workers:
+        _say(c, job.id, f"Running; {workers} {'worker is' if workers == 1 else 'workers are'} connected.", now)
+    else:
+        _warn(c, job.id, "Running, but no worker is connected: start one with `luthier worker --server URL`.", now)
+
+
+def trial_started(c: Connection, trial: TrialRecord, worker: str, now: datetime) -> None:
+    again = f" again (lease {trial.fence})" if trial.fence > 1 else ""
+    _say(c, trial.job_id, f"Trial {trial.number} started{again} on {worker}: {trial.design.summary()}.", now)
+
+
+def trial_ended(c: Connection, trial: TrialRecord, now: datetime) -> None:
+    """One line for each way in which a lease ends, lost workers aside."""
+    name, seconds = f"Trial {trial.number}", f"{trial.device_seconds:.1f} device-seconds"
+    match trial.state:
+        case TrialState.COMPLETE:
+            assert trial.metrics is not None  # the store refuses a complete trial without
+            text = f"{name} complete: {numbers(trial.metrics)}, after {seconds}."
+            data = {"trial": trial.id, "number": trial.number, "metrics": trial.metrics.model_dump(mode="json")}
+            events.add(c, trial.job_id, "info", "metrics", text, now, data)
+        case TrialState.FAILED:
+            _warn(c, trial.job_id, f"{name} failed: {trial.error or 'its worker gave no reason'}", now)
+        case TrialState.INFEASIBLE:
+            reason = trial.error or "its worker gave no reason"
+            _say(c, trial.job_id, f"{name} does not fit the device: {reason}", now)
+        case TrialState.CANCELLED:
+            _say(c, trial.job_id, f"{name} stopped after {seconds}.", now)
+        case TrialState.WAITING:
+            _say(c, trial.job_id, f"{name} was handed back by its worker and waits for another.", now)
+        case TrialState.PRUNED | TrialState.LEASED:
+            raise AssertionError(f"no lease ends as {trial.state}")
+
+
+def new_best(c: Connection, trial: TrialRecord, base: Metrics | None, now: datetime) -> None:
+    assert trial.metrics is not None
+    against = f"; the untuned base has {numbers(base)}" if base is not None else ""
+    _say(c, trial.job_id, f"Trial {trial.number} is the best so far: {numbers(trial.metrics)}{against}.", now)
+
+
+def worker_lost(c: Connection, trial: TrialRecord, now: datetime) -> None:
+    match trial.state:
+        case TrialState.FAILED:
+            trial_ended(c, trial, now)
+        case _:
+            progress = "its last checkpoint" if trial.checkpoint else "the start"
+            text = f"Trial {trial.number} lost its worker; it waits for another and goes on from {progress}."
+            _warn(c, trial.job_id, text, now)
+
+
+def budget_spent(c: Connection, job: JobRecord, reason: str, now: datetime) -> None:
+    _say(c, job.id, f"No more trials: {reason}.", now)
+
+
+def succeeded(c: Connection, job: JobRecord, winner: TrialRecord, choice: Choice, name: str, now: datetime) -> None:
+    assert winner.metrics is not None
+    found = f"trial {winner.number} is the best, {numbers(winner.metrics)} ({winner.design.summary()})"
+    _say(c, job.id, f"Finished: {found}. It is called {name}.", now)
+    if not choice.beats_base:
+        _warn(
+            c,
+            job.id,
+            "No trained design is better than the untuned base model on the validation rows: prefer the base, or try "
+            "more data or more trials.",
+            now,
+        )
+
+
+def failed(c: Connection, job: JobRecord, error: LuthierError, now: datetime) -> None:
+    events.add(c, job.id, "error", "message", f"Failed: {error.message}", now)
+
+
+def cancelled(c: Connection, job: JobRecord, now: datetime) -> None:
+    _say(c, job.id, "Cancelled; trials that are running stop at their next heartbeat.", now)
+
+
+def numbers(metrics: Metrics) -> str:
+    """Metrics in one phrase."""
+    reward = ""
+    if metrics.reward is not None:
+        named = f" ({metrics.reward_name})" if metrics.reward_name else ""
+        reward = f", reward {metrics.reward:.4g}{named}"
+    return f"{metrics.bits_per_byte:.4g} bits per byte (perplexity {metrics.perplexity:.4g}){reward}"
+
+
+def _judged_by(job: JobRecord) -> str:
+    match job.judge.objective:
+        case "perplexity":
+            return "bits per byte on held-out rows"
+        case "reward" if job.judge.grader is not None:
+            return f"the mean grade of its answers to held-out prompts ({job.judge.grader.name})"
+        case _:
+            return "accuracy on held-out preference pairs"
+
+
+def _say(c: Connection, job_id: str, message: str, now: datetime) -> None:
+    events.add(c, job_id, "info", "message", message, now)
+
+
+def _warn(c: Connection, job_id: str, message: str, now: datetime) -> None:
+    events.add(c, job_id, "warn", "message", message, now)

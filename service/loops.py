@@ -1,0 +1,187 @@
+"""What the service does by itself: take back lost leases, start jobs, keep them in trials, and end them.
+
+Nothing here remembers anything between two looks: all state is in the store, every change is guarded there, and a
+change that somebody else made first is simply skipped. So a restart costs nothing, and several replicas may look after
+the same jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from luthier.errors import LuthierError, TrialFailed, UserError
+from luthier.store import jobs, leases, models, trials, workers
+from luthier.store.records import JobRecord, TrialRecord
+from luthier.trial import JobState, TrialState
+from search.choose import best
+from search.history import Past
+from search.propose import origin, propose
+from search.space import Space, space
+from service import budget, diary, history
+from service.context import Context, utc_now
+from service.settle import drop_checkpoints, settle_lost
+
+log = logging.getLogger(__name__)
+
+NAME_TAIL: Final = 8  # characters of the job's id in the name of its model
+
+
+class Ticker:
+    """A thread that looks after all jobs every `tick_seconds` until it is stopped."""
+
+    def __init__(self, here: Context) -> None:
+        self._here = here
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="luthier-ticker", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when the look in progress is over."""
+        self._stop.set()
+        self._thread.join()
+
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._here.settings.tick_seconds):
+            try:
+                tick(self._here, utc_now())
+            except Exception:  # whatever happens once must not end the service's heartbeat
+                log.exception("a tick failed; the next one tries again")
+
+
+def tick(here: Context, now: datetime) -> None:
+    """One look at everything."""
+    _take_back(here, now)
+    with here.database.read() as c:
+        active = [job.id for job in jobs.active(c)]
+    for job_id in active:
+        look_after(here, job_id, now)
+    here.garbage.sweep(here.database, here.blobs, now)
+
+
+def look_after(here: Context, job_id: str, now: datetime) -> None:
+    """Bring one job as far as it can go now. A job that cannot go on fails; what else goes wrong is only logged."""
+    try:
+        with here.turn:
+            _advance_or_fail(here, job_id, now)
+    except Exception:  # one job must not keep the others, or the request that asks for this, from going on
+        log.exception("job %s could not be looked after; the next tick tries again", job_id)
+
+
+def _take_back(here: Context, now: datetime) -> None:
+    with here.database.begin() as c:
+        settle_lost(here, c, leases.expire(c, now), now)
+
+
+def _advance_or_fail(here: Context, job_id: str, now: datetime) -> None:
+    try:
+        _advance(here, job_id, now)
+    except UserError as error:  # such as a base model that is no longer registered
+        _fail(here, job_id, error, now)
+
+
+def _advance(here: Context, job_id: str, now: datetime) -> None:
+    with here.database.read() as c:
+        job = jobs.get(c, job_id)
+        crew = len(workers.live(c, now, here.settings.lease_seconds))
+    match job.state:
+        case JobState.QUEUED:
+            _start(here, job, crew, now)
+        case JobState.RUNNING:
+            _go_on(here, job, crew, now)
+        case JobState.VALIDATING_FILES | JobState.SUCCEEDED | JobState.FAILED | JobState.CANCELLED:
+            pass  # nothing to do, or done by somebody else since the list was made
+
+
+def _start(here: Context, job: JobRecord, crew: int, now: datetime) -> None:
+    with here.database.begin() as c:
+        if not jobs.move(c, job.id, JobState.RUNNING, now):
+            return
+        diary.started(c, job, crew, now)
+    _advance(here, job.id, now)
+
+
+def _go_on(here: Context, job: JobRecord, crew: int, now: datetime) -> None:
+    with here.database.read() as c:
+        rows = trials.of_job(c, job.id)
+    reason = budget.overrun(job, rows, now)
+    if reason is not None:
+        with here.database.begin() as c:
+            trials.cancel_waiting(c, job.id, now)
+            rows = trials.of_job(c, job.id)
+    else:
+        rows, reason = _fill(here, job, rows, max(1, crew), now)
+    if reason is not None and not budget.open_trials(rows):
+        _conclude(here, job, rows, reason, now)
+
+
+def _fill(
+    here: Context, job: JobRecord, rows: list[TrialRecord], wanted: int, now: datetime
+) -> tuple[list[TrialRecord], str | None]:
+    """Propose until `wanted` trials are open. Answers with the rows then, and why there will be no more, if so."""
+    past = history.past(job, rows)
+    designs = None
+    while len(budget.open_trials(rows)) < wanted and len(rows) < job.search.trials:
+        designs = designs or _space(here, job)
+        design = propose(designs, past, job.seed, job.search.trials)
+        if design is None:
+            return rows, f"all {len(rows)} designs that the pins and constraints allow have been tried"
+        with here.database.begin() as c:
+            if jobs.get(c, job.id).state is not JobState.RUNNING:
+                return rows, None
+            source = origin(designs, design)
+            row = trials.insert(c, job.id, len(rows), design, job.seed, source, now)
+        if row is None:
+            return rows, None  # another replica proposed it
+        rows = [*rows, row]
+        past = [*past, Past(number=row.number, design=design, state=row.state)]
+    full = len(rows) >= job.search.trials
+    return rows, f"all {job.search.trials} trials are done" if full else None
+
+
+def _space(here: Context, job: JobRecord) -> Space:
+    with here.database.read() as c:
+        entries = models.list_(c)
+    return space(job.judge.kind, here.count_rows(job.train), entries, job.search.pin, job.constraints)
+
+
+def _conclude(here: Context, job: JobRecord, rows: Sequence[TrialRecord], reason: str, now: datetime) -> None:
+    choice = best(history.past(job, rows))
+    winner = None if choice is None else next(row for row in rows if row.number == choice.trial.number)
+    if choice is None or winner is None or not winner.design.stages:
+        _fail(here, job.id, _why_nothing(rows, reason), now)
+        return
+    name = f"ft:{winner.design.architecture.base}:{job.suffix or 'luthier'}:{job.id[-NAME_TAIL:]}"
+    with here.database.begin() as c:
+        if not jobs.move(c, job.id, JobState.SUCCEEDED, now):
+            return
+        jobs.set_result(c, job.id, winner.id, name, sum(row.trained_tokens for row in rows))
+        diary.budget_spent(c, job, reason, now)
+        diary.succeeded(c, job, winner, choice, name, now)
+        here.garbage.condemn(drop_checkpoints(c, rows))
+
+
+def _why_nothing(rows: Sequence[TrialRecord], reason: str) -> LuthierError:
+    broken = (TrialState.FAILED, TrialState.INFEASIBLE)
+    first = next((row for row in rows if row.state in broken and row.design.stages), None)
+    if first is None:
+        return UserError(f"no trial was trained to its end: {reason}", param="search")
+    return TrialFailed(f"no trial could be trained; trial {first.number} {first.state}: {first.error}")
+
+
+def _fail(here: Context, job_id: str, error: LuthierError, now: datetime) -> None:
+    failure = {"code": error.code, "message": error.message, "param": error.param}
+    with here.database.begin() as c:
+        if not jobs.move(c, job_id, JobState.FAILED, now, error=failure):
+            return
+        trials.cancel_waiting(c, job_id, now)
+        diary.failed(c, jobs.get(c, job_id), error, now)
+        here.garbage.condemn(drop_checkpoints(c, trials.of_job(c, job_id)))

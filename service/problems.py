@@ -1,0 +1,143 @@
+"""How errors leave the service: always OpenAI's shape, always words that a person can act on, never a traceback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from luthier.errors import LuthierError, NotFound, TooLarge, UserError
+
+log = logging.getLogger(__name__)
+
+SHOWN_PROBLEMS: Final = 5
+SHOWN_CHARACTERS: Final = 80
+
+# pydantic's error types in words; `{x}` are fields of the error's context.
+EXPECTED: Final[Mapping[str, str]] = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a string",
+    "string_unicode": "a string of valid Unicode",
+    "string_too_short": "at least {min_length} character(s)",
+    "string_too_long": "at most {max_length} characters",
+    "string_pattern_mismatch": "a string that matches {pattern}",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "union_tag_invalid": "one of {expected_tags} as its type",
+    "too_long": "at most {max_length} entries",
+    "too_short": "at least {min_length} entries",
+    "datetime_type": "a date and time, e.g. 2030-01-31T18:00:00Z",
+    "datetime_parsing": "a date and time, e.g. 2030-01-31T18:00:00Z",
+    "datetime_from_date_parsing": "a date and time, e.g. 2030-01-31T18:00:00Z",
+    "expected": "{expected}",
+    "timezone_aware": "a time zone, e.g. 2030-01-31T18:00:00Z",
+}
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers."""
+
+    @app.exception_handler(LuthierError)
+    def luthier_error(request: Request, error: LuthierError) -> JSONResponse:
+        if error.status >= 500:
+            log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+        return respond(error)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+        return respond(explain(error.errors(), error.body))
+
+    @app.exception_handler(HTTPException)
+    def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        problem = _translate(request, error)
+        return JSONResponse(problem.body(), status_code=error.status_code, headers=error.headers)
+
+    @app.exception_handler(Exception)
+    def unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed unexpectedly: %r", request.method, request.url.path, error)  # the server adds the rest
+        return respond(LuthierError("something went wrong inside the service; its log has the details"))
+
+
+def respond(error: LuthierError) -> JSONResponse:
+    """The response for an error. After a 413 the connection closes, so that the rest is not sent in vain."""
+    headers = {"Connection": "close"} if isinstance(error, TooLarge) else None
+    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+
+
+def explain(problems: Sequence[Mapping[str, Any]], body: Any) -> UserError:
+    """Validation problems as one error that names each field, what was expected and what was found."""
+    lines = [_line(problem, _field(problem["loc"], body)) for problem in problems]
+    more = [f"and {len(lines) - SHOWN_PROBLEMS} more"] if len(lines) > SHOWN_PROBLEMS else []
+    return UserError("; ".join(lines[:SHOWN_PROBLEMS] + more), param=_field(problems[0]["loc"], body) or None)
+
+
+def _line(problem: Mapping[str, Any], field: str) -> str:
+    kind, context = problem["type"], problem.get("ctx") or {}
+    if kind == "json_invalid":
+        return f"the body is not valid JSON: {context.get('error', 'it cannot be parsed')}"
+    if not field:
+        return "the body is empty; expected a JSON object" if kind == "missing" else "the body must be a JSON object"
+    if kind == "missing":
+        return f"{field} is missing"
+    if kind == "extra_forbidden":
+        return f"there is no field {field} here"
+    if kind == "union_tag_not_found":
+        return f"{field} needs a field {context['discriminator']} that says which kind it is"
+    found = _shown(problem.get("input"))
+    if kind in EXPECTED:
+        return f"{field} must be {EXPECTED[kind].format(**context)}, not {found}"
+    return f"{field}: {problem['msg']}, found {found}"
+
+
+def _field(location: Sequence[str | int], body: Any) -> str:
+    """The path of the field in the request, without the names of union members that pydantic puts in between."""
+    where, *steps = location
+    if where != "body":
+        return ".".join(map(str, steps))
+    parts: list[str] = []
+    for position, step in enumerate(steps):
+        last = position == len(steps) - 1
+        if isinstance(body, dict) and (step in body or last):
+            parts.append(str(step))
+            body = body.get(step)
+        elif isinstance(body, list) and isinstance(step, int):
+            parts.append(str(step))
+            body = body[step]
+    return ".".join(parts)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+
+
+def _translate(request: Request, error: HTTPException) -> UserError:
+    match error.status_code:
+        case 404:
+            return NotFound(f"there is no route {request.method} {request.url.path}; the API is described at /docs")
+        case 405:
+            return UserError(f"{request.url.path} does not take {request.method}; the API is described at /docs")
+        case _:
+            return UserError(f"the request cannot be read: {error.detail}")

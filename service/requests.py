@@ -1,0 +1,121 @@
+"""The bodies of requests. Every field that is not listed here is refused by name."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
+
+from luthier.design import Frozen
+from luthier.task import Constraints, Search, Task
+
+MAX_SEED: Final = 2**31 - 1
+
+
+class _Auto:
+    """Accepts "auto" as "not pinned"; what else is expected is put into words."""
+
+    def __init__(self, expected: str) -> None:
+        self._expected = expected
+
+    def __call__(self, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        if value is None or value == "auto":
+            return None
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise _expected(f"'auto' or {self._expected}") from error
+
+
+def _plain(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]*", value):
+        raise _expected("letters, digits, '.', '_' and '-' only")
+    return value
+
+
+def _expected(words: str) -> PydanticCustomError:
+    return PydanticCustomError("expected", "{expected}", {"expected": words})
+
+
+AutoCount = Annotated[int | None, Field(ge=1, examples=["auto", 3]), WrapValidator(_Auto("a whole number, at least 1"))]
+AutoNumber = Annotated[float | None, Field(gt=0, examples=["auto", 1.5]), WrapValidator(_Auto("a number above 0"))]
+
+# PostgreSQL stores no zero bytes.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
+MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
+
+
+class Hyperparameters(Frozen):
+    """Each value is "auto", left to the search, or a pin on it."""
+
+    n_epochs: AutoCount = None
+    batch_size: AutoCount = None
+    learning_rate_multiplier: AutoNumber = Field(
+        default=None, description="relative to the default learning rate of the update"
+    )
+
+
+class DpoHyperparameters(Hyperparameters):
+    beta: AutoNumber = Field(default=None, description="pull towards the reference model")
+
+
+class SupervisedMethod(Frozen):
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+
+class DpoMethod(Frozen):
+    hyperparameters: DpoHyperparameters = DpoHyperparameters()
+
+
+class Method(Frozen):
+    """`auto` lets the service design the method; `supervised` and `dpo` pin the algorithm."""
+
+    type: Literal["auto", "supervised", "dpo", "reinforcement"]
+    supervised: SupervisedMethod | None = None
+    dpo: DpoMethod | None = None
+    reinforcement: dict[str, Any] | None = None
+
+
+class WandbIntegration(Frozen):
+    """Accepted so that OpenAI's clients need no change, and ignored; an event of the job says so."""
+
+    type: Literal["wandb"]
+    wandb: dict[str, Any] = Field(default_factory=dict)
+
+
+class CreateJob(Frozen):
+    """OpenAI's body; `model` and `method` may be left out, and `task`, `search` and `constraints` are Luthier's own."""
+
+    training_file: Name = Field(description="id of an uploaded file", examples=["file-5f2a…"])
+    validation_file: Name | None = Field(default=None, description="id of a file whose rows choose between the trials")
+    model: Name | None = Field(default=None, description='a registered base model; left out or "auto": any of them')
+    method: Method | None = None
+    hyperparameters: Hyperparameters | None = Field(default=None, description="OpenAI's older place for them")
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    suffix: Annotated[str, Field(max_length=64), AfterValidator(_plain)] | None = Field(
+        default=None, description="part of the fine-tuned model's name"
+    )
+    metadata: dict[MetadataKey, MetadataValue] | None = Field(default=None, max_length=16)
+    integrations: tuple[WandbIntegration, ...] | None = None
+    task: Task = Task()
+    search: Search = Search()
+    constraints: Constraints = Constraints()
+
+
+class AddModel(Frozen):
+    """A base model in a folder that the service and the workers can read."""
+
+    name: str = Field(
+        min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", examples=["SmolLM2-135M-Instruct"]
+    )
+    source: Name = Field(description="folder with config.json, tokenizer.json and *.safetensors")

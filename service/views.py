@@ -1,0 +1,209 @@
+"""From the store's rows to the API's resources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from luthier import api_types as api
+from luthier.dataset import Profile
+from luthier.model import BaseModelEntry
+from luthier.store.records import EventRecord, FileRecord, JobRecord, TrialRecord, WorkerRecord
+from luthier.task import Pin
+from luthier.trial import Metrics
+from luthier.wire import Artifact
+from search import choose
+from service import budget, history
+
+
+def file(record: FileRecord) -> api.FileObject:
+    facts = api.FileFacts(kind=record.kind, format=record.format, rows=_profile(record).rows)
+    return api.FileObject(
+        id=record.id,
+        bytes=record.bytes,
+        created_at=_seconds(record.created_at),
+        filename=record.filename,
+        luthier=facts,
+    )
+
+
+def dataset(record: FileRecord) -> api.Dataset:
+    return api.Dataset(file_id=record.id, filename=record.filename, **dict(_profile(record)))
+
+
+def job(record: JobRecord, trials: Sequence[TrialRecord], now: datetime) -> api.Job:
+    finish = budget.estimated_finish(record, trials, now)
+    estimated = None if finish is None else _seconds(finish)
+    best = best_trial(record, trials)
+    return api.Job(
+        id=record.id,
+        created_at=_seconds(record.created_at),
+        finished_at=_maybe_seconds(record.finished_at),
+        estimated_finish=estimated,
+        status=record.state,
+        error=None if record.error is None else api.JobFailure.model_validate(record.error),
+        model=_model(record, best),
+        fine_tuned_model=record.fine_tuned_model,
+        training_file=record.training_file,
+        validation_file=record.validation_file,
+        method=_method(record),
+        hyperparameters=_hyperparameters(record.search.pin),
+        seed=record.seed,
+        trained_tokens=record.trained_tokens,
+        metadata=record.metadata,
+        luthier=api.Progress(
+            kind=record.judge.kind,
+            objective=record.judge.objective,
+            task=record.task,
+            search=record.search,
+            constraints=record.constraints,
+            trials_done=sum(trial.state.terminal for trial in trials),
+            trials_total=record.search.trials,
+            trials_running=budget.running(trials),
+            device_seconds=budget.device_seconds(trials),
+            best=None if best is None else _standing(best),
+            estimated_finish=estimated,
+        ),
+    )
+
+
+def best_trial(record: JobRecord, trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The winner; while the job runs (or where it was stopped), the best so far."""
+    choice = choose.best(history.past(record, trials))
+    return None if choice is None else next(trial for trial in trials if trial.number == choice.trial.number)
+
+
+def best(
+    record: JobRecord, trials: Sequence[TrialRecord], winner: TrialRecord, artifacts: Sequence[Artifact]
+) -> api.Best:
+    assert winner.metrics is not None  # only complete trials win
+    base, default = (next((trial for trial in trials if trial.number == n), None) for n in history.BASELINES)
+    return api.Best(
+        trial=winner.id,
+        number=winner.number,
+        summary=winner.design.summary(),
+        design=winner.design,
+        objective=record.judge.objective,
+        metrics=winner.metrics,
+        base_metrics=_validation(base),
+        default_metrics=_validation(default),
+        test_metrics=_test(winner),
+        base_test_metrics=_test(base),
+        default_test_metrics=_test(default),
+        artifacts=tuple(artifacts),
+    )
+
+
+def trial(record: TrialRecord) -> api.Trial:
+    return api.Trial(
+        id=record.id,
+        job_id=record.job_id,
+        number=record.number,
+        state=record.state,
+        summary=record.design.summary(),
+        design=record.design,
+        seed=record.seed,
+        origin=record.origin,
+        rung=record.rung,
+        worker=record.owner,
+        attempts=record.attempts,
+        created_at=_seconds(record.created_at),
+        started_at=_maybe_seconds(record.started_at),
+        finished_at=_maybe_seconds(record.finished_at),
+        device_seconds=record.device_seconds,
+        trained_tokens=record.trained_tokens,
+        metrics=record.metrics,
+        test_metrics=record.test_metrics,
+        error=record.error,
+    )
+
+
+def event(record: EventRecord) -> api.Event:
+    return api.Event(
+        id=record.id,
+        created_at=_seconds(record.created_at),
+        level=record.level,
+        type=record.type,
+        message=record.message,
+        data=record.data,
+    )
+
+
+def base_model(entry: BaseModelEntry, added_at: datetime) -> api.Model:
+    return api.Model(id=entry.name, created=_seconds(added_at), source=entry.source, facts=entry.facts)
+
+
+def fine_tuned_model(record: JobRecord) -> api.Model:
+    assert record.fine_tuned_model is not None
+    assert record.finished_at is not None
+    return api.Model(id=record.fine_tuned_model, created=_seconds(record.finished_at), job=record.id)
+
+
+def worker(record: WorkerRecord, *, live: bool) -> api.Worker:
+    return api.Worker(
+        id=record.id,
+        name=record.name,
+        device=record.device,
+        pid=record.pid,
+        created_at=_seconds(record.created_at),
+        last_seen_at=_seconds(record.seen_at),
+        live=live,
+    )
+
+
+def _profile(record: FileRecord) -> Profile:
+    return Profile.model_validate(record.profile)
+
+
+def _model(record: JobRecord, best: TrialRecord | None) -> str:
+    """The one base model that there is to name: as asked for, as the only one registered, or the winner's."""
+    if best is not None and record.best_trial_id == best.id:
+        return best.design.architecture.base
+    return str(_single(record.search.pin.model))
+
+
+def _method(record: JobRecord) -> dict[str, Any] | None:
+    """The pinned method in OpenAI's shape. OpenAI has no word for a method that the service designs."""
+    if record.method is None:
+        return None
+    kind = record.method["type"]
+    hyperparameters = _hyperparameters(record.search.pin).model_dump()
+    if kind == "dpo":
+        hyperparameters["beta"] = _single(record.search.pin.beta)
+    return {"type": kind, kind: {"hyperparameters": hyperparameters}}
+
+
+def _hyperparameters(pin: Pin) -> api.Hyperparameters:
+    """A share of an epoch has no place in OpenAI's whole number and is shown as "auto"; `luthier.search` has it."""
+    epochs = _single(pin.epochs)
+    return api.Hyperparameters(
+        n_epochs=int(epochs) if isinstance(epochs, float) and epochs.is_integer() else "auto",
+        batch_size=_single(pin.batch_size),
+        learning_rate_multiplier=_single(pin.learning_rate_multiplier),
+    )
+
+
+def _single(pinned: Sequence[Any] | None) -> Any:
+    return pinned[0] if pinned is not None and len(pinned) == 1 else "auto"
+
+
+def _standing(record: TrialRecord) -> api.Standing:
+    assert record.metrics is not None
+    return api.Standing(trial=record.id, number=record.number, summary=record.design.summary(), metrics=record.metrics)
+
+
+def _validation(record: TrialRecord | None) -> Metrics | None:
+    return None if record is None else record.metrics
+
+
+def _test(record: TrialRecord | None) -> Metrics | None:
+    return None if record is None else record.test_metrics
+
+
+def _seconds(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
+def _maybe_seconds(moment: datetime | None) -> int | None:
+    return None if moment is None else _seconds(moment)

@@ -1,0 +1,34 @@
+"""What every test relies on: no network, one thread, and one copy of the tiny model that the tests train."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from luthier.model import BaseModelEntry, read_facts
+
+if TYPE_CHECKING:
+    from workers.warm import Base
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when a test imports it; worker processes inherit it
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+TINY = Path(__file__).parent / "models" / "tiny-chat"
+
+
+@pytest.fixture(scope="session")
+def tiny_entry() -> BaseModelEntry:
+    """The registry's line for the tiny chat model."""
+    return BaseModelEntry(name="tiny-chat", source=str(TINY), facts=read_facts(TINY))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_entry: BaseModelEntry) -> Base:
+    """The tiny chat model as a worker keeps it. Train copies; copy the tokenizer before changing it."""
+    from workers import warm  # torch takes seconds to import, and most tests do without
+
+    return warm.base(tiny_entry)

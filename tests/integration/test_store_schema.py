@@ -1,0 +1,170 @@
+"""The store's schema and its transactions, the same on SQLite and PostgreSQL."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from store_samples import NOW, add_job, file_record
+
+from luthier.errors import Conflict, NotFound, Unreachable, UserError
+from luthier.store import events, files, tables, trials
+from luthier.store.database import Database
+
+
+def tables_of(database: Database) -> set[str]:
+    with database.read() as c:
+        return set(inspect(c).get_table_names())
+
+
+def test_an_empty_database_is_refused_with_the_command_that_helps(url: str) -> None:
+    database = Database(url)
+    with pytest.raises(Conflict, match=r"revision none.*luthier db upgrade"):
+        database.check()
+    database.close()
+
+
+def test_an_upgraded_database_passes_the_check_and_has_every_table(database: Database) -> None:
+    database.check()
+    assert tables_of(database) == {*tables.metadata.tables, "alembic_version"}
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_code(database: Database) -> None:
+    with database.read() as c:
+        assert compare_metadata(MigrationContext.configure(c), tables.metadata) == []
+
+
+def test_upgrading_again_keeps_what_is_there(database: Database) -> None:
+    with database.begin() as c:
+        files.insert(c, file_record())
+    database.upgrade()
+    database.check()
+    with database.read() as c:
+        assert files.get(c, "file-a") == file_record()
+
+
+def test_processes_that_upgrade_at_once_wait_for_each_other(url: str, tmp_path: Path) -> None:
+    script = "import sys; from luthier.store.database import Database; Database(sys.argv[1]).upgrade()"
+    started = [
+        subprocess.Popen([sys.executable, "-P", "-c", script, url], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    assert [process.communicate()[1] for process in started] == [""] * 4
+    assert [process.returncode for process in started] == [0] * 4
+    database = Database(url)
+    database.check()
+    database.close()
+
+
+def test_threads_that_upgrade_at_once_wait_for_each_other(url: str) -> None:
+    opened = [Database(url) for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(Database.upgrade, opened))
+    for database in opened:
+        database.check()
+        database.close()
+
+
+def test_an_upgrade_that_fails_leaves_the_schema_as_it_was(url: str) -> None:
+    database = Database(url)
+    with database.begin() as c:
+        c.execute(text("CREATE TABLE artifact_files (odd INTEGER)"))
+    with pytest.raises(DBAPIError, match="artifact_files"):
+        database.upgrade()
+    assert tables_of(database) == {"artifact_files"}
+    database.close()
+
+
+def test_a_schema_of_a_newer_version_is_left_alone(database: Database) -> None:
+    with database.begin() as c:
+        c.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(Conflict, match=r"newer version.*9999"):
+        database.upgrade()
+    with pytest.raises(Conflict, match="revision 9999"):
+        database.check()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://root@localhost/luthier", "luthier.db"])
+def test_a_url_that_is_neither_a_file_nor_postgresql_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match=r"sqlite:///FILE|postgresql"):
+        Database(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{folder}", "postgresql://luthier:hunter2@/luthier?host={folder}"])
+def test_a_database_that_does_not_answer_is_named_without_its_password(url: str, tmp_path: Path) -> None:
+    database = Database(url.format(folder=tmp_path))
+    with pytest.raises(Unreachable, match=f"{tmp_path.name}.*does not answer") as caught:
+        database.check()
+    assert "hunter2" not in str(caught.value)
+    database.close()
+
+
+def test_an_exception_rolls_the_transaction_back(database: Database) -> None:
+    def insert_and_fail() -> None:
+        with database.begin() as c:
+            files.insert(c, file_record())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        insert_and_fail()
+    with database.read() as c, pytest.raises(NotFound):
+        files.get(c, "file-a")
+
+
+def test_a_read_transaction_refuses_to_write(database: Database) -> None:
+    with database.read() as c, pytest.raises(DBAPIError, match=r"readonly|read-only"):
+        files.insert(c, file_record())
+    with database.begin() as c:
+        files.insert(c, file_record())
+
+
+def test_a_read_transaction_sees_one_moment_while_others_write(database: Database) -> None:
+    with database.read() as reader:
+        assert files.list_(reader, None, 10) == ([], False)
+        with database.begin() as c:
+            files.insert(c, file_record())
+        assert files.list_(reader, None, 10) == ([], False)
+    with database.read() as reader:
+        assert files.list_(reader, None, 10) == ([file_record()], False)
+
+
+def test_a_row_of_an_unknown_job_is_refused(database: Database) -> None:
+    with pytest.raises(IntegrityError), database.begin() as c:
+        events.add(c, "ftjob-unknown", "info", "message", "hello", NOW)
+
+
+def test_times_of_any_zone_come_back_as_the_same_moment_in_utc(database: Database) -> None:
+    calcutta = NOW.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    with database.begin() as c:
+        files.insert(c, file_record(created_at=calcutta))
+    with database.read() as c:
+        found = files.get(c, "file-a").created_at
+    assert found == NOW
+    assert found.utcoffset() == timedelta(0)
+
+
+def test_a_time_without_a_zone_is_never_stored(database: Database) -> None:
+    with pytest.raises(StatementError, match="no time zone"), database.begin() as c:
+        trials.cancel_waiting(c, "ftjob-a", datetime(2026, 1, 1))  # noqa: DTZ001 - the mistake under test
+
+
+def test_a_nul_in_text_is_replaced_because_postgresql_cannot_hold_it(database: Database) -> None:
+    with database.begin() as c:
+        add_job(c)
+        events.add(c, "ftjob-a", "info", "message", "before\0after", NOW, {"deep": ["\0"]})
+    with database.read() as c:
+        ((event,), _) = events.list_(c, "ftjob-a", None, 1)
+    assert event.message == "before\N{REPLACEMENT CHARACTER}after"
+    assert event.data == {"deep": ["\0"]}
+
+
+def test_a_number_that_json_does_not_know_is_refused(database: Database) -> None:
+    odd = file_record().model_copy(update={"profile": {"mean": float("nan")}})
+    with pytest.raises((StatementError, ValueError), match="JSON compliant"), database.begin() as c:
+        files.insert(c, odd)

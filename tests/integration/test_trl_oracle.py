@@ -1,0 +1,191 @@
+"""TRL is the oracle: its trainers make of the same rows the same tokens, targets, loss and gradients."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import data_samples
+import pytest
+import torch
+from datasets import Dataset
+from textbook import as_conversation, first_step, largest_difference
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from luthier.design import Algorithm, Clm, Dpo, Full, Optimiser, Sft
+from luthier.task import DataKind
+from workers.train import updates
+from workers.train.algorithms import objective
+from workers.train.data.rendering import Renderer, Tokens
+from workers.train.pack import Member
+from workers.warm import Base
+
+pytestmark = pytest.mark.xdist_group("trl")  # its import takes seconds: let one process pay
+
+ROWS = 6
+GENERATION_MARKED = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' + '\n' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|im_end|>' + '\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+QUIET: dict[str, Any] = {
+    "use_cpu": True,
+    "bf16": False,
+    "activation_checkpointing": False,
+    "report_to": "none",
+    "max_length": 512,
+    "remove_unused_columns": False,
+}
+
+Row = dict[str, Any]
+
+
+def trailing_space(row: Row) -> Row:
+    """The form "Question: … Answer: " + "answer", whose tokens do not part where the columns do."""
+    return {**row, "prompt": row["prompt"] + " Answer: "}
+
+
+def messages_alone(row: Row) -> Row:
+    """A chat row without our weights, which TRL does not know."""
+    return {"messages": [{k: m[k] for k in ("role", "content")} for m in row["messages"]]}
+
+
+def untouched(row: Row) -> Row:
+    return row
+
+
+# name: kind, rows, how they are worded, whether the tokenizer has a chat template
+SHAPES: dict[str, tuple[DataKind, list[Row], Callable[[Row], Row], bool]] = {
+    "text": (DataKind.TEXT, data_samples.text(ROWS), untouched, False),
+    "plain pairs": (DataKind.PAIRS, data_samples.pairs(ROWS), untouched, False),
+    "plain pairs that share a token": (DataKind.PAIRS, data_samples.pairs(ROWS), trailing_space, False),
+    "conversational pairs": (DataKind.PAIRS, data_samples.pairs(ROWS), as_conversation, True),
+    "chat": (DataKind.CHAT, data_samples.chat(ROWS), messages_alone, True),
+    "plain preferences": (DataKind.PREFERENCE, data_samples.preference(ROWS), untouched, False),
+    "conversational preferences": (DataKind.PREFERENCE, data_samples.preference(ROWS), as_conversation, True),
+}
+
+
+def shape(name: str, tiny: Base) -> tuple[DataKind, list[Row], PreTrainedTokenizerBase]:
+    kind, rows, wording, templated = SHAPES[name]
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.chat_template = GENERATION_MARKED if templated else None
+    return kind, [wording(row) for row in rows], tokenizer
+
+
+def policy(tiny: Base) -> PreTrainedModel:
+    """The tiny model moved a little, so that it differs from its reference."""
+    model = copy.deepcopy(tiny.model)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1 + 0.05 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def our_examples(algorithm: Algorithm, name: str, tiny: Base) -> list[tuple[Tokens, ...]]:
+    kind, rows, tokenizer = shape(name, tiny)
+    render = Renderer(tokenizer, window=512, max_tokens=512)
+    return [example for row in rows for example in objective(algorithm).examples(row, kind, render)]
+
+
+def our_step(
+    algorithm: Algorithm, name: str, tiny: Base, monkeypatch: pytest.MonkeyPatch
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of one step of the loop on all rows, at the policy's weights."""
+    applied = updates.apply(copy.deepcopy(tiny.model), Full(), seed=0)
+    member = Member(
+        applied=applied,
+        objective=objective(algorithm),
+        examples=our_examples(algorithm, name, tiny),
+        optimiser=Optimiser(learning_rate=1e-4, batch_size=ROWS),
+        seed=0,
+    )
+    member.fix_reference()
+    applied.model.load_state_dict(policy(tiny).state_dict())
+    report, gradients = first_step(member, monkeypatch)
+    return report.values["train_loss"], gradients
+
+
+def sft_trainer(algorithm: Clm | Sft, name: str, tiny: Base, folder: Path) -> SFTTrainer:
+    kind, rows, tokenizer = shape(name, tiny)
+    answers_only = isinstance(algorithm, Sft)
+    config = SFTConfig(
+        str(folder),
+        completion_only_loss=answers_only if kind is DataKind.PAIRS else None,
+        assistant_only_loss=answers_only and kind is DataKind.CHAT,
+        **QUIET,
+    )
+    return SFTTrainer(policy(tiny), args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+
+
+def dpo_trainer(algorithm: Dpo, name: str, tiny: Base, folder: Path) -> DPOTrainer:
+    _, rows, tokenizer = shape(name, tiny)
+    return DPOTrainer(
+        policy(tiny),
+        ref_model=copy.deepcopy(tiny.model),
+        args=DPOConfig(str(folder), beta=algorithm.beta, **QUIET),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+
+
+def their_step(trainer: SFTTrainer | DPOTrainer) -> tuple[float, dict[str, torch.Tensor]]:
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(ROWS)])
+    loss = trainer.compute_loss(trainer.model, batch)
+    loss.backward()
+    return float(loss.detach()), {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def assert_same_step(
+    ours: tuple[float, dict[str, torch.Tensor]], theirs: tuple[float, dict[str, torch.Tensor]]
+) -> None:
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-5)
+    assert ours[1].keys() == theirs[1].keys()
+    for name, gradient in theirs[1].items():
+        assert largest_difference(ours[1][name], gradient) < 1e-4 * float(gradient.abs().max()), name
+
+
+LIKELIHOOD = [
+    (Clm(), "text"),
+    (Sft(), "text"),
+    (Clm(), "plain pairs"),
+    (Sft(), "plain pairs"),
+    (Sft(), "plain pairs that share a token"),
+    (Clm(), "conversational pairs"),
+    (Sft(), "conversational pairs"),
+    (Clm(), "chat"),
+    (Sft(), "chat"),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "name"), LIKELIHOOD, ids=lambda value: getattr(value, "kind", value))
+def test_likelihood_has_trls_tokens_targets_loss_and_gradients(
+    algorithm: Clm | Sft, name: str, tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = sft_trainer(algorithm, name, tiny, tmp_path)
+    for (ours,), theirs in zip(our_examples(algorithm, name, tiny), trainer.train_dataset, strict=True):
+        assert list(ours.ids) == theirs["input_ids"]
+        # TRL labels a sequence's first token too, which nothing predicts
+        assert list(ours.target[1:]) == [label != -100 for label in theirs["labels"][1:]]
+    assert_same_step(our_step(algorithm, name, tiny, monkeypatch), their_step(trainer))
+
+
+@pytest.mark.parametrize("name", ["plain preferences", "conversational preferences"])
+@pytest.mark.parametrize("beta", [0.05, 0.1, 1.0])
+def test_dpo_has_trls_tokens_targets_loss_and_gradients(
+    beta: float, name: str, tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algorithm = Dpo(beta=beta)
+    trainer = dpo_trainer(algorithm, name, tiny, tmp_path)
+    for answers, theirs in zip(our_examples(algorithm, name, tiny), trainer.train_dataset, strict=True):
+        for ours, column in zip(answers, ("chosen_ids", "rejected_ids"), strict=True):
+            assert list(ours.ids) == theirs["prompt_ids"] + theirs[column]
+            assert ours.targets == len(theirs[column])
+            assert all(ours.target[-ours.targets :])
+    assert_same_step(our_step(algorithm, name, tiny, monkeypatch), their_step(trainer))

@@ -1,0 +1,350 @@
+"""Files that must be accepted: every format in every container, each with the first row that comes out of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from luthier.task import DataKind
+
+ROWS = 12
+Row = dict[str, Any]
+Make = Callable[[int], Row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoodFile:
+    case: str
+    name: str
+    data: bytes
+    kind: DataKind
+    format: str
+    first: Row
+
+
+def jsonl(make: Make) -> bytes:
+    return b"".join(json.dumps(make(index)).encode() + b"\n" for index in range(ROWS))
+
+
+def _good(case: str, format_: str, kind: DataKind, make: Make, first: Row) -> GoodFile:
+    return GoodFile(case=case, name="train.jsonl", data=jsonl(make), kind=kind, format=format_, first=first)
+
+
+def _user(content: Any) -> Row:
+    return {"role": "user", "content": content}
+
+
+def _says(content: Any, **more: Any) -> Row:
+    return {"role": "assistant", "content": content, **more}
+
+
+def _pair(index: int) -> Row:
+    return {"prompt": f"What is {index} + 1?", "completion": str(index + 1)}
+
+
+def _csv(make: Make) -> bytes:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fieldnames=list(make(0)))
+    writer.writeheader()
+    writer.writerows(make(index) for index in range(ROWS))
+    return stream.getvalue().encode()
+
+
+def _parquet(make: Make) -> bytes:
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([make(index) for index in range(ROWS)]), stream)
+    return stream.getvalue()
+
+
+_BARE_TOOL = {"name": "weather", "description": "Tell it.", "parameters": {"type": "object", "properties": {}}}
+_TOOL = {"type": "function", "function": _BARE_TOOL}
+_CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+_FIRST_PAIR = {"prompt": "What is 0 + 1?", "completion": "1"}
+_FIRST_CHAT = [_user("Question 0"), _says("Answer")]
+_FIRST_PREFERENCE = {"prompt": [_user("Question 0")], "chosen": [_says("good")], "rejected": [_says("bad")]}
+_FIRST_AGENT = {
+    "messages": [
+        _user("Weather 0?"),
+        _says("", tool_calls=[_CALL]),
+        {"role": "tool", "content": '{"sky": "clear"}'},
+        _says("Clear."),
+    ],
+    "tools": [_TOOL],
+}
+
+TEXTS = [
+    _good(
+        "text",
+        "text",
+        DataKind.TEXT,
+        lambda i: {"text": f"Story {i}", "source": "x"},
+        {"text": "Story 0", "source": "x"},
+    ),
+    GoodFile(
+        case="plain text",
+        name="book.TXT",
+        data="\n\n".join(f"Chapter {i}. " + "All was well. " * 140 for i in range(ROWS)).encode(),
+        kind=DataKind.TEXT,
+        format="text",
+        first={"text": "Chapter 0. " + "All was well. " * 139 + "All was well."},
+    ),
+    GoodFile(
+        case="Markdown",
+        name="book.md",
+        data="\n".join(f"# Part {i}\n{'word ' * 300}" for i in range(ROWS)).encode(),
+        kind=DataKind.TEXT,
+        format="text",
+        first={"text": "# Part 0\n" + "word " * 299 + "word"},
+    ),
+]
+
+PAIRS = [
+    _good("prompt and completion", "prompt_completion", DataKind.PAIRS, _pair, _FIRST_PAIR),
+    _good(
+        "extra columns for graders",
+        "prompt_completion",
+        DataKind.PAIRS,
+        lambda i: {"id": i, **_pair(i), "label": "positive", "score": None},
+        {**_FIRST_PAIR, "id": 0, "label": "positive", "score": None},
+    ),
+    _good(
+        "prompt and completion as messages",
+        "prompt_completion",
+        DataKind.PAIRS,
+        lambda i: {"prompt": [_user(f"Question {i}")], "completion": [_says("Answer")]},
+        {"prompt": [_user("Question 0")], "completion": [_says("Answer")]},
+    ),
+    _good(
+        "messages as the prompt of a string",
+        "prompt_completion",
+        DataKind.PAIRS,
+        lambda i: {"prompt": [_user(f"Question {i}")], "completion": "Answer"},
+        {"prompt": [_user("Question 0")], "completion": [_says("Answer")]},
+    ),
+    _good(
+        "alpaca",
+        "alpaca",
+        DataKind.PAIRS,
+        lambda i: {"instruction": "Add.", "input": f"{i}, 1", "output": str(i + 1), "text": "all of it"},
+        {"prompt": "Add.\n\n0, 1", "completion": "1", "text": "all of it"},
+    ),
+    _good(
+        "alpaca without input",
+        "alpaca",
+        DataKind.PAIRS,
+        lambda i: {"instruction": f"Count to {i}.", "input": "", "output": "1", "system": None, "history": []},
+        {"prompt": "Count to 0.", "completion": "1"},
+    ),
+    _good(
+        "alpaca with a history in some rows",
+        "alpaca",
+        DataKind.PAIRS,
+        lambda i: {
+            "instruction": f"Next {i}",
+            "output": "ok",
+            **({"history": [["a", "b"]], "system": "c"} if i else {}),
+        },
+        {"prompt": [_user("Next 0")], "completion": [_says("ok")]},
+    ),
+]
+
+CHATS = [
+    _good(
+        "chat",
+        "messages",
+        DataKind.CHAT,
+        lambda i: {"messages": [_user(f"Question {i}"), _says("Answer")]},
+        {"messages": _FIRST_CHAT},
+    ),
+    _good(
+        "chat with a prompt column beside it",
+        "messages",
+        DataKind.CHAT,
+        lambda i: {"messages": [_user(f"Question {i}"), _says("Answer")], "prompt": None if i else "a"},
+        {"messages": _FIRST_CHAT, "prompt": "a"},
+    ),
+    _good(
+        "chat with every role, weights and text parts",
+        "messages",
+        DataKind.CHAT,
+        lambda i: {
+            "messages": [
+                {"role": "system", "content": ""},
+                {"role": "developer", "content": "Be short."},
+                _user([{"type": "text", "text": "Question "}, {"type": "text", "text": str(i)}]),
+                _says("No.", weight=0),
+                _user("Sure?") | {"name": "ann"},
+                _says("Yes.", weight=1.0, tool_calls=None),
+            ],
+            "tools": [],
+        },
+        {
+            "messages": [
+                {"role": "system", "content": ""},
+                {"role": "developer", "content": "Be short."},
+                _user("Question 0"),
+                _says("No.", weight=0),
+                {"role": "user", "content": "Sure?", "name": "ann"},
+                _says("Yes.", weight=1),
+            ]
+        },
+    ),
+    _good(
+        "OpenAI's tool calls",
+        "messages",
+        DataKind.CHAT,
+        lambda i: {
+            "messages": [
+                _user(f"Weather {i}?"),
+                _says(
+                    None,
+                    tool_calls=[{"type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}}],
+                ),
+                {"role": "tool", "content": '{"sky": "clear"}'},
+                _says("Clear."),
+            ],
+            "tools": [_TOOL],
+        },
+        _FIRST_AGENT,
+    ),
+    _good(
+        "ShareGPT",
+        "sharegpt",
+        DataKind.CHAT,
+        lambda i: {
+            "system": "Be kind.",
+            "conversations": [{"from": "human", "value": f"Question {i}"}, {"from": "gpt", "value": "Answer"}],
+        },
+        {"messages": [{"role": "system", "content": "Be kind."}, *_FIRST_CHAT]},
+    ),
+    _good(
+        "ShareGPT with roles",
+        "sharegpt",
+        DataKind.CHAT,
+        lambda i: {"conversations": [_user(f"Question {i}"), _says("Answer")]},
+        {"messages": _FIRST_CHAT},
+    ),
+    _good(
+        "ShareGPT with tool calls",
+        "sharegpt",
+        DataKind.CHAT,
+        lambda i: {
+            "conversations": [
+                {"from": "human", "value": f"Weather {i}?"},
+                {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "Rome"}}'},
+                {"from": "observation", "value": '{"sky": "clear"}'},
+                {"from": "gpt", "value": "Clear."},
+            ],
+            "tools": json.dumps([_BARE_TOOL]),
+        },
+        _FIRST_AGENT,
+    ),
+]
+
+PREFERENCES = [
+    _good(
+        "preferences",
+        "preference",
+        DataKind.PREFERENCE,
+        lambda i: {"prompt": f"Question {i}", "chosen": "good", "rejected": "bad"},
+        {"prompt": "Question 0", "chosen": "good", "rejected": "bad"},
+    ),
+    _good(
+        "preferences as messages",
+        "preference",
+        DataKind.PREFERENCE,
+        lambda i: {"prompt": f"Question {i}", "chosen": [_says("good")], "rejected": "bad"},
+        _FIRST_PREFERENCE,
+    ),
+    _good(
+        "preferences with the prompt in both answers",
+        "implicit_preference",
+        DataKind.PREFERENCE,
+        lambda i: {
+            "chosen": [_user(f"Question {i}"), _says("good")],
+            "rejected": [_user(f"Question {i}"), _says("bad")],
+        },
+        _FIRST_PREFERENCE,
+    ),
+    _good(
+        "LLaMA-Factory's preferences",
+        "sharegpt_preference",
+        DataKind.PREFERENCE,
+        lambda i: {
+            "conversations": [{"from": "human", "value": f"Question {i}"}],
+            "chosen": {"from": "gpt", "value": "good"},
+            "rejected": {"from": "gpt", "value": "bad"},
+        },
+        _FIRST_PREFERENCE,
+    ),
+    _good(
+        "OpenAI's preferences",
+        "openai_preference",
+        DataKind.PREFERENCE,
+        lambda i: {
+            "input": {"messages": [_user(f"Question {i}")], "tools": [_TOOL], "parallel_tool_calls": True},
+            "preferred_output": [_says("good")],
+            "non_preferred_output": [_says("bad")],
+        },
+        {**_FIRST_PREFERENCE, "tools": [_TOOL]},
+    ),
+]
+
+
+def _contained(case: str, name: str, data: bytes) -> GoodFile:
+    return GoodFile(case=case, name=name, data=data, kind=DataKind.PAIRS, format="prompt_completion", first=_FIRST_PAIR)
+
+
+CONTAINERS = [
+    _contained("the ending .ndjson", "train.ndjson", jsonl(_pair)),
+    _contained("JSON Lines called .json", "train.json", jsonl(_pair)),
+    _contained("a JSON array", "train.json", json.dumps([_pair(i) for i in range(ROWS)]).encode()),
+    _contained("an indented JSON array", "train.json", json.dumps([_pair(i) for i in range(ROWS)], indent=2).encode()),
+    _contained("a JSON array called .jsonl", "train.jsonl", json.dumps([_pair(i) for i in range(ROWS)]).encode()),
+    _contained("a byte order mark", "train.jsonl", b"\xef\xbb\xbf" + jsonl(_pair)),
+    _contained(
+        "a byte order mark before an array",
+        "train.json",
+        b"\xef\xbb\xbf" + json.dumps([_pair(i) for i in range(ROWS)]).encode(),
+    ),
+    _contained("Windows line ends and blank lines", "train.jsonl", jsonl(_pair).replace(b"\n", b"\r\n\r\n")),
+    _contained("no line end at the end", "train.jsonl", jsonl(_pair).rstrip()),
+    _contained("CSV", "train.csv", _csv(_pair)),
+    _contained("CSV with a byte order mark", "train.csv", b"\xef\xbb\xbf" + _csv(_pair)),
+    _contained("Parquet", "train.parquet", _parquet(_pair)),
+    GoodFile(
+        case="CSV with line breaks, quotes and a history left empty",
+        name="train.csv",
+        data=_csv(lambda i: {"instruction": f'Say "{i}"\nloudly', "output": "a,b\n\nc", "input": "", "history": ""}),
+        kind=DataKind.PAIRS,
+        format="alpaca",
+        first={"prompt": 'Say "0"\nloudly', "completion": "a,b\n\nc"},
+    ),
+    GoodFile(
+        case="Parquet with messages, where structs share their keys",
+        name="train.parquet",
+        data=_parquet(
+            lambda i: {
+                "messages": [
+                    _user(f"Weather {i}?"),
+                    _says(None, tool_calls=[_CALL]),
+                    {"role": "tool", "content": '{"sky": "clear"}'},
+                    _says("Clear."),
+                ],
+                "tools": json.dumps([_TOOL]),
+            }
+        ),
+        kind=DataKind.CHAT,
+        format="messages",
+        first=_FIRST_AGENT,
+    ),
+]
+
+GOOD_FILES = [*TEXTS, *PAIRS, *CHATS, *PREFERENCES, *CONTAINERS]

@@ -1,0 +1,60 @@
+"""Base models, spaces and trials that the tests of the search share."""
+
+import math
+import random
+from collections.abc import Sequence
+
+from luthier.design import Design
+from luthier.model import BaseModelEntry, ModelFacts
+from luthier.task import Constraints, DataKind, Pin
+from luthier.trial import TrialState
+from search.history import Past
+from search.space import Space, space
+from search.suggest import V
+
+
+def entry(
+    name: str = "tiny", *, layers: int = 6, kv_heads: int = 4, hidden: int = 128, **facts: object
+) -> BaseModelEntry:
+    defaults: dict[str, object] = {
+        "architecture": "LlamaForCausalLM",
+        "family": "decoder",
+        "parameters": 1_900_000,
+        "vocab_size": 4096,
+        "context": 512,
+        "chat_template": True,
+    }
+    sizes = {"layers": layers, "heads": kv_heads, "kv_heads": kv_heads, "hidden_size": hidden}
+    return BaseModelEntry(name=name, source=f"/models/{name}", facts=ModelFacts(**(defaults | sizes | facts)))
+
+
+TINY = entry()
+SMOL = entry("smol", layers=30, kv_heads=3, hidden=576, parameters=134_500_000)
+
+
+def space_of(
+    kind: DataKind = DataKind.PAIRS,
+    pin: Pin | None = None,
+    *,
+    rows: int = 300,
+    models: Sequence[BaseModelEntry] = (TINY,),
+    parameters: int | None = None,
+) -> Space:
+    return space(kind, rows, models, pin or Pin(), Constraints(parameters=parameters))
+
+
+class AtRandom:
+    """Answers a space's questions uniformly at random."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def categorical(self, name: str, choices: Sequence[V]) -> V:
+        return self._random.choice(choices)
+
+    def log_uniform(self, name: str, low: float, high: float) -> float:
+        return math.exp(self._random.uniform(math.log(low), math.log(high)))
+
+
+def complete(number: int, design: Design, value: float, device_seconds: float = 1.0) -> Past:
+    return Past(number=number, design=design, state=TrialState.COMPLETE, value=value, device_seconds=device_seconds)

@@ -1,0 +1,202 @@
+"""Edits of a model's shape give ordinary transformers models with the stated weights, or say why they cannot."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from textbook import largest_difference, logps
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+
+from luthier.design import Architecture
+from luthier.errors import Infeasible
+from workers.train.architectures import build
+from workers.train.architectures.edits import kept_layers
+from workers.warm import Base
+
+IDS = (1, 55, 901, 7, 7, 3000, 12)
+EDITS = [
+    Architecture(base="tiny"),
+    Architecture(base="tiny", layers=1),
+    Architecture(base="tiny", layers=4),
+    Architecture(base="tiny", layers=6),
+    Architecture(base="tiny", kv_heads=4),
+    Architecture(base="tiny", kv_heads=2),
+    Architecture(base="tiny", kv_heads=1),
+    Architecture(base="tiny", layers=3, kv_heads=2),
+]
+
+
+def named(architecture: Architecture) -> str:
+    return f"layers {architecture.layers}, kv heads {architecture.kv_heads}"
+
+
+@pytest.mark.parametrize(
+    ("total", "keep", "kept"),
+    [(6, 6, [0, 1, 2, 3, 4, 5]), (6, 4, [0, 1, 2, 5]), (6, 2, [0, 5]), (6, 1, [5]), (1, 1, [0])],
+)
+def test_a_block_just_before_the_last_layer_is_dropped(total: int, keep: int, kept: list[int]) -> None:
+    assert kept_layers(total, keep) == kept
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [1, 3, 5])
+def test_a_model_cut_in_depth_computes_as_the_base_without_those_layers(layers: int, tiny: Base) -> None:
+    by_hand = copy.deepcopy(tiny.model)
+    by_hand.model.layers = torch.nn.ModuleList([by_hand.model.layers[i] for i in kept_layers(6, layers)])
+    cut = build(tiny.model, Architecture(base="tiny", layers=layers))
+    assert cut.config.num_hidden_layers == layers
+    assert torch.equal(logps(cut, IDS), logps(by_hand, IDS))
+
+
+def shared(heads_OH: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """What sharing heads means, head by head: each gets the mean of its group."""
+    heads = heads_OH.chunk(4)
+    size = 4 // kv_heads
+    return torch.cat([torch.stack(heads[g * size : (g + 1) * size]).mean(0) for g in range(kv_heads)])
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_key_and_value_heads_are_pooled_to_the_mean_of_their_group(kv_heads: int, tiny: Base) -> None:
+    before = tiny.model.state_dict()
+    after = build(tiny.model, Architecture(base="tiny", kv_heads=kv_heads)).state_dict()
+    assert after.keys() == before.keys()
+    for name, tensor in before.items():
+        pooled = name.endswith(("k_proj.weight", "v_proj.weight"))
+        expected = shared(tensor, kv_heads) if pooled else tensor
+        assert largest_difference(after[name], expected) < 1e-7, name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_a_pooled_model_computes_as_one_whose_heads_repeat_the_mean(kv_heads: int, tiny: Base) -> None:
+    repeated = copy.deepcopy(tiny.model)
+    for layer in repeated.model.layers:
+        for projection in (layer.self_attn.k_proj, layer.self_attn.v_proj):
+            means = shared(projection.weight, kv_heads).chunk(kv_heads)
+            projection.weight.copy_(torch.cat([mean for mean in means for _ in range(4 // kv_heads)]))
+    pooled = build(tiny.model, Architecture(base="tiny", kv_heads=kv_heads))
+    assert largest_difference(logps(pooled, IDS), logps(repeated, IDS)) < 1e-5
+    assert largest_difference(logps(pooled, IDS), logps(tiny.model, IDS)) > 1e-2
+
+
+@torch.no_grad()
+def test_pooling_heads_that_are_alike_changes_nothing(tiny: Base) -> None:
+    alike = copy.deepcopy(tiny.model)
+    for layer in alike.model.layers:
+        for projection in (layer.self_attn.k_proj, layer.self_attn.v_proj):
+            projection.weight.copy_(projection.weight[:32].repeat(4, 1))
+    for kv_heads in (1, 2):
+        pooled = build(alike, Architecture(base="tiny", kv_heads=kv_heads))
+        assert largest_difference(logps(pooled, IDS), logps(alike, IDS)) < 1e-5
+
+
+@torch.no_grad()
+def test_biases_are_pooled_with_their_heads() -> None:
+    config = AutoConfig.for_model(
+        "qwen2", vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, pad_token_id=0, bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    biased = AutoModelForCausalLM.from_config(config).eval()
+    for layer in biased.model.layers:
+        layer.self_attn.k_proj.bias.copy_(torch.arange(32.0))
+    pooled = build(biased, Architecture(base="qwen", kv_heads=2))
+    assert pooled.model.layers[1].self_attn.k_proj.bias.tolist() == [i + 4.0 for i in range(8)] + [
+        i + 20.0 for i in range(8)
+    ]
+
+
+@pytest.mark.parametrize("field", ["layer_types", "no_rope_layers"])
+def test_a_layer_that_stays_keeps_its_own_settings(field: str) -> None:
+    values: dict[str, list[object]] = {
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "no_rope_layers": [1, 1, 0],
+    }
+    config = AutoConfig.for_model(
+        "smollm3", vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, pad_token_id=0, bos_token_id=None, eos_token_id=1, **values,
+        use_sliding_window=True, sliding_window=8,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    cut = build(model, Architecture(base="smollm", layers=2))
+    assert getattr(cut.config, field) == [values[field][0], values[field][2]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", EDITS, ids=named)
+def test_an_edited_model_is_an_ordinary_one_to_save_load_and_generate_with(
+    architecture: Architecture, tiny: Base, tmp_path: Path
+) -> None:
+    edited = build(tiny.model, architecture)
+    edited.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(loaded) is type(tiny.model)
+    assert loaded.config.num_hidden_layers == (architecture.layers or 6)
+    assert loaded.config.num_key_value_heads == (architecture.kv_heads or 4)
+    assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight
+    assert torch.equal(logps(loaded, IDS), logps(edited, IDS))
+    prompt = torch.tensor([IDS])
+    settings = {"max_new_tokens": 8, "do_sample": False}
+    assert torch.equal(loaded.generate(prompt, **settings), edited.generate(prompt, **settings))
+
+
+def test_the_base_is_not_touched_and_shares_no_memory_with_what_is_built(tiny: Base) -> None:
+    before = {name: tensor.clone() for name, tensor in tiny.model.state_dict().items()}
+    for architecture in EDITS:
+        built = build(tiny.model, architecture)
+        with torch.no_grad():
+            for parameter in built.parameters():
+                parameter.zero_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny.model.state_dict().items())
+    assert (tiny.model.config.num_hidden_layers, tiny.model.config.num_key_value_heads) == (6, 4)
+
+
+def test_an_edited_model_keeps_the_generation_settings_of_its_base(tiny: Base) -> None:
+    base = copy.deepcopy(tiny.model)
+    base.generation_config = GenerationConfig(eos_token_id=[2, 0], repetition_penalty=1.1)
+    for architecture in EDITS:
+        assert build(base, architecture).generation_config.to_dict() == base.generation_config.to_dict()
+
+
+def test_building_leaves_torchs_own_random_numbers_alone(tiny: Base) -> None:
+    before = torch.random.get_rng_state()
+    build(tiny.model, Architecture(base="tiny", layers=2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def gpt2() -> PreTrainedModel:
+    config = AutoConfig.for_model("gpt2", vocab_size=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=1)
+    return AutoModelForCausalLM.from_config(config)
+
+
+def qk_normed() -> PreTrainedModel:
+    """OLMo 2 normalises all keys together, so their norm does not fit fewer heads."""
+    config = AutoConfig.for_model(
+        "olmo2", vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, pad_token_id=0, bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        ({"layers": 7}, "cannot keep 7 of 6 layers"),
+        ({"kv_heads": 3}, "4 key/value heads cannot be pooled into 3"),
+        ({"kv_heads": 8}, "4 key/value heads cannot be pooled into 8"),
+    ],
+)
+def test_an_edit_that_the_shape_forbids_is_infeasible(edit: dict[str, int], why: str, tiny: Base) -> None:
+    with pytest.raises(Infeasible, match=why):
+        build(tiny.model, Architecture(base="tiny", **edit))
+
+
+def test_an_edit_that_the_family_forbids_is_infeasible() -> None:
+    with pytest.raises(Infeasible, match="GPT2LMHeadModel models cannot be edited so"):
+        build(gpt2(), Architecture(base="gpt2", layers=1))
+    with pytest.raises(Infeasible, match="no k_proj/v_proj to pool"):
+        build(gpt2(), Architecture(base="gpt2", kv_heads=2))
+    with pytest.raises(Infeasible, match="Olmo2ForCausalLM models cannot be edited so"):
+        build(qk_normed(), Architecture(base="olmo", kv_heads=2))

@@ -1,0 +1,111 @@
+"""The numbers of a dataset."""
+
+import json
+from typing import Any
+
+import pytest
+
+from luthier.dataset import Profile, Row, profile
+from luthier.task import DataKind
+
+
+def _words(text: str) -> int:
+    return len(text.split())
+
+
+def _profile(rows: list[Row], kind: DataKind, **options: Any) -> Profile:
+    return profile(rows, kind, count_tokens=_words, counted_by="words", **options)
+
+
+def test_prompts_and_completions_are_measured_apart() -> None:
+    rows = [{"prompt": "one two " * index, "completion": "three " * index} for index in range(1, 11)]
+    found = _profile(rows, DataKind.PAIRS, source_format="alpaca")
+    assert (found.kind, found.format, found.rows, found.counted_by) == (DataKind.PAIRS, "alpaca", 10, "words")
+    assert found.prompt_lengths is not None
+    assert found.prompt_lengths.model_dump() == {"p50": 10, "p90": 18, "max": 20}
+    assert found.target_lengths.model_dump() == {"p50": 5, "p90": 9, "max": 10}
+    assert (found.tokens, found.target_tokens) == (165, 55)
+    assert found.bytes == sum(len(row["prompt"]) + len(row["completion"]) for row in rows)
+    assert found.turns is None
+
+
+def test_a_text_has_no_prompt_and_is_a_target_as_a_whole() -> None:
+    found = _profile([{"text": "a b c"}] * 10, DataKind.TEXT)
+    assert found.prompt_lengths is None
+    assert found.target_lengths.model_dump() == {"p50": 3, "p90": 3, "max": 3}
+    assert found.tokens == found.target_tokens == 30
+
+
+def test_the_learned_answers_of_a_chat_are_its_target() -> None:
+    messages = [
+        {"role": "system", "content": "one two"},
+        {"role": "user", "content": "three"},
+        {"role": "assistant", "content": "not learned at all", "weight": 0},
+        {"role": "user", "content": "four"},
+        {"role": "assistant", "content": "five six", "weight": 1},
+    ]
+    found = _profile([{"messages": messages}, {"messages": messages[1:3]}], DataKind.CHAT)
+    assert found.prompt_lengths is not None
+    assert found.prompt_lengths.max == 8
+    assert found.target_lengths.max == 2
+    assert found.turns is not None
+    assert found.turns.model_dump() == {"p50": 2, "p90": 5, "max": 5}
+
+
+def test_tools_count_as_prompt_and_tool_calls_as_target() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    calls = [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
+    messages = [{"role": "user", "content": "go"}, {"role": "assistant", "content": "", "tool_calls": calls}]
+    found = profile([{"messages": messages, "tools": tools}], DataKind.CHAT, count_tokens=len, counted_by="characters")
+    assert found.prompt_lengths is not None
+    assert found.prompt_lengths.max == len(json.dumps(tools)) + 2
+    assert found.target_lengths.max == len(json.dumps(calls))
+
+
+def test_both_answers_of_a_preference_are_targets_and_the_longer_makes_the_row() -> None:
+    found = _profile([{"prompt": "a", "chosen": "b c", "rejected": "d e f"}], DataKind.PREFERENCE)
+    assert found.target_lengths.model_dump() == {"p50": 2, "p90": 3, "max": 3}
+    assert found.tokens == 6
+    assert found.row_lengths.edges[-1] == 4
+    assert found.row_lengths.counts == (0, 0, 0, 1)
+
+
+def test_the_histogram_doubles_its_bins_and_counts_every_row() -> None:
+    found = _profile([{"text": "x " * length} for length in (1, 2, 3, 4, 7, 8, 100)], DataKind.TEXT).row_lengths
+    assert found.edges == (0, 1, 2, 4, 8, 16, 32, 64)
+    assert found.counts == (0, 1, 2, 2, 1, 0, 0, 1)
+
+
+def test_repeats_are_counted_beyond_the_first_whatever_their_case_spacing_and_extra_columns() -> None:
+    rows = [
+        {"prompt": "Hi there", "completion": "Yes", "id": 1},
+        {"prompt": "hi  there\n", "completion": "yes", "id": 2},
+    ]
+    found = _profile([*rows, *rows, {"prompt": "Hi there", "completion": "no"}], DataKind.PAIRS)
+    assert found.duplicates == 3
+    assert found.notes == ("Rows that repeat an earlier one: 3. They are trained on, but judged only once.",)
+
+
+def test_validation_rows_whose_prompts_are_trained_on_are_leaks() -> None:
+    rows = [{"prompt": f"p{index}", "completion": "c"} for index in range(10)]
+    validation = [
+        {"prompt": "P1 ", "completion": "other"},
+        {"prompt": "p2", "completion": "c"},
+        {"prompt": "new", "completion": "c"},
+    ]
+    found = _profile(rows, DataKind.PAIRS, validation_rows=validation)
+    assert found.leaks == 2
+    assert "prompts also stand in the training file: 2." in found.notes[0]
+    assert _profile(rows, DataKind.PAIRS).leaks is None
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("a", 1), ("abcd", 1), ("abcde", 2), ("日本", 2)])
+def test_without_a_tokenizer_the_count_is_an_estimate_and_says_so(text: str, tokens: int) -> None:
+    found = profile([{"text": text}], DataKind.TEXT)
+    assert found.tokens == tokens
+    assert found.counted_by.startswith("estimate")
+
+
+def test_a_profile_survives_json() -> None:
+    found = _profile([{"text": "a"}], DataKind.TEXT)
+    assert Profile.model_validate_json(found.model_dump_json()) == found

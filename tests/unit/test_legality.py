@@ -1,0 +1,126 @@
+"""Which designs go with which data and which base model, and how a refusal is explained."""
+
+import pytest
+from search_samples import SMOL, TINY, entry
+
+from luthier.design import Architecture, Clm, Design, Dpo, Full, Lora, Optimiser, Sft, Stage, TopLayers
+from luthier.errors import IllegalDesign
+from luthier.task import DataKind
+from search.legality import RULES, check, kv_head_choices, programs, refusal
+
+ADAPTER = Lora(rank=8)
+RATE = Optimiser(learning_rate=1e-3)
+
+
+def design(*algorithms: object, update: object = ADAPTER, base: str = "tiny", **edits: int) -> Design:
+    stages = tuple(Stage(algorithm=algorithm, update=update, optimiser=RATE) for algorithm in algorithms)
+    return Design(architecture=Architecture(base=base, **edits), stages=stages)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (DataKind.TEXT, ("clm",)),
+        (DataKind.PAIRS, ("sft", "clm")),
+        (DataKind.CHAT, ("sft", "clm")),
+        (DataKind.PREFERENCE, ("dpo", "sft+dpo", "sft")),
+    ],
+)
+def test_each_kind_of_data_has_its_programs_the_usual_one_first(kind: DataKind, expected: tuple[str, ...]) -> None:
+    assert programs(kind) == expected
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.program)
+def test_every_rule_speaks_of_every_kind_of_data_once(rule) -> None:
+    assert sorted([*rule.fits, *rule.refused]) == sorted(DataKind)
+
+
+def test_a_refusal_says_why_and_what_goes_instead() -> None:
+    reason = refusal("dpo", DataKind.CHAT)
+    assert reason is not None
+    assert "dpo does not go with chat data: each conversation has one continuation" in reason
+    assert "sft learns the assistant's messages; clm learns every message alike" in reason
+
+
+def test_a_program_that_goes_is_not_refused() -> None:
+    assert refusal("sft", DataKind.PREFERENCE) is None
+
+
+def test_an_unknown_program_is_refused_with_the_known_ones() -> None:
+    reason = refusal("grpo", DataKind.TEXT)
+    assert reason == "there is no program 'grpo'; for text data: clm learns every token"
+
+
+@pytest.mark.parametrize(("heads", "choices"), [(1, (1,)), (3, (3, 1)), (4, (4, 2, 1)), (12, (12, 6, 4, 3, 2, 1))])
+def test_heads_can_be_pooled_to_their_divisors(heads: int, choices: tuple[int, ...]) -> None:
+    assert kv_head_choices(heads) == choices
+
+
+@pytest.mark.parametrize("kind", DataKind)
+def test_the_untuned_model_is_legal_for_every_kind_of_data(kind: DataKind) -> None:
+    check(design(), kind, TINY)
+
+
+@pytest.mark.parametrize(
+    ("kind", "legal"),
+    [
+        (DataKind.TEXT, design(Clm())),
+        (DataKind.PAIRS, design(Sft(), layers=1, kv_heads=1)),
+        (DataKind.CHAT, design(Clm(), update=Full())),
+        (DataKind.PREFERENCE, design(Sft(), Dpo())),
+        (DataKind.PAIRS, design(Sft(), update=TopLayers(layers=4), layers=4)),
+    ],
+    ids=lambda value: value.summary() if isinstance(value, Design) else str(value),
+)
+def test_a_legal_design_passes(kind: DataKind, legal: Design) -> None:
+    check(legal, kind, TINY)
+
+
+@pytest.mark.parametrize(
+    ("kind", "illegal", "param", "message"),
+    [
+        (DataKind.PAIRS, design(Dpo()), "stages", "dpo does not go with pairs data: .* no rejected one"),
+        (DataKind.TEXT, design(Sft()), "stages", "sft does not go with text data"),
+        (DataKind.PREFERENCE, design(Clm()), "stages", "clm does not go with preference data"),
+        (DataKind.PAIRS, design(Clm(), Sft()), "stages", r"no program 'clm\+sft'"),
+        (DataKind.PAIRS, design(Sft(), layers=7), "architecture.layers", "layers is 7, but tiny has 6"),
+        (DataKind.PAIRS, design(Sft(), layers=6), "architecture.layers", "leave the field out to keep all"),
+        (DataKind.PAIRS, design(layers=9), "architecture.layers", "layers is 9"),
+        (DataKind.PAIRS, design(Sft(), kv_heads=3), "architecture.kv_heads", "4 key/value heads of tiny .* to 2, 1"),
+        (DataKind.PAIRS, design(Sft(), kv_heads=4), "architecture.kv_heads", "kv_heads is 4"),
+        (
+            DataKind.PAIRS,
+            design(Sft(), update=TopLayers(layers=5), layers=4),
+            "stages.update.layers",
+            "last 5 .* has 4",
+        ),
+        (DataKind.PAIRS, design(Sft(), base="smol"), "architecture.base", "for base model 'smol', not 'tiny'"),
+    ],
+)
+def test_an_illegal_design_is_refused_by_field(kind: DataKind, illegal: Design, param: str, message: str) -> None:
+    with pytest.raises(IllegalDesign, match=message) as refused:
+        check(illegal, kind, TINY)
+    assert refused.value.param == param
+
+
+def test_stages_share_one_update_so_that_an_adapter_goes_on() -> None:
+    stages = (
+        Stage(algorithm=Sft(), update=Lora(rank=8), optimiser=RATE),
+        Stage(algorithm=Dpo(), update=Lora(rank=16), optimiser=RATE),
+    )
+    with pytest.raises(IllegalDesign, match="same update"):
+        check(Design(architecture=Architecture(base="tiny"), stages=stages), DataKind.PREFERENCE, TINY)
+
+
+def test_a_program_for_decoders_is_refused_for_an_encoder() -> None:
+    with pytest.raises(IllegalDesign, match="sft needs a decoder model, but tiny is an encoder"):
+        check(design(Sft()), DataKind.PAIRS, entry(family="encoder"))
+
+
+def test_a_single_head_cannot_be_pooled_further() -> None:
+    with pytest.raises(IllegalDesign, match="no smaller number"):
+        check(design(Sft(), kv_heads=1), DataKind.PAIRS, entry(kv_heads=1))
+
+
+def test_the_limits_are_those_of_the_base_model() -> None:
+    check(design(Sft(), base="smol", layers=29, kv_heads=1), DataKind.PAIRS, SMOL)

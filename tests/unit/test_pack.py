@@ -1,0 +1,244 @@
+"""One trial in one stage: its order of rows, its learning rate, its steps. A pack keeps trials apart."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import data_samples
+import pytest
+import torch
+from textbook import first_step, largest_difference
+from textbook import target_logps as textbook_logps
+from torch.nn.utils import clip_grad_norm_
+from transformers import get_cosine_schedule_with_warmup
+
+from luthier.design import Algorithm, Clm, Dpo, Full, Lora, Optimiser, Sft, Update
+from luthier.errors import TrialFailed
+from luthier.task import DataKind
+from workers.train import pack, updates
+from workers.train.algorithms import objective
+from workers.train.data.rendering import Renderer, Tokens
+from workers.train.loop import run
+from workers.train.pack import Member, Pack, StepReport, data_order, learning_rate
+from workers.warm import Base
+
+Example = tuple[Tokens, ...]
+DATA = {
+    "clm": (DataKind.TEXT, data_samples.text(10)),
+    "sft": (DataKind.CHAT, data_samples.chat(10)),
+    "dpo": (DataKind.PREFERENCE, data_samples.preference(10)),
+}
+ALGORITHMS = [Clm(), Sft(), Dpo(beta=0.2)]
+
+
+def examples(algorithm: Algorithm, tiny: Base) -> list[Example]:
+    kind, rows = DATA[algorithm.kind]
+    render = Renderer(tiny.tokenizer, window=64, max_tokens=512)
+    return [example for row in rows for example in objective(algorithm).examples(row, kind, render)]
+
+
+def member(
+    tiny: Base,
+    algorithm: Algorithm,
+    optimiser: Optimiser,
+    *,
+    update: Update | None = None,
+    seed: int = 0,
+    double: bool = False,
+    learn_from: Sequence[Example] | None = None,
+) -> Member:
+    model = copy.deepcopy(tiny.model)
+    made = Member(
+        applied=updates.apply(model.double() if double else model, update or Full(), seed),
+        objective=objective(algorithm),
+        examples=examples(algorithm, tiny) if learn_from is None else learn_from,
+        optimiser=optimiser,
+        seed=seed,
+    )
+    made.fix_reference()
+    return made
+
+
+# The order of rows
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(7, 1.0), (7, 3.0), (10, 2.5), (10, 0.3), (3, 0.01), (1, 4.0)])
+def test_every_pass_sees_every_row_once_and_the_last_one_is_cut(rows: int, epochs: float) -> None:
+    order = data_order(rows, epochs, seed=5)
+    assert len(order) == max(1, round(rows * epochs))
+    for start in range(0, len(order), rows):
+        seen = order[start : start + rows]
+        assert len(set(seen)) == len(seen)
+        assert set(seen) <= set(range(rows))
+
+
+def test_the_order_follows_from_the_seed_and_differs_between_passes_and_seeds() -> None:
+    order = data_order(50, 2.0, seed=1)
+    assert order == data_order(50, 2.0, seed=1)
+    assert order[:50] != order[50:]
+    assert order != data_order(50, 2.0, seed=2)
+
+
+def test_a_longer_training_begins_as_the_shorter_one() -> None:
+    assert data_order(50, 3.0, seed=1)[:70] == data_order(50, 1.4, seed=1)
+
+
+# The learning rate
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.05, 0.1, 0.5])
+@pytest.mark.parametrize("total", [1, 7, 40, 100])
+def test_the_learning_rate_is_transformers_cosine_schedule_with_warmup(total: int, warmup: float) -> None:
+    recipe = Optimiser(learning_rate=3e-4, warmup=warmup)
+    adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=recipe.learning_rate)
+    schedule = get_cosine_schedule_with_warmup(adamw, int(warmup * total), total)
+    for step in range(total):
+        assert learning_rate(recipe, step, total) == pytest.approx(schedule.get_last_lr()[0], rel=1e-12, abs=1e-18)
+        adamw.step()
+        schedule.step()
+
+
+# Steps
+
+
+def textbook_loss(algorithm: Algorithm, trained: Member, batch: Sequence[Example]) -> torch.Tensor:
+    """The papers' formulas over plain forwards, one sequence at a time."""
+    model = trained.applied.model
+    scores = [[textbook_logps(model, tokens) for tokens in example] for example in batch]
+    if not isinstance(algorithm, Dpo):
+        return -torch.cat([logp for example in scores for logp in example]).mean()
+    losses = []
+    for (chosen, rejected), example in zip(scores, batch, strict=True):
+        assert trained.reference is not None
+        chosen_ref, rejected_ref = trained.reference[trained.examples.index(example)]
+        margin = (chosen.sum() - chosen_ref) - (rejected.sum() - rejected_ref)
+        losses.append(-torch.nn.functional.logsigmoid(algorithm.beta * margin))
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.kind)
+def test_steps_are_those_of_a_textbook_loop_in_double_precision(algorithm: Algorithm, tiny: Base) -> None:
+    """Plain forwards, torch's clipping and AdamW, transformers' schedule: the same curve and the same weights."""
+    recipe = Optimiser(learning_rate=1e-3, batch_size=4, epochs=1.6, warmup=0.3, weight_decay=0.1)
+    ours, theirs = (member(tiny, algorithm, recipe, double=True) for _ in range(2))
+    parameters = list(theirs.parameters.values())
+    adamw = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    schedule = get_cosine_schedule_with_warmup(adamw, int(0.3 * theirs.steps), theirs.steps)
+    while not ours.done:
+        chosen = theirs.order[ours.step * 4 : ours.step * 4 + 4]
+        loss = textbook_loss(algorithm, theirs, [theirs.examples[i] for i in chosen])
+        loss.backward()
+        norm = clip_grad_norm_(parameters, 1.0)
+        rate = schedule.get_last_lr()[0]
+        adamw.step()
+        schedule.step()
+        adamw.zero_grad()
+        values = ours.advance().values
+        assert values["train_loss"] == pytest.approx(float(loss.detach()), rel=1e-8)
+        assert values["grad_norm"] == pytest.approx(float(norm), rel=1e-6)
+        assert values["learning_rate"] == pytest.approx(rate, rel=1e-12)
+    assert ours.step == ours.steps == math.ceil(len(ours.order) / 4)
+    for name, parameter in ours.parameters.items():
+        assert largest_difference(parameter, theirs.parameters[name]) < 1e-5, name
+
+
+@pytest.mark.parametrize("cap", [1, 60, 200])
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.kind)
+def test_accumulating_gradients_under_a_token_cap_changes_nothing(
+    algorithm: Algorithm, cap: int, tiny: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step() -> tuple[StepReport, dict[str, torch.Tensor]]:
+        trained = member(tiny, algorithm, Optimiser(learning_rate=1e-3, batch_size=10), double=True)
+        with torch.no_grad():
+            trained.parameters["model.norm.weight"].mul_(1.1)  # away from the reference, where dpo's margin is zero
+        return first_step(trained, monkeypatch)
+
+    whole, whole_gradients = step()
+    monkeypatch.setattr(pack, "TOKEN_CAP", {"cpu": cap})
+    parts, part_gradients = step()
+    assert parts.tokens == whole.tokens
+    assert parts.values == pytest.approx(whole.values, rel=1e-8)
+    assert part_gradients.keys() == whole_gradients.keys()
+    for name, gradient in whole_gradients.items():
+        assert largest_difference(part_gradients[name], gradient) < 1e-7 * float(gradient.abs().max()), name
+
+
+def test_a_gradient_longer_than_one_is_clipped_to_one(tiny: Base) -> None:
+    trained = member(tiny, Sft(), Optimiser(learning_rate=1e-3))
+    lengths: list[float] = []
+
+    def measure(*_: object) -> None:
+        lengths.append(float(torch.stack([p.grad.norm() for p in trained.parameters.values()]).norm()))
+
+    trained.adamw.register_step_pre_hook(measure)
+    reported = trained.advance().values["grad_norm"]
+    assert reported > 1.0
+    assert lengths == pytest.approx([1.0], rel=1e-4)
+
+
+def test_dpo_starts_at_the_logarithm_of_two_with_no_margin(tiny: Base) -> None:
+    values = member(tiny, Dpo(), Optimiser(learning_rate=1e-3)).advance().values
+    assert values["train_loss"] == pytest.approx(math.log(2), rel=1e-5)
+    assert values["reward_margin"] == pytest.approx(0.0, abs=1e-5)
+
+
+@torch.no_grad()
+def test_the_reference_of_dpo_are_the_answers_likelihoods_at_the_start(tiny: Base) -> None:
+    trained = member(tiny, Dpo(), Optimiser(learning_rate=1e-3))
+    assert trained.reference is not None
+    expected = [[textbook_logps(tiny.model, tokens).sum() for tokens in example] for example in trained.examples]
+    assert largest_difference(trained.reference, torch.tensor(expected)) < 1e-4
+
+
+@pytest.mark.parametrize("steps_before", [0, 2])
+def test_a_loss_that_is_no_number_fails_the_trial_and_names_the_step(steps_before: int, tiny: Base) -> None:
+    trained = member(tiny, Sft(), Optimiser(learning_rate=1e-3, batch_size=2))
+    for _ in range(steps_before):
+        trained.advance()
+    with torch.no_grad():
+        next(iter(trained.parameters.values()))[:] = torch.nan
+    with pytest.raises(TrialFailed, match=f"diverged: loss nan.* at step {steps_before + 1}$"):
+        trained.advance()
+    assert trained.step == steps_before
+
+
+def test_a_stage_without_examples_fails_the_trial(tiny: Base) -> None:
+    with pytest.raises(TrialFailed, match="no training row has a target"):
+        member(tiny, Sft(), Optimiser(learning_rate=1e-3), learn_from=[])
+
+
+def test_tokens_are_those_that_went_through_the_model(tiny: Base) -> None:
+    trained = member(tiny, Dpo(), Optimiser(learning_rate=1e-3, batch_size=3))
+    seen = sum(len(tokens) for i in trained.order[:3] for tokens in trained.examples[i])
+    assert trained.advance().tokens == seen
+
+
+def test_training_leaves_torchs_own_random_numbers_alone(tiny: Base) -> None:
+    before = torch.random.get_rng_state()
+    member(tiny, Sft(), Optimiser(learning_rate=1e-3), update=Lora(rank=2)).advance()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+# Packs
+
+
+def test_members_of_a_pack_train_bit_for_bit_as_they_do_alone(tiny: Base) -> None:
+    recipes = [(Sft(), Full(), 3e-4, 4), (Dpo(), Lora(rank=2), 1e-3, 5), (Clm(), Full(), 1e-3, 2)]
+
+    def members() -> list[Member]:
+        return [
+            member(tiny, algorithm, Optimiser(learning_rate=rate, batch_size=batch), update=update, seed=i)
+            for i, (algorithm, update, rate, batch) in enumerate(recipes)
+        ]
+
+    def curves(members: Sequence[Member]) -> list[list[StepReport]]:
+        reports: list[list[StepReport]] = [[] for _ in members]
+        run(Pack(tuple(members)), lambda one, report: reports[members.index(one)].append(report))
+        return reports
+
+    together, alone = members(), members()
+    assert curves(together) == [curve for one in alone for curve in curves([one])]
+    for ours, theirs in zip(together, alone, strict=True):
+        assert all(torch.equal(p, theirs.parameters[name]) for name, p in ours.parameters.items())

@@ -1,0 +1,164 @@
+"""The learning-rate rule, the two baselines, and the designs that are tried before anything is known."""
+
+from typing import get_args
+
+import pytest
+from search_samples import SMOL, TINY, space_of
+
+from luthier.design import Algorithm, Architecture, Design, Dpo, Lora, Update
+from luthier.errors import IllegalDesign
+from luthier.task import DataKind, Pin
+from search.axes import Interval
+from search.learning_rate import ALGORITHM_FACTOR, UPDATE_FACTOR, default_learning_rate, significant
+from search.priors import RECIPES, baselines, priors
+
+
+def kinds(union: object) -> set[str]:
+    return {member.model_fields["kind"].default for member in get_args(get_args(union)[0])}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "update", "hidden", "rate"),
+    [
+        ("sft", "full", 2000, 5e-5),
+        ("clm", "lora", 2000, 5e-4),
+        ("sft", "rslora", 2000, 5e-4),
+        ("sft", "dora", 2000, 5e-4),
+        ("sft", "top_layers", 2000, 1e-4),
+        ("dpo", "full", 2000, 5e-6),
+        ("dpo", "lora", 2000, 5e-5),
+        ("sft", "full", 4000, 5e-5 / 2**0.781),
+        ("sft", "full", 1000, 5e-5 * 2**0.781),
+    ],
+)
+def test_default_learning_rates_follow_the_rule(algorithm: str, update: str, hidden: int, rate: float) -> None:
+    assert default_learning_rate(algorithm, update, hidden) == pytest.approx(rate, rel=1e-12)
+
+
+def test_every_algorithm_and_update_has_a_default_learning_rate() -> None:
+    assert kinds(Algorithm) == set(ALGORITHM_FACTOR)
+    assert kinds(Update) == set(UPDATE_FACTOR)
+
+
+@pytest.mark.parametrize(("value", "rounded"), [(0.0043244, 0.00432), (1234.6, 1230.0), (5e-5, 5e-5), (9.999, 10.0)])
+def test_rates_are_rounded_to_three_digits(value: float, rounded: float) -> None:
+    assert significant(value) == rounded
+
+
+@pytest.mark.parametrize(
+    ("kind", "program"),
+    [(DataKind.TEXT, "clm"), (DataKind.PAIRS, "sft"), (DataKind.CHAT, "sft"), (DataKind.PREFERENCE, "dpo")],
+)
+def test_the_baselines_are_the_untuned_model_and_plain_lora(kind: DataKind, program: str) -> None:
+    untuned, plain = baselines(space_of(kind, models=(SMOL, TINY)))
+    assert untuned == Design(architecture=Architecture(base="smol"))
+    assert plain.architecture == untuned.architecture
+    (stage,) = plain.stages
+    assert plain.program == program
+    assert stage.update == Lora(rank=16, alpha=32)
+    assert stage.optimiser.learning_rate == significant(default_learning_rate(program, "lora", 576))
+    assert (stage.optimiser.batch_size, stage.optimiser.epochs) == (8, 1.0)
+
+
+def test_the_default_uses_dpo_s_own_beta() -> None:
+    _, plain = baselines(space_of(DataKind.PREFERENCE, Pin(beta=(0.4,))))
+    assert plain.stages[0].algorithm == Dpo()
+
+
+def test_the_baselines_are_yardsticks_whatever_method_is_pinned() -> None:
+    pin = Pin(algorithm=("clm",), update=("full",), layers=(4,), kv_heads=(1,), learning_rate_multiplier=(3.0,))
+    assert baselines(space_of(pin=pin)) == baselines(space_of())
+
+
+def test_the_baselines_keep_to_the_pinned_model_epochs_and_batch_size() -> None:
+    pin = Pin(model=("smol",), epochs=(2, 5), batch_size=(12, 64))
+    untuned, plain = baselines(space_of(pin=pin, models=(TINY, SMOL)))
+    assert untuned.architecture.base == plain.architecture.base == "smol"
+    optimiser = plain.stages[0].optimiser
+    assert (optimiser.epochs, optimiser.batch_size) == (2.0, 12)
+
+
+def test_the_default_fits_a_handful_of_rows() -> None:
+    assert baselines(space_of(rows=5))[1].stages[0].optimiser.batch_size == 4
+
+
+@pytest.mark.parametrize("models", [(TINY,), (TINY, SMOL)], ids=["one model", "two models"])
+@pytest.mark.parametrize("kind", DataKind)
+def test_there_are_eight_to_twelve_priors_all_different_and_in_the_space(kind: DataKind, models: tuple) -> None:
+    space = space_of(kind, models=models)
+    designs = priors(space)
+    digests = {design.digest() for design in [*baselines(space), *designs]}
+    assert 8 <= len(designs) <= 12
+    assert len(digests) == len(designs) + 2
+    for design in designs:
+        assert space.decode(space.encode(design)) == design
+
+
+@pytest.mark.parametrize("kind", DataKind)
+def test_the_first_four_priors_differ_in_program_update_and_architecture(kind: DataKind) -> None:
+    space = space_of(kind)
+    first = priors(space)[:4]
+    assert len({design.program for design in first}) >= min(2, len(space.programs))
+    assert len({stage.update.kind for design in first for stage in design.stages}) >= 3
+    assert len({design.architecture for design in first}) >= 2
+
+
+@pytest.mark.parametrize("kind", DataKind)
+def test_all_priors_together_use_every_program_update_and_edit(kind: DataKind) -> None:
+    space = space_of(kind)
+    designs = priors(space)
+    assert {design.program for design in designs} == set(space.programs)
+    assert {stage.update.kind for design in designs for stage in design.stages} == set(space.updates)
+    assert any(design.architecture.layers for design in designs)
+    assert any(design.architecture.kv_heads for design in designs)
+
+
+def test_priors_take_turns_on_the_models() -> None:
+    bases = [design.architecture.base for design in priors(space_of(models=(TINY, SMOL)))]
+    assert bases[:4] == ["smol", "tiny", "smol", "tiny"]
+
+
+@pytest.mark.parametrize(
+    "pin",
+    [
+        Pin(update=("lora",)),
+        Pin(update=("full",)),
+        Pin(algorithm=("clm",), update=("dora", "top_layers")),
+        Pin(layers=(4,), kv_heads=(2,)),
+        Pin(epochs=(5.0,), batch_size=(2,)),
+        Pin(learning_rate_multiplier=(0.7, 9.0)),
+    ],
+    ids=lambda pin: str(pin.model_dump(exclude_none=True)),
+)
+def test_priors_keep_to_the_pins_and_do_not_repeat(pin: Pin) -> None:
+    space = space_of(pin=pin)
+    designs = priors(space)
+    assert len(designs) >= 4
+    assert len({design.digest() for design in [*baselines(space), *designs]}) == len(designs) + 2
+    for design in designs:
+        assert space.decode(space.encode(design)) == design
+
+
+def test_a_fully_pinned_space_has_its_one_design_as_prior() -> None:
+    pin = Pin(
+        algorithm=("sft",),
+        update=("full",),
+        layers=(6,),
+        kv_heads=(4,),
+        epochs=(1.0,),
+        batch_size=(8,),
+        learning_rate_multiplier=(2.0,),
+    )
+    (design,) = priors(space_of(pin=pin))
+    assert design.stages[0].update.kind == "full"
+
+
+def test_a_prior_outside_of_a_continuous_axis_is_refused() -> None:
+    narrow = space_of().model_copy(update={"multipliers": Interval(low=0.9, high=1.1)})
+    with pytest.raises(IllegalDesign, match="a prior has learning_rate_multiplier 2, outside"):
+        priors(narrow)
+
+
+def test_every_kind_of_data_has_recipes_for_legal_programs_only() -> None:
+    for kind in DataKind:
+        assert {recipe.program for recipe in RECIPES[kind]} <= set(space_of(kind).programs)

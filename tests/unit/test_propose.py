@@ -1,0 +1,220 @@
+"""What is proposed next: baselines, priors, then designs near the good ones; the same for the same rows and seed."""
+
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from search_samples import SMOL, TINY, AtRandom, complete, space_of
+
+from luthier.design import Design, Lora
+from luthier.errors import IllegalDesign
+from luthier.task import DataKind, Pin
+from luthier.trial import TrialState
+from search.history import Past
+from search.learning_rate import default_learning_rate
+from search.priors import baselines, priors
+from search.propose import origin, propose
+from search.space import Space
+
+SPACE = space_of()
+ONE_METHOD = Pin(algorithm=("sft",), update=("lora",), layers=(6,), kv_heads=(4,), batch_size=(8,))
+
+
+def loss(design: Design) -> float:
+    """A smooth valley: sft, LoRA and all of the model are best, at 1.5 times the default rate and a batch of 16."""
+    if not design.stages:
+        return 4.0
+    (stage,) = design.stages
+    rate = default_learning_rate(stage.algorithm.kind, stage.update.kind, TINY.facts.hidden_size)
+    value = 2.0 + 0.15 * math.log(stage.optimiser.learning_rate / rate / 1.5) ** 2
+    value += 0.0 if isinstance(stage.update, Lora) else 0.1
+    value += 0.0 if design.program == "sft" else 0.2
+    value += 0.03 * abs(math.log2(stage.optimiser.batch_size / 16))
+    return (
+        value + 0.1 * (6 - (design.architecture.layers or 6)) + 0.1 * math.log2(4 / (design.architecture.kv_heads or 4))
+    )
+
+
+def run(space: Space, trials: int, seed: int, value: Callable[[Design], float] = loss) -> list[Past]:
+    """A whole search with one worker; shorter where the space is exhausted."""
+    history: list[Past] = []
+    while len(history) < trials and (design := propose(space, history, seed, trials)) is not None:
+        history.append(complete(len(history), design, value(design)))
+    return history
+
+
+@pytest.mark.parametrize("kind", DataKind)
+def test_the_baselines_come_first_and_then_the_priors(kind: DataKind) -> None:
+    space = space_of(kind, models=(TINY, SMOL))
+    expected = [*baselines(space), *priors(space)]
+    history = run(space, 40, seed=0, value=lambda design: len(design.canonical()))
+    assert [past.design for past in history[: len(expected)]] == expected
+    origins = [origin(space, past.design) for past in history]
+    assert origins == ["baseline"] * 2 + ["prior"] * (len(expected) - 2) + ["proposed"] * (40 - len(expected))
+
+
+def test_a_missing_baseline_comes_before_all_else() -> None:
+    untuned, plain = baselines(SPACE)
+    history = [complete(7, priors(SPACE)[0], 1.0), complete(8, untuned, 2.0)]
+    assert propose(SPACE, history, seed=0, budget=24) == plain
+
+
+@pytest.mark.parametrize(("budget", "count"), [(2, 0), (3, 1), (8, 3), (9, 4), (24, 10)])
+def test_priors_take_at_most_half_of_the_budget_after_the_baselines(budget: int, count: int) -> None:
+    origins = [origin(SPACE, past.design) for past in run(SPACE, budget, seed=3)]
+    assert origins.count("prior") == count
+
+
+@pytest.mark.parametrize("kind", DataKind)
+def test_the_first_eight_trials_cover_programs_updates_and_architectures(kind: DataKind) -> None:
+    space = space_of(kind)
+    first = [past.design for past in run(space, 24, seed=0, value=lambda _: 1.0)][:8]
+    assert len({design.program for design in first if design.stages}) >= min(2, len(space.programs))
+    assert len({stage.update.kind for design in first for stage in design.stages}) >= 3
+    assert len({design.architecture for design in first}) >= 2
+
+
+def test_proposals_gather_where_the_loss_is_low() -> None:
+    proposed, at_random = [], []
+    for seed in range(8):
+        last = run(SPACE, 30, seed)[-10:]
+        proposed.append(statistics.mean(past.value for past in last if past.value is not None))
+        at_random.append(statistics.mean(loss(SPACE.sample(AtRandom(100 * seed + i))) for i in range(10)))
+    assert sum(own < other for own, other in zip(proposed, at_random, strict=True)) == 8
+    assert statistics.mean(proposed) - 2 < 0.6 * (statistics.mean(at_random) - 2)
+
+
+def test_the_same_rows_and_seed_give_the_same_proposal_in_any_order() -> None:
+    history = run(SPACE, 16, seed=5)
+    expected = propose(SPACE, history, seed=5, budget=16)
+    for shuffle in range(4):
+        rows = random.Random(shuffle).sample(history, len(history))
+        assert propose(SPACE, rows, seed=5, budget=16) == expected
+
+
+def test_another_seed_or_another_row_gives_another_proposal() -> None:
+    history = run(SPACE, 16, seed=5)
+    first = propose(SPACE, history, seed=5, budget=16)
+    assert first is not None
+    assert propose(SPACE, history, seed=6, budget=16) != first
+    lost = Past(number=16, design=SPACE.sample(AtRandom(0)), state=TrialState.CANCELLED)  # teaches nothing, but counts
+    assert propose(SPACE, [*history, lost], seed=5, budget=16) != first
+
+
+@cache
+def another_process(hash_seed: str) -> subprocess.CompletedProcess[str]:
+    """Run a search of 14 trials elsewhere, where sets have another order, and print the digest of the next design."""
+    here = Path(__file__).parent
+    return subprocess.run(
+        [
+            sys.executable,
+            "-P",
+            "-c",
+            "from test_propose import SPACE, propose, run\n"
+            "print(propose(SPACE, run(SPACE, 14, seed=5), seed=5, budget=14).digest())",
+        ],
+        env=os.environ
+        | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def test_another_process_proposes_the_same() -> None:
+    design = propose(SPACE, run(SPACE, 14, seed=5), seed=5, budget=14)
+    assert design is not None
+    assert another_process("1").stdout.strip() == another_process("2").stdout.strip() == design.digest()
+
+
+def test_proposing_prints_no_logs_and_no_warnings() -> None:
+    assert another_process("1").stderr == ""
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_no_design_is_proposed_twice(models: int) -> None:
+    history = run(space_of(models=(TINY, SMOL)[:models]), 40, seed=1, value=lambda design: len(design.summary()))
+    assert len({past.design.digest() for past in history}) == 40
+
+
+def test_a_small_space_is_searched_to_its_end() -> None:
+    pin = ONE_METHOD.model_copy(update={"epochs": (1.0, 2.0), "learning_rate_multiplier": (1.0, 2.0)})
+    space = space_of(pin=pin)
+    history = run(space, 1000, seed=2)
+    designs = {past.design for past in history}
+    assert len(history) == len(designs) == 1 + 2 * 2 * 5  # the untuned model; two epochs, two rates, five ranks
+    assert propose(space, history, seed=99, budget=1000) is None
+
+
+def test_trials_that_failed_or_still_run_are_not_proposed_again_either() -> None:
+    pin = ONE_METHOD.model_copy(update={"epochs": (1.0,), "learning_rate_multiplier": (1.0, 2.0)})
+    space = space_of(pin=pin)
+    history: list[Past] = []
+    while (design := propose(space, history, seed=0, budget=24)) is not None:
+        state = list(TrialState)[len(history) % len(TrialState)]
+        value = 1.0 if state is TrialState.COMPLETE else None
+        history.append(Past(number=len(history), design=design, state=state, value=value))
+    assert len(history) == len({past.design for past in history}) == 1 + 2 * 5
+
+
+def test_pins_are_honoured_by_all_but_the_baselines() -> None:
+    pin = Pin(update=("full", "dora"), layers=(4,), epochs=(2.0,), learning_rate_multiplier=(0.5, 1.0))
+    space = space_of(pin=pin)
+    history = run(space, 24, seed=0)
+    for past in history[2:]:
+        (stage,) = past.design.stages
+        assert stage.update.kind in {"full", "dora"}
+        assert past.design.architecture.layers == 4
+        assert stage.optimiser.epochs == 2.0
+        assert space.decode(space.encode(past.design)) == past.design
+    with pytest.raises(IllegalDesign):
+        space.encode(history[1].design)  # the default is plain LoRA even so
+
+
+def test_proposals_keep_away_from_trials_that_still_run() -> None:
+    space = space_of(pin=ONE_METHOD.model_copy(update={"epochs": (1.0,)}))
+    designs = [*baselines(space), *(space.sample(AtRandom(seed)) for seed in range(40))]
+    known = [complete(number, design, loss(design)) for number, design in enumerate(designs)]
+    best = min(designs, key=loss)
+
+    def scaled(factor: float) -> Design:
+        answers = space.encode(best)
+        return space.decode(answers | {"learning_rate_multiplier": float(answers["learning_rate_multiplier"]) * factor})
+
+    def distance(state: TrialState) -> float:
+        """Mean distance, in e-folds, of proposed learning rates from the best one, with eight such trials around it."""
+        around = [scaled(1 + percent / 100) for percent in (-7, -5, -3, -1, 1, 3, 5, 7)]
+        history = [*known, *(Past(number=50 + i, design=near, state=state) for i, near in enumerate(around))]
+        proposals = [propose(space, history, seed, budget=2) for seed in range(16)]
+        rates = [design.stages[0].optimiser.learning_rate for design in proposals if design is not None]
+        return statistics.mean(abs(math.log(rate / best.stages[0].optimiser.learning_rate)) for rate in rates)
+
+    assert distance(TrialState.LEASED) == distance(TrialState.WAITING)
+    assert distance(TrialState.LEASED) > 1.5 * distance(TrialState.CANCELLED)
+
+
+@pytest.mark.parametrize("state", [TrialState.INFEASIBLE, TrialState.CANCELLED])
+def test_trials_without_a_score_teach_nothing(state: TrialState) -> None:
+    known = run(SPACE, 14, seed=0)
+    lost = SPACE.sample(AtRandom(0))
+    failed, other = (
+        propose(SPACE, [*known, Past(number=14, design=lost, state=reason)], seed=0, budget=14)
+        for reason in (TrialState.FAILED, state)
+    )
+    assert failed == other
+
+
+def test_trials_outside_the_space_are_kept_from_the_sampler() -> None:
+    space = space_of(pin=Pin(update=("full",)))
+    stranger = baselines(space)[1].model_copy(update={"architecture": SPACE.sample(AtRandom(3)).architecture})
+    history = [*run(space, 16, seed=0), complete(16, stranger, 0.001)]
+    design = propose(space, history, seed=0, budget=16)
+    assert design is not None
+    assert design.stages[0].update.kind == "full"

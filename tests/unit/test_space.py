@@ -1,0 +1,297 @@
+"""The space of designs: what it holds, that encoding is the exact inverse of sampling, and what pins leave of it."""
+
+import itertools
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from search_samples import SMOL, TINY, AtRandom, entry, space_of
+
+from luthier.design import Design, Dora, Dpo, Full, Lora, RsLora, Sft, TopLayers
+from luthier.errors import IllegalDesign, UserError
+from luthier.task import DataKind, Pin
+from search.learning_rate import default_learning_rate
+from search.legality import check
+from search.priors import baselines
+from search.space import RANKS, Space
+from search.suggest import STEPS, Enumeration, V, Value
+
+ENTRIES = {model.name: model for model in (TINY, SMOL, entry("flat", layers=1, kv_heads=1, hidden=64))}
+SPACES = {
+    **{f"{kind}": space_of(kind, models=tuple(ENTRIES.values())) for kind in DataKind},
+    "pinned": space_of(
+        DataKind.PREFERENCE,
+        Pin(layers=(1, 5), learning_rate_multiplier=(0.1, 1.0, 7.77), beta=(0.12345, 0.9), epochs=(0.5,)),
+        rows=3,
+        models=tuple(ENTRIES.values()),
+    ),
+}
+
+
+class Drawn:
+    """Answers drawn by hypothesis, which likes the ends of an interval; remembers them."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self._data = data
+        self.answers: dict[str, Value] = {}
+
+    def categorical(self, name: str, choices: Sequence[V]) -> V:
+        answer = self._data.draw(st.sampled_from(choices), label=name)
+        self.answers[name] = answer
+        return answer
+
+    def log_uniform(self, name: str, low: float, high: float) -> float:
+        answer = self._data.draw(st.floats(low, high), label=name)
+        self.answers[name] = answer
+        return answer
+
+
+def samples(space: Space, count: int = 400) -> list[Design]:
+    return [space.sample(AtRandom(seed)) for seed in range(count)]
+
+
+@pytest.mark.parametrize("name", SPACES)
+@settings(deadline=None, max_examples=150, database=None)
+@given(data=st.data())
+def test_encoding_is_the_inverse_of_sampling(name: str, data: st.DataObject) -> None:
+    space, drawn = SPACES[name], Drawn(data)
+    design = space.sample(drawn)
+    encoded = space.encode(design)
+    assert space.decode(encoded) == design
+    assert space.decode(encoded).digest() == design.digest()
+    assert encoded.keys() == drawn.answers.keys() == space.distributions(design).keys()
+    for axis, answer in drawn.answers.items():
+        # learning rates and beta are rounded to three digits, all else is exact
+        assert encoded[axis] == (pytest.approx(answer, rel=0.006) if isinstance(answer, float) else answer)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_distributions_contain_what_encode_says(name: str) -> None:
+    space = SPACES[name]
+    for design in samples(space, 50):
+        distributions = space.distributions(design)
+        for axis, value in space.encode(design).items():
+            distribution = distributions[axis]
+            assert distribution.to_external_repr(distribution.to_internal_repr(value)) == value
+
+
+@pytest.mark.parametrize("kind", DataKind)
+def test_every_sample_is_legal(kind: DataKind) -> None:
+    for design in samples(SPACES[kind]):
+        check(design, kind, ENTRIES[design.architecture.base])
+
+
+def test_samples_reach_every_branch() -> None:
+    designs = samples(space_of(DataKind.PREFERENCE, models=(TINY,)), 2000)
+    updates = {design.stages[0].update for design in designs}
+    adapters = {adapter(rank=rank) for adapter in (Lora, RsLora, Dora) for rank in RANKS}
+    assert updates == {Full(), TopLayers(layers=1), TopLayers(layers=2), *adapters}
+    assert {design.program for design in designs} == {"dpo", "sft+dpo", "sft"}
+    edits = {(design.architecture.layers, design.architecture.kv_heads) for design in designs}
+    assert edits == set(itertools.product([None, 5, 4], [None, 2, 1]))
+    assert {design.stages[0].optimiser.batch_size for design in designs} == {4, 8, 16, 32}
+    assert {design.stages[0].optimiser.epochs for design in designs} == {1.0, 2.0, 3.0}
+
+
+def test_edits_follow_each_model() -> None:
+    tiny, smol, flat = SPACES["pairs"].models
+    assert (tiny.layers, tiny.kv_heads, tiny.top_layers) == ((6, 5, 4), (4, 2, 1), (1, 2))
+    assert (smol.layers, smol.kv_heads, smol.top_layers) == ((30, 26, 22), (3, 1), (1, 2, 4, 8))
+    assert (flat.layers, flat.kv_heads, flat.top_layers) == ((1,), (1,), (1,))
+
+
+def test_learning_rates_are_within_a_factor_of_five_of_the_default() -> None:
+    for design in samples(SPACES["pairs"]):
+        stage, model = design.stages[0], ENTRIES[design.architecture.base]
+        default = default_learning_rate(stage.algorithm.kind, stage.update.kind, model.facts.hidden_size)
+        assert 0.2 * 0.995 <= stage.optimiser.learning_rate / default <= 5 * 1.005
+
+
+def test_learning_rates_and_beta_have_three_digits() -> None:
+    for design in samples(SPACES["preference"]):
+        for stage in design.stages:
+            betas = [stage.algorithm.beta] if isinstance(stage.algorithm, Dpo) else []
+            for value in (stage.optimiser.learning_rate, *betas):
+                assert value == float(f"{value:.2e}")
+
+
+def test_stages_share_their_update_and_dpo_runs_at_a_tenth_of_the_rate() -> None:
+    both = space_of(DataKind.PREFERENCE, Pin(algorithm=("sft+dpo",)))
+    for design in samples(both):
+        sft, dpo = design.stages
+        assert isinstance(sft.algorithm, Sft)
+        assert isinstance(dpo.algorithm, Dpo)
+        assert sft.update == dpo.update
+        assert dpo.optimiser.learning_rate == pytest.approx(sft.optimiser.learning_rate / 10, rel=1e-9)
+        assert 0.02 <= dpo.algorithm.beta <= 0.5
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(1, (1,)), (3, (3,)), (4, (4,)), (20, (4, 8, 16)), (500, (4, 8, 16, 32))])
+def test_a_batch_is_never_larger_than_the_data(rows: int, sizes: tuple[int, ...]) -> None:
+    assert space_of(rows=rows).batch_sizes == sizes
+
+
+def test_pins_are_honoured_by_every_sample() -> None:
+    pin = Pin(
+        algorithm=("clm",),
+        update=("dora", "full"),
+        model=("smol",),
+        layers=(3, 30),
+        kv_heads=(1,),
+        epochs=(0.25, 7),
+        batch_size=(5,),
+        learning_rate_multiplier=(10.0,),
+    )
+    designs = samples(space_of(pin=pin, models=(TINY, SMOL)))
+    assert {design.program for design in designs} == {"clm"}
+    assert {design.stages[0].update.kind for design in designs} == {"dora", "full"}
+    assert {design.architecture.base for design in designs} == {"smol"}
+    assert {design.architecture.layers for design in designs} == {3, None}
+    assert {design.architecture.kv_heads for design in designs} == {1}
+    assert {design.stages[0].optimiser.epochs for design in designs} == {0.25, 7.0}
+    assert {design.stages[0].optimiser.batch_size for design in designs} == {5}
+    rates = {design.stages[0].update.kind: design.stages[0].optimiser.learning_rate for design in designs}
+    full = default_learning_rate("clm", "full", 576)
+    assert rates == {"full": pytest.approx(full * 10, rel=0.005), "dora": pytest.approx(full * 100, rel=0.005)}
+
+
+def test_a_pinned_beta_is_taken_as_it_is() -> None:
+    designs = samples(space_of(DataKind.PREFERENCE, Pin(algorithm=("dpo",), beta=(0.12345,))), 20)
+    assert {design.stages[0].algorithm for design in designs} == {Dpo(beta=0.12345)}
+
+
+def test_a_pin_on_layers_leaves_only_the_models_that_have_so_many() -> None:
+    assert [model.name for model in space_of(pin=Pin(layers=(20,)), models=(TINY, SMOL)).models] == ["smol"]
+
+
+def test_the_order_of_a_pin_matters_for_models_only() -> None:
+    one = Pin(update=("lora", "full"), layers=(4, 6), epochs=(3, 1, 1), model=("smol", "tiny"))
+    other = Pin(update=("full", "lora"), layers=(6, 4), epochs=(1, 3), model=("tiny", "smol"))
+    first, second = (space_of(pin=pin, models=(TINY, SMOL)) for pin in (one, other))
+    assert first.model_copy(update={"models": second.models}) == second
+    assert [model.name for model in first.models] == ["smol", "tiny"]
+
+
+@pytest.mark.parametrize(
+    ("pin", "param", "message"),
+    [
+        ({"algorithm": ("dpo",)}, "search.pin.algorithm", "dpo does not go with pairs data.*sft learns"),
+        ({"algorithm": ("sft", "dpo")}, "search.pin.algorithm", "dpo does not go with pairs data"),
+        ({"algorithm": ()}, "search.pin.algorithm", "nothing is allowed; choose from sft; clm"),
+        ({"update": ("lora", "qlora")}, "search.pin.update", "qlora is not possible; choose from full; lora; rslora"),
+        ({"model": ("gpt-5",)}, "search.pin.model", "gpt-5 is not possible; choose from tiny; smol"),
+        ({"layers": (31,)}, "search.pin.layers", "31 is not possible; choose from 6, 5, 4, 3, 2, 1 of tiny"),
+        ({"layers": (0,)}, "search.pin.layers", "0 is not possible"),
+        ({"kv_heads": (5,)}, "search.pin.kv_heads", "5 is not possible; choose from 4, 2, 1 of tiny; 3, 1 of smol"),
+        ({"layers": (20,), "kv_heads": (4,)}, "search.pin", r"layers \(20\) and the pinned kv_heads \(4\)"),
+        ({"batch_size": (8, 301)}, "search.pin.batch_size", "301 is not possible; choose from 1 to the 300 training"),
+        ({"epochs": (0.0,)}, "search.pin.epochs", "0.0 is not possible; choose from numbers above 0"),
+        ({"learning_rate_multiplier": (-1.0,)}, "search.pin.learning_rate_multiplier", "-1.0 is not possible"),
+        ({"beta": (0.1,)}, "search.pin.beta", "belongs to dpo and this search has only sft, clm"),
+    ],
+)
+def test_a_pin_that_can_never_be_met_is_refused(pin: dict[str, Any], param: str, message: str) -> None:
+    with pytest.raises(IllegalDesign, match=message) as refused:
+        space_of(pin=Pin(**pin), models=(TINY, SMOL))
+    assert refused.value.param == param
+
+
+def test_models_above_the_parameter_limit_are_left_out() -> None:
+    space = space_of(models=(SMOL, TINY), parameters=2_000_000)
+    assert [model.name for model in space.models] == ["tiny"]
+
+
+def test_a_limit_below_every_model_is_refused_with_their_sizes() -> None:
+    with pytest.raises(UserError, match="at most 1,000 parameters: tiny has 1,900,000, smol has 134,500,000"):
+        space_of(models=(TINY, SMOL), parameters=1000)
+
+
+def test_encoders_are_left_out_and_refused_where_there_is_nothing_else() -> None:
+    encoder = entry("mini", family="encoder")
+    assert [model.name for model in space_of(models=(encoder, TINY)).models] == ["tiny"]
+    with pytest.raises(IllegalDesign, match="needs a decoder model; there is only mini, an encoder"):
+        space_of(models=(encoder,))
+
+
+def test_a_space_needs_a_model_and_a_row() -> None:
+    with pytest.raises(UserError, match="no base model is registered"):
+        space_of(models=())
+    with pytest.raises(UserError, match="no training rows"):
+        space_of(rows=0)
+
+
+def outsiders() -> dict[str, Design]:
+    _, plain = baselines(space_of())
+    stage = plain.stages[0]
+    rate = stage.optimiser.learning_rate
+    optimisers = {
+        "learning_rate_multiplier is 100": {"learning_rate": rate * 100},
+        "batch_size is 64, but this search allows 4, 8, 16, 32": {"batch_size": 64},
+        "epochs is 9": {"epochs": 9.0},
+        "keeps alpha, warm-up and weight decay at their defaults": {"weight_decay": 0.1},
+        "learning rates at three digits": {"learning_rate": rate * 1.0001},
+    }
+    updates = {"rank is 3": Lora(rank=3), "keeps alpha": Lora(rank=16, alpha=64)}
+    edits = {"base model smol is not in this search": {"base": "smol"}, r"layers\[tiny\] is 2": {"layers": 2}}
+    return {
+        "the untuned model": plain.model_copy(update={"stages": ()}),
+        "program is 'sft[+]sft'": plain.model_copy(update={"stages": (stage, stage)}),
+        **{
+            message: plain.model_copy(
+                update={"stages": (stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update=change)}),)}
+            )
+            for message, change in optimisers.items()
+        },
+        **{
+            message: plain.model_copy(update={"stages": (stage.model_copy(update={"update": update}),)})
+            for message, update in updates.items()
+        },
+        **{
+            message: plain.model_copy(update={"architecture": plain.architecture.model_copy(update=edit)})
+            for message, edit in edits.items()
+        },
+    }
+
+
+@pytest.mark.parametrize(("message", "design"), outsiders().items(), ids=list(outsiders()))
+def test_a_design_outside_the_space_has_no_encoding(message: str, design: Design) -> None:
+    with pytest.raises(IllegalDesign, match=message):
+        space_of().encode(design)
+
+
+def test_decoding_names_the_missing_answer() -> None:
+    space = space_of()
+    answers = space.encode(baselines(space)[1])
+    del answers["batch_size"]
+    with pytest.raises(IllegalDesign, match="batch_size is None, but this search allows 4, 8, 16, 32"):
+        space.decode(answers)
+
+
+def test_an_enumeration_visits_every_design_once_in_an_order_of_its_own() -> None:
+    pin = Pin(layers=(6,), kv_heads=(4, 1), epochs=(1.0,), batch_size=(8,), learning_rate_multiplier=(1.0, 2.0))
+    space = space_of(pin=pin)
+
+    def enumerated(seed: int) -> list[Design]:
+        answers = Enumeration(random.Random(seed))
+        designs = [space.sample(answers)]
+        while answers.advance():
+            designs.append(space.sample(answers))
+        return designs
+
+    first, second = enumerated(0), enumerated(1)
+    assert len(first) == len(set(first)) == 2 * 2 * (1 + 3 * 5 + 2) * 2  # heads, programs, updates, rates
+    assert set(first) == set(second)
+    assert first != second
+
+
+def test_an_enumeration_of_a_continuous_axis_stays_inside_and_ends() -> None:
+    answers = Enumeration(random.Random(0))
+    multipliers = [answers.log_uniform("learning_rate_multiplier", 0.2, 5.0)]
+    while answers.advance():
+        multipliers.append(answers.log_uniform("learning_rate_multiplier", 0.2, 5.0))
+    assert len(set(multipliers)) == STEPS
+    assert 0.2 < min(multipliers) < 0.22
+    assert 4.5 < max(multipliers) < 5.0

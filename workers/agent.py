@@ -1,0 +1,152 @@
+"""The worker process: pull a lease, run it, report, again. Imports, base weights and tokenised data stay warm.
+
+`python -P -m workers.agent --server URL --name NAME --cache DIR` is what engines start. With `--with-parent` the worker
+ends when its standard input closes, so that local workers never outlive the service that started them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import torch
+import transformers
+
+from luthier.errors import Infeasible, Interrupted, LeaseLost, LuthierError, Stopped
+from luthier.wire import Assignment, Device, Finished, Hello
+from workers import trial
+from workers.held import HeldLease
+from workers.link import Link
+
+log = logging.getLogger("luthier.worker")
+
+
+class Agent:
+    """One worker on one device. `run` returns after `stop`, having given back what it held."""
+
+    def __init__(self, link: Link, name: str, device: torch.device, threads: int) -> None:
+        self.link = link
+        self.name = name
+        self.device = device
+        self.threads = threads
+        self._stopping = threading.Event()
+        self._held: HeldLease | None = None
+
+    def stop(self) -> None:
+        """Finish the step in hand, give the trial back with a checkpoint, and end."""
+        self._stopping.set()
+        self.link.patience = 5.0
+        if self._held is not None:
+            self._held.interrupt()
+
+    def run(self) -> None:
+        """Work until told to stop. Raises Unreachable when the service stays away too long."""
+        hello = Hello(name=self.name, device=describe(self.device, self.threads), pid=os.getpid())
+        welcome = self.link.register(hello)
+        log.info("worker %s on %s is ready", self.name, hello.device.name)
+        while not self._stopping.is_set():
+            assignment = self.link.lease(welcome.worker_id)
+            if assignment is None:
+                self._stopping.wait(welcome.poll_seconds)
+            else:
+                self._work(assignment, welcome.lease_seconds, welcome.checkpoint_seconds)
+
+    def _work(self, assignment: Assignment, lease_seconds: float, checkpoint_seconds: float) -> None:
+        log.info("trial %d of %s: %s", assignment.number, assignment.job_id, assignment.design.summary())
+        try:
+            with HeldLease(self.link, assignment, lease_seconds) as held:
+                self._held = held
+                if self._stopping.is_set():
+                    held.interrupt()
+                finished = self._outcome(held, checkpoint_seconds)
+            self.link.finish(assignment.trial_id, finished)
+            log.info("trial %d of %s: %s", assignment.number, assignment.job_id, finished.outcome)
+        except LeaseLost:
+            log.warning("trial %d of %s now belongs to another worker", assignment.number, assignment.job_id)
+        finally:
+            self._held = None
+            gc.collect()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _outcome(self, held: HeldLease, checkpoint_seconds: float) -> Finished:
+        outcome: Literal["failed", "infeasible", "cancelled", "waiting"]
+        try:
+            return trial.run(self.link, held, self.device, checkpoint_seconds)
+        except LeaseLost:
+            raise
+        except Stopped as stop:
+            outcome, error = "cancelled", stop.message
+        except Interrupted as interruption:
+            outcome, error = "waiting", interruption.message
+        except Infeasible as verdict:
+            outcome, error = "infeasible", verdict.message
+        except LuthierError as failure:
+            outcome, error = "failed", failure.message
+        except Exception as bug:  # whatever a design makes a library do must not cost the worker its life
+            log.exception("trial %s failed", held.assignment.trial_id)
+            where = traceback.extract_tb(bug.__traceback__)[-1]
+            outcome, error = "failed", f"{type(bug).__name__}: {bug} ({where.name}, {Path(where.filename).name})"
+        return Finished(
+            **held.claim, outcome=outcome, device_seconds=held.device_seconds, error=error, points=held.drain()
+        )
+
+
+def describe(device: torch.device, threads: int) -> Device:
+    """The device as the service knows it."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return Device(kind="cuda", name=properties.name, memory_bytes=properties.total_memory, threads=threads)
+    memory = psutil.virtual_memory().total
+    kind: Literal["cpu", "mps"] = "mps" if device.type == "mps" else "cpu"
+    return Device(kind=kind, name=f"{os.uname().machine} {kind.upper()}", memory_bytes=memory, threads=threads)
+
+
+def pick_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="luthier worker", description="Train trials for a Luthier service.")
+    parser.add_argument("--server", required=True, help="URL of the service")
+    parser.add_argument(
+        "--name", default=f"{socket.gethostname()}-{os.getpid()}", help="a name that is this worker's own"
+    )
+    parser.add_argument("--cache", type=Path, default=Path("~/.luthier/cache/blobs"), help="where blobs are kept")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads for torch (default: 1)")
+    parser.add_argument("--with-parent", action="store_true", help="end when standard input closes")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(options.threads)
+    agent = Agent(Link(options.server, options.cache.expanduser()), options.name, pick_device(), options.threads)
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: agent.stop())
+    if options.with_parent:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        agent.run()
+    except LuthierError as error:
+        sys.exit(f"luthier worker: {error.message}")
+
+
+def _end_with_parent() -> None:
+    """Block until the pipe from the parent closes; then die at once: the lease runs out, nothing is lost."""
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The model card: what a design is, in the words of the four axes, and how well it did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, assert_never
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from luthier.design import Algorithm, Clm, Design, Dora, Dpo, Frozen, Full, Lora, RsLora, Sft, TopLayers, Update
+from luthier.task import DataKind, JudgeSpec
+from luthier.trial import Metrics
+from luthier.wire import Assignment
+from workers.templates import render
+
+
+def card(
+    artifact: Literal["adapter", "merged"],
+    *,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    assignment: Assignment,
+    metrics: Metrics,
+    test_metrics: Metrics,
+    rows: int,
+    learnt: int,
+) -> str:
+    """The README.md of an artifact: one page of Markdown under the hub's front matter.
+
+    `rows` is the number of training rows, `learnt` how many of them had a target within the length limit.
+    """
+    design, base = assignment.design, assignment.base
+    local = Path(base.source).is_dir()
+    return render(
+        "card.md.jinja",
+        artifact=artifact,
+        assignment=assignment,
+        design=design,
+        base_model=base.name if local else base.source,  # a hub id is a link there, a folder of ours is not
+        source=base.source,
+        tags=list(dict.fromkeys(kind for s in design.stages for kind in (s.algorithm.kind, s.update.kind))),
+        data=_data(assignment.judge.kind, rows, learnt),
+        algorithms=list(dict.fromkeys(_algorithm(stage.algorithm) for stage in design.stages)),
+        updates=list(dict.fromkeys(_update(stage.update) for stage in design.stages)),
+        architecture=_architecture(design, model, base.facts.layers, base.facts.kv_heads),
+        settings=_settings,
+        metrics=metrics,
+        test_metrics=test_metrics,
+        judged=_judged(assignment.judge, metrics),
+        chat_template=bool(tokenizer.chat_template),
+    )
+
+
+def _data(kind: DataKind, rows: int, learnt: int) -> str:
+    match kind:
+        case DataKind.TEXT:
+            what = "running text"
+        case DataKind.PAIRS:
+            what = "a prompt and its completion"
+        case DataKind.CHAT:
+            what = "a conversation of several turns"
+        case DataKind.PREFERENCE:
+            what = "a prompt with a chosen and a rejected answer"
+    dropped = f"; {rows - learnt:,} of them have no target within the length limit" if learnt < rows else ""
+    return f"`{kind.value}`, each row {what}; {rows:,} training rows{dropped}."
+
+
+def _algorithm(algorithm: Algorithm) -> str:
+    match algorithm:
+        case Clm():
+            words = "causal language modelling, self-supervised: every token is a target"
+        case Sft():
+            words = "supervised fine-tuning: only the answers' tokens are targets"
+        case Dpo(beta=beta):
+            words = (
+                f"direct preference optimisation at β = {beta:g}: the chosen answer is made likelier than the rejected "
+                "one, against the weights that the stage starts from"
+            )
+        case _:
+            assert_never(algorithm)
+    return f"`{algorithm.kind}`, {words}."
+
+
+def _update(update: Update) -> str:
+    match update:
+        case Full():
+            words = "every parameter moves"
+        case TopLayers(layers=layers):
+            words = f"the last {layers} layers and the final norm move, all else is frozen"
+        case Lora(rank=rank, alpha=alpha):
+            words = f"low-rank adapters of rank {rank} on all linear layers, scaled by {alpha}/{rank}"
+        case RsLora(rank=rank, alpha=alpha):
+            words = f"low-rank adapters of rank {rank} on all linear layers, scaled by {alpha}/√{rank}"
+        case Dora(rank=rank, alpha=alpha):
+            words = (
+                f"low-rank adapters of rank {rank} for the direction of all linear layers, scaled by {alpha}/{rank}, "
+                "and a learned vector for their magnitude"
+            )
+        case _:
+            assert_never(update)
+    return f"`{update.kind}`, {words}."
+
+
+def _architecture(design: Design, model: PreTrainedModel, layers: int, kv_heads: int) -> str:
+    architecture = design.architecture
+    edits = []
+    if architecture.layers is not None:
+        edits.append(f"{architecture.layers} of {layers} layers kept, the deepest but the last one left out")
+    if architecture.kv_heads is not None:
+        edits.append(f"{kv_heads} key/value heads mean-pooled to {architecture.kv_heads}")
+    return (
+        f"`{type(model).__name__}`, {model.num_parameters():,} parameters; "
+        f"{architecture.base} {'with ' + ' and '.join(edits) if edits else 'as it is'}."
+    )
+
+
+def _settings(choice: Frozen) -> str:
+    """An algorithm or an update with its own settings: `lora, rank 8, alpha 32`."""
+    values = choice.model_dump()
+    return ", ".join([values.pop("kind"), *(f"{name} {value:g}" for name, value in values.items())])
+
+
+def _judged(judge: JudgeSpec, metrics: Metrics) -> str:
+    cut = (
+        f"long text is cut into windows of {judge.window} tokens"
+        if judge.kind is DataKind.TEXT
+        else f"rows are cut at {judge.max_tokens} tokens"
+    )
+    words = [
+        "Perplexity is exp of the mean negative log-likelihood of the target tokens (an answer's, or all of running "
+        f"text) in the first {judge.max_rows} held-out rows at most; {cut}.",
+        "Bits per byte is the same likelihood over the bytes of the targets' own text, so that it compares models of "
+        "different tokenizers.",
+    ]
+    if metrics.reward is not None and judge.grader is not None:
+        words.append(
+            f"The reward is the mean grade of greedy answers of up to {judge.max_new_tokens} tokens to the first "
+            f"{judge.max_generations} prompts (grader `{judge.grader.type}`, in full in `luthier.json`)."
+        )
+    elif metrics.reward is not None:
+        words.append("Preference accuracy is the share of pairs whose chosen answer is the likelier one per token.")
+    return "\n".join(words)

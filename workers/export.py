@@ -1,0 +1,111 @@
+"""Export of a judged model: adapter, merged weights, model card, reproduction script.
+
+merged/    model.safetensors, config and tokenizer as `save_pretrained` writes them; README.md, luthier.json,
+           reproduce/{reproduce.py, train.jsonl, validation.jsonl, requirements.txt}
+adapter/   adapter_model.safetensors and adapter_config.json of PEFT; tokenizer, README.md, luthier.json
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from luthier.trial import Metrics
+from luthier.wire import Assignment
+from workers import reproduction
+from workers.card import card
+
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+ADAPTER_CONFIG: Final = "adapter_config.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    kind: Literal["adapter", "merged"]
+    folder: Path
+
+
+def export(
+    folder: Path,
+    *,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    adapter: Path | None,
+    assignment: Assignment,
+    metrics: Metrics,
+    test_metrics: Metrics,
+    train_rows: Sequence[dict[str, Any]],
+    validation_rows: Sequence[dict[str, Any]],
+) -> list[Exported]:
+    """Write the artifacts under `folder`. `model` is plain (merged), `adapter` is where PEFT saved the adapter."""
+    learnt = reproduction.learnt_rows(train_rows, assignment, tokenizer)
+    record = _record(assignment, metrics, test_metrics)
+    describe = partial(
+        card,
+        model=model,
+        tokenizer=tokenizer,
+        assignment=assignment,
+        metrics=metrics,
+        test_metrics=test_metrics,
+        rows=len(train_rows),
+        learnt=len(learnt),
+    )
+    merged = folder / "merged"
+    model.save_pretrained(merged)
+    reproduction.write(
+        merged / "reproduce",
+        model=model,
+        tokenizer=tokenizer,
+        assignment=assignment,
+        metrics=metrics,
+        train_rows=learnt,
+        scored_rows=validation_rows[: assignment.judge.max_rows],
+    )
+    exported = [Exported(kind="merged", folder=merged)]
+    if adapter is not None:
+        exported.append(Exported(kind="adapter", folder=folder / "adapter"))
+        _copy_adapter(adapter, folder / "adapter", assignment.base.source)
+    for artifact in exported:
+        tokenizer.save_pretrained(artifact.folder)
+        (artifact.folder / "README.md").write_text(describe(artifact.kind), encoding="utf-8")
+        (artifact.folder / "luthier.json").write_text(record, encoding="utf-8")
+    return exported
+
+
+def _copy_adapter(saved: Path, folder: Path, base: str) -> None:
+    """PEFT's two files, with the base model named as it is registered, and the same bytes for the same adapter."""
+    folder.mkdir()
+    shutil.copyfile(saved / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
+    config = json.loads((saved / ADAPTER_CONFIG).read_text())
+    config["base_model_name_or_path"] = base
+    config["target_modules"].sort()  # PEFT writes a set down
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def _record(assignment: Assignment, metrics: Metrics, test_metrics: Metrics) -> str:
+    """What `luthier.json` says: enough to find the trial again and to judge the model as it was judged."""
+    return json.dumps(
+        {
+            "design": json.loads(assignment.design.canonical()),
+            "design_digest": assignment.design.digest(),
+            "seed": assignment.seed,
+            "base": assignment.base.model_dump(mode="json"),
+            "train": assignment.train,
+            "judge": assignment.judge.model_dump(mode="json"),
+            "metrics": metrics.model_dump(mode="json"),
+            "test_metrics": test_metrics.model_dump(mode="json"),
+            "job_id": assignment.job_id,
+            "trial_id": assignment.trial_id,
+            "trial_number": assignment.number,
+            "versions": {name: reproduction.library_version(name) for name in ("torch", "transformers", "peft")},
+        },
+        indent=2,
+        ensure_ascii=False,
+    )

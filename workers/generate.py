@@ -1,0 +1,57 @@
+"""One greedy answer of an exported model: `python -P -m workers.generate FOLDER PROMPT`.
+
+FOLDER is a merged model as the export writes it. The prompt goes through the tokenizer's chat template where there is
+one, and stands as it is where there is none: the same prompt and the same decoding as the judge's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+
+from luthier.errors import LuthierError, UserError
+from luthier.model import BaseModelEntry, read_facts
+from workers import warm
+from workers.judge import generate
+from workers.train.data.rendering import Message, Renderer
+
+
+def answer(folder: Path, prompt: str, *, system: str | None, max_new_tokens: int) -> str:
+    """Load the model, answer once. Raises UserError for a folder without a model, or a system text without a
+    template to put it in."""
+    exported = warm.base(BaseModelEntry(name="exported", source=str(folder), facts=read_facts(folder)))
+    context = exported.entry.facts.context
+    if system is not None and not exported.tokenizer.chat_template:
+        raise UserError("this model has no chat template, so there is no place for a system text", param="system")
+    messages: list[Message] = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+    render = Renderer(exported.tokenizer, window=context, max_tokens=context)
+    ids = render.prompt(prompt if system is None else messages)[-context:]
+    torch.nn.Module.to(exported.model, "cuda" if torch.cuda.is_available() else "cpu")
+    return generate(exported.model, exported.tokenizer, [ids], max_new_tokens)[0]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -P -m workers.generate", description=__doc__)
+    parser.add_argument("folder", type=Path, help="a merged model")
+    parser.add_argument("prompt")
+    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="default: %(default)s")
+    parser.add_argument("--system", metavar="TEXT", help="a system message before the prompt")
+    options = parser.parse_args(arguments)
+    if options.max_new_tokens < 1:
+        parser.error("--max-new-tokens must be at least 1")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        print(answer(options.folder, options.prompt, system=options.system, max_new_tokens=options.max_new_tokens))
+    except LuthierError as error:
+        print(error.message, file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

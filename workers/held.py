@@ -1,0 +1,90 @@
+"""A lease while it is held: a thread renews it, carries curve points home, and learns when to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime
+
+from luthier.errors import Interrupted, LeaseLost, LuthierError, Stopped
+from luthier.trial import Point
+from luthier.wire import Assignment, Heartbeat
+from workers.link import Link
+
+log = logging.getLogger(__name__)
+
+
+class HeldLease:
+    """Use as a context manager around the work on a trial. `check()` raises LeaseLost, Stopped or Interrupted
+    in the worker's own thread, so work is only ever broken off between two steps."""
+
+    def __init__(self, link: Link, assignment: Assignment, lease_seconds: float) -> None:
+        self.link = link
+        self.assignment = assignment
+        self.interval = lease_seconds / 4
+        self._began = time.monotonic()
+        self._points: list[Point] = []
+        self._guard = threading.Lock()
+        self._over = threading.Event()
+        self._verdict: LuthierError | None = None
+        self._thread = threading.Thread(target=self._keep, name=f"lease-{assignment.trial_id}", daemon=True)
+
+    @property
+    def claim(self) -> dict[str, str | int]:
+        return {"owner": self.assignment.owner, "fence": self.assignment.fence}
+
+    @property
+    def device_seconds(self) -> float:
+        """What the trial has used in all, earlier leases included."""
+        return self.assignment.device_seconds + time.monotonic() - self._began
+
+    def __enter__(self) -> HeldLease:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def record(self, stage: int, step: int, values: dict[str, float]) -> None:
+        """Put values on the trial's curves; they travel with the next heartbeat."""
+        now = datetime.now(UTC)
+        points = [Point(stage=stage, step=step, name=name, value=value, at=now) for name, value in values.items()]
+        with self._guard:
+            self._points.extend(points)
+
+    def drain(self) -> tuple[Point, ...]:
+        """The points not sent yet; the caller sends them."""
+        with self._guard:
+            points, self._points = tuple(self._points), []
+        return points
+
+    def interrupt(self) -> None:
+        """Ask the worker's own thread to give the trial back. Safe to call from a signal handler."""
+        self._verdict = self._verdict or Interrupted("the worker is shutting down")
+
+    def check(self) -> None:
+        """Raise what the service said, if it said anything."""
+        if self._verdict is not None:
+            raise self._verdict
+
+    def _keep(self) -> None:
+        while not self._over.wait(self.interval):
+            points = self.drain()
+            try:
+                directive = self.link.heartbeat(
+                    self.assignment.trial_id,
+                    Heartbeat(**self.claim, device_seconds=self.device_seconds, points=points),
+                )
+            except LeaseLost as lost:
+                self._verdict = lost
+                return
+            except LuthierError as error:
+                log.warning("heartbeat of %s: %s", self.assignment.trial_id, error)
+                with self._guard:
+                    self._points[:0] = points
+                continue
+            if directive.action == "stop":
+                self._verdict = Stopped(directive.reason or "the service asked to stop")
+                return

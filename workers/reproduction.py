@@ -1,0 +1,123 @@
+"""The reproduction of an exported model: a script on TRL and PEFT, the rows it trains on and is scored on, and the
+library versions it needs. What this is *not*: another way to train here; it runs wherever the artifact is taken to.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from luthier.dataset.rows import write_rows
+from luthier.design import AdapterUpdate, Design
+from luthier.task import DataKind
+from luthier.trial import Metrics
+from luthier.wire import Assignment
+from workers.judge import renderer
+from workers.templates import render
+from workers.train.algorithms import objective
+from workers.train.architectures.edits import kept_layers
+from workers.train.data.rendering import Message, Row
+
+# What the script needs beyond a worker's own libraries, in the versions that the tests reproduce designs with.
+TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
+
+_CONTENT: Final = {  # the columns of a row that hold a prompt or an answer, and who speaks there
+    DataKind.TEXT: {},
+    DataKind.PAIRS: {"prompt": "user", "completion": "assistant"},
+    DataKind.CHAT: {},
+    DataKind.PREFERENCE: {"prompt": "user", "chosen": "assistant", "rejected": "assistant"},
+}
+
+
+def learnt_rows(rows: Iterable[Row], assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """The rows that every stage learns from: those with a target within the length limit, in their order."""
+    render_row = renderer(tokenizer, assignment.judge, assignment.base.facts.context)
+    objectives = [objective(stage.algorithm) for stage in assignment.design.stages]
+    return [row for row in rows if all(o.examples(row, assignment.judge.kind, render_row) for o in objectives)]
+
+
+def write(
+    folder: Path,
+    *,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    assignment: Assignment,
+    metrics: Metrics,
+    train_rows: Sequence[Row],
+    scored_rows: Sequence[Row],
+) -> None:
+    """Write reproduce.py, train.jsonl, validation.jsonl and requirements.txt into `folder`.
+
+    `train_rows` are those that were learnt from, `scored_rows` those that `metrics` were found on.
+    """
+    folder.mkdir()
+    (folder / "train.jsonl").write_bytes(write_rows(map(dict, train_rows)))
+    (folder / "validation.jsonl").write_bytes(write_rows(map(dict, scored_rows)))
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in _requirements(assignment.design)))
+    script = _script(model, tokenizer, assignment, metrics, [*train_rows, *scored_rows])
+    (folder / "reproduce.py").write_text(script, encoding="utf-8")
+
+
+def library_version(name: str) -> str:
+    """The installed version, without the label of a build (`+cpu`), which no package index knows."""
+    return importlib.metadata.version(name).partition("+")[0]
+
+
+def _requirements(design: Design) -> list[str]:
+    used = ["torch", "transformers", "accelerate", *(["peft"] if _adapted(design) else [])]
+    versions = {name: library_version(name) for name in used} | TRAINERS
+    return [f"{name}=={version}" for name, version in versions.items()]
+
+
+def _script(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    assignment: Assignment,
+    metrics: Metrics,
+    rows: Sequence[Row],
+) -> str:
+    design, judge, facts = assignment.design, assignment.judge, assignment.base.facts
+    render_row = renderer(tokenizer, judge, facts.context)
+    columns = _CONTENT[judge.kind]
+    contents = [row[name] for row in rows for name in columns]
+    wraps = bool(tokenizer.chat_template) and any(isinstance(content, str) for content in contents)
+    layers = design.architecture.layers
+    used = {"DPO" if stage.algorithm.kind == "dpo" else "SFT" for stage in design.stages}
+    return render(
+        "reproduce.py.jinja",
+        design=design,
+        adapted=_adapted(design),
+        trainers=sorted(f"{name}{part}" for name in used for part in ("Config", "Trainer")),
+        seed=assignment.seed,
+        source=assignment.base.source,
+        kind=judge.kind.value,
+        window=render_row.window,
+        max_tokens=render_row.max_tokens,
+        perplexity=metrics.perplexity,
+        kept_layers=kept_layers(facts.layers, layers) if layers else None,
+        layer_types=bool(getattr(model.config, "layer_types", None)),
+        kv_heads=design.architecture.kv_heads,
+        chat_template=bool(tokenizer.chat_template),
+        tools=any(row.get("tools") for row in rows),
+        wraps=wraps,
+        columns={
+            name: f'messages("{role}", row["{name}"])' if wraps else f'row["{name}"]' for name, role in columns.items()
+        },
+        answer=next((name for name, role in columns.items() if role == "assistant"), None),
+        trl_tokenises=bool(columns) and all(map(_survives_arrow, contents)),
+    )
+
+
+def _adapted(design: Design) -> bool:
+    return any(isinstance(stage.update, AdapterUpdate) for stage in design.stages)
+
+
+def _survives_arrow(content: str | Sequence[Message]) -> bool:
+    """Whether a table holds a prompt or an answer as it is: columns of messages gain each other's missing fields."""
+    return isinstance(content, str) or all(
+        isinstance(message, Mapping) and set(message) == {"role", "content"} for message in content
+    )

@@ -1,0 +1,89 @@
+"""Attention over unpadded rows: several sequences lie end to end in one row, and none sees another.
+
+Registered with transformers under the name `unpadded`. The model is called with batch size 1, position ids that start
+again at 0 for each sequence, and `sequence_lengths`; each sequence then gets its own causal SDPA call, so no T×T mask
+is ever built. What this is *not*: an implementation for generation; that runs padded under plain `sdpa`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+
+from luthier.errors import Infeasible
+
+NAME = "unpadded"
+# Arguments some families hand to attention that change the result and that SDPA has no place for.
+UNSUPPORTED = ("softcap", "s_aux", "position_bias")
+
+
+def unpadded_attention(
+    module: torch.nn.Module,
+    query_1HTD: torch.Tensor,
+    key_1KTD: torch.Tensor,
+    value_1KTD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    sequence_lengths: Sequence[int] | None = None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Block-diagonal causal attention, [1, heads, T, head_dim] → [1, T, heads, head_dim].
+
+    Raises Infeasible for families whose attention needs more than scaling and a sliding window.
+    """
+    family = type(module).__name__
+    if odd := [name for name in UNSUPPORTED if kwargs.get(name) is not None]:
+        raise Infeasible(f"{family} needs {odd[0]}, which unpadded training does not offer")
+    if sequence_lengths is None or attention_mask is not None:
+        raise Infeasible(f"{family} does not take unpadded rows: sequence lengths in place of an attention mask")
+    grouped = query_1HTD.shape[1] != key_1KTD.shape[1]
+    lengths = list(sequence_lengths)
+    outputs = []
+    for query, key, value in zip(
+        query_1HTD.split(lengths, 2), key_1KTD.split(lengths, 2), value_1KTD.split(lengths, 2), strict=True
+    ):
+        mask = _band(query.shape[2], sliding_window, query.device)
+        outputs.append(
+            scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=mask,
+                dropout_p=dropout,
+                is_causal=mask is None,
+                scale=scaling,
+                enable_gqa=grouped,
+            )
+        )
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def _band(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:
+    """The causal band of a sliding window, or None where the sequence is shorter than the window."""
+    if window is None or length <= window:
+        return None
+    position = torch.arange(length, device=device)
+    distance_TT = position[:, None] - position[None, :]
+    return (distance_TT >= 0) & (distance_TT < window)
+
+
+AttentionInterface.register(NAME, unpadded_attention)
+
+
+@contextmanager
+def unpadded(model: PreTrainedModel) -> Iterator[None]:
+    """Within this context the model's forward takes unpadded rows."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)

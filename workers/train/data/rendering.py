@@ -1,0 +1,187 @@
+"""From a dataset row to tokens: the text a model reads, and which of its tokens are targets.
+
+A prompt and its answer go through the tokenizer's chat template where it has one, and stand as plain text followed by
+the end-of-sequence token where it has none; both as TRL does it. Targets are found by character offsets, so the text
+is tokenised once and whole; a token that spells the end of the prompt and the start of the answer is a target.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from luthier.errors import TrialFailed
+from luthier.task import DataKind
+
+Message = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """One sequence. `target[t]` says that token t is predicted from those before it; the first never is."""
+
+    ids: tuple[int, ...]
+    target: tuple[bool, ...]
+    target_bytes: int  # UTF-8 bytes of the dataset's own text that the targets spell, without template marks
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def targets(self) -> int:
+        return sum(self.target)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A stretch of rendered text, in characters, that is a target, and the bytes of content it stands for."""
+
+    start: int
+    end: int
+    content_bytes: int
+
+
+class Renderer:
+    """Renders the rows of one dataset kind for one tokenizer.
+
+    `window` and `max_tokens` are lengths in tokens: long text is cut into windows that overlap by one token, so that
+    every token but a document's first is a target exactly once; other rows are cut on the right.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, window: int, max_tokens: int) -> None:
+        self.tokenizer = tokenizer
+        self.window = window
+        self.max_tokens = max_tokens
+
+    def answers(self, row: Row, kind: DataKind) -> list[Tokens]:
+        """The row with its answer as target: what is judged, and what `sft` learns. Empty if nothing is left of it."""
+        match kind:
+            case DataKind.TEXT:
+                return self._windows(row["text"])
+            case DataKind.PAIRS:
+                return _kept(self.pair(row["prompt"], row["completion"]))
+            case DataKind.CHAT:
+                return _kept(self._chat(row["messages"], row.get("tools")))
+            case DataKind.PREFERENCE:
+                return _kept(self.pair(row["prompt"], row["chosen"]))
+
+    def everything(self, row: Row, kind: DataKind) -> list[Tokens]:
+        """The same text with every token as target: what `clm` learns."""
+        return [
+            Tokens(ids=t.ids, target=(False, *[True] * (len(t) - 1)), target_bytes=t.target_bytes)
+            for t in self.answers(row, kind)
+        ]
+
+    def pair(self, prompt: str | Sequence[Message], completion: str | Sequence[Message]) -> Tokens:
+        """A prompt and the answer to it."""
+        if isinstance(prompt, str) != isinstance(completion, str):
+            raise TrialFailed("a prompt and its completion are both text or both messages")
+        if isinstance(prompt, str) and not self.tokenizer.chat_template:
+            text = str(completion)
+            span = Span(start=len(prompt), end=len(prompt) + len(text), content_bytes=len(text.encode()))
+            return self._tokens(prompt + text, [span], special_tokens=True, end=True)
+        question, answer = as_messages(prompt, "user"), as_messages(completion, "assistant")
+        head = self._template(question, None, generate=True)
+        text = self._template([*question, *answer], None, generate=False)
+        if not text.startswith(head):
+            raise TrialFailed("the chat template rewrites the prompt once the answer is there")
+        span = Span(start=len(head), end=len(text), content_bytes=sum(map(_content_bytes, answer)))
+        return self._tokens(text, [span], special_tokens=False, end=False)
+
+    def prompt(self, prompt: str | Sequence[Message], tools: Sequence[Any] | None = None) -> tuple[int, ...]:
+        """Token ids after which the model is to answer."""
+        if isinstance(prompt, str) and not self.tokenizer.chat_template:
+            return tuple(self.tokenizer(prompt)["input_ids"])
+        text = self._template(as_messages(prompt, "user"), tools, generate=True)
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _chat(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> Tokens:
+        text = self._template(messages, tools, generate=False)
+        spans = []
+        for i, message in enumerate(messages):
+            if message["role"] != "assistant" or message.get("weight", 1) == 0:
+                continue
+            head = self._template(messages[:i], tools, generate=True)
+            through = self._template(messages[: i + 1], tools, generate=False)
+            if not (text.startswith(through) and through.startswith(head)):
+                raise TrialFailed(
+                    "the chat template rewrites earlier turns when later ones follow: assistant turns cannot be found"
+                )
+            spans.append(Span(start=len(head), end=len(through), content_bytes=_content_bytes(message)))
+        return self._tokens(text, spans, special_tokens=False, end=False)
+
+    def _windows(self, text: str) -> list[Tokens]:
+        ids, offsets = self._encode(text, special_tokens=True, end=True)
+        spelt = list(accumulate((end for _, end in offsets), max))  # characters that the tokens up to here touch
+        stride = self.window - 1
+        windows = []
+        for start in range(0, max(1, len(ids) - 1), stride):
+            piece = ids[start : start + self.window]
+            if len(piece) > 1:
+                content = text[spelt[start] : spelt[start + len(piece) - 1]]
+                target = (False, *[True] * (len(piece) - 1))
+                windows.append(Tokens(ids=tuple(piece), target=target, target_bytes=len(content.encode())))
+        return windows
+
+    def _template(self, messages: Sequence[Message], tools: Sequence[Any] | None, *, generate: bool) -> str:
+        if not self.tokenizer.chat_template:
+            raise TrialFailed("the rows are conversations but the base model has no chat template")
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [dict(m) for m in messages],
+                tools=list(tools) if tools else None,
+                tokenize=False,
+                add_generation_prompt=generate,
+            )
+        except (TemplateError, TypeError) as error:
+            raise TrialFailed(f"the base model's chat template cannot render a row: {error}") from error
+        return str(text)
+
+    def _tokens(self, text: str, spans: Sequence[Span], *, special_tokens: bool, end: bool) -> Tokens:
+        ids, offsets = self._encode(text, special_tokens=special_tokens, end=end)
+        ids, offsets = ids[: self.max_tokens], offsets[: self.max_tokens]
+        stop = len(text) if end else -1  # the end token appended to plain text belongs to the answer
+        target = [
+            i > 0 and (start == stop or any(start < s.end and s.start < finish and start < finish for s in spans))
+            for i, (start, finish) in enumerate(offsets)
+        ]
+        reached = max((finish for _, finish in offsets), default=0)
+        content = sum(
+            s.content_bytes if s.end <= reached else min(s.content_bytes, len(text[s.start : reached].encode()))
+            for s in spans
+            if s.start < reached
+        )
+        return Tokens(ids=tuple(ids), target=tuple(target), target_bytes=content)
+
+    def _encode(self, text: str, *, special_tokens: bool, end: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        encoding = self.tokenizer(text, add_special_tokens=special_tokens, return_offsets_mapping=True, verbose=False)
+        ids, offsets = list(encoding["input_ids"]), [(int(a), int(b)) for a, b in encoding["offset_mapping"]]
+        eos = self.tokenizer.eos_token_id
+        if end and eos is not None:
+            if ids and ids[-1] == eos:
+                offsets[-1] = (len(text), len(text))
+            else:
+                ids.append(eos)
+                offsets.append((len(text), len(text)))
+        return ids, offsets
+
+
+def as_messages(content: str | Sequence[Message], role: str) -> list[Message]:
+    return [{"role": role, "content": content}] if isinstance(content, str) else list(content)
+
+
+def _kept(tokens: Tokens) -> list[Tokens]:
+    return [tokens] if tokens.targets else []
+
+
+def _content_bytes(message: Message) -> int:
+    calls = message.get("tool_calls")
+    text = (message.get("content") or "") + (json.dumps(calls, ensure_ascii=False) if calls else "")
+    return len(text.encode())

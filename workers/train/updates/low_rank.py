@@ -1,0 +1,68 @@
+"""The LoRA family, through PEFT: low-rank adapters on every linear layer but the output head, without dropout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_never
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.nn import Parameter
+from transformers import PreTrainedModel
+
+from luthier.design import AdapterUpdate, Dora, Lora, RsLora
+from workers.train.updates.applied import moving
+
+
+class Adapter:
+    """A PEFT model; its base is the model to call, since PEFT puts adapters in place."""
+
+    def __init__(self, peft_model: PeftModel) -> None:
+        self.peft_model = peft_model
+
+    @property
+    def model(self) -> PreTrainedModel:
+        model: PreTrainedModel = self.peft_model.get_base_model()
+        return model
+
+    def trainable(self) -> dict[str, Parameter]:
+        return moving(self.model)
+
+    def merge(self) -> PreTrainedModel:
+        merged: PreTrainedModel = self.peft_model.merge_and_unload(safe_merge=True)
+        return merged
+
+    def save_adapter(self, folder: Path) -> bool:
+        self.peft_model.save_pretrained(folder, safe_serialization=True)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; ours is written by the export
+        return True
+
+
+def low_rank(model: PreTrainedModel, update: AdapterUpdate, seed: int) -> Adapter:
+    """Put adapters on `model`; `seed` decides their random half."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Adapter(get_peft_model(model, lora_config(update)))
+
+
+def lora_config(update: AdapterUpdate) -> LoraConfig:
+    """PEFT's configuration of the update."""
+    match update:
+        case Lora():
+            rslora, dora = False, False
+        case RsLora():
+            rslora, dora = True, False
+        case Dora():
+            rslora, dora = False, True
+        case _:
+            assert_never(update)
+    return LoraConfig(
+        r=update.rank,
+        lora_alpha=update.alpha,
+        use_rslora=rslora,
+        use_dora=dora,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )

@@ -1,0 +1,62 @@
+"""What a worker keeps between trials: base models, tokenizers and tokenised data. Imports are kept by the process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from luthier.design import Algorithm
+from luthier.errors import Infeasible
+from luthier.model import BaseModelEntry
+from luthier.task import JudgeSpec
+from workers.judge import renderer
+from workers.train.algorithms import Example, objective
+from workers.train.forward import require_unpadded
+
+Rows = tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """A base model as registered, in host memory. Trials train copies; nobody changes this one."""
+
+    entry: BaseModelEntry
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@lru_cache(maxsize=4)
+def base(entry: BaseModelEntry) -> Base:
+    """Load a registered base model: safetensors only, no remote code. Raises Infeasible when it is not to be had."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            entry.source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(entry.source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise Infeasible(f"base model {entry.name} cannot be loaded from {entry.source}: {error}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    require_unpadded(model.eval())
+    return Base(entry=entry, model=model, tokenizer=tokenizer)
+
+
+@lru_cache(maxsize=16)
+def rows(file: Path) -> Rows:
+    """The rows of a JSONL blob. Blobs are content-addressed, so a path never changes its content."""
+    with file.open(encoding="utf-8") as lines:
+        return tuple(json.loads(line) for line in lines)
+
+
+@lru_cache(maxsize=16)
+def examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, algorithm: Algorithm) -> tuple[Example, ...]:
+    """The training rows as the examples of an algorithm."""
+    render = renderer(base(entry).tokenizer, judge, entry.facts.context)
+    learn = objective(algorithm)
+    return tuple(example for row in rows(train) for example in learn.examples(row, judge.kind, render))
