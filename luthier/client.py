@@ -42,7 +42,8 @@ class Client:
     def __init__(self, base_url: str = DEFAULT_URL, *, timeout: float = 60.0) -> None:
         """`timeout` is how many seconds the service may be silent; uploads are checked before they are answered."""
         self.base_url = base_url.rstrip("/")
-        self._http = httpx.Client(base_url=self.base_url, timeout=timeout)
+        # A proxy of the environment is for the world outside, the service is on this machine or near it.
+        self._http = httpx.Client(base_url=self.base_url, timeout=timeout, trust_env=False)
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -73,16 +73,16 @@ def create_app(settings: Settings) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     settings.home_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.database)
-    if database.url.get_backend_name() == "sqlite":
-        database.upgrade()
-    else:
-        database.check()
-    app.state.context = Context(settings=settings, database=database, blobs=Blobs(settings.blobs), garbage=Garbage())
-    app.state.ticker = Ticker(app.state.context)
-    app.state.ticker.start()
-    try:
-        yield
-    finally:
-        app.state.ticker.stop()
-        database.close()
+    with closing(Database(settings.database)) as database:
+        if database.url.get_backend_name() == "sqlite":
+            database.upgrade()
+        else:
+            database.check()
+        here = Context(settings=settings, database=database, blobs=Blobs(settings.blobs), garbage=Garbage())
+        ticker = Ticker(here)
+        app.state.context, app.state.ticker = here, ticker
+        ticker.start()
+        try:
+            yield
+        finally:
+            ticker.stop()

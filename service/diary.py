@@ -22,7 +22,7 @@ def started(c: Connection, job: JobRecord, workers: int, now: datetime) -> None:
     if workers:
         _say(c, job.id, f"Running; {workers} {'worker is' if workers == 1 else 'workers are'} connected.", now)
     else:
-        _warn(c, job.id, "Running, but no worker is connected: start one with `luthier worker --server URL`.", now)
+        _warn(c, job.id, "Running as soon as a worker connects (elsewhere: `luthier worker --server URL`).", now)
 
 
 def trial_started(c: Connection, trial: TrialRecord, worker: str, now: datetime) -> None:
@@ -72,10 +72,15 @@ def budget_spent(c: Connection, job: JobRecord, reason: str, now: datetime) -> N
     _say(c, job.id, f"No more trials: {reason}.", now)
 
 
-def succeeded(c: Connection, job: JobRecord, winner: TrialRecord, choice: Choice, name: str, now: datetime) -> None:
+def succeeded(
+    c: Connection, job: JobRecord, winner: TrialRecord, base: TrialRecord | None, choice: Choice, now: datetime
+) -> None:
     assert winner.metrics is not None
     found = f"trial {winner.number} is the best, {numbers(winner.metrics)} ({winner.design.summary()})"
-    _say(c, job.id, f"Finished: {found}. It is called {name}.", now)
+    _say(c, job.id, f"Finished: {found}. It is called {job.fine_tuned_model}.", now)
+    if winner.test_metrics is not None and base is not None and base.test_metrics is not None:
+        tested = f"{numbers(winner.test_metrics)}, against {numbers(base.test_metrics)} for the untuned base"
+        _say(c, job.id, f"On test rows that no proposal has seen: {tested}.", now)
     if not choice.beats_base:
         _warn(
             c,

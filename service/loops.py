@@ -160,12 +160,13 @@ def _conclude(here: Context, job: JobRecord, rows: Sequence[TrialRecord], reason
         _fail(here, job.id, _why_nothing(rows, reason), now)
         return
     name = f"ft:{winner.design.architecture.base}:{job.suffix or 'luthier'}:{job.id[-NAME_TAIL:]}"
+    base = next((row for row in rows if row.number == history.BASELINES[0]), None)
     with here.database.begin() as c:
         if not jobs.move(c, job.id, JobState.SUCCEEDED, now):
             return
         jobs.set_result(c, job.id, winner.id, name, sum(row.trained_tokens for row in rows))
         diary.budget_spent(c, job, reason, now)
-        diary.succeeded(c, job, winner, choice, name, now)
+        diary.succeeded(c, jobs.get(c, job.id), winner, base, choice, now)
         here.garbage.condemn(drop_checkpoints(c, rows))
 
 

@@ -37,7 +37,7 @@ def merge(pin: Pin, fixed: Sequence[Fixed]) -> Pin:
             other = f"search.pin.{axis}" if getattr(pin, axis) is not None else "method"
             raise UserError(f"{place} and {other} fix the same thing: give one of them", param=place)
         given[axis] = (value,)
-    return pin.model_copy(update=given)
+    return Pin.model_validate(dict(pin) | given)
 
 
 def for_goal(pin: Pin, goal: str, kind: DataKind) -> Pin:

@@ -6,14 +6,19 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import anyio
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from luthier.errors import LuthierError, NotFound, TooLarge, UserError
 
 log = logging.getLogger(__name__)
+
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 8 * 2**20
 
 SHOWN_PROBLEMS: Final = 5
 SHOWN_CHARACTERS: Final = 80
@@ -80,10 +85,31 @@ def install(app: FastAPI) -> None:
         return respond(LuthierError("something went wrong inside the service; its log has the details"))
 
 
+class Hangup(JSONResponse):
+    """An answer to a body that is still on its way, after which the connection closes: the rest is not waited for.
+
+    It closes a little later than it answers, and takes in some more until then. Closing a connection on which
+    something lies unread resets it, and a reset can overtake the answer.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.headers["Connection"] = "close"
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        left = LINGER_BYTES
+        with anyio.move_on_after(LINGER_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    break
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 def respond(error: LuthierError) -> JSONResponse:
-    """The response for an error. After a 413 the connection closes, so that the rest is not sent in vain."""
-    headers = {"Connection": "close"} if isinstance(error, TooLarge) else None
-    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+    """The response for an error."""
+    kind = Hangup if isinstance(error, TooLarge) else JSONResponse
+    return kind(error.body(), status_code=error.status)
 
 
 def explain(problems: Sequence[Mapping[str, Any]], body: Any) -> UserError:
@@ -94,7 +120,8 @@ def explain(problems: Sequence[Mapping[str, Any]], body: Any) -> UserError:
 
 
 def _line(problem: Mapping[str, Any], field: str) -> str:
-    kind, context = problem["type"], problem.get("ctx") or {}
+    kind = problem["type"]
+    context = {k: f"{v:g}" if isinstance(v, float) else v for k, v in (problem.get("ctx") or {}).items()}
     if kind == "json_invalid":
         return f"the body is not valid JSON: {context.get('error', 'it cannot be parsed')}"
     if not field:

@@ -17,6 +17,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when a test imports it; worker processes inherit it
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+pytest.register_assert_rewrite("conformance_updates", "textbook")
+
 TINY = Path(__file__).parent / "models" / "tiny-chat"
 
 

@@ -144,7 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _end_with_parent() -> None:
     """Block until the pipe from the parent closes; then die at once: the lease runs out, nothing is lost."""
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
     os._exit(0)
 
 

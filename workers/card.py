@@ -8,9 +8,10 @@ from typing import Literal, assert_never
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.design import Algorithm, Clm, Design, Dora, Dpo, Frozen, Full, Lora, RsLora, Sft, TopLayers, Update
-from luthier.task import DataKind, JudgeSpec
+from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.wire import Assignment
+from workers.judge import renderer
 from workers.templates import render
 
 
@@ -46,7 +47,8 @@ def card(
         settings=_settings,
         metrics=metrics,
         test_metrics=test_metrics,
-        judged=_judged(assignment.judge, metrics),
+        judge=assignment.judge,
+        limits=renderer(tokenizer, assignment.judge, base.facts.context),
         chat_template=bool(tokenizer.chat_template),
     )
 
@@ -61,7 +63,8 @@ def _data(kind: DataKind, rows: int, learnt: int) -> str:
             what = "a conversation of several turns"
         case DataKind.PREFERENCE:
             what = "a prompt with a chosen and a rejected answer"
-    dropped = f"; {rows - learnt:,} of them have no target within the length limit" if learnt < rows else ""
+    lost = rows - learnt
+    dropped = f"; {lost:,} of them {'has' if lost == 1 else 'have'} no target within the length limit" if lost else ""
     return f"`{kind.value}`, each row {what}; {rows:,} training rows{dropped}."
 
 
@@ -118,25 +121,3 @@ def _settings(choice: Frozen) -> str:
     """An algorithm or an update with its own settings: `lora, rank 8, alpha 32`."""
     values = choice.model_dump()
     return ", ".join([values.pop("kind"), *(f"{name} {value:g}" for name, value in values.items())])
-
-
-def _judged(judge: JudgeSpec, metrics: Metrics) -> str:
-    cut = (
-        f"long text is cut into windows of {judge.window} tokens"
-        if judge.kind is DataKind.TEXT
-        else f"rows are cut at {judge.max_tokens} tokens"
-    )
-    words = [
-        "Perplexity is exp of the mean negative log-likelihood of the target tokens (an answer's, or all of running "
-        f"text) in the first {judge.max_rows} held-out rows at most; {cut}.",
-        "Bits per byte is the same likelihood over the bytes of the targets' own text, so that it compares models of "
-        "different tokenizers.",
-    ]
-    if metrics.reward is not None and judge.grader is not None:
-        words.append(
-            f"The reward is the mean grade of greedy answers of up to {judge.max_new_tokens} tokens to the first "
-            f"{judge.max_generations} prompts (grader `{judge.grader.type}`, in full in `luthier.json`)."
-        )
-    elif metrics.reward is not None:
-        words.append("Preference accuracy is the share of pairs whose chosen answer is the likelier one per token.")
-    return "\n".join(words)

@@ -121,7 +121,7 @@ def _graded(model: PreTrainedModel, render: Renderer, spec: JudgeSpec, grader: G
     prompts = [render.prompt(q.prompt, q.tools)[-render.max_tokens :] for q in asked]
     answers = generate(model, render.tokenizer, prompts, spec.max_new_tokens)
     grades = [
-        grade(grader, item={**row, "reference": q.reference}, sample={"output_text": answer})
+        grade(grader, item={"reference": q.reference, **row}, sample={"output_text": answer})
         for row, q, answer in zip(rows, asked, answers, strict=True)
     ]
     return sum(grades) / len(grades)

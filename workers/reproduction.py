@@ -5,7 +5,7 @@ library versions it needs. What this is *not*: another way to train here; it run
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -95,8 +95,7 @@ def _script(
         seed=assignment.seed,
         source=assignment.base.source,
         kind=judge.kind.value,
-        window=render_row.window,
-        max_tokens=render_row.max_tokens,
+        max_length=render_row.window if judge.kind is DataKind.TEXT else render_row.max_tokens,
         perplexity=metrics.perplexity,
         kept_layers=kept_layers(facts.layers, layers) if layers else None,
         layer_types=bool(getattr(model.config, "layer_types", None)),
@@ -118,6 +117,4 @@ def _adapted(design: Design) -> bool:
 
 def _survives_arrow(content: str | Sequence[Message]) -> bool:
     """Whether a table holds a prompt or an answer as it is: columns of messages gain each other's missing fields."""
-    return isinstance(content, str) or all(
-        isinstance(message, Mapping) and set(message) == {"role", "content"} for message in content
-    )
+    return isinstance(content, str) or all(set(message) == {"role", "content"} for message in content)

@@ -45,8 +45,10 @@ class Database:
         self.url = _parse(url)
         match self.url.get_backend_name():
             case "sqlite":
-                self._writer = _sqlite_engine(self.url, begin="BEGIN IMMEDIATE", query_only=False)
-                self._reader = _sqlite_engine(self.url, begin="BEGIN DEFERRED", query_only=True)
+                self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE", "foreign_keys = ON")
+                self._reader = _sqlite_engine(self.url, "BEGIN DEFERRED", "query_only = ON")
+                # SQLite alters a table by dropping it, and with foreign keys on that deletes what refers to its rows.
+                self._migrator = _sqlite_engine(self.url, "BEGIN IMMEDIATE", "foreign_keys = OFF")
             case _:
                 self._writer = create_engine(
                     self.url, isolation_level="READ COMMITTED", json_serializer=_to_json, pool_pre_ping=True
@@ -54,6 +56,7 @@ class Database:
                 self._reader = self._writer.execution_options(
                     isolation_level="REPEATABLE READ", postgresql_readonly=True
                 )
+                self._migrator = self._writer
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -72,7 +75,7 @@ class Database:
 
         Raises Conflict for a schema that this version does not know.
         """
-        with _alembic_turn, self.begin() as connection:
+        with _alembic_turn, self._connect(self._migrator) as connection, connection.begin():
             if connection.dialect.name == "postgresql":
                 connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
             try:
@@ -95,8 +98,8 @@ class Database:
             )
 
     def close(self) -> None:
-        self._reader.dispose()
-        self._writer.dispose()
+        for engine in (self._reader, self._writer, self._migrator):
+            engine.dispose()
 
     def _connect(self, engine: Engine) -> Connection:
         try:
@@ -136,7 +139,7 @@ def _parse(url: str) -> URL:
 _to_json = partial(json.dumps, allow_nan=False)
 
 
-def _sqlite_engine(url: URL, *, begin: str, query_only: bool) -> Engine:
+def _sqlite_engine(url: URL, begin: str, pragma: str) -> Engine:
     Path(url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, json_serializer=_to_json, connect_args={"timeout": BUSY_SECONDS})
 
@@ -144,8 +147,7 @@ def _sqlite_engine(url: URL, *, begin: str, query_only: bool) -> Engine:
     def set_up(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # the driver would open transactions of its own accord, and deferred ones
         _enter_wal(connection)
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(f"PRAGMA query_only = {int(query_only)}")
+        connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
     def open_transaction(connection: Connection) -> None:

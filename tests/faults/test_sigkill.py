@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import data_samples
 import pytest
-from live import TINY, Live, eventually
 
 from luthier.api_types import Trial
 from luthier.client import Client
 from luthier.trial import JobState, TrialState
+from tests import data_samples
+from tests.live import TINY, Live, eventually
 
 TRIALS = 5
 

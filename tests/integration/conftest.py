@@ -28,6 +28,7 @@ def postgres() -> Iterator[URL]:
         server = pgserver.get_server(Path(folder) / "data")
         url = make_url(server.get_uri())
         execute(url, "ALTER SYSTEM SET fsync = off")  # the data need not outlive the tests
+        execute(url, "ALTER SYSTEM SET timezone = 'Asia/Kolkata'")  # a server need not be set to UTC
         execute(url, "SELECT pg_reload_conf()")
         execute(url, "CREATE DATABASE luthier")
         database = Database(text(url.set(database="luthier")))

@@ -20,6 +20,7 @@ from luthier.trial import Metrics, Point
 from luthier.wire import Artifact, Assignment, Device, Finished, Heartbeat, Hello, Judged, Keep, Welcome
 from service.app import create_app
 from service.context import Context
+from service.loops import Ticker
 
 TINY_CHAT = Path(__file__).parents[1] / "models" / "tiny-chat"
 PATIENCE_SECONDS = 60.0
@@ -31,6 +32,7 @@ class Service:
 
     url: str
     context: Context
+    ticker: Ticker
     http: httpx.Client
     client: Client
 
@@ -67,7 +69,7 @@ def serving(home: Path, **settings: Any) -> Iterator[Service]:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
             with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as http, Client(url) as client:
-                yield Service(url=url, context=app.state.context, http=http, client=client)
+                yield Service(url=url, context=app.state.context, ticker=app.state.ticker, http=http, client=client)
         finally:
             server.should_exit = True
             thread.join()

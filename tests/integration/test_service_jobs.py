@@ -70,6 +70,7 @@ def test_the_events_tell_the_story_in_order(service: Service, worker: FakeWorker
         "Trial 2 is the best so far",
         "No more trials",
         "Finished",
+        "On test rows that no proposal has seen",
     ]
     scored = [event for event in service.client.events(job_id) if event.type == "metrics"]
     assert scored[0].data is not None

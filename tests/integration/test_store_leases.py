@@ -1,7 +1,5 @@
 """Leases: who works on a trial, and what a report from somebody who does not may change, which is nothing."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, update
 from store_samples import METRICS, NOW, add_job, add_trial, after, claim_of, digest, lease, leased_trial
+from together import run_together
 
 from luthier.errors import LeaseLost, MissingMetric, NotFound
 from luthier.store import artifacts, curves, jobs, leases, tables, trials
@@ -144,19 +143,11 @@ def test_threads_never_lease_the_same_trial_twice(database: Database) -> None:
     assert len(taken) == len(set(taken)) == 40
 
 
-WORKER_PROCESS = """
-import sys
-from datetime import UTC, datetime
-from luthier.store import leases
-from luthier.store.database import Database
-
-url, owner = sys.argv[1:]
-database = Database(url)
-print("ready", flush=True)
-sys.stdin.readline()
+ACQUIRE_ALL = """
+database = Database(sys.argv[1])
 while True:
     with database.begin() as c:
-        trial = leases.acquire(c, owner, datetime.now(UTC), 30)
+        trial = leases.acquire(c, sys.argv[2], datetime.now(UTC), 30)
     if trial is None:
         break
     print(trial.number)
@@ -168,16 +159,10 @@ def test_processes_never_lease_the_same_trial_twice(database: Database) -> None:
         add_job(c)
         for number in range(120):
             add_trial(c, number=number)
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-P", "-c", WORKER_PROCESS, database.url.render_as_string(hide_password=False)]
-    started = [subprocess.Popen([*command, owner], **pipes) for owner in ("worker-a", "worker-b")]
-    assert [process.stdout.readline() for process in started] == ["ready\n"] * 2
-    for process in started:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    taken = [int(number) for process in started for number in process.communicate()[0].split()]
-    assert sorted(taken) == list(range(120))
-    assert [process.returncode for process in started] == [0, 0]
+    imports = "from datetime import *; from luthier.store import leases; from luthier.store.database import Database"
+    url = database.url.render_as_string(hide_password=False)
+    printed = run_together(imports, ACQUIRE_ALL, (url, "worker-a"), (url, "worker-b"))
+    assert sorted(int(number) for output in printed for number in output.split()) == list(range(120))
 
 
 # Renewing and reporting
@@ -382,6 +367,16 @@ def test_having_given_a_trial_back_once_does_not_excuse_losing_it_later(database
         leases.expire(c, after(60))
         with pytest.raises(LeaseLost):
             leases.finish(c, second.id, finished(claim_of(second), "waiting"), after(61))
+
+
+def test_the_end_of_an_earlier_lease_is_not_taken_for_that_of_the_last(database: Database) -> None:
+    with database.begin() as c:
+        first = leased_trial(c)
+        leases.finish(c, first.id, finished(claim_of(first), "waiting"), after(1))
+        second = lease(c, "worker-a", after(2))
+        leases.finish(c, second.id, finished(claim_of(second), "waiting"), after(3))
+        with pytest.raises(LeaseLost):
+            leases.finish(c, first.id, finished(claim_of(first), "waiting"), after(4))
 
 
 def test_a_trial_given_back_goes_on_where_it_stopped(database: Database) -> None:

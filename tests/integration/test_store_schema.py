@@ -1,21 +1,24 @@
 """The store's schema and its transactions, the same on SQLite and PostgreSQL."""
 
-import subprocess
-import sys
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
+from importlib.resources import files as package_files
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
-from store_samples import NOW, add_job, file_record
+from store_samples import NOW, add_job, digest, file_record, leased_trial
+from together import run_together
 
 from luthier.errors import Conflict, NotFound, Unreachable, UserError
-from luthier.store import events, files, tables, trials
-from luthier.store.database import Database
+from luthier.store import artifacts, events, files, tables, trials
+from luthier.store.database import Database, alembic_config
+from luthier.wire import Artifact
 
 
 def tables_of(database: Database) -> set[str]:
@@ -49,21 +52,17 @@ def test_upgrading_again_keeps_what_is_there(database: Database) -> None:
         assert files.get(c, "file-a") == file_record()
 
 
-def test_processes_that_upgrade_at_once_wait_for_each_other(url: str, tmp_path: Path) -> None:
-    script = "import sys; from luthier.store.database import Database; Database(sys.argv[1]).upgrade()"
-    started = [
-        subprocess.Popen([sys.executable, "-P", "-c", script, url], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    assert [process.communicate()[1] for process in started] == [""] * 4
-    assert [process.returncode for process in started] == [0] * 4
+def test_processes_that_upgrade_at_once_wait_for_each_other(url: str) -> None:
+    upgrade = "Database(sys.argv[1]).upgrade()"
+    run_together("from luthier.store.database import Database", upgrade, *[(url,)] * 4)
     database = Database(url)
     database.check()
     database.close()
 
 
-def test_threads_that_upgrade_at_once_wait_for_each_other(url: str) -> None:
-    opened = [Database(url) for _ in range(6)]
+def test_threads_that_upgrade_at_once_wait_for_each_other(url: str, tmp_path: Path) -> None:
+    same, others = [url] * 3, [f"sqlite:///{tmp_path / str(i)}.db" for i in range(3)]
+    opened = [Database(each) for each in same + others]
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(Database.upgrade, opened))
     for database in opened:
@@ -79,6 +78,37 @@ def test_an_upgrade_that_fails_leaves_the_schema_as_it_was(url: str) -> None:
         database.upgrade()
     assert tables_of(database) == {"artifact_files"}
     database.close()
+
+
+REBUILD = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9999"
+down_revision = "{head}"
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("artifacts", recreate="auto") as artifacts:
+        artifacts.alter_column("bytes", nullable=True, existing_type=sa.BigInteger())
+"""
+
+
+def test_a_migration_that_rebuilds_a_table_keeps_the_rows_that_refer_to_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = Artifact(kind="adapter", files={"adapter_model.safetensors": digest("weights")}, bytes=9)
+    with database.begin() as c:
+        artifacts.replace(c, leased_trial(c).id, [adapter])
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    newer = shutil.copytree(str(package_files("migrations")), tmp_path / "migrations")
+    (newer / "versions" / "9999_rebuild.py").write_text(REBUILD.format(head=head))
+    monkeypatch.setattr("luthier.store.database.package_files", lambda package: newer)
+    database.upgrade()
+    database.check()
+    with database.read() as c:
+        (trial,) = trials.of_job(c, "ftjob-a")
+        assert artifacts.of_trial(c, trial.id) == [adapter]
 
 
 def test_a_schema_of_a_newer_version_is_left_alone(database: Database) -> None:
@@ -132,6 +162,22 @@ def test_a_read_transaction_sees_one_moment_while_others_write(database: Databas
         assert files.list_(reader, None, 10) == ([], False)
     with database.read() as reader:
         assert files.list_(reader, None, 10) == ([file_record()], False)
+
+
+def test_transactions_that_read_before_they_write_wait_their_turn(database: Database) -> None:
+    with database.begin() as c:
+        add_job(c)
+
+    def read_and_write(worker: int) -> None:
+        for _ in range(10):
+            with database.begin() as c:
+                events.list_(c, "ftjob-a", None, 1)
+                events.add(c, "ftjob-a", "info", "message", f"from {worker}", NOW)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read_and_write, range(8)))
+    with database.read() as c:
+        assert len(events.list_(c, "ftjob-a", None, 100)[0]) == 80
 
 
 def test_a_row_of_an_unknown_job_is_refused(database: Database) -> None:

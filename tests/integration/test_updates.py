@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import typing
 
 import conformance_updates
 import pytest
+import torch
 from conformance_updates import UpdateConformance
+from textbook import largest_difference
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from luthier.design import Algorithm, Dora, Full, Lora, RsLora, TopLayers, Update
+from luthier.design import AdapterUpdate, Algorithm, Dora, Full, Lora, RsLora, TopLayers, Update
 from luthier.errors import Infeasible
 from workers.train import updates
 from workers.warm import Base
@@ -20,7 +23,7 @@ class TestFull(UpdateConformance):
     learning_rate = 3e-4
     adapter = False
 
-    def moves(self, name: str) -> bool:
+    def moves(self, name: str, layers: int) -> bool:
         return not name.endswith("inv_freq")
 
 
@@ -28,23 +31,18 @@ class TestTopLayers(UpdateConformance):
     """Two of the six layers; in the edited model, two of the four."""
 
     update = TopLayers(layers=2)
-    learning_rate = 1e-3
+    learning_rate = 3e-3
     adapter = False
 
-    @pytest.fixture(autouse=True)
-    def top(self, run: conformance_updates.Run) -> None:
-        layers = run.base.config.num_hidden_layers
-        self.prefixes = (f"model.layers.{layers - 1}.", f"model.layers.{layers - 2}.", "model.norm.")
-
-    def moves(self, name: str) -> bool:
-        return name.startswith(self.prefixes)
+    def moves(self, name: str, layers: int) -> bool:
+        return name.startswith((f"model.layers.{layers - 1}.", f"model.layers.{layers - 2}.", "model.norm."))
 
 
 class _LowRank(UpdateConformance):
     learning_rate = 3e-3
     adapter = True
 
-    def moves(self, name: str) -> bool:
+    def moves(self, name: str, layers: int) -> bool:
         return ".lora_" in name
 
 
@@ -74,9 +72,31 @@ def test_every_algorithm_trains_every_update() -> None:
     assert {type(algorithm) for _, algorithm in conformance_updates.RUNS} == members(Algorithm)
 
 
-@pytest.mark.parametrize("update", [Lora(rank=4), RsLora(rank=4), Dora(rank=4)], ids=lambda update: update.kind)
-def test_adapters_sit_on_every_linear_layer_but_the_output_head(update: Update, tiny: Base) -> None:
-    applied = updates.apply(conformance_updates.build(tiny.model, conformance_updates.PLAIN), update, seed=0)
+ADAPTERS: list[AdapterUpdate] = [Lora(rank=4, alpha=24), RsLora(rank=4, alpha=24), Dora(rank=4, alpha=24)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("update", ADAPTERS, ids=lambda update: update.kind)
+def test_a_merged_weight_is_the_papers_formula(update: AdapterUpdate, tiny: Base) -> None:
+    """LoRA: W + (alpha/r)BA. rsLoRA: W + (alpha/sqrt(r))BA. DoRA: m · (W + (alpha/r)BA) / its norm, row by row."""
+    applied = updates.apply(copy.deepcopy(tiny.model), update, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in applied.trainable().values():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    place = "model.layers.2.mlp.up_proj"
+    parts = {name: p.clone() for name, p in applied.trainable().items() if name.startswith(place)}
+    [a], [b] = ([p for name, p in parts.items() if f".lora_{half}." in name] for half in "AB")
+    scale = 24 / 2 if isinstance(update, RsLora) else 24 / 4
+    expected = tiny.model.get_submodule(place).weight + scale * b @ a
+    if isinstance(update, Dora):
+        [magnitude] = (p for name, p in parts.items() if "magnitude" in name)
+        expected *= (magnitude / expected.norm(dim=1))[:, None]
+    assert largest_difference(applied.merge().get_submodule(place).weight, expected) < 1e-5
+
+
+@pytest.mark.parametrize("update", ADAPTERS, ids=lambda update: update.kind)
+def test_adapters_sit_on_every_linear_layer_but_the_output_head(update: AdapterUpdate, tiny: Base) -> None:
+    applied = updates.apply(copy.deepcopy(tiny.model), update, seed=0)
     adapted = {name.split(".lora_")[0] for name in applied.trainable()}
     assert adapted == {
         f"model.layers.{layer}.{module}"
@@ -90,7 +110,7 @@ def test_adapters_sit_on_every_linear_layer_but_the_output_head(update: Update, 
 
 def test_top_layers_beyond_the_models_depth_are_infeasible(tiny: Base) -> None:
     with pytest.raises(Infeasible, match="asks for 7 layers, the model has 6"):
-        updates.apply(conformance_updates.build(tiny.model, conformance_updates.PLAIN), TopLayers(layers=7), seed=0)
+        updates.apply(copy.deepcopy(tiny.model), TopLayers(layers=7), seed=0)
 
 
 def test_top_layers_of_a_family_without_a_list_of_layers_are_infeasible() -> None:

@@ -22,7 +22,14 @@ from workers.train.forward import require_unpadded, target_logps
 from workers.warm import Base
 
 CPU = torch.device("cpu")
-SEQUENCES = ([5, 90, 17], list(range(40, 73)), [9] * 12, [300, 4, 4000, 8, 2, 77, 1234, 55], [11, 12])
+SEQUENCES = (
+    [5, 90, 17],
+    list(range(40, 73)),
+    [9] * 12,
+    list(range(500, 507)),
+    [300, 4, 4000, 8, 2, 77, 1234, 55],
+    [11, 12],
+)
 EDITS = {
     "multi-head": Architecture(base="tiny"),
     "grouped": Architecture(base="tiny", kv_heads=2),

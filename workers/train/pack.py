@@ -70,8 +70,12 @@ class Member:
         self.order = data_order(len(examples), optimiser.epochs, seed)
         self.steps = math.ceil(len(self.order) / optimiser.batch_size)
         self.step = 0
+        # Norm scales and biases are not decayed, as in transformers' Trainer.
+        matrices = [parameter for parameter in self.parameters.values() if parameter.ndim > 1]
+        vectors = [parameter for parameter in self.parameters.values() if parameter.ndim <= 1]
         self.adamw = torch.optim.AdamW(
-            list(self.parameters.values()), lr=optimiser.learning_rate, weight_decay=optimiser.weight_decay
+            [{"params": matrices, "weight_decay": optimiser.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=optimiser.learning_rate,
         )
         self.reference: torch.Tensor | None = None  # [examples, sequences in an example]
 

@@ -148,8 +148,9 @@ class Renderer:
         ids, offsets = self._encode(text, special_tokens=special_tokens, end=end)
         ids, offsets = ids[: self.max_tokens], offsets[: self.max_tokens]
         stop = len(text) if end else -1  # the end token appended to plain text belongs to the answer
+        # Where a tokenizer trims its offsets, a token of nothing but spaces is empty and stands at their end.
         target = [
-            i > 0 and (start == stop or any(start < s.end and s.start < finish and start < finish for s in spans))
+            i > 0 and (start == stop or any(s.start < finish and (start < s.end or finish == s.end) for s in spans))
             for i, (start, finish) in enumerate(offsets)
         ]
         reached = max((finish for _, finish in offsets), default=0)

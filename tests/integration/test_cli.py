@@ -1,0 +1,186 @@
+"""The command line against a real service with real workers on the tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from luthier.trial import JobState
+from tests import data_samples
+from tests.live import TINY, Live, eventually
+
+README = Path(__file__).parents[2] / "README.md"
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    service = Live(tmp_path_factory.mktemp("cli") / "home")
+    service.start()
+    assert service.command("models", "add", "tiny", str(TINY)).returncode == 0
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in data_samples.pairs(60)))
+    return file
+
+
+@pytest.fixture(scope="module")
+def followed(live: Live, data: Path) -> subprocess.CompletedProcess[str]:
+    """A small job, followed to its end."""
+    options = ["--trials", "4", "--task", "behaviour", "--epochs", "3", "--batch-size", "4", "--follow"]
+    return live.command("submit", str(data), *options)
+
+
+def test_follow_shows_the_trials_as_they_finish_and_the_winner_beside_its_baselines(
+    followed: subprocess.CompletedProcess[str],
+) -> None:
+    assert followed.returncode == 0, followed.stdout + followed.stderr
+    assert "best design" in followed.stdout
+    assert "untuned base" in followed.stdout
+    assert "plain LoRA default" in followed.stdout
+    assert re.search(r"sft lora r16", followed.stdout)
+    perplexities = re.findall(r"^ *(?:winner|untuned base) +([\d.]+)", followed.stdout, re.MULTILINE)
+    winner, base = map(float, perplexities)
+    assert winner < base
+
+
+def test_listings_speak_json(live: Live, followed: subprocess.CompletedProcess[str]) -> None:
+    [job] = json.loads(live.command("jobs", "--json").stdout)
+    assert job["status"] == "succeeded"
+    trials = json.loads(live.command("trials", job["id"], "--json").stdout)
+    assert [trial["number"] for trial in trials] == [0, 1, 2, 3]
+    assert all(trial["metrics"]["perplexity"] > 1 and 0 <= trial["metrics"]["reward"] <= 1 for trial in trials)
+    best = json.loads(live.command("best", "last", "--json").stdout)
+    assert best["metrics"]["perplexity"] == min(trial["metrics"]["perplexity"] for trial in trials)
+    first = json.loads(live.command("models", "list", "--json").stdout)[0]
+    assert first["id"] == "tiny"
+
+
+def test_tables_are_for_people(live: Live, followed: subprocess.CompletedProcess[str]) -> None:
+    assert "succeeded" in live.command("jobs").stdout
+    table = live.command("trials", "last").stdout
+    assert "★" in table
+    assert "perplexity" in table
+    assert "tiny, untuned" in table
+    assert "1.8 M" in live.command("models", "list").stdout
+
+
+def test_export_writes_a_model_that_answers(
+    live: Live, followed: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    assert live.command("export", "last", str(folder)).returncode == 0
+    assert (folder / "model.safetensors").is_file()
+    assert (folder / "README.md").is_file()
+    answer = live.command("generate", "last", "What does the owl near the pond eat?", "--max-new-tokens", "16")
+    assert answer.returncode == 0, answer.stderr
+    assert "eats" in answer.stdout
+
+    again = live.command("export", "last", str(folder))
+    assert again.returncode == 2
+    assert "not an empty folder" in again.stderr
+
+
+def test_ctrl_c_stops_the_watching_and_not_the_job(live: Live, data: Path) -> None:
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "luthier",
+        "submit",
+        str(data),
+        "--trials",
+        "6",
+        "--epochs",
+        "20",
+        "--follow",
+    ]
+    environment = os.environ | {"LUTHIER_SERVER": live.server, "COLUMNS": "200"}
+    watching = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    newest = eventually(lambda: next((j for j in live.client.jobs() if j.status is JobState.RUNNING), None), 60)
+    time.sleep(2)
+    watching.send_signal(signal.SIGINT)
+    output, _ = watching.communicate(timeout=30)
+    assert watching.returncode == 0
+    assert "The job goes on" in output
+    assert live.client.job(newest.id).status is JobState.RUNNING
+
+    assert live.command("cancel", newest.id).returncode == 0
+    assert live.client.job(newest.id).status is JobState.CANCELLED
+    too_late = live.command("cancel", newest.id)
+    assert too_late.returncode == 2
+    assert "has ended" in too_late.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["submit", "nowhere.jsonl"], "does not exist"),
+        (["submit", "{data}", "--model", "gpt-17"], "tiny"),
+        (["submit", "{data}", "--algorithm", "dpo"], "dpo"),
+        (["submit", "{data}", "--trials", "0"], "trials"),
+        (["submit", "{data}", "--seconds", "-1"], "device_seconds"),
+        (["trials", "ftjob-nope"], "ftjob-nope"),
+        (["models", "add", "x", "/nowhere"], "/nowhere"),
+        (["best"], "JOB"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_wrong_use_exits_2_and_says_what_was_wrong(live: Live, data: Path, arguments: list[str], message: str) -> None:
+    result = live.command(*[argument.format(data=data) for argument in arguments])
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_bad_file_is_answered_with_its_faults(live: Live, tmp_path: Path) -> None:
+    rows = [json.dumps(row) for row in data_samples.pairs(20)]
+    rows[6] = json.dumps({"prompt": "What?", "completion": ""})
+    file = tmp_path / "bad.jsonl"
+    file.write_text("\n".join(rows))
+    result = live.command("submit", str(file))
+    assert result.returncode == 2
+    assert "row 7" in result.stderr
+    assert "completion" in result.stderr
+
+
+def test_without_a_service_the_message_says_so_and_exits_1() -> None:
+    command = [sys.executable, "-P", "-m", "luthier", "jobs", "--server", "http://127.0.0.1:9"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "http://127.0.0.1:9" in result.stderr
+
+
+def test_a_second_service_on_the_same_home_is_refused(live: Live) -> None:
+    result = live.command("serve", "--home", str(live.home), "--port", "0")
+    assert result.returncode == 2
+    assert "--home" in result.stderr
+
+
+def test_the_readme_walks_through_the_job_with_curl_alone(live: Live, data: Path, tmp_path: Path) -> None:
+    [block] = re.findall(r"<!-- test: curl -->\n```sh\n(.*?)```", README.read_text(), re.DOTALL)
+    script = (
+        block.replace("http://127.0.0.1:8420", live.server)
+        .replace("/path/to/model", str(TINY))
+        .replace("data.jsonl", str(data))
+        .replace('\\"trials\\": 4', '\\"trials\\": 2')
+    )
+    run = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "model.safetensors" in run.stdout
+    assert '"default_metrics"' in run.stdout

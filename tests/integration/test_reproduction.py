@@ -1,0 +1,191 @@
+"""The reproduction script does in its few lines what the worker does: the same targets, the same edits."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import data_samples
+import pytest
+import torch
+from textbook import as_conversation, largest_difference
+from tokenizers import processors
+from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+
+from luthier.design import Architecture, Design, Full, Optimiser, Sft, Stage
+from luthier.task import DataKind, JudgeSpec
+from luthier.trial import Metrics
+from luthier.wire import Assignment
+from workers import reproduction
+from workers.judge import renderer
+from workers.templates import render as render_template
+from workers.train.architectures import build
+from workers.train.architectures.edits import kept_layers
+from workers.warm import Base
+
+Row = dict[str, Any]
+
+WITH_TOOLS = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content or '' }}{{ message.tool_calls or '' }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CALL = {"function": {"name": "weather", "arguments": {"town": "Oslo"}}}
+TOOL_CHAT: Row = {
+    "messages": [
+        {"role": "user", "content": "Is it cold in Oslo?"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": "-7"},
+        {"role": "assistant", "content": "\nYes."},
+    ],
+    "tools": [{"type": "function", "function": {"name": "weather"}}],
+}
+
+
+def as_it_is(tokenizer: PreTrainedTokenizerBase) -> None:
+    pass
+
+
+def without_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = None
+
+
+def with_tools(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = WITH_TOOLS
+
+
+def with_trimmed_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
+    """As GPT-NeoX's tokenizer does: spaces are in the tokens but not in their offsets."""
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+
+
+SHAPES: dict[str, tuple[DataKind, list[Row], Callable[[PreTrainedTokenizerBase], None]]] = {
+    "plain pairs": (DataKind.PAIRS, data_samples.pairs(4), as_it_is),
+    "pairs of messages": (DataKind.PAIRS, [as_conversation(row) for row in data_samples.pairs(4)], as_it_is),
+    "plain and conversational pairs": (
+        DataKind.PAIRS,
+        [*data_samples.pairs(2), *map(as_conversation, data_samples.pairs(2))],
+        as_it_is,
+    ),
+    "pairs without a template": (DataKind.PAIRS, data_samples.pairs(4), without_template),
+    "prompt and answer in one token": (DataKind.PAIRS, [{"prompt": "So? ", "completion": "yes"}], without_template),
+    "an answer that ends in the end token": (
+        DataKind.PAIRS,
+        [{"prompt": "So?", "completion": " Yes.<|im_end|>"}],
+        without_template,
+    ),
+    "indented answers": (
+        DataKind.PAIRS,
+        [{"prompt": "Code?", "completion": "if x:\n     y = 1\n "}],
+        with_trimmed_offsets,
+    ),
+    "an answer of one character in several tokens": (
+        DataKind.PAIRS,
+        [{"prompt": "Wave!", "completion": "👋🏽"}],
+        as_it_is,
+    ),
+    "a row that is cut": (DataKind.PAIRS, [{"prompt": "Count!", "completion": "one two " * 40}], as_it_is),
+    "chat": (DataKind.CHAT, data_samples.chat(4), as_it_is),
+    "chat with tools": (DataKind.CHAT, [TOOL_CHAT, *data_samples.chat(1)], with_tools),
+    "preference": (DataKind.PREFERENCE, data_samples.preference(4), as_it_is),
+    "text": (DataKind.TEXT, [*data_samples.text(4), {"text": "word " * 90}, {"text": "."}, {"text": ""}], as_it_is),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_script_finds_the_judges_tokens_and_targets(shape: str, tiny: Base, tmp_path: Path) -> None:
+    kind, rows, change = SHAPES[shape]
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    change(tokenizer)
+    assignment = assignment_of(kind, tiny)
+    reproduction.write(
+        tmp_path / "reproduce",
+        model=tiny.model,
+        tokenizer=tokenizer,
+        assignment=assignment,
+        metrics=Metrics(perplexity=2, bits_per_byte=1, tokens=1, rows=1),
+        train_rows=rows,
+        scored_rows=rows,
+    )
+    encode = encode_of(tmp_path / "reproduce" / "reproduce.py")
+    render = renderer(tokenizer, assignment.judge, tiny.entry.facts.context)
+    for row in rows:
+        judged = [(list(t.ids), targets(t.ids, t.target)) for t in render.answers(row, kind)]
+        found = [
+            (s["input_ids"], targets(s["input_ids"], [i != -100 for i in s["labels"]])) for s in encode(tokenizer, row)
+        ]
+        assert found == judged
+
+
+def targets(ids: Any, is_target: Any) -> list[int]:
+    """The tokens that are predicted; a first token never is."""
+    return [token for token, wanted in list(zip(ids, is_target, strict=True))[1:] if wanted]
+
+
+def assignment_of(kind: DataKind, tiny: Base) -> Assignment:
+    stage = Stage(algorithm=Sft(), update=Full(), optimiser=Optimiser(learning_rate=1e-3))
+    spec = JudgeSpec(kind=kind, validation="0", test="1", objective="perplexity", window=32, max_tokens=96)
+    return Assignment(
+        trial_id="trial-abc",
+        job_id="ftjob-abc",
+        number=1,
+        owner="worker",
+        fence=1,
+        seed=0,
+        design=Design(architecture=Architecture(base=tiny.entry.name), stages=(stage,)),
+        base=tiny.entry,
+        train="2",
+        judge=spec,
+        checkpoint=None,
+        device_seconds=0,
+    )
+
+
+def encode_of(script: Path) -> Callable[[PreTrainedTokenizerBase, Row], list[dict[str, list[int]]]]:
+    """The script's own function, without its imports of libraries that take seconds."""
+    needed = [
+        node
+        for node in ast.parse(script.read_text("utf-8")).body
+        if getattr(node, "name", None) in ("messages", "encode")
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MAX_LENGTH")
+    ]
+    namespace: dict[str, Any] = {}
+    exec(compile(ast.Module(needed, type_ignores=[]), script.name, "exec"), namespace)
+    encode: Callable[[PreTrainedTokenizerBase, Row], list[dict[str, list[int]]]] = namespace["encode"]
+    return encode
+
+
+def test_the_script_edits_a_model_as_the_worker_does() -> None:
+    """On a family with biases, norms inside attention, and a kind of attention for each layer."""
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=8,
+        attention_bias=True,
+        use_sliding_window=True,
+        sliding_window=4,
+        max_window_layers=3,
+    )
+    assert len(set(config.layer_types)) == 2
+    base = Qwen3ForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in base.parameters():
+            parameter.normal_(std=0.3)
+    by_worker = build(base, Architecture(base="qwen", layers=4, kv_heads=2))
+    by_script = copy.deepcopy(base)
+    edits = render_template("reproduce_architecture.jinja", kept_layers=kept_layers(5, 4), layer_types=True, kv_heads=2)
+    exec(textwrap.dedent(edits), {"torch": torch, "model": by_script})
+    assert by_script.config.layer_types == by_worker.config.layer_types
+    ids = torch.arange(24)[None]
+    with torch.no_grad():
+        assert largest_difference(by_script(ids).logits, by_worker(ids).logits) < 1e-6
+        assert largest_difference(base(ids).logits, by_worker(ids).logits) > 0.1

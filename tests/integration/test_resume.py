@@ -1,0 +1,219 @@
+"""A trial that was broken off and resumed from its checkpoint ends bit for bit where an unbroken one ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import data_samples
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from luthier.design import (
+    Algorithm,
+    Architecture,
+    Clm,
+    Design,
+    Dora,
+    Dpo,
+    Full,
+    Lora,
+    Optimiser,
+    RsLora,
+    Sft,
+    Stage,
+    TopLayers,
+    Update,
+)
+from luthier.task import DataKind
+from workers.train import checkpoint
+from workers.train.algorithms import Example, objective
+from workers.train.architectures import build
+from workers.train.checkpoint import Checkpoint, Position
+from workers.train.data.rendering import Renderer
+from workers.train.loop import Progress, Trained, train
+from workers.warm import Base
+
+ROWS = data_samples.preference(6)  # every algorithm can learn from these
+UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
+ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo()]
+PLAIN, EDITED = Architecture(base="tiny", layers=3), Architecture(base="tiny", layers=2, kv_heads=2)
+
+
+class Broken(Exception):
+    """The worker is gone."""
+
+
+@dataclass
+class Witness:
+    """Writes down all that a trial reports; at `breaking_at` (stage, step) saves a checkpoint and breaks off."""
+
+    folder: Path
+    breaking_at: tuple[int, int] | None = None
+    curve: dict[tuple[int, int], dict[str, float]] = field(default_factory=dict)
+    shares: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def after_step(self, progress: Progress) -> None:
+        at = (progress.position.stage, progress.position.step)
+        assert at not in self.curve, "no step is taken twice"
+        self.curve[at], self.shares[at] = progress.report.values, progress.share
+        if at == self.breaking_at:
+            checkpoint.save(progress.checkpoint(), self.folder)
+            raise Broken
+
+
+def stage(algorithm: Algorithm, update: Update, *, epochs: float = 1.5) -> Stage:
+    recipe = Optimiser(learning_rate=1e-3, batch_size=2, epochs=epochs, warmup=0.25, weight_decay=0.01)
+    return Stage(algorithm=algorithm, update=update, optimiser=recipe)
+
+
+def design(*stages: Stage, architecture: Architecture = PLAIN) -> Design:
+    return Design(architecture=architecture, stages=stages)
+
+
+class Trial:
+    """One design on fresh copies of one base."""
+
+    def __init__(self, tiny: Base, planned: Design, folder: Path, base: PreTrainedModel | None = None) -> None:
+        self.tiny, self.design, self.folder = tiny, planned, folder
+        self.base = base or tiny.model
+
+    def examples(self, planned: Stage) -> Sequence[Example]:
+        learn, render = objective(planned.algorithm), Renderer(self.tiny.tokenizer, window=64, max_tokens=128)
+        return [example for row in ROWS for example in learn.examples(row, DataKind.PREFERENCE, render)]
+
+    def train(self, witness: Witness, resume: Checkpoint | None = None) -> Trained:
+        model = build(self.base, self.design.architecture)
+        return train(model, self.design, self.examples, seed=11, watch=witness, resume=resume)
+
+    def unbroken(self) -> tuple[Trained, Witness]:
+        witness = Witness(self.folder)
+        return self.train(witness), witness
+
+    def broken(self, *breaks: tuple[int, int]) -> tuple[Trained, Witness]:
+        """Break off after each of `breaks` in turn; what the one witness of all the parts saw."""
+        witness, resume = Witness(self.folder), None
+        for witness.breaking_at in breaks:
+            with pytest.raises(Broken):
+                self.train(witness, resume)
+            resume = checkpoint.load(self.folder)
+            torch.randn(5)  # another process has drawn other random numbers
+        witness.breaking_at = None
+        return self.train(witness, resume), witness
+
+
+def assert_same(one: tuple[Trained, Witness], other: tuple[Trained, Witness]) -> None:
+    (trained, witness), (trained_other, witness_other) = one, other
+    assert witness.curve == witness_other.curve
+    assert witness.shares == witness_other.shares
+    assert (trained.tokens, trained.whole_base) == (trained_other.tokens, trained_other.whole_base)
+    weights, weights_other = trained.applied.model.state_dict(), trained_other.applied.model.state_dict()
+    assert weights.keys() == weights_other.keys()
+    assert [name for name in weights if not torch.equal(weights[name], weights_other[name])] == []
+    merged, merged_other = trained.applied.merge().state_dict(), trained_other.applied.merge().state_dict()
+    assert [name for name in merged if not torch.equal(merged[name], merged_other[name])] == []
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.kind)
+@pytest.mark.parametrize("update", UPDATES, ids=lambda update: update.kind)
+def test_every_update_under_every_algorithm_resumes_exactly(
+    update: Update, algorithm: Algorithm, tiny: Base, tmp_path: Path
+) -> None:
+    trial = Trial(tiny, design(stage(algorithm, update)), tmp_path)
+    step = 1 + (UPDATES.index(update) + ALGORITHMS.index(algorithm)) % 4  # of five
+    assert_same(trial.unbroken(), trial.broken((0, step)))
+
+
+PROGRAMS = {
+    "sft+dpo on one adapter": design(stage(Sft(), Lora(rank=2), epochs=1), stage(Dpo(), Lora(rank=2), epochs=1)),
+    "sft+dpo on all weights": design(stage(Sft(), Full(), epochs=1), stage(Dpo(), Full(), epochs=1)),
+    "an adapter on trained weights": design(stage(Sft(), Full(), epochs=1), stage(Dpo(), Lora(rank=2), epochs=1)),
+    "an adapter on another adapter": design(
+        stage(Sft(), RsLora(rank=2), epochs=1), stage(Dpo(), Dora(rank=3), epochs=1), architecture=EDITED
+    ),
+    "all weights after an adapter": design(stage(Clm(), Lora(rank=2), epochs=1), stage(Sft(), Full(), epochs=1)),
+}
+
+
+@pytest.mark.parametrize("broken_at", [(0, 1), (0, 3), (1, 1), (1, 2), (1, 3)], ids=lambda at: f"{at[0]}-{at[1]}")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_of_two_stages_resume_exactly_from_any_step(
+    name: str, broken_at: tuple[int, int], tiny: Base, tmp_path: Path
+) -> None:
+    """Three steps a stage: broken off amid a stage, and between a stage's last step and the next one's first."""
+    trial = Trial(tiny, PROGRAMS[name], tmp_path)
+    assert_same(trial.unbroken(), trial.broken(broken_at))
+
+
+def test_three_stages_broken_off_again_and_again_resume_exactly(tiny: Base, tmp_path: Path) -> None:
+    planned = design(
+        stage(Clm(), TopLayers(layers=1), epochs=1), stage(Sft(), Dora(rank=2), epochs=1), stage(Dpo(), Dora(rank=2))
+    )
+    trial = Trial(tiny, planned, tmp_path)
+    assert_same(trial.unbroken(), trial.broken((0, 1), (0, 2), (1, 1), (1, 3), (2, 2), (2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "on_base"), [("sft+dpo on one adapter", True), ("an adapter on trained weights", False)]
+)
+def test_an_adapter_knows_whether_it_stands_on_the_registered_base(
+    name: str, on_base: bool, tiny: Base, tmp_path: Path
+) -> None:
+    planned = PROGRAMS[name].model_copy(update={"architecture": Architecture(base="tiny")})
+    trained, _ = Trial(tiny, planned, tmp_path).broken((1, 1))
+    assert trained.whole_base is on_base
+
+
+def test_an_adapter_on_an_edited_base_does_not_stand_on_the_registered_one(tiny: Base, tmp_path: Path) -> None:
+    planned = design(stage(Sft(), Lora(rank=2)), architecture=EDITED)
+    assert not Trial(tiny, planned, tmp_path).unbroken()[0].whole_base
+
+
+def test_a_base_with_dropout_trains_without_it_and_resumes_exactly(tiny: Base, tmp_path: Path) -> None:
+    config = AutoConfig.for_model("gpt2", vocab_size=4096, n_embd=32, n_layer=2, n_head=2, resid_pdrop=0.5)
+    dropping = AutoModelForCausalLM.from_config(config)
+    planned = design(stage(Sft(), Full()), architecture=Architecture(base="gpt2"))
+    trial = Trial(tiny, planned, tmp_path, base=dropping)
+    assert_same(trial.unbroken(), trial.broken((0, 2)))
+
+
+def test_shares_grow_with_the_rows_trained_on_and_end_at_one(tiny: Base, tmp_path: Path) -> None:
+    planned = design(stage(Sft(), Lora(rank=2), epochs=1), stage(Dpo(), Lora(rank=2), epochs=3))
+    _, witness = Trial(tiny, planned, tmp_path).unbroken()
+    assert list(witness.shares) == [(0, step) for step in (1, 2, 3)] + [(1, step) for step in range(1, 10)]
+    assert list(witness.shares.values()) == pytest.approx([(i + 1) / 12 for i in range(12)])
+
+
+def test_a_checkpoint_is_safetensors_and_json_only(tiny: Base, tmp_path: Path) -> None:
+    trial = Trial(tiny, PROGRAMS["an adapter on trained weights"], tmp_path)
+    with pytest.raises(Broken):
+        trial.train(Witness(tmp_path, breaking_at=(1, 2)))
+    assert {file.name for file in tmp_path.iterdir()} == {"state.safetensors", "state.json"}
+    position = json.loads((tmp_path / "state.json").read_text())
+    assert (position["stage"], position["step"]) == (1, 2)
+    prefixes = {name.split(".")[0] for name in checkpoint.load(tmp_path).tensors}
+    assert prefixes == {"weights", "moment1", "moment2", "carried", "reference"}
+
+
+def test_a_checkpoint_of_an_adapter_holds_the_adapter_alone(tiny: Base, tmp_path: Path) -> None:
+    trial = Trial(tiny, design(stage(Sft(), Lora(rank=2))), tmp_path)
+    with pytest.raises(Broken):
+        trial.train(Witness(tmp_path, breaking_at=(0, 1)))
+    assert all(".lora_" in name for name in checkpoint.load(tmp_path).tensors)
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
+    transposed = torch.arange(6.0).view(2, 3).T
+    saved = Checkpoint(
+        position=Position(stage=1, step=20, tokens=3000),
+        tensors={"weights.a": transposed, "weights.b.c": torch.tensor(2.0), "reference": torch.ones(2, 2)},
+    )
+    assert [file.parent for file in checkpoint.save(saved, tmp_path)] == [tmp_path, tmp_path]
+    loaded = checkpoint.load(tmp_path)
+    assert loaded.position == saved.position
+    assert loaded.tensors.keys() == saved.tensors.keys()
+    assert all(torch.equal(loaded.tensors[name], tensor) for name, tensor in saved.tensors.items())
+    assert loaded.part("weights").keys() == {"a", "b.c"}

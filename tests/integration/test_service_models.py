@@ -1,0 +1,146 @@
+"""The registry of base models, the list of workers, the pages for people and for watchdogs, and the client's line."""
+
+import io
+import json
+import re
+import shutil
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from service_harness import TINY_CHAT, FakeWorker, Service, serving
+
+from luthier.client import Client
+from luthier.errors import Conflict, LuthierError, NotFound, Unreachable, UserError
+
+pytest_plugins = ("service_fixtures",)
+
+
+def test_a_models_facts_are_read_from_its_folder(service: Service) -> None:
+    (model,) = service.client.models()
+    assert model == service.client.model("tiny-chat")
+    assert model.source == str(TINY_CHAT)
+    assert model.facts is not None
+    assert (model.facts.architecture, model.facts.layers, model.facts.chat_template) == ("LlamaForCausalLM", 6, True)
+    assert model.created > 0
+
+
+def test_pickled_weights_are_refused(service: Service, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(TINY_CHAT, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    with pytest.raises(UserError, match=r"no \*\.safetensors weights \(pickled weights are never loaded\)"):
+        service.client.add_model("pickled", str(folder))
+
+
+def test_a_model_is_neither_replaced_nor_removed_while_a_live_job_uses_it(service: Service) -> None:
+    job_id = service.submit(search={"trials": 2})
+    for change in (lambda: service.add_model(), lambda: service.client.remove_model("tiny-chat")):
+        with pytest.raises(Conflict, match=f"used by job {job_id}, which has not ended: cancel the job first"):
+            change()
+    service.client.cancel(job_id)
+    service.add_model()
+    service.client.remove_model("tiny-chat")
+    assert service.client.models() == []
+
+
+def test_a_fine_tuned_model_names_its_job_and_stays_with_it(service: Service, worker: FakeWorker) -> None:
+    job_id = service.submit(search={"trials": 2})
+    worker.work_until_ended(service.client, job_id)
+    _, tuned = service.client.models()
+    assert (tuned.job, tuned.facts) == (job_id, None)
+    with pytest.raises(Conflict, match="was made by a job and stays with it"):
+        service.client.remove_model(tuned.id)
+
+
+def test_the_workers_are_listed_with_what_they_compute_on(service: Service, worker: FakeWorker) -> None:
+    (listed,) = service.client.workers()
+    assert (listed.id, listed.name, listed.live) == (worker.id, "fake", True)
+    assert listed.device.name == "pretended"
+
+
+def test_the_documentation_is_complete_and_loads_nothing_from_elsewhere(service: Service) -> None:
+    page = service.http.get("/docs")
+    assert page.status_code == 200
+    assert "//" not in re.sub(r"// .*", "", page.text)
+    for address in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert service.http.get(address).status_code == 200
+
+    api = service.http.get("/openapi.json").json()
+    for path, methods in api["paths"].items():
+        for method, operation in methods.items():
+            assert operation["summary"], f"{method} {path}"
+            assert operation["tags"], f"{method} {path}"
+            assert "4XX" in operation["responses"], f"{method} {path}"
+            assert "422" not in operation["responses"], f"{method} {path}"
+    create = api["paths"]["/v1/fine_tuning/jobs"]["post"]
+    assert set(create["requestBody"]["content"]["application/json"]["examples"]) == {"auto", "openai", "graded"}
+
+
+def test_the_documented_examples_are_accepted(service: Service) -> None:
+    api = service.http.get("/openapi.json").json()
+    body = api["paths"]["/v1/fine_tuning/jobs"]["post"]["requestBody"]["content"]["application/json"]
+    rows = [{"prompt": f"{n}?", "completion": str(n)} for n in range(60)]
+    file_id = service.upload(rows)
+    for example in body["examples"].values():
+        answer = service.http.post("/v1/fine_tuning/jobs", json={**example["value"], "training_file": file_id})
+        assert answer.status_code == 200, answer.text
+
+
+def test_health_and_readiness(service: Service) -> None:
+    assert service.http.get("/healthz").json() == {"status": "ok"}
+    service.submit(search={"trials": 2})
+    assert service.http.get("/readyz").json() == {"status": "ready", "active_jobs": 1}
+
+
+def test_the_service_is_not_ready_once_its_loop_has_ended(tmp_path: Path) -> None:
+    with serving(tmp_path) as service:
+        service.ticker.stop()
+        assert service.http.get("/readyz").status_code == 503
+        assert service.http.get("/healthz").status_code == 200
+
+
+def test_a_service_that_is_not_there_is_named() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    with Client(url) as client, pytest.raises(Unreachable, match=f"no Luthier service answers at {url}"):
+        client.jobs()
+
+
+def test_something_else_that_answers_is_no_luthier_service() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever).start()
+        url = f"http://127.0.0.1:{other.server_address[1]}"
+        with Client(url) as client, pytest.raises(LuthierError, match=f"{url}/v1/models answered 501"):
+            client.models()
+        other.shutdown()
+
+
+def test_the_client_unpacks_weights_into_a_folder(service: Service, worker: FakeWorker, tmp_path: Path) -> None:
+    job_id = service.submit(search={"trials": 2})
+    worker.work_until_ended(service.client, job_id)
+    files = service.client.download(job_id, tmp_path / "new" / "folder")
+    assert sorted(file.name for file in files) == ["model.safetensors", "tokenizer.json"]
+    assert (tmp_path / "new" / "folder" / "tokenizer.json").read_text() == "tokens"
+
+
+def test_the_client_filters_jobs_by_metadata_and_limits(service: Service) -> None:
+    ids = [service.submit(search={"trials": 2}, metadata={"team": team}) for team in ("a", "b", "a")]
+    assert [job.id for job in service.client.jobs(metadata={"team": "a"})] == [ids[2], ids[0]]
+    assert [job.id for job in service.client.jobs(limit=2)] == [ids[2], ids[1]]
+
+
+def test_the_client_uploads_a_stream(service: Service) -> None:
+    rows = "".join(json.dumps({"text": f"Line {n}."}) + "\n" for n in range(60))
+    file = service.client.upload_stream(io.BytesIO(rows.encode()), "lines.jsonl")
+    assert (file.filename, file.luthier.kind) == ("lines.jsonl", "text")
+
+
+def test_an_unknown_job_is_not_found_by_any_of_the_clients_calls(service: Service) -> None:
+    client = service.client
+    for call in (client.job, client.events, client.trials, client.best, client.cancel):
+        with pytest.raises(NotFound, match="there is no fine-tuning job 'ftjob-no'"):
+            call("ftjob-no")

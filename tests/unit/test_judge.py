@@ -1,0 +1,342 @@
+"""The judge's numbers are the textbook's, whoever trained the model and however rows are grouped."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import data_samples
+import pytest
+import torch
+from textbook import as_conversation, logps
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+import workers.judge
+from luthier.errors import TrialFailed
+from luthier.graders import grade
+from luthier.task import DataKind, Grader, JudgeSpec, StringCheck, TextSimilarity
+from luthier.trial import Metrics
+from workers.judge import generate, judge, question, renderer
+from workers.warm import Base
+
+Row = dict[str, Any]
+CONTEXT = 512
+START, END = 1, 2  # <|im_start|>, <|im_end|>
+
+
+def spec(kind: DataKind, *, grader: Grader | None = None, **limits: int) -> JudgeSpec:
+    objective = "reward" if grader else "perplexity"
+    return JudgeSpec(kind=kind, validation="v", test="t", objective=objective, grader=grader, **limits)
+
+
+def judged(tiny: Base, wanted: JudgeSpec, rows: Sequence[Row], model: PreTrainedModel | None = None) -> Metrics:
+    return judge(model or tiny.model, tiny.tokenizer, wanted, rows, CONTEXT)
+
+
+@torch.no_grad()
+def textbook(
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], targets: Sequence[Sequence[bool]], content: int
+) -> tuple[float, float, int]:
+    """Perplexity, bits per byte and target tokens by one plain padded forward with labels."""
+    longest = max(map(len, sequences))
+    ids_BT = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in sequences])
+    mask_BT = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in sequences])
+    labels_BT = torch.full_like(ids_BT, -100)
+    for b, (ids, wanted) in enumerate(zip(sequences, targets, strict=True)):
+        for t, is_target in enumerate(wanted):
+            labels_BT[b, t] = ids[t] if is_target else -100
+    logits_BTV = model(input_ids=ids_BT, attention_mask=mask_BT).logits
+    nll = torch.nn.functional.cross_entropy(
+        logits_BTV[:, :-1].flatten(0, 1).double(), labels_BT[:, 1:].flatten(), reduction="sum"
+    )
+    tokens = int((labels_BT[:, 1:] != -100).sum())
+    return float((nll / tokens).exp()), float(nll / math.log(2) / content), tokens
+
+
+def assert_textbook(metrics: Metrics, expected: tuple[float, float, int]) -> None:
+    assert metrics.perplexity == pytest.approx(expected[0], rel=1e-5)
+    assert metrics.bits_per_byte == pytest.approx(expected[1], rel=1e-5)
+    assert metrics.tokens == expected[2]
+
+
+def chatml(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Row], *, ask: bool = False) -> list[int]:
+    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=True)["input_ids"])
+
+
+def pair_as_textbook(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Row], answer: Sequence[Row]
+) -> tuple[list[int], list[bool]]:
+    asked, whole = chatml(tokenizer, prompt, ask=True), chatml(tokenizer, [*prompt, *answer])
+    return whole, [t >= len(asked) for t in range(len(whole))]
+
+
+def chat_as_textbook(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Row]) -> tuple[list[int], list[bool]]:
+    """Read ChatML's marks: an assistant turn is what follows `<|im_start|>assistant\\n`, `<|im_end|>\\n` included."""
+    ids = chatml(tokenizer, messages)
+    [newline] = tokenizer("\n")["input_ids"]
+    header = [START, *tokenizer("assistant\n")["input_ids"]]
+    weights = iter([m.get("weight", 1) for m in messages if m["role"] == "assistant"])
+    targets, t = [False] * len(ids), 0
+    while t < len(ids):
+        if ids[t : t + len(header)] != header:
+            t += 1
+            continue
+        t, weight = t + len(header), next(weights)
+        end = ids.index(END, t)
+        assert ids[end + 1] == newline
+        targets[t : end + 2] = [bool(weight)] * (end + 2 - t)
+        t = end + 2
+    return ids, targets
+
+
+# Perplexity and bits per byte
+
+
+@pytest.mark.parametrize("worded", [dict, as_conversation], ids=["texts", "messages"])
+def test_pairs_are_scored_on_the_answers_tokens(worded: Any, tiny: Base) -> None:
+    rows = data_samples.pairs(9)
+    spoken = [as_conversation(row) for row in rows]
+    ids, targets = zip(*(pair_as_textbook(tiny.tokenizer, r["prompt"], r["completion"]) for r in spoken), strict=True)
+    content = sum(len(row["completion"].encode()) for row in rows)
+    metrics = judged(tiny, spec(DataKind.PAIRS), [worded(row) for row in rows])
+    assert_textbook(metrics, textbook(tiny.model, ids, targets, content))
+    assert (metrics.rows, metrics.reward, metrics.reward_name) == (9, None, None)
+
+
+def test_chats_are_scored_on_the_assistant_turns_that_have_weight(tiny: Base) -> None:
+    rows = data_samples.chat(9)
+    ids, targets = zip(*(chat_as_textbook(tiny.tokenizer, row["messages"]) for row in rows), strict=True)
+    content = sum(
+        len(m["content"].encode())
+        for row in rows
+        for m in row["messages"]
+        if m["role"] == "assistant" and m.get("weight", 1)
+    )
+    assert_textbook(judged(tiny, spec(DataKind.CHAT), rows), textbook(tiny.model, ids, targets, content))
+
+
+def test_preferences_are_scored_on_the_chosen_answers(tiny: Base) -> None:
+    rows = data_samples.preference(9)
+    spoken = [as_conversation(row) for row in rows]
+    ids, targets = zip(*(pair_as_textbook(tiny.tokenizer, r["prompt"], r["chosen"]) for r in spoken), strict=True)
+    content = sum(len(row["chosen"].encode()) for row in rows)
+    assert_textbook(judged(tiny, spec(DataKind.PREFERENCE), rows), textbook(tiny.model, ids, targets, content))
+
+
+@pytest.mark.parametrize("window", [16, 33, 512])
+def test_text_is_scored_in_windows_that_score_each_token_but_the_first_once(window: int, tiny: Base) -> None:
+    rows = data_samples.text(6)
+    sequences, targets, content, scored = [], [], 0, 0
+    for row in rows:
+        ids = [*tiny.tokenizer(row["text"])["input_ids"], END]
+        scored += len(ids) - 1
+        content += len(row["text"].encode()) - len(tiny.tokenizer.decode(ids[:1]).encode())
+        for start in range(0, len(ids) - 1, window - 1):
+            sequences.append(ids[start : start + window])
+            targets.append([False, *[True] * (len(sequences[-1]) - 1)])
+    metrics = judged(tiny, spec(DataKind.TEXT, window=window), rows)
+    assert_textbook(metrics, textbook(tiny.model, sequences, targets, content))
+    assert metrics.tokens == scored
+
+
+def test_a_row_longer_than_the_limit_is_cut(tiny: Base) -> None:
+    rows = [as_conversation(row) for row in data_samples.pairs(4)]
+    pairs = [pair_as_textbook(tiny.tokenizer, row["prompt"], row["completion"]) for row in rows]
+    limit = min(targets.index(True) for _, targets in pairs) + 4  # into every answer, past none
+    ids, targets = [ids[:limit] for ids, _ in pairs], [targets[:limit] for _, targets in pairs]
+    content = 0
+    for cut, wanted in zip(ids, targets, strict=True):
+        content += len(tiny.tokenizer.decode([i for i, target in zip(cut, wanted, strict=True) if target]).encode())
+    metrics = judged(tiny, spec(DataKind.PAIRS, max_tokens=limit), rows)
+    assert_textbook(metrics, textbook(tiny.model, ids, targets, content))
+
+
+def test_no_row_is_longer_than_the_models_context(tiny: Base) -> None:
+    rows = data_samples.pairs(4)
+    limited = judge(tiny.model, tiny.tokenizer, spec(DataKind.PAIRS, max_tokens=2048), rows, 25)
+    assert limited == judged(tiny, spec(DataKind.PAIRS, max_tokens=25), rows)
+    assert limited.tokens < judged(tiny, spec(DataKind.PAIRS), rows).tokens
+
+
+def test_only_the_first_rows_are_scored_up_to_the_limit(tiny: Base) -> None:
+    rows = data_samples.pairs(9)
+    assert judged(tiny, spec(DataKind.PAIRS, max_rows=4), rows) == judged(tiny, spec(DataKind.PAIRS), rows[:4])
+
+
+# Preference accuracy
+
+
+@torch.no_grad()
+def test_preference_accuracy_is_the_share_of_pairs_whose_chosen_answer_is_likelier_per_token(tiny: Base) -> None:
+    rows = data_samples.preference(12)
+    for row in rows[::3]:  # some the other way round
+        row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+    wins = []
+    for row in map(as_conversation, rows):
+        means = []
+        for answer in (row["chosen"], row["rejected"]):
+            ids, targets = pair_as_textbook(tiny.tokenizer, row["prompt"], answer)
+            means.append(logps(tiny.model, ids)[targets.index(True) - 1 :].mean())
+        wins.append(float(means[0] > means[1]))
+    metrics = judged(tiny, spec(DataKind.PREFERENCE), rows)
+    assert 0 < sum(wins) < len(wins)
+    assert metrics.reward == pytest.approx(sum(wins) / len(wins))
+    assert metrics.reward_name == "preference_accuracy"
+
+
+def test_a_pair_of_which_the_limit_leaves_no_answer_counts_half(tiny: Base) -> None:
+    short = {"prompt": "Hi", "chosen": "Hello!", "rejected": "Moon moon zebra quantum."}
+    long = {**short, "prompt": "Hi " * 60}
+    limited = spec(DataKind.PREFERENCE, max_tokens=50)
+    assert judged(tiny, limited, [short]).reward == 1.0
+    assert judged(tiny, limited, [short, long]).reward == 0.75
+
+
+# Graded generations
+
+
+@torch.no_grad()
+def answer_alone(tiny: Base, prompt: Sequence[Row], max_new_tokens: int) -> str:
+    """One greedy answer by transformers' `generate`, without a batch."""
+    ids = torch.tensor([chatml(tiny.tokenizer, prompt, ask=True)])
+    output = tiny.model.generate(ids, max_new_tokens=max_new_tokens, do_sample=False)
+    return str(tiny.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+
+
+GRADERS: list[Grader] = [
+    TextSimilarity(evaluation_metric="fuzzy_match"),
+    StringCheck(operation="like", reference="people"),  # a word that some answers of the untrained model have
+]
+
+
+@pytest.mark.parametrize("grader", GRADERS, ids=lambda grader: grader.type)
+def test_the_reward_is_the_mean_grade_of_greedy_answers(grader: Grader, tiny: Base) -> None:
+    rows = data_samples.pairs(11)
+    grades = []
+    for row in rows:
+        answer = answer_alone(tiny, as_conversation(row)["prompt"], 12)
+        item = {**row, "reference": row["completion"]}
+        grades.append(grade(grader, item=item, sample={"output_text": answer}))
+    metrics = judged(tiny, spec(DataKind.PAIRS, grader=grader, max_new_tokens=12), rows)
+    assert 0 < sum(grades) < len(grades)
+    assert metrics.reward == pytest.approx(sum(grades) / len(grades))
+    assert metrics.reward_name == grader.name
+
+
+def test_of_a_chat_the_last_assistant_turn_is_asked_for(tiny: Base) -> None:
+    rows = data_samples.chat(5)
+    grader = TextSimilarity()
+    grades = []
+    for row in rows:
+        answer = answer_alone(tiny, row["messages"][:-1], 12)
+        item = {**row, "reference": row["messages"][-1]["content"]}
+        grades.append(grade(grader, item=item, sample={"output_text": answer}))
+    metrics = judged(tiny, spec(DataKind.CHAT, grader=grader, max_new_tokens=12), rows)
+    assert metrics.reward == pytest.approx(sum(grades) / len(grades))
+
+
+def test_the_question_of_a_chat_ends_before_its_last_assistant_turn() -> None:
+    row = data_samples.chat(1)[0]
+    row["messages"].append({"role": "user", "content": "Thanks."})
+    asked = question(row, DataKind.CHAT)
+    assert list(asked.prompt) == row["messages"][:4]
+    assert asked.reference == row["messages"][4]["content"]
+
+
+def test_only_the_first_prompts_are_answered_up_to_the_limit(tiny: Base) -> None:
+    rows = data_samples.pairs(6)
+    few = spec(DataKind.PAIRS, grader=TextSimilarity(), max_new_tokens=8, max_generations=2)
+    assert judged(tiny, few, rows).reward == judged(tiny, few, rows[:2]).reward
+    assert judged(tiny, few, rows).tokens == judged(tiny, spec(DataKind.PAIRS), rows).tokens
+
+
+def test_a_rows_own_columns_reach_the_grader_and_its_reference_goes_before_the_answer(tiny: Base) -> None:
+    rows = [{**row, "reference": "yes", "level": 3} for row in data_samples.pairs(2)]
+    own = StringCheck(input="{{item.reference}}{{item.level}}", reference="yes3")
+    assert judged(tiny, spec(DataKind.PAIRS, grader=own, max_new_tokens=1), rows).reward == 1.0
+    answers = StringCheck(input="{{item.reference}}", reference="{{item.completion}}")
+    assert judged(tiny, spec(DataKind.PAIRS, grader=answers, max_new_tokens=1), data_samples.pairs(2)).reward == 1.0
+
+
+def test_answers_are_plain_text_without_marks_and_end_where_the_model_ends_them(tiny: Base) -> None:
+    render = renderer(tiny.tokenizer, spec(DataKind.PAIRS), CONTEXT)
+    prompts = [render.prompt(row["prompt"]) for row in data_samples.pairs(9)]
+    answers = generate(tiny.model, tiny.tokenizer, prompts, 60)
+    assert answers == [answer.strip() for answer in answers]
+    assert not any("<|" in answer for answer in answers)
+    assert min(len(tiny.tokenizer(answer)["input_ids"]) for answer in answers) < 59
+
+
+def test_generation_settings_shipped_with_a_model_do_not_join_the_judges(tiny: Base) -> None:
+    model = copy.deepcopy(tiny.model)
+    shipped = GenerationConfig(repetition_penalty=5.0, do_sample=True, temperature=3.0, num_beams=2, max_length=3)
+    model.generation_config = shipped
+    graded = spec(DataKind.PAIRS, grader=TextSimilarity(), max_new_tokens=12)
+    rows = data_samples.pairs(5)
+    assert judged(tiny, graded, rows, model) == judged(tiny, graded, rows)
+    assert model.generation_config is shipped
+
+
+# The same for every trial
+
+
+GRADED = spec(DataKind.CHAT, grader=TextSimilarity(), max_new_tokens=12)
+SPECS = [
+    (GRADED, data_samples.chat(9)),
+    (spec(DataKind.PREFERENCE), data_samples.preference(9)),
+    (spec(DataKind.TEXT, window=32), data_samples.text(9)),
+]
+
+
+@pytest.mark.parametrize(("wanted", "rows"), SPECS, ids=lambda value: getattr(value, "kind", ""))
+def test_the_same_rows_give_the_same_numbers_twice(wanted: JudgeSpec, rows: list[Row], tiny: Base) -> None:
+    assert judged(tiny, wanted, rows) == judged(tiny, wanted, rows)
+
+
+@pytest.mark.parametrize("cap", [1, 50, 300])
+@pytest.mark.parametrize(("wanted", "rows"), SPECS, ids=lambda value: getattr(value, "kind", ""))
+def test_how_rows_are_grouped_does_not_matter(
+    wanted: JudgeSpec, rows: list[Row], cap: int, tiny: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = judged(tiny, wanted, rows)
+    monkeypatch.setattr(workers.judge, "TOKEN_CAP", {"cpu": cap})
+    monkeypatch.setattr(workers.judge, "GENERATION_BATCH", 1 + cap // 50)
+    after = judged(tiny, wanted, rows)
+    assert after.perplexity == pytest.approx(before.perplexity, rel=1e-5)
+    assert after.bits_per_byte == pytest.approx(before.bits_per_byte, rel=1e-5)
+    assert (after.reward, after.tokens) == (before.reward, before.tokens)
+
+
+def test_judging_changes_neither_the_model_nor_torchs_random_numbers(tiny: Base) -> None:
+    model = copy.deepcopy(tiny.model).train()
+    random = torch.random.get_rng_state()
+    assert judged(tiny, GRADED, data_samples.chat(3), model) == judged(tiny, GRADED, data_samples.chat(3))
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert all(torch.equal(p, tiny.model.state_dict()[name]) for name, p in model.state_dict().items())
+
+
+# What cannot be scored
+
+
+def test_a_likelihood_that_is_no_number_fails_the_trial(tiny: Base) -> None:
+    model = copy.deepcopy(tiny.model)
+    with torch.no_grad():
+        model.model.norm.weight[0] = torch.nan
+    with pytest.raises(TrialFailed, match="not a number"):
+        judged(tiny, spec(DataKind.PAIRS), data_samples.pairs(2), model)
+
+
+def test_rows_of_which_the_limit_leaves_nothing_fail_the_trial(tiny: Base) -> None:
+    with pytest.raises(TrialFailed, match="no held-out row has a target"):
+        judged(tiny, spec(DataKind.PAIRS, max_tokens=8), data_samples.pairs(2))
+
+
+def test_a_perplexity_too_large_for_a_float_stays_finite(tiny: Base) -> None:
+    model = copy.deepcopy(tiny.model)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(1e4)
+    metrics = judged(tiny, spec(DataKind.PAIRS), data_samples.pairs(2), model)
+    assert math.isfinite(metrics.perplexity)
+    assert metrics.bits_per_byte > 100

@@ -1,0 +1,83 @@
+"""What a job may still spend, and when it will be done."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from luthier.design import Architecture, Design
+from luthier.store.records import JobRecord, TrialRecord
+from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
+from luthier.trial import JobState, TrialState
+from service import budget
+
+START = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def job(state: JobState = JobState.RUNNING, **search: object) -> JobRecord:
+    return JobRecord(
+        id="ftjob-a",
+        created_at=START,
+        started_at=START,
+        state=state,
+        task=Task(),
+        search=Search.model_validate({"trials": 10, **search}),
+        constraints=Constraints(),
+        training_file="file-a",
+        train="0" * 64,
+        judge=JudgeSpec(kind=DataKind.PAIRS, validation="1" * 64, test="2" * 64, objective="perplexity"),
+        seed=0,
+    )
+
+
+def rows(done: int, running: int = 0, seconds: float = 10.0) -> list[TrialRecord]:
+    states = [TrialState.COMPLETE] * done + [TrialState.LEASED] * running
+    return [
+        TrialRecord(
+            id=f"trial-{number}",
+            job_id="ftjob-a",
+            number=number,
+            state=state,
+            design=Design(architecture=Architecture(base="tiny")),
+            digest="d",
+            seed=number,
+            origin="proposed",
+            created_at=START,
+            device_seconds=seconds,
+        )
+        for number, state in enumerate(states)
+    ]
+
+
+def after(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def test_without_a_limit_of_time_nothing_overruns() -> None:
+    assert budget.overrun(job(), rows(10), after(1e6)) is None
+
+
+@pytest.mark.parametrize(("seconds", "spent"), [(29.9, False), (30.0, True), (31.0, True)])
+def test_device_seconds_are_spent_when_all_trials_together_reach_them(seconds: float, spent: bool) -> None:
+    reason = budget.overrun(job(device_seconds=30), rows(1, 1, seconds / 2), after(1))
+    assert reason == ("the budget of 30 device-seconds is spent" if spent else None)
+
+
+def test_a_deadline_passes_at_its_very_moment() -> None:
+    limited = job(deadline=after(60))
+    assert budget.overrun(limited, [], after(59.9)) is None
+    assert budget.overrun(limited, [], after(60)) == "the deadline 2030-01-01 00:01:00 UTC has passed"
+
+
+def test_the_estimate_goes_on_at_the_pace_so_far() -> None:
+    assert budget.estimated_finish(job(), rows(2, 1), after(20)) == after(100)
+
+
+def test_the_estimate_follows_the_budget_that_runs_out_first() -> None:
+    limited = job(device_seconds=40)
+    assert budget.estimated_finish(limited, rows(2), after(20)) == after(40)
+    assert budget.estimated_finish(job(deadline=after(50)), rows(2), after(20)) == after(50)
+
+
+def test_there_is_no_estimate_before_the_first_trial_or_after_the_end() -> None:
+    assert budget.estimated_finish(job(), rows(0, 1), after(20)) is None
+    assert budget.estimated_finish(job(JobState.SUCCEEDED), rows(10), after(20)) is None

@@ -1,0 +1,127 @@
+"""A worker loads a base once, trains copies of it only, and tokenises a dataset once for each algorithm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import data_samples
+import pytest
+import torch
+
+from luthier.design import (
+    Algorithm,
+    Architecture,
+    Clm,
+    Design,
+    Dora,
+    Dpo,
+    Full,
+    Lora,
+    Optimiser,
+    RsLora,
+    Sft,
+    Stage,
+    TopLayers,
+    Update,
+)
+from luthier.errors import Infeasible
+from luthier.model import BaseModelEntry
+from luthier.task import DataKind, JudgeSpec
+from workers import warm
+from workers.judge import judge
+from workers.train.algorithms import objective
+from workers.train.architectures import build
+from workers.train.data.rendering import Renderer
+from workers.train.loop import Progress, train
+from workers.warm import Base
+
+JUDGE = JudgeSpec(kind=DataKind.PREFERENCE, validation="v", test="t", objective="reward")
+UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
+
+
+class Unwatched:
+    def after_step(self, progress: Progress) -> None:
+        pass
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in data_samples.preference(6)), encoding="utf-8")
+    return file
+
+
+def test_a_base_is_loaded_once(tiny_entry: BaseModelEntry) -> None:
+    again = BaseModelEntry.model_validate_json(tiny_entry.model_dump_json())  # as every lease brings it
+    assert warm.base(again) is warm.base(tiny_entry)
+
+
+def test_a_base_is_held_in_single_precision_and_ready_to_score(tiny: Base) -> None:
+    assert {parameter.dtype for parameter in tiny.model.parameters()} == {torch.float32}
+    assert not tiny.model.training
+
+
+@pytest.mark.parametrize("architecture", [Architecture(base="tiny"), Architecture(base="tiny", layers=2, kv_heads=1)])
+@pytest.mark.parametrize("update", UPDATES, ids=lambda update: update.kind)
+def test_training_and_judging_leave_the_base_as_it_was_bit_for_bit(
+    update: Update, architecture: Architecture, tiny: Base, rows_file: Path
+) -> None:
+    before = {name: tensor.clone() for name, tensor in tiny.model.state_dict().items()}
+    config, modules = tiny.model.config.to_dict(), [type(module) for module in tiny.model.modules()]
+    recipe = Optimiser(learning_rate=1e-3, batch_size=3)
+    design = Design(
+        architecture=architecture,
+        stages=tuple(Stage(algorithm=a, update=update, optimiser=recipe) for a in (Sft(), Dpo())),
+    )
+    trained = train(
+        build(tiny.model, architecture),
+        design,
+        lambda stage: warm.examples(tiny.entry, JUDGE, rows_file, stage.algorithm),
+        seed=0,
+        watch=Unwatched(),
+    )
+    judge(trained.applied.merge(), tiny.tokenizer, JUDGE, warm.rows(rows_file), 512)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny.model.state_dict().items())
+    assert tiny.model.config.to_dict() == config
+    assert [type(module) for module in tiny.model.modules()] == modules
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in tiny.model.parameters())
+
+
+def test_rows_are_read_once(rows_file: Path) -> None:
+    first = warm.rows(rows_file)
+    assert list(first) == data_samples.preference(6)
+    assert warm.rows(Path(str(rows_file))) is first
+
+
+@pytest.mark.parametrize("algorithm", [Clm(), Sft(), Dpo()], ids=lambda algorithm: algorithm.kind)
+def test_data_are_tokenised_once_for_each_algorithm(algorithm: Algorithm, tiny: Base, rows_file: Path) -> None:
+    first = warm.examples(tiny.entry, JUDGE, rows_file, algorithm)
+    assert warm.examples(tiny.entry, JUDGE, rows_file, algorithm.model_copy()) is first
+    render = Renderer(tiny.tokenizer, window=512, max_tokens=512)
+    rows = data_samples.preference(6)
+    expected = [e for row in rows for e in objective(algorithm).examples(row, DataKind.PREFERENCE, render)]
+    assert list(first) == expected
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end_token(tiny: Base, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.entry.source, tmp_path / "unpadded")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    loaded = warm.base(tiny.entry.model_copy(update={"name": "unpadded", "source": str(folder)}))
+    assert loaded.tokenizer.pad_token_id == loaded.tokenizer.eos_token_id
+
+
+def test_a_folder_without_a_model_is_infeasible_and_named(tiny: Base, tmp_path: Path) -> None:
+    with pytest.raises(Infeasible, match=f"base model empty cannot be loaded from {tmp_path}"):
+        warm.base(tiny.entry.model_copy(update={"name": "empty", "source": str(tmp_path)}))
+
+
+def test_pickled_weights_are_never_loaded(tiny: Base, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.entry.source, tmp_path / "pickled")
+    (folder / "model.safetensors").unlink()
+    torch.save(tiny.model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(Infeasible, match="safetensors"):
+        warm.base(tiny.entry.model_copy(update={"name": "pickled", "source": str(folder)}))
