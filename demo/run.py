@@ -13,15 +13,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from luthier.client import Client
-
 from demo import fetch
 from luthier.cli.show import console
+from luthier.client import Client
 from luthier.errors import Unreachable
 
 CACHE = Path(".cache")
 MODEL = "smollm2-135m-instruct"
-TRIALS = 10
+TRIALS = 9
 START_SECONDS = 60
 
 
@@ -89,4 +88,7 @@ def _wait(server: str, process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped; `make serve` goes on with the job where it is, `make demo` starts a new one")

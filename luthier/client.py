@@ -189,7 +189,7 @@ class Client:
             with self._http.stream(method, path, **request) as response:
                 if not response.is_success:
                     response.read()
-                    raise _error(response)
+                    raise error_of(response)
                 yield response
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
@@ -222,7 +222,7 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> 
     return folder / member.name
 
 
-def _error(response: httpx.Response) -> LuthierError:
+def error_of(response: httpx.Response) -> LuthierError:
     """The service's error as its own class; anything else that answers is said to be no Luthier service."""
     try:
         found = response.json()["error"]

@@ -8,7 +8,7 @@ kept in memory only: a restart forgets it, which costs disk space and nothing el
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -36,6 +36,14 @@ class Garbage:
         """Something stopped referring to these; they go if nothing else does."""
         with self._lock:
             self._condemned.update(digests)
+
+    def forsake(self, digests: Collection[str]) -> None:
+        """The only one who knew of these blobs has let them go (a superseded checkpoint): they go without grace, since
+        at gigabytes a minute the grace would fill a disk."""
+        with self._lock:
+            self._condemned.update(digests)
+            for digest in digests:
+                self._wanted_at.pop(digest, None)
 
     def sweep(self, database: Database, blobs: Blobs, now: datetime) -> set[str]:
         """Delete what is due and unreferenced; answers with the digests deleted."""

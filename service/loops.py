@@ -167,7 +167,7 @@ def _conclude(here: Context, job: JobRecord, rows: Sequence[TrialRecord], reason
         jobs.set_result(c, job.id, winner.id, name, sum(row.trained_tokens for row in rows))
         diary.budget_spent(c, job, reason, now)
         diary.succeeded(c, jobs.get(c, job.id), winner, base, choice, now)
-        here.garbage.condemn(drop_checkpoints(c, rows))
+        here.garbage.forsake(drop_checkpoints(c, rows))
 
 
 def _why_nothing(rows: Sequence[TrialRecord], reason: str) -> LuthierError:
@@ -185,4 +185,4 @@ def _fail(here: Context, job_id: str, error: LuthierError, now: datetime) -> Non
             return
         trials.cancel_waiting(c, job_id, now)
         diary.failed(c, jobs.get(c, job_id), error, now)
-        here.garbage.condemn(drop_checkpoints(c, trials.of_job(c, job_id)))
+        here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))

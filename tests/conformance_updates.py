@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-import data_samples
 import pytest
 import torch
 from peft import PeftModel
-from textbook import largest_difference, logps
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from luthier.design import Algorithm, Architecture, Clm, Design, Dpo, Optimiser, Sft, Stage, Update
 from luthier.task import DataKind
+from tests import data_samples
+from tests.textbook import largest_difference, logps
 from workers.train import updates
 from workers.train.algorithms import Example, objective
 from workers.train.architectures import build

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
-from luthier.errors import BlobMissing, LuthierError, Unreachable, tree
+from luthier.client import error_of
+from luthier.errors import Unreachable
 from luthier.wire import (
     Assignment,
     CheckpointSaved,
@@ -111,7 +111,9 @@ class Link:
             try:
                 response: httpx.Response = call()
                 if response.status_code < 500:
-                    return _checked(response)
+                    if response.is_success:
+                        return response
+                    raise error_of(response)
                 problem = f"answered {response.status_code}"
             except httpx.TransportError as error:
                 problem = str(error) or type(error).__name__
@@ -120,17 +122,3 @@ class Link:
             log.warning("service at %s: %s; trying again", self.server, problem)
             time.sleep(pause)
             pause = min(pause * 2, 5.0)
-
-
-def _checked(response: httpx.Response) -> httpx.Response:
-    if response.is_success:
-        return response
-    try:
-        error: Mapping[str, Any] = response.json()["error"]
-        cls = tree().get(str(error["code"]), LuthierError)
-        message = str(error["message"])
-    except (ValueError, KeyError, TypeError):
-        cls, message = LuthierError, f"{response.request.url} answered {response.status_code}: {response.text[:200]}"
-    if response.status_code == httpx.codes.NOT_FOUND and "/v1/blobs/" in str(response.request.url):
-        cls = BlobMissing
-    raise cls(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from workers.train.algorithms import Example
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
 from workers.train.loop import Progress, Trained, train
+
+log = logging.getLogger(__name__)
 
 # Shares of the whole training at which a trial is scored on a few held-out rows, to be compared with its peers.
 RUNGS = (1 / 9, 1 / 3)
@@ -141,7 +144,6 @@ class TrialWatch:
         self.folder = scratch / "checkpoint"
         self.folder.mkdir()
         self._saved_at = time.monotonic()
-        self._share = 0.0
 
     def examples(self, stage: Stage) -> Sequence[Example]:
         assignment = self.held.assignment
@@ -152,9 +154,8 @@ class TrialWatch:
         position = progress.position
         self.held.record(position.stage, position.step, progress.report.values)
         for rung, share in enumerate(RUNGS):
-            if self._share < share <= progress.share:
+            if progress.before < share <= progress.share:
                 self._rung(rung, share, progress)
-        self._share = progress.share
         try:
             self.held.check()
         except Interrupted:
@@ -184,14 +185,15 @@ class TrialWatch:
         manifest = {file.name: self.link.put_blob(file) for file in files}
         listing = self.folder / "manifest.json"
         listing.write_text(json.dumps(manifest, sort_keys=True))
-        self.link.checkpoint(
-            self.held.assignment.trial_id,
-            CheckpointSaved(
-                **self.held.claim,
-                manifest=self.link.put_blob(listing),
-                blobs=tuple(manifest.values()),
-                stage=progress.position.stage,
-                step=progress.position.step,
-            ),
+        saved = CheckpointSaved(
+            **self.held.claim,
+            manifest=self.link.put_blob(listing),
+            blobs=tuple(manifest.values()),
+            stage=progress.position.stage,
+            step=progress.position.step,
         )
+        try:
+            self.link.checkpoint(self.held.assignment.trial_id, saved)
+        except BlobMissing as missing:  # swept away before it was referred to: the checkpoint before stays good
+            log.warning("checkpoint of %s not kept: %s", self.held.assignment.trial_id, missing)
         self._saved_at = time.monotonic()

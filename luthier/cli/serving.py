@@ -53,7 +53,15 @@ def serve(
 
 
 def _serve(settings: Settings, workers: int) -> None:
-    config = uvicorn.Config(create_app(settings), settings.host, settings.port, log_level="warning", log_config=None)
+    config = uvicorn.Config(
+        create_app(settings),
+        settings.host,
+        settings.port,
+        http="h11",
+        log_level="warning",
+        log_config=None,
+        timeout_graceful_shutdown=10,
+    )
     socket = config.bind_socket()
     address = f"http://{settings.host}:{socket.getsockname()[1]}"
     engine = LocalEngine(settings.home_dir, workers)

@@ -91,7 +91,7 @@ def cancel_job(here: Here, job_id: JobId) -> Job:
         trials.cancel_waiting(c, job_id, now)
         record = jobs.get(c, job_id)
         diary.cancelled(c, record, now)
-        here.garbage.condemn(drop_checkpoints(c, trials.of_job(c, job_id)))
+        here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))
         return _view(c, record)
 
 

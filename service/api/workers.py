@@ -112,7 +112,7 @@ def checkpoint(here: Here, trial_id: TrialId, saved: CheckpointSaved) -> None:
     with here.database.begin() as c:
         before = leases.save_checkpoint(c, trial_id, saved)
     if before is not None:
-        here.garbage.condemn({before, *_manifest(here, before)})
+        here.garbage.forsake({before, *_manifest(here, before)})
 
 
 @router.post("/trials/{trial_id}/rung", summary="Report a rung", status_code=status.HTTP_204_NO_CONTENT)

@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import data_samples
 import pytest
 import torch
 import yaml
@@ -27,6 +26,7 @@ from luthier.model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec, TextSimilarity
 from luthier.trial import Metrics
 from luthier.wire import Assignment
+from tests import data_samples
 from workers import warm
 from workers.export import export
 from workers.judge import judge, renderer

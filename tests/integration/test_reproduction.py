@@ -9,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import data_samples
 import pytest
 import torch
-from textbook import as_conversation, largest_difference
 from tokenizers import processors
 from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
@@ -20,6 +18,8 @@ from luthier.design import Architecture, Design, Full, Optimiser, Sft, Stage
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import Metrics
 from luthier.wire import Assignment
+from tests import data_samples
+from tests.textbook import as_conversation, largest_difference
 from workers import reproduction
 from workers.judge import renderer
 from workers.templates import render as render_template

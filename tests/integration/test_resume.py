@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import data_samples
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -29,6 +28,7 @@ from luthier.design import (
     Update,
 )
 from luthier.task import DataKind
+from tests import data_samples
 from workers.train import checkpoint
 from workers.train.algorithms import Example, objective
 from workers.train.architectures import build

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 from service_harness import Service, wait_until
 
-pytest_plugins = ("service_fixtures",)
+pytest_plugins = ("tests.integration.service_fixtures",)
 
 MEBIBYTE = 2**20
 
@@ -41,10 +41,11 @@ def test_what_is_no_blob_is_not_found(service: Service) -> None:
 def test_a_blob_that_breaks_off_is_not_there(service: Service) -> None:
     content = b"x" * MEBIBYTE
     url = httpx.URL(service.url)
+    incoming = service.context.settings.home_dir / "blobs" / "incoming"
     with socket.create_connection((url.host, url.port or 0)) as connection:
         connection.sendall(f"PUT /v1/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: {2 * MEBIBYTE}\r\n\r\n".encode())
         connection.sendall(content)
-    blobs = service.context.settings.home_dir / "blobs"
-    wait_until(lambda: not list(blobs.glob("incoming/*")))
+        wait_until(lambda: any(incoming.glob("*")))
+    wait_until(lambda: not any(incoming.glob("*")))
     digest = hashlib.sha256(content).hexdigest()
     assert service.http.get(f"/v1/blobs/{digest}").status_code == 404

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from luthier.dataset import read_rows
 from luthier.errors import Conflict, DatasetError, NotFound, TooLarge
 from tests.unit.bad_files import BAD_FILES, BadFile
 
-pytest_plugins = ("service_fixtures",)
+pytest_plugins = ("tests.integration.service_fixtures",)
 
 BOUNDARY = "luthier-test"
 MEBIBYTE = 2**20
@@ -204,7 +205,12 @@ def test_a_broken_form_is_refused_in_words(crowded: Service, body: bytes, messag
     assert message in answer.json()["error"]["message"]
 
 
-def test_an_upload_that_breaks_off_leaves_nothing_behind(service: Service) -> None:
+def test_an_upload_that_breaks_off_leaves_nothing_behind(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incoming = tmp_path / "incoming"
+    incoming.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(incoming))
     head = (
         f"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
         "Content-Length: 1000000\r\n\r\n"
@@ -212,7 +218,8 @@ def test_an_upload_that_breaks_off_leaves_nothing_behind(service: Service) -> No
     address = (httpx.URL(service.url).host, httpx.URL(service.url).port or 0)
     with socket.create_connection(address) as connection:
         connection.sendall(head + opening("train.jsonl") + jsonl())
-    wait_until(lambda: service.http.get("/readyz").status_code == 200)
+        wait_until(lambda: any(incoming.iterdir()))
+    wait_until(lambda: not any(incoming.iterdir()))
     assert service.client.files() == []
 
 

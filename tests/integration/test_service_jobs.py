@@ -15,7 +15,7 @@ from luthier.wire import Assignment, CheckpointSaved, Finished
 from service.garbage import GRACE
 from service.loops import tick
 
-pytest_plugins = ("service_fixtures",)
+pytest_plugins = ("tests.integration.service_fixtures",)
 
 
 def test_a_job_runs_to_its_end_and_the_best_trial_wins(service: Service, worker: FakeWorker) -> None:

@@ -15,7 +15,7 @@ from service_harness import TINY_CHAT, FakeWorker, Service, serving
 from luthier.client import Client
 from luthier.errors import Conflict, LuthierError, NotFound, Unreachable, UserError
 
-pytest_plugins = ("service_fixtures",)
+pytest_plugins = ("tests.integration.service_fixtures",)
 
 
 def test_a_models_facts_are_read_from_its_folder(service: Service) -> None:

@@ -13,7 +13,7 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from pydantic import BaseModel
 from service_harness import FakeWorker, Service, preferences, sums
 
-pytest_plugins = ("service_fixtures",)
+pytest_plugins = ("tests.integration.service_fixtures",)
 
 JOBS = "/v1/fine_tuning/jobs"
 T = TypeVar("T", bound=BaseModel)

@@ -6,7 +6,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Connection, text
-from store_samples import (
+
+from luthier.errors import Conflict, NotFound
+from luthier.model import BaseModelEntry, ModelFacts
+from luthier.store import artifacts, curves, events, files, jobs, leases, models, trials, workers
+from luthier.store.database import Database
+from luthier.trial import JOB_TRANSITIONS, JobState, Point, TrialState
+from luthier.wire import Artifact, CheckpointSaved, Device, Finished, Hello
+from tests.integration.store_samples import (
     METRICS,
     NOW,
     add_job,
@@ -19,13 +26,6 @@ from store_samples import (
     job_record,
     lease,
 )
-
-from luthier.errors import Conflict, NotFound
-from luthier.model import BaseModelEntry, ModelFacts
-from luthier.store import artifacts, curves, events, files, jobs, leases, models, trials, workers
-from luthier.store.database import Database
-from luthier.trial import JOB_TRANSITIONS, JobState, Point, TrialState
-from luthier.wire import Artifact, CheckpointSaved, Device, Finished, Hello
 
 UNKNOWN: list[Callable[[Connection], object]] = [
     lambda c: files.get(c, "nothing"),

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select, update
-from store_samples import METRICS, NOW, add_job, add_trial, after, claim_of, digest, lease, leased_trial
-from together import run_together
 
 from luthier.errors import LeaseLost, MissingMetric, NotFound
 from luthier.store import artifacts, curves, jobs, leases, tables, trials
@@ -15,6 +13,18 @@ from luthier.store.database import Database
 from luthier.store.records import RungRecord, TrialRecord
 from luthier.trial import TRIAL_TRANSITIONS, JobState, Point, TrialState
 from luthier.wire import Artifact, CheckpointSaved, Claim, Finished, Judged, RungReached
+from tests.integration.store_samples import (
+    METRICS,
+    NOW,
+    add_job,
+    add_trial,
+    after,
+    claim_of,
+    digest,
+    lease,
+    leased_trial,
+)
+from tests.integration.together import run_together
 
 OUTCOMES = ["complete", "failed", "infeasible", "cancelled", "waiting"]
 TERMINAL = [state for state in TrialState if state.terminal]

@@ -12,13 +12,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
-from store_samples import NOW, add_job, digest, file_record, leased_trial
-from together import run_together
 
 from luthier.errors import Conflict, NotFound, Unreachable, UserError
 from luthier.store import artifacts, events, files, tables, trials
 from luthier.store.database import Database, alembic_config
 from luthier.wire import Artifact
+from tests.integration.store_samples import NOW, add_job, digest, file_record, leased_trial
+from tests.integration.together import run_together
 
 
 def tables_of(database: Database) -> set[str]:

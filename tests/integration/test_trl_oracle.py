@@ -7,16 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import data_samples
 import pytest
 import torch
 from datasets import Dataset
-from textbook import as_conversation, first_step, largest_difference
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from luthier.design import Algorithm, Clm, Dpo, Full, Optimiser, Sft
 from luthier.task import DataKind
+from tests import data_samples
+from tests.textbook import as_conversation, first_step, largest_difference
 from workers.train import updates
 from workers.train.algorithms import objective
 from workers.train.data.rendering import Renderer, Tokens

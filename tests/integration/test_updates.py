@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 import typing
 
-import conformance_updates
 import pytest
 import torch
-from conformance_updates import UpdateConformance
-from textbook import largest_difference
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from luthier.design import AdapterUpdate, Algorithm, Dora, Full, Lora, RsLora, TopLayers, Update
 from luthier.errors import Infeasible
+from tests import conformance_updates
+from tests.conformance_updates import UpdateConformance
+from tests.textbook import largest_difference
 from workers.train import updates
 from workers.warm import Base
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from textbook import largest_difference, logps
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from luthier.design import Architecture
 from luthier.errors import Infeasible
+from tests.textbook import largest_difference, logps
 from workers.train.architectures import build
 from workers.train.architectures.edits import kept_layers
 from workers.warm import Base

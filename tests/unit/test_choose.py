@@ -2,7 +2,6 @@
 
 import pytest
 from pydantic import ValidationError
-from search_samples import AtRandom, complete, space_of
 
 from luthier.design import Design
 from luthier.errors import MissingMetric
@@ -10,6 +9,7 @@ from luthier.trial import Metrics, TrialState
 from search.choose import best, objective_value, rank
 from search.history import Past
 from search.priors import baselines
+from tests.unit.search_samples import AtRandom, complete, space_of
 
 SPACE = space_of()
 BASE, DEFAULT = baselines(SPACE)

@@ -7,10 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import data_samples
 import pytest
 import torch
-from textbook import as_conversation, logps
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import workers.judge
@@ -18,6 +16,8 @@ from luthier.errors import TrialFailed
 from luthier.graders import grade
 from luthier.task import DataKind, Grader, JudgeSpec, StringCheck, TextSimilarity
 from luthier.trial import Metrics
+from tests import data_samples
+from tests.textbook import as_conversation, logps
 from workers.judge import generate, judge, question, renderer
 from workers.warm import Base
 

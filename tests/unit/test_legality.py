@@ -1,12 +1,12 @@
 """Which designs go with which data and which base model, and how a refusal is explained."""
 
 import pytest
-from search_samples import SMOL, TINY, entry
 
 from luthier.design import Architecture, Clm, Design, Dpo, Full, Lora, Optimiser, Sft, Stage, TopLayers
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
 from search.legality import RULES, check, kv_head_choices, programs, refusal
+from tests.unit.search_samples import SMOL, TINY, entry
 
 ADAPTER = Lora(rank=8)
 RATE = Optimiser(learning_rate=1e-3)

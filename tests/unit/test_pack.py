@@ -6,17 +6,17 @@ import copy
 import math
 from collections.abc import Sequence
 
-import data_samples
 import pytest
 import torch
-from textbook import first_step, largest_difference
-from textbook import target_logps as textbook_logps
 from torch.nn.utils import clip_grad_norm_
 from transformers import get_cosine_schedule_with_warmup
 
 from luthier.design import Algorithm, Clm, Dpo, Full, Lora, Optimiser, Sft, Update
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
+from tests import data_samples
+from tests.textbook import first_step, largest_difference
+from tests.textbook import target_logps as textbook_logps
 from workers.train import pack, updates
 from workers.train.algorithms import objective
 from workers.train.data.rendering import Renderer, Tokens
@@ -120,11 +120,16 @@ def textbook_loss(algorithm: Algorithm, trained: Member, batch: Sequence[Example
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.kind)
 def test_steps_are_those_of_a_textbook_loop_in_double_precision(algorithm: Algorithm, tiny: Base) -> None:
-    """Plain forwards, torch's clipping and AdamW, transformers' schedule: the same curve and the same weights."""
+    """Plain forwards, torch's clipping and AdamW, transformers' schedule and choice of what decays: the same curve and
+    the same weights."""
     recipe = Optimiser(learning_rate=1e-3, batch_size=4, epochs=1.6, warmup=0.3, weight_decay=0.1)
     ours, theirs = (member(tiny, algorithm, recipe, double=True) for _ in range(2))
     parameters = list(theirs.parameters.values())
-    adamw = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    norms = [parameter for name, parameter in theirs.parameters.items() if "norm" in name]
+    others = [parameter for name, parameter in theirs.parameters.items() if "norm" not in name]
+    adamw = torch.optim.AdamW(
+        [{"params": others, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}], lr=recipe.learning_rate
+    )
     schedule = get_cosine_schedule_with_warmup(adamw, int(0.3 * theirs.steps), theirs.steps)
     while not ours.done:
         chosen = theirs.order[ours.step * 4 : ours.step * 4 + 4]

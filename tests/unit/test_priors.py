@@ -3,7 +3,6 @@
 from typing import get_args
 
 import pytest
-from search_samples import SMOL, TINY, space_of
 
 from luthier.design import Algorithm, Architecture, Design, Dpo, Lora, Update
 from luthier.errors import IllegalDesign
@@ -11,6 +10,7 @@ from luthier.task import DataKind, Pin
 from search.axes import Interval
 from search.learning_rate import ALGORITHM_FACTOR, UPDATE_FACTOR, default_learning_rate, significant
 from search.priors import RECIPES, baselines, priors
+from tests.unit.search_samples import SMOL, TINY, space_of
 
 
 def kinds(union: object) -> set[str]:

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from search_samples import SMOL, TINY, AtRandom, complete, space_of
 
 from luthier.design import Design, Lora
 from luthier.errors import IllegalDesign
@@ -22,6 +21,7 @@ from search.learning_rate import default_learning_rate
 from search.priors import baselines, priors
 from search.propose import origin, propose
 from search.space import Space
+from tests.unit.search_samples import SMOL, TINY, AtRandom, complete, space_of
 
 SPACE = space_of()
 ONE_METHOD = Pin(algorithm=("sft",), update=("lora",), layers=(6,), kv_heads=(4,), batch_size=(8,))

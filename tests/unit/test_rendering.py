@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import data_samples
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from textbook import as_conversation
 from transformers import PreTrainedTokenizerBase
 
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
+from tests import data_samples
+from tests.textbook import as_conversation
 from workers.train.data.rendering import Renderer, Tokens
 from workers.warm import Base
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from search_samples import SMOL, TINY, AtRandom, entry, space_of
 
 from luthier.design import Design, Dora, Dpo, Full, Lora, RsLora, Sft, TopLayers
 from luthier.errors import IllegalDesign, UserError
@@ -18,6 +17,7 @@ from search.legality import check
 from search.priors import baselines
 from search.space import RANKS, Space
 from search.suggest import STEPS, Enumeration, V, Value
+from tests.unit.search_samples import SMOL, TINY, AtRandom, entry, space_of
 
 ENTRIES = {model.name: model for model in (TINY, SMOL, entry("flat", layers=1, kv_heads=1, hidden=64))}
 SPACES = {

@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from textbook import largest_difference, logps
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from luthier.design import Architecture
 from luthier.errors import Infeasible
+from tests.textbook import largest_difference, logps
 from workers.train.architectures import build
 from workers.train.attention import unpadded
 from workers.train.data.rendering import Tokens

@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import data_samples
 import pytest
 import torch
 
@@ -29,6 +28,7 @@ from luthier.design import (
 from luthier.errors import Infeasible
 from luthier.model import BaseModelEntry
 from luthier.task import DataKind, JudgeSpec
+from tests import data_samples
 from workers import warm
 from workers.judge import judge
 from workers.train.algorithms import objective

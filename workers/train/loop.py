@@ -22,9 +22,10 @@ ExamplesOf = Callable[[Stage], Sequence[Example]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A trial between two steps. `share` is the part of all its steps that is done."""
+    """A trial between two steps. `share` of the whole training is done; before the last step it was `before`."""
 
     position: Position
+    before: float
     share: float
     report: StepReport
     model: PreTrainedModel
@@ -136,6 +137,7 @@ class _Watcher:
         position = Position(stage=self.stage, step=member.step, tokens=self.tokens)
         progress = Progress(
             position=position,
+            before=self.before + self.share * (member.step - 1) / member.steps,
             share=self.before + self.share * member.step / member.steps,
             report=report,
             model=member.applied.model,
