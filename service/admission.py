@@ -48,6 +48,8 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
         entries = _entries(c)
     _check_models(fixed, entries)
     splits = _split(here, training, validation)
+    if _conversational(splits.train):
+        entries = _speaking(entries)
     designs, pin = _space(body, fixed, training.kind, entries, len(splits.train))
     search = body.search.model_copy(update={"pin": pin})
     judge = _judge(here, body, training, splits, [entry for entry in entries if entry.name in _names(designs)])
@@ -120,6 +122,22 @@ def _check_models(fixed: Sequence[Fixed], entries: Sequence[BaseModelEntry]) -> 
             raise UserError(
                 f"{wanted.value!r} is not a registered base model; registered: {', '.join(known)}", param="model"
             )
+
+
+def _conversational(rows: Sequence[Row]) -> bool:
+    """Whether rows are message lists, which only a chat template turns into text. A dataset is of one form."""
+    return "messages" in rows[0] or not isinstance(rows[0].get("prompt", ""), str)
+
+
+def _speaking(entries: Sequence[BaseModelEntry]) -> list[BaseModelEntry]:
+    speaking = [entry for entry in entries if entry.facts.chat_template]
+    if not speaking:
+        raise IllegalDesign(
+            "the rows are conversations, which need a base model with a chat template; registered without one: "
+            + ", ".join(entry.name for entry in entries),
+            param="model",
+        )
+    return speaking
 
 
 def _split(here: Context, training: FileRecord, validation: FileRecord | None) -> Splits:

@@ -67,7 +67,12 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
 
 
 def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
-    table = Table(box=None, header_style="bold")
+    """One line a trial. Where all start from one base model it stands in the title alone."""
+    bases = {trial.design.architecture.base for trial in trials}
+    shared = bases.pop() if len(bases) == 1 else ""
+    table = Table(
+        title=f"base model: {shared}" if shared else None, title_justify="left", box=None, header_style="bold"
+    )
     table.add_column("#", justify="right")
     table.add_column("design", overflow="fold")
     table.add_column("state")
@@ -76,7 +81,7 @@ def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
     for trial in trials:
         table.add_row(
             str(trial.number),
-            trial.summary + (" ★" if trial.id == winner else ""),
+            trial.summary.removeprefix(shared).lstrip(" →,") + (" ★" if trial.id == winner else ""),
             Text(trial.state, style=TRIAL_COLOURS.get(trial.state, "")),
             *map(number, _values(trial.metrics)),
             number(trial.device_seconds, 0),

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from service_harness import FakeWorker, Service, serving
+
+from tests.integration.service_harness import FakeWorker, Service, serving
 
 
 @pytest.fixture

@@ -76,7 +76,8 @@ def test_tables_are_for_people(live: Live, followed: subprocess.CompletedProcess
     table = live.command("trials", "last").stdout
     assert "★" in table
     assert "perplexity" in table
-    assert "tiny, untuned" in table
+    assert "base model: tiny" in table
+    assert "untuned" in table
     assert "1.8 M" in live.command("models", "list").stdout
 
 

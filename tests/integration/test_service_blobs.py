@@ -5,7 +5,8 @@ import socket
 from collections.abc import Iterator
 
 import httpx
-from service_harness import Service, wait_until
+
+from tests.integration.service_harness import Service, wait_until
 
 pytest_plugins = ("tests.integration.service_fixtures",)
 

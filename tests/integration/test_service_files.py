@@ -9,10 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_harness import FakeWorker, Service, serving, sums, wait_until
 
 from luthier.dataset import read_rows
 from luthier.errors import Conflict, DatasetError, NotFound, TooLarge
+from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
 from tests.unit.bad_files import BAD_FILES, BadFile
 
 pytest_plugins = ("tests.integration.service_fixtures",)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from service_harness import FakeWorker, Service, metrics, preferences, serving, sums, texts, wait_until
 
 from luthier.errors import Conflict, NotFound
 from luthier.store import artifacts
@@ -14,6 +13,16 @@ from luthier.trial import JobState, TrialState
 from luthier.wire import Assignment, CheckpointSaved, Finished
 from service.garbage import GRACE
 from service.loops import tick
+from tests.integration.service_harness import (
+    FakeWorker,
+    Service,
+    metrics,
+    preferences,
+    serving,
+    sums,
+    texts,
+    wait_until,
+)
 
 pytest_plugins = ("tests.integration.service_fixtures",)
 

@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from service_harness import TINY_CHAT, FakeWorker, Service, serving
 
 from luthier.client import Client
-from luthier.errors import Conflict, LuthierError, NotFound, Unreachable, UserError
+from luthier.errors import Conflict, IllegalDesign, LuthierError, NotFound, Unreachable, UserError
+from tests.integration.service_harness import TINY_CHAT, FakeWorker, Service, serving
 
 pytest_plugins = ("tests.integration.service_fixtures",)
 
@@ -144,3 +144,18 @@ def test_an_unknown_job_is_not_found_by_any_of_the_clients_calls(service: Servic
     for call in (client.job, client.events, client.trials, client.best, client.cancel):
         with pytest.raises(NotFound, match="there is no fine-tuning job 'ftjob-no'"):
             call("ftjob-no")
+
+
+def test_conversations_are_refused_where_no_model_has_a_chat_template(bare: Service, tmp_path: Path) -> None:
+    mute = tmp_path / "mute"
+    shutil.copytree(TINY_CHAT, mute, ignore=shutil.ignore_patterns("chat_template.jinja"))
+    bare.client.add_model("mute", str(mute))
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes."}]}
+        for n in range(30)
+    ]
+    with pytest.raises(IllegalDesign, match="a base model with a chat template; registered without one: mute"):
+        bare.submit(rows)
+    bare.add_model("tiny-chat")
+    job = bare.client.job(bare.submit(rows))
+    assert job.luthier.search.pin.model == ("tiny-chat",)

@@ -11,7 +11,8 @@ from openai.pagination import SyncCursorPage
 from openai.types import FileDeleted, FileObject, Model, ModelDeleted
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from pydantic import BaseModel
-from service_harness import FakeWorker, Service, preferences, sums
+
+from tests.integration.service_harness import FakeWorker, Service, preferences, sums
 
 pytest_plugins = ("tests.integration.service_fixtures",)
 

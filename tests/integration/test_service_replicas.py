@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from service_harness import FakeWorker, serving
 
 from luthier.errors import Conflict
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service.app import create_app
+from tests.integration.service_harness import FakeWorker, serving
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from service_harness import Service, preferences, serving, sums, texts
+
+from tests.integration.service_harness import Service, preferences, serving, sums, texts
 
 JOBS = "/v1/fine_tuning/jobs"
 FILES = ("training_file", "validation_file")
