@@ -35,11 +35,10 @@ def main() -> int:
     console.print("[bold]2. The service[/bold]")
     with _service(home) as server:
         _luthier(server, "models", "add", MODEL, str(model))
-        console.print(f"\n[bold]3. The job[/bold] `luthier submit {data} --grader text_similarity --trials {TRIALS}`")
         options = ["--objective", "perplexity", "--grader", "text_similarity", "--trials", str(TRIALS)]
-        code = _luthier(
-            server, "submit", str(data), *options, "--epochs", "1", "--batch-size", "8", "--seed", "0", "--follow"
-        )
+        options += ["--epochs", "1", "--batch-size", "8", "--seed", "0", "--follow"]
+        console.print(f"\n[bold]3. The job[/bold] `luthier submit {data} {' '.join(options)}`", highlight=False)
+        code = _luthier(server, "submit", str(data), *options)
         if code == 0:
             export = home / "best-model"
             if export.exists():
