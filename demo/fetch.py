@@ -38,7 +38,9 @@ def _convert(gguf: Path, folder: Path) -> None:
     weights go into a clean one."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.pad_token = "<|endoftext|>"  # the file says pad = eos, which would mask the end of every answer away

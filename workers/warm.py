@@ -54,9 +54,13 @@ def rows(file: Path) -> Rows:
         return tuple(json.loads(line) for line in lines)
 
 
-@lru_cache(maxsize=16)
 def examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, algorithm: Algorithm) -> tuple[Example, ...]:
-    """The training rows as the examples of an algorithm."""
+    """The training rows as the examples of an algorithm. Its hyperparameters do not matter to them."""
+    return _examples(entry, judge, train, type(algorithm))
+
+
+@lru_cache(maxsize=16)
+def _examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, kind: type[Algorithm]) -> tuple[Example, ...]:
     render = renderer(base(entry).tokenizer, judge, entry.facts.context)
-    learn = objective(algorithm)
+    learn = objective(kind())
     return tuple(example for row in rows(train) for example in learn.examples(row, judge.kind, render))

@@ -125,3 +125,8 @@ def test_pickled_weights_are_never_loaded(tiny: Base, tmp_path: Path) -> None:
     torch.save(tiny.model.state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(Infeasible, match="safetensors"):
         warm.base(tiny.entry.model_copy(update={"name": "pickled", "source": str(folder)}))
+
+
+def test_hyperparameters_do_not_matter_to_the_tokens(tiny: Base, rows_file: Path) -> None:
+    first = warm.examples(tiny.entry, JUDGE, rows_file, Dpo(beta=0.1))
+    assert warm.examples(tiny.entry, JUDGE, rows_file, Dpo(beta=0.3)) is first
