@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -15,7 +16,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from luthier.cli.show import console
-from luthier.errors import Conflict
+from luthier.errors import Conflict, UserError
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service.app import create_app
@@ -44,12 +45,27 @@ def serve(
     settings = _settings(home=home, host=host, port=port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    _require_loopback(settings.host)
     settings.home_dir.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(settings.home_dir / "serve.lock", timeout=0):
             _serve(settings, default_workers() if workers is None else workers)
     except Timeout:
         raise Conflict(f"another `luthier serve` is using {settings.home_dir}; give this one its own --home") from None
+
+
+def _require_loopback(host: str) -> None:
+    """There are no keys yet, and whoever reaches the service may read what it can read: so nobody else reaches it."""
+    try:
+        loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise UserError(
+            f"--host {host} would let anybody in: listen on 127.0.0.1 and reach it through an SSH tunnel or a proxy "
+            "that asks who is there",
+            param="host",
+        )
 
 
 def _serve(settings: Settings, workers: int) -> None:
