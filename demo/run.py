@@ -20,7 +20,7 @@ from luthier.errors import Unreachable
 
 CACHE = Path(".cache")
 MODEL = "smollm2-135m-instruct"
-TRIALS = 8
+TRIALS = 9
 START_SECONDS = 60
 
 

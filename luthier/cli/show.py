@@ -95,13 +95,13 @@ def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
 def best_table(best: Best) -> Table:
     """The winner beside its two baselines, on both splits."""
     table = Table(box=None, header_style="bold")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for column in ("perplexity", "bits/byte", "reward", "test perplexity", "test bits/byte", "test reward"):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right")
     for label, validation, test in (
         ("winner", best.metrics, best.test_metrics),
         ("untuned base", best.base_metrics, best.base_test_metrics),
-        ("plain LoRA default", best.default_metrics, best.default_test_metrics),
+        ("LoRA default", best.default_metrics, best.default_test_metrics),
     ):
         cells = [number(value) for metrics in (validation, test) for value in _values(metrics)]
         table.add_row(label, *cells)
