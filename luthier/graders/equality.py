@@ -47,6 +47,7 @@ def main() -> None:
     logging.disable()  # what cannot be parsed is an ordinary answer, and time is limited here
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, whose end closes the standard input
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     with contextlib.redirect_stdout(sys.stderr):  # the line to the owner is for answers only
         for line in sys.stdin:
