@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from luthier.dataset import Profile
 from luthier.design import Design
 from luthier.model import ModelFacts
-from luthier.task import Constraints, DataKind, Search, Task
+from luthier.task import Constraints, DataKind, Grader, Search, Task
 from luthier.trial import JobState, Metrics, TrialState
 from luthier.wire import Artifact, Device
 
@@ -214,3 +214,46 @@ class Worker(Resource):
     created_at: int
     last_seen_at: int
     live: bool
+
+
+class GraderErrors(Resource):
+    """OpenAI's list of what can go wrong while grading. Luthier asks no model and runs no code, so some never do."""
+
+    formula_parse_error: bool = Field(default=False, description="`calculate_output` is not a formula")
+    invalid_variable_error: bool = Field(default=False, description="a template names what is not there")
+    sample_parse_error: bool = Field(default=False, description="the answer is not the JSON that a template reads")
+    other_error: bool = Field(default=False, description="this answer, or its reference, cannot be graded")
+    model_grader_parse_error: bool = False
+    model_grader_refusal_error: bool = False
+    model_grader_server_error: bool = False
+    model_grader_server_error_details: str | None = None
+    python_grader_runtime_error: bool = False
+    python_grader_runtime_error_details: str | None = None
+    python_grader_server_error: bool = False
+    python_grader_server_error_type: str | None = None
+    truncated_observation_error: bool = False
+    unresponsive_reward_error: bool = False
+    details: tuple[str, ...] = Field(default=(), description="Luthier's own: each error in words")
+
+
+class GraderMetadata(Resource):
+    name: str
+    type: str
+    errors: GraderErrors
+    execution_time: float = Field(description="seconds")
+    scores: dict[str, float] = Field(description="every grade by the name of its grader")
+    sampled_model_name: str | None = None
+    token_usage: int | None = None
+
+
+class GraderRun(Resource):
+    """One answer, graded. A grade that could not be given is 0.0, and `metadata.errors` says why."""
+
+    reward: float
+    sub_rewards: dict[str, float] = Field(description="the grades that a `multi` grader combined")
+    metadata: GraderMetadata
+    model_grader_token_usage_per_model: dict[str, int] = Field(default_factory=dict)
+
+
+class GraderValidation(Resource):
+    grader: Grader = Field(description="the grader, with its defaults filled in")

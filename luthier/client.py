@@ -24,7 +24,20 @@ from typing import IO, Any, Final, Self, TypeVar, cast
 import httpx
 from pydantic import BaseModel
 
-from luthier.api_types import Best, Dataset, Deleted, Event, FileObject, Job, Model, Page, Trial, Worker
+from luthier.api_types import (
+    Best,
+    Dataset,
+    Deleted,
+    Event,
+    FileObject,
+    GraderRun,
+    GraderValidation,
+    Job,
+    Model,
+    Page,
+    Trial,
+    Worker,
+)
 from luthier.errors import LuthierError, Unreachable, tree
 from luthier.trial import Point
 
@@ -106,6 +119,17 @@ class Client:
     def events(self, job_id: str, *, limit: int | None = None) -> list[Event]:
         """Newest first; all of them, or the first `limit`."""
         return self._list(Page[Event], f"{_JOBS}/{job_id}/events", limit)
+
+    # Graders
+
+    def run_grader(self, grader: Mapping[str, Any], model_sample: str, item: Mapping[str, Any]) -> GraderRun:
+        """Grade one answer to one row; what goes wrong on the way is in `metadata.errors`."""
+        body = {"grader": grader, "model_sample": model_sample, "item": item}
+        return self._one(GraderRun, "POST", f"{_GRADERS}/run", json=body)
+
+    def validate_grader(self, grader: Mapping[str, Any]) -> GraderValidation:
+        """The grader with its defaults. Raises UserError naming the field at fault."""
+        return self._one(GraderValidation, "POST", f"{_GRADERS}/validate", json={"grader": grader})
 
     # Results
 
@@ -197,6 +221,7 @@ class Client:
 
 
 _JOBS: Final = "/v1/fine_tuning/jobs"
+_GRADERS: Final = "/v1/fine_tuning/alpha/graders"
 _PURPOSE: Final = {"purpose": "fine-tune"}
 
 

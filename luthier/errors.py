@@ -4,6 +4,7 @@
     ├── UserError (ValueError)        400  invalid_request_error: the caller can put it right
     │   ├── DatasetError              400  lists the faults, each with its row and field
     │   ├── IllegalDesign             400  a combination of the axes that cannot work, and why
+    │   ├── GraderFault               400  a grader that cannot grade, or an answer that cannot be graded
     │   ├── NotFound (LookupError)    404
     │   ├── Conflict                  409  the thing is not in a state that allows this
     │   └── TooLarge                  413
@@ -22,7 +23,7 @@ Each class carries its HTTP status, so that the service needs one handler and cl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 
 class LuthierError(Exception):
@@ -72,6 +73,22 @@ class DatasetError(UserError):
 
 class IllegalDesign(UserError):
     pass
+
+
+class GraderFault(UserError):
+    """`kind` is the field of OpenAI's `metadata.errors` that reports it."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: Literal[
+            "formula_parse_error", "invalid_variable_error", "sample_parse_error", "other_error"
+        ] = "other_error",
+        param: str | None = "grader",
+    ) -> None:
+        super().__init__(message, param=param)
+        self.kind = kind
 
 
 class NotFound(UserError, LookupError):

@@ -45,7 +45,46 @@ class TextSimilarity(Frozen):
     evaluation_metric: SimilarityMetric = "fuzzy_match"
 
 
-Grader = Annotated[StringCheck | TextSimilarity, Field(discriminator="type")]
+class Number(Frozen):
+    """1.0 where the last number of the input equals the last number of the reference within the tolerance, else 0.0."""
+
+    type: Literal["number"] = "number"
+    name: str = "number"
+    input: str = "{{sample.output_text}}"
+    reference: str = "{{item.reference}}"
+    tolerance: float = Field(
+        default=1e-6, ge=0, description="largest |input - reference|, as a share of |reference| where that is above 1"
+    )
+
+
+class Math(Frozen):
+    """1.0 where the input's final expression equals the reference's by the rules of mathematics, else 0.0."""
+
+    type: Literal["math"] = "math"
+    name: str = "math"
+    input: str = "{{sample.output_text}}"
+    reference: str = "{{item.reference}}"
+    float_rounding: int = Field(default=6, ge=0, le=15, description="decimal places that numbers must share")
+
+
+SingleGrader = Annotated[StringCheck | TextSimilarity | Number | Math, Field(discriminator="type")]
+GraderKey = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class Multi(Frozen):
+    """OpenAI's `multi` grader: a formula over the grades of others. Its reward is whatever the formula gives."""
+
+    type: Literal["multi"] = "multi"
+    name: str = "multi"
+    graders: dict[GraderKey, SingleGrader] = Field(min_length=1, max_length=10, description="by their names in formula")
+    calculate_output: str = Field(
+        max_length=500,
+        description="numbers, names of graders, + - * / ** (or ^), and min, max, abs, floor, ceil, exp, sqrt, log",
+        examples=["0.8 * answer + 0.2 * style"],
+    )
+
+
+Grader = Annotated[StringCheck | TextSimilarity | Number | Math | Multi, Field(discriminator="type")]
 
 
 class Task(Frozen):

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from luthier import dataset, graders
 from luthier.dataset import Profile, Row, Splits
-from luthier.errors import DatasetError, IllegalDesign, NotFound, UserError
+from luthier.errors import DatasetError, GraderFault, IllegalDesign, NotFound, UserError
 from luthier.model import BaseModelEntry
 from luthier.store import Connection, files, models
 from luthier.store.records import FileRecord, JobRecord, new_id
@@ -176,7 +176,7 @@ def _judge(
 ) -> JudgeSpec:
     grader = _grader(body, training.kind)
     if grader is not None:
-        _check_templates(grader, splits)
+        _check_grader(grader, splits)
     context = min(entry.facts.context for entry in entries)
     defaults = JudgeSpec.model_fields
     answers = Profile.model_validate(training.profile).target_lengths.p90
@@ -221,15 +221,15 @@ def _objective(body: CreateJob, kind: DataKind) -> Literal["perplexity", "reward
             return "reward" if kind is DataKind.PREFERENCE or body.task.grader is not None else "perplexity"
 
 
-def _check_templates(grader: Grader, splits: Splits) -> None:
-    """The templates must be filled by every row that will be graded."""
+def _check_grader(grader: Grader, splits: Splits) -> None:
+    """The grader must be sound, and its templates filled by every row that will be graded."""
     graded = JudgeSpec.model_fields["max_generations"].default
-    for row in (*splits.validation[:graded], *splits.test[:graded]):
-        for name, template in (("input", grader.input), ("reference", grader.reference)):
-            try:
-                graders.fill(template, item={**row, "reference": ""}, sample={"output_text": ""})
-            except UserError as error:
-                raise UserError(f"task.grader.{name}: {error.message}", param=f"task.grader.{name}") from error
+    rows = (*splits.validation[:graded], *splits.test[:graded])
+    try:
+        graders.check(grader, [{"reference": "", **row} for row in rows])
+    except GraderFault as error:
+        field = f"task.grader.{error.param}"
+        raise UserError(f"{field}: {error.message}", param=field) from error
 
 
 def _ignored(body: CreateJob) -> list[str]:

@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from luthier.design import Frozen
-from luthier.task import Constraints, Search, Task
+from luthier.task import Constraints, Grader, Search, Task
 
 MAX_SEED: Final = 2**31 - 1
 
@@ -110,6 +110,18 @@ class CreateJob(Frozen):
     task: Task = Task()
     search: Search = Search()
     constraints: Constraints = Constraints()
+
+
+class ValidateGrader(Frozen):
+    grader: Grader
+
+
+class RunGrader(Frozen):
+    """OpenAI's body: one answer, and the row that it answers."""
+
+    grader: Grader
+    model_sample: str = Field(description="the answer; `sample.output_text`, and `sample.output_json` if it is JSON")
+    item: dict[str, Any] = Field(default_factory=dict, description="the row, as templates read it: `item.…`")
 
 
 class AddModel(Frozen):

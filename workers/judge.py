@@ -18,7 +18,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.errors import TrialFailed
-from luthier.graders import grade
+from luthier.graders import grade, sample_of
 from luthier.task import DataKind, Grader, JudgeSpec
 from luthier.trial import Metrics
 from workers.train.algorithms.objective import sequence_logps
@@ -121,7 +121,7 @@ def _graded(model: PreTrainedModel, render: Renderer, spec: JudgeSpec, grader: G
     prompts = [render.prompt(q.prompt, q.tools)[-render.max_tokens :] for q in asked]
     answers = generate(model, render.tokenizer, prompts, spec.max_new_tokens)
     grades = [
-        grade(grader, item={"reference": q.reference, **row}, sample={"output_text": answer})
+        grade(grader, item={"reference": q.reference, **row}, sample=sample_of(answer))
         for row, q, answer in zip(rows, asked, answers, strict=True)
     ]
     return sum(grades) / len(grades)

@@ -14,6 +14,8 @@ import typer
 from luthier.api_types import Job
 from luthier.cli.connection import DEFAULT_SERVER, JsonOption, ServerOption, connect
 from luthier.cli.follow import follow as follow_job
+from luthier.cli.grader import HELP as GRADER_HELP
+from luthier.cli.grader import read_grader
 from luthier.cli.show import as_json, best_table, console, headline, jobs_table, trials_table
 from luthier.client import Client
 from luthier.errors import NotFound, UserError
@@ -39,11 +41,6 @@ class Format(StrEnum):
     MERGED = "merged"
 
 
-class GraderName(StrEnum):
-    STRING_CHECK = "string_check"
-    TEXT_SIMILARITY = "text_similarity"
-
-
 def submit(
     file: Annotated[
         Path, typer.Argument(help="Dataset: JSONL, JSON, CSV, Parquet or text.", exists=True, dir_okay=False)
@@ -53,7 +50,7 @@ def submit(
     trials: Annotated[int | None, typer.Option(help="How many designs to try (default: 24).")] = None,
     seconds: Annotated[float | None, typer.Option(help="Device-seconds to spend, over all workers.")] = None,
     objective: Annotated[Objective, typer.Option(help="What the best design is best at.")] = Objective.AUTO,
-    grader: Annotated[GraderName | None, typer.Option(help="Grade generations against the answers.")] = None,
+    grader: Annotated[str | None, typer.Option(metavar="NAME|JSON|@FILE", help=GRADER_HELP)] = None,
     algorithm: Annotated[list[str] | None, typer.Option(help="Keep to this: clm, sft, dpo or sft+dpo.")] = None,
     update: Annotated[
         list[str] | None, typer.Option(help="Keep to this: full, lora, rslora, dora, top_layers.")
@@ -77,9 +74,13 @@ def submit(
     }
     search: dict[str, Any] = {"objective": objective, "pin": {k: v for k, v in pin.items() if v}}
     search |= {k: v for k, v in {"trials": trials, "device_seconds": seconds}.items() if v is not None}
-    body: dict[str, Any] = {"search": search, "task": {"goal": task} | ({"grader": {"type": grader}} if grader else {})}
+    body: dict[str, Any] = {"search": search, "task": {"goal": task}}
+    if grader is not None:
+        body["task"]["grader"] = read_grader(grader)
     body |= {k: v for k, v in {"suffix": suffix, "seed": seed}.items() if v is not None}
     with connect(server) as client:
+        if grader is not None:
+            client.validate_grader(body["task"]["grader"])  # before a large file is on its way
         body["training_file"] = client.upload(file).id
         if validation is not None:
             body["validation_file"] = client.upload(validation).id

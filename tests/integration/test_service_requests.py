@@ -164,7 +164,7 @@ BAD_BODIES = [
         "an unknown grader",
         {"task": {"grader": {"type": "python", "source": "x"}}},
         "task.grader",
-        "must be one of 'string_check', 'text_similarity' as its type",
+        "must be one of 'string_check', 'text_similarity', 'number', 'math', 'multi' as its type",
     ),
     Bad("a grader without a type", {"task": {"grader": {}}}, "task.grader", "needs a field 'type' that says"),
     Bad(

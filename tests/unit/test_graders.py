@@ -127,7 +127,7 @@ def test_templates_are_filled(template: str, text: str) -> None:
         ("{{item.country.cities.2}}", r"there is no '2'; found nothing"),
         ("{{item.reference.upper}}", r"there is no 'upper'; found nothing"),
         ("{{item.reference.__class__}}", r"there is no '__class__'"),
-        ("{{sample.output_json.x}}", r"there is no 'output_json'; found `output_text`"),
+        ("{{sample.output}}", r"there is no 'output'; found `output_text`"),
         ("{{reference}}", r"expected a path that starts with `item\.` or `sample\.`"),
         ("{{}}", r"expected a path that starts with"),
         ("{{other.x}}", r"there is no 'other'; found `item`, `sample`"),

@@ -14,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 import workers.judge
 from luthier.errors import TrialFailed
 from luthier.graders import grade
-from luthier.task import DataKind, Grader, JudgeSpec, StringCheck, TextSimilarity
+from luthier.task import DataKind, Grader, JudgeSpec, Multi, StringCheck, TextSimilarity
 from luthier.trial import Metrics
 from tests import data_samples
 from tests.textbook import as_conversation, logps
@@ -208,6 +208,10 @@ def answer_alone(tiny: Base, prompt: Sequence[Row], max_new_tokens: int) -> str:
 GRADERS: list[Grader] = [
     TextSimilarity(evaluation_metric="fuzzy_match"),
     StringCheck(operation="like", reference="people"),  # a word that some answers of the untrained model have
+    Multi(
+        graders={"word": StringCheck(operation="like", reference="people"), "close": TextSimilarity()},
+        calculate_output="0.5 * word + 0.5 * close",
+    ),
 ]
 
 
