@@ -50,6 +50,24 @@ class ModelSpace(Frozen):
     kv_heads: tuple[int, ...] = Field(description="key/value heads kept, descending")
 
     @property
+    def edits(self) -> dict[str, tuple[int, ...]]:
+        """By field of the architecture, the values that change something."""
+        changes = {
+            "layers": tuple(kept for kept in self.layers if kept != self.base_layers),
+            "kv_heads": tuple(kept for kept in self.kv_heads if kept != self.base_kv_heads),
+        }
+        return {field: values for field, values in changes.items() if values}
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The fields that have to be edited, because the pins leave out what the base has."""
+        as_it_is = {
+            "layers": self.base_layers in self.layers,
+            "kv_heads": self.base_kv_heads in self.kv_heads,
+        }
+        return tuple(field for field, allowed in as_it_is.items() if not allowed)
+
+    @property
     def top_layers(self) -> tuple[int, ...]:
         """How many of the last layers may be trained alone: powers of two up to half of the smallest depth kept."""
         return tuple(2**power for power in range(max(1, (min(self.layers) // 2).bit_length())))

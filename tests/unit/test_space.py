@@ -96,6 +96,26 @@ def test_samples_reach_every_branch() -> None:
     assert {design.stages[0].optimiser.epochs for design in designs} == {1.0, 2.0, 3.0}
 
 
+@pytest.mark.parametrize("kind", DataKind)
+def test_at_least_half_of_the_random_draws_leave_the_architecture_as_it_is(kind: DataKind) -> None:
+    designs = samples(space_of(kind, models=(TINY, SMOL)), 2000)
+    edited = sum(design.architecture.edited for design in designs)
+    assert 0.45 < edited / len(designs) < 0.55
+    both = sum(design.architecture.layers is not None and bool(design.architecture.kv_heads) for design in designs)
+    assert 0 < both < edited / 2
+
+
+def test_there_is_nothing_to_ask_about_a_shape_that_is_pinned() -> None:
+    space = space_of(pin=Pin(layers=(6,), kv_heads=(4,)))
+    assert not any("edit" in axis or axis.startswith(("layers", "kv")) for axis in space.encode(samples(space, 1)[0]))
+
+
+def test_an_edit_that_pins_demand_is_always_made_and_the_others_are_free() -> None:
+    designs = samples(space_of(pin=Pin(layers=(4,))), 200)
+    assert {design.architecture.layers for design in designs} == {4}
+    assert {design.architecture.kv_heads for design in designs} == {None, 2, 1}
+
+
 def test_edits_follow_each_model() -> None:
     tiny, smol, flat = SPACES["pairs"].models
     assert (tiny.layers, tiny.kv_heads, tiny.top_layers) == ((6, 5, 4), (4, 2, 1), (1, 2))
