@@ -20,12 +20,24 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+DepthRule = Literal["late", "block_influence"]
+
+
 class Architecture(Frozen):
-    """Which model is trained, and how it is edited before training; `None` keeps what the base has."""
+    """Which model is trained, and how it is edited before training; `None` keeps what the base has.
+
+    Fields that came after the first release are left out of the JSON at their default.
+    """
 
     base: str = Field(description="name of a registered base model", min_length=1)
     layers: int | None = Field(default=None, ge=1, description="depth: how many transformer layers are kept")
     kv_heads: int | None = Field(default=None, ge=1, description="key/value heads after mean pooling (MHA→GQA→MQA)")
+    depth_rule: DepthRule = Field(
+        default="late",
+        exclude_if=lambda rule: rule == "late",  # designs older than the field keep their text and digest
+        description="which layers go: `late`, a block just before the last one (Gromov et al. 2024), or "
+        "`block_influence`, those that change the hidden state least on training rows (ShortGPT, Men et al. 2024)",
+    )
 
     @property
     def edited(self) -> bool:
@@ -131,7 +143,8 @@ class Design(Frozen):
     def summary(self) -> str:
         """One line for tables and logs."""
         architecture = self.architecture
-        edits = [f"{architecture.layers} layers"] if architecture.layers else []
+        rule = "" if architecture.depth_rule == "late" else " by influence"
+        edits = [f"{architecture.layers} layers{rule}"] if architecture.layers else []
         edits += [f"{architecture.kv_heads} KV heads"] if architecture.kv_heads else []
         model = architecture.base + (f" ({', '.join(edits)})" if edits else "")
         return " → ".join([model, *map(_stage_summary, self.stages)]) if self.stages else f"{model}, untuned"

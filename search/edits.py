@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from luthier.design import Architecture
+from luthier.design import Architecture, DepthRule
 from search.axes import ModelSpace
 from search.suggest import Suggest, Value
 
 NO, YES = "no", "yes"
 FIELDS: Final = ("layers", "kv_heads")
+DEPTH_RULES: Final[tuple[str, ...]] = get_args(DepthRule)
 
 
 def combined(model: ModelSpace) -> tuple[str, ...]:
@@ -33,6 +34,8 @@ def ask(suggest: Suggest, model: ModelSpace) -> Architecture:
     made: dict[str, Any] = {
         field: suggest.categorical(f"{field}[{model.name}]", model.edits[field]) for field in FIELDS if field in chosen
     }
+    if "layers" in made:
+        made["depth_rule"] = suggest.categorical("depth_rule", DEPTH_RULES)
     return Architecture(base=model.name, **made)
 
 
@@ -41,4 +44,6 @@ def answers(architecture: Architecture, model: ModelSpace) -> Mapping[str, Value
     made: dict[str, Any] = {field: getattr(architecture, field) for field in FIELDS}
     free = [field for field in FIELDS if made[field] is not None and field not in model.required]
     found: dict[str, Value] = {f"edited[{model.name}]": YES if free else NO, f"edit[{model.name}]": "+".join(free)}
+    if architecture.layers is not None:
+        found["depth_rule"] = architecture.depth_rule
     return found | {f"{field}[{model.name}]": value for field, value in made.items() if value is not None}

@@ -114,6 +114,12 @@ def _check_architecture(design: Design, entry: BaseModelEntry) -> None:
             "keep fewer, or leave the field out to keep all of them",
             param="architecture.layers",
         )
+    if layers is None and design.architecture.depth_rule != "late":
+        raise IllegalDesign(
+            f"depth_rule is {design.architecture.depth_rule}, but all layers are kept: "
+            "say in layers how many are to stay, or leave the rule out",
+            param="architecture.depth_rule",
+        )
     heads = kv_head_choices(entry.facts.kv_heads)[1:]
     if kv_heads is not None and kv_heads not in heads:
         raise IllegalDesign(

@@ -127,6 +127,8 @@ class _Wishes:
             case "layers" | "kv_heads":
                 steps: int = self._recipe[axis]
                 return choices[min(max(steps - 1, 0), len(choices) - 1)]
+            case "depth_rule":
+                return choices[0]
             case "top_layers":
                 return choices[-1]
             case "program" | "update":

@@ -24,7 +24,6 @@ from workers import reproduction
 from workers.judge import renderer
 from workers.templates import render as render_template
 from workers.train.architectures import build
-from workers.train.architectures.edits import kept_layers
 from workers.warm import Base
 
 Row = dict[str, Any]
@@ -182,7 +181,9 @@ def test_the_script_edits_a_model_as_the_worker_does() -> None:
             parameter.normal_(std=0.3)
     by_worker = build(base, Architecture(base="qwen", layers=4, kv_heads=2))
     by_script = copy.deepcopy(base)
-    edits = render_template("reproduce_architecture.jinja", kept_layers=kept_layers(5, 4), layer_types=True, kv_heads=2)
+    edits = render_template(
+        "reproduce_architecture.jinja", kept_layers=by_worker.config.kept_layers, layer_types=True, kv_heads=2
+    )
     exec(textwrap.dedent(edits), {"torch": torch, "model": by_script})
     assert by_script.config.layer_types == by_worker.config.layer_types
     ids = torch.arange(24)[None]

@@ -92,6 +92,8 @@ def test_samples_reach_every_branch() -> None:
     assert {design.program for design in designs} == {"dpo", "sft+dpo", "sft"}
     edits = {(design.architecture.layers, design.architecture.kv_heads) for design in designs}
     assert edits == set(itertools.product([None, 5, 4], [None, 2, 1]))
+    rules = {(bool(design.architecture.layers), design.architecture.depth_rule) for design in designs}
+    assert rules == {(False, "late"), (True, "late"), (True, "block_influence")}
     assert {design.stages[0].optimiser.batch_size for design in designs} == {4, 8, 16, 32}
     assert {design.stages[0].optimiser.epochs for design in designs} == {1.0, 2.0, 3.0}
 
