@@ -39,9 +39,16 @@ class Architecture(Frozen):
         "`block_influence`, those that change the hidden state least on training rows (ShortGPT, Men et al. 2024)",
     )
 
+    window: int | None = Field(
+        default=None,
+        ge=1,
+        exclude_if=lambda window: window is None,
+        description="sliding attention window: how many tokens each one sees, itself included",
+    )
+
     @property
     def edited(self) -> bool:
-        return self.layers is not None or self.kv_heads is not None
+        return self.layers is not None or self.kv_heads is not None or self.window is not None
 
 
 class Clm(Frozen):
@@ -146,6 +153,7 @@ class Design(Frozen):
         rule = "" if architecture.depth_rule == "late" else " by influence"
         edits = [f"{architecture.layers} layers{rule}"] if architecture.layers else []
         edits += [f"{architecture.kv_heads} KV heads"] if architecture.kv_heads else []
+        edits += [f"window {architecture.window}"] if architecture.window else []
         model = architecture.base + (f" ({', '.join(edits)})" if edits else "")
         return " → ".join([model, *map(_stage_summary, self.stages)]) if self.stages else f"{model}, untuned"
 

@@ -15,7 +15,7 @@ from search.axes import ModelSpace
 from search.suggest import Suggest, Value
 
 NO, YES = "no", "yes"
-FIELDS: Final = ("layers", "kv_heads")
+FIELDS: Final = ("layers", "kv_heads", "window")
 DEPTH_RULES: Final[tuple[str, ...]] = get_args(DepthRule)
 
 

@@ -31,6 +31,7 @@ class Recipe(Frozen):
     beta: float = 0.1
     layers: int = 0
     kv_heads: int = 0
+    window: int = 0
 
 
 # The order matters: a small budget sees only the first few, so these differ in program, update and architecture.
@@ -124,7 +125,7 @@ class _Wishes:
                 return next(choice for choice in choices if choice == (edits.YES if wished else edits.NO))
             case "edit":
                 return next(choice for choice in choices if choice == self._edit(choices))
-            case "layers" | "kv_heads":
+            case "layers" | "kv_heads" | "window":
                 steps: int = self._recipe[axis]
                 return choices[min(max(steps - 1, 0), len(choices) - 1)]
             case "depth_rule":

@@ -146,8 +146,12 @@ class Space(Frozen):
         return significant(beta) if isinstance(self.betas, Interval) else beta
 
 
-def space(kind: DataKind, rows: int, models: Sequence[BaseModelEntry], pin: Pin, constraints: Constraints) -> Space:
+def space(
+    kind: DataKind, rows: int, models: Sequence[BaseModelEntry], pin: Pin, constraints: Constraints, *, length: int = 0
+) -> Space:
     """The space of designs for `rows` training rows of this kind, as far as pins and constraints leave it.
+
+    `length` in tokens is what the long rows reach; edits that only long rows could feel depend on it.
 
     Raises UserError, or IllegalDesign with the values to choose from, where they leave nothing.
     """
@@ -156,7 +160,7 @@ def space(kind: DataKind, rows: int, models: Sequence[BaseModelEntry], pin: Pin,
     programs = axes.program_names(kind, pin)
     return Space(
         kind=kind,
-        models=axes.model_spaces(kind, models, pin, constraints),
+        models=axes.model_spaces(kind, models, pin, constraints, length),
         programs=programs,
         updates=axes.update_names(pin),
         multipliers=axes.multipliers(pin),

@@ -133,6 +133,8 @@ def _architecture(design: Design, model: PreTrainedModel, layers: int, kv_heads:
         edits.append(f"{architecture.layers} of {layers} layers kept ({which}, counted from 0), {why}")
     if architecture.kv_heads is not None:
         edits.append(f"{kv_heads} key/value heads mean-pooled to {architecture.kv_heads}")
+    if architecture.window is not None:
+        edits.append(f"a sliding attention window of {architecture.window} tokens in every layer")
     return (
         f"`{type(model).__name__}`, {model.num_parameters():,} parameters; "
         f"{architecture.base} {'with ' + ' and '.join(edits) if edits else 'as it is'}."

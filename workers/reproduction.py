@@ -98,6 +98,7 @@ def _script(
         kept_layers=model.config.kept_layers if design.architecture.layers else None,
         layer_types=bool(getattr(model.config, "layer_types", None)),
         kv_heads=design.architecture.kv_heads,
+        window=design.architecture.window,
         chat_template=bool(tokenizer.chat_template),
         tools=any(row.get("tools") for row in rows),
         wraps=wraps,

@@ -94,6 +94,12 @@ PLANS = {
         edits={"layers": 4, "depth_rule": "block_influence"},
         has_adapter=False,
     ),
+    "sft lora on chat, windowed": Plan(
+        kind=DataKind.CHAT,
+        stages=(Stage(algorithm=Sft(), update=Lora(rank=8), optimiser=AN_EPOCH_AND_A_HALF),),
+        edits={"layers": 5, "window": 8},
+        has_adapter=False,
+    ),
     "clm dora on pairs": Plan(
         kind=DataKind.PAIRS,
         stages=(Stage(algorithm=Clm(), update=Dora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),),

@@ -42,6 +42,7 @@ UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=
 ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo()]
 CALIBRATION = (tuple(range(100, 130)),)
 INFLUENTIAL = Architecture(base="tiny", layers=3, depth_rule="block_influence")
+WINDOWED = Architecture(base="tiny", layers=3, window=8)
 PLAIN, EDITED = Architecture(base="tiny", layers=3), Architecture(base="tiny", layers=2, kv_heads=2)
 
 
@@ -139,6 +140,7 @@ PROGRAMS = {
     "the influential layers": design(
         stage(Sft(), Lora(rank=2), epochs=1), stage(Dpo(), Lora(rank=2), epochs=1), architecture=INFLUENTIAL
     ),
+    "a window": design(stage(Sft(), Full(), epochs=1), stage(Dpo(), Full(), epochs=1), architecture=WINDOWED),
     "all weights after an adapter": design(stage(Clm(), Lora(rank=2), epochs=1), stage(Sft(), Full(), epochs=1)),
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, MistralForCausalLM, PreTrainedModel
 
 from luthier.design import Architecture
 from luthier.errors import Infeasible
@@ -29,6 +29,8 @@ EDITS = [
     Architecture(base="tiny", kv_heads=1),
     Architecture(base="tiny", layers=3, kv_heads=2),
     Architecture(base="tiny", layers=3, depth_rule="block_influence"),
+    Architecture(base="tiny", window=4),
+    Architecture(base="tiny", layers=3, kv_heads=2, window=4),
 ]
 
 
@@ -178,7 +180,7 @@ def test_an_edited_model_is_an_ordinary_one_to_save_load_and_generate_with(
     edited = build(tiny.model, architecture, CALIBRATION)
     edited.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert type(loaded) is type(tiny.model)
+    assert type(loaded) is (MistralForCausalLM if architecture.window else type(tiny.model))
     assert loaded.config.num_hidden_layers == (architecture.layers or 6)
     assert loaded.config.num_key_value_heads == (architecture.kv_heads or 4)
     assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight
@@ -210,6 +212,60 @@ def test_building_leaves_torchs_own_random_numbers_alone(tiny: Base) -> None:
     before = torch.random.get_rng_state()
     build(tiny.model, Architecture(base="tiny", layers=2))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def of_family(family: str, **settings: object) -> PreTrainedModel:
+    config = AutoConfig.for_model(
+        family, vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, initializer_range=0.3, pad_token_id=0, bos_token_id=None, eos_token_id=1,
+        **settings,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return AutoModelForCausalLM.from_config(config).eval()
+
+
+def banded_logps(model: PreTrainedModel, ids: list[int], window: int) -> torch.Tensor:
+    """The model under an explicit mask: token i sees those from i - window + 1 to i."""
+    position = torch.arange(len(ids))
+    distance = position[:, None] - position[None, :]
+    mask = torch.zeros(len(ids), len(ids)).masked_fill((distance < 0) | (distance >= window), -torch.inf)
+    logits = model(input_ids=torch.tensor([ids]), attention_mask=mask[None, None], use_cache=False).logits[0, :-1]
+    return logits.log_softmax(-1).gather(1, torch.tensor(ids)[1:, None]).squeeze(1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [1, 5, 12])
+@pytest.mark.parametrize(("family", "settings"), [("llama", {}), ("mistral", {"sliding_window": None})])
+def test_each_token_sees_as_many_as_the_window_holds(family: str, settings: dict[str, object], window: int) -> None:
+    base, ids = of_family(family, **settings), [(7 * i) % 64 for i in range(24)]
+    narrowed = build(base, Architecture(base="small", window=window))
+    assert largest_difference(logps(narrowed, ids), banded_logps(base, ids, window)) < 1e-5
+    assert largest_difference(logps(narrowed, ids), logps(base, ids)) > 1e-2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_a_window_as_wide_as_the_row_changes_nothing(family: str, tmp_path: Path) -> None:
+    base, ids = of_family(family), [(7 * i) % 64 for i in range(24)]
+    wide = build(base, Architecture(base="small", window=24))
+    assert torch.equal(logps(wide, ids), logps(base, ids))
+    narrowed = build(base, Architecture(base="small", window=5))
+    assert torch.equal(logps(narrowed, ids[:5]), logps(base, ids[:5]))
+    assert largest_difference(logps(narrowed, ids), logps(base, ids)) > 1e-2
+    narrowed.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(logps(loaded, ids), logps(narrowed, ids))
+    settings = {"max_new_tokens": 12, "do_sample": False}
+    prompt = torch.tensor([ids[:8]])
+    assert torch.equal(loaded.generate(prompt, **settings), narrowed.generate(prompt, **settings, use_cache=False))
+
+
+def test_a_family_without_a_window_in_all_layers_is_infeasible() -> None:
+    with pytest.raises(Infeasible, match="gpt2 models have no sliding window"):
+        build(gpt2(), Architecture(base="gpt2", window=4))
+    with pytest.raises(Infeasible, match="llama models have no sliding window"):
+        build(of_family("llama", attention_bias=True), Architecture(base="small", window=4))
 
 
 def gpt2() -> PreTrainedModel:
