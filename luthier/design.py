@@ -20,16 +20,35 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+DepthRule = Literal["late", "block_influence"]
+
+
 class Architecture(Frozen):
-    """Which model is trained, and how it is edited before training; `None` keeps what the base has."""
+    """Which model is trained, and how it is edited before training; `None` keeps what the base has.
+
+    Fields that came after the first release are left out of the JSON at their default.
+    """
 
     base: str = Field(description="name of a registered base model", min_length=1)
     layers: int | None = Field(default=None, ge=1, description="depth: how many transformer layers are kept")
     kv_heads: int | None = Field(default=None, ge=1, description="key/value heads after mean pooling (MHA→GQA→MQA)")
+    depth_rule: DepthRule = Field(
+        default="late",
+        exclude_if=lambda rule: rule == "late",  # designs older than the field keep their text and digest
+        description="which layers go: `late`, a block just before the last one (Gromov et al. 2024), or "
+        "`block_influence`, those that change the hidden state least on training rows (ShortGPT, Men et al. 2024)",
+    )
+
+    window: int | None = Field(
+        default=None,
+        ge=1,
+        exclude_if=lambda window: window is None,
+        description="sliding attention window: how many tokens each one sees, itself included",
+    )
 
     @property
     def edited(self) -> bool:
-        return self.layers is not None or self.kv_heads is not None
+        return self.layers is not None or self.kv_heads is not None or self.window is not None
 
 
 class Clm(Frozen):
@@ -131,8 +150,10 @@ class Design(Frozen):
     def summary(self) -> str:
         """One line for tables and logs."""
         architecture = self.architecture
-        edits = [f"{architecture.layers} layers"] if architecture.layers else []
+        rule = "" if architecture.depth_rule == "late" else " by influence"
+        edits = [f"{architecture.layers} layers{rule}"] if architecture.layers else []
         edits += [f"{architecture.kv_heads} KV heads"] if architecture.kv_heads else []
+        edits += [f"window {architecture.window}"] if architecture.window else []
         model = architecture.base + (f" ({', '.join(edits)})" if edits else "")
         return " → ".join([model, *map(_stage_summary, self.stages)]) if self.stages else f"{model}, untuned"
 

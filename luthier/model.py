@@ -25,6 +25,10 @@ class ModelFacts(Frozen):
     vocab_size: int = Field(ge=1)
     context: int = Field(ge=1, description="longest sequence in tokens")
     chat_template: bool
+    attention_window: int | None = Field(
+        default=None,
+        description="how many tokens each one sees; None for a family whose window cannot be set in all layers",
+    )
 
 
 class BaseModelEntry(Frozen):
@@ -59,9 +63,23 @@ def read_facts(folder: Path) -> ModelFacts:
             vocab_size=config["vocab_size"],
             context=config["max_position_embeddings"],
             chat_template=_has_chat_template(folder),
+            attention_window=_attention_window(config),
         )
     except KeyError as missing:
         raise UserError(f"{folder / 'config.json'} lacks the field {missing}", param="source") from missing
+
+
+def _attention_window(config: dict[str, Any]) -> int | None:
+    context: int = config["max_position_embeddings"]
+    match config.get("model_type"):
+        case "llama" if not (config.get("attention_bias") or config.get("mlp_bias")):
+            return context  # computes what Mistral computes, which has a window
+        case "mistral":
+            return min(config.get("sliding_window", 4096) or context, context)  # 4096 is the family's default
+        case "qwen2" | "qwen3" if not config.get("use_sliding_window"):
+            return context
+        case _:
+            return None
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -102,6 +102,7 @@ class Pin(Frozen):
     model: tuple[str, ...] | None = Field(default=None, description="names of registered base models")
     layers: tuple[int, ...] | None = Field(default=None, description="layers kept")
     kv_heads: tuple[int, ...] | None = Field(default=None, description="key/value heads kept")
+    window: tuple[int, ...] | None = Field(default=None, description="attention window in tokens; 0: the model's own")
     epochs: tuple[float, ...] | None = None
     batch_size: tuple[int, ...] | None = None
     learning_rate_multiplier: tuple[float, ...] | None = Field(

@@ -14,13 +14,15 @@ from pydantic import Field
 from luthier.design import Frozen
 from luthier.errors import IllegalDesign, UserError
 from luthier.model import BaseModelEntry
-from luthier.task import Constraints, DataKind, Pin
+from luthier.task import Constraints, DataKind, JudgeSpec, Pin
 from search import legality
 from search.learning_rate import UPDATE_FACTOR
 
 T = TypeVar("T", str, int, float)
 
 UPDATES: Final = tuple(UPDATE_FACTOR)
+WHOLE: Final = 0  # the attention window of a model that keeps its own
+WINDOWS: Final = (1024, 512, 256, 128)
 DEPTH_SHARES: Final = (1, 7 / 8, 3 / 4)
 BATCH_SIZES: Final = (4, 8, 16, 32)
 EPOCHS: Final = (1.0, 2.0, 3.0)
@@ -48,6 +50,27 @@ class ModelSpace(Frozen):
     base_kv_heads: int
     layers: tuple[int, ...] = Field(description="layers kept, descending")
     kv_heads: tuple[int, ...] = Field(description="key/value heads kept, descending")
+    windows: tuple[int, ...] = Field(default=(WHOLE,), description="attention windows in tokens; WHOLE: what it has")
+
+    @property
+    def edits(self) -> dict[str, tuple[int, ...]]:
+        """By field of the architecture, the values that change something."""
+        changes = {
+            "layers": tuple(kept for kept in self.layers if kept != self.base_layers),
+            "kv_heads": tuple(kept for kept in self.kv_heads if kept != self.base_kv_heads),
+            "window": tuple(window for window in self.windows if window != WHOLE),
+        }
+        return {field: values for field, values in changes.items() if values}
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The fields that have to be edited, because the pins leave out what the base has."""
+        as_it_is = {
+            "layers": self.base_layers in self.layers,
+            "kv_heads": self.base_kv_heads in self.kv_heads,
+            "window": WHOLE in self.windows,
+        }
+        return tuple(field for field, allowed in as_it_is.items() if not allowed)
 
     @property
     def top_layers(self) -> tuple[int, ...]:
@@ -102,14 +125,15 @@ def betas(programs: Sequence[str], pin: Pin) -> Axis:
 
 
 def model_spaces(
-    kind: DataKind, entries: Sequence[BaseModelEntry], pin: Pin, constraints: Constraints
+    kind: DataKind, entries: Sequence[BaseModelEntry], pin: Pin, constraints: Constraints, length: int
 ) -> tuple[ModelSpace, ...]:
-    """The base models that remain, each with the edits that remain of it."""
+    """The base models that remain, each with the edits that remain of it. `length` is that of long rows in tokens."""
     allowed = _allowed(kind, _pinned(entries, pin), constraints)
     depths = {entry.name: range(entry.facts.layers, 0, -1) for entry in allowed}
     heads = {entry.name: legality.kv_head_choices(entry.facts.kv_heads) for entry in allowed}
     _check_edits("layers", pin.layers, depths)
     _check_edits("kv_heads", pin.kv_heads, heads)
+    _check_windows(pin, allowed)
     spaces = tuple(
         ModelSpace(
             name=entry.name,
@@ -118,15 +142,17 @@ def model_spaces(
             base_kv_heads=entry.facts.kv_heads,
             layers=layers,
             kv_heads=kv_heads,
+            windows=windows,
         )
         for entry in allowed
         if (layers := _kept(pin.layers, depths[entry.name], _depths(entry.facts.layers)))
         if (kv_heads := _kept(pin.kv_heads, heads[entry.name], heads[entry.name]))
+        if (windows := _windows(entry, pin, _seen(kind, length)))
     )
     if not spaces:
         raise IllegalDesign(
-            f"no base model has both the pinned layers ({_listed(pin.layers or ())}) "
-            f"and the pinned kv_heads ({_listed(pin.kv_heads or ())})",
+            f"no base model has both the pinned layers ({_listed(pin.layers or ())}) and the pinned kv_heads "
+            f"({_listed(pin.kv_heads or ())})" + (f" and the windows ({_listed(pin.window)})" if pin.window else ""),
             param="search.pin",
         )
     return spaces
@@ -161,6 +187,32 @@ def _allowed(kind: DataKind, entries: list[BaseModelEntry], constraints: Constra
 def _depths(layers: int) -> tuple[int, ...]:
     """All the layers, about 7/8 of them and about 3/4."""
     return tuple(dict.fromkeys(max(1, round(share * layers)) for share in DEPTH_SHARES))
+
+
+def _seen(kind: DataKind, length: int) -> int:
+    """How many tokens of a row of this length a model is shown at once."""
+    limit: int = JudgeSpec.model_fields["window" if kind is DataKind.TEXT else "max_tokens"].default
+    return min(length, limit)
+
+
+def _windows(entry: BaseModelEntry, pin: Pin, length: int) -> tuple[int, ...]:
+    """The two widest windows that are narrower than long rows: a wider one would never be felt."""
+    widest = entry.facts.attention_window or 0
+    if pin.window is not None:
+        return tuple(sorted({window for window in pin.window if window == WHOLE or 0 < window < widest}))
+    return (WHOLE, *[window for window in WINDOWS if window < min(length, widest)][:2])
+
+
+def _check_windows(pin: Pin, entries: Sequence[BaseModelEntry]) -> None:
+    if pin.window is not None:
+        widest = {entry.name: entry.facts.attention_window or 0 for entry in entries}
+        described = [f"1 to {limit - 1} of {name}" for name, limit in widest.items() if limit > 1]
+        _check(
+            "window",
+            pin.window,
+            lambda window: window == WHOLE or 0 < window < max(widest.values()),
+            [f"{WHOLE} (the model's own)", *described],
+        )
 
 
 def _kept(pinned: Sequence[int] | None, possible: Sequence[int], default: tuple[int, ...]) -> tuple[int, ...]:

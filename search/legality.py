@@ -114,12 +114,37 @@ def _check_architecture(design: Design, entry: BaseModelEntry) -> None:
             "keep fewer, or leave the field out to keep all of them",
             param="architecture.layers",
         )
+    if layers is None and design.architecture.depth_rule != "late":
+        raise IllegalDesign(
+            f"depth_rule is {design.architecture.depth_rule}, but all layers are kept: "
+            "say in layers how many are to stay, or leave the rule out",
+            param="architecture.depth_rule",
+        )
+    _check_window(design.architecture.window, entry)
     heads = kv_head_choices(entry.facts.kv_heads)[1:]
     if kv_heads is not None and kv_heads not in heads:
         raise IllegalDesign(
             f"kv_heads is {kv_heads}, but the {entry.facts.kv_heads} key/value heads of {entry.name} can be pooled to "
             f"{', '.join(map(str, heads)) or 'no smaller number'}; leave the field out to keep all of them",
             param="architecture.kv_heads",
+        )
+
+
+def _check_window(window: int | None, entry: BaseModelEntry) -> None:
+    if window is None:
+        return
+    widest = entry.facts.attention_window
+    if widest is None:
+        raise IllegalDesign(
+            f"window is {window}, but the attention window of {entry.name}, a {entry.facts.architecture}, "
+            "cannot be set in all layers: leave the field out",
+            param="architecture.window",
+        )
+    if window >= widest:
+        raise IllegalDesign(
+            f"window is {window}, but each token of {entry.name} sees {widest} at most: "
+            "make it smaller, or leave the field out to keep what it sees",
+            param="architecture.window",
         )
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from luthier.design import Architecture, Design, Frozen, Lora
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
-from search import legality
+from search import edits, legality
 from search.space import Space, algorithm, stages
 from search.suggest import V
 
@@ -31,6 +31,7 @@ class Recipe(Frozen):
     beta: float = 0.1
     layers: int = 0
     kv_heads: int = 0
+    window: int = 0
 
 
 # The order matters: a small budget sees only the first few, so these differ in program, update and architecture.
@@ -101,7 +102,7 @@ def priors(space: Space) -> list[Design]:
     _, plain = baselines(space)
     designs = {plain.digest(): plain}
     for turn, recipe in enumerate(RECIPES[space.kind], start=1):
-        design = space.sample(_Wishes(recipe, turn))
+        design = space.sample(_Wishes(space, recipe, turn))
         designs.setdefault(design.digest(), design)
     return list(designs.values())[1:]
 
@@ -109,24 +110,36 @@ def priors(space: Space) -> list[Design]:
 class _Wishes:
     """Answers a space's questions (`Suggest`) as a recipe would like them answered."""
 
-    def __init__(self, recipe: Recipe, turn: int) -> None:
+    def __init__(self, space: Space, recipe: Recipe, turn: int) -> None:
+        self._space = space
         self._recipe = recipe.model_dump()
         self._turn = turn
 
     def categorical(self, name: str, choices: Sequence[V]) -> V:
-        axis = name.partition("[")[0]
+        axis, _, model = name.rstrip("]").partition("[")
         match axis:
             case "model":
                 return choices[self._turn % len(choices)]
-            case "layers" | "kv_heads":
+            case "edited":
+                wished = self._edit(edits.combined(self._space.model(model)))
+                return next(choice for choice in choices if choice == (edits.YES if wished else edits.NO))
+            case "edit":
+                return next(choice for choice in choices if choice == self._edit(choices))
+            case "layers" | "kv_heads" | "window":
                 steps: int = self._recipe[axis]
-                return choices[min(steps, len(choices) - 1)]
+                return choices[min(max(steps - 1, 0), len(choices) - 1)]
+            case "depth_rule":
+                return choices[0]
             case "top_layers":
                 return choices[-1]
             case "program" | "update":
                 return next((choice for choice in choices if choice == self._recipe[axis]), choices[0])
             case _:
                 return _nearest(choices, self._recipe[axis])
+
+    def _edit(self, possible: Sequence[object]) -> str:
+        """Those of the recipe's edits that can be made, as they are named together; nothing where there is none."""
+        return "+".join(field for field in edits.FIELDS if self._recipe[field] and field in possible)
 
     def log_uniform(self, name: str, low: float, high: float) -> float:
         wish: float = self._recipe[name]

@@ -1,6 +1,6 @@
 """The designs that a job searches: one conditional tree, walked forwards to sample and backwards to encode.
 
-    model → layers, KV heads → program → update → rank or depth → learning rate → batch, epochs → beta
+    model → edited, edits → program → update → rank or depth → learning rate → batch, epochs → beta
 
 `Space.sample` is the only description of the tree. It asks a `Suggest` one question after another; `Space.encode` has
 the same questions answered by a finished design. All stages of a program share one update, so that an adapter goes on
@@ -17,7 +17,6 @@ from pydantic import Field
 
 from luthier.design import (
     Algorithm,
-    Architecture,
     Clm,
     Design,
     Dora,
@@ -35,7 +34,7 @@ from luthier.design import (
 from luthier.errors import IllegalDesign, UserError
 from luthier.model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Pin
-from search import axes
+from search import axes, edits
 from search.axes import Axis, Interval, ModelSpace
 from search.learning_rate import default_learning_rate, significant
 from search.suggest import Replay, Suggest, Value
@@ -59,8 +58,7 @@ class Space(Frozen):
     def sample(self, suggest: Suggest) -> Design:
         """Ask about each axis that applies, and put the design together."""
         model = self.model(suggest.categorical("model", [model.name for model in self.models]))
-        layers = suggest.categorical(f"layers[{model.name}]", model.layers)
-        kv_heads = suggest.categorical(f"kv_heads[{model.name}]", model.kv_heads)
+        architecture = edits.ask(suggest, model)
         program = suggest.categorical("program", self.programs)
         update = self._update(suggest, model)
         multiplier = _number(suggest, "learning_rate_multiplier", self.multipliers)
@@ -68,11 +66,7 @@ class Space(Frozen):
         epochs = suggest.categorical("epochs", self.epochs)
         beta = self._beta(suggest) if "dpo" in program.split("+") else None
         return Design(
-            architecture=Architecture(
-                base=model.name,
-                layers=None if layers == model.base_layers else layers,
-                kv_heads=None if kv_heads == model.base_kv_heads else kv_heads,
-            ),
+            architecture=architecture,
             stages=stages(
                 model,
                 [algorithm(kind, beta) for kind in program.split("+")],
@@ -119,8 +113,7 @@ class Space(Frozen):
         model, first = self.model(design.architecture.base), design.stages[0]
         answers: dict[str, Value] = {
             "model": model.name,
-            f"layers[{model.name}]": design.architecture.layers or model.base_layers,
-            f"kv_heads[{model.name}]": design.architecture.kv_heads or model.base_kv_heads,
+            **edits.answers(design.architecture, model),
             "program": design.program,
             "update": first.update.kind,
             "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
@@ -153,8 +146,12 @@ class Space(Frozen):
         return significant(beta) if isinstance(self.betas, Interval) else beta
 
 
-def space(kind: DataKind, rows: int, models: Sequence[BaseModelEntry], pin: Pin, constraints: Constraints) -> Space:
+def space(
+    kind: DataKind, rows: int, models: Sequence[BaseModelEntry], pin: Pin, constraints: Constraints, *, length: int = 0
+) -> Space:
     """The space of designs for `rows` training rows of this kind, as far as pins and constraints leave it.
+
+    `length` in tokens is what the long rows reach; edits that only long rows could feel depend on it.
 
     Raises UserError, or IllegalDesign with the values to choose from, where they leave nothing.
     """
@@ -163,7 +160,7 @@ def space(kind: DataKind, rows: int, models: Sequence[BaseModelEntry], pin: Pin,
     programs = axes.program_names(kind, pin)
     return Space(
         kind=kind,
-        models=axes.model_spaces(kind, models, pin, constraints),
+        models=axes.model_spaces(kind, models, pin, constraints, length),
         programs=programs,
         updates=axes.update_names(pin),
         multipliers=axes.multipliers(pin),

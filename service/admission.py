@@ -50,7 +50,7 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
     splits = _split(here, training, validation)
     if _conversational(splits.train):
         entries = _speaking(entries)
-    designs, pin = _space(body, fixed, training.kind, entries, len(splits.train))
+    designs, pin = _space(body, fixed, training, entries, len(splits.train))
     search = body.search.model_copy(update={"pin": pin})
     judge = _judge(here, body, training, splits, [entry for entry in entries if entry.name in _names(designs)])
     record = JobRecord(
@@ -154,12 +154,13 @@ def _rows(here: Context, record: FileRecord) -> list[Row]:
 
 
 def _space(
-    body: CreateJob, fixed: Sequence[Fixed], kind: DataKind, entries: Sequence[BaseModelEntry], rows: int
+    body: CreateJob, fixed: Sequence[Fixed], training: FileRecord, entries: Sequence[BaseModelEntry], rows: int
 ) -> tuple[Space, Pin]:
     """The space, and the pin that makes the same one later: a model registered in the meantime is not in it."""
+    kind, length = training.kind, Profile.model_validate(training.profile).long_rows
     pin = for_goal(merge(body.search.pin, fixed), body.task.goal, kind)
     try:
-        designs = space(kind, rows, entries, pin, body.constraints)
+        designs = space(kind, rows, entries, pin, body.constraints, length=length)
     except UserError as error:
         places = {f"search.pin.{wanted.axis}": wanted.place for wanted in fixed}
         error.param = places.get(error.param or "", error.param)

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from luthier.dataset import Profile
 from luthier.errors import LuthierError, TrialFailed, UserError
-from luthier.store import jobs, leases, models, trials, workers
+from luthier.store import files, jobs, leases, models, trials, workers
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from search.choose import best
@@ -150,7 +151,9 @@ def _fill(
 def _space(here: Context, job: JobRecord) -> Space:
     with here.database.read() as c:
         entries = models.list_(c)
-    return space(job.judge.kind, here.count_rows(job.train), entries, job.search.pin, job.constraints)
+        profile = Profile.model_validate(files.get(c, job.training_file).profile)
+    rows = here.count_rows(job.train)
+    return space(job.judge.kind, rows, entries, job.search.pin, job.constraints, length=profile.long_rows)
 
 
 def _conclude(here: Context, job: JobRecord, rows: Sequence[TrialRecord], reason: str, now: datetime) -> None:

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Final, Literal, assert_never
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from luthier.design import Algorithm, Clm, Design, Dora, Dpo, Frozen, Full, Lora, RsLora, Sft, TopLayers, Update
+from luthier.design import (
+    Algorithm,
+    Clm,
+    DepthRule,
+    Design,
+    Dora,
+    Dpo,
+    Frozen,
+    Full,
+    Lora,
+    RsLora,
+    Sft,
+    TopLayers,
+    Update,
+)
 from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.wire import Assignment
 from workers.judge import renderer
 from workers.templates import render
+
+_DEPTH_RULES: Final[Mapping[DepthRule, str]] = {
+    "late": "the deepest but the last one left out",
+    "block_influence": "those left out that change the hidden state least on training rows (ShortGPT)",
+}
 
 
 def card(
@@ -108,9 +128,13 @@ def _architecture(design: Design, model: PreTrainedModel, layers: int, kv_heads:
     architecture = design.architecture
     edits = []
     if architecture.layers is not None:
-        edits.append(f"{architecture.layers} of {layers} layers kept, the deepest but the last one left out")
+        which = ", ".join(map(str, model.config.kept_layers))
+        why = _DEPTH_RULES[architecture.depth_rule]
+        edits.append(f"{architecture.layers} of {layers} layers kept ({which}, counted from 0), {why}")
     if architecture.kv_heads is not None:
         edits.append(f"{kv_heads} key/value heads mean-pooled to {architecture.kv_heads}")
+    if architecture.window is not None:
+        edits.append(f"a sliding attention window of {architecture.window} tokens in every layer")
     return (
         f"`{type(model).__name__}`, {model.num_parameters():,} parameters; "
         f"{architecture.base} {'with ' + ' and '.join(edits) if edits else 'as it is'}."

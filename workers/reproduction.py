@@ -19,7 +19,6 @@ from luthier.wire import Assignment
 from workers.judge import renderer
 from workers.templates import render
 from workers.train.algorithms import objective
-from workers.train.architectures.edits import kept_layers
 from workers.train.data.rendering import Message, Row
 
 # What the script needs beyond a worker's own libraries, in the versions that the tests reproduce designs with.
@@ -85,7 +84,6 @@ def _script(
     columns = _CONTENT[judge.kind]
     contents = [row[name] for row in rows for name in columns]
     wraps = bool(tokenizer.chat_template) and any(isinstance(content, str) for content in contents)
-    layers = design.architecture.layers
     used = {"DPO" if stage.algorithm.kind == "dpo" else "SFT" for stage in design.stages}
     return render(
         "reproduce.py.jinja",
@@ -97,9 +95,10 @@ def _script(
         kind=judge.kind.value,
         max_length=render_row.window if judge.kind is DataKind.TEXT else render_row.max_tokens,
         perplexity=metrics.perplexity,
-        kept_layers=kept_layers(facts.layers, layers) if layers else None,
+        kept_layers=model.config.kept_layers if design.architecture.layers else None,
         layer_types=bool(getattr(model.config, "layer_types", None)),
         kv_heads=design.architecture.kv_heads,
+        window=design.architecture.window,
         chat_template=bool(tokenizer.chat_template),
         tools=any(row.get("tools") for row in rows),
         wraps=wraps,

@@ -37,8 +37,7 @@ RUNG_ROWS = 16
 def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: float) -> Finished:
     """Do the work of a lease. Raises LeaseLost, Stopped, Interrupted, Infeasible or TrialFailed."""
     assignment = held.assignment
-    base = warm.base(assignment.base)
-    model = build(base.model, assignment.design.architecture)
+    model = _build(link, assignment)
     torch.nn.Module.to(model, device)
     with tempfile.TemporaryDirectory(prefix="luthier-trial-") as scratch:
         adapter, tokens = None, 0
@@ -54,6 +53,15 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
             )
             model, adapter, tokens = *_merge(trained, Path(scratch) / "adapter"), trained.tokens
         return _conclude(link, held, model, adapter, tokens, Path(scratch))
+
+
+def _build(link: Link, assignment: Assignment) -> PreTrainedModel:
+    """The edited model, made in host memory: what layers are kept must not depend on the device that trains them."""
+    architecture = assignment.design.architecture
+    calibration: tuple[tuple[int, ...], ...] = ()
+    if architecture.depth_rule == "block_influence":
+        calibration = warm.calibration(assignment.base, assignment.judge, link.get_blob(assignment.train))
+    return build(warm.base(assignment.base).model, architecture, calibration)
 
 
 def _merge(trained: Trained, folder: Path) -> tuple[PreTrainedModel, Path | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from luthier.task import JudgeSpec
 from workers.judge import renderer
 from workers.train.algorithms import Example, objective
 from workers.train.forward import require_unpadded
+
+CALIBRATION_ROWS, CALIBRATION_TOKENS = 16, 256  # and tokens of each: a glance even for a CPU
 
 Rows = tuple[dict[str, Any], ...]
 
@@ -52,6 +55,14 @@ def rows(file: Path) -> Rows:
     """The rows of a JSONL blob. Blobs are content-addressed, so a path never changes its content."""
     with file.open(encoding="utf-8") as lines:
         return tuple(json.loads(line) for line in lines)
+
+
+@lru_cache(maxsize=16)
+def calibration(entry: BaseModelEntry, judge: JudgeSpec, train: Path) -> tuple[tuple[int, ...], ...]:
+    """Token ids of the first training rows: what a model is measured on before it is edited."""
+    render = renderer(base(entry).tokenizer, judge, entry.facts.context)
+    rendered = (tokens for row in rows(train) for tokens in render.answers(row, judge.kind))
+    return tuple(tokens.ids[:CALIBRATION_TOKENS] for tokens in islice(rendered, CALIBRATION_ROWS))
 
 
 def examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, algorithm: Algorithm) -> tuple[Example, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Final
 
 from pydantic import Field
@@ -49,6 +50,13 @@ class Profile(Frozen):
     duplicates: int = Field(ge=0, description="rows that repeat an earlier one, but for case and white space")
     leaks: int | None = Field(description="validation rows whose prompts are trained on; None: no validation file")
     notes: tuple[str, ...] = Field(description="what the numbers mean for the training, in sentences")
+
+    @property
+    def long_rows(self) -> int:
+        """A length in tokens that at least every tenth row reaches: an edge of the histogram."""
+        reached = list(accumulate(reversed(self.row_lengths.counts)))
+        edges = reversed(self.row_lengths.edges)
+        return next((edge for edge, count in zip(edges, reached, strict=True) if count * 10 >= self.rows), 0)
 
 
 def profile(

@@ -20,7 +20,7 @@ import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from luthier.dataset import read_rows
+from luthier.dataset import read_rows, write_rows
 from luthier.design import Architecture, Clm, Design, Dora, Dpo, Full, Lora, Optimiser, RsLora, Sft, Stage, TopLayers
 from luthier.model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec, TextSimilarity
@@ -48,7 +48,7 @@ Row = dict[str, Any]
 class Plan:
     kind: DataKind
     stages: tuple[Stage, ...]
-    edits: dict[str, int] | None = None
+    edits: dict[str, Any] | None = None
     chat_template: bool = True
     has_adapter: bool
 
@@ -86,6 +86,18 @@ PLANS = {
         kind=DataKind.CHAT,
         stages=(Stage(algorithm=Sft(), update=Lora(rank=8), optimiser=AN_EPOCH_AND_A_HALF),),
         edits={"layers": 4, "kv_heads": 2},
+        has_adapter=False,
+    ),
+    "sft full on pairs, fewer layers by influence": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Sft(), update=Full(), optimiser=optimiser(1e-3)),),
+        edits={"layers": 4, "depth_rule": "block_influence"},
+        has_adapter=False,
+    ),
+    "sft lora on chat, windowed": Plan(
+        kind=DataKind.CHAT,
+        stages=(Stage(algorithm=Sft(), update=Lora(rank=8), optimiser=AN_EPOCH_AND_A_HALF),),
+        edits={"layers": 5, "window": 8},
         has_adapter=False,
     ),
     "clm dora on pairs": Plan(
@@ -201,7 +213,9 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
         learn = objective(stage.algorithm)
         return [example for row in rows[TRAIN] for example in learn.examples(row, plan.kind, render)]
 
-    model = build(base.model, design.architecture)
+    (folder / "train.jsonl").write_bytes(write_rows(rows[TRAIN]))
+    calibration = warm.calibration(entry, assignment.judge, folder / "train.jsonl")
+    model = build(base.model, design.architecture, calibration)
     trained = train(model, design, examples, seed=assignment.seed, watch=NobodyWatches())
     has_adapter = trained.whole_base and trained.applied.save_adapter(folder / "peft")
     merged = trained.applied.merge()
@@ -245,7 +259,9 @@ def test_the_merged_model_scores_in_plain_transformers_as_the_trial_did(case: Ca
 
 
 def test_training_shows_in_the_model_that_is_exported(case: Case) -> None:
-    untuned = build(warm.base(case.assignment.base).model, case.assignment.design.architecture)
+    assignment = case.assignment
+    calibration = warm.calibration(assignment.base, assignment.judge, case.merged / "reproduce" / "train.jsonl")
+    untuned = build(warm.base(assignment.base).model, assignment.design.architecture, calibration)
     before = case.judged(untuned, case.rows[VALIDATION])
     assert abs(case.metrics.perplexity / before.perplexity - 1) > 0.1
 

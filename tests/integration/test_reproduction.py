@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import processors
-from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from luthier.design import Architecture, Design, Full, Optimiser, Sft, Stage
 from luthier.task import DataKind, JudgeSpec
@@ -24,7 +32,6 @@ from workers import reproduction
 from workers.judge import renderer
 from workers.templates import render as render_template
 from workers.train.architectures import build
-from workers.train.architectures.edits import kept_layers
 from workers.warm import Base
 
 Row = dict[str, Any]
@@ -182,10 +189,44 @@ def test_the_script_edits_a_model_as_the_worker_does() -> None:
             parameter.normal_(std=0.3)
     by_worker = build(base, Architecture(base="qwen", layers=4, kv_heads=2))
     by_script = copy.deepcopy(base)
-    edits = render_template("reproduce_architecture.jinja", kept_layers=kept_layers(5, 4), layer_types=True, kv_heads=2)
+    edits = render_template(
+        "reproduce_architecture.jinja",
+        kept_layers=by_worker.config.kept_layers,
+        layer_types=True,
+        kv_heads=2,
+        window=None,
+    )
     exec(textwrap.dedent(edits), {"torch": torch, "model": by_script})
     assert by_script.config.layer_types == by_worker.config.layer_types
     ids = torch.arange(24)[None]
     with torch.no_grad():
         assert largest_difference(by_script(ids).logits, by_worker(ids).logits) < 1e-6
+        assert largest_difference(base(ids).logits, by_worker(ids).logits) > 0.1
+
+
+@pytest.mark.parametrize("family", [LlamaConfig, Qwen3Config])
+def test_the_script_narrows_attention_as_the_worker_does(family: type[PretrainedConfig]) -> None:
+    """Llama becomes a Mistral; Qwen 3 says it in its own config."""
+    torch.manual_seed(0)
+    config = family(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=4, head_dim=8, initializer_range=0.3,
+    )  # fmt: skip
+    base = AutoModelForCausalLM.from_config(config).eval()
+    by_worker = build(base, Architecture(base="small", layers=2, kv_heads=2, window=5))
+    layer_types = bool(getattr(by_worker.config, "layer_types", None))
+    edits = render_template(
+        "reproduce_architecture.jinja", kept_layers=[0, 2], layer_types=layer_types, kv_heads=2, window=5
+    )
+    names: dict[str, Any] = {
+        "torch": torch,
+        "AutoConfig": AutoConfig,
+        "AutoModelForCausalLM": AutoModelForCausalLM,
+        "model": copy.deepcopy(base),
+    }
+    exec(textwrap.dedent(edits), names)
+    assert type(names["model"]) is type(by_worker)
+    ids = torch.arange(24)[None]
+    with torch.no_grad():
+        assert torch.equal(names["model"](ids).logits, by_worker(ids).logits)
         assert largest_difference(base(ids).logits, by_worker(ids).logits) > 0.1

@@ -40,6 +40,9 @@ from workers.warm import Base
 ROWS = data_samples.preference(6)  # every algorithm can learn from these
 UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
 ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo()]
+CALIBRATION = (tuple(range(100, 130)),)
+INFLUENTIAL = Architecture(base="tiny", layers=3, depth_rule="block_influence")
+WINDOWED = Architecture(base="tiny", layers=3, window=8)
 PLAIN, EDITED = Architecture(base="tiny", layers=3), Architecture(base="tiny", layers=2, kv_heads=2)
 
 
@@ -86,7 +89,7 @@ class Trial:
         return [example for row in ROWS for example in learn.examples(row, DataKind.PREFERENCE, render)]
 
     def train(self, witness: Witness, resume: Checkpoint | None = None) -> Trained:
-        model = build(self.base, self.design.architecture)
+        model = build(self.base, self.design.architecture, CALIBRATION)
         return train(model, self.design, self.examples, seed=11, watch=witness, resume=resume)
 
     def unbroken(self) -> tuple[Trained, Witness]:
@@ -134,6 +137,10 @@ PROGRAMS = {
     "an adapter on another adapter": design(
         stage(Sft(), RsLora(rank=2), epochs=1), stage(Dpo(), Dora(rank=3), epochs=1), architecture=EDITED
     ),
+    "the influential layers": design(
+        stage(Sft(), Lora(rank=2), epochs=1), stage(Dpo(), Lora(rank=2), epochs=1), architecture=INFLUENTIAL
+    ),
+    "a window": design(stage(Sft(), Full(), epochs=1), stage(Dpo(), Full(), epochs=1), architecture=WINDOWED),
     "all weights after an adapter": design(stage(Clm(), Lora(rank=2), epochs=1), stage(Sft(), Full(), epochs=1)),
 }
 

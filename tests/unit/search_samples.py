@@ -23,6 +23,7 @@ def entry(
         "vocab_size": 4096,
         "context": 512,
         "chat_template": True,
+        "attention_window": 512,
     }
     sizes = {"layers": layers, "heads": kv_heads, "kv_heads": kv_heads, "hidden_size": hidden}
     return BaseModelEntry(name=name, source=f"/models/{name}", facts=ModelFacts(**(defaults | sizes | facts)))
@@ -39,8 +40,9 @@ def space_of(
     rows: int = 300,
     models: Sequence[BaseModelEntry] = (TINY,),
     parameters: int | None = None,
+    length: int = 0,
 ) -> Space:
-    return space(kind, rows, models, pin or Pin(), Constraints(parameters=parameters))
+    return space(kind, rows, models, pin or Pin(), Constraints(parameters=parameters), length=length)
 
 
 class AtRandom:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, MistralForCausalLM, PreTrainedModel
 
 from luthier.design import Architecture
 from luthier.errors import Infeasible
 from tests.textbook import largest_difference, logps
 from workers.train.architectures import build
 from workers.train.architectures.edits import kept_layers
+from workers.train.architectures.influence import block_influence
 from workers.warm import Base
 
 IDS = (1, 55, 901, 7, 7, 3000, 12)
@@ -26,11 +28,17 @@ EDITS = [
     Architecture(base="tiny", kv_heads=2),
     Architecture(base="tiny", kv_heads=1),
     Architecture(base="tiny", layers=3, kv_heads=2),
+    Architecture(base="tiny", layers=3, depth_rule="block_influence"),
+    Architecture(base="tiny", window=4),
+    Architecture(base="tiny", layers=3, kv_heads=2, window=4),
 ]
 
 
+CALIBRATION = (IDS, tuple(range(100, 140)))
+
+
 def named(architecture: Architecture) -> str:
-    return f"layers {architecture.layers}, kv heads {architecture.kv_heads}"
+    return architecture.model_dump_json(exclude_defaults=True, exclude={"base"})
 
 
 @pytest.mark.parametrize(
@@ -49,6 +57,46 @@ def test_a_model_cut_in_depth_computes_as_the_base_without_those_layers(layers: 
     cut = build(tiny.model, Architecture(base="tiny", layers=layers))
     assert cut.config.num_hidden_layers == layers
     assert torch.equal(logps(cut, IDS), logps(by_hand, IDS))
+
+
+@torch.no_grad()
+def test_the_influence_of_a_layer_is_how_far_it_turns_the_hidden_states(tiny: Base) -> None:
+    """By hand: every layer's input and output as transformers shows them, before the final norm."""
+    found = block_influence(tiny.model, CALIBRATION)
+    assert len(found) == 6
+    unnormed = copy.deepcopy(tiny.model.model)
+    unnormed.norm = torch.nn.Identity()
+    cosines: list[list[float]] = [[] for _ in range(6)]
+    for ids in CALIBRATION:
+        states = unnormed(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
+        for layer, (before, after) in enumerate(pairwise(states)):
+            cosines[layer] += torch.cosine_similarity(before[0], after[0], dim=-1).tolist()
+    assert found == pytest.approx([1 - sum(values) / len(values) for values in cosines], abs=1e-5)
+    assert block_influence(tiny.model, CALIBRATION) == found
+
+
+@torch.no_grad()
+def test_the_layers_that_do_least_are_dropped_and_the_model_says_which_it_kept(tiny: Base, tmp_path: Path) -> None:
+    idle = copy.deepcopy(tiny.model)
+    for layer in (idle.model.layers[0], idle.model.layers[3]):
+        for projection in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            projection.weight.zero_()  # what comes in goes out
+    cut = build(idle, Architecture(base="tiny", layers=4, depth_rule="block_influence"), CALIBRATION)
+    assert cut.config.kept_layers == [1, 2, 4, 5]
+    assert torch.equal(logps(cut, IDS), logps(idle, IDS))
+    cut.save_pretrained(tmp_path)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).config.kept_layers == [1, 2, 4, 5]
+
+
+def test_of_layers_of_equal_influence_the_deeper_ones_stay() -> None:
+    assert kept_layers(5, 3, [0.2, 0.1, 0.1, 0.1, 0.3]) == [0, 3, 4]
+
+
+def test_influence_needs_rows_to_be_measured_on_and_layers_to_measure(tiny: Base) -> None:
+    with pytest.raises(Infeasible, match="no training row to measure"):
+        build(tiny.model, Architecture(base="tiny", layers=4, depth_rule="block_influence"))
+    with pytest.raises(Infeasible, match="GPT2LMHeadModel models have no list of layers"):
+        build(gpt2(), Architecture(base="gpt2", layers=1, depth_rule="block_influence"), CALIBRATION)
 
 
 def shared(heads_OH: torch.Tensor, kv_heads: int) -> torch.Tensor:
@@ -129,10 +177,10 @@ def test_a_layer_that_stays_keeps_its_own_settings(field: str) -> None:
 def test_an_edited_model_is_an_ordinary_one_to_save_load_and_generate_with(
     architecture: Architecture, tiny: Base, tmp_path: Path
 ) -> None:
-    edited = build(tiny.model, architecture)
+    edited = build(tiny.model, architecture, CALIBRATION)
     edited.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert type(loaded) is type(tiny.model)
+    assert type(loaded) is (MistralForCausalLM if architecture.window else type(tiny.model))
     assert loaded.config.num_hidden_layers == (architecture.layers or 6)
     assert loaded.config.num_key_value_heads == (architecture.kv_heads or 4)
     assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight
@@ -145,7 +193,7 @@ def test_an_edited_model_is_an_ordinary_one_to_save_load_and_generate_with(
 def test_the_base_is_not_touched_and_shares_no_memory_with_what_is_built(tiny: Base) -> None:
     before = {name: tensor.clone() for name, tensor in tiny.model.state_dict().items()}
     for architecture in EDITS:
-        built = build(tiny.model, architecture)
+        built = build(tiny.model, architecture, CALIBRATION)
         with torch.no_grad():
             for parameter in built.parameters():
                 parameter.zero_()
@@ -157,13 +205,67 @@ def test_an_edited_model_keeps_the_generation_settings_of_its_base(tiny: Base) -
     base = copy.deepcopy(tiny.model)
     base.generation_config = GenerationConfig(eos_token_id=[2, 0], repetition_penalty=1.1)
     for architecture in EDITS:
-        assert build(base, architecture).generation_config.to_dict() == base.generation_config.to_dict()
+        assert build(base, architecture, CALIBRATION).generation_config.to_dict() == base.generation_config.to_dict()
 
 
 def test_building_leaves_torchs_own_random_numbers_alone(tiny: Base) -> None:
     before = torch.random.get_rng_state()
     build(tiny.model, Architecture(base="tiny", layers=2))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def of_family(family: str, **settings: object) -> PreTrainedModel:
+    config = AutoConfig.for_model(
+        family, vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, initializer_range=0.3, pad_token_id=0, bos_token_id=None, eos_token_id=1,
+        **settings,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return AutoModelForCausalLM.from_config(config).eval()
+
+
+def banded_logps(model: PreTrainedModel, ids: list[int], window: int) -> torch.Tensor:
+    """The model under an explicit mask: token i sees those from i - window + 1 to i."""
+    position = torch.arange(len(ids))
+    distance = position[:, None] - position[None, :]
+    mask = torch.zeros(len(ids), len(ids)).masked_fill((distance < 0) | (distance >= window), -torch.inf)
+    logits = model(input_ids=torch.tensor([ids]), attention_mask=mask[None, None], use_cache=False).logits[0, :-1]
+    return logits.log_softmax(-1).gather(1, torch.tensor(ids)[1:, None]).squeeze(1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [1, 5, 12])
+@pytest.mark.parametrize(("family", "settings"), [("llama", {}), ("mistral", {"sliding_window": None})])
+def test_each_token_sees_as_many_as_the_window_holds(family: str, settings: dict[str, object], window: int) -> None:
+    base, ids = of_family(family, **settings), [(7 * i) % 64 for i in range(24)]
+    narrowed = build(base, Architecture(base="small", window=window))
+    assert largest_difference(logps(narrowed, ids), banded_logps(base, ids, window)) < 1e-5
+    assert largest_difference(logps(narrowed, ids), logps(base, ids)) > 1e-2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_a_window_as_wide_as_the_row_changes_nothing(family: str, tmp_path: Path) -> None:
+    base, ids = of_family(family), [(7 * i) % 64 for i in range(24)]
+    wide = build(base, Architecture(base="small", window=24))
+    assert torch.equal(logps(wide, ids), logps(base, ids))
+    narrowed = build(base, Architecture(base="small", window=5))
+    assert torch.equal(logps(narrowed, ids[:5]), logps(base, ids[:5]))
+    assert largest_difference(logps(narrowed, ids), logps(base, ids)) > 1e-2
+    narrowed.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(logps(loaded, ids), logps(narrowed, ids))
+    settings = {"max_new_tokens": 12, "do_sample": False}
+    prompt = torch.tensor([ids[:8]])
+    assert torch.equal(loaded.generate(prompt, **settings), narrowed.generate(prompt, **settings, use_cache=False))
+
+
+def test_a_family_without_a_window_in_all_layers_is_infeasible() -> None:
+    with pytest.raises(Infeasible, match="gpt2 models have no sliding window"):
+        build(gpt2(), Architecture(base="gpt2", window=4))
+    with pytest.raises(Infeasible, match="llama models have no sliding window"):
+        build(of_family("llama", attention_bias=True), Architecture(base="small", window=4))
 
 
 def gpt2() -> PreTrainedModel:

@@ -76,6 +76,14 @@ def test_the_histogram_doubles_its_bins_and_counts_every_row() -> None:
     assert found.counts == (0, 1, 2, 2, 1, 0, 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("short", "long", "reached"), [(9, 1, 64), (10, 1, 1), (0, 3, 64), (1, 0, 1)], ids=["tenth", "fewer", "all", "none"]
+)
+def test_long_rows_are_as_long_as_every_tenth_row_at_least(short: int, long: int, reached: int) -> None:
+    rows = [{"text": "x"} for _ in range(short)] + [{"text": "x " * 100} for _ in range(long)]
+    assert _profile(rows, DataKind.TEXT).long_rows == reached
+
+
 def test_repeats_are_counted_beyond_the_first_whatever_their_case_spacing_and_extra_columns() -> None:
     rows = [
         {"prompt": "Hi there", "completion": "Yes", "id": 1},

@@ -78,6 +78,15 @@ def with_change(path: str, value: Any) -> dict[str, Any]:
     return data
 
 
+def test_a_field_that_came_later_is_spelled_out_where_it_says_something() -> None:
+    edited = DESIGN.model_copy(
+        update={"architecture": Architecture(base="tiny-chat", layers=4, depth_rule="block_influence")}
+    )
+    assert '{"base":"tiny-chat","depth_rule":"block_influence","kv_heads":null,"layers":4}' in edited.canonical()
+    assert Design.model_validate_json(edited.canonical()) == edited
+    assert edited.summary().startswith("tiny-chat (4 layers by influence) → ")
+
+
 def test_the_canonical_text_and_the_digest_never_change() -> None:
     """Every store in use is keyed by them: where this fails, the change needs a migration, not a new literal."""
     assert DESIGN.canonical() == CANONICAL

@@ -12,7 +12,7 @@ ADAPTER = Lora(rank=8)
 RATE = Optimiser(learning_rate=1e-3)
 
 
-def design(*algorithms: object, update: object = ADAPTER, base: str = "tiny", **edits: int) -> Design:
+def design(*algorithms: object, update: object = ADAPTER, base: str = "tiny", **edits: object) -> Design:
     stages = tuple(Stage(algorithm=algorithm, update=update, optimiser=RATE) for algorithm in algorithms)
     return Design(architecture=Architecture(base=base, **edits), stages=stages)
 
@@ -67,6 +67,8 @@ def test_the_untuned_model_is_legal_for_every_kind_of_data(kind: DataKind) -> No
         (DataKind.TEXT, design(Clm())),
         (DataKind.PAIRS, design(Sft(), layers=1, kv_heads=1)),
         (DataKind.CHAT, design(Clm(), update=Full())),
+        (DataKind.CHAT, design(Sft(), window=511)),
+        (DataKind.CHAT, design(Sft(), layers=3, depth_rule="block_influence")),
         (DataKind.PREFERENCE, design(Sft(), Dpo())),
         (DataKind.PAIRS, design(Sft(), update=TopLayers(layers=4), layers=4)),
     ],
@@ -85,6 +87,13 @@ def test_a_legal_design_passes(kind: DataKind, legal: Design) -> None:
         (DataKind.PAIRS, design(Clm(), Sft()), "stages", r"no program 'clm\+sft'"),
         (DataKind.PAIRS, design(Sft(), layers=7), "architecture.layers", "layers is 7, but tiny has 6"),
         (DataKind.PAIRS, design(Sft(), layers=6), "architecture.layers", "leave the field out to keep all"),
+        (
+            DataKind.PAIRS,
+            design(Sft(), depth_rule="block_influence"),
+            "architecture.depth_rule",
+            "block_influence, but all layers are kept",
+        ),
+        (DataKind.PAIRS, design(window=512), "architecture.window", "each token of tiny sees 512 at most"),
         (DataKind.PAIRS, design(layers=9), "architecture.layers", "layers is 9"),
         (DataKind.PAIRS, design(Sft(), kv_heads=3), "architecture.kv_heads", "4 key/value heads of tiny .* to 2, 1"),
         (DataKind.PAIRS, design(Sft(), kv_heads=4), "architecture.kv_heads", "kv_heads is 4"),
@@ -120,6 +129,12 @@ def test_a_program_for_decoders_is_refused_for_an_encoder() -> None:
 def test_a_single_head_cannot_be_pooled_further() -> None:
     with pytest.raises(IllegalDesign, match="no smaller number"):
         check(design(Sft(), kv_heads=1), DataKind.PAIRS, entry(kv_heads=1))
+
+
+def test_a_family_without_a_window_is_refused_one() -> None:
+    with pytest.raises(IllegalDesign, match="tiny, a GPT2LMHeadModel, cannot be set in all layers") as refused:
+        check(design(Sft(), window=64), DataKind.PAIRS, entry(architecture="GPT2LMHeadModel", attention_window=None))
+    assert refused.value.param == "architecture.window"
 
 
 def test_the_limits_are_those_of_the_base_model() -> None:

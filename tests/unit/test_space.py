@@ -28,6 +28,7 @@ SPACES = {
         rows=3,
         models=tuple(ENTRIES.values()),
     ),
+    "long rows": space_of(length=3000, models=tuple(ENTRIES.values())),
 }
 
 
@@ -92,8 +93,59 @@ def test_samples_reach_every_branch() -> None:
     assert {design.program for design in designs} == {"dpo", "sft+dpo", "sft"}
     edits = {(design.architecture.layers, design.architecture.kv_heads) for design in designs}
     assert edits == set(itertools.product([None, 5, 4], [None, 2, 1]))
+    rules = {(bool(design.architecture.layers), design.architecture.depth_rule) for design in designs}
+    assert rules == {(False, "late"), (True, "late"), (True, "block_influence")}
     assert {design.stages[0].optimiser.batch_size for design in designs} == {4, 8, 16, 32}
     assert {design.stages[0].optimiser.epochs for design in designs} == {1.0, 2.0, 3.0}
+
+
+@pytest.mark.parametrize("kind", DataKind)
+def test_at_least_half_of_the_random_draws_leave_the_architecture_as_it_is(kind: DataKind) -> None:
+    designs = samples(space_of(kind, models=(TINY, SMOL)), 2000)
+    edited = sum(design.architecture.edited for design in designs)
+    assert 0.45 < edited / len(designs) < 0.55
+    both = sum(design.architecture.layers is not None and bool(design.architecture.kv_heads) for design in designs)
+    assert 0 < both < edited / 2
+
+
+def test_there_is_nothing_to_ask_about_a_shape_that_is_pinned() -> None:
+    space = space_of(pin=Pin(layers=(6,), kv_heads=(4,)))
+    assert not any("edit" in axis or axis.startswith(("layers", "kv")) for axis in space.encode(samples(space, 1)[0]))
+
+
+def test_an_edit_that_pins_demand_is_always_made_and_the_others_are_free() -> None:
+    designs = samples(space_of(pin=Pin(layers=(4,))), 200)
+    assert {design.architecture.layers for design in designs} == {4}
+    assert {design.architecture.kv_heads for design in designs} == {None, 2, 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "windows"),
+    [
+        (DataKind.PAIRS, 0, (0,)),
+        (DataKind.PAIRS, 128, (0,)),
+        (DataKind.PAIRS, 129, (0, 128)),
+        (DataKind.PAIRS, 3000, (0, 1024, 512)),
+        (DataKind.TEXT, 3000, (0, 256, 128)),  # long text is read in pieces of 512
+    ],
+)
+def test_windows_are_offered_where_long_rows_would_feel_them(kind: DataKind, length: int, windows: tuple) -> None:
+    (model,) = space_of(kind, length=length, models=(entry(context=4096, attention_window=4096),)).models
+    assert model.windows == windows
+
+
+def test_windows_are_narrower_than_what_the_model_sees_and_not_for_every_family() -> None:
+    (model,) = space_of(length=3000, models=(entry(attention_window=300),)).models
+    assert model.windows == (0, 256, 128)
+    (model,) = space_of(length=3000, models=(entry(attention_window=None),)).models
+    assert model.windows == (0,)
+
+
+def test_a_pinned_window_is_taken_whatever_the_rows() -> None:
+    designs = samples(space_of(pin=Pin(window=(64,))), 50)
+    assert {design.architecture.window for design in designs} == {64}
+    unwindowed = samples(space_of(pin=Pin(window=(0,)), length=3000), 50)
+    assert {design.architecture.window for design in unwindowed} == {None}
 
 
 def test_edits_follow_each_model() -> None:
@@ -187,6 +239,8 @@ def test_the_order_of_a_pin_matters_for_models_only() -> None:
         ({"layers": (0,)}, "search.pin.layers", "0 is not possible"),
         ({"kv_heads": (5,)}, "search.pin.kv_heads", "5 is not possible; choose from 4, 2, 1 of tiny; 3, 1 of smol"),
         ({"layers": (20,), "kv_heads": (4,)}, "search.pin", r"layers \(20\) and the pinned kv_heads \(4\)"),
+        ({"window": (512,)}, "search.pin.window", r"512 is not possible; choose from 0 \(the model's own\); 1 to 511"),
+        ({"window": (-1,)}, "search.pin.window", "-1 is not possible"),
         ({"batch_size": (8, 301)}, "search.pin.batch_size", "301 is not possible; choose from 1 to the 300 training"),
         ({"epochs": (0.0,)}, "search.pin.epochs", "0.0 is not possible; choose from numbers above 0"),
         ({"learning_rate_multiplier": (-1.0,)}, "search.pin.learning_rate_multiplier", "-1.0 is not possible"),

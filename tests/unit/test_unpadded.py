@@ -35,6 +35,7 @@ EDITS = {
     "grouped": Architecture(base="tiny", kv_heads=2),
     "multi-query": Architecture(base="tiny", kv_heads=1),
     "shallow": Architecture(base="tiny", layers=3),
+    "windowed": Architecture(base="tiny", window=4),
     "shallow and grouped": Architecture(base="tiny", layers=2, kv_heads=2),
 }
 SMALL = {

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from luthier.design import Architecture
 from luthier.errors import Infeasible
-from workers.train.architectures.edits import cut_depth, share_kv_heads
+from workers.train.architectures.edits import cut_depth, kept_layers, share_kv_heads
+from workers.train.architectures.influence import block_influence
+from workers.train.architectures.window import narrow
 
 __all__ = ["build"]
 
 
-def build(pristine: PreTrainedModel, architecture: Architecture) -> PreTrainedModel:
-    """A new model with the edits made; `pristine` stays as it is. Raises Infeasible for an impossible edit."""
+def build(
+    pristine: PreTrainedModel, architecture: Architecture, calibration: Sequence[Sequence[int]] = ()
+) -> PreTrainedModel:
+    """A new model with the edits made; `pristine` stays as it is. Raises Infeasible for an impossible edit.
+
+    `calibration` holds token ids of training rows, for the edits that are chosen by what the model does with them.
+    """
     if not architecture.edited:
         return copy.deepcopy(pristine)
     config, weights = pristine.config, pristine.state_dict()
     if architecture.layers is not None:
-        config, weights = cut_depth(config, weights, architecture.layers)
+        influence = block_influence(pristine, calibration) if architecture.depth_rule == "block_influence" else None
+        kept = kept_layers(config.num_hidden_layers, architecture.layers, influence)
+        config, weights = cut_depth(config, weights, kept)
     if architecture.kv_heads is not None:
         config, weights = share_kv_heads(config, weights, architecture.kv_heads)
+    if architecture.window is not None:
+        config = narrow(config, architecture.window)
     with torch.random.fork_rng(devices=[]):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=pristine.dtype)
     try:

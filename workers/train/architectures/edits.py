@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Sequence
 
 import torch
 from transformers import PretrainedConfig
@@ -16,17 +17,18 @@ _LAYER = re.compile(r"^(.*\blayers\.)(\d+)(\..*)$")
 _PER_LAYER = ("layer_types", "no_rope_layers")  # lists in a config with one value for each layer
 
 
-def kept_layers(total: int, keep: int) -> list[int]:
-    """Which layers stay: all but a block just before the last one (Gromov et al. 2024: the deep layers matter least,
-    the last one most)."""
+def kept_layers(total: int, keep: int, influence: Sequence[float] | None = None) -> list[int]:
+    """Which layers stay: those of the highest `influence` where it is given (of equal ones the deeper), else all but a
+    block just before the last one (Gromov et al. 2024: the deep layers matter least, the last one most)."""
     if not 1 <= keep <= total:
         raise Infeasible(f"cannot keep {keep} of {total} layers")
-    return [*range(keep - 1), total - 1]
+    if influence is None:
+        return [*range(keep - 1), total - 1]
+    return sorted(sorted(range(total), key=lambda layer: (influence[layer], layer))[total - keep :])
 
 
-def cut_depth(config: PretrainedConfig, weights: Weights, layers: int) -> tuple[PretrainedConfig, Weights]:
-    """Keep `layers` of the transformer's layers."""
-    kept = kept_layers(config.num_hidden_layers, layers)
+def cut_depth(config: PretrainedConfig, weights: Weights, kept: Sequence[int]) -> tuple[PretrainedConfig, Weights]:
+    """Keep these of the transformer's layers. The config says which ones, so that nobody has to find them again."""
     new_index = {old: new for new, old in enumerate(kept)}
     cut: Weights = {}
     for name, tensor in weights.items():
@@ -36,7 +38,8 @@ def cut_depth(config: PretrainedConfig, weights: Weights, layers: int) -> tuple[
         else:
             cut[name] = tensor
     config = copy.deepcopy(config)
-    config.num_hidden_layers = layers
+    config.num_hidden_layers = len(kept)
+    config.kept_layers = list(kept)
     for name in _PER_LAYER:
         if values := getattr(config, name, None):
             setattr(config, name, [values[old] for old in kept])

@@ -1,0 +1,45 @@
+"""How much each layer does to what passes through it, measured on a few sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import cosine_similarity
+from transformers import PreTrainedModel
+
+from luthier.errors import Infeasible
+
+
+@torch.no_grad()
+def block_influence(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> tuple[float, ...]:
+    """For each layer, 1 minus the mean cosine between a token's hidden state before and after it: ShortGPT's BI score
+    (Men et al. 2024). `sequences` are token ids; each is read alone, so that no score depends on its neighbours.
+
+    Raises Infeasible for a family without a plain list of layers, or where there is nothing to read.
+    """
+    layers = getattr(model.base_model, "layers", None)
+    if not isinstance(layers, torch.nn.ModuleList):
+        raise Infeasible(f"{type(model).__name__} models have no list of layers to measure")
+    tokens = sum(map(len, sequences))
+    if not tokens:
+        raise Infeasible("there is no training row to measure the layers on")
+    alike = [0.0] * len(layers)
+
+    def watch(index: int) -> Callable[..., None]:
+        def note(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            before_1TH = args[0] if args else kwargs["hidden_states"]
+            after_1TH = output[0] if isinstance(output, tuple) else output
+            alike[index] += float(cosine_similarity(before_1TH, after_1TH, dim=-1).sum(dtype=torch.float64))
+
+        return note
+
+    hooks = [layer.register_forward_hook(watch(i), with_kwargs=True) for i, layer in enumerate(layers)]
+    try:
+        for ids in sequences:
+            model.base_model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tuple(1.0 - total / tokens for total in alike)
