@@ -70,7 +70,29 @@ class Dpo(Frozen):
     beta: float = Field(default=0.1, gt=0, description="strength of the pull towards the reference")
 
 
-Algorithm = Annotated[Clm | Sft | Dpo, Field(discriminator="kind")]
+class Ipo(Frozen):
+    """Identity preference optimisation (Azar et al. 2023), on log-ratios per token, as TRL has it."""
+
+    kind: Literal["ipo"] = "ipo"
+    beta: float = Field(default=0.1, gt=0, description="the paper's τ: the pair is to come apart by 1/(2τ) per token")
+
+
+class Simpo(Frozen):
+    """Simple preference optimisation (Meng et al. 2024): likelihood per token as reward, without a reference."""
+
+    kind: Literal["simpo"] = "simpo"
+    beta: float = Field(default=2.0, gt=0, description="scale of the reward")
+    gamma: float = Field(default=1.0, ge=0, description="margin by which the chosen answer's reward is to lead")
+
+
+class Orpo(Frozen):
+    """Odds-ratio preference optimisation (Hong et al. 2024): likelihood and preference in one loss, no reference."""
+
+    kind: Literal["orpo"] = "orpo"
+    beta: float = Field(default=0.1, gt=0, description="the paper's λ: weight of the odds ratio beside the likelihood")
+
+
+Algorithm = Annotated[Clm | Sft | Dpo | Ipo | Simpo | Orpo, Field(discriminator="kind")]
 
 
 class Full(Frozen):

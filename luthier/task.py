@@ -97,7 +97,9 @@ class Task(Frozen):
 class Pin(Frozen):
     """Axes that the user fixes; each lists the values that remain allowed."""
 
-    algorithm: tuple[str, ...] | None = Field(default=None, description="programs: clm, sft, dpo, sft+dpo")
+    algorithm: tuple[str, ...] | None = Field(
+        default=None, description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo"
+    )
     update: tuple[str, ...] | None = Field(default=None, description="full, top_layers, lora, rslora, dora")
     model: tuple[str, ...] | None = Field(default=None, description="names of registered base models")
     layers: tuple[int, ...] | None = Field(default=None, description="layers kept")
@@ -108,7 +110,11 @@ class Pin(Frozen):
     learning_rate_multiplier: tuple[float, ...] | None = Field(
         default=None, description="relative to the update's own default learning rate"
     )
-    beta: tuple[float, ...] | None = None
+    beta: tuple[float, ...] | None = Field(default=None, description="of dpo: pull towards the reference")
+    ipo_beta: tuple[float, ...] | None = Field(default=None, description="of ipo: pull towards the reference")
+    simpo_beta: tuple[float, ...] | None = Field(default=None, description="of simpo: scale of the reward")
+    simpo_gamma: tuple[float, ...] | None = Field(default=None, description="of simpo: margin of the reward")
+    orpo_beta: tuple[float, ...] | None = Field(default=None, description="of orpo: weight of the odds ratio")
 
 
 class Search(Frozen):

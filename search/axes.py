@@ -38,7 +38,23 @@ class Interval(Frozen):
 Axis = Interval | tuple[float, ...]
 
 MULTIPLIERS: Final = Interval(low=0.2, high=5.0)
-BETAS: Final = Interval(low=0.02, high=0.5)
+
+
+class Setting(Frozen):
+    """A hyperparameter of one algorithm. The same letter means another thing in another algorithm: an axis for each."""
+
+    algorithm: str
+    field: str
+    default: Interval
+
+
+SETTINGS: Final[Mapping[str, Setting]] = {  # by the name of the axis and of its pin
+    "beta": Setting(algorithm="dpo", field="beta", default=Interval(low=0.02, high=0.5)),
+    "ipo_beta": Setting(algorithm="ipo", field="beta", default=Interval(low=0.02, high=1.0)),
+    "simpo_beta": Setting(algorithm="simpo", field="beta", default=Interval(low=1.0, high=10.0)),
+    "simpo_gamma": Setting(algorithm="simpo", field="gamma", default=Interval(low=0.2, high=3.0)),
+    "orpo_beta": Setting(algorithm="orpo", field="beta", default=Interval(low=0.02, high=1.0)),
+}
 
 
 class ModelSpace(Frozen):
@@ -113,15 +129,21 @@ def multipliers(pin: Pin) -> Axis:
     return MULTIPLIERS if pinned is None else _positive("learning_rate_multiplier", pinned)
 
 
-def betas(programs: Sequence[str], pin: Pin) -> Axis:
-    if pin.beta is None:
-        return BETAS
-    if not any("dpo" in program.split("+") for program in programs):
-        raise IllegalDesign(
-            f"beta is pinned, but it belongs to dpo and this search has only {', '.join(programs)}",
-            param="search.pin.beta",
-        )
-    return _positive("beta", pin.beta)
+def settings(programs: Sequence[str], pin: Pin) -> dict[str, Axis]:
+    """The axes of the algorithms that the programs are made of."""
+    algorithms = {algorithm for program in programs for algorithm in program.split("+")}
+    axes: dict[str, Axis] = {}
+    for name, setting in SETTINGS.items():
+        pinned: tuple[float, ...] | None = getattr(pin, name)
+        if setting.algorithm in algorithms:
+            axes[name] = setting.default if pinned is None else _positive(name, pinned)
+        elif pinned is not None:
+            raise IllegalDesign(
+                f"{name} is pinned, but it belongs to {setting.algorithm} and this search has only "
+                f"{', '.join(programs)}",
+                param=f"search.pin.{name}",
+            )
+    return axes
 
 
 def model_spaces(

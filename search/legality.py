@@ -66,6 +66,42 @@ RULES: Final = (
         },
         refused={DataKind.PREFERENCE: "two answers to one prompt are not one text, and one of them is to be avoided"},
     ),
+    Rule(
+        program="ipo",
+        family="decoder",
+        fits={DataKind.PREFERENCE: "parts the chosen answer from the rejected one by a fixed margin"},
+        refused=_ONE_ANSWER,
+    ),
+    Rule(
+        program="sft+ipo",
+        family="decoder",
+        fits={DataKind.PREFERENCE: "learns the chosen answer, then parts it from the rejected one by a fixed margin"},
+        refused=_ONE_ANSWER,
+    ),
+    Rule(
+        program="simpo",
+        family="decoder",
+        fits={DataKind.PREFERENCE: "makes the chosen answer likelier per token than the rejected one"},
+        refused=_ONE_ANSWER,
+    ),
+    Rule(
+        program="sft+simpo",
+        family="decoder",
+        fits={DataKind.PREFERENCE: "learns the chosen answer, then makes it likelier per token than the rejected one"},
+        refused=_ONE_ANSWER,
+    ),
+    Rule(
+        program="orpo",
+        family="decoder",
+        fits={DataKind.PREFERENCE: "learns the chosen answer and prefers it to the rejected one at once"},
+        refused=_ONE_ANSWER,
+    ),
+    Rule(
+        program="sft+orpo",
+        family="decoder",
+        fits={},
+        refused=_ONE_ANSWER | {DataKind.PREFERENCE: "orpo learns the chosen answer itself and takes the place of sft"},
+    ),
 )
 
 

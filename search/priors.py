@@ -29,6 +29,10 @@ class Recipe(Frozen):
     batch_size: int = 8
     epochs: float = 1.0
     beta: float = 0.1
+    ipo_beta: float = 0.1
+    simpo_beta: float = 2.0
+    simpo_gamma: float = 1.0
+    orpo_beta: float = 0.1
     layers: int = 0
     kv_heads: int = 0
     window: int = 0
@@ -67,12 +71,14 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
         Recipe(program="sft+dpo", update="rslora", learning_rate_multiplier=2),
         Recipe(program="sft"),
         Recipe(program="dpo", layers=1),
-        Recipe(program="sft+dpo"),
+        Recipe(program="simpo"),
+        Recipe(program="orpo", update="full"),
+        Recipe(program="sft+ipo"),
         Recipe(program="dpo", update="dora", beta=0.05, epochs=2),
-        Recipe(program="sft", update="full"),
+        Recipe(program="sft+simpo", learning_rate_multiplier=2),
+        Recipe(program="ipo", ipo_beta=0.3),
         Recipe(program="dpo", update="top_layers", epochs=2),
         Recipe(program="dpo", kv_heads=1),
-        Recipe(program="dpo", learning_rate_multiplier=3),
     ),
 }
 

@@ -1,6 +1,6 @@
 """The designs that a job searches: one conditional tree, walked forwards to sample and backwards to encode.
 
-    model → edited, edits → program → update → rank or depth → learning rate → batch, epochs → beta
+    model → edited, edits → program → update → rank or depth → learning rate → batch, epochs → the algorithms' own
 
 `Space.sample` is the only description of the tree. It asks a `Suggest` one question after another; `Space.encode` has
 the same questions answered by a finished design. All stages of a program share one update, so that an adapter goes on
@@ -13,20 +13,17 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from optuna.distributions import BaseDistribution
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from luthier.design import (
     Algorithm,
-    Clm,
     Design,
     Dora,
-    Dpo,
     Frozen,
     Full,
     Lora,
     Optimiser,
     RsLora,
-    Sft,
     Stage,
     TopLayers,
     Update,
@@ -35,12 +32,13 @@ from luthier.errors import IllegalDesign, UserError
 from luthier.model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Pin
 from search import axes, edits
-from search.axes import Axis, Interval, ModelSpace
+from search.axes import SETTINGS, Axis, Interval, ModelSpace
 from search.learning_rate import default_learning_rate, significant
 from search.suggest import Replay, Suggest, Value
 
 ADAPTERS: Final[Mapping[str, type[Lora | RsLora | Dora]]] = {"lora": Lora, "rslora": RsLora, "dora": Dora}
 RANKS: Final = (4, 8, 16, 32, 64)
+_ALGORITHMS: Final[TypeAdapter[Algorithm]] = TypeAdapter(Algorithm)
 
 
 class Space(Frozen):
@@ -53,7 +51,7 @@ class Space(Frozen):
     multipliers: Axis = Field(description="learning rate, relative to the default of algorithm, update and model")
     batch_sizes: tuple[int, ...]
     epochs: tuple[float, ...]
-    betas: Axis = Field(description="dpo only")
+    settings: dict[str, Axis] = Field(description="the hyperparameters of single algorithms, by name of the axis")
 
     def sample(self, suggest: Suggest) -> Design:
         """Ask about each axis that applies, and put the design together."""
@@ -64,12 +62,12 @@ class Space(Frozen):
         multiplier = _number(suggest, "learning_rate_multiplier", self.multipliers)
         batch_size = suggest.categorical("batch_size", self.batch_sizes)
         epochs = suggest.categorical("epochs", self.epochs)
-        beta = self._beta(suggest) if "dpo" in program.split("+") else None
+        algorithms = [self._algorithm(suggest, kind) for kind in program.split("+")]
         return Design(
             architecture=architecture,
             stages=stages(
                 model,
-                [algorithm(kind, beta) for kind in program.split("+")],
+                algorithms,
                 update,
                 multiplier=multiplier,
                 batch_size=batch_size,
@@ -128,8 +126,9 @@ class Space(Frozen):
             case Lora(rank=rank) | RsLora(rank=rank) | Dora(rank=rank):
                 answers["rank"] = rank
         for stage in design.stages:
-            if isinstance(stage.algorithm, Dpo):
-                answers["beta"] = stage.algorithm.beta
+            for name, setting in SETTINGS.items():
+                if setting.algorithm == stage.algorithm.kind:
+                    answers[name] = getattr(stage.algorithm, setting.field)
         return answers
 
     def _update(self, suggest: Suggest, model: ModelSpace) -> Update:
@@ -141,9 +140,14 @@ class Space(Frozen):
             case adapter:
                 return ADAPTERS[adapter](rank=suggest.categorical("rank", RANKS))
 
-    def _beta(self, suggest: Suggest) -> float:
-        beta = _number(suggest, "beta", self.betas)
-        return significant(beta) if isinstance(self.betas, Interval) else beta
+    def _algorithm(self, suggest: Suggest, kind: str) -> Algorithm:
+        values = {}
+        for name, setting in SETTINGS.items():
+            if setting.algorithm == kind:
+                axis = self.settings[name]
+                value = _number(suggest, name, axis)
+                values[setting.field] = significant(value) if isinstance(axis, Interval) else value
+        return algorithm(kind, values)
 
 
 def space(
@@ -166,7 +170,7 @@ def space(
         multipliers=axes.multipliers(pin),
         batch_sizes=axes.batch_sizes(rows, pin),
         epochs=axes.epochs(pin),
-        betas=axes.betas(programs, pin),
+        settings=axes.settings(programs, pin),
     )
 
 
@@ -194,17 +198,9 @@ def stages(
     )
 
 
-def algorithm(kind: str, beta: float | None = None) -> Algorithm:
-    """The algorithm of this kind; `beta`, where dpo is to have another than its default."""
-    match kind:
-        case "clm":
-            return Clm()
-        case "sft":
-            return Sft()
-        case "dpo":
-            return Dpo() if beta is None else Dpo(beta=beta)
-        case _:
-            raise AssertionError(f"no algorithm {kind!r}")  # programs come from the table of rules
+def algorithm(kind: str, values: Mapping[str, float] | None = None) -> Algorithm:
+    """The algorithm of this kind; `values` of its hyperparameters, where they are not to be its defaults."""
+    return _ALGORITHMS.validate_python({"kind": kind, **(values or {})})
 
 
 def _number(suggest: Suggest, name: str, axis: Axis) -> float:

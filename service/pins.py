@@ -18,7 +18,10 @@ PIN_OF: Final = {
 }
 
 # What each goal is taught by: knowing a text is language modelling, answering is everything that tells answers apart.
-GOALS: Final = {"domain": frozenset({"clm"}), "behaviour": frozenset({"sft", "dpo", "sft+dpo"})}
+GOALS: Final = {
+    "domain": frozenset({"clm"}),
+    "behaviour": frozenset({"sft", "dpo", "sft+dpo", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo"}),
+}
 
 
 class Fixed(NamedTuple):

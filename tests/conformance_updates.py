@@ -16,7 +16,20 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from luthier.design import Algorithm, Architecture, Clm, Design, Dpo, Optimiser, Sft, Stage, Update
+from luthier.design import (
+    Algorithm,
+    Architecture,
+    Clm,
+    Design,
+    Dpo,
+    Ipo,
+    Optimiser,
+    Orpo,
+    Sft,
+    Simpo,
+    Stage,
+    Update,
+)
 from luthier.task import DataKind
 from tests import data_samples
 from tests.textbook import largest_difference, logps
@@ -31,7 +44,7 @@ from workers.warm import Base
 IDS = (1, 55, 901, 7, 7, 3000, 12, 2, 1, 440)
 SEED = 7
 PLAIN, EDITED = Architecture(base="tiny"), Architecture(base="tiny", layers=4, kv_heads=2)
-ALGORITHMS: tuple[Algorithm, ...] = (Clm(), Sft(), Dpo(beta=0.5))
+ALGORITHMS: tuple[Algorithm, ...] = (Clm(), Sft(), Dpo(beta=0.5), Ipo(), Simpo(), Orpo())
 RUNS = [*((PLAIN, algorithm) for algorithm in ALGORITHMS), (EDITED, Sft())]
 
 

@@ -17,9 +17,12 @@ from luthier.design import (
     Dpo,
     Frozen,
     Full,
+    Ipo,
     Lora,
+    Orpo,
     RsLora,
     Sft,
+    Simpo,
     TopLayers,
     Update,
 )
@@ -98,6 +101,21 @@ def _algorithm(algorithm: Algorithm) -> str:
             words = (
                 f"direct preference optimisation at β = {beta:g}: the chosen answer is made likelier than the rejected "
                 "one, against the weights that the stage starts from"
+            )
+        case Ipo(beta=beta):
+            words = (
+                f"identity preference optimisation at τ = {beta:g}: the chosen answer is to gain {1 / (2 * beta):g} "
+                "nats per token on the rejected one, against the weights that the stage starts from"
+            )
+        case Simpo(beta=beta, gamma=gamma):
+            words = (
+                f"simple preference optimisation at β = {beta:g}, γ = {gamma:g}: the chosen answer is made likelier "
+                "per token than the rejected one, without a reference"
+            )
+        case Orpo(beta=beta):
+            words = (
+                f"odds-ratio preference optimisation at λ = {beta:g}: the chosen answer is learnt, prompt included, "
+                "and its odds are raised over the rejected one's"
             )
         case _:
             assert_never(algorithm)

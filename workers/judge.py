@@ -21,7 +21,7 @@ from luthier.errors import TrialFailed
 from luthier.graders import grade, sample_of
 from luthier.task import DataKind, Grader, JudgeSpec
 from luthier.trial import Metrics
-from workers.train.algorithms.objective import sequence_logps
+from workers.train.algorithms.objective import per_token, sequence_logps
 from workers.train.data.rendering import Message, Renderer, Row, Tokens, as_messages
 from workers.train.data.unpadded import UnpaddedRows, lay_out, within
 from workers.train.forward import TOKEN_CAP, mixed_precision, target_logps
@@ -91,8 +91,7 @@ def _preference_accuracy(model: PreTrainedModel, render: Renderer, rows: Sequenc
     pairs = [(render.pair(r["prompt"], r["chosen"]), render.pair(r["prompt"], r["rejected"])) for r in rows]
     wins = 0.0
     for laid in _laid(model, pairs):
-        count_S = sequence_logps(torch.ones_like(laid.label_N, dtype=torch.float32), laid)
-        mean_P2 = (sequence_logps(target_logps(model, laid), laid) / count_S.clamp(min=1)).view(-1, 2)
+        mean_P2 = per_token(sequence_logps(target_logps(model, laid), laid), laid).view(-1, 2)
         wins += float((mean_P2[:, 0] > mean_P2[:, 1]).sum()) + 0.5 * float((mean_P2[:, 0] == mean_P2[:, 1]).sum())
     return wins / len(pairs)
 

@@ -24,6 +24,16 @@ from workers.train.data.rendering import Message, Row
 # What the script needs beyond a worker's own libraries, in the versions that the tests reproduce designs with.
 TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
 
+# The module of the trainer that teaches each algorithm, and the name of the trainer.
+_TRAINER_OF: Final = {
+    "clm": ("trl", "SFT"),
+    "sft": ("trl", "SFT"),
+    "dpo": ("trl", "DPO"),
+    "ipo": ("trl", "DPO"),
+    "simpo": ("trl.experimental.cpo", "CPO"),
+    "orpo": ("trl.experimental.orpo", "ORPO"),
+}
+
 _CONTENT: Final = {  # the columns of a row that hold a prompt or an answer, and who speaks there
     DataKind.TEXT: {},
     DataKind.PAIRS: {"prompt": "user", "completion": "assistant"},
@@ -84,12 +94,18 @@ def _script(
     columns = _CONTENT[judge.kind]
     contents = [row[name] for row in rows for name in columns]
     wraps = bool(tokenizer.chat_template) and any(isinstance(content, str) for content in contents)
-    used = {"DPO" if stage.algorithm.kind == "dpo" else "SFT" for stage in design.stages}
+    used = sorted({_TRAINER_OF[stage.algorithm.kind] for stage in design.stages})
+    imports = {
+        module: sorted(f"{name}{part}" for of, name in used if of == module for part in ("Config", "Trainer"))
+        for module, _ in used
+    }
     return render(
         "reproduce.py.jinja",
         design=design,
         adapted=_adapted(design),
-        trainers=sorted(f"{name}{part}" for name in used for part in ("Config", "Trainer")),
+        imports=imports,
+        trainers=_TRAINER_OF,
+        encoded_pairs=[name for module, name in used if module != "trl"],
         seed=assignment.seed,
         source=assignment.base.source,
         kind=judge.kind.value,

@@ -51,7 +51,10 @@ def submit(
     seconds: Annotated[float | None, typer.Option(help="Device-seconds to spend, over all workers.")] = None,
     objective: Annotated[Objective, typer.Option(help="What the best design is best at.")] = Objective.AUTO,
     grader: Annotated[str | None, typer.Option(metavar="NAME|JSON|@FILE", help=GRADER_HELP)] = None,
-    algorithm: Annotated[list[str] | None, typer.Option(help="Keep to this: clm, sft, dpo or sft+dpo.")] = None,
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep to this: clm, sft, dpo, ipo, simpo, sft+dpo, sft+ipo, sft+simpo or orpo."),
+    ] = None,
     update: Annotated[
         list[str] | None, typer.Option(help="Keep to this: full, lora, rslora, dora, top_layers.")
     ] = None,

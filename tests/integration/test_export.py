@@ -21,7 +21,23 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from luthier.dataset import read_rows, write_rows
-from luthier.design import Architecture, Clm, Design, Dora, Dpo, Full, Lora, Optimiser, RsLora, Sft, Stage, TopLayers
+from luthier.design import (
+    Architecture,
+    Clm,
+    Design,
+    Dora,
+    Dpo,
+    Full,
+    Ipo,
+    Lora,
+    Optimiser,
+    Orpo,
+    RsLora,
+    Sft,
+    Simpo,
+    Stage,
+    TopLayers,
+)
 from luthier.model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec, TextSimilarity
 from luthier.trial import Metrics
@@ -111,6 +127,45 @@ PLANS = {
             Stage(algorithm=Sft(), update=TopLayers(layers=2), optimiser=optimiser(2e-3)),
             Stage(algorithm=Dpo(), update=TopLayers(layers=2), optimiser=optimiser(1e-3)),
         ),
+        chat_template=False,
+        has_adapter=False,
+    ),
+    "ipo lora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Ipo(beta=0.2), update=Lora(rank=4), optimiser=optimiser(2e-3)),),
+        has_adapter=True,
+    ),
+    "sft+ipo full on preference, no chat template": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Full(), optimiser=optimiser(1e-3)),
+            Stage(algorithm=Ipo(beta=0.5), update=Full(), optimiser=optimiser(3e-4)),
+        ),
+        chat_template=False,
+        has_adapter=False,
+    ),
+    "simpo full on preference, no chat template": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Simpo(beta=2.5, gamma=0.5), update=Full(), optimiser=optimiser(3e-4)),),
+        chat_template=False,
+        has_adapter=False,
+    ),
+    "sft+simpo lora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Simpo(), update=Lora(rank=4), optimiser=optimiser(1e-3)),
+        ),
+        has_adapter=True,
+    ),
+    "orpo lora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Orpo(beta=0.5), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),),
+        has_adapter=True,
+    ),
+    "orpo top layers on preference, no chat template": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Orpo(), update=TopLayers(layers=2), optimiser=optimiser(2e-3)),),
         chat_template=False,
         has_adapter=False,
     ),
@@ -345,7 +400,8 @@ def test_the_script_stands_on_the_libraries_alone_and_is_formatted(case: Case) -
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
-    assert imported - sys.stdlib_module_names <= {"torch", "transformers", "trl", "peft", "datasets"}
+    packages = {name.partition(".")[0] for name in imported}
+    assert packages - sys.stdlib_module_names <= {"torch", "transformers", "trl", "peft", "datasets"}
     for check in (["format", "--diff"], ["check", "--select=E,F,I,N,W", "--ignore=E501"]):
         command = [sys.executable, "-m", "ruff", *check, "--isolated", "--no-cache", "--line-length=120", str(script)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -19,10 +19,13 @@ from luthier.design import (
     Dora,
     Dpo,
     Full,
+    Ipo,
     Lora,
     Optimiser,
+    Orpo,
     RsLora,
     Sft,
+    Simpo,
     Stage,
     TopLayers,
     Update,
@@ -39,7 +42,7 @@ from workers.warm import Base
 
 ROWS = data_samples.preference(6)  # every algorithm can learn from these
 UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
-ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo()]
+ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo(), Ipo(), Simpo(), Orpo()]
 CALIBRATION = (tuple(range(100, 130)),)
 INFLUENTIAL = Architecture(base="tiny", layers=3, depth_rule="block_influence")
 WINDOWED = Architecture(base="tiny", layers=3, window=8)
@@ -133,6 +136,8 @@ def test_every_update_under_every_algorithm_resumes_exactly(
 PROGRAMS = {
     "sft+dpo on one adapter": design(stage(Sft(), Lora(rank=2), epochs=1), stage(Dpo(), Lora(rank=2), epochs=1)),
     "sft+dpo on all weights": design(stage(Sft(), Full(), epochs=1), stage(Dpo(), Full(), epochs=1)),
+    "sft+ipo on one adapter": design(stage(Sft(), Lora(rank=2), epochs=1), stage(Ipo(), Lora(rank=2), epochs=1)),
+    "sft+simpo on all weights": design(stage(Sft(), Full(), epochs=1), stage(Simpo(), Full(), epochs=1)),
     "an adapter on trained weights": design(stage(Sft(), Full(), epochs=1), stage(Dpo(), Lora(rank=2), epochs=1)),
     "an adapter on another adapter": design(
         stage(Sft(), RsLora(rank=2), epochs=1), stage(Dpo(), Dora(rank=3), epochs=1), architecture=EDITED

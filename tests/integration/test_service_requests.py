@@ -177,7 +177,7 @@ BAD_BODIES = [
         "a goal that the data cannot serve",
         {"training_file": "texts", "task": {"goal": "behaviour"}},
         "task.goal",
-        "the goal 'behaviour' is served by dpo, sft, sft.dpo, but text data and the pins leave clm",
+        "the goal 'behaviour' is served by dpo, ipo, orpo, sft, .*, simpo, but text data and the pins leave clm",
     ),
     Bad(
         "a model too small to be had",

@@ -12,8 +12,10 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl.experimental.cpo import CPOConfig, CPOTrainer
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-from luthier.design import Algorithm, Clm, Dpo, Full, Optimiser, Sft
+from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Optimiser, Orpo, Sft, Simpo
 from luthier.task import DataKind
 from tests import data_samples
 from tests.textbook import as_conversation, first_step, largest_difference
@@ -124,18 +126,60 @@ def sft_trainer(algorithm: Clm | Sft, name: str, tiny: Base, folder: Path) -> SF
     return SFTTrainer(policy(tiny), args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
 
 
-def dpo_trainer(algorithm: Dpo, name: str, tiny: Base, folder: Path) -> DPOTrainer:
+def dpo_trainer(algorithm: Dpo | Ipo, name: str, tiny: Base, folder: Path) -> DPOTrainer:
     _, rows, tokenizer = shape(name, tiny)
+    loss_type = "ipo" if isinstance(algorithm, Ipo) else "sigmoid"
     return DPOTrainer(
         policy(tiny),
         ref_model=copy.deepcopy(tiny.model),
-        args=DPOConfig(str(folder), beta=algorithm.beta, **QUIET),
+        args=DPOConfig(str(folder), beta=algorithm.beta, loss_type=loss_type, **QUIET),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
 
 
-def their_step(trainer: SFTTrainer | DPOTrainer) -> tuple[float, dict[str, torch.Tensor]]:
+def encoded(chosen: Tokens, rejected: Tokens) -> Row:
+    """A pair as the trainers without a reference lay it out. Their own tokens are not ours: they put an end token
+    after what a chat template ends with, and a beginning token where the tokenizer would not."""
+    row: Row = {}
+    for name, tokens in (("chosen", chosen), ("rejected", rejected)):
+        row[f"{name}_input_ids"] = list(tokens.ids)
+        row[f"{name}_attention_mask"] = [1] * len(tokens)
+        row[f"{name}_labels"] = [i if t else -100 for i, t in zip(tokens.ids, tokens.target, strict=True)]
+    return row
+
+
+class EncodedCPOTrainer(CPOTrainer):
+    def tokenize_row(self, row: Row, model: object = None) -> Row:
+        return row
+
+
+class EncodedORPOTrainer(ORPOTrainer):
+    def tokenize_row(self, row: Row, model: object = None) -> Row:
+        return row
+
+
+def simpo_trainer(algorithm: Simpo, name: str, tiny: Base, folder: Path) -> CPOTrainer:
+    config = CPOConfig(
+        str(folder), loss_type="simpo", cpo_alpha=0.0, beta=algorithm.beta, simpo_gamma=algorithm.gamma, **QUIET
+    )
+    rows = [encoded(chosen, rejected) for chosen, rejected in our_examples(algorithm, name, tiny)]
+    tokenizer = shape(name, tiny)[2]
+    return EncodedCPOTrainer(
+        policy(tiny), args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
+
+
+def orpo_trainer(algorithm: Orpo, name: str, tiny: Base, folder: Path) -> ORPOTrainer:
+    config = ORPOConfig(str(folder), beta=algorithm.beta, **QUIET)
+    rows = [encoded(chosen, rejected) for _, chosen, rejected in our_examples(algorithm, name, tiny)]
+    tokenizer = shape(name, tiny)[2]
+    return EncodedORPOTrainer(
+        policy(tiny), args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
+
+
+def their_step(trainer: SFTTrainer | DPOTrainer | CPOTrainer | ORPOTrainer) -> tuple[float, dict[str, torch.Tensor]]:
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(ROWS)])
     loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
@@ -188,4 +232,37 @@ def test_dpo_has_trls_tokens_targets_loss_and_gradients(
             assert list(ours.ids) == theirs["prompt_ids"] + theirs[column]
             assert ours.targets == len(theirs[column])
             assert all(ours.target[-ours.targets :])
+    assert_same_step(our_step(algorithm, name, tiny, monkeypatch), their_step(trainer))
+
+
+PREFERENCES = ["plain preferences", "conversational preferences"]
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+@pytest.mark.parametrize("beta", [0.05, 0.1, 1.0])
+def test_ipo_has_trls_loss_and_gradients(
+    beta: float, name: str, tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algorithm = Ipo(beta=beta)
+    trainer = dpo_trainer(algorithm, name, tiny, tmp_path)
+    assert_same_step(our_step(algorithm, name, tiny, monkeypatch), their_step(trainer))
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+@pytest.mark.parametrize(("beta", "gamma"), [(2.0, 1.0), (10.0, 3.0), (2.5, 0.0)])
+def test_simpo_has_trls_loss_and_gradients(
+    beta: float, gamma: float, name: str, tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algorithm = Simpo(beta=beta, gamma=gamma)
+    trainer = simpo_trainer(algorithm, name, tiny, tmp_path)
+    assert_same_step(our_step(algorithm, name, tiny, monkeypatch), their_step(trainer))
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+@pytest.mark.parametrize("beta", [0.05, 0.1, 1.0])
+def test_orpo_has_trls_loss_and_gradients(
+    beta: float, name: str, tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algorithm = Orpo(beta=beta)
+    trainer = orpo_trainer(algorithm, name, tiny, tmp_path)
     assert_same_step(our_step(algorithm, name, tiny, monkeypatch), their_step(trainer))

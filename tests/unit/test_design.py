@@ -15,10 +15,13 @@ from luthier.design import (
     Dora,
     Dpo,
     Full,
+    Ipo,
     Lora,
     Optimiser,
+    Orpo,
     RsLora,
     Sft,
+    Simpo,
     Stage,
     TopLayers,
 )
@@ -47,7 +50,11 @@ updates = (
 )
 stages = st.builds(
     Stage,
-    algorithm=st.sampled_from([Clm(), Sft()]) | st.builds(Dpo, beta=positive),
+    algorithm=st.sampled_from([Clm(), Sft()])
+    | st.builds(Dpo, beta=positive)
+    | st.builds(Ipo, beta=positive)
+    | st.builds(Simpo, beta=positive, gamma=positive)
+    | st.builds(Orpo, beta=positive),
     update=updates,
     optimiser=st.builds(
         Optimiser,
@@ -158,7 +165,11 @@ def test_an_unknown_field_is_refused_at_every_depth(path: str) -> None:
 @pytest.mark.parametrize("path", ["stages.0.algorithm.kind", "stages.0.update.kind"])
 @pytest.mark.parametrize("kind", ["grpo", "SFT", "", None])
 def test_an_unknown_member_of_an_axis_is_refused_and_the_known_ones_are_named(path: str, kind: str | None) -> None:
-    known = "'clm', 'sft', 'dpo'" if "algorithm" in path else "'full', 'top_layers', 'lora', 'rslora', 'dora'"
+    known = (
+        "'clm', 'sft', 'dpo', 'ipo', 'simpo', 'orpo'"
+        if "algorithm" in path
+        else "'full', 'top_layers', 'lora', 'rslora', 'dora'"
+    )
     with pytest.raises(ValidationError, match=known):
         Design.model_validate(with_change(path, kind))
 
@@ -214,7 +225,7 @@ def test_a_design_cannot_be_changed_and_can_be_a_key() -> None:
 def test_each_union_gives_back_the_class_that_was_meant() -> None:
     for update in (Full(), TopLayers(layers=2), Lora(rank=4), RsLora(rank=4), Dora(rank=4)):
         assert Design.model_validate(with_change("stages.0.update", update.model_dump())).stages[0].update == update
-    for algorithm in (Clm(), Sft(), Dpo(beta=0.2)):
+    for algorithm in (Clm(), Sft(), Dpo(beta=0.2), Ipo(beta=0.2), Simpo(gamma=0.3), Orpo(beta=0.2)):
         found = Design.model_validate(with_change("stages.0.algorithm", algorithm.model_dump())).stages[0].algorithm
         assert found == algorithm
 

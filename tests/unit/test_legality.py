@@ -2,7 +2,21 @@
 
 import pytest
 
-from luthier.design import Architecture, Clm, Design, Dpo, Full, Lora, Optimiser, Sft, Stage, TopLayers
+from luthier.design import (
+    Architecture,
+    Clm,
+    Design,
+    Dpo,
+    Full,
+    Ipo,
+    Lora,
+    Optimiser,
+    Orpo,
+    Sft,
+    Simpo,
+    Stage,
+    TopLayers,
+)
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
 from search.legality import RULES, check, kv_head_choices, programs, refusal
@@ -23,7 +37,7 @@ def design(*algorithms: object, update: object = ADAPTER, base: str = "tiny", **
         (DataKind.TEXT, ("clm",)),
         (DataKind.PAIRS, ("sft", "clm")),
         (DataKind.CHAT, ("sft", "clm")),
-        (DataKind.PREFERENCE, ("dpo", "sft+dpo", "sft")),
+        (DataKind.PREFERENCE, ("dpo", "sft+dpo", "sft", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo")),
     ],
 )
 def test_each_kind_of_data_has_its_programs_the_usual_one_first(kind: DataKind, expected: tuple[str, ...]) -> None:
@@ -70,6 +84,11 @@ def test_the_untuned_model_is_legal_for_every_kind_of_data(kind: DataKind) -> No
         (DataKind.CHAT, design(Sft(), window=511)),
         (DataKind.CHAT, design(Sft(), layers=3, depth_rule="block_influence")),
         (DataKind.PREFERENCE, design(Sft(), Dpo())),
+        (DataKind.PREFERENCE, design(Ipo())),
+        (DataKind.PREFERENCE, design(Sft(), Ipo())),
+        (DataKind.PREFERENCE, design(Simpo())),
+        (DataKind.PREFERENCE, design(Sft(), Simpo())),
+        (DataKind.PREFERENCE, design(Orpo())),
         (DataKind.PAIRS, design(Sft(), update=TopLayers(layers=4), layers=4)),
     ],
     ids=lambda value: value.summary() if isinstance(value, Design) else str(value),
@@ -82,6 +101,11 @@ def test_a_legal_design_passes(kind: DataKind, legal: Design) -> None:
     ("kind", "illegal", "param", "message"),
     [
         (DataKind.PAIRS, design(Dpo()), "stages", "dpo does not go with pairs data: .* no rejected one"),
+        (DataKind.CHAT, design(Ipo()), "stages", "ipo does not go with chat data: .* no rejected one"),
+        (DataKind.PAIRS, design(Sft(), Simpo()), "stages", "simpo does not go with pairs data: .* no rejected one"),
+        (DataKind.TEXT, design(Orpo()), "stages", "orpo does not go with text data: .* no answers to choose between"),
+        (DataKind.PREFERENCE, design(Sft(), Orpo()), "stages", "orpo learns the chosen answer itself"),
+        (DataKind.PREFERENCE, design(Dpo(), Ipo()), "stages", r"no program 'dpo\+ipo'"),
         (DataKind.TEXT, design(Sft()), "stages", "sft does not go with text data"),
         (DataKind.PREFERENCE, design(Clm()), "stages", "clm does not go with preference data"),
         (DataKind.PAIRS, design(Clm(), Sft()), "stages", r"no program 'clm\+sft'"),

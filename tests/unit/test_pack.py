@@ -11,11 +11,11 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from transformers import get_cosine_schedule_with_warmup
 
-from luthier.design import Algorithm, Clm, Dpo, Full, Lora, Optimiser, Sft, Update
+from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Lora, Optimiser, Orpo, Sft, Simpo, Update
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
 from tests import data_samples
-from tests.textbook import first_step, largest_difference
+from tests.textbook import first_step, largest_difference, logps
 from tests.textbook import target_logps as textbook_logps
 from workers.train import pack, updates
 from workers.train.algorithms import objective
@@ -28,9 +28,9 @@ Example = tuple[Tokens, ...]
 DATA = {
     "clm": (DataKind.TEXT, data_samples.text(10)),
     "sft": (DataKind.CHAT, data_samples.chat(10)),
-    "dpo": (DataKind.PREFERENCE, data_samples.preference(10)),
+    **{kind: (DataKind.PREFERENCE, data_samples.preference(10)) for kind in ("dpo", "ipo", "simpo", "orpo")},
 }
-ALGORITHMS = [Clm(), Sft(), Dpo(beta=0.2)]
+ALGORITHMS = [Clm(), Sft(), Dpo(beta=0.2), Ipo(beta=0.3), Simpo(beta=2.5, gamma=0.4), Orpo(beta=0.7)]
 
 
 def examples(algorithm: Algorithm, tiny: Base) -> list[Example]:
@@ -107,15 +107,34 @@ def textbook_loss(algorithm: Algorithm, trained: Member, batch: Sequence[Example
     """The papers' formulas over plain forwards, one sequence at a time."""
     model = trained.applied.model
     scores = [[textbook_logps(model, tokens) for tokens in example] for example in batch]
-    if not isinstance(algorithm, Dpo):
-        return -torch.cat([logp for example in scores for logp in example]).mean()
-    losses = []
-    for (chosen, rejected), example in zip(scores, batch, strict=True):
-        assert trained.reference is not None
-        chosen_ref, rejected_ref = trained.reference[trained.examples.index(example)]
-        margin = (chosen.sum() - chosen_ref) - (rejected.sum() - rejected_ref)
-        losses.append(-torch.nn.functional.logsigmoid(algorithm.beta * margin))
-    return torch.stack(losses).mean()
+    references = None if trained.reference is None else [trained.reference[trained.examples.index(e)] for e in batch]
+    match algorithm:
+        case Clm() | Sft():
+            return -torch.cat([logp for example in scores for logp in example]).mean()
+        case Dpo(beta=beta):
+            assert references is not None
+            margins = [
+                (chosen.sum() - chosen_ref) - (rejected.sum() - rejected_ref)
+                for (chosen, rejected), (chosen_ref, rejected_ref) in zip(scores, references, strict=True)
+            ]
+            return -torch.stack([(beta * margin).sigmoid().log() for margin in margins]).mean()
+        case Ipo(beta=tau):
+            assert references is not None
+            ratios = [
+                (chosen.sum() - chosen_ref) / len(chosen) - (rejected.sum() - rejected_ref) / len(rejected)
+                for (chosen, rejected), (chosen_ref, rejected_ref) in zip(scores, references, strict=True)
+            ]
+            return torch.stack([(ratio - 1 / (2 * tau)) ** 2 for ratio in ratios]).mean()
+        case Simpo(beta=beta, gamma=gamma):
+            rewards = [(beta * chosen.mean(), beta * rejected.mean()) for chosen, rejected in scores]
+            return -torch.stack([(winner - loser - gamma).sigmoid().log() for winner, loser in rewards]).mean()
+        case Orpo(beta=weight):
+            whole = [logps(model, chosen.ids) for _, chosen, _ in batch]  # prompt and answer
+            odds = [
+                [p / (1 - p) for p in (chosen.mean().exp(), rejected.mean().exp())] for _, chosen, rejected in scores
+            ]
+            ratios = [(chosen / rejected).log() for chosen, rejected in odds]
+            return -torch.cat(whole).mean() - weight * torch.stack([ratio.sigmoid().log() for ratio in ratios]).mean()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.kind)

@@ -3,17 +3,18 @@
 import itertools
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.design import Design, Dora, Dpo, Full, Lora, RsLora, Sft, TopLayers
+from luthier.design import Algorithm, Design, Dora, Dpo, Full, Ipo, Lora, RsLora, Sft, Simpo, TopLayers
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Pin
+from search.axes import SETTINGS
 from search.learning_rate import default_learning_rate
-from search.legality import check
+from search.legality import check, programs
 from search.priors import baselines
 from search.space import RANKS, Space
 from search.suggest import STEPS, Enumeration, V, Value
@@ -24,7 +25,13 @@ SPACES = {
     **{f"{kind}": space_of(kind, models=tuple(ENTRIES.values())) for kind in DataKind},
     "pinned": space_of(
         DataKind.PREFERENCE,
-        Pin(layers=(1, 5), learning_rate_multiplier=(0.1, 1.0, 7.77), beta=(0.12345, 0.9), epochs=(0.5,)),
+        Pin(
+            layers=(1, 5),
+            learning_rate_multiplier=(0.1, 1.0, 7.77),
+            beta=(0.12345, 0.9),
+            simpo_gamma=(0.54321,),
+            epochs=(0.5,),
+        ),
         rows=3,
         models=tuple(ENTRIES.values()),
     ),
@@ -90,7 +97,7 @@ def test_samples_reach_every_branch() -> None:
     updates = {design.stages[0].update for design in designs}
     adapters = {adapter(rank=rank) for adapter in (Lora, RsLora, Dora) for rank in RANKS}
     assert updates == {Full(), TopLayers(layers=1), TopLayers(layers=2), *adapters}
-    assert {design.program for design in designs} == {"dpo", "sft+dpo", "sft"}
+    assert {design.program for design in designs} == set(programs(DataKind.PREFERENCE))
     edits = {(design.architecture.layers, design.architecture.kv_heads) for design in designs}
     assert edits == set(itertools.product([None, 5, 4], [None, 2, 1]))
     rules = {(bool(design.architecture.layers), design.architecture.depth_rule) for design in designs}
@@ -162,12 +169,35 @@ def test_learning_rates_are_within_a_factor_of_five_of_the_default() -> None:
         assert 0.2 * 0.995 <= stage.optimiser.learning_rate / default <= 5 * 1.005
 
 
-def test_learning_rates_and_beta_have_three_digits() -> None:
+def test_learning_rates_and_the_algorithms_own_settings_have_three_digits() -> None:
     for design in samples(SPACES["preference"]):
         for stage in design.stages:
-            betas = [stage.algorithm.beta] if isinstance(stage.algorithm, Dpo) else []
-            for value in (stage.optimiser.learning_rate, *betas):
+            own = stage.algorithm.model_dump(exclude={"kind"})
+            for value in (stage.optimiser.learning_rate, *own.values()):
                 assert value == float(f"{value:.2e}")
+
+
+def test_every_setting_of_an_algorithm_has_an_axis_and_a_pin_of_its_own_name() -> None:
+    """So that what is learnt about one algorithm's beta says nothing about another's."""
+    fields = {
+        (member.model_fields["kind"].default, field)
+        for member in get_args(get_args(Algorithm)[0])
+        for field in member.model_fields
+        if field != "kind"
+    }
+    assert sorted((setting.algorithm, setting.field) for setting in SETTINGS.values()) == sorted(fields)
+    assert SETTINGS.keys() <= Pin.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_only_the_settings_of_the_program_are_asked_for(name: str) -> None:
+    space, setting = SPACES["preference"], SETTINGS[name]
+    for design in samples(space):
+        asked = space.encode(design)
+        assert (name in asked) == (setting.algorithm in design.program.split("+"))
+        if name in asked:
+            assert setting.default.low * 0.99 <= asked[name] <= setting.default.high * 1.01
+            assert asked[name] == getattr(design.stages[-1].algorithm, setting.field)
 
 
 def test_stages_share_their_update_and_dpo_runs_at_a_tenth_of_the_rate() -> None:
@@ -215,6 +245,13 @@ def test_a_pinned_beta_is_taken_as_it_is() -> None:
     assert {design.stages[0].algorithm for design in designs} == {Dpo(beta=0.12345)}
 
 
+def test_a_pinned_beta_is_that_of_its_own_algorithm() -> None:
+    pin = Pin(algorithm=("ipo", "simpo", "orpo"), ipo_beta=(0.5,), simpo_beta=(3.0,), simpo_gamma=(0.7,))
+    found = {design.stages[0].algorithm for design in samples(space_of(DataKind.PREFERENCE, pin), 50)}
+    assert {algorithm for algorithm in found if algorithm.kind != "orpo"} == {Ipo(beta=0.5), Simpo(beta=3.0, gamma=0.7)}
+    assert len(found) > 10  # orpo's is free
+
+
 def test_a_pin_on_layers_leaves_only_the_models_that_have_so_many() -> None:
     assert [model.name for model in space_of(pin=Pin(layers=(20,)), models=(TINY, SMOL)).models] == ["smol"]
 
@@ -245,6 +282,7 @@ def test_the_order_of_a_pin_matters_for_models_only() -> None:
         ({"epochs": (0.0,)}, "search.pin.epochs", "0.0 is not possible; choose from numbers above 0"),
         ({"learning_rate_multiplier": (-1.0,)}, "search.pin.learning_rate_multiplier", "-1.0 is not possible"),
         ({"beta": (0.1,)}, "search.pin.beta", "belongs to dpo and this search has only sft, clm"),
+        ({"simpo_gamma": (0.1,)}, "search.pin.simpo_gamma", "belongs to simpo and this search has only sft, clm"),
     ],
 )
 def test_a_pin_that_can_never_be_met_is_refused(pin: dict[str, Any], param: str, message: str) -> None:

@@ -123,8 +123,9 @@ class Member:
             if self.reference is not None:
                 reference = self.reference[list(chosen[start : start + len(group)])].flatten()
             part = self.objective.loss(target_logps(self.applied.model, rows), rows, reference)
-            (part.total / weight).backward()
-            loss += float(part.total.detach()) / weight
+            mean = (part.total / part.total.new_tensor(weight)).sum()
+            mean.backward()
+            loss += float(mean.detach())
             tokens += rows.ids_1T.shape[1]
             start += len(group)
             for name, value in part.sums.items():

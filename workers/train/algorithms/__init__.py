@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from luthier.design import Algorithm, Clm, Dpo, Sft
+from luthier.design import Algorithm, Clm, Dpo, Ipo, Orpo, Sft, Simpo
 from workers.train.algorithms.likelihood import CausalLanguageModelling, SupervisedFineTuning
 from workers.train.algorithms.objective import Example, Loss, Objective
-from workers.train.algorithms.preference import DirectPreferenceOptimisation
+from workers.train.algorithms.preference import (
+    DirectPreferenceOptimisation,
+    IdentityPreferenceOptimisation,
+    OddsRatioPreferenceOptimisation,
+    SimplePreferenceOptimisation,
+)
 
 __all__ = ["Example", "Loss", "Objective", "objective"]
 
@@ -19,3 +24,9 @@ def objective(algorithm: Algorithm) -> Objective:
             return SupervisedFineTuning(algorithm)
         case Dpo():
             return DirectPreferenceOptimisation(algorithm)
+        case Ipo():
+            return IdentityPreferenceOptimisation(algorithm)
+        case Simpo():
+            return SimplePreferenceOptimisation(algorithm)
+        case Orpo():
+            return OddsRatioPreferenceOptimisation(algorithm)

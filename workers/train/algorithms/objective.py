@@ -21,7 +21,10 @@ Example = tuple[Tokens, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """`total` is summed over the micro-batch and carries the gradient; `sums` are curve values, likewise summed."""
+    """`total` is summed over the micro-batch and carries the gradient; `sums` are curve values, likewise summed.
+
+    A `total` of several terms, [K], is for losses that are means over different things: tokens and pairs, say.
+    """
 
     total: torch.Tensor
     sums: dict[str, float]
@@ -37,8 +40,8 @@ class Objective(Protocol):
         """The examples of one row; each is a fixed number of sequences that must stay in one micro-batch."""
         ...
 
-    def weight(self, examples: Sequence[Example]) -> float:
-        """What the summed loss is divided by to give the mean that the papers write down."""
+    def weight(self, examples: Sequence[Example]) -> float | Sequence[float]:
+        """What the summed loss is divided by to give the mean that the papers write down; one for each of its terms."""
         ...
 
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, reference_S: torch.Tensor | None) -> Loss:
@@ -49,3 +52,8 @@ class Objective(Protocol):
 def sequence_logps(logp_N: torch.Tensor, rows: UnpaddedRows) -> torch.Tensor:
     """Sum target log-probabilities by sequence: [N] → [S]."""
     return logp_N.new_zeros(len(rows.lengths)).index_add(0, rows.segment_N, logp_N)
+
+
+def per_token(score_S: torch.Tensor, rows: UnpaddedRows) -> torch.Tensor:
+    """Sums over the targets of each sequence as means: [S]; zero where there is no target."""
+    return score_S / torch.bincount(rows.segment_N, minlength=len(rows.lengths)).clamp(min=1)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import logsigmoid
 
-from luthier.design import Dpo
+from luthier.design import Dpo, Ipo, Orpo, Simpo
 from luthier.task import DataKind
-from workers.train.algorithms.objective import Example, Loss, sequence_logps
-from workers.train.data.rendering import Renderer, Row
+from workers.train.algorithms.objective import Example, Loss, per_token, sequence_logps
+from workers.train.data.rendering import Renderer, Row, Tokens
 from workers.train.data.unpadded import UnpaddedRows
 
 
-class DirectPreferenceOptimisation:
+class _Pairs:
+    """P pairs of (chosen, rejected); the loss is a mean over pairs."""
+
+    def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
+        return [*_pair(row, renderer)]
+
+    def weight(self, examples: Sequence[Example]) -> float:
+        return float(len(examples))
+
+
+class DirectPreferenceOptimisation(_Pairs):
     """Rafailov et al. 2023, equation 7: -log σ(β[(log π/π_ref)(chosen) - (log π/π_ref)(rejected)])."""
 
     needs_reference = True
@@ -22,23 +33,106 @@ class DirectPreferenceOptimisation:
     def __init__(self, algorithm: Dpo) -> None:
         self.algorithm = algorithm
 
-    def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
-        chosen = renderer.pair(row["prompt"], row["chosen"])
-        rejected = renderer.pair(row["prompt"], row["rejected"])
-        return [(chosen, rejected)] if chosen.targets and rejected.targets else []
-
-    def weight(self, examples: Sequence[Example]) -> float:
-        return float(len(examples))
-
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, reference_S: torch.Tensor | None) -> Loss:
         if reference_S is None:
             raise ValueError("dpo compares with reference log-probabilities")
-        ratio_P2 = (sequence_logps(logp_N, rows) - reference_S).view(-1, 2)  # P pairs of (chosen, rejected)
-        margin_P = self.algorithm.beta * (ratio_P2[:, 0] - ratio_P2[:, 1])
+        margin_P = self.algorithm.beta * _lead(sequence_logps(logp_N, rows) - reference_S)
+        return Loss(total=-logsigmoid(margin_P).sum(), sums=_curves(margin_P))
+
+
+class IdentityPreferenceOptimisation(_Pairs):
+    """Azar et al. 2023, equation 17: ([(log π/π_ref)(chosen) - (log π/π_ref)(rejected)] - 1/(2τ))².
+
+    The log-ratios are means over each answer's tokens, which TRL says its authors confirm: sums would make the loss
+    grow with the square of the length.
+    """
+
+    needs_reference = True
+
+    def __init__(self, algorithm: Ipo) -> None:
+        self.algorithm = algorithm
+
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, reference_S: torch.Tensor | None) -> Loss:
+        if reference_S is None:
+            raise ValueError("ipo compares with reference log-probabilities")
+        lead_P = _lead(per_token(sequence_logps(logp_N, rows) - reference_S, rows))
+        aim = 1 / (2 * self.algorithm.beta)
+        return Loss(total=(lead_P - aim).square().sum(), sums=_curves(self.algorithm.beta * lead_P))
+
+
+class SimplePreferenceOptimisation(_Pairs):
+    """Meng et al. 2024, equation 6: -log σ(β[log π(chosen)/length - log π(rejected)/length] - γ)."""
+
+    needs_reference = False
+
+    def __init__(self, algorithm: Simpo) -> None:
+        self.algorithm = algorithm
+
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, reference_S: torch.Tensor | None) -> Loss:
+        margin_P = self.algorithm.beta * _lead(per_token(sequence_logps(logp_N, rows), rows))
+        return Loss(total=-logsigmoid(margin_P - self.algorithm.gamma).sum(), sums=_curves(margin_P))
+
+
+class OddsRatioPreferenceOptimisation:
+    """Hong et al. 2024, equations 6 and 7: NLL(chosen) - λ log σ(log odds(chosen) - log odds(rejected)).
+
+    The odds are those of the geometric mean of an answer's token probabilities. The likelihood is that of prompt and
+    chosen answer together, as in the authors' code and in TRL: a mean over tokens, while the odds ratio is a mean over
+    pairs. The prompt is a sequence of its own, so that the odds are made of the answers' targets alone.
+    """
+
+    needs_reference = False
+
+    def __init__(self, algorithm: Orpo) -> None:
+        self.algorithm = algorithm
+
+    def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
+        return [(_before(chosen), chosen, rejected) for chosen, rejected in _pair(row, renderer)]
+
+    def weight(self, examples: Sequence[Example]) -> Sequence[float]:
+        tokens = sum(prompt.targets + chosen.targets for prompt, chosen, _ in examples)
+        return float(tokens), float(len(examples))
+
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, reference_S: torch.Tensor | None) -> Loss:
+        logp_S = sequence_logps(logp_N, rows)
+        nll = -logp_S.view(-1, 3)[:, :2].sum()
+        mean_P2 = per_token(logp_S, rows).view(-1, 3)[:, 1:]
+        odds_P2 = mean_P2 - _log1mexp(mean_P2)
+        ratio_P = odds_P2[:, 0] - odds_P2[:, 1]
+        preference = -self.algorithm.beta * logsigmoid(ratio_P).sum()
         return Loss(
-            total=-logsigmoid(margin_P).sum(),
+            total=torch.stack([nll, preference]),
             sums={
-                "reward_margin": float(margin_P.detach().sum()),
-                "reward_accuracy": float((margin_P.detach() > 0).sum()),
+                "log_odds_ratio": float(ratio_P.detach().sum()),
+                "reward_accuracy": float((ratio_P.detach() > 0).sum()),
             },
         )
+
+
+def _pair(row: Row, renderer: Renderer) -> list[tuple[Tokens, Tokens]]:
+    """Both answers to the prompt; empty if the length limit leaves nothing of one."""
+    chosen = renderer.pair(row["prompt"], row["chosen"])
+    rejected = renderer.pair(row["prompt"], row["rejected"])
+    return [(chosen, rejected)] if chosen.targets and rejected.targets else []
+
+
+def _before(answer: Tokens) -> Tokens:
+    """What comes before the first target, with every token but the first as target."""
+    ids = answer.ids[: answer.target.index(True)]
+    return Tokens(ids=ids, target=(False, *[True] * (len(ids) - 1)), target_bytes=0)
+
+
+def _lead(score_S: torch.Tensor) -> torch.Tensor:
+    """By how much each pair's chosen answer leads: [S] → [P]."""
+    score_P2 = score_S.view(-1, 2)
+    return score_P2[:, 0] - score_P2[:, 1]
+
+
+def _log1mexp(logp: torch.Tensor) -> torch.Tensor:
+    """log(1 - exp(logp)) without cancellation on either side of probability one half (Mächler 2012)."""
+    return torch.where(logp < -math.log(2), torch.log1p(-torch.exp(logp)), torch.log(-torch.expm1(logp)))
+
+
+def _curves(margin_P: torch.Tensor) -> dict[str, float]:
+    margin_P = margin_P.detach()
+    return {"reward_margin": float(margin_P.sum()), "reward_accuracy": float((margin_P > 0).sum())}
