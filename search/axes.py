@@ -48,6 +48,7 @@ class ModelSpace(Frozen):
     base_kv_heads: int
     layers: tuple[int, ...] = Field(description="layers kept, descending")
     kv_heads: tuple[int, ...] = Field(description="key/value heads kept, descending")
+    updates: tuple[str, ...] = Field(description="weight updates that go with the model")
 
     @property
     def top_layers(self) -> tuple[int, ...]:
@@ -66,11 +67,19 @@ def program_names(kind: DataKind, pin: Pin) -> tuple[str, ...]:
     return tuple(name for name in legal if name in pin.algorithm)
 
 
-def update_names(pin: Pin) -> tuple[str, ...]:
+def update_names(pin: Pin, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]:
+    """The updates that go with one of the models at least."""
+    refusals = {name: [legality.update_refusal(name, entry) for entry in entries] for name in UPDATES}
+    possible = tuple(name for name in UPDATES if None in refusals[name])
     if pin.update is None:
-        return UPDATES
-    _check("update", pin.update, UPDATES.__contains__, UPDATES)
-    return tuple(name for name in UPDATES if name in pin.update)
+        return possible
+    for name in pin.update:
+        if reasons := [reason for reason in refusals.get(name, ()) if name not in possible and reason]:
+            raise IllegalDesign(
+                f"pin on update: {'; '.join(reasons)}; choose from {'; '.join(possible)}", param="search.pin.update"
+            )
+    _check("update", pin.update, possible.__contains__, possible)
+    return tuple(name for name in possible if name in pin.update)
 
 
 def batch_sizes(rows: int, pin: Pin) -> tuple[int, ...]:
@@ -106,6 +115,10 @@ def model_spaces(
 ) -> tuple[ModelSpace, ...]:
     """The base models that remain, each with the edits that remain of it."""
     allowed = _allowed(kind, _pinned(entries, pin), constraints)
+    names = update_names(pin, allowed)
+    updates = {
+        entry.name: tuple(name for name in names if legality.update_refusal(name, entry) is None) for entry in allowed
+    }
     depths = {entry.name: range(entry.facts.layers, 0, -1) for entry in allowed}
     heads = {entry.name: legality.kv_head_choices(entry.facts.kv_heads) for entry in allowed}
     _check_edits("layers", pin.layers, depths)
@@ -118,8 +131,10 @@ def model_spaces(
             base_kv_heads=entry.facts.kv_heads,
             layers=layers,
             kv_heads=kv_heads,
+            updates=updates[entry.name],
         )
         for entry in allowed
+        if updates[entry.name]
         if (layers := _kept(pin.layers, depths[entry.name], _depths(entry.facts.layers)))
         if (kv_heads := _kept(pin.kv_heads, heads[entry.name], heads[entry.name]))
     )

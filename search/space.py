@@ -18,19 +18,26 @@ from pydantic import Field
 from luthier.design import (
     Algorithm,
     Architecture,
+    BitFit,
     Clm,
     Design,
     Dora,
     Dpo,
     Frozen,
     Full,
+    Ia3,
+    LayerNorm,
     Lora,
+    LoraPlus,
+    Oft,
     Optimiser,
+    Pissa,
     RsLora,
     Sft,
     Stage,
     TopLayers,
     Update,
+    Vera,
 )
 from luthier.errors import IllegalDesign, UserError
 from luthier.model import BaseModelEntry
@@ -40,8 +47,16 @@ from search.axes import Axis, Interval, ModelSpace
 from search.learning_rate import default_learning_rate, significant
 from search.suggest import Replay, Suggest, Value
 
-ADAPTERS: Final[Mapping[str, type[Lora | RsLora | Dora]]] = {"lora": Lora, "rslora": RsLora, "dora": Dora}
+ADAPTERS: Final[Mapping[str, type[Lora | RsLora | Dora | LoraPlus]]] = {
+    "lora": Lora,
+    "rslora": RsLora,
+    "dora": Dora,
+    "lora_plus": LoraPlus,
+}
 RANKS: Final = (4, 8, 16, 32, 64)
+PISSA_RANKS: Final = (4, 8, 16, 32)  # no matrix may be thinner: a single key head often has 64 rows, or 32
+VERA_RANKS: Final = (64, 128, 256, 512)  # of frozen matrices: a rank costs one number a layer
+OFT_BLOCKS: Final = (8, 16, 32)  # they divide the width of every common model
 
 
 class Space(Frozen):
@@ -50,7 +65,6 @@ class Space(Frozen):
     kind: DataKind
     models: tuple[ModelSpace, ...]
     programs: tuple[str, ...] = Field(description="the usual one first")
-    updates: tuple[str, ...]
     multipliers: Axis = Field(description="learning rate, relative to the default of algorithm, update and model")
     batch_sizes: tuple[int, ...]
     epochs: tuple[float, ...]
@@ -122,7 +136,7 @@ class Space(Frozen):
             f"layers[{model.name}]": design.architecture.layers or model.base_layers,
             f"kv_heads[{model.name}]": design.architecture.kv_heads or model.base_kv_heads,
             "program": design.program,
-            "update": first.update.kind,
+            _update_axis(model): first.update.kind,
             "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
             "batch_size": first.optimiser.batch_size,
             "epochs": first.optimiser.epochs,
@@ -132,19 +146,37 @@ class Space(Frozen):
                 pass
             case TopLayers(layers=layers):
                 answers[f"top_layers[{model.name}]"] = layers
-            case Lora(rank=rank) | RsLora(rank=rank) | Dora(rank=rank):
+            case Lora(rank=rank) | RsLora(rank=rank) | Dora(rank=rank) | LoraPlus(rank=rank):
                 answers["rank"] = rank
+            case LayerNorm() | BitFit() | Ia3():
+                pass
+            case Pissa(kind=kind, rank=rank) | Vera(kind=kind, rank=rank):
+                answers[f"rank[{kind}]"] = rank
+            case Oft(block=block):
+                answers["block"] = block
         for stage in design.stages:
             if isinstance(stage.algorithm, Dpo):
                 answers["beta"] = stage.algorithm.beta
         return answers
 
     def _update(self, suggest: Suggest, model: ModelSpace) -> Update:
-        match suggest.categorical("update", self.updates):
+        match suggest.categorical(_update_axis(model), model.updates):
             case "full":
                 return Full()
             case "top_layers":
                 return TopLayers(layers=suggest.categorical(f"top_layers[{model.name}]", model.top_layers))
+            case "layernorm":
+                return LayerNorm()
+            case "bitfit":
+                return BitFit()
+            case "pissa":
+                return Pissa(rank=suggest.categorical("rank[pissa]", PISSA_RANKS))
+            case "vera":
+                return Vera(rank=suggest.categorical("rank[vera]", VERA_RANKS))
+            case "ia3":
+                return Ia3()
+            case "oft":
+                return Oft(block=suggest.categorical("block", OFT_BLOCKS))
             case adapter:
                 return ADAPTERS[adapter](rank=suggest.categorical("rank", RANKS))
 
@@ -165,7 +197,6 @@ def space(kind: DataKind, rows: int, models: Sequence[BaseModelEntry], pin: Pin,
         kind=kind,
         models=axes.model_spaces(kind, models, pin, constraints),
         programs=programs,
-        updates=axes.update_names(pin),
         multipliers=axes.multipliers(pin),
         batch_sizes=axes.batch_sizes(rows, pin),
         epochs=axes.epochs(pin),
@@ -208,6 +239,11 @@ def algorithm(kind: str, beta: float | None = None) -> Algorithm:
             return Dpo() if beta is None else Dpo(beta=beta)
         case _:
             raise AssertionError(f"no algorithm {kind!r}")  # programs come from the table of rules
+
+
+def _update_axis(model: ModelSpace) -> str:
+    """Models with biases have one choice more, and one question has the same choices always."""
+    return "update[biases]" if "bitfit" in model.updates else "update"
 
 
 def _number(suggest: Suggest, name: str, axis: Axis) -> float:

@@ -21,12 +21,33 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from luthier.dataset import read_rows
-from luthier.design import Architecture, Clm, Design, Dora, Dpo, Full, Lora, Optimiser, RsLora, Sft, Stage, TopLayers
+from luthier.design import (
+    Architecture,
+    BitFit,
+    Clm,
+    Design,
+    Dora,
+    Dpo,
+    Full,
+    Ia3,
+    LayerNorm,
+    Lora,
+    LoraPlus,
+    Oft,
+    Optimiser,
+    Pissa,
+    RsLora,
+    Sft,
+    Stage,
+    TopLayers,
+    Vera,
+)
 from luthier.model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec, TextSimilarity
 from luthier.trial import Metrics
 from luthier.wire import Assignment
 from tests import data_samples
+from tests.biased import biased
 from workers import warm
 from workers.export import export
 from workers.judge import judge, renderer
@@ -50,6 +71,7 @@ class Plan:
     stages: tuple[Stage, ...]
     edits: dict[str, int] | None = None
     chat_template: bool = True
+    biases: bool = False
     has_adapter: bool
 
 
@@ -102,6 +124,51 @@ PLANS = {
         chat_template=False,
         has_adapter=False,
     ),
+    "sft layernorm on chat": Plan(
+        kind=DataKind.CHAT,
+        stages=(Stage(algorithm=Sft(), update=LayerNorm(), optimiser=optimiser(2e-1, epochs=1.5)),),
+        has_adapter=False,
+    ),
+    "clm bitfit on text": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Clm(), update=BitFit(), optimiser=optimiser(1e-1, epochs=1.5)),),
+        biases=True,
+        has_adapter=False,
+    ),
+    "sft+dpo pissa on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Pissa(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Dpo(), update=Pissa(rank=4), optimiser=optimiser(2e-3)),
+        ),
+        has_adapter=True,
+    ),
+    "sft lora+ on pairs": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Sft(), update=LoraPlus(rank=4, ratio=8), optimiser=optimiser(1e-3, weight_decay=0.1)),),
+        has_adapter=True,
+    ),
+    "sft+dpo vera on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Vera(rank=64), optimiser=optimiser(2e-1)),
+            Stage(algorithm=Dpo(), update=Vera(rank=64), optimiser=optimiser(2e-2)),
+        ),
+        has_adapter=True,
+    ),
+    "sft+dpo ia3 on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Ia3(), optimiser=optimiser(3e-1, epochs=1.5)),
+            Stage(algorithm=Dpo(), update=Ia3(), optimiser=optimiser(3e-2)),
+        ),
+        has_adapter=True,
+    ),
+    "dpo oft on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Dpo(), update=Oft(block=16), optimiser=optimiser(3e-3)),),
+        has_adapter=True,
+    ),
 }
 
 
@@ -134,7 +201,15 @@ class Case:
 def case(request: pytest.FixtureRequest, tiny_entry: BaseModelEntry, tmp_path_factory: pytest.TempPathFactory) -> Case:
     plan = PLANS[request.param]
     entry = tiny_entry if plan.chat_template else without_template(tiny_entry, tmp_path_factory.mktemp("base"))
+    entry = with_biases(entry, tmp_path_factory.mktemp("base")) if plan.biases else entry
     return work_on(plan, entry, tmp_path_factory.mktemp("trial"))
+
+
+def with_biases(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
+    pristine = warm.base(entry)
+    biased(pristine.model).save_pretrained(folder)
+    pristine.tokenizer.save_pretrained(folder)
+    return BaseModelEntry(name=entry.name, source=str(folder), facts=read_facts(folder))
 
 
 def without_template(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
@@ -329,7 +404,8 @@ def test_the_script_stands_on_the_libraries_alone_and_is_formatted(case: Case) -
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
-    assert imported - sys.stdlib_module_names <= {"torch", "transformers", "trl", "peft", "datasets"}
+    packages = {name.partition(".")[0] for name in imported}
+    assert packages - sys.stdlib_module_names <= {"torch", "transformers", "trl", "peft", "datasets"}
     for check in (["format", "--diff"], ["check", "--select=E,F,I,N,W", "--ignore=E501"]):
         command = [sys.executable, "-m", "ruff", *check, "--isolated", "--no-cache", "--line-length=120", str(script)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

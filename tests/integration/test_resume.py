@@ -14,21 +14,29 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from luthier.design import (
     Algorithm,
     Architecture,
+    BitFit,
     Clm,
     Design,
     Dora,
     Dpo,
     Full,
+    Ia3,
+    LayerNorm,
     Lora,
+    LoraPlus,
+    Oft,
     Optimiser,
+    Pissa,
     RsLora,
     Sft,
     Stage,
     TopLayers,
     Update,
+    Vera,
 )
 from luthier.task import DataKind
 from tests import data_samples
+from tests.biased import biased
 from workers.train import checkpoint
 from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
@@ -39,6 +47,7 @@ from workers.warm import Base
 
 ROWS = data_samples.preference(6)  # every algorithm can learn from these
 UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
+UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4), Ia3(), Oft(block=8)]
 ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo()]
 PLAIN, EDITED = Architecture(base="tiny", layers=3), Architecture(base="tiny", layers=2, kv_heads=2)
 
@@ -122,7 +131,8 @@ def assert_same(one: tuple[Trained, Witness], other: tuple[Trained, Witness]) ->
 def test_every_update_under_every_algorithm_resumes_exactly(
     update: Update, algorithm: Algorithm, tiny: Base, tmp_path: Path
 ) -> None:
-    trial = Trial(tiny, design(stage(algorithm, update)), tmp_path)
+    base = biased(tiny.model) if isinstance(update, BitFit) else tiny.model
+    trial = Trial(tiny, design(stage(algorithm, update)), tmp_path, base=base)
     step = 1 + (UPDATES.index(update) + ALGORITHMS.index(algorithm)) % 4  # of five
     assert_same(trial.unbroken(), trial.broken((0, step)))
 
@@ -133,6 +143,9 @@ PROGRAMS = {
     "an adapter on trained weights": design(stage(Sft(), Full(), epochs=1), stage(Dpo(), Lora(rank=2), epochs=1)),
     "an adapter on another adapter": design(
         stage(Sft(), RsLora(rank=2), epochs=1), stage(Dpo(), Dora(rank=3), epochs=1), architecture=EDITED
+    ),
+    "an adapter that starts from trained weights": design(
+        stage(Sft(), Full(), epochs=1), stage(Dpo(), Pissa(rank=2), epochs=1)
     ),
     "all weights after an adapter": design(stage(Clm(), Lora(rank=2), epochs=1), stage(Sft(), Full(), epochs=1)),
 }

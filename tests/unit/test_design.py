@@ -10,17 +10,25 @@ from pydantic import ValidationError
 
 from luthier.design import (
     Architecture,
+    BitFit,
     Clm,
     Design,
     Dora,
     Dpo,
     Full,
+    Ia3,
+    LayerNorm,
     Lora,
+    LoraPlus,
+    Oft,
     Optimiser,
+    Pissa,
     RsLora,
     Sft,
     Stage,
     TopLayers,
+    Update,
+    Vera,
 )
 
 DESIGN = Design(
@@ -44,6 +52,10 @@ updates = (
     st.just(Full())
     | st.builds(TopLayers, layers=counts)
     | st.one_of(*(st.builds(kind, rank=counts, alpha=counts) for kind in (Lora, RsLora, Dora)))
+    | st.builds(LoraPlus, rank=counts, alpha=counts, ratio=st.floats(min_value=1, max_value=1e6))
+    | st.one_of(*(st.builds(kind, rank=counts) for kind in (Pissa, Vera)))
+    | st.sampled_from([LayerNorm(), BitFit(), Ia3()])
+    | st.builds(Oft, block=counts.filter(lambda count: count > 1))
 )
 stages = st.builds(
     Stage,
@@ -174,6 +186,8 @@ def test_a_number_that_is_not_finite_is_refused(path: str, value: float) -> None
         ("stages.0.update.rank", 0),
         ("stages.0.update.alpha", 0),
         ("stages.0.update", {"kind": "top_layers", "layers": 0}),
+        ("stages.0.update", {"kind": "lora_plus", "rank": 4, "ratio": 0.5}),
+        ("stages.0.update", {"kind": "oft", "block": 1}),
         ("stages.1.algorithm.beta", 0),
         ("stages.0.optimiser.learning_rate", 0),
         ("stages.0.optimiser.batch_size", 0),
@@ -203,11 +217,17 @@ def test_a_design_cannot_be_changed_and_can_be_a_key() -> None:
 
 
 def test_each_union_gives_back_the_class_that_was_meant() -> None:
-    for update in (Full(), TopLayers(layers=2), Lora(rank=4), RsLora(rank=4), Dora(rank=4)):
+    adapters = (Lora(rank=4), RsLora(rank=4), Dora(rank=4), Pissa(rank=4), LoraPlus(rank=4), Vera(rank=4), Oft(block=4))
+    for update in (Full(), TopLayers(layers=2), LayerNorm(), BitFit(), Ia3(), *adapters):
         assert Design.model_validate(with_change("stages.0.update", update.model_dump())).stages[0].update == update
     for algorithm in (Clm(), Sft(), Dpo(beta=0.2)):
         found = Design.model_validate(with_change("stages.0.algorithm", algorithm.model_dump())).stages[0].algorithm
         assert found == algorithm
+
+
+def shown(update: Update) -> str:
+    stage = Stage(algorithm=Sft(), update=update, optimiser=Optimiser(learning_rate=1e-3))
+    return DESIGN.model_copy(update={"stages": (stage,)}).summary().partition(" → ")[2].partition(" lr ")[0]
 
 
 def test_a_design_is_shown_in_one_line() -> None:
@@ -217,4 +237,10 @@ def test_a_design_is_shown_in_one_line() -> None:
     assert untuned.summary() == "tiny-chat, untuned"
     assert edited.summary() == "tiny-chat (2 layers, 1 KV heads), untuned"
     assert DESIGN.summary() == ("tiny-chat (1 KV heads) → sft lora r8 lr 0.0002 ×1ep b8 → dpo full lr 1e-05 ×0.5ep b8")
+    assert [shown(update) for update in (BitFit(), Pissa(rank=8), LoraPlus(rank=4), Oft(block=16))] == [
+        "sft bitfit",
+        "sft pissa r8",
+        "sft lora_plus r4",
+        "sft oft 16×16",
+    ]
     assert (untuned.architecture.edited, edited.architecture.edited) == (False, True)
