@@ -132,8 +132,59 @@ class Dora(Frozen):
     alpha: int = Field(default=32, ge=1)
 
 
-Update = Annotated[Full | TopLayers | Lora | RsLora | Dora, Field(discriminator="kind")]
-AdapterUpdate = Lora | RsLora | Dora
+class LayerNorm(Frozen):
+    """The parameters of the normalisation layers move; all else is frozen (Zhao et al. 2023)."""
+
+    kind: Literal["layernorm"] = "layernorm"
+
+
+class BitFit(Frozen):
+    """The biases move; all else is frozen (Ben Zaken et al. 2021)."""
+
+    kind: Literal["bitfit"] = "bitfit"
+
+
+class Pissa(Frozen):
+    """LoRA that starts from the principal singular vectors; the rest of each weight is frozen (Meng et al. 2024)."""
+
+    kind: Literal["pissa"] = "pissa"
+    rank: int = Field(ge=1)
+
+
+class LoraPlus(Frozen):
+    """LoRA whose B matrices learn `ratio` times faster than the A matrices (Hayou et al. 2024)."""
+
+    kind: Literal["lora_plus"] = "lora_plus"
+    rank: int = Field(ge=1)
+    alpha: int = Field(default=32, ge=1)
+    ratio: float = Field(default=16.0, ge=1, description="learning rate of B over that of A, which the optimiser names")
+
+
+class Vera(Frozen):
+    """Two learned vectors for each linear layer, scaling random matrices that all share (Kopiczko et al. 2024)."""
+
+    kind: Literal["vera"] = "vera"
+    rank: int = Field(ge=1)
+
+
+class Ia3(Frozen):
+    """Learned vectors that rescale keys, values and the inside of the feed-forward layers (Liu et al. 2022)."""
+
+    kind: Literal["ia3"] = "ia3"
+
+
+class Oft(Frozen):
+    """Orthogonal rotations of the inputs of all linear layers, in blocks of `block` features (Qiu et al. 2023)."""
+
+    kind: Literal["oft"] = "oft"
+    block: int = Field(ge=2)
+
+
+Update = Annotated[
+    Full | TopLayers | Lora | RsLora | Dora | LayerNorm | BitFit | Pissa | LoraPlus | Vera | Ia3 | Oft,
+    Field(discriminator="kind"),
+]
+AdapterUpdate = Lora | RsLora | Dora | Pissa | LoraPlus | Vera | Ia3 | Oft
 
 
 class Optimiser(Frozen):
@@ -188,5 +239,11 @@ def _stage_summary(stage: Stage) -> str:
             update = f"top {layers} layers"
         case Lora(kind=kind, rank=rank) | RsLora(kind=kind, rank=rank) | Dora(kind=kind, rank=rank):
             update = f"{kind} r{rank}"
+        case LayerNorm(kind=kind) | BitFit(kind=kind) | Ia3(kind=kind):
+            update = kind
+        case Pissa(kind=kind, rank=rank) | LoraPlus(kind=kind, rank=rank) | Vera(kind=kind, rank=rank):
+            update = f"{kind} r{rank}"
+        case Oft(block=block):
+            update = f"oft {block}×{block}"
     o = stage.optimiser
     return f"{stage.algorithm.kind} {update} lr {o.learning_rate:.2g} ×{o.epochs:g}ep b{o.batch_size}"

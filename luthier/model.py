@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ class ModelFacts(Frozen):
         default=None,
         description="how many tokens each one sees; None for a family whose window cannot be set in all layers",
     )
+    biases: bool = Field(default=False, description="whether any layer has a bias")
 
 
 class BaseModelEntry(Frozen):
@@ -52,10 +54,11 @@ def read_facts(folder: Path) -> ModelFacts:
         raise UserError(f"{folder}: {architecture} is not a causal language model", param="source")
     try:
         heads = int(config["num_attention_heads"])
+        headers = [_header(file) for file in weights]
         return ModelFacts(
             architecture=architecture,
             family="decoder",
-            parameters=sum(_count_parameters(file) for file in weights),
+            parameters=sum(math.prod(tensor["shape"]) for header in headers for tensor in header.values()),
             hidden_size=config["hidden_size"],
             layers=config["num_hidden_layers"],
             heads=heads,
@@ -64,6 +67,7 @@ def read_facts(folder: Path) -> ModelFacts:
             context=config["max_position_embeddings"],
             chat_template=_has_chat_template(folder),
             attention_window=_attention_window(config),
+            biases=any(name.endswith(".bias") for header in headers for name in header),
         )
     except KeyError as missing:
         raise UserError(f"{folder / 'config.json'} lacks the field {missing}", param="source") from missing
@@ -94,18 +98,11 @@ def _json(file: Path) -> dict[str, Any]:
     return value
 
 
-def _count_parameters(file: Path) -> int:
-    """Sum the element counts in a safetensors header: 8 bytes of length, then JSON."""
+def _header(file: Path) -> dict[str, dict[str, Any]]:
+    """The tensors that a safetensors header lists: 8 bytes of length, then JSON."""
     with file.open("rb") as stream:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            count = 1
-            for size in tensor["shape"]:
-                count *= size
-            total += count
-    return total
+    return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
 
 
 def _has_chat_template(folder: Path) -> bool:

@@ -100,7 +100,10 @@ class Pin(Frozen):
     algorithm: tuple[str, ...] | None = Field(
         default=None, description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo"
     )
-    update: tuple[str, ...] | None = Field(default=None, description="full, top_layers, lora, rslora, dora")
+    update: tuple[str, ...] | None = Field(
+        default=None,
+        description="full, top_layers, lora, rslora, dora, layernorm, bitfit, pissa, lora_plus, vera, ia3, oft",
+    )
     model: tuple[str, ...] | None = Field(default=None, description="names of registered base models")
     layers: tuple[int, ...] | None = Field(default=None, description="layers kept")
     kv_heads: tuple[int, ...] | None = Field(default=None, description="key/value heads kept")

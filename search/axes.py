@@ -88,6 +88,8 @@ class ModelSpace(Frozen):
         }
         return tuple(field for field, allowed in as_it_is.items() if not allowed)
 
+    updates: tuple[str, ...] = Field(description="weight updates that go with the model")
+
     @property
     def top_layers(self) -> tuple[int, ...]:
         """How many of the last layers may be trained alone: powers of two up to half of the smallest depth kept."""
@@ -105,11 +107,19 @@ def program_names(kind: DataKind, pin: Pin) -> tuple[str, ...]:
     return tuple(name for name in legal if name in pin.algorithm)
 
 
-def update_names(pin: Pin) -> tuple[str, ...]:
+def update_names(pin: Pin, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]:
+    """The updates that go with one of the models at least."""
+    refusals = {name: [legality.update_refusal(name, entry) for entry in entries] for name in UPDATES}
+    possible = tuple(name for name in UPDATES if None in refusals[name])
     if pin.update is None:
-        return UPDATES
-    _check("update", pin.update, UPDATES.__contains__, UPDATES)
-    return tuple(name for name in UPDATES if name in pin.update)
+        return possible
+    for name in pin.update:
+        if reasons := [reason for reason in refusals.get(name, ()) if name not in possible and reason]:
+            raise IllegalDesign(
+                f"pin on update: {'; '.join(reasons)}; choose from {'; '.join(possible)}", param="search.pin.update"
+            )
+    _check("update", pin.update, possible.__contains__, possible)
+    return tuple(name for name in possible if name in pin.update)
 
 
 def batch_sizes(rows: int, pin: Pin) -> tuple[int, ...]:
@@ -151,6 +161,10 @@ def model_spaces(
 ) -> tuple[ModelSpace, ...]:
     """The base models that remain, each with the edits that remain of it. `length` is that of long rows in tokens."""
     allowed = _allowed(kind, _pinned(entries, pin), constraints)
+    names = update_names(pin, allowed)
+    updates = {
+        entry.name: tuple(name for name in names if legality.update_refusal(name, entry) is None) for entry in allowed
+    }
     depths = {entry.name: range(entry.facts.layers, 0, -1) for entry in allowed}
     heads = {entry.name: legality.kv_head_choices(entry.facts.kv_heads) for entry in allowed}
     _check_edits("layers", pin.layers, depths)
@@ -165,8 +179,10 @@ def model_spaces(
             layers=layers,
             kv_heads=kv_heads,
             windows=windows,
+            updates=updates[entry.name],
         )
         for entry in allowed
+        if updates[entry.name]
         if (layers := _kept(pin.layers, depths[entry.name], _depths(entry.facts.layers)))
         if (kv_heads := _kept(pin.kv_heads, heads[entry.name], heads[entry.name]))
         if (windows := _windows(entry, pin, _seen(kind, length)))

@@ -22,7 +22,20 @@ ALGORITHM_FACTOR: Final[Mapping[str, float]] = {
     "simpo": 0.1,
     "orpo": 0.3,  # it holds the likelihood of sft: its paper trains at 5e-6 to 8e-6 where sft took 1e-5 to 2e-5
 }
-UPDATE_FACTOR: Final[Mapping[str, float]] = {"full": 1.0, "lora": 10.0, "rslora": 10.0, "dora": 10.0, "top_layers": 2.0}
+UPDATE_FACTOR: Final[Mapping[str, float]] = {
+    "full": 1.0,
+    "lora": 10.0,
+    "rslora": 10.0,
+    "dora": 10.0,
+    "top_layers": 2.0,
+    "layernorm": 50.0,
+    "bitfit": 50.0,
+    "pissa": 5.0,  # its weights are large from the start, and all of them move at once
+    "lora_plus": 2.5,  # the rate of A; with B at 16 times that, their geometric mean is LoRA's
+    "vera": 100.0,  # vectors need ten times the rate of matrices, as in the paper
+    "ia3": 100.0,
+    "oft": 10.0,
+}
 
 
 def default_learning_rate(algorithm: str, update: str, hidden_size: int) -> float:

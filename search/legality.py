@@ -121,6 +121,13 @@ def refusal(program: str, kind: DataKind) -> str | None:
     return f"{program} does not go with {kind} data: {rule.refused[kind]}; for {kind} data: {legal}"
 
 
+def update_refusal(update: str, entry: BaseModelEntry) -> str | None:
+    """Why the update of this kind does not go with a base model; None where it goes."""
+    if update == "bitfit" and not entry.facts.biases:
+        return f"bitfit moves biases alone, and {entry.name} has none"
+    return None
+
+
 def kv_head_choices(kv_heads: int) -> tuple[int, ...]:
     """Numbers of key/value heads that mean pooling can make of `kv_heads`: its divisors, itself first."""
     return tuple(kept for kept in range(kv_heads, 0, -1) if kv_heads % kept == 0)
@@ -197,6 +204,8 @@ def _check_stages(design: Design, entry: BaseModelEntry) -> None:
             "all stages need the same update, so that each goes on with the weights of the one before",
             param="stages",
         )
+    if reason := update_refusal(update.kind, entry):
+        raise IllegalDesign(reason, param="stages.update.kind")
     kept = design.architecture.layers or entry.facts.layers
     if isinstance(update, TopLayers) and update.layers > kept:
         raise IllegalDesign(

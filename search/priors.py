@@ -36,6 +36,7 @@ class Recipe(Frozen):
     layers: int = 0
     kv_heads: int = 0
     window: int = 0
+    block: int = 32
 
 
 # The order matters: a small budget sees only the first few, so these differ in program, update and architecture.
@@ -50,6 +51,8 @@ _BEHAVIOUR: Final = (
     Recipe(program="sft", learning_rate_multiplier=3),
     Recipe(program="sft", rank=64, epochs=3),
     Recipe(program="sft", update="full", learning_rate_multiplier=0.5, epochs=3),
+    Recipe(program="sft", update="pissa", epochs=2),
+    Recipe(program="sft", update="lora_plus"),
 )
 RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
     DataKind.TEXT: (
@@ -63,6 +66,8 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
         Recipe(program="clm", learning_rate_multiplier=3),
         Recipe(program="clm", rank=64, epochs=3),
         Recipe(program="clm", update="full", learning_rate_multiplier=0.5, epochs=3),
+        Recipe(program="clm", update="pissa", epochs=2),
+        Recipe(program="clm", update="lora_plus"),
     ),
     DataKind.PAIRS: _BEHAVIOUR,
     DataKind.CHAT: _BEHAVIOUR,

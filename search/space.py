@@ -17,16 +17,23 @@ from pydantic import Field, TypeAdapter
 
 from luthier.design import (
     Algorithm,
+    BitFit,
     Design,
     Dora,
     Frozen,
     Full,
+    Ia3,
+    LayerNorm,
     Lora,
+    LoraPlus,
+    Oft,
     Optimiser,
+    Pissa,
     RsLora,
     Stage,
     TopLayers,
     Update,
+    Vera,
 )
 from luthier.errors import IllegalDesign, UserError
 from luthier.model import BaseModelEntry
@@ -36,9 +43,17 @@ from search.axes import SETTINGS, Axis, Interval, ModelSpace
 from search.learning_rate import default_learning_rate, significant
 from search.suggest import Replay, Suggest, Value
 
-ADAPTERS: Final[Mapping[str, type[Lora | RsLora | Dora]]] = {"lora": Lora, "rslora": RsLora, "dora": Dora}
+ADAPTERS: Final[Mapping[str, type[Lora | RsLora | Dora | LoraPlus]]] = {
+    "lora": Lora,
+    "rslora": RsLora,
+    "dora": Dora,
+    "lora_plus": LoraPlus,
+}
 RANKS: Final = (4, 8, 16, 32, 64)
 _ALGORITHMS: Final[TypeAdapter[Algorithm]] = TypeAdapter(Algorithm)
+PISSA_RANKS: Final = (4, 8, 16, 32)  # no matrix may be thinner: a single key head often has 64 rows, or 32
+VERA_RANKS: Final = (64, 128, 256, 512)  # of frozen matrices: a rank costs one number a layer
+OFT_BLOCKS: Final = (8, 16, 32)  # they divide the width of every common model
 
 
 class Space(Frozen):
@@ -47,7 +62,6 @@ class Space(Frozen):
     kind: DataKind
     models: tuple[ModelSpace, ...]
     programs: tuple[str, ...] = Field(description="the usual one first")
-    updates: tuple[str, ...]
     multipliers: Axis = Field(description="learning rate, relative to the default of algorithm, update and model")
     batch_sizes: tuple[int, ...]
     epochs: tuple[float, ...]
@@ -113,7 +127,7 @@ class Space(Frozen):
             "model": model.name,
             **edits.answers(design.architecture, model),
             "program": design.program,
-            "update": first.update.kind,
+            _update_axis(model): first.update.kind,
             "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
             "batch_size": first.optimiser.batch_size,
             "epochs": first.optimiser.epochs,
@@ -123,8 +137,14 @@ class Space(Frozen):
                 pass
             case TopLayers(layers=layers):
                 answers[f"top_layers[{model.name}]"] = layers
-            case Lora(rank=rank) | RsLora(rank=rank) | Dora(rank=rank):
+            case Lora(rank=rank) | RsLora(rank=rank) | Dora(rank=rank) | LoraPlus(rank=rank):
                 answers["rank"] = rank
+            case LayerNorm() | BitFit() | Ia3():
+                pass
+            case Pissa(kind=kind, rank=rank) | Vera(kind=kind, rank=rank):
+                answers[f"rank[{kind}]"] = rank
+            case Oft(block=block):
+                answers["block"] = block
         for stage in design.stages:
             for name, setting in SETTINGS.items():
                 if setting.algorithm == stage.algorithm.kind:
@@ -132,11 +152,23 @@ class Space(Frozen):
         return answers
 
     def _update(self, suggest: Suggest, model: ModelSpace) -> Update:
-        match suggest.categorical("update", self.updates):
+        match suggest.categorical(_update_axis(model), model.updates):
             case "full":
                 return Full()
             case "top_layers":
                 return TopLayers(layers=suggest.categorical(f"top_layers[{model.name}]", model.top_layers))
+            case "layernorm":
+                return LayerNorm()
+            case "bitfit":
+                return BitFit()
+            case "pissa":
+                return Pissa(rank=suggest.categorical("rank[pissa]", PISSA_RANKS))
+            case "vera":
+                return Vera(rank=suggest.categorical("rank[vera]", VERA_RANKS))
+            case "ia3":
+                return Ia3()
+            case "oft":
+                return Oft(block=suggest.categorical("block", OFT_BLOCKS))
             case adapter:
                 return ADAPTERS[adapter](rank=suggest.categorical("rank", RANKS))
 
@@ -166,7 +198,6 @@ def space(
         kind=kind,
         models=axes.model_spaces(kind, models, pin, constraints, length),
         programs=programs,
-        updates=axes.update_names(pin),
         multipliers=axes.multipliers(pin),
         batch_sizes=axes.batch_sizes(rows, pin),
         epochs=axes.epochs(pin),
@@ -201,6 +232,11 @@ def stages(
 def algorithm(kind: str, values: Mapping[str, float] | None = None) -> Algorithm:
     """The algorithm of this kind; `values` of its hyperparameters, where they are not to be its defaults."""
     return _ALGORITHMS.validate_python({"kind": kind, **(values or {})})
+
+
+def _update_axis(model: ModelSpace) -> str:
+    """Models with biases have one choice more, and one question has the same choices always."""
+    return "update[biases]" if "bitfit" in model.updates else "update"
 
 
 def _number(suggest: Suggest, name: str, axis: Axis) -> float:

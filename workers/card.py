@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.design import (
     Algorithm,
+    BitFit,
     Clm,
     DepthRule,
     Design,
@@ -17,14 +18,20 @@ from luthier.design import (
     Dpo,
     Frozen,
     Full,
+    Ia3,
     Ipo,
+    LayerNorm,
     Lora,
+    LoraPlus,
+    Oft,
     Orpo,
+    Pissa,
     RsLora,
     Sft,
     Simpo,
     TopLayers,
     Update,
+    Vera,
 )
 from luthier.task import DataKind
 from luthier.trial import Metrics
@@ -137,6 +144,29 @@ def _update(update: Update) -> str:
                 f"low-rank adapters of rank {rank} for the direction of all linear layers, scaled by {alpha}/{rank}, "
                 "and a learned vector for their magnitude"
             )
+        case LayerNorm():
+            words = "the parameters of the normalisation layers move, all else is frozen"
+        case BitFit():
+            words = "the biases move, all else is frozen"
+        case Pissa(rank=rank):
+            words = (
+                f"the {rank} principal singular directions of all linear layers move as adapters, the rest of each "
+                f"weight is frozen; the adapter is kept as plain LoRA of rank {2 * rank} on the base model"
+            )
+        case LoraPlus(rank=rank, alpha=alpha, ratio=ratio):
+            words = (
+                f"low-rank adapters of rank {rank} on all linear layers, scaled by {alpha}/{rank}, whose B matrices "
+                f"learn {ratio:g} times faster than the A matrices"
+            )
+        case Vera(rank=rank):
+            words = (
+                f"two learned vectors for each linear layer, which scale random matrices of rank {rank} that all "
+                "layers share"
+            )
+        case Ia3():
+            words = "learned vectors that rescale the keys, the values and the inside of the feed-forward layers"
+        case Oft(block=block):
+            words = f"orthogonal rotations of the inputs of all linear layers, in blocks of {block} features"
         case _:
             assert_never(update)
     return f"`{update.kind}`, {words}."

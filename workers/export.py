@@ -85,7 +85,9 @@ def _copy_adapter(saved: Path, folder: Path, base: str) -> None:
     shutil.copyfile(saved / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
     config = json.loads((saved / ADAPTER_CONFIG).read_text())
     config["base_model_name_or_path"] = base
-    config["target_modules"].sort()  # PEFT writes a set down
+    for modules in ("target_modules", "feedforward_modules"):  # PEFT writes sets down
+        if modules in config:
+            config[modules].sort()
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
 
 

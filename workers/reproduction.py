@@ -42,6 +42,12 @@ _CONTENT: Final = {  # the columns of a row that hold a prompt or an answer, and
 }
 
 
+_PEFT_CONFIG: Final = {"vera": "VeraConfig", "ia3": "IA3Config", "oft": "OFTConfig"}  # LoRA's for all other adapters
+
+# TRL's own reference is a second adapter beside the first, of which PEFT makes another start (pissa) or none (vera).
+_OWN_REFERENCE: Final = ("pissa", "vera")
+
+
 def learnt_rows(rows: Iterable[Row], assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
     """The rows that every stage learns from: those with a target within the length limit, in their order."""
     render_row = renderer(tokenizer, assignment.judge, assignment.base.facts.context)
@@ -106,6 +112,8 @@ def _script(
         imports=imports,
         trainers=_TRAINER_OF,
         encoded_pairs=[name for module, name in used if module != "trl"],
+        peft=_from_peft(design),
+        own_reference=_OWN_REFERENCE,
         seed=assignment.seed,
         source=assignment.base.source,
         kind=judge.kind.value,
@@ -128,6 +136,12 @@ def _script(
 
 def _adapted(design: Design) -> bool:
     return any(isinstance(stage.update, AdapterUpdate) for stage in design.stages)
+
+
+def _from_peft(design: Design) -> list[str]:
+    """The names that the script imports from PEFT."""
+    kinds = {stage.update.kind for stage in design.stages if isinstance(stage.update, AdapterUpdate)}
+    return sorted({_PEFT_CONFIG.get(kind, "LoraConfig") for kind in kinds}) + ["get_peft_model"] * bool(kinds)
 
 
 def _survives_arrow(content: str | Sequence[Message]) -> bool:

@@ -56,7 +56,11 @@ def submit(
         typer.Option(help="Keep to this: clm, sft, dpo, ipo, simpo, sft+dpo, sft+ipo, sft+simpo or orpo."),
     ] = None,
     update: Annotated[
-        list[str] | None, typer.Option(help="Keep to this: full, lora, rslora, dora, top_layers.")
+        list[str] | None,
+        typer.Option(
+            help="Keep to this: full, lora, rslora, dora, top_layers, layernorm, bitfit, pissa, lora_plus, vera, ia3 "
+            "or oft."
+        ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training rows.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows in one optimiser step.")] = None,

@@ -15,6 +15,7 @@ import httpx
 import uvicorn
 
 from luthier.client import Client
+from luthier.design import AdapterUpdate
 from luthier.settings import Settings
 from luthier.trial import Metrics, Point
 from luthier.wire import Artifact, Assignment, Device, Finished, Heartbeat, Hello, Judged, Keep, Welcome
@@ -175,7 +176,7 @@ class FakeWorker:
         """A merged model, and an adapter where the update makes one. The tokenizer is the same for all trials."""
         own = {"model.safetensors": self.put(f"weights of {assignment.trial_id}"), "tokenizer.json": self.put("tokens")}
         merged = Artifact(kind="merged", files=own, bytes=100)
-        if assignment.design.stages[0].update.kind not in ("lora", "rslora", "dora"):
+        if not isinstance(assignment.design.stages[0].update, AdapterUpdate):
             return (merged,)
         files = {"adapter_model.safetensors": self.put(f"adapter of {assignment.trial_id}")}
         return merged, Artifact(kind="adapter", files=files, bytes=50)

@@ -23,26 +23,34 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from luthier.dataset import read_rows, write_rows
 from luthier.design import (
     Architecture,
+    BitFit,
     Clm,
     Design,
     Dora,
     Dpo,
     Full,
+    Ia3,
     Ipo,
+    LayerNorm,
     Lora,
+    LoraPlus,
+    Oft,
     Optimiser,
     Orpo,
+    Pissa,
     RsLora,
     Sft,
     Simpo,
     Stage,
     TopLayers,
+    Vera,
 )
 from luthier.model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec, TextSimilarity
 from luthier.trial import Metrics
 from luthier.wire import Assignment
 from tests import data_samples
+from tests.biased import biased
 from workers import warm
 from workers.export import export
 from workers.judge import judge, renderer
@@ -66,6 +74,7 @@ class Plan:
     stages: tuple[Stage, ...]
     edits: dict[str, Any] | None = None
     chat_template: bool = True
+    biases: bool = False
     has_adapter: bool
 
 
@@ -169,6 +178,51 @@ PLANS = {
         chat_template=False,
         has_adapter=False,
     ),
+    "sft layernorm on chat": Plan(
+        kind=DataKind.CHAT,
+        stages=(Stage(algorithm=Sft(), update=LayerNorm(), optimiser=optimiser(2e-1, epochs=1.5)),),
+        has_adapter=False,
+    ),
+    "clm bitfit on text": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Clm(), update=BitFit(), optimiser=optimiser(1e-1, epochs=1.5)),),
+        biases=True,
+        has_adapter=False,
+    ),
+    "sft+dpo pissa on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Pissa(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Dpo(), update=Pissa(rank=4), optimiser=optimiser(2e-3)),
+        ),
+        has_adapter=True,
+    ),
+    "sft lora+ on pairs": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Sft(), update=LoraPlus(rank=4, ratio=8), optimiser=optimiser(1e-3, weight_decay=0.1)),),
+        has_adapter=True,
+    ),
+    "sft+dpo vera on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Vera(rank=64), optimiser=optimiser(2e-1)),
+            Stage(algorithm=Dpo(), update=Vera(rank=64), optimiser=optimiser(2e-2)),
+        ),
+        has_adapter=True,
+    ),
+    "sft+dpo ia3 on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Ia3(), optimiser=optimiser(3e-1, epochs=1.5)),
+            Stage(algorithm=Dpo(), update=Ia3(), optimiser=optimiser(3e-2)),
+        ),
+        has_adapter=True,
+    ),
+    "dpo oft on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Dpo(), update=Oft(block=16), optimiser=optimiser(3e-3)),),
+        has_adapter=True,
+    ),
 }
 
 
@@ -201,7 +255,15 @@ class Case:
 def case(request: pytest.FixtureRequest, tiny_entry: BaseModelEntry, tmp_path_factory: pytest.TempPathFactory) -> Case:
     plan = PLANS[request.param]
     entry = tiny_entry if plan.chat_template else without_template(tiny_entry, tmp_path_factory.mktemp("base"))
+    entry = with_biases(entry, tmp_path_factory.mktemp("base")) if plan.biases else entry
     return work_on(plan, entry, tmp_path_factory.mktemp("trial"))
+
+
+def with_biases(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
+    pristine = warm.base(entry)
+    biased(pristine.model).save_pretrained(folder)
+    pristine.tokenizer.save_pretrained(folder)
+    return BaseModelEntry(name=entry.name, source=str(folder), facts=read_facts(folder))
 
 
 def without_template(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:

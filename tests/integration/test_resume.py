@@ -14,24 +14,32 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from luthier.design import (
     Algorithm,
     Architecture,
+    BitFit,
     Clm,
     Design,
     Dora,
     Dpo,
     Full,
+    Ia3,
     Ipo,
+    LayerNorm,
     Lora,
+    LoraPlus,
+    Oft,
     Optimiser,
     Orpo,
+    Pissa,
     RsLora,
     Sft,
     Simpo,
     Stage,
     TopLayers,
     Update,
+    Vera,
 )
 from luthier.task import DataKind
 from tests import data_samples
+from tests.biased import biased
 from workers.train import checkpoint
 from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
@@ -42,6 +50,7 @@ from workers.warm import Base
 
 ROWS = data_samples.preference(6)  # every algorithm can learn from these
 UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
+UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4), Ia3(), Oft(block=8)]
 ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo(), Ipo(), Simpo(), Orpo()]
 CALIBRATION = (tuple(range(100, 130)),)
 INFLUENTIAL = Architecture(base="tiny", layers=3, depth_rule="block_influence")
@@ -128,7 +137,8 @@ def assert_same(one: tuple[Trained, Witness], other: tuple[Trained, Witness]) ->
 def test_every_update_under_every_algorithm_resumes_exactly(
     update: Update, algorithm: Algorithm, tiny: Base, tmp_path: Path
 ) -> None:
-    trial = Trial(tiny, design(stage(algorithm, update)), tmp_path)
+    base = biased(tiny.model) if isinstance(update, BitFit) else tiny.model
+    trial = Trial(tiny, design(stage(algorithm, update)), tmp_path, base=base)
     step = 1 + (UPDATES.index(update) + ALGORITHMS.index(algorithm)) % 4  # of five
     assert_same(trial.unbroken(), trial.broken((0, step)))
 
@@ -146,6 +156,9 @@ PROGRAMS = {
         stage(Sft(), Lora(rank=2), epochs=1), stage(Dpo(), Lora(rank=2), epochs=1), architecture=INFLUENTIAL
     ),
     "a window": design(stage(Sft(), Full(), epochs=1), stage(Dpo(), Full(), epochs=1), architecture=WINDOWED),
+    "an adapter that starts from trained weights": design(
+        stage(Sft(), Full(), epochs=1), stage(Dpo(), Pissa(rank=2), epochs=1)
+    ),
     "all weights after an adapter": design(stage(Clm(), Lora(rank=2), epochs=1), stage(Sft(), Full(), epochs=1)),
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.errors import Conflict, NotFound
+from luthier.errors import Conflict, IllegalDesign, NotFound
 from luthier.store import artifacts
 from luthier.trial import JobState, TrialState
 from luthier.wire import Assignment, CheckpointSaved, Finished
@@ -381,6 +381,12 @@ def test_checkpoints_of_trials_that_have_ended_are_let_go(service: Service, work
     worker.work(assignment)
     here.garbage.sweep(here.database, here.blobs, later)
     assert not here.blobs.exists(newer)
+
+
+def test_training_biases_alone_is_refused_before_it_is_queued_where_there_are_none(service: Service) -> None:
+    with pytest.raises(IllegalDesign, match="bitfit moves biases alone, and tiny-chat has none; choose from full"):
+        service.submit(search={"trials": 3, "pin": {"update": ["bitfit"]}})
+    assert service.client.jobs() == []
 
 
 def test_the_merged_model_and_the_adapter_come_as_tar_streams(service: Service, worker: FakeWorker) -> None:

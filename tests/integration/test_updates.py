@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import copy
+import re
 import typing
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from luthier.design import AdapterUpdate, Algorithm, Dora, Full, Lora, RsLora, TopLayers, Update
+from luthier.design import (
+    AdapterUpdate,
+    Algorithm,
+    BitFit,
+    Dora,
+    Full,
+    Ia3,
+    LayerNorm,
+    Lora,
+    LoraPlus,
+    Oft,
+    Pissa,
+    RsLora,
+    TopLayers,
+    Update,
+    Vera,
+)
 from luthier.errors import Infeasible
 from tests import conformance_updates
+from tests.biased import biased
 from tests.conformance_updates import UpdateConformance
 from tests.textbook import largest_difference
 from workers.train import updates
+from workers.train.updates import Applied
 from workers.warm import Base
 
 
@@ -41,6 +60,7 @@ class TestTopLayers(UpdateConformance):
 class _LowRank(UpdateConformance):
     learning_rate = 3e-3
     adapter = True
+    drawn = True
 
     def moves(self, name: str, layers: int) -> bool:
         return ".lora_" in name
@@ -58,6 +78,66 @@ class TestDora(_LowRank):
     update = Dora(rank=4)
 
 
+class TestLayerNorm(UpdateConformance):
+    update = LayerNorm()
+    learning_rate = 1e-1
+    adapter = False
+
+    def moves(self, name: str, layers: int) -> bool:
+        return name.endswith("norm.weight")
+
+
+class TestBitFit(UpdateConformance):
+    update = BitFit()
+    learning_rate = 6e-2
+    adapter = False
+
+    @classmethod
+    def base(cls, tiny: PreTrainedModel) -> PreTrainedModel:
+        return biased(tiny)
+
+    def moves(self, name: str, layers: int) -> bool:
+        return name.endswith(".bias")
+
+
+class TestPissa(_LowRank):
+    update = Pissa(rank=4)
+    learning_rate = 3e-3
+
+
+class TestLoraPlus(_LowRank):
+    update = LoraPlus(rank=4)
+    learning_rate = 1e-3
+
+
+class TestVera(UpdateConformance):
+    update = Vera(rank=64)
+    learning_rate = 2e-1
+    adapter = True
+    drawn = True
+
+    def moves(self, name: str, layers: int) -> bool:
+        return ".vera_lambda_" in name
+
+
+class TestIa3(UpdateConformance):
+    update = Ia3()
+    learning_rate = 2e-1
+    adapter = True
+
+    def moves(self, name: str, layers: int) -> bool:
+        return ".ia3_l." in name
+
+
+class TestOft(UpdateConformance):
+    update = Oft(block=16)
+    learning_rate = 3e-3
+    adapter = True
+
+    def moves(self, name: str, layers: int) -> bool:
+        return name.endswith(".oft_R.default.weight")
+
+
 def members(union: object) -> set[type]:
     """The classes of an `Annotated[A | B | …, …]`."""
     return set(typing.get_args(typing.get_args(union)[0]))
@@ -65,6 +145,7 @@ def members(union: object) -> set[type]:
 
 def test_every_update_has_its_case() -> None:
     cases = [TestFull, TestTopLayers, TestLora, TestRsLora, TestDora]
+    cases += [TestLayerNorm, TestBitFit, TestPissa, TestLoraPlus, TestVera, TestIa3, TestOft]
     assert {type(case.update) for case in cases} == members(Update)
 
 
@@ -72,19 +153,29 @@ def test_every_algorithm_trains_every_update() -> None:
     assert {type(algorithm) for _, algorithm in conformance_updates.RUNS} == members(Algorithm)
 
 
-ADAPTERS: list[AdapterUpdate] = [Lora(rank=4, alpha=24), RsLora(rank=4, alpha=24), Dora(rank=4, alpha=24)]
+SUMS: list[AdapterUpdate] = [
+    Lora(rank=4, alpha=24),
+    RsLora(rank=4, alpha=24),
+    Dora(rank=4, alpha=24),
+    LoraPlus(rank=4, alpha=24),
+]
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("update", ADAPTERS, ids=lambda update: update.kind)
-def test_a_merged_weight_is_the_papers_formula(update: AdapterUpdate, tiny: Base) -> None:
-    """LoRA: W + (alpha/r)BA. rsLoRA: W + (alpha/sqrt(r))BA. DoRA: m · (W + (alpha/r)BA) / its norm, row by row."""
+def disturbed(update: AdapterUpdate, tiny: Base, place: str) -> tuple[Applied, dict[str, torch.Tensor]]:
+    """The update with all that it trains moved a little, and what it trains at a place."""
     applied = updates.apply(copy.deepcopy(tiny.model), update, seed=0)
     generator = torch.Generator().manual_seed(1)
     for parameter in applied.trainable().values():
         parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return applied, {name: p.clone() for name, p in applied.trainable().items() if name.startswith(place)}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("update", SUMS, ids=lambda update: update.kind)
+def test_a_merged_weight_is_the_papers_formula(update: AdapterUpdate, tiny: Base) -> None:
+    """LoRA: W + (alpha/r)BA. rsLoRA: W + (alpha/sqrt(r))BA. DoRA: m · (W + (alpha/r)BA) / its norm, row by row."""
     place = "model.layers.2.mlp.up_proj"
-    parts = {name: p.clone() for name, p in applied.trainable().items() if name.startswith(place)}
+    applied, parts = disturbed(update, tiny, place)
     [a], [b] = ([p for name, p in parts.items() if f".lora_{half}." in name] for half in "AB")
     scale = 24 / 2 if isinstance(update, RsLora) else 24 / 4
     expected = tiny.model.get_submodule(place).weight + scale * b @ a
@@ -94,10 +185,83 @@ def test_a_merged_weight_is_the_papers_formula(update: AdapterUpdate, tiny: Base
     assert largest_difference(applied.merge().get_submodule(place).weight, expected) < 1e-5
 
 
-@pytest.mark.parametrize("update", ADAPTERS, ids=lambda update: update.kind)
+@torch.no_grad()
+def test_pissa_splits_a_weight_into_its_principal_part_and_a_frozen_rest(tiny: Base) -> None:
+    applied = updates.apply(copy.deepcopy(tiny.model), Pissa(rank=4), seed=0)
+    for place in ("model.layers.2.mlp.up_proj", "model.layers.0.self_attn.k_proj"):
+        whole = tiny.model.get_submodule(place).weight
+        [a], [b] = ([p for name, p in applied.trainable().items() if f"{place}.lora_{half}." in name] for half in "AB")
+        assert largest_difference(applied.model.get_submodule(f"{place}.base_layer").weight + b @ a, whole) < 1e-6
+        largest = torch.linalg.svdvals(whole)[:4]
+        assert torch.linalg.svdvals(b @ a)[:4].tolist() == pytest.approx(largest.tolist(), rel=0.1)
+        assert a.square().sum(1).tolist() == pytest.approx(largest.tolist(), rel=0.1)  # half of each in either matrix
+
+
+@torch.no_grad()
+def test_a_rank_that_no_matrix_has_is_infeasible_for_pissa(tiny: Base) -> None:
+    with pytest.raises(Infeasible, match=r"pissa asks for rank 129, but model.layers.0.self_attn.q_proj is 128 × 128"):
+        updates.apply(copy.deepcopy(tiny.model), Pissa(rank=129), seed=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("place", ["model.layers.2.mlp.up_proj", "model.layers.4.mlp.down_proj"])
+def test_vera_scales_the_random_matrices_that_all_layers_share(place: str, tiny: Base) -> None:
+    """W + diag(b) B diag(d) A."""
+    applied, parts = disturbed(Vera(rank=16), tiny, place)
+    [b], [d] = ([p for name, p in parts.items() if f".vera_lambda_{half}." in name] for half in "bd")
+    A, B = (applied.model.get_buffer(f"{place}.vera_{half}.default") for half in "AB")
+    weight = tiny.model.get_submodule(place).weight
+    rows, columns = weight.shape
+    expected = weight + torch.diag(b) @ B[:rows] @ torch.diag(d) @ A[:, :columns]
+    assert largest_difference(applied.merge().get_submodule(place).weight, expected) < 1e-5
+
+
+@torch.no_grad()
+def test_ia3_rescales_what_keys_and_values_put_out_and_what_the_last_matrix_takes_in(tiny: Base) -> None:
+    applied, parts = disturbed(Ia3(), tiny, "model.layers.3")
+    assert len(parts) == 3
+    scales = {name.split(".")[4]: p.clone() for name, p in parts.items()}
+    assert {name: tuple(p.shape) for name, p in scales.items()} == {
+        "k_proj": (128, 1),
+        "v_proj": (128, 1),
+        "down_proj": (1, 384),
+    }
+    merged = applied.merge().get_submodule("model.layers.3")
+    for name, module in tiny.model.get_submodule("model.layers.3").named_modules():
+        if isinstance(module, torch.nn.Linear):
+            expected = module.weight * scales.get(name.split(".")[1], 1.0)
+            assert largest_difference(merged.get_submodule(name).weight, expected) < 1e-6
+
+
+@torch.no_grad()
+def test_oft_turns_each_weight_and_keeps_the_angles_between_its_rows(tiny: Base) -> None:
+    place = "model.layers.2.mlp.down_proj"
+    applied, _ = disturbed(Oft(block=8), tiny, place)
+    weight, turned = tiny.model.get_submodule(place).weight, applied.merge().get_submodule(place).weight
+    assert largest_difference(turned, weight) > 1e-2
+    assert largest_difference(turned @ turned.T, weight @ weight.T) < 1e-4
+    for start in range(0, 384, 8):  # each block of inputs turns within itself
+        block = slice(start, start + 8)
+        assert largest_difference(turned[:, block].norm(dim=1), weight[:, block].norm(dim=1)) < 1e-5
+
+
+def test_inputs_that_do_not_fill_whole_blocks_are_infeasible_for_oft(tiny: Base) -> None:
+    with pytest.raises(Infeasible, match=r"oft asks for blocks of 24, but model.layers.0.self_attn.q_proj has 128"):
+        updates.apply(copy.deepcopy(tiny.model), Oft(block=24), seed=0)
+
+
+def test_biases_of_a_model_without_any_are_infeasible(tiny: Base) -> None:
+    with pytest.raises(Infeasible, match="LlamaForCausalLM has no parameters that bitfit moves"):
+        updates.apply(copy.deepcopy(tiny.model), BitFit(), seed=0)
+
+
+EVERYWHERE: list[AdapterUpdate] = [*SUMS, Pissa(rank=4), Vera(rank=4), Oft(block=8)]
+
+
+@pytest.mark.parametrize("update", EVERYWHERE, ids=lambda update: update.kind)
 def test_adapters_sit_on_every_linear_layer_but_the_output_head(update: AdapterUpdate, tiny: Base) -> None:
     applied = updates.apply(copy.deepcopy(tiny.model), update, seed=0)
-    adapted = {name.split(".lora_")[0] for name in applied.trainable()}
+    adapted = {re.split(r"\.(?:lora|vera|oft)_", name)[0] for name in applied.trainable()}
     assert adapted == {
         f"model.layers.{layer}.{module}"
         for layer in range(6)

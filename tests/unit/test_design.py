@@ -10,20 +10,28 @@ from pydantic import ValidationError
 
 from luthier.design import (
     Architecture,
+    BitFit,
     Clm,
     Design,
     Dora,
     Dpo,
     Full,
+    Ia3,
     Ipo,
+    LayerNorm,
     Lora,
+    LoraPlus,
+    Oft,
     Optimiser,
     Orpo,
+    Pissa,
     RsLora,
     Sft,
     Simpo,
     Stage,
     TopLayers,
+    Update,
+    Vera,
 )
 
 DESIGN = Design(
@@ -47,6 +55,10 @@ updates = (
     st.just(Full())
     | st.builds(TopLayers, layers=counts)
     | st.one_of(*(st.builds(kind, rank=counts, alpha=counts) for kind in (Lora, RsLora, Dora)))
+    | st.builds(LoraPlus, rank=counts, alpha=counts, ratio=st.floats(min_value=1, max_value=1e6))
+    | st.one_of(*(st.builds(kind, rank=counts) for kind in (Pissa, Vera)))
+    | st.sampled_from([LayerNorm(), BitFit(), Ia3()])
+    | st.builds(Oft, block=counts.filter(lambda count: count > 1))
 )
 stages = st.builds(
     Stage,
@@ -194,6 +206,8 @@ def test_a_number_that_is_not_finite_is_refused(path: str, value: float) -> None
         ("stages.0.update.rank", 0),
         ("stages.0.update.alpha", 0),
         ("stages.0.update", {"kind": "top_layers", "layers": 0}),
+        ("stages.0.update", {"kind": "lora_plus", "rank": 4, "ratio": 0.5}),
+        ("stages.0.update", {"kind": "oft", "block": 1}),
         ("stages.1.algorithm.beta", 0),
         ("stages.0.optimiser.learning_rate", 0),
         ("stages.0.optimiser.batch_size", 0),
@@ -223,11 +237,17 @@ def test_a_design_cannot_be_changed_and_can_be_a_key() -> None:
 
 
 def test_each_union_gives_back_the_class_that_was_meant() -> None:
-    for update in (Full(), TopLayers(layers=2), Lora(rank=4), RsLora(rank=4), Dora(rank=4)):
+    adapters = (Lora(rank=4), RsLora(rank=4), Dora(rank=4), Pissa(rank=4), LoraPlus(rank=4), Vera(rank=4), Oft(block=4))
+    for update in (Full(), TopLayers(layers=2), LayerNorm(), BitFit(), Ia3(), *adapters):
         assert Design.model_validate(with_change("stages.0.update", update.model_dump())).stages[0].update == update
     for algorithm in (Clm(), Sft(), Dpo(beta=0.2), Ipo(beta=0.2), Simpo(gamma=0.3), Orpo(beta=0.2)):
         found = Design.model_validate(with_change("stages.0.algorithm", algorithm.model_dump())).stages[0].algorithm
         assert found == algorithm
+
+
+def shown(update: Update) -> str:
+    stage = Stage(algorithm=Sft(), update=update, optimiser=Optimiser(learning_rate=1e-3))
+    return DESIGN.model_copy(update={"stages": (stage,)}).summary().partition(" → ")[2].partition(" lr ")[0]
 
 
 def test_a_design_is_shown_in_one_line() -> None:
@@ -237,4 +257,10 @@ def test_a_design_is_shown_in_one_line() -> None:
     assert untuned.summary() == "tiny-chat, untuned"
     assert edited.summary() == "tiny-chat (2 layers, 1 KV heads), untuned"
     assert DESIGN.summary() == ("tiny-chat (1 KV heads) → sft lora r8 lr 0.0002 ×1ep b8 → dpo full lr 1e-05 ×0.5ep b8")
+    assert [shown(update) for update in (BitFit(), Pissa(rank=8), LoraPlus(rank=4), Oft(block=16))] == [
+        "sft bitfit",
+        "sft pissa r8",
+        "sft lora_plus r4",
+        "sft oft 16×16",
+    ]
     assert (untuned.architecture.edited, edited.architecture.edited) == (False, True)

@@ -4,6 +4,7 @@ import pytest
 
 from luthier.design import (
     Architecture,
+    BitFit,
     Clm,
     Design,
     Dpo,
@@ -148,6 +149,13 @@ def test_stages_share_one_update_so_that_an_adapter_goes_on() -> None:
 def test_a_program_for_decoders_is_refused_for_an_encoder() -> None:
     with pytest.raises(IllegalDesign, match="sft needs a decoder model, but tiny is an encoder"):
         check(design(Sft()), DataKind.PAIRS, entry(family="encoder"))
+
+
+def test_training_biases_alone_needs_biases() -> None:
+    check(design(Sft(), update=BitFit()), DataKind.PAIRS, entry(biases=True))
+    with pytest.raises(IllegalDesign, match="bitfit moves biases alone, and tiny has none") as refused:
+        check(design(Sft(), update=BitFit()), DataKind.PAIRS, TINY)
+    assert refused.value.param == "stages.update.kind"
 
 
 def test_a_single_head_cannot_be_pooled_further() -> None:

@@ -1,4 +1,4 @@
-"""What is read of a model from its files."""
+"""What is read of a model from its files, without loading it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from luthier.model import BaseModelEntry, read_facts
 
@@ -34,3 +36,20 @@ def test_how_many_tokens_each_one_sees_where_a_family_can_say_so(
     config = json.loads((folder / "config.json").read_text()) | changes
     (folder / "config.json").write_text(json.dumps(config))
     assert read_facts(folder).attention_window == window
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.bias", "transformer.h.0.ln_1.bias"])
+def test_a_tensor_named_bias_in_any_of_the_files_means_biases(
+    name: str, tiny_entry: BaseModelEntry, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_entry.source, tmp_path / "model")
+    save_file({name: torch.zeros(128)}, folder / "model-00002.safetensors", metadata={"format": "pt"})
+    facts = read_facts(folder)
+    assert facts.biases
+    assert facts.parameters == tiny_entry.facts.parameters + 128
+
+
+def test_a_model_without_a_tensor_named_bias_has_none(tiny_entry: BaseModelEntry) -> None:
+    weights = load_file(Path(tiny_entry.source) / "model.safetensors")
+    assert tiny_entry.facts.parameters == sum(tensor.numel() for tensor in weights.values())
+    assert not tiny_entry.facts.biases

@@ -11,7 +11,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from transformers import get_cosine_schedule_with_warmup
 
-from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Lora, Optimiser, Orpo, Sft, Simpo, Update
+from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Lora, LoraPlus, Optimiser, Orpo, Sft, Simpo, Update
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
 from tests import data_samples
@@ -226,6 +226,20 @@ def test_a_loss_that_is_no_number_fails_the_trial_and_names_the_step(steps_befor
     with pytest.raises(TrialFailed, match=f"diverged: loss nan.* at step {steps_before + 1}$"):
         trained.advance()
     assert trained.step == steps_before
+
+
+def test_lora_plus_takes_longer_steps_in_b_than_in_a(tiny: Base) -> None:
+    """Adam's first steps are as long as the learning rate; A has no gradient while B is zero."""
+    trained = member(tiny, Sft(), Optimiser(learning_rate=1e-4, warmup=0), update=LoraPlus(rank=2, ratio=8))
+    before = {name: p.detach().clone() for name, p in trained.parameters.items()}
+
+    def longest(half: str) -> float:
+        return max(largest_difference(p, before[n]) for n, p in trained.parameters.items() if f".lora_{half}." in n)
+
+    assert trained.advance().values["learning_rate"] == pytest.approx(1e-4)
+    assert (longest("A"), longest("B")) == (0.0, pytest.approx(8e-4, rel=1e-2))
+    second = trained.advance().values["learning_rate"]
+    assert 0.5 * second < longest("A") < 2 * second
 
 
 def test_a_stage_without_examples_fails_the_trial(tiny: Base) -> None:

@@ -25,6 +25,10 @@ def kinds(union: object) -> set[str]:
         ("sft", "rslora", 2000, 5e-4),
         ("sft", "dora", 2000, 5e-4),
         ("sft", "top_layers", 2000, 1e-4),
+        ("sft", "layernorm", 2000, 2.5e-3),
+        ("sft", "pissa", 2000, 2.5e-4),
+        ("sft", "lora_plus", 2000, 1.25e-4),
+        ("sft", "ia3", 2000, 5e-3),
         ("dpo", "full", 2000, 5e-6),
         ("dpo", "lora", 2000, 5e-5),
         ("ipo", "full", 2000, 5e-6),
@@ -107,11 +111,12 @@ def test_the_first_four_priors_differ_in_program_update_and_architecture(kind: D
 
 
 @pytest.mark.parametrize("kind", DataKind)
-def test_all_priors_together_use_every_program_update_and_edit(kind: DataKind) -> None:
+def test_all_priors_together_use_every_program_and_edit_and_the_usual_updates(kind: DataKind) -> None:
     space = space_of(kind)
     designs = priors(space)
     assert {design.program for design in designs} == set(space.programs)
-    assert {stage.update.kind for design in designs for stage in design.stages} == set(space.updates)
+    updates = {stage.update.kind for design in designs for stage in design.stages}
+    assert updates == {"full", "top_layers", "lora", "rslora", "dora", "pissa", "lora_plus"}
     assert any(design.architecture.layers for design in designs)
     assert any(design.architecture.kv_heads for design in designs)
 

@@ -9,18 +9,37 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.design import Algorithm, Design, Dora, Dpo, Full, Ipo, Lora, RsLora, Sft, Simpo, TopLayers
+from luthier.design import (
+    Algorithm,
+    BitFit,
+    Design,
+    Dora,
+    Dpo,
+    Full,
+    Ia3,
+    Ipo,
+    LayerNorm,
+    Lora,
+    LoraPlus,
+    Oft,
+    Pissa,
+    RsLora,
+    Sft,
+    Simpo,
+    TopLayers,
+    Vera,
+)
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Pin
 from search.axes import SETTINGS
 from search.learning_rate import default_learning_rate
 from search.legality import check, programs
 from search.priors import baselines
-from search.space import RANKS, Space
+from search.space import OFT_BLOCKS, PISSA_RANKS, RANKS, VERA_RANKS, Space
 from search.suggest import STEPS, Enumeration, V, Value
 from tests.unit.search_samples import SMOL, TINY, AtRandom, entry, space_of
 
-ENTRIES = {model.name: model for model in (TINY, SMOL, entry("flat", layers=1, kv_heads=1, hidden=64))}
+ENTRIES = {model.name: model for model in (TINY, SMOL, entry("flat", layers=1, kv_heads=1, hidden=64, biases=True))}
 SPACES = {
     **{f"{kind}": space_of(kind, models=tuple(ENTRIES.values())) for kind in DataKind},
     "pinned": space_of(
@@ -95,8 +114,10 @@ def test_every_sample_is_legal(kind: DataKind) -> None:
 def test_samples_reach_every_branch() -> None:
     designs = samples(space_of(DataKind.PREFERENCE, models=(TINY,)), 2000)
     updates = {design.stages[0].update for design in designs}
-    adapters = {adapter(rank=rank) for adapter in (Lora, RsLora, Dora) for rank in RANKS}
-    assert updates == {Full(), TopLayers(layers=1), TopLayers(layers=2), *adapters}
+    adapters = {adapter(rank=rank) for adapter in (Lora, RsLora, Dora, LoraPlus) for rank in RANKS}
+    adapters |= {Pissa(rank=rank) for rank in PISSA_RANKS} | {Vera(rank=rank) for rank in VERA_RANKS}
+    adapters |= {Oft(block=block) for block in OFT_BLOCKS} | {Ia3()}
+    assert updates == {Full(), TopLayers(layers=1), TopLayers(layers=2), LayerNorm(), *adapters}
     assert {design.program for design in designs} == set(programs(DataKind.PREFERENCE))
     edits = {(design.architecture.layers, design.architecture.kv_heads) for design in designs}
     assert edits == set(itertools.product([None, 5, 4], [None, 2, 1]))
@@ -160,6 +181,16 @@ def test_edits_follow_each_model() -> None:
     assert (tiny.layers, tiny.kv_heads, tiny.top_layers) == ((6, 5, 4), (4, 2, 1), (1, 2))
     assert (smol.layers, smol.kv_heads, smol.top_layers) == ((30, 26, 22), (3, 1), (1, 2, 4, 8))
     assert (flat.layers, flat.kv_heads, flat.top_layers) == ((1,), (1,), (1,))
+
+
+def test_biases_are_trained_alone_only_where_there_are_some() -> None:
+    biased = entry("biased", biases=True)
+    by_model = {name: set[str]() for name in ("tiny", "biased")}
+    for design in samples(space_of(models=(TINY, biased))):
+        by_model[design.architecture.base].add(design.stages[0].update.kind)
+    assert by_model["biased"] - by_model["tiny"] == {"bitfit"}
+    only = samples(space_of(pin=Pin(update=("bitfit",)), models=(TINY, biased)), 20)
+    assert {(design.architecture.base, design.stages[0].update) for design in only} == {("biased", BitFit())}
 
 
 def test_learning_rates_are_within_a_factor_of_five_of_the_default() -> None:
@@ -271,6 +302,11 @@ def test_the_order_of_a_pin_matters_for_models_only() -> None:
         ({"algorithm": ("sft", "dpo")}, "search.pin.algorithm", "dpo does not go with pairs data"),
         ({"algorithm": ()}, "search.pin.algorithm", "nothing is allowed; choose from sft; clm"),
         ({"update": ("lora", "qlora")}, "search.pin.update", "qlora is not possible; choose from full; lora; rslora"),
+        (
+            {"update": ("bitfit", "lora")},
+            "search.pin.update",
+            "moves biases alone, and tiny has none; .*smol.*from full",
+        ),
         ({"model": ("gpt-5",)}, "search.pin.model", "gpt-5 is not possible; choose from tiny; smol"),
         ({"layers": (31,)}, "search.pin.layers", "31 is not possible; choose from 6, 5, 4, 3, 2, 1 of tiny"),
         ({"layers": (0,)}, "search.pin.layers", "0 is not possible"),
@@ -374,7 +410,8 @@ def test_an_enumeration_visits_every_design_once_in_an_order_of_its_own() -> Non
         return designs
 
     first, second = enumerated(0), enumerated(1)
-    assert len(first) == len(set(first)) == 2 * 2 * (1 + 3 * 5 + 2) * 2  # heads, programs, updates, rates
+    updates = 1 + 4 * 5 + 2 + 1 + 4 + 4 + 1 + 3  # full, LoRA's family, top layers, norms, PiSSA, VeRA, IA³, OFT
+    assert len(first) == len(set(first)) == 2 * 2 * updates * 2  # heads, programs, updates, rates
     assert set(first) == set(second)
     assert first != second
 

@@ -12,23 +12,31 @@ import torch
 from luthier.design import (
     Algorithm,
     Architecture,
+    BitFit,
     Clm,
     Design,
     Dora,
     Dpo,
     Full,
+    Ia3,
+    LayerNorm,
     Lora,
+    LoraPlus,
+    Oft,
     Optimiser,
+    Pissa,
     RsLora,
     Sft,
     Stage,
     TopLayers,
     Update,
+    Vera,
 )
 from luthier.errors import Infeasible
 from luthier.model import BaseModelEntry
 from luthier.task import DataKind, JudgeSpec
 from tests import data_samples
+from tests.biased import biased
 from workers import warm
 from workers.judge import judge
 from workers.train.algorithms import objective
@@ -39,6 +47,7 @@ from workers.warm import Base
 
 JUDGE = JudgeSpec(kind=DataKind.PREFERENCE, validation="v", test="t", objective="reward")
 UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
+UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4), Ia3(), Oft(block=8)]
 
 
 class Unwatched:
@@ -68,25 +77,26 @@ def test_a_base_is_held_in_single_precision_and_ready_to_score(tiny: Base) -> No
 def test_training_and_judging_leave_the_base_as_it_was_bit_for_bit(
     update: Update, architecture: Architecture, tiny: Base, rows_file: Path
 ) -> None:
-    before = {name: tensor.clone() for name, tensor in tiny.model.state_dict().items()}
-    config, modules = tiny.model.config.to_dict(), [type(module) for module in tiny.model.modules()]
+    base = biased(tiny.model) if isinstance(update, BitFit) else tiny.model
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    config, modules = base.config.to_dict(), [type(module) for module in base.modules()]
     recipe = Optimiser(learning_rate=1e-3, batch_size=3)
     design = Design(
         architecture=architecture,
         stages=tuple(Stage(algorithm=a, update=update, optimiser=recipe) for a in (Sft(), Dpo())),
     )
     trained = train(
-        build(tiny.model, architecture),
+        build(base, architecture),
         design,
         lambda stage: warm.examples(tiny.entry, JUDGE, rows_file, stage.algorithm),
         seed=0,
         watch=Unwatched(),
     )
     judge(trained.applied.merge(), tiny.tokenizer, JUDGE, warm.rows(rows_file), 512)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny.model.state_dict().items())
-    assert tiny.model.config.to_dict() == config
-    assert [type(module) for module in tiny.model.modules()] == modules
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in tiny.model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
+    assert base.config.to_dict() == config
+    assert [type(module) for module in base.modules()] == modules
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in base.parameters())
 
 
 def test_rows_are_read_once(rows_file: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 
 from luthier.design import Optimiser
@@ -71,10 +72,12 @@ class Member:
         self.steps = math.ceil(len(self.order) / optimiser.batch_size)
         self.step = 0
         # Norm scales and biases are not decayed, as in transformers' Trainer.
-        matrices = [parameter for parameter in self.parameters.values() if parameter.ndim > 1]
-        vectors = [parameter for parameter in self.parameters.values() if parameter.ndim <= 1]
+        groups: dict[tuple[float, float], list[Parameter]] = {}
+        for name, parameter in self.parameters.items():
+            decay = optimiser.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((decay, applied.pace(name)), []).append(parameter)
         self.adamw = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": optimiser.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            [{"params": group, "weight_decay": decay, "pace": pace} for (decay, pace), group in groups.items()],
             lr=optimiser.learning_rate,
         )
         self.reference: torch.Tensor | None = None  # [examples, sequences in an example]
@@ -104,7 +107,7 @@ class Member:
             raise TrialFailed(f"training diverged: loss {loss:g}, gradient norm {norm:g} at step {self.step + 1}")
         rate = learning_rate(self.recipe, self.step, self.steps)
         for group in self.adamw.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["pace"]
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
         self.step += 1

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from luthier.design import Dora, Full, Lora, RsLora, TopLayers, Update
+from luthier.design import (
+    BitFit,
+    Dora,
+    Full,
+    Ia3,
+    LayerNorm,
+    Lora,
+    LoraPlus,
+    Oft,
+    Pissa,
+    RsLora,
+    TopLayers,
+    Update,
+    Vera,
+)
 from workers.train.updates.applied import Applied
 from workers.train.updates.low_rank import low_rank
-from workers.train.updates.partial import full, top_layers
+from workers.train.updates.partial import bitfit, full, layernorm, top_layers
+from workers.train.updates.principal import principal
+from workers.train.updates.rescaling import ia3, oft, vera
 
 __all__ = ["Applied", "apply"]
 
@@ -19,5 +35,17 @@ def apply(model: PreTrainedModel, update: Update, seed: int) -> Applied:
             return full(model, update)
         case TopLayers():
             return top_layers(model, update)
-        case Lora() | RsLora() | Dora():
+        case Lora() | RsLora() | Dora() | LoraPlus():
             return low_rank(model, update, seed)
+        case LayerNorm():
+            return layernorm(model, update)
+        case BitFit():
+            return bitfit(model, update)
+        case Pissa():
+            return principal(model, update, seed)
+        case Vera():
+            return vera(model, update, seed)
+        case Ia3():
+            return ia3(model, update, seed)
+        case Oft():
+            return oft(model, update, seed)

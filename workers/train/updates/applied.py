@@ -21,6 +21,10 @@ class Applied(Protocol):
         """The parameters that move, by their names in `model`."""
         ...
 
+    def pace(self, name: str) -> float:
+        """How many times faster than the optimiser's learning rate the parameter of this name learns."""
+        ...
+
     def merge(self) -> PreTrainedModel:
         """The plain model with the update folded into its weights. The update is used up."""
         ...

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import assert_never
+from typing import Any, Final, assert_never
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch.nn import Parameter
 from transformers import PreTrainedModel
 
-from luthier.design import AdapterUpdate, Dora, Lora, RsLora
+from luthier.design import Dora, Lora, LoraPlus, RsLora
 from workers.train.updates.applied import moving
+
+# Every linear layer of a causal language model but its output head.
+EVERYWHERE: Final[dict[str, Any]] = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 
 
 class Adapter:
@@ -28,6 +31,9 @@ class Adapter:
     def trainable(self) -> dict[str, Parameter]:
         return moving(self.model)
 
+    def pace(self, name: str) -> float:
+        return 1.0
+
     def merge(self) -> PreTrainedModel:
         merged: PreTrainedModel = self.peft_model.merge_and_unload(safe_merge=True)
         return merged
@@ -38,17 +44,37 @@ class Adapter:
         return True
 
 
-def low_rank(model: PreTrainedModel, update: AdapterUpdate, seed: int) -> Adapter:
+class TwoPaced(Adapter):
+    """Adapters whose B matrices learn faster than all else of them."""
+
+    def __init__(self, peft_model: PeftModel, ratio: float) -> None:
+        super().__init__(peft_model)
+        self.ratio = ratio
+
+    def pace(self, name: str) -> float:
+        return self.ratio if ".lora_B." in name else 1.0
+
+
+LowRank = Lora | RsLora | Dora | LoraPlus
+
+
+def low_rank(model: PreTrainedModel, update: LowRank, seed: int) -> Adapter:
     """Put adapters on `model`; `seed` decides their random half."""
+    adapted = adapt(model, lora_config(update), seed)
+    return TwoPaced(adapted, update.ratio) if isinstance(update, LoraPlus) else Adapter(adapted)
+
+
+def adapt(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
+    """Put PEFT's adapters on `model`, with `seed` deciding what they draw at random."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Adapter(get_peft_model(model, lora_config(update)))
+        return get_peft_model(model, config)
 
 
-def lora_config(update: AdapterUpdate) -> LoraConfig:
+def lora_config(update: LowRank) -> LoraConfig:
     """PEFT's configuration of the update."""
     match update:
-        case Lora():
+        case Lora() | LoraPlus():
             rslora, dora = False, False
         case RsLora():
             rslora, dora = True, False
@@ -63,6 +89,5 @@ def lora_config(update: AdapterUpdate) -> LoraConfig:
         use_dora=dora,
         lora_dropout=0.0,
         bias="none",
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
+        **EVERYWHERE,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch.nn import Module, ModuleList, Parameter
 from transformers import PreTrainedModel
 
-from luthier.design import Full, TopLayers
+from luthier.design import BitFit, Full, LayerNorm, TopLayers
 from luthier.errors import Infeasible
 from workers.train.updates.applied import moving
 
@@ -20,6 +20,9 @@ class InPlace:
 
     def trainable(self) -> dict[str, Parameter]:
         return moving(self.model)
+
+    def pace(self, name: str) -> float:
+        return 1.0
 
     def merge(self) -> PreTrainedModel:
         return self.model
@@ -43,4 +46,24 @@ def top_layers(model: PreTrainedModel, update: TopLayers) -> InPlace:
     model.requires_grad_(False)
     for module in (*layers[-update.layers :], norm):
         module.requires_grad_(True)
+    return InPlace(model)
+
+
+def layernorm(model: PreTrainedModel, update: LayerNorm) -> InPlace:
+    """Freeze all but the normalisation layers. Raises Infeasible where they have no parameters."""
+    norms = [module for module in model.modules() if type(module).__name__.endswith("Norm")]
+    return _alone(model, update.kind, [parameter for norm in norms for parameter in norm.parameters(recurse=False)])
+
+
+def bitfit(model: PreTrainedModel, update: BitFit) -> InPlace:
+    """Freeze all but the biases, those of norms included. Raises Infeasible where there are none."""
+    return _alone(model, update.kind, [p for name, p in model.named_parameters() if name.endswith(".bias")])
+
+
+def _alone(model: PreTrainedModel, kind: str, parameters: list[Parameter]) -> InPlace:
+    if not parameters:
+        raise Infeasible(f"{type(model).__name__} has no parameters that {kind} moves")
+    model.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
     return InPlace(model)
