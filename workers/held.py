@@ -26,6 +26,7 @@ class HeldLease:
         self._began = time.monotonic()
         self._points: list[Point] = []
         self._guard = threading.Lock()
+        self._sending = threading.Lock()
         self._over = threading.Event()
         self._verdict: LuthierError | None = None
         self._thread = threading.Thread(target=self._keep, name=f"lease-{assignment.trial_id}", daemon=True)
@@ -69,22 +70,29 @@ class HeldLease:
         if self._verdict is not None:
             raise self._verdict
 
+    def beat(self) -> None:
+        """Renew the lease and send what is on the curves; when this returns the service has it all.
+
+        Raises LeaseLost, or Unreachable when the service stays away; the points are then kept for the next time.
+        """
+        with self._sending:
+            points = self.drain()
+            heartbeat = Heartbeat(**self.claim, device_seconds=self.device_seconds, points=points)
+            try:
+                directive = self.link.heartbeat(self.assignment.trial_id, heartbeat)
+            except LuthierError:
+                with self._guard:
+                    self._points[:0] = points
+                raise
+        if directive.action == "stop":
+            self._verdict = self._verdict or Stopped(directive.reason or "the service asked to stop")
+
     def _keep(self) -> None:
         while not self._over.wait(self.interval):
-            points = self.drain()
             try:
-                directive = self.link.heartbeat(
-                    self.assignment.trial_id,
-                    Heartbeat(**self.claim, device_seconds=self.device_seconds, points=points),
-                )
+                self.beat()
             except LeaseLost as lost:
                 self._verdict = lost
                 return
             except LuthierError as error:
                 log.warning("heartbeat of %s: %s", self.assignment.trial_id, error)
-                with self._guard:
-                    self._points[:0] = points
-                continue
-            if directive.action == "stop":
-                self._verdict = Stopped(directive.reason or "the service asked to stop")
-                return

@@ -200,6 +200,7 @@ class TrialWatch:
             stage=progress.position.stage,
             step=progress.position.step,
         )
+        self.held.beat()  # a trial that goes on from this checkpoint never sends the curve before it again
         try:
             self.link.checkpoint(self.held.assignment.trial_id, saved)
         except BlobMissing as missing:  # swept away before it was referred to: the checkpoint before stays good
