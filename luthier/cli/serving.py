@@ -9,7 +9,7 @@ import threading
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvicorn
@@ -27,9 +27,9 @@ HomeOption = Annotated[Path | None, typer.Option(help="Home folder (default: $LU
 database = typer.Typer(help="The SQL store.", no_args_is_help=True)
 
 
-def _settings(**given: object) -> Settings:
+def _settings(**given: Any) -> Settings:
     """Settings from the environment, with the options that were given on the command line before them."""
-    return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def serve(

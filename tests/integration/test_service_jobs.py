@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.errors import Conflict, IllegalDesign, NotFound
+from luthier.errors import Conflict, NotFound
 from luthier.store import artifacts
 from luthier.trial import JobState, TrialState
 from luthier.wire import Assignment, CheckpointSaved, Finished
@@ -195,7 +195,7 @@ def test_a_waiting_trial_of_a_job_whose_budget_is_spent_is_never_leased(service:
 
 
 def test_a_job_ends_at_its_deadline(service: Service, worker: FakeWorker) -> None:
-    deadline = datetime.now(UTC) + timedelta(seconds=1.5)
+    deadline = datetime.now(UTC) + timedelta(seconds=6)
     job_id = service.submit(search={"trials": 5000, "deadline": deadline.isoformat()})
     for _ in range(2):
         worker.work(worker.take())
@@ -381,12 +381,6 @@ def test_checkpoints_of_trials_that_have_ended_are_let_go(service: Service, work
     worker.work(assignment)
     here.garbage.sweep(here.database, here.blobs, later)
     assert not here.blobs.exists(newer)
-
-
-def test_training_biases_alone_is_refused_before_it_is_queued_where_there_are_none(service: Service) -> None:
-    with pytest.raises(IllegalDesign, match="bitfit moves biases alone, and tiny-chat has none; choose from full"):
-        service.submit(search={"trials": 3, "pin": {"update": ["bitfit"]}})
-    assert service.client.jobs() == []
 
 
 def test_the_merged_model_and_the_adapter_come_as_tar_streams(service: Service, worker: FakeWorker) -> None:

@@ -159,3 +159,9 @@ def test_conversations_are_refused_where_no_model_has_a_chat_template(bare: Serv
     bare.add_model("tiny-chat")
     job = bare.client.job(bare.submit(rows))
     assert job.luthier.search.pin.model == ("tiny-chat",)
+
+
+def test_training_biases_alone_is_refused_before_it_is_queued_where_there_are_none(service: Service) -> None:
+    with pytest.raises(IllegalDesign, match="bitfit moves biases alone, and tiny-chat has none; choose from full"):
+        service.submit(search={"trials": 3, "pin": {"update": ["bitfit"]}})
+    assert service.client.jobs() == []
