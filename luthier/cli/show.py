@@ -50,11 +50,12 @@ def duration(seconds: float) -> str:
 
 def jobs_table(jobs: Sequence[Job]) -> Table:
     table = Table(box=None, header_style="bold")
-    for column in ("job", "created", "status", "model", "trials", "best so far"):
+    table.add_column("job", no_wrap=True)
+    for column in ("created", "status", "model", "trials", "best so far"):
         table.add_column(column)
     for job in jobs:
         progress = job.luthier
-        best = f"{progress.best.summary} ({headline(progress.best.metrics)})" if progress.best else "–"
+        best = f"#{progress.best.number}: {headline(progress.best.metrics)}" if progress.best else "–"
         table.add_row(
             job.id,
             f"{datetime.fromtimestamp(job.created_at).astimezone():%Y-%m-%d %H:%M}",
