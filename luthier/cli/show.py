@@ -50,19 +50,20 @@ def duration(seconds: float) -> str:
 
 def jobs_table(jobs: Sequence[Job]) -> Table:
     table = Table(box=None, header_style="bold")
-    table.add_column("job", no_wrap=True)
-    for column in ("created", "status", "model", "trials", "best so far"):
-        table.add_column(column)
+    for column in ("job", "created", "status", "trials"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("best so far")
+    table.add_column("model", overflow="fold")
     for job in jobs:
         progress = job.luthier
         best = f"#{progress.best.number}: {headline(progress.best.metrics)}" if progress.best else "–"
         table.add_row(
             job.id,
-            f"{datetime.fromtimestamp(job.created_at).astimezone():%Y-%m-%d %H:%M}",
+            f"{datetime.fromtimestamp(job.created_at).astimezone():%d %b %H:%M}",
             Text(job.status, style=JOB_COLOURS.get(job.status, "")),
-            job.model,
             f"{progress.trials_done}/{progress.trials_total}",
             best,
+            job.model,
         )
     return table
 
