@@ -108,7 +108,7 @@ def our_step(
         optimiser=Optimiser(learning_rate=1e-4, batch_size=ROWS),
         seed=0,
     )
-    member.fix_reference()
+    member.keep_reference()
     applied.model.load_state_dict(policy(tiny).state_dict())
     report, gradients = first_step(member, monkeypatch)
     return report.values["train_loss"], gradients

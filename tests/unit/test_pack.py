@@ -57,7 +57,7 @@ def member(
         optimiser=optimiser,
         seed=seed,
     )
-    made.fix_reference()
+    made.keep_reference()
     return made
 
 

@@ -24,7 +24,8 @@ class Position:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """`tensors` holds, by prefix: `weights.` the moving parameters, `moment1.`/`moment2.` AdamW's, `carried.` the plain
-    model's weights where earlier stages changed them for good, and `reference` the reference log-probabilities."""
+    model's weights where earlier stages changed them for good, `reference` the reference log-probabilities or `first.`
+    the moving parameters as the stage found them, whichever its objective compares with."""
 
     position: Position
     tensors: dict[str, torch.Tensor]

@@ -109,7 +109,7 @@ def _train(
         if resume and index == first:
             member.restore(resume.position.step, resume.tensors)
         else:
-            member.fix_reference()
+            member.keep_reference()
         watcher = _Watcher(watch, index, tokens, sum(shares[:index]), shares[index], carried)
         run(Pack((member,)), watcher)
         tokens = watcher.tokens

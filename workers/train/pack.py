@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
+from transformers import PreTrainedModel
 
 from luthier.design import Optimiser
 from luthier.errors import TrialFailed
 from workers.train.algorithms import Example, Objective
-from workers.train.algorithms.objective import sequence_logps
+from workers.train.algorithms.objective import Batch
 from workers.train.data.unpadded import lay_out, within
 from workers.train.forward import TOKEN_CAP, target_logps
 from workers.train.updates import Applied
@@ -66,6 +67,7 @@ class Member:
         self.objective = objective
         self.examples = examples
         self.recipe = optimiser
+        self.seed = seed
         self.parameters = applied.trainable()
         self.device = applied.model.device
         self.order = data_order(len(examples), optimiser.epochs, seed)
@@ -81,27 +83,59 @@ class Member:
             lr=optimiser.learning_rate,
         )
         self.reference: torch.Tensor | None = None  # [examples, sequences in an example]
+        self.first: dict[str, torch.Tensor] = {}  # what the moving parameters were when the stage started
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self.applied.model
+
+    @property
+    def step_seed(self) -> int:
+        return self.seed * 1_000_003 + self.step
 
     @property
     def done(self) -> bool:
         return self.step >= self.steps
 
-    def fix_reference(self) -> None:
-        """Score every example under the present weights, which are the reference from now on."""
-        if not self.objective.needs_reference:
-            return
+    def keep_reference(self) -> None:
+        """The present weights are the reference from now on: keep of them what the objective compares with."""
+        match self.objective.reference:
+            case "none":
+                pass
+            case "scores":
+                flat = [(tokens,) for example in self.examples for tokens in example]
+                self.reference = torch.stack([logps.sum() for logps in self.logps(flat)]).view(len(self.examples), -1)
+            case "weights":
+                self.first = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+
+    @torch.no_grad()
+    def logps(self, examples: Sequence[Example]) -> list[torch.Tensor]:
         scores: list[torch.Tensor] = []
-        with torch.no_grad():
-            for group in within(self.examples, TOKEN_CAP[self.device.type]):
-                rows = lay_out([tokens for example in group for tokens in example], self.device)
-                scores.append(sequence_logps(target_logps(self.applied.model, rows), rows))
-        self.reference = torch.cat(scores).view(len(self.examples), -1)
+        for group in within(examples, TOKEN_CAP[self.device.type]):
+            rows = lay_out([tokens for example in group for tokens in example], self.device)
+            targets = [sum(tokens.targets for tokens in example) for example in group]
+            scores.extend(target_logps(self.model, rows).split(targets))
+        return scores
+
+    @torch.no_grad()
+    def reference_logps(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        self._exchange()
+        try:
+            return self.logps(examples)
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        """Let the moving parameters and what they were at first change places."""
+        for name, parameter in self.parameters.items():
+            parameter.data, self.first[name] = self.first[name], parameter.data
 
     def advance(self) -> StepReport:
         """One optimiser step. Raises TrialFailed when the loss stops being a number."""
         batch = self.recipe.batch_size
         chosen = self.order[self.step * batch : (self.step + 1) * batch]
-        loss, tokens, sums = self._accumulate(chosen)
+        made = self._batch(chosen)
+        loss, tokens, sums = self._accumulate(made)
         norm = float(clip_grad_norm_(self.parameters.values(), MAX_GRAD_NORM))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrialFailed(f"training diverged: loss {loss:g}, gradient norm {norm:g} at step {self.step + 1}")
@@ -112,20 +146,24 @@ class Member:
         self.adamw.zero_grad(set_to_none=True)
         self.step += 1
         values = {"train_loss": loss, "learning_rate": rate, "grad_norm": norm}
-        values |= {name: total / len(chosen) for name, total in sums.items()}
+        values |= {name: total / len(made.examples) for name, total in sums.items()}
+        values |= made.values
         return StepReport(step=self.step, of=self.steps, tokens=tokens, values=values)
 
-    def _accumulate(self, chosen: Sequence[int]) -> tuple[float, int, dict[str, float]]:
+    def _batch(self, chosen: Sequence[int]) -> Batch:
+        drawn = [self.examples[i] for i in chosen]
+        if self.reference is not None:
+            return Batch(examples=drawn, signals=[self.reference[i] for i in chosen])
+        return self.objective.batch(drawn, self)
+
+    def _accumulate(self, batch: Batch) -> tuple[float, int, dict[str, float]]:
         """Leave the gradient of the batch's mean loss in the parameters; return loss, tokens seen and curve sums."""
-        batch = [self.examples[i] for i in chosen]
-        weight = self.objective.weight(batch)
+        weight = self.objective.weight(batch.examples)
         loss, tokens, sums, start = 0.0, 0, dict[str, float](), 0
-        for group in within(batch, TOKEN_CAP[self.device.type]):
+        for group in within(batch.examples, TOKEN_CAP[self.device.type]):
             rows = lay_out([sequence for example in group for sequence in example], self.device)
-            reference = None
-            if self.reference is not None:
-                reference = self.reference[list(chosen[start : start + len(group)])].flatten()
-            part = self.objective.loss(target_logps(self.applied.model, rows), rows, reference)
+            signal = torch.cat(list(batch.signals[start : start + len(group)])) if batch.signals is not None else None
+            part = self.objective.loss(target_logps(self.model, rows), rows, signal)
             mean = (part.total / part.total.new_tensor(weight)).sum()
             mean.backward()
             loss += float(mean.detach())
@@ -144,6 +182,7 @@ class Member:
                 tensors[f"moment2.{name}"] = moments["exp_avg_sq"]
         if self.reference is not None:
             tensors["reference"] = self.reference
+        tensors |= {f"first.{name}": tensor for name, tensor in self.first.items()}
         return tensors
 
     def restore(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
@@ -160,6 +199,9 @@ class Member:
                     }
         if "reference" in tensors:
             self.reference = tensors["reference"].to(self.device)
+        self.first = {
+            name: tensors[at].to(self.device) for name in self.parameters if (at := f"first.{name}") in tensors
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,18 @@ import torch
 
 from luthier.design import Clm, Sft
 from luthier.task import DataKind
-from workers.train.algorithms.objective import Example, Loss
+from workers.train.algorithms.objective import Example, Loss, Offline
 from workers.train.data.rendering import Renderer, Row
 from workers.train.data.unpadded import UnpaddedRows
 
 
-class _MaximumLikelihood:
+class _MaximumLikelihood(Offline):
     """Mean negative log-likelihood over the step's target tokens."""
-
-    needs_reference = False
 
     def weight(self, examples: Sequence[Example]) -> float:
         return float(sum(tokens.targets for example in examples for tokens in example))
 
-    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, reference_S: torch.Tensor | None) -> Loss:
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         return Loss(total=-logp_N.sum(), sums={})
 
 

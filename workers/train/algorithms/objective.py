@@ -6,17 +6,30 @@ whole step, so that accumulating gradients changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import torch
+from transformers import PreTrainedModel
 
 from luthier.task import DataKind
 from workers.train.data.rendering import Renderer, Row, Tokens
 from workers.train.data.unpadded import UnpaddedRows
 
 Example = tuple[Tokens, ...]
+
+Reference = Literal["none", "scores", "weights"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one optimiser step learns from. `signals` holds a tensor for each example, of any shape the objective
+    likes: those of a micro-batch are concatenated for its loss. `values` are curve points of the step."""
+
+    examples: Sequence[Example]
+    signals: Sequence[torch.Tensor] | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,23 +43,57 @@ class Loss:
     sums: dict[str, float]
 
 
+class Policy(Protocol):
+    """The model in training, as an objective may use it between two optimiser steps. Nothing here has a gradient."""
+
+    @property
+    def model(self) -> PreTrainedModel: ...
+
+    @property
+    def step_seed(self) -> int:
+        """Decides what is drawn at random in this step: another for each step, the same after a resume."""
+        ...
+
+    def logps(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        """Log-probability of each example's targets, its sequences end to end: [targets] each."""
+        ...
+
+    def reference_logps(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        """The same under the weights that the stage started from; for objectives whose `reference` is `weights`."""
+        ...
+
+
 class Objective(Protocol):
     """A learning algorithm. Stateless but for its own hyperparameters."""
 
-    needs_reference: bool
-    """Whether the loss compares with the weights that the stage starts from."""
+    reference: Reference
+    """What is kept of the weights that the stage starts from: nothing; the `scores` that they give to each sequence of
+    the examples, which become the batches' signals; or the `weights` themselves, for sequences not known beforehand."""
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
         """The examples of one row; each is a fixed number of sequences that must stay in one micro-batch."""
+        ...
+
+    def batch(self, examples: Sequence[Example], policy: Policy) -> Batch:
+        """What the step that drew these examples learns from: they themselves, or what is made of them now."""
         ...
 
     def weight(self, examples: Sequence[Example]) -> float | Sequence[float]:
         """What the summed loss is divided by to give the mean that the papers write down; one for each of its terms."""
         ...
 
-    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, reference_S: torch.Tensor | None) -> Loss:
-        """The loss of a micro-batch. `reference_S`: summed log-probability of each sequence under the reference."""
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
+        """The loss of a micro-batch. `signal`: the batch's signals for its examples, end to end."""
         ...
+
+
+class Offline:
+    """What objectives share whose steps learn from the rows' own examples as they are."""
+
+    reference: Reference = "none"
+
+    def batch(self, examples: Sequence[Example], policy: Policy) -> Batch:
+        return Batch(examples=examples)
 
 
 def sequence_logps(logp_N: torch.Tensor, rows: UnpaddedRows) -> torch.Tensor:

@@ -10,12 +10,12 @@ from torch.nn.functional import logsigmoid
 
 from luthier.design import Dpo, Ipo, Orpo, Simpo
 from luthier.task import DataKind
-from workers.train.algorithms.objective import Example, Loss, per_token, sequence_logps
+from workers.train.algorithms.objective import Example, Loss, Offline, Reference, per_token, sequence_logps
 from workers.train.data.rendering import Renderer, Row, Tokens
 from workers.train.data.unpadded import UnpaddedRows
 
 
-class _Pairs:
+class _Pairs(Offline):
     """P pairs of (chosen, rejected); the loss is a mean over pairs."""
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
@@ -28,15 +28,15 @@ class _Pairs:
 class DirectPreferenceOptimisation(_Pairs):
     """Rafailov et al. 2023, equation 7: -log σ(β[(log π/π_ref)(chosen) - (log π/π_ref)(rejected)])."""
 
-    needs_reference = True
+    reference: Reference = "scores"
 
     def __init__(self, algorithm: Dpo) -> None:
         self.algorithm = algorithm
 
-    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, reference_S: torch.Tensor | None) -> Loss:
-        if reference_S is None:
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
+        if signal is None:
             raise ValueError("dpo compares with reference log-probabilities")
-        margin_P = self.algorithm.beta * _lead(sequence_logps(logp_N, rows) - reference_S)
+        margin_P = self.algorithm.beta * _lead(sequence_logps(logp_N, rows) - signal)
         return Loss(total=-logsigmoid(margin_P).sum(), sums=_curves(margin_P))
 
 
@@ -47,15 +47,15 @@ class IdentityPreferenceOptimisation(_Pairs):
     grow with the square of the length.
     """
 
-    needs_reference = True
+    reference: Reference = "scores"
 
     def __init__(self, algorithm: Ipo) -> None:
         self.algorithm = algorithm
 
-    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, reference_S: torch.Tensor | None) -> Loss:
-        if reference_S is None:
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
+        if signal is None:
             raise ValueError("ipo compares with reference log-probabilities")
-        lead_P = _lead(per_token(sequence_logps(logp_N, rows) - reference_S, rows))
+        lead_P = _lead(per_token(sequence_logps(logp_N, rows) - signal, rows))
         aim = 1 / (2 * self.algorithm.beta)
         return Loss(total=(lead_P - aim).square().sum(), sums=_curves(self.algorithm.beta * lead_P))
 
@@ -63,25 +63,21 @@ class IdentityPreferenceOptimisation(_Pairs):
 class SimplePreferenceOptimisation(_Pairs):
     """Meng et al. 2024, equation 6: -log σ(β[log π(chosen)/length - log π(rejected)/length] - γ)."""
 
-    needs_reference = False
-
     def __init__(self, algorithm: Simpo) -> None:
         self.algorithm = algorithm
 
-    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, reference_S: torch.Tensor | None) -> Loss:
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         margin_P = self.algorithm.beta * _lead(per_token(sequence_logps(logp_N, rows), rows))
         return Loss(total=-logsigmoid(margin_P - self.algorithm.gamma).sum(), sums=_curves(margin_P))
 
 
-class OddsRatioPreferenceOptimisation:
+class OddsRatioPreferenceOptimisation(Offline):
     """Hong et al. 2024, equations 6 and 7: NLL(chosen) - λ log σ(log odds(chosen) - log odds(rejected)).
 
     The odds are those of the geometric mean of an answer's token probabilities. The likelihood is that of prompt and
     chosen answer together, as in the authors' code and in TRL: a mean over tokens, while the odds ratio is a mean over
     pairs. The prompt is a sequence of its own, so that the odds are made of the answers' targets alone.
     """
-
-    needs_reference = False
 
     def __init__(self, algorithm: Orpo) -> None:
         self.algorithm = algorithm
@@ -93,7 +89,7 @@ class OddsRatioPreferenceOptimisation:
         tokens = sum(prompt.targets + chosen.targets for prompt, chosen, _ in examples)
         return float(tokens), float(len(examples))
 
-    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, reference_S: torch.Tensor | None) -> Loss:
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         logp_S = sequence_logps(logp_N, rows)
         nll = -logp_S.view(-1, 3)[:, :2].sum()
         mean_P2 = per_token(logp_S, rows).view(-1, 3)[:, 1:]
