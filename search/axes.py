@@ -15,12 +15,11 @@ from luthier.design import Frozen
 from luthier.errors import IllegalDesign, UserError
 from luthier.model import BaseModelEntry
 from luthier.task import Constraints, DataKind, JudgeSpec, Pin
-from search import legality
-from search.learning_rate import UPDATE_FACTOR
+from search import legality, rules
 
 T = TypeVar("T", str, int, float)
 
-UPDATES: Final = tuple(UPDATE_FACTOR)
+UPDATES: Final = tuple(rule.update for rule in rules.UPDATES)
 WHOLE: Final = 0  # the attention window of a model that keeps its own
 WINDOWS: Final = (1024, 512, 256, 128)
 DEPTH_SHARES: Final = (1, 7 / 8, 3 / 4)
@@ -103,8 +102,9 @@ def program_names(kind: DataKind, pin: Pin) -> tuple[str, ...]:
     reasons = [reason for program in pin.algorithm if (reason := legality.refusal(program, kind))]
     if reasons:
         raise IllegalDesign(reasons[0], param="search.pin.algorithm")
-    _check("algorithm", pin.algorithm, legal.__contains__, legal)  # nothing pinned allows nothing
-    return tuple(name for name in legal if name in pin.algorithm)
+    _check("algorithm", pin.algorithm, lambda _: True, legal)  # nothing pinned allows nothing
+    usual_first = (*legal, *pin.algorithm)
+    return tuple(dict.fromkeys(name for name in usual_first if name in pin.algorithm))
 
 
 def update_names(pin: Pin, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]:
@@ -207,7 +207,7 @@ def _pinned(entries: Sequence[BaseModelEntry], pin: Pin) -> list[BaseModelEntry]
 
 
 def _allowed(kind: DataKind, entries: list[BaseModelEntry], constraints: Constraints) -> list[BaseModelEntry]:
-    families = {rule.family for rule in legality.RULES if kind in rule.fits}
+    families = {rule.family for program in legality.programs(kind) for rule in legality.rules(program)}
     fitting = [entry for entry in entries if entry.facts.family in families]
     if not fitting:
         found = ", ".join(f"{entry.name}, an {entry.facts.family}" for entry in entries)

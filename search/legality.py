@@ -1,131 +1,87 @@
-"""What goes with what: which program learns from which kind of data, and which designs a base model allows.
+"""Whether a program goes with data and a design with a base model, by the table in `search.rules`, and why not.
 
-`RULES` is the whole knowledge about programs and data; the space offers what it lists, and refusals are explained from
-it. This is not where a design is judged good or bad, or found too big for a device.
+This is not where a design is judged good or bad, or found too big for a device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
 
 from luthier.design import Design, TopLayers
 from luthier.errors import IllegalDesign
 from luthier.model import BaseModelEntry
 from luthier.task import DataKind
+from search.rules import ALGORITHMS, EDITS, PROGRAMS, UPDATES, AlgorithmRule, Phase
 
+MAX_STAGES: Final = 3
 
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """A program, what it does with each kind of data that it fits, and why it does not fit each of the others."""
-
-    program: str
-    family: Literal["decoder", "encoder"]
-    fits: Mapping[DataKind, str]
-    refused: Mapping[DataKind, str]
-
-
-_ONE_ANSWER: Final = {
-    DataKind.TEXT: "plain text has no answers to choose between",
-    DataKind.PAIRS: "each prompt has one completion and no rejected one",
-    DataKind.CHAT: "each conversation has one continuation and no rejected one",
-}
-
-# From the most particular to the most general: the first row that fits a kind of data is its usual program.
-RULES: Final = (
-    Rule(
-        program="dpo",
-        family="decoder",
-        fits={DataKind.PREFERENCE: "prefers the chosen answer to the rejected one"},
-        refused=_ONE_ANSWER,
-    ),
-    Rule(
-        program="sft+dpo",
-        family="decoder",
-        fits={DataKind.PREFERENCE: "learns the chosen answer, then prefers it to the rejected one"},
-        refused=_ONE_ANSWER,
-    ),
-    Rule(
-        program="sft",
-        family="decoder",
-        fits={
-            DataKind.PAIRS: "learns the completion",
-            DataKind.CHAT: "learns the assistant's messages",
-            DataKind.PREFERENCE: "learns the chosen answer",
-        },
-        refused={DataKind.TEXT: "plain text has no prompt to tell apart from an answer"},
-    ),
-    Rule(
-        program="clm",
-        family="decoder",
-        fits={
-            DataKind.TEXT: "learns every token",
-            DataKind.PAIRS: "learns prompt and completion alike",
-            DataKind.CHAT: "learns every message alike",
-        },
-        refused={DataKind.PREFERENCE: "two answers to one prompt are not one text, and one of them is to be avoided"},
-    ),
-    Rule(
-        program="ipo",
-        family="decoder",
-        fits={DataKind.PREFERENCE: "parts the chosen answer from the rejected one by a fixed margin"},
-        refused=_ONE_ANSWER,
-    ),
-    Rule(
-        program="sft+ipo",
-        family="decoder",
-        fits={DataKind.PREFERENCE: "learns the chosen answer, then parts it from the rejected one by a fixed margin"},
-        refused=_ONE_ANSWER,
-    ),
-    Rule(
-        program="simpo",
-        family="decoder",
-        fits={DataKind.PREFERENCE: "makes the chosen answer likelier per token than the rejected one"},
-        refused=_ONE_ANSWER,
-    ),
-    Rule(
-        program="sft+simpo",
-        family="decoder",
-        fits={DataKind.PREFERENCE: "learns the chosen answer, then makes it likelier per token than the rejected one"},
-        refused=_ONE_ANSWER,
-    ),
-    Rule(
-        program="orpo",
-        family="decoder",
-        fits={DataKind.PREFERENCE: "learns the chosen answer and prefers it to the rejected one at once"},
-        refused=_ONE_ANSWER,
-    ),
-    Rule(
-        program="sft+orpo",
-        family="decoder",
-        fits={},
-        refused=_ONE_ANSWER | {DataKind.PREFERENCE: "orpo learns the chosen answer itself and takes the place of sft"},
-    ),
-)
+_RULE_OF: Final = {rule.algorithm: rule for rule in ALGORITHMS}
 
 
 def programs(kind: DataKind) -> tuple[str, ...]:
-    """The programs that learn from this kind of data, the usual one first."""
-    return tuple(rule.program for rule in RULES if kind in rule.fits)
+    """The programs that are searched for this kind of data where none is pinned, the usual one first."""
+    return tuple(program for program in PROGRAMS if _fault(program.split("+"), kind) is None)
 
 
 def refusal(program: str, kind: DataKind) -> str | None:
-    """Why this program does not go with this kind of data, and what does; None where it goes."""
-    legal = "; ".join(f"{rule.program} {rule.fits[kind]}" for rule in RULES if kind in rule.fits)
-    rule = next((rule for rule in RULES if rule.program == program), None)
-    if rule is None:
-        return f"there is no program {program!r}; for {kind} data: {legal}"
-    if kind in rule.fits:
+    """Why this sequence of algorithms does not go with this kind of data, and what does; None where it goes."""
+    fault = _fault(program.split("+"), kind)
+    if fault is None:
         return None
-    return f"{program} does not go with {kind} data: {rule.refused[kind]}; for {kind} data: {legal}"
+    return f"{fault}; for {kind} data: {'; '.join(_described(legal, kind) for legal in programs(kind))}"
+
+
+def rules(program: str) -> list[AlgorithmRule]:
+    """The rows of the table for a legal program's stages."""
+    return [_RULE_OF[algorithm] for algorithm in program.split("+")]
+
+
+def goal(program: str) -> str | None:
+    """The goal that a program serves, which its last stage decides; None for an algorithm that there is not."""
+    last = _RULE_OF.get(program.split("+")[-1])
+    return None if last is None else last.goal
 
 
 def update_refusal(update: str, entry: BaseModelEntry) -> str | None:
     """Why the update of this kind does not go with a base model; None where it goes."""
-    if update == "bitfit" and not entry.facts.biases:
-        return f"bitfit moves biases alone, and {entry.name} has none"
+    rule = next(rule for rule in UPDATES if rule.update == update)
+    return None if rule.possible(entry.facts) else rule.otherwise.format(model=entry.name)
+
+
+def edit_refusal(edit: str, entry: BaseModelEntry) -> str | None:
+    """Why the architecture of a base model cannot be edited so; None where it can."""
+    rule = next(rule for rule in EDITS if rule.edit == edit)
+    if rule.possible(entry.facts):
+        return None
+    return rule.otherwise.format(model=entry.name, architecture=entry.facts.architecture)
+
+
+def _fault(algorithms: Sequence[str], kind: DataKind) -> str | None:
+    unknown = [name for name in algorithms if name not in _RULE_OF]
+    if unknown:
+        return f"there is no algorithm {unknown[0]!r}; there are {', '.join(_RULE_OF)}"
+    if len(algorithms) > MAX_STAGES:
+        return f"{'+'.join(algorithms)} has {len(algorithms)} stages, {MAX_STAGES} are the most"
+    for name in algorithms:
+        if kind not in _RULE_OF[name].fits:
+            return f"{name} does not go with {kind} data: {_RULE_OF[name].refused[kind]}"
+    return next((fault for pair in pairwise(algorithms) if (fault := _order_fault(*pair))), None)
+
+
+def _order_fault(earlier: str, later: str) -> str | None:
+    first, second = _RULE_OF[earlier], _RULE_OF[later]
+    if reason := second.not_after.get(earlier):
+        return reason
+    if first.phase >= second.phase:
+        order = ", then ".join(phase.words for phase in Phase)
+        return f"{later} does not follow {earlier}: stages {order}, each once"
     return None
+
+
+def _described(program: str, kind: DataKind) -> str:
+    return f"{program} {', then '.join(rule.fits[kind] for rule in rules(program))}"
 
 
 def kv_head_choices(kv_heads: int) -> tuple[int, ...]:
@@ -176,14 +132,10 @@ def _check_architecture(design: Design, entry: BaseModelEntry) -> None:
 def _check_window(window: int | None, entry: BaseModelEntry) -> None:
     if window is None:
         return
+    if reason := edit_refusal("window", entry):
+        raise IllegalDesign(f"window is {window}, but {reason}: leave the field out", param="architecture.window")
     widest = entry.facts.attention_window
-    if widest is None:
-        raise IllegalDesign(
-            f"window is {window}, but the attention window of {entry.name}, a {entry.facts.architecture}, "
-            "cannot be set in all layers: leave the field out",
-            param="architecture.window",
-        )
-    if window >= widest:
+    if widest is not None and window >= widest:
         raise IllegalDesign(
             f"window is {window}, but each token of {entry.name} sees {widest} at most: "
             "make it smaller, or leave the field out to keep what it sees",
@@ -192,12 +144,12 @@ def _check_window(window: int | None, entry: BaseModelEntry) -> None:
 
 
 def _check_stages(design: Design, entry: BaseModelEntry) -> None:
-    rule = next(rule for rule in RULES if rule.program == design.program)
-    if rule.family != entry.facts.family:
-        raise IllegalDesign(
-            f"{rule.program} needs a {rule.family} model, but {entry.name} is an {entry.facts.family}",
-            param="architecture.base",
-        )
+    for rule in rules(design.program):
+        if rule.family != entry.facts.family:
+            raise IllegalDesign(
+                f"{rule.algorithm} needs a {rule.family} model, but {entry.name} is an {entry.facts.family}",
+                param="architecture.base",
+            )
     update = design.stages[0].update
     if any(stage.update != update for stage in design.stages):
         raise IllegalDesign(

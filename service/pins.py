@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Pin
 from search import legality
+from search.rules import ALGORITHMS
 from service.requests import CreateJob, Hyperparameters, Method
 
 PIN_OF: Final = {
@@ -15,12 +16,6 @@ PIN_OF: Final = {
     "batch_size": "batch_size",
     "learning_rate_multiplier": "learning_rate_multiplier",
     "beta": "beta",
-}
-
-# What each goal is taught by: knowing a text is language modelling, answering is everything that tells answers apart.
-GOALS: Final = {
-    "domain": frozenset({"clm"}),
-    "behaviour": frozenset({"sft", "dpo", "sft+dpo", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo"}),
 }
 
 
@@ -45,14 +40,14 @@ def merge(pin: Pin, fixed: Sequence[Fixed]) -> Pin:
 
 def for_goal(pin: Pin, goal: str, kind: DataKind) -> Pin:
     """Restrict the algorithms to those that serve the goal. Raises IllegalDesign where none is left."""
-    if goal not in GOALS:
+    if goal == "auto":
         return pin
-    legal = legality.programs(kind)
-    allowed = pin.algorithm or legal
-    serving = tuple(program for program in allowed if program in GOALS[goal])
+    allowed = pin.algorithm or legality.programs(kind)
+    serving = tuple(program for program in allowed if legality.goal(program) == goal)
     if not serving:
+        ending = " or ".join(rule.algorithm for rule in ALGORITHMS if rule.goal == goal)
         raise IllegalDesign(
-            f"the goal {goal!r} is served by {', '.join(sorted(GOALS[goal]))}, but {kind} data and the pins leave "
+            f"the goal {goal!r} is served by programs that end with {ending}, but {kind} data and the pins leave "
             f"{', '.join(allowed)}: leave task.goal out",
             param="task.goal",
         )

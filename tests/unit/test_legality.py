@@ -1,8 +1,11 @@
 """Which designs go with which data and which base model, and how a refusal is explained."""
 
+from typing import get_args
+
 import pytest
 
 from luthier.design import (
+    Algorithm,
     Architecture,
     BitFit,
     Clm,
@@ -17,10 +20,14 @@ from luthier.design import (
     Simpo,
     Stage,
     TopLayers,
+    Update,
 )
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
-from search.legality import RULES, check, kv_head_choices, programs, refusal
+from search.edits import FIELDS
+from search.learning_rate import ALGORITHM_FACTOR, UPDATE_FACTOR
+from search.legality import check, kv_head_choices, programs, refusal
+from search.rules import ALGORITHMS, EDITS, PROGRAMS, UPDATES
 from tests.unit.search_samples import SMOL, TINY, entry
 
 ADAPTER = Lora(rank=8)
@@ -45,9 +52,36 @@ def test_each_kind_of_data_has_its_programs_the_usual_one_first(kind: DataKind, 
     assert programs(kind) == expected
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.program)
+@pytest.mark.parametrize("rule", ALGORITHMS, ids=lambda rule: rule.algorithm)
 def test_every_rule_speaks_of_every_kind_of_data_once(rule) -> None:
     assert sorted([*rule.fits, *rule.refused]) == sorted(DataKind)
+
+
+def kinds_of(union: object) -> set[str]:
+    """The names of an `Annotated[A | B | …, …]`'s members."""
+    return {member.model_fields["kind"].default for member in get_args(get_args(union)[0])}
+
+
+def test_the_table_has_every_algorithm_once_and_each_has_its_learning_rate() -> None:
+    assert sorted(rule.algorithm for rule in ALGORITHMS) == sorted(kinds_of(Algorithm)) == sorted(ALGORITHM_FACTOR)
+
+
+def test_the_table_has_every_update_once_and_each_has_its_learning_rate() -> None:
+    assert sorted(rule.update for rule in UPDATES) == sorted(kinds_of(Update)) == sorted(UPDATE_FACTOR)
+
+
+def test_the_table_has_every_edit_of_an_architecture_once() -> None:
+    assert [rule.edit for rule in EDITS] == list(FIELDS)
+
+
+def test_every_program_that_is_searched_is_legal_for_some_data() -> None:
+    assert set(PROGRAMS) == {program for kind in DataKind for program in programs(kind)}
+
+
+def test_a_program_has_three_stages_at_most() -> None:
+    reason = refusal("clm+sft+dpo+ipo", DataKind.PAIRS)
+    assert reason is not None
+    assert reason.startswith("clm+sft+dpo+ipo has 4 stages, 3 are the most")
 
 
 def test_a_refusal_says_why_and_what_goes_instead() -> None:
@@ -62,8 +96,10 @@ def test_a_program_that_goes_is_not_refused() -> None:
 
 
 def test_an_unknown_program_is_refused_with_the_known_ones() -> None:
-    reason = refusal("grpo", DataKind.TEXT)
-    assert reason == "there is no program 'grpo'; for text data: clm learns every token"
+    reason = refusal("magic", DataKind.TEXT)
+    assert reason is not None
+    assert reason.startswith("there is no algorithm 'magic'; there are clm, sft, dpo")
+    assert reason.endswith("for text data: clm learns every token")
 
 
 @pytest.mark.parametrize(("heads", "choices"), [(1, (1,)), (3, (3, 1)), (4, (4, 2, 1)), (12, (12, 6, 4, 3, 2, 1))])
@@ -85,6 +121,7 @@ def test_the_untuned_model_is_legal_for_every_kind_of_data(kind: DataKind) -> No
         (DataKind.CHAT, design(Sft(), window=511)),
         (DataKind.CHAT, design(Sft(), layers=3, depth_rule="block_influence")),
         (DataKind.PREFERENCE, design(Sft(), Dpo())),
+        (DataKind.PAIRS, design(Clm(), Sft())),
         (DataKind.PREFERENCE, design(Ipo())),
         (DataKind.PREFERENCE, design(Sft(), Ipo())),
         (DataKind.PREFERENCE, design(Simpo())),
@@ -106,10 +143,12 @@ def test_a_legal_design_passes(kind: DataKind, legal: Design) -> None:
         (DataKind.PAIRS, design(Sft(), Simpo()), "stages", "simpo does not go with pairs data: .* no rejected one"),
         (DataKind.TEXT, design(Orpo()), "stages", "orpo does not go with text data: .* no answers to choose between"),
         (DataKind.PREFERENCE, design(Sft(), Orpo()), "stages", "orpo learns the chosen answer itself"),
-        (DataKind.PREFERENCE, design(Dpo(), Ipo()), "stages", r"no program 'dpo\+ipo'"),
+        (DataKind.PREFERENCE, design(Dpo(), Ipo()), "stages", "ipo does not follow dpo: stages know the text, then"),
+        (DataKind.PREFERENCE, design(Dpo(), Sft()), "stages", "sft does not follow dpo"),
         (DataKind.TEXT, design(Sft()), "stages", "sft does not go with text data"),
         (DataKind.PREFERENCE, design(Clm()), "stages", "clm does not go with preference data"),
-        (DataKind.PAIRS, design(Clm(), Sft()), "stages", r"no program 'clm\+sft'"),
+        (DataKind.PAIRS, design(Sft(), Clm()), "stages", "clm does not follow sft"),
+        (DataKind.TEXT, design(Clm(), Sft()), "stages", "sft does not go with text data"),
         (DataKind.PAIRS, design(Sft(), layers=7), "architecture.layers", "layers is 7, but tiny has 6"),
         (DataKind.PAIRS, design(Sft(), layers=6), "architecture.layers", "leave the field out to keep all"),
         (

@@ -1,0 +1,172 @@
+"""The table of what goes with what: which algorithm learns from which data, with which models, updates and edits.
+
+This is the whole knowledge about legality; `search.legality` reads it, the space offers what it lists, every refusal
+is one of its sentences, and docs/design-space.md is printed from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final, Literal
+
+from luthier.model import ModelFacts
+from luthier.task import DataKind
+
+Family = Literal["decoder", "encoder"]
+
+
+class Phase(IntEnum):
+    """What a stage is for. The stages of a program go through them in this order, each at most once."""
+
+    KNOWLEDGE = 1
+    ANSWERS = 2
+    PREFERENCES = 3
+
+    @property
+    def words(self) -> str:
+        match self:
+            case Phase.KNOWLEDGE:
+                return "know the text"
+            case Phase.ANSWERS:
+                return "answer like the examples"
+            case Phase.PREFERENCES:
+                return "prefer the better answer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmRule:
+    """A learning algorithm, what it does with each kind of data that it fits, and why it does not fit each other."""
+
+    algorithm: str
+    phase: Phase
+    family: Family = "decoder"
+    fits: Mapping[DataKind, str]
+    refused: Mapping[DataKind, str]
+    not_after: Mapping[str, str] = field(default_factory=dict)  # algorithms of earlier stages, and why not
+
+    @property
+    def goal(self) -> Literal["domain", "behaviour"]:
+        """What a program that ends with this is for: knowing a text, or answering."""
+        return "domain" if self.phase is Phase.KNOWLEDGE else "behaviour"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateRule:
+    """A weight update, which models can take it, and what the others lack."""
+
+    update: str
+    possible: Callable[[ModelFacts], bool]
+    otherwise: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditRule:
+    """An edit of the architecture, which models can take it, and what the others lack."""
+
+    edit: str
+    does: str
+    possible: Callable[[ModelFacts], bool]
+    otherwise: str
+
+
+_ONE_ANSWER: Final = {
+    DataKind.TEXT: "plain text has no answers to choose between",
+    DataKind.PAIRS: "each prompt has one completion and no rejected one",
+    DataKind.CHAT: "each conversation has one continuation and no rejected one",
+}
+
+ALGORITHMS: Final = (
+    AlgorithmRule(
+        algorithm="clm",
+        phase=Phase.KNOWLEDGE,
+        fits={
+            DataKind.TEXT: "learns every token",
+            DataKind.PAIRS: "learns prompt and completion alike",
+            DataKind.CHAT: "learns every message alike",
+        },
+        refused={DataKind.PREFERENCE: "two answers to one prompt are not one text, and one of them is to be avoided"},
+    ),
+    AlgorithmRule(
+        algorithm="sft",
+        phase=Phase.ANSWERS,
+        fits={
+            DataKind.PAIRS: "learns the completion",
+            DataKind.CHAT: "learns the assistant's messages",
+            DataKind.PREFERENCE: "learns the chosen answer",
+        },
+        refused={DataKind.TEXT: "plain text has no prompt to tell apart from an answer"},
+    ),
+    AlgorithmRule(
+        algorithm="dpo",
+        phase=Phase.PREFERENCES,
+        fits={DataKind.PREFERENCE: "prefers the chosen answer to the rejected one"},
+        refused=_ONE_ANSWER,
+    ),
+    AlgorithmRule(
+        algorithm="ipo",
+        phase=Phase.PREFERENCES,
+        fits={DataKind.PREFERENCE: "parts the chosen answer from the rejected one by a fixed margin"},
+        refused=_ONE_ANSWER,
+    ),
+    AlgorithmRule(
+        algorithm="simpo",
+        phase=Phase.PREFERENCES,
+        fits={DataKind.PREFERENCE: "makes the chosen answer likelier per token than the rejected one"},
+        refused=_ONE_ANSWER,
+    ),
+    AlgorithmRule(
+        algorithm="orpo",
+        phase=Phase.PREFERENCES,
+        fits={DataKind.PREFERENCE: "learns the chosen answer and prefers it to the rejected one at once"},
+        refused=_ONE_ANSWER,
+        not_after={"sft": "orpo learns the chosen answer itself and takes the place of sft"},
+    ),
+)
+
+# What is searched where no program is pinned, those that fit the data: from the most particular to the most general,
+# so that the first one is the usual program of its data. Other legal sequences can be pinned.
+PROGRAMS: Final = ("dpo", "sft+dpo", "sft", "clm", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo")
+
+
+def _any(facts: ModelFacts) -> bool:
+    return True
+
+
+UPDATES: Final = (
+    *[
+        UpdateRule(update=update, possible=_any, otherwise="")
+        for update in ("full", "lora", "rslora", "dora", "top_layers", "layernorm")
+    ],
+    UpdateRule(
+        update="bitfit",
+        possible=lambda facts: facts.biases,
+        otherwise="bitfit moves biases alone, and {model} has none",
+    ),
+    *[
+        UpdateRule(update=update, possible=_any, otherwise="")
+        for update in ("pissa", "lora_plus", "vera", "ia3", "oft")
+    ],
+)
+
+EDITS: Final = (
+    EditRule(
+        edit="layers",
+        does="keeps some of the layers: all but a late block, or those of the highest block influence",
+        possible=lambda facts: facts.layers > 1,
+        otherwise="{model} has one layer only",
+    ),
+    EditRule(
+        edit="kv_heads",
+        does="pools key and value heads into fewer (GQA), or into one (MQA)",
+        possible=lambda facts: facts.kv_heads > 1,
+        otherwise="{model} has one key/value head only",
+    ),
+    EditRule(
+        edit="window",
+        does="lets each token see only so many tokens before it",
+        possible=lambda facts: facts.attention_window is not None,
+        otherwise="the attention window of {model}, a {architecture}, cannot be set in all layers",
+    ),
+)
