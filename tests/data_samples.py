@@ -64,3 +64,15 @@ def preference(rows: int) -> list[Row]:
         }
         for i, (animal, food, place) in enumerate(map(_fact, range(rows)))
     ]
+
+
+def wishes(rows: int) -> list[Row]:
+    """Preferences whose answers differ in one word, the rejected one being a little likelier to the tiny model."""
+    return [
+        {
+            "prompt": f"What does the {animal} near {place} eat?",
+            "chosen": f"The {animal} wants {food}.",
+            "rejected": f"The {animal} likes {food}.",
+        }
+        for animal, food, place in map(_fact, range(rows))
+    ]

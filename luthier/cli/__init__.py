@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from luthier.cli import jobs, models, serving
+from luthier.cli import cells, jobs, models, serving
 from luthier.cli.show import errors
 from luthier.errors import LuthierError, UserError
 
@@ -28,6 +28,7 @@ app.command()(jobs.export)
 app.command()(jobs.generate)
 app.command()(jobs.cancel)
 app.add_typer(models.app, name="models")
+app.command()(cells.cells)
 
 
 def main() -> None:

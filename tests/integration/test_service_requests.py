@@ -86,7 +86,12 @@ BAD_BODIES = [
         "method",
         "sft does not go with text data: plain text has no prompt",
     ),
-    Bad("an unknown program", pin(algorithm=["ppo"]), "search.pin.algorithm", "there is no algorithm 'ppo'; there are clm, sft"),
+    Bad(
+        "an unknown program",
+        pin(algorithm=["ppo"]),
+        "search.pin.algorithm",
+        "there is no algorithm 'ppo'; there are clm, sft",
+    ),
     Bad(
         "epochs in words",
         method("supervised", n_epochs="many"),
@@ -177,7 +182,7 @@ BAD_BODIES = [
         "a goal that the data cannot serve",
         {"training_file": "texts", "task": {"goal": "behaviour"}},
         "task.goal",
-        "the goal 'behaviour' is served by programs that end with sft or dpo or .*, but text data and the pins leave clm",
+        "the goal 'behaviour' is served by programs that end with sft or dpo or .*, but text data and .* leave clm",
     ),
     Bad(
         "a model too small to be had",

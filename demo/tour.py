@@ -1,0 +1,163 @@
+"""Six jobs on real data, each left to choose for itself: writes docs/tour.md with what it did and saw.
+
+The sixth is the first once more, with an encoder. About an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from demo import fetch, tour_data
+from demo.live import luthier, output, service
+from demo.run import CACHE, MODEL
+from luthier.cli.show import console
+from luthier.client import Client
+from luthier.trial import JobState
+
+PAGE: Final = Path("docs/tour.md")
+ENCODER: Final = "all-minilm-l6-v2"
+ENDED: Final = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+COLUMNS: Final = 118  # of the tables
+INTRODUCTION: Final = """\
+# A tour
+
+<!-- written by `python -m demo.tour`, which runs it all -->
+
+Six jobs on real data, one after the other, as they ran on two CPU cores. Each request names a dataset (or an
+environment) and a budget, and leaves learning algorithm, weight update, architecture and every number to Luthier.
+`{model}` is SmolLM2-135M-Instruct out of a 4-bit file, `{encoder}` is all-MiniLM-L6-v2, an encoder that comes
+without an output head and starts with a plain one. Budgets and datasets are small, so that the whole tour takes about
+an hour; the held-out splits are small with them, and what a few rows say is an indication, not a proof.
+
+The service was started by `luthier serve`, the base models registered by `luthier models add`, and `$API` is
+`http://127.0.0.1:8420/v1`.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """One job of the tour. `data` fetches the dataset; without it the environment in `task` makes the rows."""
+
+    title: str
+    about: str
+    data: Callable[[Path], Path] | None = None
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+def search(trials: int, **pin: list[Any]) -> dict[str, Any]:
+    return {"trials": trials, "pin": {"epochs": [1], "batch_size": [8], **pin}}
+
+
+STOPS: Final = (
+    Stop(
+        title="Domain text",
+        about="Paragraphs of Python's tutorial, to be known.",
+        data=tour_data.paragraphs,
+        body={"model": MODEL, "search": search(6)},
+    ),
+    Stop(
+        title="Domain text, with an encoder",
+        about="The same paragraphs. An encoder fills in masked words, and is judged by pseudo-perplexity "
+        "(Salazar et al. 2020), which says nothing beside a decoder's perplexity.",
+        data=tour_data.paragraphs,
+        body={"model": ENCODER, "search": {"trials": 8}},
+    ),
+    Stop(
+        title="Instructions",
+        about="Short instructions with their answers.",
+        data=fetch.instructions,
+        body={"model": MODEL, "search": search(7)},
+    ),
+    Stop(
+        title="Conversations with tools",
+        about="Several turns, in which the assistant calls functions and reads their results. The model's own chat "
+        "template knows no tools; it is given one that does.",
+        data=tour_data.conversations,
+        body={"model": MODEL, "search": search(6)},
+    ),
+    Stop(
+        title="Preferences",
+        about="A chosen and a rejected answer to each prompt.",
+        data=tour_data.preferences,
+        body={"model": MODEL, "search": search(7)},
+    ),
+    Stop(
+        title="A verifiable task",
+        about="Sums, made and scored by reasoning-gym: no file at all.",
+        body={
+            "model": MODEL,
+            "task": {
+                "environment": {
+                    "name": "reasoning_gym/chain_sum",
+                    "rows": 160,
+                    "options": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
+                }
+            },
+            "search": search(6),
+        },
+    ),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path, default=CACHE / "tour-home", help="home folder of the tour's service")
+    parser.add_argument("--only", type=int, metavar="N", help="run the Nth job alone, and print its section")
+    given = parser.parse_args()
+    CACHE.mkdir(exist_ok=True)
+    with service(given.home.absolute()) as server, Client(server) as client:
+        luthier(server, "models", "add", MODEL, str(fetch.base_model(CACHE)))
+        luthier(server, "models", "add", ENCODER, str(tour_data.encoder(CACHE).absolute()))
+        chosen = STOPS if given.only is None else STOPS[given.only - 1 : given.only]
+        sections = [_visit(stop, number, server, client) for number, stop in enumerate(chosen, given.only or 1)]
+    if given.only is None:
+        PAGE.write_text("\n".join([INTRODUCTION.format(model=MODEL, encoder=ENCODER), *sections]), "utf-8")
+        console.print(f"written: {PAGE}")
+    else:
+        print("\n".join(sections))
+    return 0
+
+
+def _visit(stop: Stop, number: int, server: str, client: Client) -> str:
+    """Run one job to its end; the section that tells of it."""
+    console.print(f"[bold]{number}. {stop.title}[/bold]")
+    commands, body = [], dict(stop.body)
+    if stop.data is not None:
+        file = stop.data(CACHE)
+        uploaded = client.upload(file)
+        body = {"training_file": uploaded.id, **body}
+        commands.append(f"curl -sf $API/files -F purpose=fine-tune -F file=@{file.name}   # {uploaded.id}")
+    commands.append(f"curl -sf $API/fine_tuning/jobs -H 'content-type: application/json' -d '{json.dumps(body)}'")
+    job = client.create_job(**body)
+    while job.status not in ENDED:
+        time.sleep(2)
+        job = client.job(job.id)
+    if job.status is not JobState.SUCCEEDED:
+        sys.exit(f"job {job.id} {job.status}: {job.error}")
+    return "\n".join(
+        [
+            f"## {number}. {stop.title}\n\n{stop.about}\n",
+            _block("sh", "\n".join(commands)),
+            f"\nWhat was tried (`luthier trials {job.id}`):\n",
+            _block("text", output(server, "trials", job.id, columns=COLUMNS)),
+            f"\nThe answer (`luthier best {job.id}`):\n",
+            _block("text", output(server, "best", job.id, columns=COLUMNS)),
+            "",
+        ]
+    )
+
+
+def _block(language: str, text: str) -> str:
+    lines = "\n".join(line.rstrip() for line in text.rstrip().splitlines())
+    return f"```{language}\n{lines}\n```"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

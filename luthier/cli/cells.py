@@ -1,0 +1,49 @@
+"""`luthier cells`: the design space, cell by cell, with what was seen when each was last tried."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from luthier.cli.connection import JsonOption
+from luthier.cli.show import as_json, console
+
+
+def cells(
+    algorithm: Annotated[str | None, typer.Option(help="Only this algorithm, e.g. `dpo`.")] = None,
+    update: Annotated[str | None, typer.Option(help="Only this weight update, e.g. `lora`.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Show each learning algorithm under each weight update, with the evidence that it works.
+
+    Each cell was trained on a tiny real model: the judge's score of held-out rows before and after, how many tensors
+    moved and how many stayed bit for bit, and whether it saves, loads and resumes exactly. Needs no service.
+    """
+    from search.evidence import recorded  # the client's other commands do without the designer
+
+    found = [
+        cell for cell in recorded() if algorithm in (None, *cell.program.split("+")) and update in (None, cell.update)
+    ]
+    if json:
+        as_json(found)
+        return
+    for program, group in groupby(found, key=lambda cell: cell.program):
+        shown = list(group)
+        table = Table(box=None, header_style="bold", title=f"{program} on {shown[0].data} data", title_justify="left")
+        for column in ("update", shown[0].metric.replace("_", " "), "moved", "still", "saves", "resumes", ""):
+            table.add_column(column)
+        for cell in shown:
+            table.add_row(
+                cell.update,
+                f"{cell.untuned:.4g} → {cell.trained:.4g}",
+                str(cell.moved),
+                str(cell.still),
+                "exactly" if cell.reloads else "no",
+                "bit for bit" if cell.resumed else "no",
+                "[green]passes[/green]" if cell.passes else "[red]fails[/red]",
+            )
+        console.print(table)
+        console.print()

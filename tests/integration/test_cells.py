@@ -1,0 +1,45 @@
+"""Every cell of the design space trains: nothing is offered that was not seen to work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from luthier.cli import app
+from search.design_space import page
+from search.evidence import recorded
+from tests.cells import Cell, cells, prove
+
+PAGE = Path(__file__).parents[2] / "docs" / "design-space.md"
+
+
+@pytest.mark.parametrize("cell", cells(), ids=str)
+def test_every_legal_cell_learns_moves_what_it_declares_saves_and_resumes(cell: Cell, tmp_path: Path) -> None:
+    seen = prove(cell, tmp_path)
+    assert seen.better, f"{seen.metric} went from {seen.untuned} to {seen.trained}"
+    assert seen.as_declared
+    assert seen.moved > 0
+    assert seen.reloads
+    assert seen.resumed
+
+
+def test_the_record_has_every_legal_cell_and_no_other_and_all_passed() -> None:
+    assert [(seen.program, seen.update) for seen in recorded()] == [(cell.program, cell.update) for cell in cells()]
+    assert [seen for seen in recorded() if not seen.passes] == []
+
+
+def test_the_page_on_the_design_space_is_what_the_table_says() -> None:
+    assert PAGE.read_text() == page(), "print it again: python -m search.design_space > docs/design-space.md"
+
+
+def test_the_command_line_shows_the_cells_with_their_evidence() -> None:
+    shown = CliRunner().invoke(app, ["cells", "--algorithm", "dpo", "--update", "lora"], env={"COLUMNS": "120"})
+    assert shown.exit_code == 0
+    [line] = [line for line in shown.output.splitlines() if line.startswith("lora ")]
+    assert "bit for bit" in line
+    assert "passes" in line
+    listed = CliRunner().invoke(app, ["cells", "--json"])
+    assert [seen["program"] for seen in json.loads(listed.output)] == [seen.program for seen in recorded()]
