@@ -14,12 +14,13 @@ from transformers import PreTrainedModel
 
 from luthier.design import Stage
 from luthier.errors import BlobMissing, Interrupted
+from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.wire import Artifact, Assignment, CheckpointSaved, Finished, Judged, RungReached
 from workers import warm
 from workers.export import Exported, export
 from workers.held import HeldLease
-from workers.judge import judge, likelihood, renderer
+from workers.judge import judge, likelihood, preference_accuracy, renderer
 from workers.link import Link
 from workers.train import checkpoint as checkpoints
 from workers.train.algorithms import Example
@@ -75,7 +76,6 @@ def _conclude(
 ) -> Finished:
     """Judge the merged model; score it on the test split and export it where the service wants to keep it."""
     assignment = held.assignment
-    base = warm.base(assignment.base)
     held.check()
     metrics = _score(link, assignment, model, assignment.judge.validation)
     held.check()
@@ -90,7 +90,7 @@ def _conclude(
             exported = export(
                 scratch / "export",
                 model=model,
-                tokenizer=base.tokenizer,
+                tokenizer=warm.tokenizer(assignment.base, assignment.judge),
                 adapter=adapter,
                 assignment=assignment,
                 metrics=metrics,
@@ -112,9 +112,9 @@ def _conclude(
 
 
 def _score(link: Link, assignment: Assignment, model: PreTrainedModel, split: str) -> Metrics:
-    base = warm.base(assignment.base)
+    tokenizer = warm.tokenizer(assignment.base, assignment.judge)
     rows = warm.rows(link.get_blob(split))
-    return judge(model, base.tokenizer, assignment.judge, rows, base.entry.facts.context)
+    return judge(model, tokenizer, assignment.judge, rows, assignment.base.facts.context)
 
 
 def _upload(link: Link, held: HeldLease, exported: Exported) -> Artifact:
@@ -164,6 +164,8 @@ class TrialWatch:
         for rung, share in enumerate(RUNGS):
             if progress.before < share <= progress.share:
                 self._rung(rung, share, progress)
+        if progress.next_stage:
+            self.held.record(position.stage, position.step, self._held_out(progress.model))
         try:
             self.held.check()
         except Interrupted:
@@ -173,20 +175,25 @@ class TrialWatch:
             self._save(progress)
 
     def _rung(self, rung: int, share: float, progress: Progress) -> None:
-        assignment = self.held.assignment
-        base = warm.base(assignment.base)
-        held_out = warm.rows(self.link.get_blob(assignment.judge.validation))[:RUNG_ROWS]
-        render = renderer(base.tokenizer, assignment.judge, base.entry.facts.context)
-        nll, tokens, _ = likelihood(progress.model, render, assignment.judge.kind, held_out)
-        loss = {"valid_loss": nll / tokens}
-        position = progress.position
-        self.held.record(position.stage, position.step, loss)
+        position, found = progress.position, self._held_out(progress.model)
+        self.held.record(position.stage, position.step, found)
         self.link.rung(
-            assignment.trial_id,
+            self.held.assignment.trial_id,
             RungReached(
-                **self.held.claim, rung=rung, share=share, stage=position.stage, step=position.step, metrics=loss
+                **self.held.claim, rung=rung, share=share, stage=position.stage, step=position.step, metrics=found
             ),
         )
+
+    def _held_out(self, model: PreTrainedModel) -> dict[str, float]:
+        """How a model in training does on a few held-out rows."""
+        base, spec = self.held.assignment.base, self.held.assignment.judge
+        rows = warm.rows(self.link.get_blob(spec.validation))[:RUNG_ROWS]
+        render = renderer(warm.tokenizer(base, spec), spec, base.facts.context)
+        nll, tokens, _ = likelihood(model, render, spec.kind, rows)
+        found = {"valid_loss": nll / tokens}
+        if spec.kind is DataKind.PREFERENCE:
+            found["valid_accuracy"] = preference_accuracy(model, render, rows)
+        return found
 
     def _save(self, progress: Progress) -> None:
         files = checkpoints.save(progress.checkpoint(), self.folder)
