@@ -30,9 +30,15 @@ from workers.train.loop import Progress, Trained, train
 
 log = logging.getLogger(__name__)
 
+Brought = list[
+    dict[str, float]
+]  # of each stage but the last, in order: how the model did on held-out rows when it ended
+
 # Shares of the whole training at which a trial is scored on a few held-out rows, to be compared with its peers.
 RUNGS = (1 / 9, 1 / 3)
 RUNG_ROWS = 16
+
+RESUME, BROUGHT = "resume", "brought.json"  # the folder of a checkpoint to resume from, and a file of a checkpoint
 
 
 def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: float) -> Finished:
@@ -41,8 +47,9 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
     model = _build(link, assignment)
     torch.nn.Module.to(model, device)
     with tempfile.TemporaryDirectory(prefix="luthier-trial-") as scratch:
-        adapter, tokens = None, 0
+        adapter, tokens, brought = None, 0, Brought()
         if assignment.design.stages:
+            resume = _fetch_checkpoint(link, assignment, Path(scratch))
             watch = TrialWatch(link, held, checkpoint_seconds, Path(scratch))
             trained = train(
                 model,
@@ -50,10 +57,11 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
                 watch.examples,
                 seed=assignment.seed,
                 watch=watch,
-                resume=_fetch_checkpoint(link, assignment, Path(scratch)),
+                resume=resume,
             )
+            brought = watch.brought
             model, adapter, tokens = *_merge(trained, Path(scratch) / "adapter"), trained.tokens
-        return _conclude(link, held, model, adapter, tokens, Path(scratch))
+        return _conclude(link, held, model, adapter, tokens, brought, Path(scratch))
 
 
 def _build(link: Link, assignment: Assignment) -> PreTrainedModel:
@@ -72,7 +80,13 @@ def _merge(trained: Trained, folder: Path) -> tuple[PreTrainedModel, Path | None
 
 
 def _conclude(
-    link: Link, held: HeldLease, model: PreTrainedModel, adapter: Path | None, tokens: int, scratch: Path
+    link: Link,
+    held: HeldLease,
+    model: PreTrainedModel,
+    adapter: Path | None,
+    tokens: int,
+    brought: Brought,
+    scratch: Path,
 ) -> Finished:
     """Judge the merged model; score it on the test split and export it where the service wants to keep it."""
     assignment = held.assignment
@@ -97,6 +111,7 @@ def _conclude(
                 test_metrics=test_metrics,
                 train_rows=warm.rows(link.get_blob(assignment.train)),
                 validation_rows=warm.rows(link.get_blob(assignment.judge.validation)),
+                brought=brought,
             )
             artifacts = [_upload(link, held, artifact) for artifact in exported]
     return Finished(
@@ -131,7 +146,7 @@ def _fetch_checkpoint(link: Link, assignment: Assignment, scratch: Path) -> Chec
     """The checkpoint to resume from. One that is gone means starting again, which is only slower."""
     if assignment.checkpoint is None:
         return None
-    folder = scratch / "resume"
+    folder = scratch / RESUME
     folder.mkdir()
     try:
         manifest = json.loads(link.get_blob(assignment.checkpoint).read_text())
@@ -152,6 +167,8 @@ class TrialWatch:
         self.folder = scratch / "checkpoint"
         self.folder.mkdir()
         self._saved_at = time.monotonic()
+        before = scratch / RESUME / BROUGHT
+        self.brought = Brought(json.loads(before.read_text())) if before.is_file() else Brought()
 
     def examples(self, stage: Stage) -> Sequence[Example]:
         assignment = self.held.assignment
@@ -165,7 +182,9 @@ class TrialWatch:
             if progress.before < share <= progress.share:
                 self._rung(rung, share, progress)
         if progress.next_stage:
-            self.held.record(position.stage, position.step, self._held_out(progress.model))
+            found = self._held_out(progress.model)
+            self.brought.append(found)
+            self.held.record(position.stage, position.step, found)
         try:
             self.held.check()
         except Interrupted:
@@ -196,7 +215,9 @@ class TrialWatch:
         return found
 
     def _save(self, progress: Progress) -> None:
-        files = checkpoints.save(progress.checkpoint(), self.folder)
+        brought = self.folder / BROUGHT
+        brought.write_text(json.dumps(self.brought))
+        files = [*checkpoints.save(progress.checkpoint(), self.folder), brought]
         manifest = {file.name: self.link.put_blob(file) for file in files}
         listing = self.folder / "manifest.json"
         listing.write_text(json.dumps(manifest, sort_keys=True))

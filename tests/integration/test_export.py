@@ -374,6 +374,7 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
         test_metrics=test_metrics,
         train_rows=rows[TRAIN],
         validation_rows=rows[VALIDATION],
+        brought=[{"valid_loss": 1.25, "valid_accuracy": 0.75}] * (len(plan.stages) - 1),
     )
     return Case(
         plan=plan,
@@ -469,6 +470,8 @@ def test_the_card_tells_the_design_the_data_and_the_scores(case: Case) -> None:
             assert f"- **Learning algorithm**: `{stage.algorithm.kind}`, " in page
             assert f"- **Weight update**: `{stage.update.kind}`, " in page
             assert f"| {stage.optimiser.learning_rate:g} | {stage.optimiser.batch_size} |" in page
+        told = "After stage 1, on the first validation rows: loss 1.25 per token, preference accuracy 0.75."
+        assert (told in page) == (len(case.plan.stages) > 1)
         assert f"- **Task and data**: `{case.plan.kind}`, " in page
         assert "40 training rows" in page
         assert ("1 of them has no target" in page) == (len(case.learnt) < 40)
