@@ -152,6 +152,16 @@ class Event(Resource):
     data: dict[str, Any] | None = None
 
 
+class StageScore(Resource):
+    """How a trial did on the first validation rows at the end of a stage; while it runs, at its last rung."""
+
+    stage: int = Field(description="counted from 0, as on the curves")
+    algorithm: str
+    update: str
+    valid_loss: float = Field(description="nats per target token")
+    valid_accuracy: float | None = Field(description="share of pairs whose chosen answer is likelier; preferences only")
+
+
 class Trial(Resource):
     id: str
     object: Literal["fine_tuning.job.trial"] = "fine_tuning.job.trial"
@@ -173,6 +183,9 @@ class Trial(Resource):
     metrics: Metrics | None = Field(description="on the validation rows, which choose between trials")
     test_metrics: Metrics | None = Field(description="on rows that no proposal ever saw; finalists and baselines only")
     error: str | None
+    stages: tuple[StageScore, ...] = Field(
+        default=(), description="what each stage but the last brought, as far as known"
+    )
 
 
 class Best(Resource):

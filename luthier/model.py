@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from luthier import chat_template
 from luthier.design import Frozen
 from luthier.errors import UserError
 
@@ -31,6 +32,7 @@ class ModelFacts(Frozen):
         description="how many tokens each one sees; None for a family whose window cannot be set in all layers",
     )
     biases: bool = Field(default=False, description="whether any layer has a bias")
+    tools: bool = Field(default=False, description="whether conversations can show tools, tool calls and tool replies")
 
 
 class BaseModelEntry(Frozen):
@@ -55,6 +57,7 @@ def read_facts(folder: Path) -> ModelFacts:
     try:
         heads = int(config["num_attention_heads"])
         headers = [_header(file) for file in weights]
+        template = chat_template.in_use(_chat_templates(folder))
         return ModelFacts(
             architecture=architecture,
             family="decoder",
@@ -65,9 +68,10 @@ def read_facts(folder: Path) -> ModelFacts:
             kv_heads=config.get("num_key_value_heads") or heads,
             vocab_size=config["vocab_size"],
             context=config["max_position_embeddings"],
-            chat_template=_has_chat_template(folder),
+            chat_template=template is not None,
             attention_window=_attention_window(config),
             biases=any(name.endswith(".bias") for header in headers for name in header),
+            tools=template is not None and chat_template.with_tools(template) is not None,
         )
     except KeyError as missing:
         raise UserError(f"{folder / 'config.json'} lacks the field {missing}", param="source") from missing
@@ -105,8 +109,18 @@ def _header(file: Path) -> dict[str, dict[str, Any]]:
     return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
 
 
-def _has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    file = folder / "tokenizer_config.json"
-    return file.is_file() and bool(_json(file).get("chat_template"))
+def _chat_templates(folder: Path) -> dict[str, str]:
+    """By name, as transformers finds them: files of their own go before the field in tokenizer_config.json."""
+    files = {"default": folder / "chat_template.jinja"}
+    files |= {file.stem: file for file in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    found = {name: file.read_text("utf-8") for name, file in files.items() if file.is_file()}
+    config = folder / "tokenizer_config.json"
+    if found or not config.is_file():
+        return found
+    match _json(config).get("chat_template"):
+        case str(template) if template:
+            return {"default": template}
+        case list(named):
+            return {each["name"]: each["template"] for each in named}
+        case _:
+            return {}

@@ -150,3 +150,4 @@ class JudgeSpec(Frozen):
     max_new_tokens: int = Field(default=64, ge=1, description="length limit of a graded generation")
     max_rows: int = Field(default=128, ge=1, description="rows scored for perplexity, first ones of the split")
     max_generations: int = Field(default=32, ge=1, description="prompts answered and graded")
+    tools: bool = Field(default=False, description="rows show tools or calls of them, which the chat template must too")

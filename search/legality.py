@@ -150,17 +150,12 @@ def _check_stages(design: Design, entry: BaseModelEntry) -> None:
                 f"{rule.algorithm} needs a {rule.family} model, but {entry.name} is an {entry.facts.family}",
                 param="architecture.base",
             )
-    update = design.stages[0].update
-    if any(stage.update != update for stage in design.stages):
-        raise IllegalDesign(
-            "all stages need the same update, so that each goes on with the weights of the one before",
-            param="stages",
-        )
-    if reason := update_refusal(update.kind, entry):
-        raise IllegalDesign(reason, param="stages.update.kind")
     kept = design.architecture.layers or entry.facts.layers
-    if isinstance(update, TopLayers) and update.layers > kept:
-        raise IllegalDesign(
-            f"top_layers trains the last {update.layers} layers, but the model has {kept} after the edit",
-            param="stages.update.layers",
-        )
+    for update in [stage.update for stage in design.stages]:
+        if reason := update_refusal(update.kind, entry):
+            raise IllegalDesign(reason, param="stages.update.kind")
+        if isinstance(update, TopLayers) and update.layers > kept:
+            raise IllegalDesign(
+                f"top_layers trains the last {update.layers} layers, but the model has {kept} after the edit",
+                param="stages.update.layers",
+            )

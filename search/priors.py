@@ -24,6 +24,7 @@ class Recipe(Frozen):
 
     program: str
     update: str = "lora"
+    later_update: str = "same"
     rank: int = 16
     learning_rate_multiplier: float = 1.0
     batch_size: int = 8
@@ -97,6 +98,7 @@ def baselines(space: Space) -> tuple[Design, Design]:
         model,
         [algorithm(kind) for kind in usual.program.split("+")],
         Lora(rank=usual.rank),
+        Lora(rank=usual.rank),
         multiplier=usual.learning_rate_multiplier,
         batch_size=_nearest(space.batch_sizes, usual.batch_size),
         epochs=_nearest(space.epochs, usual.epochs),
@@ -143,7 +145,7 @@ class _Wishes:
                 return choices[0]
             case "top_layers":
                 return choices[-1]
-            case "program" | "update":
+            case "program" | "update" | "later_update":
                 return next((choice for choice in choices if choice == self._recipe[axis]), choices[0])
             case _:
                 return _nearest(choices, self._recipe[axis])

@@ -1,10 +1,12 @@
 """The designs that a job searches: one conditional tree, walked forwards to sample and backwards to encode.
 
     model → edited, edits → program → update → rank or depth → learning rate → batch, epochs → the algorithms' own
+          → the update of later stages
 
 `Space.sample` is the only description of the tree. It asks a `Suggest` one question after another; `Space.encode` has
-the same questions answered by a finished design. All stages of a program share one update, so that an adapter goes on
-from `sft` into `dpo`, and one learning-rate multiplier.
+the same questions answered by a finished design. The stages of a program share one learning-rate multiplier. Those
+after the first go on with its update, so that an adapter goes on from `sft` into `dpo`, or have `lora` or `full` of
+their own, which start from the merged weights.
 """
 
 from __future__ import annotations
@@ -53,6 +55,9 @@ RANKS: Final = (4, 8, 16, 32, 64)
 _ALGORITHMS: Final[TypeAdapter[Algorithm]] = TypeAdapter(Algorithm)
 PISSA_RANKS: Final = (4, 8, 16, 32)  # no matrix may be thinner: a single key head often has 64 rows, or 32
 VERA_RANKS: Final = (64, 128, 256, 512)  # of frozen matrices: a rank costs one number a layer
+SAME: Final = "same"  # of later stages: the first stage's update, which goes on with its parameters
+LATER: Final = ("lora", "full")
+LATER_RANK: Final = 16
 OFT_BLOCKS: Final = (8, 16, 32)  # they divide the width of every common model
 
 
@@ -77,12 +82,14 @@ class Space(Frozen):
         batch_size = suggest.categorical("batch_size", self.batch_sizes)
         epochs = suggest.categorical("epochs", self.epochs)
         algorithms = [self._algorithm(suggest, kind) for kind in program.split("+")]
+        later = self._later(suggest, model, update) if len(algorithms) > 1 else update
         return Design(
             architecture=architecture,
             stages=stages(
                 model,
                 algorithms,
                 update,
+                later,
                 multiplier=multiplier,
                 batch_size=batch_size,
                 epochs=epochs,
@@ -114,7 +121,7 @@ class Space(Frozen):
         if self.sample(replay) != design:
             raise IllegalDesign(
                 f"not in this search, which keeps alpha, warm-up and weight decay at their defaults, learning rates at "
-                f"three digits and all stages alike: {design.summary()}",
+                f"three digits and all stages but the first alike: {design.summary()}",
                 param="stages",
             )
         return replay
@@ -145,6 +152,9 @@ class Space(Frozen):
                 answers[f"rank[{kind}]"] = rank
             case Oft(block=block):
                 answers["block"] = block
+        if len(design.stages) > 1 and later_updates(model, first.update):
+            later = design.stages[1].update
+            answers[later_axis(first.update)] = SAME if later == first.update else later.kind
         for stage in design.stages:
             for name, setting in SETTINGS.items():
                 if setting.algorithm == stage.algorithm.kind:
@@ -171,6 +181,19 @@ class Space(Frozen):
                 return Oft(block=suggest.categorical("block", OFT_BLOCKS))
             case adapter:
                 return ADAPTERS[adapter](rank=suggest.categorical("rank", RANKS))
+
+    def _later(self, suggest: Suggest, model: ModelSpace, first: Update) -> Update:
+        """The update of the stages after the first: its own, or another that starts where it ends."""
+        others = later_updates(model, first)
+        if not others:
+            return first
+        match suggest.categorical(later_axis(first), (SAME, *others)):
+            case "lora":
+                return Lora(rank=LATER_RANK)
+            case "full":
+                return Full()
+            case _:
+                return first
 
     def _algorithm(self, suggest: Suggest, kind: str) -> Algorithm:
         values = {}
@@ -209,29 +232,46 @@ def stages(
     model: ModelSpace,
     algorithms: Sequence[Algorithm],
     update: Update,
+    later: Update,
     *,
     multiplier: float,
     batch_size: int,
     epochs: float,
 ) -> tuple[Stage, ...]:
-    """One stage for each algorithm. The first one's learning rate is rounded and the others follow from it."""
-    defaults = [default_learning_rate(algorithm.kind, update.kind, model.hidden_size) for algorithm in algorithms]
+    """One stage for each algorithm: the first with `update`, the others with `later`. The first one's learning rate is
+    rounded and the others follow from it."""
+    updates = [update, *[later] * (len(algorithms) - 1)]
+    defaults = [
+        default_learning_rate(algorithm.kind, used.kind, model.hidden_size)
+        for algorithm, used in zip(algorithms, updates, strict=True)
+    ]
     first = significant(defaults[0] * multiplier)
     return tuple(
         Stage(
             algorithm=algorithm,
-            update=update,
+            update=used,
             optimiser=Optimiser(
                 learning_rate=significant(first * default / defaults[0]), batch_size=batch_size, epochs=epochs
             ),
         )
-        for algorithm, default in zip(algorithms, defaults, strict=True)
+        for algorithm, used, default in zip(algorithms, updates, defaults, strict=True)
     )
 
 
 def algorithm(kind: str, values: Mapping[str, float] | None = None) -> Algorithm:
     """The algorithm of this kind; `values` of its hyperparameters, where they are not to be its defaults."""
     return _ALGORITHMS.validate_python({"kind": kind, **(values or {})})
+
+
+def later_updates(model: ModelSpace, first: Update) -> tuple[str, ...]:
+    """The updates besides the first one's own that later stages may have. Always the same for one kind of update,
+    since a pin on updates holds for all models."""
+    return tuple(kind for kind in LATER if kind in model.updates and kind != first.kind)
+
+
+def later_axis(first: Update) -> str:
+    """What is lora or full already has one choice less, and one question has the same choices always."""
+    return f"later_update[{first.kind}]" if first.kind in LATER else "later_update"
 
 
 def _update_axis(model: ModelSpace) -> str:

@@ -50,9 +50,13 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
     splits = _split(here, training, validation)
     if _conversational(splits.train):
         entries = _speaking(entries)
+    place = _tools_at(here, training, validation)
+    if place is not None:
+        entries = _showing_tools(place, entries, _wanted(body, fixed))
     designs, pin = _space(body, fixed, training, entries, len(splits.train))
     search = body.search.model_copy(update={"pin": pin})
-    judge = _judge(here, body, training, splits, [entry for entry in entries if entry.name in _names(designs)])
+    judged = [entry for entry in entries if entry.name in _names(designs)]
+    judge = _judge(here, body, training, splits, judged, tools=place is not None)
     record = JobRecord(
         id=new_id("ftjob"),
         created_at=now,
@@ -140,6 +144,35 @@ def _speaking(entries: Sequence[BaseModelEntry]) -> list[BaseModelEntry]:
     return speaking
 
 
+def _tools_at(here: Context, training: FileRecord, validation: FileRecord | None) -> str | None:
+    """Where the first tools stand, or calls of them: the file, its row and the field; None where there are none."""
+    for record in (training, validation):
+        if record is None or record.kind is DataKind.TEXT:
+            continue
+        for number, row in enumerate(_rows(here, record), start=1):
+            if field := dataset.tools_field(row):
+                return f"{record.filename}: row {number}, field `{field}`"
+    return None
+
+
+def _wanted(body: CreateJob, fixed: Sequence[Fixed]) -> set[str]:
+    """The base models that the request names; none where any will do."""
+    return {wanted.value for wanted in fixed if wanted.axis == "model"} | set(body.search.pin.model or ())
+
+
+def _showing_tools(place: str, entries: Sequence[BaseModelEntry], wanted: set[str]) -> list[BaseModelEntry]:
+    asked = [entry for entry in entries if not wanted or entry.name in wanted]
+    showing = [entry for entry in entries if entry.facts.tools]
+    if asked and not any(entry.facts.tools for entry in asked):
+        raise IllegalDesign(
+            f"{place}: tools, which the chat template of {', '.join(entry.name for entry in asked)} leaves out or "
+            "cannot show turn by turn, so that they could not be learned; registered base models that show tools: "
+            f"{', '.join(entry.name for entry in showing) or 'none'}",
+            param="model",
+        )
+    return showing
+
+
 def _split(here: Context, training: FileRecord, validation: FileRecord | None) -> Splits:
     given = None if validation is None else _rows(here, validation)
     try:
@@ -173,7 +206,13 @@ def _names(designs: Space) -> list[str]:
 
 
 def _judge(
-    here: Context, body: CreateJob, training: FileRecord, splits: Splits, entries: Sequence[BaseModelEntry]
+    here: Context,
+    body: CreateJob,
+    training: FileRecord,
+    splits: Splits,
+    entries: Sequence[BaseModelEntry],
+    *,
+    tools: bool,
 ) -> JudgeSpec:
     grader = _grader(body, training.kind)
     if grader is not None:
@@ -190,6 +229,7 @@ def _judge(
         window=min(defaults["window"].default, context),
         max_tokens=min(defaults["max_tokens"].default, context),
         max_new_tokens=min(max(answers, LEAST_NEW_TOKENS), MOST_NEW_TOKENS),
+        tools=tools,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -95,7 +95,9 @@ def best(
     )
 
 
-def trial(record: TrialRecord) -> api.Trial:
+def trial(record: TrialRecord, brought: Mapping[int, Mapping[str, float]] | None = None) -> api.Trial:
+    """`brought` are its scores on held-out rows by stage."""
+    scores = brought or {}
     return api.Trial(
         id=record.id,
         job_id=record.job_id,
@@ -116,6 +118,17 @@ def trial(record: TrialRecord) -> api.Trial:
         metrics=record.metrics,
         test_metrics=record.test_metrics,
         error=record.error,
+        stages=tuple(
+            api.StageScore(
+                stage=index,
+                algorithm=stage.algorithm.kind,
+                update=stage.update.kind,
+                valid_loss=scores[index]["valid_loss"],
+                valid_accuracy=scores[index].get("valid_accuracy"),
+            )
+            for index, stage in enumerate(record.design.stages[:-1])
+            if "valid_loss" in scores.get(index, {})
+        ),
     )
 
 

@@ -76,3 +76,24 @@ def wishes(rows: int) -> list[Row]:
         }
         for animal, food, place in map(_fact, range(rows))
     ]
+
+
+def agent(rows: int) -> list[Row]:
+    """`messages` and `tools`: a question, the call of a tool, its reply and the answer; every other row ends with the
+    call."""
+    place = {"type": "object", "properties": {"animal": {"type": "string"}}, "required": ["animal"]}
+    tools = [{"type": "function", "function": {"name": "food", "parameters": place}}]
+    found = []
+    for i, (animal, food, where) in enumerate(map(_fact, range(rows))):
+        call = {"type": "function", "function": {"name": "food", "arguments": {"animal": animal}}}
+        messages: list[Row] = [
+            {"role": "user", "content": f"What does the {animal} near {where} eat?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+        ]
+        if i % 2 == 0:
+            messages += [
+                {"role": "tool", "content": f'{{"food": "{food}"}}'},
+                {"role": "assistant", "content": f"The {animal} eats {food}."},
+            ]
+        found.append({"messages": messages, "tools": tools})
+    return found

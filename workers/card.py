@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, assert_never
 
@@ -55,10 +55,12 @@ def card(
     test_metrics: Metrics,
     rows: int,
     learnt: int,
+    brought: Sequence[Mapping[str, float]],
 ) -> str:
     """The README.md of an artifact: one page of Markdown under the hub's front matter.
 
-    `rows` is the number of training rows, `learnt` how many of them had a target within the length limit.
+    `rows` is the number of training rows, `learnt` how many of them had a target within the length limit, `brought` the
+    scores on a few held-out rows after each stage but the last.
     """
     design, base = assignment.design, assignment.base
     local = Path(base.source).is_dir()
@@ -75,6 +77,7 @@ def card(
         updates=list(dict.fromkeys(_update(stage.update) for stage in design.stages)),
         architecture=_architecture(design, model, base.facts.layers, base.facts.kv_heads),
         settings=_settings,
+        brought=brought,
         metrics=metrics,
         test_metrics=test_metrics,
         judge=assignment.judge,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,8 +43,12 @@ def export(
     test_metrics: Metrics,
     train_rows: Sequence[dict[str, Any]],
     validation_rows: Sequence[dict[str, Any]],
+    brought: Sequence[Mapping[str, float]] = (),
 ) -> list[Exported]:
-    """Write the artifacts under `folder`. `model` is plain (merged), `adapter` is where PEFT saved the adapter."""
+    """Write the artifacts under `folder`. `model` is plain (merged), `adapter` is where PEFT saved the adapter.
+
+    `brought` are the scores on a few held-out rows after each stage but the last.
+    """
     learnt = reproduction.learnt_rows(train_rows, assignment, tokenizer)
     record = _record(assignment, metrics, test_metrics)
     describe = partial(
@@ -56,6 +60,7 @@ def export(
         test_metrics=test_metrics,
         rows=len(train_rows),
         learnt=len(learnt),
+        brought=brought,
     )
     merged = folder / "merged"
     model.save_pretrained(merged)

@@ -78,7 +78,7 @@ def _reward(
 ) -> tuple[float | None, str | None]:
     match spec.kind:
         case DataKind.PREFERENCE:
-            return _preference_accuracy(model, render, rows), "preference_accuracy"
+            return preference_accuracy(model, render, rows), "preference_accuracy"
         case DataKind.TEXT:
             return None, None
         case DataKind.PAIRS | DataKind.CHAT:
@@ -87,8 +87,11 @@ def _reward(
             return _graded(model, render, spec, spec.grader, rows[: spec.max_generations]), spec.grader.name
 
 
-def _preference_accuracy(model: PreTrainedModel, render: Renderer, rows: Sequence[Row]) -> float:
-    pairs = [(render.pair(r["prompt"], r["chosen"]), render.pair(r["prompt"], r["rejected"])) for r in rows]
+@torch.no_grad()
+def preference_accuracy(model: PreTrainedModel, render: Renderer, rows: Sequence[Row]) -> float:
+    """The share of rows whose chosen answer is the likelier one per token; a tie is half a win."""
+    answers = ("chosen", "rejected")
+    pairs = [tuple(render.pair(r["prompt"], r[a], r.get("tools")) for a in answers) for r in rows]
     wins = 0.0
     for laid in _laid(model, pairs):
         mean_P2 = per_token(sequence_logps(target_logps(model, laid), laid), laid).view(-1, 2)
@@ -98,21 +101,32 @@ def _preference_accuracy(model: PreTrainedModel, render: Renderer, rows: Sequenc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What the model is asked, the tools it may see, and the reference answer."""
+    """What the model is asked, the tools it may see, and the right answer."""
 
     prompt: str | Sequence[Message]
     tools: Sequence[Any] | None
-    reference: str
+    answer: Message
+
+    @property
+    def reference(self) -> str:
+        """The words of the answer, without its tool calls."""
+        return str(self.answer.get("content") or "")
+
+    def spoken(self, render: Renderer) -> str:
+        """What a generation is compared with: the reference, with tool calls as the chat template writes them."""
+        if not self.answer.get("tool_calls"):
+            return self.reference
+        return render.spoken(as_messages(self.prompt, "user"), self.answer, self.tools)
 
 
 def question(row: Row, kind: DataKind) -> Question:
-    """The question that a row asks; of a chat it is everything before the last assistant turn."""
+    """The question that a row asks: everything before the last assistant turn."""
     if kind is DataKind.CHAT:
         last = max(i for i, message in enumerate(row["messages"]) if message["role"] == "assistant")
-        reference = row["messages"][last].get("content") or ""
-        return Question(prompt=row["messages"][:last], tools=row.get("tools"), reference=reference)
-    reference = as_messages(row["completion"], "assistant")[-1].get("content") or ""
-    return Question(prompt=row["prompt"], tools=None, reference=reference)
+        return Question(prompt=row["messages"][:last], tools=row.get("tools"), answer=row["messages"][last])
+    *before, answer = as_messages(row["completion"], "assistant")
+    prompt = [*as_messages(row["prompt"], "user"), *before] if before else row["prompt"]
+    return Question(prompt=prompt, tools=row.get("tools"), answer=answer)
 
 
 def _graded(model: PreTrainedModel, render: Renderer, spec: JudgeSpec, grader: Grader, rows: Sequence[Row]) -> float:
@@ -120,7 +134,7 @@ def _graded(model: PreTrainedModel, render: Renderer, spec: JudgeSpec, grader: G
     prompts = [render.prompt(q.prompt, q.tools)[-render.max_tokens :] for q in asked]
     answers = generate(model, render.tokenizer, prompts, spec.max_new_tokens)
     grades = [
-        grade(grader, item={"reference": q.reference, **row}, sample=sample_of(answer))
+        grade(grader, item={"reference": q.spoken(render), **row}, sample=sample_of(answer))
         for row, q, answer in zip(rows, asked, answers, strict=True)
     ]
     return sum(grades) / len(grades)

@@ -24,6 +24,8 @@ from workers.train.data.rendering import Message, Row
 # What the script needs beyond a worker's own libraries, in the versions that the tests reproduce designs with.
 TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
 
+TEMPLATE: Final = "chat_template.jinja"
+
 # The module of the trainer that teaches each algorithm, and the name of the trainer.
 _TRAINER_OF: Final = {
     "clm": ("trl", "SFT"),
@@ -65,13 +67,17 @@ def write(
     train_rows: Sequence[Row],
     scored_rows: Sequence[Row],
 ) -> None:
-    """Write reproduce.py, train.jsonl, validation.jsonl and requirements.txt into `folder`.
+    """Write reproduce.py, train.jsonl, validation.jsonl and requirements.txt into `folder`; for rows with tools, also
+    the chat template that shows them.
 
     `train_rows` are those that were learnt from, `scored_rows` those that `metrics` were found on.
     """
     folder.mkdir()
     (folder / "train.jsonl").write_bytes(write_rows(map(dict, train_rows)))
     (folder / "validation.jsonl").write_bytes(write_rows(map(dict, scored_rows)))
+    template = tokenizer.chat_template if assignment.judge.tools else None
+    if isinstance(template, str):  # the base's own may leave out tools
+        (folder / TEMPLATE).write_bytes(template.encode())
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in _requirements(assignment.design)))
     script = _script(model, tokenizer, assignment, metrics, [*train_rows, *scored_rows])
     (folder / "reproduce.py").write_text(script, encoding="utf-8")
@@ -105,6 +111,7 @@ def _script(
         module: sorted(f"{name}{part}" for of, name in used if of == module for part in ("Config", "Trainer"))
         for module, _ in used
     }
+    tools = any(row.get("tools") for row in rows)
     return render(
         "reproduce.py.jinja",
         design=design,
@@ -124,13 +131,14 @@ def _script(
         kv_heads=design.architecture.kv_heads,
         window=design.architecture.window,
         chat_template=bool(tokenizer.chat_template),
-        tools=any(row.get("tools") for row in rows),
+        tools=tools,
+        own_template=TEMPLATE if judge.tools and isinstance(tokenizer.chat_template, str) else None,
         wraps=wraps,
         columns={
             name: f'messages("{role}", row["{name}"])' if wraps else f'row["{name}"]' for name, role in columns.items()
         },
         answer=next((name for name, role in columns.items() if role == "assistant"), None),
-        trl_tokenises=bool(columns) and all(map(_survives_arrow, contents)),
+        trl_tokenises=bool(columns) and all(map(_survives_arrow, contents)) and not tools,
     )
 
 

@@ -14,12 +14,13 @@ from transformers import PreTrainedModel
 
 from luthier.design import Stage
 from luthier.errors import BlobMissing, Interrupted
+from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.wire import Artifact, Assignment, CheckpointSaved, Finished, Judged, RungReached
 from workers import warm
 from workers.export import Exported, export
 from workers.held import HeldLease
-from workers.judge import judge, likelihood, renderer
+from workers.judge import judge, likelihood, preference_accuracy, renderer
 from workers.link import Link
 from workers.train import checkpoint as checkpoints
 from workers.train.algorithms import Example
@@ -29,9 +30,15 @@ from workers.train.loop import Progress, Trained, train
 
 log = logging.getLogger(__name__)
 
+Brought = list[
+    dict[str, float]
+]  # of each stage but the last, in order: how the model did on held-out rows when it ended
+
 # Shares of the whole training at which a trial is scored on a few held-out rows, to be compared with its peers.
 RUNGS = (1 / 9, 1 / 3)
 RUNG_ROWS = 16
+
+RESUME, BROUGHT = "resume", "brought.json"  # the folder of a checkpoint to resume from, and a file of a checkpoint
 
 
 def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: float) -> Finished:
@@ -40,8 +47,9 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
     model = _build(link, assignment)
     torch.nn.Module.to(model, device)
     with tempfile.TemporaryDirectory(prefix="luthier-trial-") as scratch:
-        adapter, tokens = None, 0
+        adapter, tokens, brought = None, 0, Brought()
         if assignment.design.stages:
+            resume = _fetch_checkpoint(link, assignment, Path(scratch))
             watch = TrialWatch(link, held, checkpoint_seconds, Path(scratch))
             trained = train(
                 model,
@@ -49,10 +57,11 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
                 watch.examples,
                 seed=assignment.seed,
                 watch=watch,
-                resume=_fetch_checkpoint(link, assignment, Path(scratch)),
+                resume=resume,
             )
+            brought = watch.brought
             model, adapter, tokens = *_merge(trained, Path(scratch) / "adapter"), trained.tokens
-        return _conclude(link, held, model, adapter, tokens, Path(scratch))
+        return _conclude(link, held, model, adapter, tokens, brought, Path(scratch))
 
 
 def _build(link: Link, assignment: Assignment) -> PreTrainedModel:
@@ -71,11 +80,16 @@ def _merge(trained: Trained, folder: Path) -> tuple[PreTrainedModel, Path | None
 
 
 def _conclude(
-    link: Link, held: HeldLease, model: PreTrainedModel, adapter: Path | None, tokens: int, scratch: Path
+    link: Link,
+    held: HeldLease,
+    model: PreTrainedModel,
+    adapter: Path | None,
+    tokens: int,
+    brought: Brought,
+    scratch: Path,
 ) -> Finished:
     """Judge the merged model; score it on the test split and export it where the service wants to keep it."""
     assignment = held.assignment
-    base = warm.base(assignment.base)
     held.check()
     metrics = _score(link, assignment, model, assignment.judge.validation)
     held.check()
@@ -90,13 +104,14 @@ def _conclude(
             exported = export(
                 scratch / "export",
                 model=model,
-                tokenizer=base.tokenizer,
+                tokenizer=warm.tokenizer(assignment.base, assignment.judge),
                 adapter=adapter,
                 assignment=assignment,
                 metrics=metrics,
                 test_metrics=test_metrics,
                 train_rows=warm.rows(link.get_blob(assignment.train)),
                 validation_rows=warm.rows(link.get_blob(assignment.judge.validation)),
+                brought=brought,
             )
             artifacts = [_upload(link, held, artifact) for artifact in exported]
     return Finished(
@@ -112,9 +127,9 @@ def _conclude(
 
 
 def _score(link: Link, assignment: Assignment, model: PreTrainedModel, split: str) -> Metrics:
-    base = warm.base(assignment.base)
+    tokenizer = warm.tokenizer(assignment.base, assignment.judge)
     rows = warm.rows(link.get_blob(split))
-    return judge(model, base.tokenizer, assignment.judge, rows, base.entry.facts.context)
+    return judge(model, tokenizer, assignment.judge, rows, assignment.base.facts.context)
 
 
 def _upload(link: Link, held: HeldLease, exported: Exported) -> Artifact:
@@ -131,7 +146,7 @@ def _fetch_checkpoint(link: Link, assignment: Assignment, scratch: Path) -> Chec
     """The checkpoint to resume from. One that is gone means starting again, which is only slower."""
     if assignment.checkpoint is None:
         return None
-    folder = scratch / "resume"
+    folder = scratch / RESUME
     folder.mkdir()
     try:
         manifest = json.loads(link.get_blob(assignment.checkpoint).read_text())
@@ -152,6 +167,8 @@ class TrialWatch:
         self.folder = scratch / "checkpoint"
         self.folder.mkdir()
         self._saved_at = time.monotonic()
+        before = scratch / RESUME / BROUGHT
+        self.brought = Brought(json.loads(before.read_text())) if before.is_file() else Brought()
 
     def examples(self, stage: Stage) -> Sequence[Example]:
         assignment = self.held.assignment
@@ -164,6 +181,10 @@ class TrialWatch:
         for rung, share in enumerate(RUNGS):
             if progress.before < share <= progress.share:
                 self._rung(rung, share, progress)
+        if progress.next_stage:
+            found = self._held_out(progress.model)
+            self.brought.append(found)
+            self.held.record(position.stage, position.step, found)
         try:
             self.held.check()
         except Interrupted:
@@ -173,23 +194,30 @@ class TrialWatch:
             self._save(progress)
 
     def _rung(self, rung: int, share: float, progress: Progress) -> None:
-        assignment = self.held.assignment
-        base = warm.base(assignment.base)
-        held_out = warm.rows(self.link.get_blob(assignment.judge.validation))[:RUNG_ROWS]
-        render = renderer(base.tokenizer, assignment.judge, base.entry.facts.context)
-        nll, tokens, _ = likelihood(progress.model, render, assignment.judge.kind, held_out)
-        loss = {"valid_loss": nll / tokens}
-        position = progress.position
-        self.held.record(position.stage, position.step, loss)
+        position, found = progress.position, self._held_out(progress.model)
+        self.held.record(position.stage, position.step, found)
         self.link.rung(
-            assignment.trial_id,
+            self.held.assignment.trial_id,
             RungReached(
-                **self.held.claim, rung=rung, share=share, stage=position.stage, step=position.step, metrics=loss
+                **self.held.claim, rung=rung, share=share, stage=position.stage, step=position.step, metrics=found
             ),
         )
 
+    def _held_out(self, model: PreTrainedModel) -> dict[str, float]:
+        """How a model in training does on a few held-out rows."""
+        base, spec = self.held.assignment.base, self.held.assignment.judge
+        rows = warm.rows(self.link.get_blob(spec.validation))[:RUNG_ROWS]
+        render = renderer(warm.tokenizer(base, spec), spec, base.facts.context)
+        nll, tokens, _ = likelihood(model, render, spec.kind, rows)
+        found = {"valid_loss": nll / tokens}
+        if spec.kind is DataKind.PREFERENCE:
+            found["valid_accuracy"] = preference_accuracy(model, render, rows)
+        return found
+
     def _save(self, progress: Progress) -> None:
-        files = checkpoints.save(progress.checkpoint(), self.folder)
+        brought = self.folder / BROUGHT
+        brought.write_text(json.dumps(self.brought))
+        files = [*checkpoints.save(progress.checkpoint(), self.folder), brought]
         manifest = {file.name: self.link.put_blob(file) for file in files}
         listing = self.folder / "manifest.json"
         listing.write_text(json.dumps(manifest, sort_keys=True))

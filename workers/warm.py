@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from luthier import chat_template
 from luthier.design import Algorithm
 from luthier.errors import Infeasible
 from luthier.model import BaseModelEntry
@@ -50,6 +52,29 @@ def base(entry: BaseModelEntry) -> Base:
     return Base(entry=entry, model=model, tokenizer=tokenizer)
 
 
+def tokenizer(entry: BaseModelEntry, judge: JudgeSpec) -> PreTrainedTokenizerBase:
+    """The base's tokenizer; for rows with tools, with a chat template that shows them. Raises Infeasible if none can.
+
+    The base's own template stays where it shows tools.
+    """
+    return _showing_tools(entry) if judge.tools else base(entry).tokenizer
+
+
+@lru_cache(maxsize=4)
+def _showing_tools(entry: BaseModelEntry) -> PreTrainedTokenizerBase:
+    own = base(entry).tokenizer
+    named = own.chat_template if isinstance(own.chat_template, dict) else {"default": own.chat_template or ""}
+    template = chat_template.in_use(named) or ""
+    showing = chat_template.with_tools(template)
+    if showing is None:
+        raise Infeasible(f"the chat template of base model {entry.name} leaves out tools or the calls of them")
+    if showing == template:
+        return own
+    extended = copy.deepcopy(own)
+    extended.chat_template = showing
+    return extended
+
+
 @lru_cache(maxsize=16)
 def rows(file: Path) -> Rows:
     """The rows of a JSONL blob. Blobs are content-addressed, so a path never changes its content."""
@@ -60,7 +85,7 @@ def rows(file: Path) -> Rows:
 @lru_cache(maxsize=16)
 def calibration(entry: BaseModelEntry, judge: JudgeSpec, train: Path) -> tuple[tuple[int, ...], ...]:
     """Token ids of the first training rows: what a model is measured on before it is edited."""
-    render = renderer(base(entry).tokenizer, judge, entry.facts.context)
+    render = renderer(tokenizer(entry, judge), judge, entry.facts.context)
     rendered = (tokens for row in rows(train) for tokens in render.answers(row, judge.kind))
     return tuple(tokens.ids[:CALIBRATION_TOKENS] for tokens in islice(rendered, CALIBRATION_ROWS))
 
@@ -72,6 +97,6 @@ def examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, algorithm: Al
 
 @lru_cache(maxsize=16)
 def _examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, kind: type[Algorithm]) -> tuple[Example, ...]:
-    render = renderer(base(entry).tokenizer, judge, entry.facts.context)
+    render = renderer(tokenizer(entry, judge), judge, entry.facts.context)
     learn = objective(kind())
     return tuple(example for row in rows(train) for example in learn.examples(row, judge.kind, render))

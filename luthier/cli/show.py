@@ -89,6 +89,10 @@ def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
             number(trial.device_seconds, 0),
             style="bold" if trial.id == winner else "",
         )
+        for score in trial.stages:
+            accuracy = "" if score.valid_accuracy is None else f", accuracy {score.valid_accuracy:.3f}"
+            stage = f"after stage {score.stage + 1}, {score.algorithm} {score.update}"
+            table.add_row("", Text(f"{stage}: loss {score.valid_loss:.3f}{accuracy}", style="dim"))
         if trial.error:
             table.add_row("", Text(trial.error, style="dim"))
     return table

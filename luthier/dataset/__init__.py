@@ -8,7 +8,7 @@ write_rows, read_rows              the one way rows are stored: JSON Lines
 
 from luthier.dataset.profile import Histogram, Lengths, Profile, profile
 from luthier.dataset.read import MIN_ROWS, Loaded, load
-from luthier.dataset.rows import Row, read_rows, write_rows
+from luthier.dataset.rows import Row, read_rows, tools_field, write_rows
 from luthier.dataset.splits import Splits, split
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "profile",
     "read_rows",
     "split",
+    "tools_field",
     "write_rows",
 ]

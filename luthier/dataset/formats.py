@@ -136,7 +136,7 @@ def _alpaca(row: Row) -> Row:
     instruction, given = _string(row, "instruction"), _optional_string(row, "input")
     asked = {"role": "user", "content": f"{instruction}\n\n{given}" if given else instruction}
     answered = {"role": "assistant", "content": _string(row, "output")}
-    return {"prompt": [*_system(row), *_history(row), asked], "completion": [answered]}
+    return {"prompt": [*_system(row), *_history(row), asked], "completion": [answered]} | _tools(row)
 
 
 _TEXT: Final = Format(name="text", kind=DataKind.TEXT, required=("text",), convert=_text)
@@ -145,7 +145,7 @@ ALPACA: Final = Format(
     name="alpaca",
     kind=DataKind.PAIRS,
     required=("instruction", "output"),
-    optional=("input", "system", "history"),
+    optional=("input", "system", "history", "tools"),
     convert=_alpaca,
 )
 

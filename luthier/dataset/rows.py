@@ -31,6 +31,20 @@ def read_rows(data: bytes) -> list[Row]:
     return [json.loads(line) for line in data.split(b"\n") if line]
 
 
+def tools_field(row: Row) -> str | None:
+    """The first field by which a normalised row (of any kind but text) has to do with tools; None where none does."""
+    if row.get("tools"):
+        return "tools"
+    for column in ("messages", "prompt", "completion", "chosen", "rejected"):
+        said = row.get(column)
+        for index, message in enumerate(said if isinstance(said, list) else []):
+            if message.get("tool_calls"):
+                return f"{column}[{index}].tool_calls"
+            if message.get("role") == "tool":
+                return f"{column}[{index}]"
+    return None
+
+
 def fold(text: str) -> str:
     """Text without the differences that do not make it another text: case, and the amount of white space."""
     return " ".join(text.casefold().split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from sqlalchemy import Connection, select
 
@@ -11,6 +12,7 @@ from luthier.store.database import insert_into
 from luthier.trial import Point
 
 _points = tables.points
+HELD_OUT: Final = ("valid_loss", "valid_accuracy")
 _KEY = ("stage", "name", "step")
 
 
@@ -26,6 +28,16 @@ def add(c: Connection, trial_id: str, points: Iterable[Point]) -> None:
     )
     # In one order, so that two batches for the same rows wait for each other instead of deadlocking.
     c.execute(upsert, [{"trial_id": trial_id, **dict(latest[key])} for key in sorted(latest)])
+
+
+def brought(c: Connection, job_id: str) -> dict[str, dict[int, dict[str, float]]]:
+    """By trial and stage, the latest scores of a job's trials on held-out rows."""
+    of_job = select(tables.trials.c.id).where(tables.trials.c.job_id == job_id)
+    query = select(_points).where(_points.c.trial_id.in_(of_job), _points.c.name.in_(HELD_OUT))
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for row in c.execute(query.order_by(_points.c.step)).mappings():
+        found.setdefault(row["trial_id"], {}).setdefault(row["stage"], {})[row["name"]] = row["value"]
+    return found
 
 
 def of_trial(c: Connection, trial_id: str, name: str | None = None) -> list[Point]:

@@ -36,9 +36,10 @@ def list_trials(
     with here.database.read() as c:
         jobs.get(c, job_id)
         rows = trials.of_job(c, job_id)
+        brought = curves.brought(c, job_id)
     start = 0 if after is None else _position(rows, after) + 1
     shown = rows[start : start + limit]
-    return Page(data=tuple(map(views.trial, shown)), has_more=start + limit < len(rows))
+    return Page(data=tuple(views.trial(row, brought.get(row.id)) for row in shown), has_more=start + limit < len(rows))
 
 
 @router.get("/trials/{trial_id}/points", summary="Read a trial's curves")

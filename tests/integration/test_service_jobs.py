@@ -369,6 +369,18 @@ def test_weights_that_are_let_go_are_deleted_but_for_what_others_share(service: 
     assert here.blobs.exists(shared)
 
 
+def test_trials_of_several_stages_tell_what_each_but_the_last_has_brought(service: Service, worker: FakeWorker) -> None:
+    job_id = service.submit(preferences(), search={"trials": 3, "pin": {"algorithm": ["sft+dpo"], "update": ["full"]}})
+    for number in range(3):
+        assignment = worker.take()
+        worker.heartbeat(assignment, loss=2.5, valid_loss=1.5, valid_accuracy=0.7)
+        [trial] = [trial for trial in service.client.trials(job_id) if trial.number == number]
+        told = [(s.stage, s.algorithm, s.update, s.valid_loss, s.valid_accuracy) for s in trial.stages]
+        assert told == ([(0, "sft", "full", 1.5, 0.7)] if len(assignment.design.stages) > 1 else [])
+        worker.work(assignment)
+    assert len(assignment.design.stages) == 2
+
+
 def test_checkpoints_of_trials_that_have_ended_are_let_go(service: Service, worker: FakeWorker) -> None:
     service.submit(search={"trials": 2})
     assignment = worker.take()

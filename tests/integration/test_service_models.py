@@ -13,6 +13,7 @@ import pytest
 
 from luthier.client import Client
 from luthier.errors import Conflict, IllegalDesign, LuthierError, NotFound, Unreachable, UserError
+from tests import data_samples
 from tests.integration.service_harness import TINY_CHAT, FakeWorker, Service, serving
 
 pytest_plugins = ("tests.integration.service_fixtures",)
@@ -159,6 +160,34 @@ def test_conversations_are_refused_where_no_model_has_a_chat_template(bare: Serv
     bare.add_model("tiny-chat")
     job = bare.client.job(bare.submit(rows))
     assert job.luthier.search.pin.model == ("tiny-chat",)
+
+
+def test_tools_are_refused_by_row_and_field_where_no_chat_template_shows_them(bare: Service, tmp_path: Path) -> None:
+    blind = shutil.copytree(TINY_CHAT, tmp_path / "blind")
+    (blind / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    bare.client.add_model("blind", str(blind))
+    rows = [*data_samples.chat(5), *data_samples.agent(40)]
+    with pytest.raises(
+        IllegalDesign, match=r"row 6, field `tools`: .*chat template of blind.* show tools: none"
+    ) as refused:
+        bare.submit(rows)
+    assert refused.value.param == "model"
+    bare.add_model("tiny-chat")
+    with pytest.raises(IllegalDesign, match=r"chat template of blind .*show tools: tiny-chat"):
+        bare.submit(rows, model="blind")
+    job = bare.client.job(bare.submit(rows))
+    assert job.luthier.search.pin.model == ("tiny-chat",)
+    plain = bare.client.job(bare.submit(data_samples.chat(40)))
+    assert plain.luthier.search.pin.model == ("blind", "tiny-chat")
+
+
+def test_calls_without_a_list_of_tools_are_named_too(bare: Service, tmp_path: Path) -> None:
+    blind = shutil.copytree(TINY_CHAT, tmp_path / "blind")
+    (blind / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    bare.client.add_model("blind", str(blind))
+    rows = [{"messages": row["messages"]} for row in data_samples.agent(40)]
+    with pytest.raises(IllegalDesign, match=r"row 1, field `messages\[1\].tool_calls`"):
+        bare.submit(rows)
 
 
 def test_training_biases_alone_is_refused_before_it_is_queued_where_there_are_none(service: Service) -> None:

@@ -292,6 +292,18 @@ def test_a_curve_is_read_by_stage_and_step_and_by_name(database: Database) -> No
         assert curves.of_trial(c, trial.id, "absent") == []
 
 
+def test_of_each_stage_the_latest_scores_on_held_out_rows_are_found_by_job(database: Database) -> None:
+    with database.begin() as c:
+        add_job(c, "ftjob-a")
+        add_job(c, "ftjob-b", after(1))
+        trial, other = add_trial(c, "ftjob-a", 0), add_trial(c, "ftjob-b", 0)
+        scores = [point(9, 2.0, "valid_loss"), point(27, 1.5, "valid_loss"), point(27, 0.7, "valid_accuracy")]
+        curves.add(c, trial.id, [*scores, point(4, 1.2, "valid_loss", stage=1), point(30, 3.0)])
+        curves.add(c, other.id, [point(9, 8.0, "valid_loss")])
+        expected = {0: {"valid_loss": 1.5, "valid_accuracy": 0.7}, 1: {"valid_loss": 1.2}}
+        assert curves.brought(c, "ftjob-a") == {trial.id: expected}
+
+
 # Events
 
 

@@ -18,6 +18,7 @@ from luthier.task import DataKind, Grader, JudgeSpec, Multi, StringCheck, TextSi
 from luthier.trial import Metrics
 from tests import data_samples
 from tests.textbook import as_conversation, logps
+from workers import warm
 from workers.judge import generate, judge, question, renderer
 from workers.warm import Base
 
@@ -247,6 +248,25 @@ def test_the_question_of_a_chat_ends_before_its_last_assistant_turn() -> None:
     asked = question(row, DataKind.CHAT)
     assert list(asked.prompt) == row["messages"][:4]
     assert asked.reference == row["messages"][4]["content"]
+
+
+def test_a_tool_call_is_compared_as_the_chat_template_writes_it(tiny: Base) -> None:
+    rows = data_samples.agent(2)
+    called = '<tool_call>\n{"name": "food", "arguments": {"animal": "dog"}}\n</tool_call>'
+    check = StringCheck(input="{{item.reference}}", reference=called)
+    agents = spec(DataKind.CHAT, grader=check, max_new_tokens=1).model_copy(update={"tools": True})
+    tokenizer = warm.tokenizer(tiny.entry, agents)
+    assert judge(tiny.model, tokenizer, agents, rows[1:], CONTEXT).reward == 1.0
+    answered = agents.model_copy(
+        update={"grader": StringCheck(input="{{item.reference}}", reference="The cat eats fish.")}
+    )
+    assert judge(tiny.model, tokenizer, answered, rows[:1], CONTEXT).reward == 1.0
+
+
+def test_a_completion_of_several_turns_is_asked_for_its_last_one(tiny: Base) -> None:
+    chat = data_samples.agent(1)[0]
+    row = {"prompt": chat["messages"][:1], "completion": chat["messages"][1:], "tools": chat["tools"]}
+    assert question(row, DataKind.PAIRS) == question(chat, DataKind.CHAT)
 
 
 def test_only_the_first_prompts_are_answered_up_to_the_limit(tiny: Base) -> None:

@@ -176,13 +176,14 @@ def test_an_illegal_design_is_refused_by_field(kind: DataKind, illegal: Design, 
     assert refused.value.param == param
 
 
-def test_stages_share_one_update_so_that_an_adapter_goes_on() -> None:
-    stages = (
-        Stage(algorithm=Sft(), update=Lora(rank=8), optimiser=RATE),
-        Stage(algorithm=Dpo(), update=Lora(rank=16), optimiser=RATE),
-    )
-    with pytest.raises(IllegalDesign, match="same update"):
-        check(Design(architecture=Architecture(base="tiny"), stages=stages), DataKind.PREFERENCE, TINY)
+def test_a_later_stage_may_take_another_update_and_each_is_looked_at() -> None:
+    def stages(*updates: object) -> Design:
+        made = tuple(Stage(algorithm=a, update=u, optimiser=RATE) for a, u in zip((Sft(), Dpo()), updates, strict=True))
+        return Design(architecture=Architecture(base="tiny"), stages=made)
+
+    check(stages(Full(), Lora(rank=16)), DataKind.PREFERENCE, TINY)
+    with pytest.raises(IllegalDesign, match="bitfit moves biases alone"):
+        check(stages(Full(), BitFit()), DataKind.PREFERENCE, TINY)
 
 
 def test_a_program_for_decoders_is_refused_for_an_encoder() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from luthier.model import BaseModelEntry, read_facts
+from tests.conftest import TINY
 
 
 @pytest.mark.parametrize(
@@ -53,3 +55,44 @@ def test_a_model_without_a_tensor_named_bias_has_none(tiny_entry: BaseModelEntry
     weights = load_file(Path(tiny_entry.source) / "model.safetensors")
     assert tiny_entry.facts.parameters == sum(tensor.numel() for tensor in weights.values())
     assert not tiny_entry.facts.biases
+
+
+@pytest.mark.parametrize(
+    ("template", "speaks", "tools"),
+    [
+        (None, False, False),
+        ("", False, False),
+        ("{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}", True, False),
+        ((TINY / "chat_template.jinja").read_text(), True, True),
+        ([{"name": "default", "template": "{{ messages[0].content }}"}], True, False),
+        (
+            [
+                {"name": "default", "template": "{{ messages[0].content }}"},
+                {
+                    "name": "tool_use",
+                    "template": (files("trl") / "chat_templates" / "qwen2_5.jinja").read_text("utf-8"),
+                },
+            ],
+            True,
+            True,
+        ),
+    ],
+)
+def test_whether_conversations_and_tools_can_be_shown(
+    template: Any, speaks: bool, tools: bool, tiny_entry: BaseModelEntry, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_entry.source, tmp_path / "model", ignore=shutil.ignore_patterns("*.jinja"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    facts = read_facts(folder)
+    assert (facts.chat_template, facts.tools) == (speaks, tools)
+
+
+def test_a_template_for_tools_in_a_file_of_its_own_is_found(tiny_entry: BaseModelEntry, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_entry.source, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert not read_facts(folder).tools
+    (folder / "additional_chat_templates").mkdir()
+    own = (files("trl") / "chat_templates" / "qwen2_5.jinja").read_text("utf-8")
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text(own, encoding="utf-8")
+    assert read_facts(folder).tools

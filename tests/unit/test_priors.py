@@ -121,6 +121,11 @@ def test_all_priors_together_use_every_program_and_edit_and_the_usual_updates(ki
     assert any(design.architecture.kv_heads for design in designs)
 
 
+def test_the_stages_of_a_prior_go_on_with_one_update() -> None:
+    for design in priors(space_of(DataKind.PREFERENCE)):
+        assert len({stage.update for stage in design.stages}) == 1
+
+
 def test_priors_take_turns_on_the_models() -> None:
     bases = [design.architecture.base for design in priors(space_of(models=(TINY, SMOL)))]
     assert bases[:4] == ["smol", "tiny", "smol", "tiny"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -10,14 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
+from luthier import chat_template
 from luthier.errors import TrialFailed
-from luthier.task import DataKind
+from luthier.task import DataKind, JudgeSpec
 from tests import data_samples
 from tests.textbook import as_conversation
+from workers import warm
 from workers.train.data.rendering import Renderer, Tokens
 from workers.warm import Base
 
 LONG = 512
+PUBLISHED = files("trl") / "chat_templates"
 ANSWERED = {
     DataKind.PAIRS: data_samples.pairs(8),
     DataKind.CHAT: data_samples.chat(8),
@@ -114,6 +119,69 @@ def test_tool_calls_are_content_too(tokenizer: PreTrainedTokenizerBase) -> None:
     [tokens] = renderer(speaking).answers(row, DataKind.CHAT)
     assert '"name": "clock"' in target_text(speaking, tokens)
     assert tokens.target_bytes > 0
+
+
+AGENTS = JudgeSpec(kind=DataKind.CHAT, validation="v", test="t", objective="perplexity", tools=True)
+
+
+@pytest.mark.parametrize("row", data_samples.agent(2))
+def test_the_targets_of_an_agents_chat_are_its_words_its_calls_and_the_ends_of_its_turns(
+    row: dict[str, Any], tiny: Base
+) -> None:
+    speaking = warm.tokenizer(tiny.entry, AGENTS)
+    [tokens] = renderer(speaking).answers(row, DataKind.CHAT)
+    call = '<tool_call>\n{"name": "food", "arguments": {"animal": "%s"}}\n</tool_call>'
+    said = [
+        call % m["tool_calls"][0]["function"]["arguments"]["animal"] if m.get("tool_calls") else m["content"]
+        for m in row["messages"]
+        if m["role"] == "assistant"
+    ]
+    assert target_text(speaking, tokens) == "".join(f"{text}<|im_end|>\n" for text in said)
+    marks = len(call % "") - len('food{"animal": ""}')
+    assert tokens.target_bytes == sum(map(len, said)) - marks
+    whole = speaking.apply_chat_template(row["messages"], tools=row["tools"], tokenize=False)
+    assert speaking.decode(tokens.ids) == whole
+    assert "<tools>" in whole
+
+
+def test_tools_reach_the_prompt_of_a_pair_too(tiny: Base) -> None:
+    row = data_samples.agent(1)[0]
+    render = renderer(warm.tokenizer(tiny.entry, AGENTS))
+    for pair in (
+        {"prompt": row["messages"][:3], "completion": row["messages"][3:]},
+        {"prompt": row["messages"][:3], "chosen": row["messages"][3:], "rejected": row["messages"][1:2]},
+    ):
+        [tokens] = render.answers(
+            {**pair, "tools": row["tools"]}, DataKind("pairs" if len(pair) == 2 else "preference")
+        )
+        assert tokens.ids == render.answers(row, DataKind.CHAT)[0].ids
+
+
+@pytest.mark.parametrize(
+    "template",
+    sorted(file.name for file in PUBLISHED.iterdir() if "_training" not in file.name and file.name.endswith(".jinja")),
+)
+def test_templates_are_probed_in_the_environment_that_transformers_renders_them_in(
+    template: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    text = (PUBLISHED / template).read_text("utf-8")
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    row = data_samples.agent(1)[0]
+
+    def outcome(render: Callable[[], Any]) -> object:
+        try:
+            return render()
+        except Exception as error:  # as a template likes
+            return type(error)
+
+    def by_transformers() -> Any:
+        options = {"tokenize": False, "add_generation_prompt": True, "chat_template": text, **special}
+        return tokenizer.apply_chat_template(row["messages"], tools=row["tools"], **options)
+
+    def by_probing() -> str:
+        return chat_template.render(text, row["messages"], row["tools"], add_generation_prompt=True, **special)
+
+    assert outcome(by_probing) == outcome(by_transformers)
 
 
 def test_a_tool_list_reaches_the_template(tokenizer: PreTrainedTokenizerBase) -> None:

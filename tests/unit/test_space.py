@@ -32,7 +32,7 @@ from luthier.design import (
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Pin
 from search.axes import SETTINGS
-from search.learning_rate import default_learning_rate
+from search.learning_rate import UPDATE_FACTOR, default_learning_rate
 from search.legality import check, programs
 from search.priors import baselines
 from search.space import OFT_BLOCKS, PISSA_RANKS, RANKS, VERA_RANKS, Space
@@ -231,15 +231,46 @@ def test_only_the_settings_of_the_program_are_asked_for(name: str) -> None:
             assert asked[name] == getattr(design.stages[-1].algorithm, setting.field)
 
 
-def test_stages_share_their_update_and_dpo_runs_at_a_tenth_of_the_rate() -> None:
+def test_after_sft_dpo_runs_at_a_tenth_of_the_rate_that_its_update_would_have() -> None:
     both = space_of(DataKind.PREFERENCE, Pin(algorithm=("sft+dpo",)))
     for design in samples(both):
         sft, dpo = design.stages
         assert isinstance(sft.algorithm, Sft)
         assert isinstance(dpo.algorithm, Dpo)
-        assert sft.update == dpo.update
-        assert dpo.optimiser.learning_rate == pytest.approx(sft.optimiser.learning_rate / 10, rel=1e-9)
+        factor = UPDATE_FACTOR[dpo.update.kind] / UPDATE_FACTOR[sft.update.kind]
+        assert dpo.optimiser.learning_rate == pytest.approx(sft.optimiser.learning_rate / 10 * factor, rel=0.006)
         assert 0.02 <= dpo.algorithm.beta <= 0.5
+
+
+def later_updates_of(pin: Pin) -> dict[str, set[str]]:
+    """By the first stage's update, those of the second; `same` where it goes on with the first's parameters."""
+    found: dict[str, set[str]] = {}
+    for design in samples(space_of(DataKind.PREFERENCE, pin), 1000):
+        first, later = (stage.update for stage in design.stages)
+        found.setdefault(first.kind, set()).add("same" if first == later else later.kind)
+        assert first == later or later in (Lora(rank=16), Full())
+    return found
+
+
+def test_later_stages_go_on_with_the_update_or_have_lora_or_all_weights_of_their_own() -> None:
+    found = later_updates_of(Pin(algorithm=("sft+dpo",)))
+    assert found.pop("lora") == {"same", "full"}
+    assert found.pop("full") == {"same", "lora"}
+    assert set(found) == {"rslora", "dora", "top_layers", "layernorm", "pissa", "lora_plus", "vera", "ia3", "oft"}
+    assert all(later == {"same", "lora", "full"} for later in found.values())
+
+
+def test_a_pin_on_updates_holds_for_later_stages_too() -> None:
+    two = {"algorithm": ("sft+dpo", "sft+ipo")}
+    assert later_updates_of(Pin(update=("lora",), **two)) == {"lora": {"same"}}
+    assert later_updates_of(Pin(update=("dora",), **two)) == {"dora": {"same"}}
+    assert later_updates_of(Pin(update=("dora", "full"), **two)) == {"dora": {"same", "full"}, "full": {"same"}}
+
+
+def test_programs_of_one_stage_are_not_asked_for_a_later_update() -> None:
+    for design in samples(SPACES["preference"]):
+        asked = any(axis.startswith("later_update") for axis in SPACES["preference"].encode(design))
+        assert asked == (len(design.stages) > 1)
 
 
 @pytest.mark.parametrize(("rows", "sizes"), [(1, (1,)), (3, (3,)), (4, (4,)), (20, (4, 8, 16)), (500, (4, 8, 16, 32))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,36 @@ def test_pickled_weights_are_never_loaded(tiny: Base, tmp_path: Path) -> None:
     torch.save(tiny.model.state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(Infeasible, match="safetensors"):
         warm.base(tiny.entry.model_copy(update={"name": "pickled", "source": str(folder)}))
+
+
+def test_a_job_without_tools_has_the_bases_own_tokenizer(tiny: Base) -> None:
+    assert warm.tokenizer(tiny.entry, JUDGE) is tiny.tokenizer
+
+
+def test_rows_with_tools_have_a_chat_template_that_shows_them_and_others_stay_what_they_were(
+    tiny: Base, rows_file: Path
+) -> None:
+    own, agents = tiny.tokenizer.chat_template, JUDGE.model_copy(update={"tools": True})
+    showing = warm.tokenizer(tiny.entry, agents)
+    assert showing.chat_template != own
+    assert tiny.tokenizer.chat_template == own
+    plain, shown = (warm.examples(tiny.entry, spec, rows_file, Dpo()) for spec in (JUDGE, agents))
+    assert shown == plain
+
+
+def test_a_template_that_shows_tools_stays(tiny: Base, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.entry.source, tmp_path / "qwen")
+    shutil.copyfile(str(files("trl") / "chat_templates" / "qwen2_5.jinja"), folder / "chat_template.jinja")
+    entry = tiny.entry.model_copy(update={"name": "qwen", "source": str(folder)})
+    assert warm.tokenizer(entry, JUDGE.model_copy(update={"tools": True})) is warm.base(entry).tokenizer
+
+
+def test_a_template_that_cannot_show_tools_is_infeasible(tiny: Base, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.entry.source, tmp_path / "blind")
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    entry = tiny.entry.model_copy(update={"name": "blind", "source": str(folder)})
+    with pytest.raises(Infeasible, match="the chat template of base model blind leaves out tools"):
+        warm.tokenizer(entry, JUDGE.model_copy(update={"tools": True}))
 
 
 def test_hyperparameters_do_not_matter_to_the_tokens(tiny: Base, rows_file: Path) -> None:

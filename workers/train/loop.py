@@ -22,11 +22,15 @@ ExamplesOf = Callable[[Stage], Sequence[Example]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A trial between two steps. `share` of the whole training is done; before the last step it was `before`."""
+    """A trial between two steps. `share` of the whole training is done; before the last step it was `before`.
+
+    `next_stage` says that the step was its stage's last and that another stage follows.
+    """
 
     position: Position
     before: float
     share: float
+    next_stage: bool
     report: StepReport
     model: PreTrainedModel
     checkpoint: Callable[[], Checkpoint]
@@ -110,7 +114,7 @@ def _train(
             member.restore(resume.position.step, resume.tensors)
         else:
             member.keep_reference()
-        watcher = _Watcher(watch, index, tokens, sum(shares[:index]), shares[index], carried)
+        watcher = _Watcher(watch, index, len(shares), tokens, sum(shares[:index]), shares[index], carried)
         run(Pack((member,)), watcher)
         tokens = watcher.tokens
     assert applied is not None, "a design without stages is not trained"
@@ -127,9 +131,16 @@ class _Watcher:
     """Turns a member's steps into the trial's progress."""
 
     def __init__(
-        self, watch: Watch, stage: int, tokens: int, before: float, share: float, carried: dict[str, torch.Tensor]
+        self,
+        watch: Watch,
+        stage: int,
+        stages: int,
+        tokens: int,
+        before: float,
+        share: float,
+        carried: dict[str, torch.Tensor],
     ) -> None:
-        self.watch, self.stage, self.tokens, self.carried = watch, stage, tokens, carried
+        self.watch, self.stage, self.stages, self.tokens, self.carried = watch, stage, stages, tokens, carried
         self.before, self.share = before, share
 
     def __call__(self, member: Member, report: StepReport) -> None:
@@ -139,6 +150,7 @@ class _Watcher:
             position=position,
             before=self.before + self.share * (member.step - 1) / member.steps,
             share=self.before + self.share * member.step / member.steps,
+            next_stage=member.done and self.stage + 1 < self.stages,
             report=report,
             model=member.applied.model,
             checkpoint=lambda: Checkpoint(

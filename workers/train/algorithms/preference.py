@@ -107,8 +107,8 @@ class OddsRatioPreferenceOptimisation(Offline):
 
 def _pair(row: Row, renderer: Renderer) -> list[tuple[Tokens, Tokens]]:
     """Both answers to the prompt; empty if the length limit leaves nothing of one."""
-    chosen = renderer.pair(row["prompt"], row["chosen"])
-    rejected = renderer.pair(row["prompt"], row["rejected"])
+    chosen = renderer.pair(row["prompt"], row["chosen"], row.get("tools"))
+    rejected = renderer.pair(row["prompt"], row["rejected"], row.get("tools"))
     return [(chosen, rejected)] if chosen.targets and rejected.targets else []
 
 

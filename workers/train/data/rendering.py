@@ -8,6 +8,7 @@ is tokenised once and whole; a token that spells the end of the prompt and the s
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -66,11 +67,11 @@ class Renderer:
             case DataKind.TEXT:
                 return self._windows(row["text"])
             case DataKind.PAIRS:
-                return _kept(self.pair(row["prompt"], row["completion"]))
+                return _kept(self.pair(row["prompt"], row["completion"], row.get("tools")))
             case DataKind.CHAT:
                 return _kept(self._chat(row["messages"], row.get("tools")))
             case DataKind.PREFERENCE:
-                return _kept(self.pair(row["prompt"], row["chosen"]))
+                return _kept(self.pair(row["prompt"], row["chosen"], row.get("tools")))
 
     def everything(self, row: Row, kind: DataKind) -> list[Tokens]:
         """The same text with every token as target: what `clm` learns."""
@@ -79,7 +80,12 @@ class Renderer:
             for t in self.answers(row, kind)
         ]
 
-    def pair(self, prompt: str | Sequence[Message], completion: str | Sequence[Message]) -> Tokens:
+    def pair(
+        self,
+        prompt: str | Sequence[Message],
+        completion: str | Sequence[Message],
+        tools: Sequence[Any] | None = None,
+    ) -> Tokens:
         """A prompt and the answer to it."""
         if isinstance(prompt, str) != isinstance(completion, str):
             raise TrialFailed("a prompt and its completion are both text or both messages")
@@ -88,8 +94,8 @@ class Renderer:
             span = Span(start=len(prompt), end=len(prompt) + len(text), content_bytes=len(text.encode()))
             return self._tokens(prompt + text, [span], special_tokens=True, end=True)
         question, answer = as_messages(prompt, "user"), as_messages(completion, "assistant")
-        head = self._template(question, None, generate=True)
-        text = self._template([*question, *answer], None, generate=False)
+        head = self._template(question, tools, generate=True)
+        text = self._template([*question, *answer], tools, generate=False)
         if not text.startswith(head):
             raise TrialFailed("the chat template rewrites the prompt once the answer is there")
         span = Span(start=len(head), end=len(text), content_bytes=sum(map(_content_bytes, answer)))
@@ -101,6 +107,13 @@ class Renderer:
             return tuple(self.tokenizer(prompt)["input_ids"])
         text = self._template(as_messages(prompt, "user"), tools, generate=True)
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def spoken(self, prompt: Sequence[Message], answer: Message, tools: Sequence[Any] | None = None) -> str:
+        """An assistant's turn as a generation says it: without special tokens, its tool calls as the template writes
+        them."""
+        tokens = Renderer(self.tokenizer, window=self.window, max_tokens=sys.maxsize).pair(prompt, [answer], tools)
+        said = [token for token, is_target in zip(tokens.ids, tokens.target, strict=True) if is_target]
+        return str(self.tokenizer.decode(said, skip_special_tokens=True)).strip()
 
     def _chat(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> Tokens:
         text = self._template(messages, tools, generate=False)
@@ -183,6 +196,7 @@ def _kept(tokens: Tokens) -> list[Tokens]:
 
 
 def _content_bytes(message: Message) -> int:
-    calls = message.get("tool_calls")
-    text = (message.get("content") or "") + (json.dumps(calls, ensure_ascii=False) if calls else "")
-    return len(text.encode())
+    """UTF-8 bytes of what the message says: its text, and the name and the arguments of each call."""
+    functions = [call.get("function", call) for call in message.get("tool_calls") or ()]
+    calls = [function["name"] + json.dumps(function["arguments"], ensure_ascii=False) for function in functions]
+    return len("".join([message.get("content") or "", *calls]).encode())

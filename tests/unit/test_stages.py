@@ -1,0 +1,152 @@
+"""What each stage of a trial brought is measured when it ends, kept over an interruption, and told."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from luthier.api_types import StageScore, Trial
+from luthier.cli.show import trials_table
+from luthier.design import Architecture, Design, Dpo, Full, Lora, Optimiser, Sft, Stage
+from luthier.errors import Interrupted
+from luthier.task import DataKind, JudgeSpec
+from luthier.trial import TrialState
+from luthier.wire import Assignment, CheckpointSaved, Directive, Heartbeat, RungReached
+from tests import data_samples
+from workers.held import HeldLease
+from workers.judge import judge
+from workers.link import Link
+from workers.train import checkpoint as checkpoints
+from workers.train.architectures import build
+from workers.train.loop import Trained, train
+from workers.trial import BROUGHT, RESUME, RUNG_ROWS, TrialWatch
+from workers.warm import Base
+
+ROWS = data_samples.preference(40)
+SPEC = JudgeSpec(kind=DataKind.PREFERENCE, validation="held-out", test="t", objective="reward", max_rows=RUNG_ROWS)
+RECIPE = Optimiser(learning_rate=1e-3, batch_size=8)
+SFT = Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=RECIPE)
+DPO = Stage(algorithm=Dpo(), update=Full(), optimiser=RECIPE)
+
+
+class Line(Link):
+    """A line to a service that takes everything and has two blobs."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("http://localhost", folder)
+        for name, rows in (("train", ROWS[:24]), ("held-out", ROWS[24:])):
+            (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def get_blob(self, digest: str) -> Path:
+        return self.cache / digest
+
+    def put_blob(self, file: Path) -> str:
+        (self.cache / file.name).write_bytes(file.read_bytes())
+        return file.name
+
+    def rung(self, trial_id: str, reached: RungReached) -> None:
+        pass
+
+    def checkpoint(self, trial_id: str, saved: CheckpointSaved) -> None:
+        pass
+
+    def heartbeat(self, trial_id: str, heartbeat: Heartbeat) -> Directive:
+        return Directive.model_validate({"action": "continue", "reason": None, "expires_at": "2030-01-01T00:00:00Z"})
+
+
+class Run:
+    """A trial under a watch, without the service."""
+
+    def __init__(self, tiny: Base, folder: Path, *stages: Stage) -> None:
+        self.design = Design(architecture=Architecture(base=tiny.entry.name), stages=stages)
+        assignment = Assignment(
+            trial_id="trial-abc",
+            job_id="ftjob-abc",
+            number=2,
+            owner="worker",
+            fence=1,
+            seed=3,
+            design=self.design,
+            base=tiny.entry,
+            train="train",
+            judge=SPEC,
+            checkpoint=None,
+            device_seconds=0,
+        )
+        (folder / "blobs").mkdir(exist_ok=True)
+        self.tiny, self.held = tiny, HeldLease(Line(folder / "blobs"), assignment, 60)
+        self.watch = TrialWatch(self.held.link, self.held, 1e9, folder)
+
+    def train(self, resume: checkpoints.Checkpoint | None = None) -> Trained:
+        model = build(self.tiny.model, self.design.architecture, ())
+        return train(model, self.design, self.watch.examples, seed=3, watch=self.watch, resume=resume)
+
+    def points(self, name: str) -> dict[tuple[int, int], float]:
+        return {(p.stage, p.step): p.value for p in self.held.drain() if p.name == name}
+
+
+def scratch(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
+
+
+def test_the_end_of_a_stage_is_on_the_curves_as_the_model_stands_there(tiny: Base, tmp_path: Path) -> None:
+    alone = Run(tiny, scratch(tmp_path, "alone"), SFT)
+    after_sft = judge(alone.train().applied.merge(), tiny.tokenizer, SPEC, ROWS[24:], 512)
+    assert alone.watch.brought == []
+
+    both = Run(tiny, scratch(tmp_path, "both"), SFT, DPO)
+    both.train()
+    [brought] = both.watch.brought
+    assert torch.tensor(brought["valid_loss"]).exp() == pytest.approx(after_sft.perplexity, rel=1e-4)
+    assert brought["valid_accuracy"] == after_sft.reward
+    assert both.points("valid_loss")[0, 3] == brought["valid_loss"]
+
+
+def test_an_interruption_does_not_forget_what_earlier_stages_brought(tiny: Base, tmp_path: Path) -> None:
+    first = Run(tiny, scratch(tmp_path, "first"), SFT, DPO)
+    after_step, seen = first.watch.after_step, []
+
+    def stop_in_the_second_stage(progress: object) -> None:
+        seen.append(progress)
+        if len(seen) == 4:
+            first.held.interrupt()
+        after_step(progress)
+
+    first.watch.after_step = stop_in_the_second_stage
+    with pytest.raises(Interrupted):
+        first.train()
+    folder = scratch(tmp_path, "second")
+    first.watch.folder.rename(folder / RESUME)
+    assert json.loads((folder / RESUME / BROUGHT).read_text()) == first.watch.brought
+    second = Run(tiny, folder, SFT, DPO)
+    second.train(checkpoints.load(folder / RESUME))
+    assert second.watch.brought == first.watch.brought
+    assert len(second.watch.brought) == 1
+
+
+def test_the_table_of_trials_tells_what_each_stage_brought() -> None:
+    design = Design(architecture=Architecture(base="tiny"), stages=(SFT, DPO))
+    score = StageScore(stage=0, algorithm="sft", update="lora", valid_loss=1.2345, valid_accuracy=0.75)
+    empty = dict.fromkeys(("rung", "worker", "started_at", "finished_at", "metrics", "test_metrics", "error"))
+    counts = dict.fromkeys(("seed", "attempts", "created_at", "device_seconds", "trained_tokens"), 0)
+    trial = Trial(
+        id="trial-abc",
+        job_id="ftjob-abc",
+        number=2,
+        state=TrialState.COMPLETE,
+        summary=design.summary(),
+        design=design,
+        origin="prior",
+        stages=(score,),
+        **empty,
+        **counts,
+    )
+    printed = StringIO()
+    Console(file=printed, width=160).print(trials_table([trial], None))
+    assert "after stage 1, sft lora: loss 1.234, accuracy 0.750" in printed.getvalue()
