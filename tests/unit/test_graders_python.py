@@ -17,6 +17,7 @@ from luthier.errors import GraderFault
 from luthier.graders import Graded, assess, check, grade, grade_many, python, sample_of, sandbox
 from luthier.settings import GraderSettings
 from luthier.task import Multi, Number, Python
+from tests.live import free_port
 
 ON = GraderSettings(python_graders=True)
 HERE = Path(__file__)
@@ -84,7 +85,41 @@ def test_the_network_cannot_be_reached() -> None:
         port = server.getsockname()[1]
         socket.create_connection(("127.0.0.1", port)).close()  # from out here it can
         said = error("import socket", f"socket.create_connection(('127.0.0.1', {port}), timeout=5)")
-    assert "Network is unreachable" in said
+    assert "Operation not permitted" in said
+
+
+@pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET6", "AF_NETLINK", "AF_VSOCK"])
+def test_no_socket_of_any_kind_can_be_made(family: str) -> None:
+    """Namespaces alone leave those open that lead from a virtual machine to its host."""
+    assert "Operation not permitted" in error(f"import socket; socket.socket(socket.{family}, socket.SOCK_STREAM)")
+
+
+def test_the_network_is_gone_also_where_sockets_are_left() -> None:
+    script = (
+        SANDBOX.replace("    _refuse_calls()\n", "", 1).partition('if __name__ == "__main__":')[0]
+        + "isolate()\nimport socket\nprint(socket.if_nameindex())\n"
+        + f"print(socket.socket().connect_ex(('127.0.0.1', {free_port()})) == errno.ENETUNREACH)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True, env={})
+    assert done.stdout == "[(1, 'lo')]\nTrue\n"
+
+
+@pytest.mark.parametrize(
+    ("call", "refused"),
+    [
+        ("shmget(0, 4096, 0o1600)", True),
+        ("msgget(0, 0o1600)", True),
+        ("semget(0, 1, 0o1600)", True),
+        ("unshare(0x10000000)", True),  # a user namespace
+        ("mount(b'none', b'/empty', b'tmpfs', 0, None)", True),
+        ("syscall(425, 1, ctypes.create_string_buffer(120))", True),  # io_uring_setup
+        ("ptrace(16, 1, 0, 0)", True),  # PTRACE_ATTACH to the process that serves rows
+        ("getpid()", False),
+    ],
+)
+def test_calls_that_namespaces_leave_open_are_refused(call: str, refused: bool) -> None:
+    lines = ("import ctypes; libc = ctypes.CDLL(None, use_errno=True)", f"made = libc.{call}")
+    assert graded(*lines, "return made == -1 and ctypes.get_errno() == 1") == Graded(reward=float(refused))
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "/proc/self/environ", str(HERE)])
@@ -133,14 +168,8 @@ def test_there_are_no_other_processes_and_no_privileges() -> None:
     assert "Operation not permitted" in error("import os; os.setuid(1)") or os.geteuid() != 0
 
 
-def test_the_process_that_serves_rows_cannot_be_ended_or_traced_by_one() -> None:
+def test_the_process_that_serves_rows_cannot_be_ended_by_one() -> None:
     assert graded("import os; os.kill(1, 9); return 1").reward == 1.0
-    trace = "import ctypes; return ctypes.CDLL(None).ptrace(16, 1, 0, 0)"  # PTRACE_ATTACH
-    assert graded(trace) == Graded(reward=-1.0)
-
-
-def test_no_memory_is_left_behind_in_shared_segments() -> None:
-    assert graded("import ctypes; return ctypes.CDLL(None).shmget(0, 4096, 0o1600)") == Graded(reward=-1.0)
 
 
 @pytest.mark.parametrize(
