@@ -18,6 +18,7 @@ import json
 import math
 import numbers
 import os
+import re
 import resource
 import select
 import signal
@@ -152,7 +153,7 @@ def _confine() -> None:
         for path in _shown():
             _show(path)
         for line in mounts:
-            point = line.split()[4].encode().decode("unicode_escape")
+            point = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), line.split()[4])  # of spaces and such
             if point.startswith(f"{ROOT}/"):
                 _read_only(point)
     os.chdir(ROOT)
@@ -175,7 +176,7 @@ def _shown() -> list[str]:
 def _show(path: str) -> None:
     place = Path(ROOT + path)
     place.parent.mkdir(parents=True, exist_ok=True)
-    if Path(path).is_symlink():
+    if path in SYSTEM and Path(path).is_symlink():  # into /usr, which is shown
         place.symlink_to(Path(path).readlink())
         return
     if Path(path).is_dir():

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import venv
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -289,9 +290,20 @@ def test_code_that_cannot_be_loaded_is_found_before_it_grades(source: str, said:
     assert refused.value.param == "source"
 
 
+READ_ONLY = """
+import errno, sys
+def grade(sample, item):
+    try:
+        open(sys.prefix + "/x", "w")
+    except OSError as error:
+        return error.errno == errno.EROFS
+    return 0.0
+"""
+
+
 def _sandboxed(*prefix: str, python: str = sys.executable, user: int | None = None) -> dict[str, object]:
     """What a sandbox started in that way answers to a row."""
-    row = {"source": "def grade(s, i): return 1.0", "sample": {}, "item": {}}
+    row = {"source": READ_ONLY, "sample": {}, "item": {}}
     limits = {"cpu_seconds": 5, "seconds": 30, "memory_bytes": 2**30}
     command = [*prefix, python, "-I", "-c", SANDBOX]
     done = subprocess.run(
@@ -299,6 +311,14 @@ def _sandboxed(*prefix: str, python: str = sys.executable, user: int | None = No
     )
     answer: dict[str, object] = json.loads(done.stdout)
     return answer
+
+
+@pytest.mark.parametrize("name", ["env", "a ü\\b", "link"])
+def test_python_may_be_installed_anywhere(name: str, tmp_path: Path) -> None:
+    venv.create(tmp_path / name.replace("link", "elsewhere"), symlinks=True)
+    if name == "link":
+        (tmp_path / "link").symlink_to("elsewhere")
+    assert _sandboxed(python=str(tmp_path / name / "bin" / "python")) == {"grade": 1.0}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user already")
