@@ -230,19 +230,19 @@ class Worker(Resource):
 
 
 class GraderErrors(Resource):
-    """OpenAI's list of what can go wrong while grading. Luthier asks no model and runs no code, so some never do."""
+    """OpenAI's list of what can go wrong while grading; the last two never do here."""
 
     formula_parse_error: bool = Field(default=False, description="`calculate_output` is not a formula")
     invalid_variable_error: bool = Field(default=False, description="a template names what is not there")
     sample_parse_error: bool = Field(default=False, description="the answer is not the JSON that a template reads")
     other_error: bool = Field(default=False, description="this answer, or its reference, cannot be graded")
-    model_grader_parse_error: bool = False
-    model_grader_refusal_error: bool = False
-    model_grader_server_error: bool = False
+    model_grader_parse_error: bool = Field(default=False, description="the grading model's answer holds no grade")
+    model_grader_refusal_error: bool = Field(default=False, description="the grading model refused")
+    model_grader_server_error: bool = Field(default=False, description="the grading model's endpoint gave no answer")
     model_grader_server_error_details: str | None = None
-    python_grader_runtime_error: bool = False
+    python_grader_runtime_error: bool = Field(default=False, description="the code raised, or took too much")
     python_grader_runtime_error_details: str | None = None
-    python_grader_server_error: bool = False
+    python_grader_server_error: bool = Field(default=False, description="the code cannot be isolated here")
     python_grader_server_error_type: str | None = None
     truncated_observation_error: bool = False
     unresponsive_reward_error: bool = False

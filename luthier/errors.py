@@ -83,7 +83,15 @@ class GraderFault(UserError):
         message: str,
         *,
         kind: Literal[
-            "formula_parse_error", "invalid_variable_error", "sample_parse_error", "other_error"
+            "formula_parse_error",
+            "invalid_variable_error",
+            "sample_parse_error",
+            "other_error",
+            "python_grader_runtime_error",
+            "python_grader_server_error",
+            "model_grader_parse_error",
+            "model_grader_refusal_error",
+            "model_grader_server_error",
         ] = "other_error",
         param: str | None = "grader",
     ) -> None:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class Settings(BaseSettings):
-    """Each field is the environment variable LUTHIER_<NAME>; the command line's options come before it."""
+class GraderSettings(BaseSettings):
+    """What graders may do and whom they may ask: a setting of the service, and of each machine with workers."""
 
     model_config = SettingsConfigDict(env_prefix="LUTHIER_", frozen=True)
+
+    python_graders: bool = Field(default=False, description="run the code of `python` graders, in a sandbox")
+    grader_base_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="OpenAI-compatible API that `score_model` and `label_model` ask, e.g. http://127.0.0.1:8000/v1",
+    )
+    grader_api_key: SecretStr | None = Field(default=None, description="its key; never stored and never shown")
+    grader_concurrency: int = Field(default=8, ge=1, le=256, description="answers that it is asked about at a time")
+    grader_timeout_seconds: float = Field(default=60.0, gt=0, description="how long one of its answers may take")
+
+
+class Settings(GraderSettings):
+    """Each field is the environment variable LUTHIER_<NAME>; the command line's options come before it."""
 
     home: Path = Field(default=Path("~/.luthier"), description="where the embedded store, artifacts and caches live")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default: SQLite under the home")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from luthier.design import Frozen
 
@@ -67,7 +68,96 @@ class Math(Frozen):
     float_rounding: int = Field(default=6, ge=0, le=15, description="decimal places that numbers must share")
 
 
-SingleGrader = Annotated[StringCheck | TextSimilarity | Number | Math, Field(discriminator="type")]
+def _expected(what: str) -> PydanticCustomError:
+    return PydanticCustomError("expected", "expected {expected}", {"expected": what})
+
+
+def _no_image(value: Any) -> None:
+    if value is not None:
+        raise _expected("left out, as the code runs with the packages that Luthier itself is installed with")
+
+
+class Python(Frozen):
+    """OpenAI's `python` grader: what the source's function `grade(sample, item)` returns."""
+
+    type: Literal["python"] = "python"
+    name: str = "python"
+    source: str = Field(
+        min_length=1,
+        max_length=256 * 1024,
+        description="Python with a function `grade(sample, item)` that returns a number",
+        examples=["def grade(sample, item):\n    return float(len(sample['output_text']) < 200)"],
+    )
+    image_tag: Annotated[None, BeforeValidator(_no_image)] = None
+
+
+def _text(value: Any) -> Any:
+    """OpenAI's content as one text: a string, a part, or a list of both."""
+    parts = value if isinstance(value, list) else [value]
+    texts = [part["text"] if isinstance(part, dict) and "text" in part else part for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise _expected("a string, or parts of type 'input_text' or 'output_text' (images and audio are not graded)")
+    return "".join(texts)
+
+
+class GraderMessage(Frozen):
+    """A message to the model that grades; `developer` is sent as `system`, which every server knows."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Annotated[str, BeforeValidator(_text)] = Field(description="text with templates")
+
+
+class SamplingParams(Frozen):
+    """Sent as they are; what is left out is for the server to decide."""
+
+    max_completions_tokens: int | None = Field(default=None, ge=1)
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    seed: int | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+
+
+class ScoreModel(Frozen):
+    """OpenAI's `score_model` grader: the score that a model gives, within the range."""
+
+    type: Literal["score_model"] = "score_model"
+    name: str = "score_model"
+    model: str = Field(min_length=1, description="as the endpoint calls it")
+    input: tuple[GraderMessage, ...] = Field(min_length=1, max_length=100, description="what the model is asked")
+    range: tuple[float, float] = Field(default=(0.0, 1.0), description="lowest and highest score")
+    sampling_params: SamplingParams | None = None
+
+    @field_validator("range")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            raise _expected("two numbers, the lower one first")
+        return value
+
+
+class LabelModel(Frozen):
+    """OpenAI's `label_model` grader: 1.0 where a model chooses a passing label, else 0.0."""
+
+    type: Literal["label_model"] = "label_model"
+    name: str = "label_model"
+    model: str = Field(min_length=1, description="as the endpoint calls it")
+    input: tuple[GraderMessage, ...] = Field(min_length=1, max_length=100, description="what the model is asked")
+    labels: tuple[str, ...] = Field(min_length=2, max_length=100, description="what the model chooses from")
+    passing_labels: tuple[str, ...] = Field(min_length=1, description="the labels that are graded 1.0")
+
+    @field_validator("passing_labels")
+    @classmethod
+    def _known(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        labels = info.data.get("labels")
+        if labels is not None and not set(value) <= set(labels):
+            raise _expected(f"among the labels {', '.join(labels)}")
+        return value
+
+
+SingleGrader = Annotated[
+    StringCheck | TextSimilarity | Number | Math | Python | ScoreModel | LabelModel, Field(discriminator="type")
+]
 GraderKey = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -84,7 +174,10 @@ class Multi(Frozen):
     )
 
 
-Grader = Annotated[StringCheck | TextSimilarity | Number | Math | Multi, Field(discriminator="type")]
+Grader = Annotated[
+    StringCheck | TextSimilarity | Number | Math | Multi | Python | ScoreModel | LabelModel,
+    Field(discriminator="type"),
+]
 
 
 class Task(Frozen):

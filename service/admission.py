@@ -216,7 +216,7 @@ def _judge(
 ) -> JudgeSpec:
     grader = _grader(body, training.kind)
     if grader is not None:
-        _check_grader(grader, splits)
+        _check_grader(here, grader, splits)
     context = min(entry.facts.context for entry in entries)
     defaults = JudgeSpec.model_fields
     answers = Profile.model_validate(training.profile).target_lengths.p90
@@ -262,12 +262,12 @@ def _objective(body: CreateJob, kind: DataKind) -> Literal["perplexity", "reward
             return "reward" if kind is DataKind.PREFERENCE or body.task.grader is not None else "perplexity"
 
 
-def _check_grader(grader: Grader, splits: Splits) -> None:
-    """The grader must be sound, and its templates filled by every row that will be graded."""
+def _check_grader(here: Context, grader: Grader, splits: Splits) -> None:
+    """The grader must be allowed and sound, and its templates filled by every row that will be graded."""
     graded = JudgeSpec.model_fields["max_generations"].default
     rows = (*splits.validation[:graded], *splits.test[:graded])
     try:
-        graders.check(grader, [{"reference": "", **row} for row in rows])
+        graders.check(grader, [{"reference": "", **row} for row in rows], here.settings)
     except GraderFault as error:
         field = f"task.grader.{error.param}"
         raise UserError(f"{field}: {error.message}", param=field) from error

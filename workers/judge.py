@@ -18,7 +18,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.errors import TrialFailed
-from luthier.graders import grade, sample_of
+from luthier.graders import grade_many, sample_of
 from luthier.task import DataKind, Grader, JudgeSpec
 from luthier.trial import Metrics
 from workers.train.algorithms.objective import per_token, sequence_logps
@@ -38,7 +38,11 @@ def renderer(tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, context: int) 
 def judge(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, rows: Sequence[Row], context: int
 ) -> Metrics:
-    """Score `model` on held-out rows. Raises TrialFailed where nothing can be scored or a score is not a number."""
+    """Score `model` on held-out rows.
+
+    Raises TrialFailed where nothing can be scored or a score is not a number, and GraderFault where this machine's
+    settings do not allow the task's grader, or what grades does not answer.
+    """
     model.eval()
     render = renderer(tokenizer, spec, context)
     scored = rows[: spec.max_rows]
@@ -133,10 +137,8 @@ def _graded(model: PreTrainedModel, render: Renderer, spec: JudgeSpec, grader: G
     asked = [question(row, spec.kind) for row in rows]
     prompts = [render.prompt(q.prompt, q.tools)[-render.max_tokens :] for q in asked]
     answers = generate(model, render.tokenizer, prompts, spec.max_new_tokens)
-    grades = [
-        grade(grader, item={"reference": q.spoken(render), **row}, sample=sample_of(answer))
-        for row, q, answer in zip(rows, asked, answers, strict=True)
-    ]
+    items = ({"reference": q.spoken(render), **row} for row, q in zip(rows, asked, strict=True))
+    grades = grade_many(grader, list(zip(items, map(sample_of, answers), strict=True)))
     return sum(grades) / len(grades)
 
 

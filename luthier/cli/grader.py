@@ -11,7 +11,8 @@ from luthier.errors import UserError
 NAMES: Final = ("string_check", "text_similarity", "number", "math")
 HELP: Final = (
     f"How generations are graded: {', '.join(NAMES)}, a grader as a JSON object, "
-    'e.g. \'{"type": "string_check", "operation": "ilike"}\', or @FILE.json that holds one.'
+    'e.g. \'{"type": "string_check", "operation": "ilike"}\', or @FILE.json that holds one (the way for python, '
+    "score_model, label_model and multi)."
 )
 
 

@@ -1,73 +1,143 @@
 """Graders: how good an answer is.
 
-`string_check`, `text_similarity` and `multi` are OpenAI's; `number` and `math` are Luthier's own. A single grader gives
-0.0 to 1.0, `multi` gives what its formula gives. What is wrong with a grader raises; what is wrong with one answer, or
-with one row's reference, grades 0.0.
+`string_check`, `text_similarity`, `python`, `score_model`, `label_model` and `multi` are OpenAI's; `number` and `math`
+are Luthier's own. A grader gives 0.0 to 1.0, but for `score_model`, which has a range of its own, and for `python` and
+`multi`, which give what their code or formula gives. What is wrong with a grader raises, and so does a machine or an
+endpoint that cannot grade; what is wrong with one answer, or with one row's reference, grades 0.0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from luthier.errors import GraderFault
+from luthier.graders import opinion, python
+from luthier.graders.endpoint import Endpoint
 from luthier.graders.formula import FUNCTIONS, Formula
 from luthier.graders.mathematics import equal
 from luthier.graders.numbers import close, last_number
 from luthier.graders.templates import check_paths, fill, sample_of
 from luthier.graders.text import holds, similarity
-from luthier.task import Grader, Math, Multi, Number, SingleGrader, StringCheck, TextSimilarity
+from luthier.settings import GraderSettings
+from luthier.task import (
+    Grader,
+    LabelModel,
+    Math,
+    Multi,
+    Number,
+    Python,
+    ScoreModel,
+    SingleGrader,
+    StringCheck,
+    TextSimilarity,
+)
 
-__all__ = ["Graded", "assess", "check", "fill", "grade", "sample_of"]
+__all__ = ["Graded", "assess", "check", "fill", "grade", "grade_many", "require", "sample_of"]
+
+Answer = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""The row with its extra columns (`item`), and `sample_of` the answer to it."""
+
+# How often an endpoint in trouble is asked: by a trial that would be lost (a minute), and while somebody waits.
+ATTEMPTS: Final = 8
+ATTEMPTS_OF_ONE: Final = 2
+
+# Not the fault of an answer: the next one would meet it as well.
+RAISED: Final = (
+    "invalid_variable_error",
+    "formula_parse_error",
+    "python_grader_server_error",
+    "model_grader_server_error",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graded:
-    """A grade, the grades that a `multi` made it from, and what went wrong on the way."""
+    """A grade, the grades that a `multi` made it from, what went wrong on the way, and tokens used by model."""
 
     reward: float
-    sub_rewards: dict[str, float]
-    faults: tuple[GraderFault, ...]
+    sub_rewards: dict[str, float] = field(default_factory=dict)
+    faults: tuple[GraderFault, ...] = ()
+    tokens: dict[str, int] = field(default_factory=dict)
 
 
-def grade(grader: Grader, *, item: Mapping[str, Any], sample: Mapping[str, Any]) -> float:
+def grade(
+    grader: Grader, *, item: Mapping[str, Any], sample: Mapping[str, Any], settings: GraderSettings | None = None
+) -> float:
     """Grade one answer: `item` is the row with its extra columns, `sample` is `sample_of` the answer.
 
-    Raises GraderFault for a grader that is wrong in itself: a template whose path no row has, a formula that is none.
+    Raises like `grade_many`.
     """
-    graded = assess(grader, item=item, sample=sample)
-    for fault in graded.faults:
-        if fault.kind in ("invalid_variable_error", "formula_parse_error"):
-            raise fault
-    return graded.reward
+    [reward] = grade_many(grader, [(item, sample)], settings)
+    return reward
 
 
-def assess(grader: Grader, *, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Graded:
-    """Like `grade`, but whatever goes wrong is in `faults`, and graded 0.0."""
-    if not isinstance(grader, Multi):
-        reward, faults = _attempt(grader, item, sample)
-        return Graded(reward=reward, sub_rewards={}, faults=faults)
-    parts = {name: _attempt(part, item, sample) for name, part in grader.graders.items()}
-    rewards = {name: reward for name, (reward, _) in parts.items()}
-    found = [
-        GraderFault(f"graders.{name}: {fault.message}", kind=fault.kind)
-        for name, (_, faults) in parts.items()
-        for fault in faults
-    ]
-    try:
-        reward = Formula(grader.calculate_output, rewards).value(rewards)
-    except GraderFault as fault:
-        reward = 0.0
-        found.append(fault)
-    return Graded(reward=reward, sub_rewards=rewards, faults=tuple(found))
+def grade_many(grader: Grader, answers: Sequence[Answer], settings: GraderSettings | None = None) -> list[float]:
+    """The grades of many answers, in their order; models are asked about several at a time.
+
+    `settings` are those of the environment where they are left out. Raises GraderFault for a grader that is wrong in
+    itself (a template whose path no row has, a formula that is none), that the settings do not allow, or that cannot
+    grade now: its endpoint does not answer, or its code cannot be isolated.
+    """
+    settings = settings or GraderSettings()
+    require(grader, settings)
+    if not _asks_a_model(grader):
+        return [_sound(_assess(grader, item, sample, None)).reward for item, sample in answers]
+    failed: list[GraderFault] = []  # what one thread found, so that the others stop asking
+
+    def one(answer: Answer) -> float:
+        if failed:
+            raise failed[0]
+        try:
+            return _sound(_assess(grader, *answer, endpoint)).reward
+        except GraderFault as fault:
+            failed.append(fault)
+            raise
+
+    with Endpoint(settings, ATTEMPTS) as endpoint, ThreadPoolExecutor(settings.grader_concurrency) as pool:
+        return list(pool.map(one, answers))
 
 
-def check(grader: Grader, items: Iterable[Mapping[str, Any]] = ()) -> None:
+def assess(
+    grader: Grader, *, item: Mapping[str, Any], sample: Mapping[str, Any], settings: GraderSettings | None = None
+) -> Graded:
+    """Like `grade`, but whatever goes wrong while grading is in `faults`, and graded 0.0.
+
+    Raises GraderFault only for what the settings do not allow.
+    """
+    settings = settings or GraderSettings()
+    require(grader, settings)
+    if not _asks_a_model(grader):
+        return _assess(grader, item, sample, None)
+    with Endpoint(settings, ATTEMPTS_OF_ONE) as endpoint:
+        return _assess(grader, item, sample, endpoint)
+
+
+def require(grader: Grader, settings: GraderSettings) -> None:
+    """Raises GraderFault, naming the setting, for a grader that the settings do not allow or leave without a model."""
+    for path, part in _parts(grader):
+        if isinstance(part, Python) and not settings.python_graders:
+            raise GraderFault(
+                "python graders are off: set LUTHIER_PYTHON_GRADERS=1 in the environment of the service and of its "
+                "workers to run their code in a sandbox",
+                param=f"{path}type",
+            )
+        if isinstance(part, ScoreModel | LabelModel) and settings.grader_base_url is None:
+            raise GraderFault(
+                f"there is no endpoint that could ask {part.model!r}: set LUTHIER_GRADER_BASE_URL, and "
+                "LUTHIER_GRADER_API_KEY where it needs a key, in the environment of the service and of its workers",
+                param=f"{path}type",
+            )
+
+
+def check(grader: Grader, items: Iterable[Mapping[str, Any]] = (), settings: GraderSettings | None = None) -> None:
     """Look for what would be wrong with any answer, and for templates that one of the rows cannot fill.
 
     Raises GraderFault whose `param` is the path of the field within the grader.
     """
+    require(grader, settings or GraderSettings())
     if isinstance(grader, Multi):
         for name in grader.graders:
             if name in FUNCTIONS:
@@ -75,29 +145,74 @@ def check(grader: Grader, items: Iterable[Mapping[str, Any]] = ()) -> None:
                     f"{name!r} is a function in formulas: give the grader another name", param=f"graders.{name}"
                 )
         Formula(grader.calculate_output, grader.graders).check()
-    templates = list(_templates(grader))
-    for field, template in templates:
-        try:
-            check_paths(template)
-            for item in items:
-                _fill_if_answered(template, item)
-        except GraderFault as fault:
-            fault.param = field
-            raise
+    for path, part in _parts(grader):
+        for name, template in _templates(part):
+            try:
+                check_paths(template)
+                for item in items:
+                    _fill_if_answered(template, item)
+            except GraderFault as fault:
+                fault.param = path + name
+                raise
+        if isinstance(part, Python):
+            try:
+                python.load(part.source)
+            except GraderFault as fault:
+                fault.param = f"{path}{fault.param}"
+                raise
+
+
+def _assess(grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any], endpoint: Endpoint | None) -> Graded:
+    if not isinstance(grader, Multi):
+        return _attempt(grader, item, sample, endpoint)
+    parts = {name: _attempt(part, item, sample, endpoint) for name, part in grader.graders.items()}
+    rewards = {name: part.reward for name, part in parts.items()}
+    faults = [
+        GraderFault(f"graders.{name}: {fault.message}", kind=fault.kind)
+        for name, part in parts.items()
+        for fault in part.faults
+    ]
+    tokens: dict[str, int] = {}
+    for part in parts.values():
+        for model, used in part.tokens.items():
+            tokens[model] = tokens.get(model, 0) + used
+    try:
+        reward = Formula(grader.calculate_output, rewards).value(rewards)
+    except GraderFault as fault:
+        reward = 0.0
+        faults.append(fault)
+    return Graded(reward=reward, sub_rewards=rewards, faults=tuple(faults), tokens=tokens)
 
 
 def _attempt(
-    grader: SingleGrader, item: Mapping[str, Any], sample: Mapping[str, Any]
-) -> tuple[float, tuple[GraderFault, ...]]:
+    grader: SingleGrader, item: Mapping[str, Any], sample: Mapping[str, Any], endpoint: Endpoint | None
+) -> Graded:
+    tokens: dict[str, int] = {}
     try:
-        given = fill(grader.input, item=item, sample=sample)
-        reference = fill(grader.reference, item=item, sample=sample)
-        return _compare(grader, given, reference), ()
+        match grader:
+            case Python():
+                reward = python.run(grader.source, item=item, sample=sample)
+            case ScoreModel() | LabelModel():
+                assert endpoint is not None
+                reply = opinion.ask(grader, endpoint, item=item, sample=sample)
+                tokens = {grader.model: reply.tokens}
+                reward = opinion.read(grader, reply)
+            case StringCheck() | TextSimilarity() | Number() | Math():
+                given = fill(grader.input, item=item, sample=sample)
+                reward = _compare(grader, given, fill(grader.reference, item=item, sample=sample))
     except GraderFault as fault:
-        return 0.0, (fault,)
+        return Graded(reward=0.0, faults=(fault,), tokens=tokens)
+    return Graded(reward=reward, tokens=tokens)
 
 
-def _compare(grader: SingleGrader, given: str, reference: str) -> float:
+def _sound(graded: Graded) -> Graded:
+    for fault in graded.faults:
+        if fault.kind in RAISED:
+            raise fault
+    return graded
+
+
+def _compare(grader: StringCheck | TextSimilarity | Number | Math, given: str, reference: str) -> float:
     match grader:
         case StringCheck():
             return float(holds(grader, given, reference))
@@ -112,14 +227,29 @@ def _compare(grader: SingleGrader, given: str, reference: str) -> float:
             return float(equal(given, reference, grader.float_rounding))
 
 
-def _templates(grader: Grader) -> Iterator[tuple[str, str]]:
+def _parts(grader: Grader) -> Iterator[tuple[str, SingleGrader]]:
+    """The single graders in it, each with the beginning of its fields' paths."""
     if isinstance(grader, Multi):
         for name, part in grader.graders.items():
-            for field, template in _templates(part):
-                yield f"graders.{name}.{field}", template
+            yield f"graders.{name}.", part
     else:
-        yield "input", grader.input
-        yield "reference", grader.reference
+        yield "", grader
+
+
+def _asks_a_model(grader: Grader) -> bool:
+    return any(isinstance(part, ScoreModel | LabelModel) for _, part in _parts(grader))
+
+
+def _templates(grader: SingleGrader) -> Iterator[tuple[str, str]]:
+    match grader:
+        case Python():
+            pass
+        case ScoreModel() | LabelModel():
+            for position, message in enumerate(grader.input):
+                yield f"input.{position}.content", message.content
+        case StringCheck() | TextSimilarity() | Number() | Math():
+            yield "input", grader.input
+            yield "reference", grader.reference
 
 
 def _fill_if_answered(template: str, item: Mapping[str, Any]) -> None:

@@ -12,10 +12,12 @@ import openai
 import pytest
 from openai import OpenAI
 from openai.types.fine_tuning.alpha import GraderRunResponse, GraderValidateResponse
+from pydantic import SecretStr
 
-from luthier.graders import grade, sample_of
+from luthier.graders import endpoint, grade, sample_of
 from luthier.task import Multi, Number, TextSimilarity
-from tests.integration.service_harness import Service, sums
+from tests.chat_endpoint import ChatEndpoint, chatting
+from tests.integration.service_harness import Service, serving, sums
 
 pytest_plugins = ("tests.integration.service_fixtures",)
 
@@ -42,6 +44,23 @@ MULTI = {
     "calculate_output": "0.75 * place + 0.25 * wording",
 }
 ITEM = {"city": "Paris", "answer": "It is Paris."}
+PYTHON = {
+    "type": "python",
+    "name": "own",
+    "source": "def grade(sample, item):\n    return 0.5 * (item['city'] in sample['output_text'])",
+}
+ASKED = [{"role": "user", "content": "How good is this? {{sample.output_text}}"}]
+IMAGE = [{"type": "input_image", "image_url": "https://example.org/x.png"}]
+SCORE = {"type": "score_model", "name": "polite", "model": "judge", "input": ASKED, "range": [0.0, 10.0]}
+LABEL = {
+    "type": "label_model",
+    "name": "kind",
+    "model": "judge",
+    "input": ASKED,
+    "labels": ["good", "bad"],
+    "passing_labels": ["good"],
+}
+JUDGED = LABEL | {"input": [{"role": "user", "content": "Is {{sample.output_text}} {{item.reference}}?"}]}
 RUN = "/v1/fine_tuning/alpha/graders/run"
 VALIDATE = "/v1/fine_tuning/alpha/graders/validate"
 
@@ -166,8 +185,14 @@ def test_openais_client_validates_a_grader(client: OpenAI, service: Service) -> 
     [
         (CHECK | {"operation": "is"}, "grader.operation", "must be 'eq', 'ne', 'like' or 'ilike', not 'is'"),
         (CHECK | {"input": "{{output}}"}, "grader.input", "expected a path that starts with"),
-        ({"type": "python", "source": "x"}, "grader", "must be one of 'string_check', 'text_similarity'"),
-        ({"type": "score_model"}, "grader", "must be one of 'string_check', 'text_similarity'"),
+        ({"type": "cosine"}, "grader", "must be one of 'string_check', 'text_similarity'"),
+        (PYTHON, "grader.type", "python graders are off: set LUTHIER_PYTHON_GRADERS=1"),
+        (PYTHON | {"image_tag": "2025-05-08"}, "grader.image_tag", "must be left out"),
+        ({"type": "score_model"}, "grader.model", "grader.model is missing; grader.input is missing"),
+        (SCORE, "grader.type", "set LUTHIER_GRADER_BASE_URL"),
+        (SCORE | {"range": [1, 0]}, "grader.range", "must be two numbers, the lower one first"),
+        (SCORE | {"input": [{"role": "user", "content": IMAGE}]}, "grader.input.0.content", "images and audio are not"),
+        (LABEL | {"passing_labels": ["best"]}, "grader.passing_labels", "must be among the labels good, bad"),
         (MULTI | {"calculate_output": "place + style"}, "grader.calculate_output", "there is no grader 'style'"),
         (MULTI | {"calculate_output": "1 / place"}, "grader.calculate_output", "place = 0, wording = 0: it divides by"),
         (MULTI | {"graders": {"a": CHECK | {"operation": 1}}}, "grader.graders.a.operation", "must be 'eq'"),
@@ -188,7 +213,10 @@ def test_a_wrong_grader_is_refused_by_its_field(client: OpenAI, grader: Any, par
     [
         (MULTI, "task.grader.graders.place.reference", "there is no 'city'"),
         (MULTI | {"calculate_output": "log(place)"}, "task.grader.calculate_output", "place = 0, wording = 0"),
-        ({"type": "python", "source": "x"}, "task.grader", "must be one of 'string_check'"),
+        (PYTHON, "task.grader.type", "LUTHIER_PYTHON_GRADERS=1"),
+        (MULTI | {"graders": {"place": PYTHON, "wording": SCORE}}, "task.grader.graders.place.type", "are off"),
+        (SCORE, "task.grader.type", "LUTHIER_GRADER_BASE_URL"),
+        (LABEL, "task.grader.type", "LUTHIER_GRADER_BASE_URL"),
     ],
 )
 def test_a_job_is_refused_with_a_wrong_grader(service: Service, grader: Any, param: str, message: str) -> None:
@@ -197,6 +225,118 @@ def test_a_job_is_refused_with_a_wrong_grader(service: Service, grader: Any, par
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
     assert message in answer.json()["error"]["message"]
+    assert service.client.jobs() == []
+
+
+# Code and models
+
+
+@pytest.fixture
+def chat() -> Iterator[ChatEndpoint]:
+    """An endpoint whose score is 8 and whose label is `good`, but for answers that are rude."""
+
+    def say(body: dict[str, Any]) -> str:
+        asked = body["messages"][0]["content"]
+        if "rude" in asked:
+            return "I have no words."
+        return json.dumps({"reasoning": "", "result": "good" if '"bad"' in asked else 8})
+
+    with chatting(say) as served:
+        yield served
+
+
+@pytest.fixture
+def able(tmp_path: Path, chat: ChatEndpoint) -> Iterator[Service]:
+    """A service that may run code, and has an endpoint to ask."""
+    settings = {"python_graders": True, "grader_base_url": chat.url, "grader_api_key": SecretStr("sk-secret")}
+    with serving(tmp_path / "able", **settings) as service:
+        service.add_model()
+        yield service
+
+
+@pytest.fixture
+def able_client(able: Service) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{able.url}/v1", api_key="none is needed", max_retries=0) as client:
+        yield client
+
+
+def test_openais_client_runs_code(able_client: OpenAI) -> None:
+    run = _run(able_client, PYTHON, "It is Paris.")
+    assert (run.reward, run.metadata.type, run.metadata.name) == (0.5, "python", "own")
+    assert run.metadata.scores == {"own": 0.5}
+    assert _errors(run) == set()
+
+
+def test_code_that_fails_is_reported_in_the_answers_fields(able_client: OpenAI) -> None:
+    run = _run(able_client, PYTHON, "It is Paris.", item={})
+    assert run.reward == 0.0
+    assert _errors(run) == {"python_grader_runtime_error"}
+    assert "KeyError: 'city' (line 2)" in (run.metadata.errors.python_grader_runtime_error_details or "")
+
+
+@pytest.mark.parametrize(("grader", "reward"), [("score", 8.0), ("label", 1.0)])
+def test_openais_client_asks_a_model(able_client: OpenAI, chat: ChatEndpoint, grader: str, reward: float) -> None:
+    run = _run(able_client, {"score": SCORE, "label": LABEL}[grader], "With pleasure.")
+    assert run.reward == reward
+    assert run.metadata.sampled_model_name == "judge"
+    assert run.metadata.token_usage == 7
+    assert run.api_model_grader_token_usage_per_model == {"judge": 7}
+    assert "With pleasure." in chat.asked[0]["messages"][0]["content"]
+    assert chat.keys == ["Bearer sk-secret"]
+
+
+def test_a_model_without_an_opinion_is_reported_in_the_answers_fields(able_client: OpenAI) -> None:
+    multi = MULTI | {"graders": {"a": SCORE, "b": PYTHON}, "calculate_output": "a + b"}
+    run = _run(able_client, multi, "Paris, you rude man.")
+    assert run.reward == 0.5
+    assert run.sub_rewards == {"a": 0.0, "b": 0.5}
+    assert _errors(run) == {"model_grader_parse_error"}
+
+
+def test_an_endpoint_in_trouble_is_reported_in_the_answers_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "PAUSE_SECONDS", 0.001)
+    gone = "http://127.0.0.1:9/v1"
+    with (
+        serving(tmp_path / "home", grader_base_url=gone) as service,
+        OpenAI(base_url=f"{service.url}/v1", api_key="none is needed", max_retries=0) as client,
+    ):
+        run = _run(client, SCORE, "x")
+    assert (run.reward, _errors(run)) == (0.0, {"model_grader_server_error"})
+    assert gone in (run.metadata.errors.api_model_grader_server_error_details or "")
+
+
+@pytest.mark.parametrize("grader", ["python", "score", "label", "multi"])
+def test_openais_client_validates_code_and_models(able: Service, able_client: OpenAI, grader: str) -> None:
+    wanted: Any = {
+        "python": PYTHON,
+        "score": SCORE,
+        "label": LABEL,
+        "multi": MULTI | {"graders": {"place": PYTHON, "wording": SCORE}},
+    }[grader]
+    assert able_client.fine_tuning.alpha.graders.validate(grader=wanted).grader is not None
+    if grader in ("python", "score"):  # labels are not among OpenAI's types of an answer, nor are names of parts
+        GraderValidateResponse.model_validate(able.http.post(VALIDATE, json={"grader": wanted}).json(), strict=True)
+
+
+def test_code_that_cannot_be_loaded_is_refused_with_the_job(able: Service) -> None:
+    body = {"training_file": able.upload(sums()), "task": {"grader": PYTHON | {"source": "def grade(sample"}}}
+    answer = able.http.post("/v1/fine_tuning/jobs", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "task.grader.source"
+    assert "SyntaxError" in answer.json()["error"]["message"]
+
+
+def test_a_job_keeps_its_grader_and_never_the_key(able: Service) -> None:
+    multi = MULTI | {
+        "graders": {"place": PYTHON | {"source": PYTHON["source"].replace("city", "prompt")}, "wording": JUDGED}
+    }
+    job = able.client.job(able.submit(task={"grader": multi}))
+    assert isinstance(job.luthier.task.grader, Multi)
+    assert [part.type for part in job.luthier.task.grader.graders.values()] == ["python", "label_model"]
+    home = able.context.settings.home_dir
+    assert not any(b"sk-secret" in file.read_bytes() for file in home.rglob("*") if file.is_file())
 
 
 @pytest.mark.parametrize("given", ["name", "json", "file"])

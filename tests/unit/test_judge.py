@@ -12,9 +12,9 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import workers.judge
-from luthier.errors import TrialFailed
+from luthier.errors import GraderFault, TrialFailed
 from luthier.graders import grade
-from luthier.task import DataKind, Grader, JudgeSpec, Multi, StringCheck, TextSimilarity
+from luthier.task import DataKind, Grader, JudgeSpec, Multi, Python, StringCheck, TextSimilarity
 from luthier.trial import Metrics
 from tests import data_samples
 from tests.textbook import as_conversation, logps
@@ -350,6 +350,12 @@ def test_a_likelihood_that_is_no_number_fails_the_trial(tiny: Base) -> None:
         model.model.norm.weight[0] = torch.nan
     with pytest.raises(TrialFailed, match="not a number"):
         judged(tiny, spec(DataKind.PAIRS), data_samples.pairs(2), model)
+
+
+def test_a_grader_that_this_machine_may_not_run_fails_the_trial(tiny: Base) -> None:
+    own = Python(source="def grade(sample, item): return 1")
+    with pytest.raises(GraderFault, match="LUTHIER_PYTHON_GRADERS=1"):
+        judged(tiny, spec(DataKind.PAIRS, grader=own, max_new_tokens=1), data_samples.pairs(2))
 
 
 def test_rows_of_which_the_limit_leaves_nothing_fail_the_trial(tiny: Base) -> None:
