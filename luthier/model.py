@@ -31,6 +31,9 @@ class ModelFacts(Frozen):
         description="how many tokens each one sees; None for a family whose window cannot be set in all layers",
     )
     biases: bool = Field(default=False, description="whether any layer has a bias")
+    rope: Literal["plain", "scaled"] | None = Field(
+        default=None, description="rotary positions, and whether they are stretched already; None: cannot be stretched"
+    )
 
 
 class BaseModelEntry(Frozen):
@@ -68,6 +71,7 @@ def read_facts(folder: Path) -> ModelFacts:
             chat_template=_has_chat_template(folder),
             attention_window=_attention_window(config),
             biases=any(name.endswith(".bias") for header in headers for name in header),
+            rope=_rope(config),
         )
     except KeyError as missing:
         raise UserError(f"{folder / 'config.json'} lacks the field {missing}", param="source") from missing
@@ -84,6 +88,13 @@ def _attention_window(config: dict[str, Any]) -> int | None:
             return context
         case _:
             return None
+
+
+def _rope(config: dict[str, Any]) -> Literal["plain", "scaled"] | None:
+    if config.get("model_type") not in ("llama", "mistral", "qwen2", "qwen3"):
+        return None  # learned positions, or rotary ones that differ by layer
+    settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return "plain" if settings.get("rope_type", settings.get("type", "default")) == "default" else "scaled"
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from luthier.design import Design, TopLayers
+from luthier.design import Architecture, Design, TopLayers
 from luthier.errors import IllegalDesign
 from luthier.model import BaseModelEntry
 from luthier.task import DataKind
@@ -128,6 +128,17 @@ def update_refusal(update: str, entry: BaseModelEntry) -> str | None:
     return None
 
 
+def rope_refusal(entry: BaseModelEntry) -> str | None:
+    """Why the rotary positions of a base model cannot be stretched for a longer context; None where they can."""
+    match entry.facts.rope:
+        case "plain":
+            return None
+        case "scaled":
+            return f"the rotary positions of {entry.name} are stretched already"
+        case None:
+            return f"{entry.name}, a {entry.facts.architecture}, has no plain rotary positions to stretch"
+
+
 def kv_head_choices(kv_heads: int) -> tuple[int, ...]:
     """Numbers of key/value heads that mean pooling can make of `kv_heads`: its divisors, itself first."""
     return tuple(kept for kept in range(kv_heads, 0, -1) if kv_heads % kept == 0)
@@ -164,6 +175,7 @@ def _check_architecture(design: Design, entry: BaseModelEntry) -> None:
             param="architecture.depth_rule",
         )
     _check_window(design.architecture.window, entry)
+    _check_rope(design.architecture, entry)
     heads = kv_head_choices(entry.facts.kv_heads)[1:]
     if kv_heads is not None and kv_heads not in heads:
         raise IllegalDesign(
@@ -188,6 +200,21 @@ def _check_window(window: int | None, entry: BaseModelEntry) -> None:
             f"window is {window}, but each token of {entry.name} sees {widest} at most: "
             "make it smaller, or leave the field out to keep what it sees",
             param="architecture.window",
+        )
+
+
+def _check_rope(architecture: Architecture, entry: BaseModelEntry) -> None:
+    if architecture.rope_factor is None:
+        if architecture.rope_rule != "yarn":
+            raise IllegalDesign(
+                f"rope_rule is {architecture.rope_rule}, but the context stays as it is: "
+                "say in rope_factor how many times as long it is to be, or leave the rule out",
+                param="architecture.rope_rule",
+            )
+    elif reason := rope_refusal(entry):
+        raise IllegalDesign(
+            f"rope_factor is {architecture.rope_factor:g}, but {reason}: leave the field out",
+            param="architecture.rope_factor",
         )
 
 

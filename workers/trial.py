@@ -114,7 +114,7 @@ def _conclude(
 def _score(link: Link, assignment: Assignment, model: PreTrainedModel, split: str) -> Metrics:
     base = warm.base(assignment.base)
     rows = warm.rows(link.get_blob(split))
-    return judge(model, base.tokenizer, assignment.judge, rows, base.entry.facts.context)
+    return judge(model, base.tokenizer, assignment.judge, rows)
 
 
 def _upload(link: Link, held: HeldLease, exported: Exported) -> Artifact:
@@ -176,7 +176,7 @@ class TrialWatch:
         assignment = self.held.assignment
         base = warm.base(assignment.base)
         held_out = warm.rows(self.link.get_blob(assignment.judge.validation))[:RUNG_ROWS]
-        render = renderer(base.tokenizer, assignment.judge, base.entry.facts.context)
+        render = renderer(base.tokenizer, assignment.judge)
         nll, tokens, _ = likelihood(progress.model, render, assignment.judge.kind, held_out)
         loss = {"valid_loss": nll / tokens}
         position = progress.position

@@ -125,6 +125,18 @@ PLANS = {
         edits={"layers": 5, "window": 8},
         has_adapter=False,
     ),
+    "sft lora on chat, a longer context": Plan(
+        kind=DataKind.CHAT,
+        stages=(Stage(algorithm=Sft(), update=Lora(rank=8), optimiser=AN_EPOCH_AND_A_HALF),),
+        edits={"layers": 5, "rope_factor": 2},
+        has_adapter=False,
+    ),
+    "clm full on text, a longer context and a window": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Clm(), update=Full(), optimiser=optimiser(1e-3)),),
+        edits={"window": 16, "rope_factor": 4, "rope_rule": "linear"},
+        has_adapter=False,
+    ),
     "clm dora on pairs": Plan(
         kind=DataKind.PAIRS,
         stages=(Stage(algorithm=Clm(), update=Dora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),),
@@ -248,7 +260,7 @@ class Case:
 
     def judged(self, model: PreTrainedModel, rows: list[Row]) -> Metrics:
         tokenizer = AutoTokenizer.from_pretrained(self.merged)
-        return judge(model, tokenizer, self.assignment.judge, rows, self.assignment.base.facts.context)
+        return judge(model, tokenizer, self.assignment.judge, rows)
 
 
 @pytest.fixture(scope="module", params=PLANS)
@@ -324,7 +336,7 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
     rows, base = rows_of(plan.kind), warm.base(entry)
     design = Design(architecture=Architecture(base=entry.name, **(plan.edits or {})), stages=plan.stages)
     assignment = assignment_of(design, plan.kind, entry)
-    render = renderer(base.tokenizer, assignment.judge, entry.facts.context)
+    render = renderer(base.tokenizer, assignment.judge)
 
     def examples(stage: Stage) -> list[Example]:
         learn = objective(stage.algorithm)
@@ -336,9 +348,7 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
     trained = train(model, design, examples, seed=assignment.seed, watch=NobodyWatches())
     has_adapter = trained.whole_base and trained.applied.save_adapter(folder / "peft")
     merged = trained.applied.merge()
-    metrics, test_metrics = (
-        judge(merged, base.tokenizer, assignment.judge, rows[part], entry.facts.context) for part in (VALIDATION, TEST)
-    )
+    metrics, test_metrics = (judge(merged, base.tokenizer, assignment.judge, rows[part]) for part in (VALIDATION, TEST))
     exported = export(
         folder / "export",
         model=merged,
