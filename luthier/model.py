@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from luthier.design import Frozen
 from luthier.errors import UserError
+
+ORIGIN: Final = "origin.json"  # in a folder that was converted or downloaded: the facts `origin` and `quantised`
 
 
 class ModelFacts(Frozen):
@@ -33,6 +35,12 @@ class ModelFacts(Frozen):
     biases: bool = Field(default=False, description="whether any layer has a bias")
     rope: Literal["plain", "scaled"] | None = Field(
         default=None, description="rotary positions, and whether they are stretched already; None: cannot be stretched"
+    )
+    origin: str | None = Field(
+        default=None, description="what Luthier made the folder from: a GGUF file, or a hub id with its revision"
+    )
+    quantised: str | None = Field(
+        default=None, description="type of the weights before they were de-quantised, e.g. Q4_1: precision is lost"
     )
 
 
@@ -72,9 +80,15 @@ def read_facts(folder: Path) -> ModelFacts:
             attention_window=_attention_window(config),
             biases=any(name.endswith(".bias") for header in headers for name in header),
             rope=_rope(config),
+            **_origin(folder),
         )
     except KeyError as missing:
         raise UserError(f"{folder / 'config.json'} lacks the field {missing}", param="source") from missing
+
+
+def _origin(folder: Path) -> dict[str, str | None]:
+    """Where a folder of ours comes from; any other says nothing about it."""
+    return _json(folder / ORIGIN) if (folder / ORIGIN).is_file() else {}
 
 
 def _attention_window(config: dict[str, Any]) -> int | None:

@@ -34,7 +34,7 @@ from luthier.design import (
     Update,
     Vera,
 )
-from luthier.model import ModelFacts
+from luthier.model import BaseModelEntry, ModelFacts
 from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.wire import Assignment
@@ -67,13 +67,12 @@ def card(
     `rows` is the number of training rows, `learnt` how many of them had a target within the length limit.
     """
     design, base = assignment.design, assignment.base
-    local = Path(base.source).is_dir()
     return render(
         "card.md.jinja",
         artifact=artifact,
         assignment=assignment,
         design=design,
-        base_model=base.name if local else base.source,  # a hub id is a link there, a folder of ours is not
+        base_model=_hub_id(base) or base.name,  # a hub id is a link there, a folder of ours is not
         source=base.source,
         tags=list(dict.fromkeys(kind for s in design.stages for kind in (s.algorithm.kind, s.update.kind))),
         data=_data(assignment.judge.kind, rows, learnt),
@@ -86,6 +85,13 @@ def card(
         judge=assignment.judge,
         chat_template=bool(tokenizer.chat_template),
     )
+
+
+def _hub_id(base: BaseModelEntry) -> str | None:
+    origin, is_revision, _ = (base.facts.origin or "").partition("@")
+    if is_revision:
+        return origin
+    return None if Path(base.source).is_dir() else base.source
 
 
 def _data(kind: DataKind, rows: int, learnt: int) -> str:
@@ -193,9 +199,12 @@ def _architecture(design: Design, model: PreTrainedModel, facts: ModelFacts) -> 
         edits.append(
             f"a context of {context:,} instead of {facts.context:,} tokens by {_ROPE_RULES[architecture.rope_rule]}"
         )
+    origin = f" The base model comes from `{facts.origin}`." if facts.origin else ""
+    if facts.quantised:
+        origin += f" Its weights were de-quantised from {facts.quantised}: precision lost there is not in them."
     return (
         f"`{type(model).__name__}`, {model.num_parameters():,} parameters; "
-        f"{architecture.base} {'with ' + ' and '.join(edits) if edits else 'as it is'}."
+        f"{architecture.base} {'with ' + ' and '.join(edits) if edits else 'as it is'}.{origin}"
     )
 
 

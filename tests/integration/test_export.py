@@ -52,6 +52,7 @@ from luthier.wire import Assignment
 from tests import data_samples
 from tests.biased import biased
 from workers import warm
+from workers.card import card
 from workers.export import export
 from workers.judge import judge, renderer
 from workers.train.algorithms import Example, objective
@@ -444,6 +445,37 @@ def test_the_card_tells_the_design_the_data_and_the_scores(case: Case) -> None:
             assert (
                 f"| {case.metrics.reward_name} | {case.metrics.reward:.4f} | {case.test_metrics.reward:.4f} |" in page
             )
+
+
+@pytest.mark.parametrize(
+    ("origin", "base_model"),
+    [
+        ({"origin": "tiny.Q4_1.gguf", "quantised": "Q4_1"}, "tiny-chat"),
+        ({"origin": "zoo/tiny-chat@0123456789abcdef"}, "zoo/tiny-chat"),
+    ],
+    ids=["gguf", "hub"],
+)
+def test_the_card_says_where_the_base_model_comes_from(
+    origin: dict[str, str], base_model: str, tiny: warm.Base, tiny_entry: BaseModelEntry
+) -> None:
+    entry = tiny_entry.model_copy(update={"facts": tiny_entry.facts.model_copy(update=origin)})
+    plan = PLANS["sft lora on pairs"]
+    design = Design(architecture=Architecture(base=entry.name), stages=plan.stages)
+    metrics = Metrics(perplexity=2, bits_per_byte=1, tokens=1, rows=1)
+    text = card(
+        "merged",
+        model=tiny.model,
+        tokenizer=tiny.tokenizer,
+        assignment=assignment_of(design, plan.kind, entry),
+        metrics=metrics,
+        test_metrics=metrics,
+        rows=1,
+        learnt=1,
+    )
+    _, front, page = text.split("---\n", 2)
+    assert yaml.safe_load(front)["base_model"] == base_model
+    assert f"The base model comes from `{origin['origin']}`." in page
+    assert ("de-quantised from Q4_1: precision lost there is not in them" in page) == ("quantised" in origin)
 
 
 def test_the_script_reaches_the_recorded_perplexity_on_trl_alone(case: Case, tmp_path: Path) -> None:

@@ -461,7 +461,7 @@ LONG = [{**row, "completion": "a long answer, " * 600} for row in sums()]  # abo
         (LONG, {}, (2048, 2048), {None, 2.0, 4.0}),
         (LONG, {"rope_factor": [1]}, (512, 512), {None}),
         (sums(), {"rope_factor": [8]}, (4096, 4096), {8.0}),
-        ([{"text": row["completion"]} for row in LONG], {}, (512, 512), {None}),
+        ([{"text": row["prompt"] + row["completion"]} for row in LONG], {}, (512, 512), {None}),
     ],
     ids=["short rows", "long rows", "long rows, pinned", "short rows, pinned", "text"],
 )
