@@ -33,9 +33,9 @@ def local_folder(source: str, home: Path) -> Path:
             return _converted(path, home / "models")
     elif HUB_ID.fullmatch(source):
         return _downloaded(source, home / "models")
+    fault = "is none of these" if path.exists() or not path.is_absolute() else "does not exist"
     raise UserError(
-        f"source must be the absolute path of a folder or of a GGUF file, or a hub id like org/name, and {source!r} is "
-        + ("none of these" if not path.is_absolute() else "no such file" if not path.exists() else "neither of these"),
+        f"source must be the absolute path of a folder or of a GGUF file, or a hub id like org/name; {source!r} {fault}",
         param="source",
     )
 

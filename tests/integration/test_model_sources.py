@@ -109,15 +109,15 @@ def test_the_command_line_converts_with_its_progress_shown_and_lists_what_it_was
     assert Path(str(model.source)).parent == tmp_path / "mine" / "models"
     assert "tiny.gguf, de-quantised from Q8_0" in luthier("models", "list").stdout
     missing = luthier("models", "add", "none", "other.gguf")
-    assert (missing.returncode, "other.gguf' is no such file" in missing.stderr.replace("\n", "")) == (2, True)
+    assert (missing.returncode, "other.gguf' does not exist" in missing.stderr.replace("\n", "")) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("source", "why"),
     [
-        ("/no/such/folder", "'/no/such/folder' is no such file"),
-        ("/no/such/file.gguf", "is no such file"),
-        (str(TINY_CHAT / "config.json"), "config.json' is neither of these"),
+        ("/no/such/folder", "'/no/such/folder' does not exist"),
+        ("/no/such/file.gguf", "does not exist"),
+        (str(TINY_CHAT / "config.json"), "config.json' is none of these"),
         ("tests/models/tiny-chat", "'tests/models/tiny-chat' is none of these"),
         ("https://example.org/model", "is none of these"),
     ],
