@@ -416,6 +416,12 @@ def test_whatever_is_not_text_is_safetensors(case: Case) -> None:
         assert {file.suffix for file in files if b"\0" in file.read_bytes()} == {".safetensors"}
 
 
+def test_the_tokenizer_takes_rows_as_long_as_the_models_context(case: Case, tiny: warm.Base) -> None:
+    context = 512 * (case.assignment.design.architecture.rope_factor or 1)
+    assert AutoTokenizer.from_pretrained(case.merged).model_max_length == context
+    assert tiny.tokenizer.model_max_length == 512
+
+
 def test_the_record_names_the_design_its_scores_and_what_made_them(case: Case) -> None:
     for folder in case.artifacts.values():
         record = json.loads((folder / "luthier.json").read_text("utf-8"))
