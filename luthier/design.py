@@ -21,6 +21,7 @@ class Frozen(BaseModel):
 
 
 DepthRule = Literal["late", "block_influence"]
+RopeRule = Literal["yarn", "linear"]
 
 
 class Architecture(Frozen):
@@ -45,10 +46,23 @@ class Architecture(Frozen):
         exclude_if=lambda window: window is None,
         description="sliding attention window: how many tokens each one sees, itself included",
     )
+    rope_factor: float | None = Field(
+        default=None,
+        gt=1,
+        le=64,
+        exclude_if=lambda factor: factor is None,
+        description="rotary positions are stretched for a context that is so many times as long",
+    )
+    rope_rule: RopeRule = Field(
+        default="yarn",
+        exclude_if=lambda rule: rule == "yarn",
+        description="how they are stretched: `yarn`, low frequencies only (Peng et al. 2023), or `linear`, all alike "
+        "(Chen et al. 2023). No dynamic rule: it looks at the longest row of a call, and rows are read end to end",
+    )
 
     @property
     def edited(self) -> bool:
-        return self.layers is not None or self.kv_heads is not None or self.window is not None
+        return any(edit is not None for edit in (self.layers, self.kv_heads, self.window, self.rope_factor))
 
 
 class Clm(Frozen):
@@ -227,6 +241,7 @@ class Design(Frozen):
         edits = [f"{architecture.layers} layers{rule}"] if architecture.layers else []
         edits += [f"{architecture.kv_heads} KV heads"] if architecture.kv_heads else []
         edits += [f"window {architecture.window}"] if architecture.window else []
+        edits += [f"context ×{architecture.rope_factor:g} {architecture.rope_rule}"] if architecture.rope_factor else []
         model = architecture.base + (f" ({', '.join(edits)})" if edits else "")
         return " → ".join([model, *map(_stage_summary, self.stages)]) if self.stages else f"{model}, untuned"
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from luthier import chat_template
 from luthier.design import Frozen
 from luthier.errors import UserError
+
+ORIGIN: Final = "origin.json"  # in a folder that was converted or downloaded: the facts `origin` and `quantised`
 
 
 class ModelFacts(Frozen):
@@ -33,6 +35,15 @@ class ModelFacts(Frozen):
     )
     biases: bool = Field(default=False, description="whether any layer has a bias")
     tools: bool = Field(default=False, description="whether conversations can show tools, tool calls and tool replies")
+    rope: Literal["plain", "scaled"] | None = Field(
+        default=None, description="rotary positions, and whether they are stretched already; None: cannot be stretched"
+    )
+    origin: str | None = Field(
+        default=None, description="what Luthier made the folder from: a GGUF file, or a hub id with its revision"
+    )
+    quantised: str | None = Field(
+        default=None, description="type of the weights before they were de-quantised, e.g. Q4_1: precision is lost"
+    )
 
 
 class BaseModelEntry(Frozen):
@@ -72,9 +83,16 @@ def read_facts(folder: Path) -> ModelFacts:
             attention_window=_attention_window(config),
             biases=any(name.endswith(".bias") for header in headers for name in header),
             tools=template is not None and chat_template.with_tools(template) is not None,
+            rope=_rope(config),
+            **_origin(folder),
         )
     except KeyError as missing:
         raise UserError(f"{folder / 'config.json'} lacks the field {missing}", param="source") from missing
+
+
+def _origin(folder: Path) -> dict[str, str | None]:
+    """Where a folder of ours comes from; any other says nothing about it."""
+    return _json(folder / ORIGIN) if (folder / ORIGIN).is_file() else {}
 
 
 def _attention_window(config: dict[str, Any]) -> int | None:
@@ -88,6 +106,13 @@ def _attention_window(config: dict[str, Any]) -> int | None:
             return context
         case _:
             return None
+
+
+def _rope(config: dict[str, Any]) -> Literal["plain", "scaled"] | None:
+    if config.get("model_type") not in ("llama", "mistral", "qwen2", "qwen3"):
+        return None  # learned positions, or rotary ones that differ by layer
+    settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return "plain" if settings.get("rope_type", settings.get("type", "default")) == "default" else "scaled"
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -201,6 +201,11 @@ class Pin(Frozen):
     layers: tuple[int, ...] | None = Field(default=None, description="layers kept")
     kv_heads: tuple[int, ...] | None = Field(default=None, description="key/value heads kept")
     window: tuple[int, ...] | None = Field(default=None, description="attention window in tokens; 0: the model's own")
+    rope_factor: tuple[float, ...] | None = Field(
+        default=None,
+        description="context, as a multiple of the model's own, by stretched rotary positions; 1: the model's own. "
+        "Rows are read up to the longest one, by every trial of the job",
+    )
     epochs: tuple[float, ...] | None = None
     batch_size: tuple[int, ...] | None = None
     learning_rate_multiplier: tuple[float, ...] | None = Field(
@@ -229,7 +234,8 @@ class Constraints(Frozen):
 class JudgeSpec(Frozen):
     """Everything that decides a score, fixed when the job starts and the same for every trial of the job.
 
-    The rows themselves are content-addressed: `validation` and `test` are digests of JSONL blobs. Objective
+    The rows themselves are content-addressed: `validation` and `test` are digests of JSONL blobs. `window` and
+    `max_tokens` are final, whatever the context of the model that is scored: all models read the same text. Objective
     `perplexity` is compared by bits per byte, which ranks models of one tokenizer exactly as perplexity does.
     """
 

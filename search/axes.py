@@ -22,6 +22,9 @@ T = TypeVar("T", str, int, float)
 UPDATES: Final = tuple(rule.update for rule in rules.UPDATES)
 WHOLE: Final = 0  # the attention window of a model that keeps its own
 WINDOWS: Final = (1024, 512, 256, 128)
+OWN: Final = 1.0  # the factor of a model that keeps its own context
+ROPE_FACTORS: Final = (4.0, 2.0)
+MOST_STRETCHED: Final = 64.0
 DEPTH_SHARES: Final = (1, 7 / 8, 3 / 4)
 BATCH_SIZES: Final = (4, 8, 16, 32)
 EPOCHS: Final = (1.0, 2.0, 3.0)
@@ -66,14 +69,22 @@ class ModelSpace(Frozen):
     layers: tuple[int, ...] = Field(description="layers kept, descending")
     kv_heads: tuple[int, ...] = Field(description="key/value heads kept, descending")
     windows: tuple[int, ...] = Field(default=(WHOLE,), description="attention windows in tokens; WHOLE: what it has")
+    context: int = Field(description="longest row of the base in tokens")
+    rope_factors: tuple[float, ...] = Field(default=(OWN,), description="multiples of that context, descending")
 
     @property
-    def edits(self) -> dict[str, tuple[int, ...]]:
+    def reach(self) -> int:
+        """The longest row in tokens that the model is offered to be made for."""
+        return round(self.context * max(self.rope_factors))
+
+    @property
+    def edits(self) -> dict[str, tuple[float, ...]]:
         """By field of the architecture, the values that change something."""
         changes = {
             "layers": tuple(kept for kept in self.layers if kept != self.base_layers),
             "kv_heads": tuple(kept for kept in self.kv_heads if kept != self.base_kv_heads),
             "window": tuple(window for window in self.windows if window != WHOLE),
+            "rope_factor": tuple(factor for factor in self.rope_factors if factor != OWN),
         }
         return {field: values for field, values in changes.items() if values}
 
@@ -84,6 +95,7 @@ class ModelSpace(Frozen):
             "layers": self.base_layers in self.layers,
             "kv_heads": self.base_kv_heads in self.kv_heads,
             "window": WHOLE in self.windows,
+            "rope_factor": OWN in self.rope_factors,
         }
         return tuple(field for field, allowed in as_it_is.items() if not allowed)
 
@@ -167,9 +179,11 @@ def model_spaces(
     }
     depths = {entry.name: range(entry.facts.layers, 0, -1) for entry in allowed}
     heads = {entry.name: legality.kv_head_choices(entry.facts.kv_heads) for entry in allowed}
+    readable = _readable(kind, allowed, length)
     _check_edits("layers", pin.layers, depths)
     _check_edits("kv_heads", pin.kv_heads, heads)
     _check_windows(pin, allowed)
+    _check_rope_factors(pin, allowed)
     spaces = tuple(
         ModelSpace(
             name=entry.name,
@@ -179,6 +193,8 @@ def model_spaces(
             layers=layers,
             kv_heads=kv_heads,
             windows=windows,
+            context=entry.facts.context,
+            rope_factors=rope_factors,
             updates=updates[entry.name],
         )
         for entry in allowed
@@ -186,11 +202,14 @@ def model_spaces(
         if (layers := _kept(pin.layers, depths[entry.name], _depths(entry.facts.layers)))
         if (kv_heads := _kept(pin.kv_heads, heads[entry.name], heads[entry.name]))
         if (windows := _windows(entry, pin, _seen(kind, length)))
+        if (rope_factors := _rope_factors(entry, pin, readable))
     )
     if not spaces:
         raise IllegalDesign(
             f"no base model has both the pinned layers ({_listed(pin.layers or ())}) and the pinned kv_heads "
-            f"({_listed(pin.kv_heads or ())})" + (f" and the windows ({_listed(pin.window)})" if pin.window else ""),
+            f"({_listed(pin.kv_heads or ())})"
+            + (f" and the windows ({_listed(pin.window)})" if pin.window else "")
+            + (f" and the rope_factors ({_listed(pin.rope_factor)})" if pin.rope_factor else ""),
             param="search.pin",
         )
     return spaces
@@ -250,6 +269,33 @@ def _check_windows(pin: Pin, entries: Sequence[BaseModelEntry]) -> None:
             pin.window,
             lambda window: window == WHOLE or 0 < window < max(widest.values()),
             [f"{WHOLE} (the model's own)", *described],
+        )
+
+
+def _readable(kind: DataKind, entries: Sequence[BaseModelEntry], length: int) -> int:
+    """How many tokens of a row of this length all models could be made to read; long text is read in pieces anyway."""
+    held = [entry.facts.context for entry in entries if legality.edit_refusal("rope_factor", entry) is not None]
+    return 0 if kind is DataKind.TEXT else min([length, *held])
+
+
+def _rope_factors(entry: BaseModelEntry, pin: Pin, read: int) -> tuple[float, ...]:
+    """What is pinned of them; else more than the model's own where it would be felt in rows of so many tokens."""
+    if pin.rope_factor is not None:
+        fixed = legality.edit_refusal("rope_factor", entry) is not None
+        return tuple(sorted({factor for factor in pin.rope_factor if factor == OWN or not fixed}, reverse=True))
+    return (*ROPE_FACTORS, OWN) if read > entry.facts.context else (OWN,)
+
+
+def _check_rope_factors(pin: Pin, entries: Sequence[BaseModelEntry]) -> None:
+    if pin.rope_factor is None:
+        return
+    described = [f"{OWN:g} (the model's own context) to {MOST_STRETCHED:g}"]
+    _check("rope_factor", pin.rope_factor, lambda factor: OWN <= factor <= MOST_STRETCHED, described)
+    refusals = [legality.edit_refusal("rope_factor", entry) for entry in entries]
+    if max(pin.rope_factor) > OWN and all(refusals):
+        raise IllegalDesign(
+            f"pin on rope_factor: {'; '.join(filter(None, refusals))}; choose from {OWN:g}",
+            param="search.pin.rope_factor",
         )
 
 

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any, Final, get_args
 
-from luthier.design import Architecture, DepthRule
+from luthier.design import Architecture, DepthRule, RopeRule
 from search.axes import ModelSpace
 from search.suggest import Suggest, Value
 
 NO, YES = "no", "yes"
-FIELDS: Final = ("layers", "kv_heads", "window")
+FIELDS: Final = ("layers", "kv_heads", "window", "rope_factor")
 DEPTH_RULES: Final[tuple[str, ...]] = get_args(DepthRule)
+ROPE_RULES: Final[tuple[str, ...]] = get_args(RopeRule)
 
 
 def combined(model: ModelSpace) -> tuple[str, ...]:
@@ -36,6 +37,8 @@ def ask(suggest: Suggest, model: ModelSpace) -> Architecture:
     }
     if "layers" in made:
         made["depth_rule"] = suggest.categorical("depth_rule", DEPTH_RULES)
+    if "rope_factor" in made:
+        made["rope_rule"] = suggest.categorical("rope_rule", ROPE_RULES)
     return Architecture(base=model.name, **made)
 
 
@@ -46,4 +49,6 @@ def answers(architecture: Architecture, model: ModelSpace) -> Mapping[str, Value
     found: dict[str, Value] = {f"edited[{model.name}]": YES if free else NO, f"edit[{model.name}]": "+".join(free)}
     if architecture.layers is not None:
         found["depth_rule"] = architecture.depth_rule
+    if architecture.rope_factor is not None:
+        found["rope_rule"] = architecture.rope_rule
     return found | {f"{field}[{model.name}]": value for field, value in made.items() if value is not None}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
-from luthier.design import Design, TopLayers
+from luthier.design import Architecture, Design, TopLayers
 from luthier.errors import IllegalDesign
 from luthier.model import BaseModelEntry
 from luthier.task import DataKind
@@ -120,6 +120,7 @@ def _check_architecture(design: Design, entry: BaseModelEntry) -> None:
             param="architecture.depth_rule",
         )
     _check_window(design.architecture.window, entry)
+    _check_rope(design.architecture, entry)
     heads = kv_head_choices(entry.facts.kv_heads)[1:]
     if kv_heads is not None and kv_heads not in heads:
         raise IllegalDesign(
@@ -140,6 +141,21 @@ def _check_window(window: int | None, entry: BaseModelEntry) -> None:
             f"window is {window}, but each token of {entry.name} sees {widest} at most: "
             "make it smaller, or leave the field out to keep what it sees",
             param="architecture.window",
+        )
+
+
+def _check_rope(architecture: Architecture, entry: BaseModelEntry) -> None:
+    if architecture.rope_factor is None:
+        if architecture.rope_rule != "yarn":
+            raise IllegalDesign(
+                f"rope_rule is {architecture.rope_rule}, but the context stays as it is: "
+                "say in rope_factor how many times as long it is to be, or leave the rule out",
+                param="architecture.rope_rule",
+            )
+    elif reason := edit_refusal("rope_factor", entry):
+        raise IllegalDesign(
+            f"rope_factor is {architecture.rope_factor:g}, but {reason}: leave the field out",
+            param="architecture.rope_factor",
         )
 
 

@@ -37,12 +37,14 @@ class Recipe(Frozen):
     layers: int = 0
     kv_heads: int = 0
     window: int = 0
+    rope_factor: int = 0
     block: int = 32
 
 
 # The order matters: a small budget sees only the first few, so these differ in program, update and architecture.
 _BEHAVIOUR: Final = (
     Recipe(program="sft", update="full"),
+    Recipe(program="sft", rope_factor=1),
     Recipe(program="sft", update="rslora", learning_rate_multiplier=2),
     Recipe(program="sft", layers=1),
     Recipe(program="clm"),
@@ -58,6 +60,7 @@ _BEHAVIOUR: Final = (
 RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
     DataKind.TEXT: (
         Recipe(program="clm", update="full"),
+        Recipe(program="clm", rope_factor=1),
         Recipe(program="clm", update="rslora", learning_rate_multiplier=2),
         Recipe(program="clm", layers=1),
         Recipe(program="clm", update="dora", epochs=2),
@@ -74,6 +77,7 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
     DataKind.CHAT: _BEHAVIOUR,
     DataKind.PREFERENCE: (
         Recipe(program="dpo", update="full"),
+        Recipe(program="dpo", rope_factor=1),
         Recipe(program="sft+dpo", update="rslora", learning_rate_multiplier=2),
         Recipe(program="sft"),
         Recipe(program="dpo", layers=1),
@@ -109,12 +113,15 @@ def baselines(space: Space) -> tuple[Design, Design]:
 def priors(space: Space) -> list[Design]:
     """The recipes for this kind of data as designs of the space, in order, the models taking turns.
 
-    Recipes that pins make equal to each other or to the plain default appear once or not at all. Raises IllegalDesign
+    Recipes that pins make equal to each other or to the plain default appear once or not at all, nor do those for a
+    longer context where none is offered. Raises IllegalDesign
     where a recipe is outside a continuous axis: what the space does not allow is never tried.
     """
     _, plain = baselines(space)
     designs = {plain.digest(): plain}
-    for turn, recipe in enumerate(RECIPES[space.kind], start=1):
+    longer = any("rope_factor" in model.edits for model in space.models)
+    recipes = [recipe for recipe in RECIPES[space.kind] if longer or not recipe.rope_factor]
+    for turn, recipe in enumerate(recipes, start=1):
         design = space.sample(_Wishes(space, recipe, turn))
         designs.setdefault(design.digest(), design)
     return list(designs.values())[1:]
@@ -138,10 +145,10 @@ class _Wishes:
                 return next(choice for choice in choices if choice == (edits.YES if wished else edits.NO))
             case "edit":
                 return next(choice for choice in choices if choice == self._edit(choices))
-            case "layers" | "kv_heads" | "window":
+            case "layers" | "kv_heads" | "window" | "rope_factor":
                 steps: int = self._recipe[axis]
                 return choices[min(max(steps - 1, 0), len(choices) - 1)]
-            case "depth_rule":
+            case "depth_rule" | "rope_rule":
                 return choices[0]
             case "top_layers":
                 return choices[-1]

@@ -169,4 +169,10 @@ EDITS: Final = (
         possible=lambda facts: facts.attention_window is not None,
         otherwise="the attention window of {model}, a {architecture}, cannot be set in all layers",
     ),
+    EditRule(
+        edit="rope_factor",
+        does="reads a longer context: rotary positions are stretched, by YaRN or evenly",
+        possible=lambda facts: facts.rope == "plain",
+        otherwise="{model}, a {architecture}, has no rotary positions to stretch, or has them stretched already",
+    ),
 )

@@ -55,8 +55,7 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
         entries = _showing_tools(place, entries, _wanted(body, fixed))
     designs, pin = _space(body, fixed, training, entries, len(splits.train))
     search = body.search.model_copy(update={"pin": pin})
-    judged = [entry for entry in entries if entry.name in _names(designs)]
-    judge = _judge(here, body, training, splits, judged, tools=place is not None)
+    judge = _judge(here, body, training, splits, designs, tools=place is not None)
     record = JobRecord(
         id=new_id("ftjob"),
         created_at=now,
@@ -193,12 +192,14 @@ def _space(
     kind, length = training.kind, Profile.model_validate(training.profile).long_rows
     pin = for_goal(merge(body.search.pin, fixed), body.task.goal, kind)
     try:
-        designs = space(kind, rows, entries, pin, body.constraints, length=length)
+        for _ in range(2):  # what models are left out for may not limit those that stay
+            designs = space(kind, rows, entries, pin, body.constraints, length=length)
+            pin = pin.model_copy(update={"model": tuple(_names(designs))})
     except UserError as error:
         places = {f"search.pin.{wanted.axis}": wanted.place for wanted in fixed}
         error.param = places.get(error.param or "", error.param)
         raise
-    return designs, pin.model_copy(update={"model": tuple(_names(designs))})
+    return designs, pin
 
 
 def _names(designs: Space) -> list[str]:
@@ -206,19 +207,11 @@ def _names(designs: Space) -> list[str]:
 
 
 def _judge(
-    here: Context,
-    body: CreateJob,
-    training: FileRecord,
-    splits: Splits,
-    entries: Sequence[BaseModelEntry],
-    *,
-    tools: bool,
+    here: Context, body: CreateJob, training: FileRecord, splits: Splits, designs: Space, *, tools: bool
 ) -> JudgeSpec:
     grader = _grader(body, training.kind)
     if grader is not None:
         _check_grader(here, grader, splits)
-    context = min(entry.facts.context for entry in entries)
-    defaults = JudgeSpec.model_fields
     answers = Profile.model_validate(training.profile).target_lengths.p90
     return JudgeSpec(
         kind=training.kind,
@@ -226,11 +219,19 @@ def _judge(
         test=here.keep_bytes(dataset.write_rows(splits.test)),
         objective=_objective(body, training.kind),
         grader=grader,
-        window=min(defaults["window"].default, context),
-        max_tokens=min(defaults["max_tokens"].default, context),
+        window=_read_up_to("window", designs),
+        max_tokens=_read_up_to("max_tokens", designs),
         max_new_tokens=min(max(answers, LEAST_NEW_TOKENS), MOST_NEW_TOKENS),
         tools=tools,
     )
+
+
+def _read_up_to(field: str, designs: Space) -> int:
+    """What all models of the job can be made to read; not more than the default, but where contexts are stretched."""
+    reach = min(model.reach for model in designs.models)
+    stretched = any(model.reach > model.context for model in designs.models)
+    default: int = JudgeSpec.model_fields[field].default
+    return reach if stretched else min(default, reach)
 
 
 def _grader(body: CreateJob, kind: DataKind) -> Grader | None:

@@ -125,9 +125,12 @@ class RunGrader(Frozen):
 
 
 class AddModel(Frozen):
-    """A base model in a folder that the service and the workers can read."""
+    """A base model: a folder or a GGUF file that the service and the workers can read, or a model of the hub."""
 
     name: str = Field(
         min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", examples=["SmolLM2-135M-Instruct"]
     )
-    source: Name = Field(description="folder with config.json, tokenizer.json and *.safetensors")
+    source: Name = Field(
+        description="absolute path of a folder with config.json, tokenizer.json and *.safetensors, or of a GGUF file; "
+        "or a hub id, org/name or org/name@revision"
+    )

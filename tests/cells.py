@@ -137,7 +137,7 @@ class Trial:
         return len(self.design.stages) * ROWS * EPOCHS // BATCH
 
     def examples(self, stage: Stage) -> Sequence[Example]:
-        learn, render = objective(stage.algorithm), renderer(self.base.tokenizer, self.spec, 512)
+        learn, render = objective(stage.algorithm), renderer(self.base.tokenizer, self.spec)
         return [example for row in self.train_rows for example in learn.examples(row, self.cell.kind, render)]
 
     def train(self, onlooker: Onlooker, resume: Checkpoint | None = None) -> Trained:
@@ -145,7 +145,7 @@ class Trial:
         return train(model, self.design, self.examples, seed=SEED, watch=onlooker, resume=resume)
 
     def score(self, model: PreTrainedModel) -> tuple[str, float]:
-        metrics = judge(model, self.base.tokenizer, self.spec, self.held_out, 512)
+        metrics = judge(model, self.base.tokenizer, self.spec, self.held_out)
         if self.spec.objective == "reward":
             assert metrics.reward is not None
             return str(metrics.reward_name), metrics.reward

@@ -26,6 +26,7 @@ from luthier.design import (
     Oft,
     Orpo,
     Pissa,
+    RopeRule,
     RsLora,
     Sft,
     Simpo,
@@ -33,15 +34,20 @@ from luthier.design import (
     Update,
     Vera,
 )
+from luthier.model import BaseModelEntry, ModelFacts
 from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.wire import Assignment
-from workers.judge import renderer
 from workers.templates import render
 
 _DEPTH_RULES: Final[Mapping[DepthRule, str]] = {
     "late": "the deepest but the last one left out",
     "block_influence": "those left out that change the hidden state least on training rows (ShortGPT)",
+}
+
+_ROPE_RULES: Final[Mapping[RopeRule, str]] = {
+    "yarn": "YaRN: rotary positions of low frequency are stretched",
+    "linear": "position interpolation: all rotary positions are stretched alike",
 }
 
 
@@ -63,27 +69,32 @@ def card(
     scores on a few held-out rows after each stage but the last.
     """
     design, base = assignment.design, assignment.base
-    local = Path(base.source).is_dir()
     return render(
         "card.md.jinja",
         artifact=artifact,
         assignment=assignment,
         design=design,
-        base_model=base.name if local else base.source,  # a hub id is a link there, a folder of ours is not
+        base_model=_hub_id(base) or base.name,  # a hub id is a link there, a folder of ours is not
         source=base.source,
         tags=list(dict.fromkeys(kind for s in design.stages for kind in (s.algorithm.kind, s.update.kind))),
         data=_data(assignment.judge.kind, rows, learnt),
         algorithms=list(dict.fromkeys(_algorithm(stage.algorithm) for stage in design.stages)),
         updates=list(dict.fromkeys(_update(stage.update) for stage in design.stages)),
-        architecture=_architecture(design, model, base.facts.layers, base.facts.kv_heads),
+        architecture=_architecture(design, model, base.facts),
         settings=_settings,
         brought=brought,
         metrics=metrics,
         test_metrics=test_metrics,
         judge=assignment.judge,
-        limits=renderer(tokenizer, assignment.judge, base.facts.context),
         chat_template=bool(tokenizer.chat_template),
     )
+
+
+def _hub_id(base: BaseModelEntry) -> str | None:
+    origin, is_revision, _ = (base.facts.origin or "").partition("@")
+    if is_revision:
+        return origin
+    return None if Path(base.source).is_dir() else base.source
 
 
 def _data(kind: DataKind, rows: int, learnt: int) -> str:
@@ -175,20 +186,28 @@ def _update(update: Update) -> str:
     return f"`{update.kind}`, {words}."
 
 
-def _architecture(design: Design, model: PreTrainedModel, layers: int, kv_heads: int) -> str:
+def _architecture(design: Design, model: PreTrainedModel, facts: ModelFacts) -> str:
     architecture = design.architecture
     edits = []
     if architecture.layers is not None:
         which = ", ".join(map(str, model.config.kept_layers))
         why = _DEPTH_RULES[architecture.depth_rule]
-        edits.append(f"{architecture.layers} of {layers} layers kept ({which}, counted from 0), {why}")
+        edits.append(f"{architecture.layers} of {facts.layers} layers kept ({which}, counted from 0), {why}")
     if architecture.kv_heads is not None:
-        edits.append(f"{kv_heads} key/value heads mean-pooled to {architecture.kv_heads}")
+        edits.append(f"{facts.kv_heads} key/value heads mean-pooled to {architecture.kv_heads}")
     if architecture.window is not None:
         edits.append(f"a sliding attention window of {architecture.window} tokens in every layer")
+    if architecture.rope_factor is not None:
+        context = model.config.max_position_embeddings
+        edits.append(
+            f"a context of {context:,} instead of {facts.context:,} tokens by {_ROPE_RULES[architecture.rope_rule]}"
+        )
+    origin = f" The base model comes from `{facts.origin}`." if facts.origin else ""
+    if facts.quantised:
+        origin += f" Its weights were de-quantised from {facts.quantised}: precision lost there is not in them."
     return (
         f"`{type(model).__name__}`, {model.num_parameters():,} parameters; "
-        f"{architecture.base} {'with ' + ' and '.join(edits) if edits else 'as it is'}."
+        f"{architecture.base} {'with ' + ' and '.join(edits) if edits else 'as it is'}.{origin}"
     )
 
 

@@ -7,6 +7,7 @@ adapter/   adapter_model.safetensors and adapter_config.json of PEFT; tokenizer,
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,9 @@ def export(
 
     `brought` are the scores on a few held-out rows after each stage but the last.
     """
+    if assignment.design.architecture.rope_factor is not None:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.model_max_length = model.config.max_position_embeddings  # or it would cut rows at the old context
     learnt = reproduction.learnt_rows(train_rows, assignment, tokenizer)
     record = _record(assignment, metrics, test_metrics)
     describe = partial(

@@ -29,22 +29,20 @@ from workers.train.forward import TOKEN_CAP, mixed_precision, target_logps
 GENERATION_BATCH = 8
 
 
-def renderer(tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, context: int) -> Renderer:
-    """The job's way to turn rows into tokens, for a model whose longest sequence is `context` tokens."""
-    return Renderer(tokenizer, window=min(spec.window, context), max_tokens=min(spec.max_tokens, context))
+def renderer(tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec) -> Renderer:
+    """The job's way to turn rows into tokens: the same for every model, even where a row exceeds its context."""
+    return Renderer(tokenizer, window=spec.window, max_tokens=spec.max_tokens)
 
 
 @torch.no_grad()
-def judge(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, rows: Sequence[Row], context: int
-) -> Metrics:
+def judge(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, rows: Sequence[Row]) -> Metrics:
     """Score `model` on held-out rows.
 
     Raises TrialFailed where nothing can be scored or a score is not a number, and GraderFault where this machine's
     settings do not allow the task's grader, or what grades does not answer.
     """
     model.eval()
-    render = renderer(tokenizer, spec, context)
+    render = renderer(tokenizer, spec)
     scored = rows[: spec.max_rows]
     nll, tokens, content = likelihood(model, render, spec.kind, scored)
     perplexity = math.exp(min(nll / tokens, 700.0))  # exp overflows just above 709

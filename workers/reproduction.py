@@ -52,7 +52,7 @@ _OWN_REFERENCE: Final = ("pissa", "vera")
 
 def learnt_rows(rows: Iterable[Row], assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
     """The rows that every stage learns from: those with a target within the length limit, in their order."""
-    render_row = renderer(tokenizer, assignment.judge, assignment.base.facts.context)
+    render_row = renderer(tokenizer, assignment.judge)
     objectives = [objective(stage.algorithm) for stage in assignment.design.stages]
     return [row for row in rows if all(o.examples(row, assignment.judge.kind, render_row) for o in objectives)]
 
@@ -101,8 +101,7 @@ def _script(
     metrics: Metrics,
     rows: Sequence[Row],
 ) -> str:
-    design, judge, facts = assignment.design, assignment.judge, assignment.base.facts
-    render_row = renderer(tokenizer, judge, facts.context)
+    design, judge = assignment.design, assignment.judge
     columns = _CONTENT[judge.kind]
     contents = [row[name] for row in rows for name in columns]
     wraps = bool(tokenizer.chat_template) and any(isinstance(content, str) for content in contents)
@@ -124,12 +123,14 @@ def _script(
         seed=assignment.seed,
         source=assignment.base.source,
         kind=judge.kind.value,
-        max_length=render_row.window if judge.kind is DataKind.TEXT else render_row.max_tokens,
+        max_length=judge.window if judge.kind is DataKind.TEXT else judge.max_tokens,
         perplexity=metrics.perplexity,
         kept_layers=model.config.kept_layers if design.architecture.layers else None,
         layer_types=bool(getattr(model.config, "layer_types", None)),
         kv_heads=design.architecture.kv_heads,
         window=design.architecture.window,
+        rope_factor=design.architecture.rope_factor,
+        rope_rule=design.architecture.rope_rule,
         chat_template=bool(tokenizer.chat_template),
         tools=tools,
         own_template=TEMPLATE if judge.tools and isinstance(tokenizer.chat_template, str) else None,

@@ -129,7 +129,7 @@ def _conclude(
 def _score(link: Link, assignment: Assignment, model: PreTrainedModel, split: str) -> Metrics:
     tokenizer = warm.tokenizer(assignment.base, assignment.judge)
     rows = warm.rows(link.get_blob(split))
-    return judge(model, tokenizer, assignment.judge, rows, assignment.base.facts.context)
+    return judge(model, tokenizer, assignment.judge, rows)
 
 
 def _upload(link: Link, held: HeldLease, exported: Exported) -> Artifact:
@@ -207,7 +207,7 @@ class TrialWatch:
         """How a model in training does on a few held-out rows."""
         base, spec = self.held.assignment.base, self.held.assignment.judge
         rows = warm.rows(self.link.get_blob(spec.validation))[:RUNG_ROWS]
-        render = renderer(warm.tokenizer(base, spec), spec, base.facts.context)
+        render = renderer(warm.tokenizer(base, spec), spec)
         nll, tokens, _ = likelihood(model, render, spec.kind, rows)
         found = {"valid_loss": nll / tokens}
         if spec.kind is DataKind.PREFERENCE:

@@ -85,7 +85,7 @@ def rows(file: Path) -> Rows:
 @lru_cache(maxsize=16)
 def calibration(entry: BaseModelEntry, judge: JudgeSpec, train: Path) -> tuple[tuple[int, ...], ...]:
     """Token ids of the first training rows: what a model is measured on before it is edited."""
-    render = renderer(tokenizer(entry, judge), judge, entry.facts.context)
+    render = renderer(tokenizer(entry, judge), judge)
     rendered = (tokens for row in rows(train) for tokens in render.answers(row, judge.kind))
     return tuple(tokens.ids[:CALIBRATION_TOKENS] for tokens in islice(rendered, CALIBRATION_ROWS))
 
@@ -97,6 +97,6 @@ def examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, algorithm: Al
 
 @lru_cache(maxsize=16)
 def _examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, kind: type[Algorithm]) -> tuple[Example, ...]:
-    render = renderer(tokenizer(entry, judge), judge, entry.facts.context)
+    render = renderer(tokenizer(entry, judge), judge)
     learn = objective(kind())
     return tuple(example for row in rows(train) for example in learn.examples(row, judge.kind, render))

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from luthier.api_types import Model
 from luthier.cli.connection import JsonOption, ServerOption, connect
 from luthier.cli.show import as_json, console
 from luthier.model import ModelFacts
+from luthier.sources import HUB_ID, local_folder
 
 app = typer.Typer(help="Base models and fine-tuned results.", no_args_is_help=True)
 
@@ -27,21 +29,49 @@ def list_models(server: ServerOption = None, json: JsonOption = False) -> None:
     for column in ("model", "parameters", "layers", "heads (KV)", "context", "from"):
         table.add_column(column)
     for model in models:
-        table.add_row(model.id, *_shape(model.facts), model.source or model.job or "–")
+        table.add_row(model.id, *_shape(model.facts), _source(model))
     console.print(table)
 
 
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="Name under which designs refer to the model.")],
-    source: Annotated[Path, typer.Argument(help="Folder with config.json, tokenizer.json and *.safetensors.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder with config.json, tokenizer.json and *.safetensors; a GGUF file, which is converted; or a hub "
+            "id, ORG/NAME or ORG/NAME@REVISION, which is downloaded."
+        ),
+    ],
+    home: Annotated[
+        Path, typer.Option(envvar="LUTHIER_HOME", help="Home folder: what is converted or downloaded is kept there.")
+    ] = Path("~/.luthier"),
     server: ServerOption = None,
 ) -> None:
-    """Register a base model from a folder that the service and its workers can read."""
+    """Register a base model that the service and its workers can read on this machine."""
     with connect(server) as client:
-        model = client.add_model(name, str(source.expanduser().absolute()))
+        client.models()  # before minutes are spent
+        folder = local_folder(_absolute(source), home.expanduser().absolute())
+        model = client.add_model(name, str(folder))
     assert model.facts is not None, "a base model has facts"
-    console.print(f"{model.id}: {model.facts.architecture}, {model.facts.parameters / 1e6:.1f} M parameters")
+    console.print(
+        f"{model.id}: {model.facts.architecture}, {model.facts.parameters / 1e6:.1f} M parameters"
+        + (f", de-quantised from {model.facts.quantised}" if model.facts.quantised else "")
+    )
+
+
+def _absolute(source: str) -> str:
+    """Paths in full; what only looks like a hub id is left as it is, where there is no such path."""
+    path = Path(source).expanduser()
+    is_path = path.exists() or path.suffix == ".gguf" or not HUB_ID.fullmatch(source)
+    return str(path.absolute()) if is_path else source
+
+
+def _source(model: Model) -> str:
+    facts = model.facts
+    if facts is None or facts.origin is None:
+        return model.source or model.job or "–"
+    return f"{facts.origin}, de-quantised from {facts.quantised}" if facts.quantised else facts.origin
 
 
 def _shape(facts: ModelFacts | None) -> tuple[str, ...]:

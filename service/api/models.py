@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path as Folder
 from typing import Annotated
 
 from fastapi import APIRouter, Path
 
 from luthier.api_types import Deleted, Model, Page
-from luthier.errors import Conflict, UserError
+from luthier.errors import Conflict
 from luthier.model import BaseModelEntry, read_facts
+from luthier.sources import local_folder
 from luthier.store import Connection, jobs, models
 from luthier.store.records import JobRecord
 from luthier.trial import JobState
@@ -44,12 +44,11 @@ def get_model(here: Here, model_id: ModelId) -> Model:
 
 @router.post("", summary="Register a base model")
 def add_model(here: Here, body: AddModel) -> Model:
-    """Reads the facts from the folder's files, without loading the model. A name that is taken is replaced, unless a
-    job that has not ended uses it.
+    """Reads the facts from the folder's files, without loading the model. A GGUF file is converted first, and a hub id
+    downloaded, into a folder of the service's home; the answer waits for it. A name that is taken is replaced, unless
+    a job that has not ended uses it.
     """
-    folder = Folder(body.source)
-    if not folder.is_absolute() or not folder.is_dir():
-        raise UserError(f"source must be the absolute path of a folder, and {body.source!r} is not", param="source")
+    folder = local_folder(body.source, here.settings.home_dir)
     entry = BaseModelEntry(name=body.name, source=str(folder), facts=read_facts(folder))
     now = utc_now()
     with here.database.begin() as c:

@@ -52,6 +52,7 @@ from luthier.wire import Assignment
 from tests import data_samples
 from tests.biased import biased
 from workers import warm
+from workers.card import card
 from workers.export import export
 from workers.judge import generate, judge, renderer
 from workers.train.algorithms import Example, objective
@@ -124,6 +125,18 @@ PLANS = {
         kind=DataKind.CHAT,
         stages=(Stage(algorithm=Sft(), update=Lora(rank=8), optimiser=AN_EPOCH_AND_A_HALF),),
         edits={"layers": 5, "window": 8},
+        has_adapter=False,
+    ),
+    "sft lora on chat, a longer context": Plan(
+        kind=DataKind.CHAT,
+        stages=(Stage(algorithm=Sft(), update=Lora(rank=8), optimiser=AN_EPOCH_AND_A_HALF),),
+        edits={"layers": 5, "rope_factor": 2},
+        has_adapter=False,
+    ),
+    "clm full on text, a longer context and a window": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Clm(), update=Full(), optimiser=optimiser(1e-3)),),
+        edits={"window": 16, "rope_factor": 4, "rope_rule": "linear"},
         has_adapter=False,
     ),
     "clm dora on pairs": Plan(
@@ -271,7 +284,7 @@ class Case:
 
     def judged(self, model: PreTrainedModel, rows: list[Row]) -> Metrics:
         tokenizer = AutoTokenizer.from_pretrained(self.merged)
-        return judge(model, tokenizer, self.assignment.judge, rows, self.assignment.base.facts.context)
+        return judge(model, tokenizer, self.assignment.judge, rows)
 
 
 @pytest.fixture(scope="module", params=PLANS)
@@ -349,7 +362,7 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
     design = Design(architecture=Architecture(base=entry.name, **(plan.edits or {})), stages=plan.stages)
     assignment = assignment_of(design, plan.kind, entry, tools=plan.tools)
     tokenizer = warm.tokenizer(entry, assignment.judge)
-    render = renderer(tokenizer, assignment.judge, entry.facts.context)
+    render = renderer(tokenizer, assignment.judge)
 
     def examples(stage: Stage) -> list[Example]:
         learn = objective(stage.algorithm)
@@ -361,9 +374,7 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
     trained = train(model, design, examples, seed=assignment.seed, watch=NobodyWatches())
     has_adapter = trained.whole_base and trained.applied.save_adapter(folder / "peft")
     merged = trained.applied.merge()
-    metrics, test_metrics = (
-        judge(merged, tokenizer, assignment.judge, rows[part], entry.facts.context) for part in (VALIDATION, TEST)
-    )
+    metrics, test_metrics = (judge(merged, tokenizer, assignment.judge, rows[part]) for part in (VALIDATION, TEST))
     exported = export(
         folder / "export",
         model=merged,
@@ -422,7 +433,7 @@ def test_an_agent_learns_its_calls_and_answers_alike_in_plain_transformers(case:
         start = inputs["input_ids"].shape[1]
         answer = model.generate(**inputs, max_new_tokens=24, do_sample=False)[0, start:]
         worker = warm.tokenizer(case.assignment.base, case.assignment.judge)
-        prompt = renderer(worker, case.assignment.judge, 512).prompt(row["messages"][:1], row["tools"])
+        prompt = renderer(worker, case.assignment.judge).prompt(row["messages"][:1], row["tools"])
         assert list(prompt) == inputs["input_ids"][0].tolist()
         assert generate(model, worker, [prompt], 24) == [tokenizer.decode(answer, skip_special_tokens=True).strip()]
 
@@ -447,6 +458,12 @@ def test_whatever_is_not_text_is_safetensors(case: Case) -> None:
     for folder in case.artifacts.values():
         files = [file for file in folder.rglob("*") if file.is_file()]
         assert {file.suffix for file in files if b"\0" in file.read_bytes()} == {".safetensors"}
+
+
+def test_the_tokenizer_takes_rows_as_long_as_the_models_context(case: Case, tiny: warm.Base) -> None:
+    context = 512 * (case.assignment.design.architecture.rope_factor or 1)
+    assert AutoTokenizer.from_pretrained(case.merged).model_max_length == context
+    assert tiny.tokenizer.model_max_length == 512
 
 
 def test_the_record_names_the_design_its_scores_and_what_made_them(case: Case) -> None:
@@ -480,6 +497,37 @@ def test_the_card_tells_the_design_the_data_and_the_scores(case: Case) -> None:
             assert (
                 f"| {case.metrics.reward_name} | {case.metrics.reward:.4f} | {case.test_metrics.reward:.4f} |" in page
             )
+
+
+@pytest.mark.parametrize(
+    ("origin", "base_model"),
+    [
+        ({"origin": "tiny.Q4_1.gguf", "quantised": "Q4_1"}, "tiny-chat"),
+        ({"origin": "zoo/tiny-chat@0123456789abcdef"}, "zoo/tiny-chat"),
+    ],
+    ids=["gguf", "hub"],
+)
+def test_the_card_says_where_the_base_model_comes_from(
+    origin: dict[str, str], base_model: str, tiny: warm.Base, tiny_entry: BaseModelEntry
+) -> None:
+    entry = tiny_entry.model_copy(update={"facts": tiny_entry.facts.model_copy(update=origin)})
+    plan = PLANS["sft lora on pairs"]
+    design = Design(architecture=Architecture(base=entry.name), stages=plan.stages)
+    metrics = Metrics(perplexity=2, bits_per_byte=1, tokens=1, rows=1)
+    text = card(
+        "merged",
+        model=tiny.model,
+        tokenizer=tiny.tokenizer,
+        assignment=assignment_of(design, plan.kind, entry),
+        metrics=metrics,
+        test_metrics=metrics,
+        rows=1,
+        learnt=1,
+    )
+    _, front, page = text.split("---\n", 2)
+    assert yaml.safe_load(front)["base_model"] == base_model
+    assert f"The base model comes from `{origin['origin']}`." in page
+    assert ("de-quantised from Q4_1: precision lost there is not in them" in page) == ("quantised" in origin)
 
 
 def test_the_script_reaches_the_recorded_perplexity_on_trl_alone(case: Case, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_the_script_finds_the_judges_tokens_and_targets(shape: str, tiny: Base, 
         scored_rows=rows,
     )
     encode = encode_of(tmp_path / "reproduce" / "reproduce.py")
-    render = renderer(tokenizer, assignment.judge, tiny.entry.facts.context)
+    render = renderer(tokenizer, assignment.judge)
     for row in rows:
         judged = [(list(t.ids), targets(t.ids, t.target)) for t in render.answers(row, kind)]
         found = [
@@ -195,12 +195,50 @@ def test_the_script_edits_a_model_as_the_worker_does() -> None:
         layer_types=True,
         kv_heads=2,
         window=None,
+        rope_factor=None,
     )
     exec(textwrap.dedent(edits), {"torch": torch, "model": by_script})
     assert by_script.config.layer_types == by_worker.config.layer_types
     ids = torch.arange(24)[None]
     with torch.no_grad():
         assert largest_difference(by_script(ids).logits, by_worker(ids).logits) < 1e-6
+        assert largest_difference(base(ids).logits, by_worker(ids).logits) > 0.1
+
+
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("rule", ["linear", "yarn"])
+@pytest.mark.parametrize("family", [LlamaConfig, Qwen3Config])
+def test_the_script_stretches_positions_as_the_worker_does(
+    family: type[PretrainedConfig], rule: str, window: int | None
+) -> None:
+    torch.manual_seed(0)
+    config = family(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=4, head_dim=8, initializer_range=0.3, max_position_embeddings=16,
+    )  # fmt: skip
+    base = AutoModelForCausalLM.from_config(config).eval()
+    architecture = Architecture(base="small", layers=2, kv_heads=2, window=window, rope_factor=2.5, rope_rule=rule)
+    by_worker = build(base, architecture)
+    edits = render_template(
+        "reproduce_architecture.jinja",
+        kept_layers=[0, 2],
+        layer_types=bool(getattr(by_worker.config, "layer_types", None)),
+        kv_heads=2,
+        window=window,
+        rope_factor=2.5,
+        rope_rule=rule,
+    )
+    names: dict[str, Any] = {
+        "torch": torch,
+        "AutoConfig": AutoConfig,
+        "AutoModelForCausalLM": AutoModelForCausalLM,
+        "model": copy.deepcopy(base),
+    }
+    exec(textwrap.dedent(edits), names)
+    assert names["model"].config.max_position_embeddings == by_worker.config.max_position_embeddings == 40
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        assert torch.equal(names["model"](ids).logits, by_worker(ids).logits)
         assert largest_difference(base(ids).logits, by_worker(ids).logits) > 0.1
 
 
@@ -216,7 +254,12 @@ def test_the_script_narrows_attention_as_the_worker_does(family: type[Pretrained
     by_worker = build(base, Architecture(base="small", layers=2, kv_heads=2, window=5))
     layer_types = bool(getattr(by_worker.config, "layer_types", None))
     edits = render_template(
-        "reproduce_architecture.jinja", kept_layers=[0, 2], layer_types=layer_types, kv_heads=2, window=5
+        "reproduce_architecture.jinja",
+        kept_layers=[0, 2],
+        layer_types=layer_types,
+        kv_heads=2,
+        window=5,
+        rope_factor=None,
     )
     names: dict[str, Any] = {
         "torch": torch,

@@ -55,6 +55,7 @@ ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo(), Ipo(), Simpo(), Orpo()]
 CALIBRATION = (tuple(range(100, 130)),)
 INFLUENTIAL = Architecture(base="tiny", layers=3, depth_rule="block_influence")
 WINDOWED = Architecture(base="tiny", layers=3, window=8)
+STRETCHED = Architecture(base="tiny", layers=3, rope_factor=2)
 PLAIN, EDITED = Architecture(base="tiny", layers=3), Architecture(base="tiny", layers=2, kv_heads=2)
 
 
@@ -156,6 +157,9 @@ PROGRAMS = {
         stage(Sft(), Lora(rank=2), epochs=1), stage(Dpo(), Lora(rank=2), epochs=1), architecture=INFLUENTIAL
     ),
     "a window": design(stage(Sft(), Full(), epochs=1), stage(Dpo(), Full(), epochs=1), architecture=WINDOWED),
+    "a longer context": design(
+        stage(Sft(), Lora(rank=2), epochs=1), stage(Dpo(), Lora(rank=2), epochs=1), architecture=STRETCHED
+    ),
     "an adapter that starts from trained weights": design(
         stage(Sft(), Full(), epochs=1), stage(Dpo(), Pissa(rank=2), epochs=1)
     ),

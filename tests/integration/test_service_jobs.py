@@ -463,6 +463,32 @@ def test_the_judge_follows_from_the_data_and_the_task(
     assert service.client.job(job_id).luthier.objective == objective
 
 
+LONG = [{**row, "completion": "a long answer, " * 600} for row in sums()]  # about 2250 tokens each
+
+
+@pytest.mark.parametrize(
+    ("rows", "pin", "read", "factors"),
+    [
+        (sums(), {}, (512, 512), {None}),  # as the tiny model's context is
+        (LONG, {}, (2048, 2048), {None, 2.0, 4.0}),
+        (LONG, {"rope_factor": [1]}, (512, 512), {None}),
+        (sums(), {"rope_factor": [8]}, (4096, 4096), {8.0}),
+        ([{"text": row["prompt"] + row["completion"]} for row in LONG], {}, (512, 512), {None}),
+    ],
+    ids=["short rows", "long rows", "long rows, pinned", "short rows, pinned", "text"],
+)
+def test_all_trials_read_rows_as_long_as_the_longest_context_that_is_searched(
+    service: Service, worker: FakeWorker, rows: list, pin: dict, read: tuple[int, int], factors: set
+) -> None:
+    job_id = service.submit(rows, search={"trials": 14, "pin": pin})
+    assert worker.work_until_ended(service.client, job_id) == "succeeded"
+    assert {(trial.judge.window, trial.judge.max_tokens) for trial in worker.done} == {read}
+    found = {trial.design.architecture.rope_factor for trial in worker.done if trial.number > 1}
+    assert found <= factors
+    assert max(found, key=lambda factor: factor or 0) == max(factors, key=lambda factor: factor or 0)
+    assert not any(trial.design.architecture.edited for trial in worker.done if trial.number <= 1)
+
+
 def test_train_validation_and_test_rows_share_no_prompt(service: Service, worker: FakeWorker) -> None:
     service.submit(sums(200), search={"trials": 2})
     assignment = worker.take()

@@ -236,7 +236,7 @@ BAD_ADDRESSES = [
         "a model that is nowhere",
         {"name": "m", "source": "/no/such/folder"},
         "source",
-        "must be the absolute path of a folder, and '/no/such/folder' is not",
+        "must be the absolute path of a folder or of a GGUF file, or a hub id like org/name; '/no/such/folder' does",
         400,
         "POST",
         "/v1/models",

@@ -24,6 +24,7 @@ def entry(
         "context": 512,
         "chat_template": True,
         "attention_window": 512,
+        "rope": "plain",
     }
     sizes = {"layers": layers, "heads": kv_heads, "kv_heads": kv_heads, "hidden_size": hidden}
     return BaseModelEntry(name=name, source=f"/models/{name}", facts=ModelFacts(**(defaults | sizes | facts)))

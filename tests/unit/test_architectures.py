@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from tests.textbook import largest_difference, logps
 from workers.train.architectures import build
 from workers.train.architectures.edits import kept_layers
 from workers.train.architectures.influence import block_influence
+from workers.train.data.rendering import Tokens
+from workers.train.data.unpadded import lay_out
+from workers.train.forward import target_logps
 from workers.warm import Base
 
 IDS = (1, 55, 901, 7, 7, 3000, 12)
@@ -31,6 +35,9 @@ EDITS = [
     Architecture(base="tiny", layers=3, depth_rule="block_influence"),
     Architecture(base="tiny", window=4),
     Architecture(base="tiny", layers=3, kv_heads=2, window=4),
+    Architecture(base="tiny", rope_factor=4),
+    Architecture(base="tiny", rope_factor=1.5, rope_rule="linear"),
+    Architecture(base="tiny", layers=3, kv_heads=2, window=4, rope_factor=2),
 ]
 
 
@@ -183,6 +190,7 @@ def test_an_edited_model_is_an_ordinary_one_to_save_load_and_generate_with(
     assert type(loaded) is (MistralForCausalLM if architecture.window else type(tiny.model))
     assert loaded.config.num_hidden_layers == (architecture.layers or 6)
     assert loaded.config.num_key_value_heads == (architecture.kv_heads or 4)
+    assert loaded.config.max_position_embeddings == 512 * (architecture.rope_factor or 1)
     assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight
     assert torch.equal(logps(loaded, IDS), logps(edited, IDS))
     prompt = torch.tensor([IDS])
@@ -266,6 +274,73 @@ def test_a_family_without_a_window_in_all_layers_is_infeasible() -> None:
         build(gpt2(), Architecture(base="gpt2", window=4))
     with pytest.raises(Infeasible, match="llama models have no sliding window"):
         build(of_family("llama", attention_bias=True), Architecture(base="small", window=4))
+
+
+def at_positions(model: PreTrainedModel, ids: list[int], positions: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities with each token at a position of ours, which need not be a whole number."""
+    causal = torch.full((len(ids), len(ids)), -torch.inf).triu(1)[None, None]
+    logits = model(
+        input_ids=torch.tensor([ids]), attention_mask=causal, position_ids=positions[None], use_cache=False
+    ).logits[0, :-1]
+    return logits.log_softmax(-1).gather(1, torch.tensor(ids)[1:, None]).squeeze(1)
+
+
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_linear_stretching_reads_every_token_at_a_fraction_of_its_position(family: str, tmp_path: Path) -> None:
+    base, ids = of_family(family, max_position_embeddings=16), [(7 * i) % 64 for i in range(40)]
+    stretched = build(base, Architecture(base="small", rope_factor=2.5, rope_rule="linear"))
+    assert stretched.config.max_position_embeddings == 40
+    expected = at_positions(base, ids, torch.arange(40) / 2.5)
+    assert largest_difference(logps(stretched, ids), expected) < 1e-5
+    assert largest_difference(logps(stretched, ids), logps(base, ids)) > 1e-2
+    stretched.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(logps(loaded, ids), logps(stretched, ids))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_yarn_stretches_slow_frequencies_and_sharpens_attention(family: str, window: int | None) -> None:
+    """Peng et al. 2023: a frequency that turns more than 32 times in the old context stays, one that turns less than
+    once is divided by the factor, and those between are blended; queries and keys grow by 0.1 ln(factor) + 1."""
+    base = of_family(family, max_position_embeddings=4096, rope_parameters={"rope_theta": 1e4, "rope_type": "default"})
+    stretched = build(base, Architecture(base="small", rope_factor=4, window=window))
+    rotary = stretched.model.rotary_emb
+    before, after = base.model.rotary_emb.inv_freq, rotary.inv_freq
+    turns = 4096 * before / (2 * torch.pi)
+    assert 0 < int((turns > 32).sum()) < len(turns)
+    assert torch.equal(after[turns > 32], before[turns > 32])
+    assert torch.allclose(after[turns < 1], before[turns < 1] / 4)
+    assert all(before / 4 <= after * 1.0001)
+    assert all(after <= before)
+    assert rotary.attention_scaling == pytest.approx(0.1 * math.log(4) + 1)
+    assert stretched.config.max_position_embeddings == 16384
+    assert stretched.config.rope_parameters["original_max_position_embeddings"] == 4096
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rule", ["linear", "yarn"])
+def test_rows_longer_than_the_old_context_score_end_to_end_as_alone(rule: str, tiny: Base) -> None:
+    """What a dynamic rule would break: a row's score does not depend on the longer one beside it."""
+    stretched = build(tiny.model, Architecture(base="tiny", rope_factor=2, rope_rule=rule))
+    long, short = ([(13 * i) % 4000 + 3 for i in range(length)] for length in (700, 40))
+    rows = [Tokens(ids=tuple(ids), target=(False, *[True] * (len(ids) - 1)), target_bytes=1) for ids in (long, short)]
+    together = target_logps(stretched, lay_out(rows, stretched.device))
+    assert largest_difference(together, torch.cat([logps(stretched, long), logps(stretched, short)])) < 1e-4
+
+
+@pytest.mark.parametrize("rule", ["linear", "yarn"])
+def test_positions_that_are_not_plain_rotary_ones_cannot_be_stretched(rule: str) -> None:
+    with pytest.raises(Infeasible, match=r"gpt2 models need plain rotary positions to be stretched; .* has none"):
+        build(gpt2(), Architecture(base="gpt2", rope_factor=2, rope_rule=rule))
+    once = build(of_family("llama"), Architecture(base="small", rope_factor=2, rope_rule=rule))
+    with pytest.raises(Infeasible, match=f"this one has {rule} ones"):
+        build(once, Architecture(base="small", rope_factor=2))
 
 
 def gpt2() -> PreTrainedModel:

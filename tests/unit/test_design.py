@@ -106,6 +106,15 @@ def test_a_field_that_came_later_is_spelled_out_where_it_says_something() -> Non
     assert edited.summary().startswith("tiny-chat (4 layers by influence) → ")
 
 
+def test_a_longer_context_says_by_how_much_and_how() -> None:
+    longer = DESIGN.model_copy(update={"architecture": Architecture(base="tiny-chat", rope_factor=4)})
+    assert '{"base":"tiny-chat","kv_heads":null,"layers":null,"rope_factor":4.0}' in longer.canonical()
+    assert longer.summary().startswith("tiny-chat (context ×4 yarn) → ")
+    assert Architecture(base="tiny-chat", rope_factor=4).edited
+    with pytest.raises(ValidationError, match="greater than 1"):
+        Architecture(base="tiny-chat", rope_factor=1)
+
+
 def test_the_canonical_text_and_the_digest_never_change() -> None:
     """Every store in use is keyed by them: where this fails, the change needs a migration, not a new literal."""
     assert DESIGN.canonical() == CANONICAL

@@ -12,6 +12,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import workers.judge
+from luthier.design import Architecture
 from luthier.errors import GraderFault, TrialFailed
 from luthier.graders import grade
 from luthier.task import DataKind, Grader, JudgeSpec, Multi, Python, StringCheck, TextSimilarity
@@ -20,10 +21,10 @@ from tests import data_samples
 from tests.textbook import as_conversation, logps
 from workers import warm
 from workers.judge import generate, judge, question, renderer
+from workers.train.architectures import build
 from workers.warm import Base
 
 Row = dict[str, Any]
-CONTEXT = 512
 START, END = 1, 2  # <|im_start|>, <|im_end|>
 
 
@@ -33,7 +34,7 @@ def spec(kind: DataKind, *, grader: Grader | None = None, **limits: int) -> Judg
 
 
 def judged(tiny: Base, wanted: JudgeSpec, rows: Sequence[Row], model: PreTrainedModel | None = None) -> Metrics:
-    return judge(model or tiny.model, tiny.tokenizer, wanted, rows, CONTEXT)
+    return judge(model or tiny.model, tiny.tokenizer, wanted, rows)
 
 
 @torch.no_grad()
@@ -154,11 +155,15 @@ def test_a_row_longer_than_the_limit_is_cut(tiny: Base) -> None:
     assert_textbook(metrics, textbook(tiny.model, ids, targets, content))
 
 
-def test_no_row_is_longer_than_the_models_context(tiny: Base) -> None:
-    rows = data_samples.pairs(4)
-    limited = judge(tiny.model, tiny.tokenizer, spec(DataKind.PAIRS, max_tokens=2048), rows, 25)
-    assert limited == judged(tiny, spec(DataKind.PAIRS, max_tokens=25), rows)
-    assert limited.tokens < judged(tiny, spec(DataKind.PAIRS), rows).tokens
+def test_every_model_reads_the_same_rows_whatever_its_context(tiny: Base) -> None:
+    """So that a context made longer is compared on rows that need it: the base is run beyond its own."""
+    rows = [{**row, "completion": row["completion"] * 120} for row in data_samples.pairs(2)]
+    longer = build(tiny.model, Architecture(base="tiny", rope_factor=4))
+    wanted = spec(DataKind.PAIRS, max_tokens=2048)
+    base, stretched = judged(tiny, wanted, rows), judged(tiny, wanted, rows, longer)
+    assert base.tokens == stretched.tokens > 2 * 512
+    assert base.perplexity != stretched.perplexity
+    assert judged(tiny, spec(DataKind.PAIRS, max_tokens=512), rows).tokens < 2 * 512
 
 
 def test_only_the_first_rows_are_scored_up_to_the_limit(tiny: Base) -> None:
@@ -256,11 +261,11 @@ def test_a_tool_call_is_compared_as_the_chat_template_writes_it(tiny: Base) -> N
     check = StringCheck(input="{{item.reference}}", reference=called)
     agents = spec(DataKind.CHAT, grader=check, max_new_tokens=1).model_copy(update={"tools": True})
     tokenizer = warm.tokenizer(tiny.entry, agents)
-    assert judge(tiny.model, tokenizer, agents, rows[1:], CONTEXT).reward == 1.0
+    assert judge(tiny.model, tokenizer, agents, rows[1:]).reward == 1.0
     answered = agents.model_copy(
         update={"grader": StringCheck(input="{{item.reference}}", reference="The cat eats fish.")}
     )
-    assert judge(tiny.model, tokenizer, answered, rows[:1], CONTEXT).reward == 1.0
+    assert judge(tiny.model, tokenizer, answered, rows[:1]).reward == 1.0
 
 
 def test_a_completion_of_several_turns_is_asked_for_its_last_one(tiny: Base) -> None:
@@ -285,7 +290,7 @@ def test_a_rows_own_columns_reach_the_grader_and_its_reference_goes_before_the_a
 
 
 def test_answers_are_plain_text_without_marks_and_end_where_the_model_ends_them(tiny: Base) -> None:
-    render = renderer(tiny.tokenizer, spec(DataKind.PAIRS), CONTEXT)
+    render = renderer(tiny.tokenizer, spec(DataKind.PAIRS))
     prompts = [render.prompt(row["prompt"]) for row in data_samples.pairs(9)]
     answers = generate(tiny.model, tiny.tokenizer, prompts, 60)
     assert answers == [answer.strip() for answer in answers]

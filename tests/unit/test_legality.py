@@ -120,6 +120,7 @@ def test_the_untuned_model_is_legal_for_every_kind_of_data(kind: DataKind) -> No
         (DataKind.CHAT, design(Clm(), update=Full())),
         (DataKind.CHAT, design(Sft(), window=511)),
         (DataKind.CHAT, design(Sft(), layers=3, depth_rule="block_influence")),
+        (DataKind.CHAT, design(Sft(), rope_factor=2.5, rope_rule="linear", window=64)),
         (DataKind.PREFERENCE, design(Sft(), Dpo())),
         (DataKind.PAIRS, design(Clm(), Sft())),
         (DataKind.PREFERENCE, design(Ipo())),
@@ -156,6 +157,12 @@ def test_a_legal_design_passes(kind: DataKind, legal: Design) -> None:
             design(Sft(), depth_rule="block_influence"),
             "architecture.depth_rule",
             "block_influence, but all layers are kept",
+        ),
+        (
+            DataKind.PAIRS,
+            design(Sft(), rope_rule="linear"),
+            "architecture.rope_rule",
+            "rope_rule is linear, but the context stays as it is: say in rope_factor",
         ),
         (DataKind.PAIRS, design(window=512), "architecture.window", "each token of tiny sees 512 at most"),
         (DataKind.PAIRS, design(layers=9), "architecture.layers", "layers is 9"),
@@ -207,6 +214,26 @@ def test_a_family_without_a_window_is_refused_one() -> None:
     with pytest.raises(IllegalDesign, match="tiny, a GPT2LMHeadModel, cannot be set in all layers") as refused:
         check(design(Sft(), window=64), DataKind.PAIRS, entry(architecture="GPT2LMHeadModel", attention_window=None))
     assert refused.value.param == "architecture.window"
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        (
+            {"rope": None, "architecture": "GPT2LMHeadModel"},
+            "tiny, a GPT2LMHeadModel, has no rotary positions to stretch",
+        ),
+        (
+            {"rope": "scaled"},
+            "tiny, a LlamaForCausalLM, has no rotary positions to stretch, or has them stretched already",
+        ),
+    ],
+    ids=str,
+)
+def test_a_context_is_lengthened_only_where_positions_are_plain_rotary_ones(facts: dict, reason: str) -> None:
+    with pytest.raises(IllegalDesign, match=f"rope_factor is 2, but {reason}.*: leave the field out") as refused:
+        check(design(Sft(), rope_factor=2), DataKind.PAIRS, entry(**facts))
+    assert refused.value.param == "architecture.rope_factor"
 
 
 def test_the_limits_are_those_of_the_base_model() -> None:

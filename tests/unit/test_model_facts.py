@@ -40,6 +40,26 @@ def test_how_many_tokens_each_one_sees_where_a_family_can_say_so(
     assert read_facts(folder).attention_window == window
 
 
+@pytest.mark.parametrize(
+    ("changes", "rope"),
+    [
+        ({}, "plain"),
+        ({"model_type": "qwen3", "rope_parameters": None, "rope_theta": 1e6, "rope_scaling": None}, "plain"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "scaled"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "scaled"),
+        ({"model_type": "gpt2"}, None),
+    ],
+    ids=str,
+)
+def test_whether_positions_are_rotary_and_stretched_already(
+    changes: dict[str, Any], rope: str | None, tiny_entry: BaseModelEntry, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_entry.source, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    assert read_facts(folder).rope == rope
+
+
 @pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.bias", "transformer.h.0.ln_1.bias"])
 def test_a_tensor_named_bias_in_any_of_the_files_means_biases(
     name: str, tiny_entry: BaseModelEntry, tmp_path: Path

@@ -152,6 +152,14 @@ def test_priors_keep_to_the_pins_and_do_not_repeat(pin: Pin) -> None:
         assert space.decode(space.encode(design)) == design
 
 
+@pytest.mark.parametrize("kind", [DataKind.PAIRS, DataKind.CHAT, DataKind.PREFERENCE])
+def test_a_longer_context_is_tried_early_where_it_is_offered(kind: DataKind) -> None:
+    space = space_of(kind, length=1024)
+    assert [design.architecture.rope_factor for design in priors(space)[:3]] == [None, 4, None]
+    assert {design.architecture.rope_factor for design in priors(space_of(kind))} == {None}
+    assert baselines(space) == baselines(space_of(kind))
+
+
 def test_a_fully_pinned_space_has_its_one_design_as_prior() -> None:
     pin = Pin(
         algorithm=("sft",),

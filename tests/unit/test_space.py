@@ -55,6 +55,7 @@ SPACES = {
         models=tuple(ENTRIES.values()),
     ),
     "long rows": space_of(length=3000, models=tuple(ENTRIES.values())),
+    "pinned context": space_of(pin=Pin(rope_factor=(1, 1.5, 8)), models=tuple(ENTRIES.values())),
 }
 
 
@@ -174,6 +175,61 @@ def test_a_pinned_window_is_taken_whatever_the_rows() -> None:
     assert {design.architecture.window for design in designs} == {64}
     unwindowed = samples(space_of(pin=Pin(window=(0,)), length=3000), 50)
     assert {design.architecture.window for design in unwindowed} == {None}
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "factors"),
+    [
+        (DataKind.PAIRS, 512, (1,)),  # what the model reads anyway
+        (DataKind.CHAT, 513, (4, 2, 1)),
+        (DataKind.PREFERENCE, 1024, (4, 2, 1)),
+        (DataKind.PAIRS, 100_000, (4, 2, 1)),
+        (DataKind.TEXT, 100_000, (1,)),  # long text is read in pieces
+    ],
+)
+def test_a_longer_context_is_offered_where_long_rows_exceed_the_models_own(
+    kind: DataKind, length: int, factors: tuple[float, ...]
+) -> None:
+    (model,) = space_of(kind, length=length, models=(entry(context=512),)).models
+    assert model.rope_factors == factors
+    assert model.reach == 512 * factors[0]
+
+
+def test_a_model_whose_positions_are_fixed_holds_the_others_to_what_it_can_read() -> None:
+    learned = entry("learned", rope=None, context=2048)
+    tiny, fixed = space_of(length=100_000, models=(TINY, learned)).models
+    assert (tiny.rope_factors, fixed.rope_factors) == ((4, 2, 1), (1,))
+    tiny, _ = space_of(length=100_000, models=(TINY, entry("learned", rope=None, context=512))).models
+    assert tiny.rope_factors == (1,)
+
+
+def test_a_stretched_context_is_drawn_with_both_rules_and_with_other_edits() -> None:
+    designs = samples(space_of(length=1024, models=(entry(context=512),)), 2000)
+    drawn = {(design.architecture.rope_factor, design.architecture.rope_rule) for design in designs}
+    assert drawn == {(None, "yarn"), *itertools.product((2, 4), ("yarn", "linear"))}
+    assert any(design.architecture.rope_factor and design.architecture.window for design in designs)
+    edited = sum(design.architecture.edited for design in designs)
+    assert 0.45 < edited / len(designs) < 0.55
+
+
+def test_a_pinned_context_is_taken_whatever_the_rows_and_only_by_models_that_can_be_stretched() -> None:
+    learned = entry("learned", rope=None)
+    space = space_of(pin=Pin(rope_factor=(3,)), models=(learned, TINY))
+    assert {(d.architecture.base, d.architecture.rope_factor) for d in samples(space, 50)} == {("tiny", 3)}
+    both = space_of(pin=Pin(rope_factor=(1, 3)), models=(learned, TINY))
+    assert [(model.name, model.rope_factors) for model in both.models] == [("learned", (1,)), ("tiny", (3, 1))]
+    unstretched = samples(space_of(pin=Pin(rope_factor=(1,)), length=3000), 50)
+    assert {design.architecture.rope_factor for design in unstretched} == {None}
+
+
+def test_a_pin_on_the_context_is_refused_where_no_model_can_be_stretched() -> None:
+    models = (entry("learned", rope=None, architecture="GPT2LMHeadModel"), entry("long", rope="scaled"))
+    with pytest.raises(
+        IllegalDesign,
+        match=r"learned, a GPT2LMHeadModel, has no rotary .*; long, a .* stretched already; choose from 1$",
+    ) as refused:
+        space_of(pin=Pin(rope_factor=(1, 2)), models=models)
+    assert refused.value.param == "search.pin.rope_factor"
 
 
 def test_edits_follow_each_model() -> None:
@@ -345,6 +401,8 @@ def test_the_order_of_a_pin_matters_for_models_only() -> None:
         ({"layers": (20,), "kv_heads": (4,)}, "search.pin", r"layers \(20\) and the pinned kv_heads \(4\)"),
         ({"window": (512,)}, "search.pin.window", r"512 is not possible; choose from 0 \(the model's own\); 1 to 511"),
         ({"window": (-1,)}, "search.pin.window", "-1 is not possible"),
+        ({"rope_factor": (0.5,)}, "search.pin.rope_factor", r"0.5 is not possible; choose from 1 \(.*context\) to 64"),
+        ({"rope_factor": (65,)}, "search.pin.rope_factor", "65.0 is not possible"),
         ({"batch_size": (8, 301)}, "search.pin.batch_size", "301 is not possible; choose from 1 to the 300 training"),
         ({"epochs": (0.0,)}, "search.pin.epochs", "0.0 is not possible; choose from numbers above 0"),
         ({"learning_rate_multiplier": (-1.0,)}, "search.pin.learning_rate_multiplier", "-1.0 is not possible"),

@@ -97,7 +97,7 @@ def scratch(folder: Path, name: str) -> Path:
 
 def test_the_end_of_a_stage_is_on_the_curves_as_the_model_stands_there(tiny: Base, tmp_path: Path) -> None:
     alone = Run(tiny, scratch(tmp_path, "alone"), SFT)
-    after_sft = judge(alone.train().applied.merge(), tiny.tokenizer, SPEC, ROWS[24:], 512)
+    after_sft = judge(alone.train().applied.merge(), tiny.tokenizer, SPEC, ROWS[24:])
     assert alone.watch.brought == []
 
     both = Run(tiny, scratch(tmp_path, "both"), SFT, DPO)

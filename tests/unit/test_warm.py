@@ -93,7 +93,7 @@ def test_training_and_judging_leave_the_base_as_it_was_bit_for_bit(
         seed=0,
         watch=Unwatched(),
     )
-    judge(trained.applied.merge(), tiny.tokenizer, JUDGE, warm.rows(rows_file), 512)
+    judge(trained.applied.merge(), tiny.tokenizer, JUDGE, warm.rows(rows_file))
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
     assert base.config.to_dict() == config
     assert [type(module) for module in base.modules()] == modules

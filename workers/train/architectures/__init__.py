@@ -12,6 +12,7 @@ from luthier.design import Architecture
 from luthier.errors import Infeasible
 from workers.train.architectures.edits import cut_depth, kept_layers, share_kv_heads
 from workers.train.architectures.influence import block_influence
+from workers.train.architectures.rope import stretch
 from workers.train.architectures.window import narrow
 
 __all__ = ["build"]
@@ -33,6 +34,8 @@ def build(
         config, weights = cut_depth(config, weights, kept)
     if architecture.kv_heads is not None:
         config, weights = share_kv_heads(config, weights, architecture.kv_heads)
+    if architecture.rope_factor is not None:
+        config = stretch(config, architecture.rope_factor, architecture.rope_rule)
     if architecture.window is not None:
         config = narrow(config, architecture.window)
     with torch.random.fork_rng(devices=[]):
