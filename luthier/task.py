@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from luthier.design import Frozen
 
@@ -87,11 +87,25 @@ class Multi(Frozen):
 Grader = Annotated[StringCheck | TextSimilarity | Number | Math | Multi, Field(discriminator="type")]
 
 
+class EnvironmentSpec(Frozen):
+    """Where rows and reward come from instead of a file and a grader. `GET /v1/environments` lists the names."""
+
+    name: str = Field(min_length=1, max_length=200, description="e.g. reasoning_gym/chain_sum or tools/move")
+    options: dict[str, JsonValue] = Field(default_factory=dict, description="the environment's own, by their names")
+    rows: int = Field(default=256, ge=20, le=20_000, description="how many to make; the splits are taken from them")
+    max_turns: int = Field(default=8, ge=1, le=32, description="answers of the model after which an episode is over")
+
+
 class Task(Frozen):
     goal: Literal["auto", "domain", "behaviour"] = Field(
         default="auto", description="`domain`: know the text; `behaviour`: answer like the examples"
     )
     grader: Grader | None = Field(default=None, description="how generations are graded; needs a reference answer")
+    environment: EnvironmentSpec | None = Field(
+        default=None,
+        exclude_if=lambda environment: environment is None,  # tasks older than the field keep their text
+        description="what makes the rows and scores the answers, in place of training_file and grader",
+    )
 
 
 class Pin(Frozen):
@@ -150,3 +164,8 @@ class JudgeSpec(Frozen):
     max_new_tokens: int = Field(default=64, ge=1, description="length limit of a graded generation")
     max_rows: int = Field(default=128, ge=1, description="rows scored for perplexity, first ones of the split")
     max_generations: int = Field(default=32, ge=1, description="prompts answered and graded")
+    environment: EnvironmentSpec | None = Field(
+        default=None,
+        exclude_if=lambda environment: environment is None,
+        description="what scores the answers in place of the grader",
+    )
