@@ -17,6 +17,7 @@ from luthier.store.records import FileRecord, JobRecord, new_id
 from luthier.task import DataKind, Grader, JudgeSpec, Pin, Search, TextSimilarity
 from luthier.trial import JobState
 from search.space import Space, space
+from service import environments
 from service.context import Context
 from service.pins import Fixed, fixed_elsewhere, for_goal, merge
 from service.requests import MAX_SEED, CreateJob
@@ -32,6 +33,7 @@ class Admitted:
 
     job: JobRecord
     filename: str
+    generated: FileRecord | None  # to be inserted with the job
     notes: tuple[str, ...]
 
 
@@ -42,8 +44,10 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
     """
     _check_budget(body.search, now)
     fixed = fixed_elsewhere(body)
+    seed = secrets.randbelow(MAX_SEED) if body.seed is None else body.seed
+    generated = _generated(here, body, seed)
     with here.database.read() as c:
-        training = _file(c, body.training_file, "training_file")
+        training = generated or _file(c, _training_file(body), "training_file")
         validation = _validation_file(c, body, training)
         entries = _entries(c)
     _check_models(fixed, entries)
@@ -66,11 +70,39 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
         validation_file=None if validation is None else validation.id,
         train=here.keep_bytes(dataset.write_rows(splits.train)),
         judge=judge,
-        seed=secrets.randbelow(MAX_SEED) if body.seed is None else body.seed,
+        seed=seed,
         suffix=body.suffix or None,
         metadata=dict(body.metadata or {}),
     )
-    return Admitted(job=record, filename=training.filename, notes=(*splits.notes, *_ignored(body)))
+    return Admitted(job=record, filename=training.filename, generated=generated, notes=(*splits.notes, *_ignored(body)))
+
+
+def _generated(here: Context, body: CreateJob, seed: int) -> FileRecord | None:
+    """The rows that the task's environment makes; None where the rows are in a file."""
+    spec = body.task.environment
+    if spec is None:
+        return None
+    for field, given in (
+        ("training_file", body.training_file),
+        ("validation_file", body.validation_file),
+        ("task.grader", body.task.grader),
+    ):
+        if given is not None:
+            raise UserError(
+                f"{field} and task.environment do not go together: the environment makes the rows and scores the "
+                "answers; leave one of them out",
+                param=field,
+            )
+    return environments.generate(here, spec, seed)
+
+
+def _training_file(body: CreateJob) -> str:
+    if body.training_file is None:
+        raise UserError(
+            "training_file is missing: give the id of an uploaded file, or a task.environment that makes the rows",
+            param="training_file",
+        )
+    return body.training_file
 
 
 def _check_budget(search: Search, now: datetime) -> None:
@@ -190,11 +222,14 @@ def _judge(
         window=min(defaults["window"].default, context),
         max_tokens=min(defaults["max_tokens"].default, context),
         max_new_tokens=min(max(answers, LEAST_NEW_TOKENS), MOST_NEW_TOKENS),
+        environment=body.task.environment,
     )
 
 
 def _grader(body: CreateJob, kind: DataKind) -> Grader | None:
     asked = body.task.grader
+    if body.task.environment is not None:
+        return None
     if kind in GRADED:
         return asked or TextSimilarity()
     if asked is not None:
@@ -219,7 +254,8 @@ def _objective(body: CreateJob, kind: DataKind) -> Literal["perplexity", "reward
         case "reward":
             return "reward"
         case "auto":
-            return "reward" if kind is DataKind.PREFERENCE or body.task.grader is not None else "perplexity"
+            rewarded = body.task.grader is not None or body.task.environment is not None
+            return "reward" if kind is DataKind.PREFERENCE or rewarded else "perplexity"
 
 
 def _check_grader(grader: Grader, splits: Splits) -> None:

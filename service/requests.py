@@ -96,7 +96,11 @@ class WandbIntegration(Frozen):
 class CreateJob(Frozen):
     """OpenAI's body; `model` and `method` may be left out, and `task`, `search` and `constraints` are Luthier's own."""
 
-    training_file: Name = Field(description="id of an uploaded file", examples=["file-5f2a…"])
+    training_file: Name | None = Field(
+        default=None,
+        description="id of an uploaded file; left out where `task.environment` makes the rows",
+        examples=["file-5f2a…"],
+    )
     validation_file: Name | None = Field(default=None, description="id of a file whose rows choose between the trials")
     model: Name | None = Field(default=None, description='a registered base model; left out or "auto": any of them')
     method: Method | None = None

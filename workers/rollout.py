@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from luthier.environments import Episode
+from luthier.environments import Episode, make
 from luthier.environments.graded import graded, question
 from luthier.task import DataKind, JudgeSpec
 from workers.sampling import GENERATION_BATCH, Ids, sample, spoken
 from workers.train.data.rendering import Renderer, Row, Tokens
 
-MAX_TURNS = 8  # answers of the model in one episode
+MAX_TURNS = 8  # answers of the model in one episode, where the world does not say
 SAMPLING_BATCH = 64  # a step's rollouts at once: what they cost is the number of passes through the model
 
 
@@ -32,6 +32,7 @@ class World:
     kind: DataKind
     renderer: Renderer
     max_new_tokens: int
+    max_turns: int = MAX_TURNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,15 @@ class Rollout:
 
 def world_of(spec: JudgeSpec, renderer: Renderer) -> World | None:
     """The world that the judge's rewards come from; None where nothing says how good an answer is."""
+    if spec.environment is not None:
+        return World(
+            name=spec.environment.name,
+            begin=make(spec.environment).begin,
+            kind=spec.kind,
+            renderer=renderer,
+            max_new_tokens=spec.max_new_tokens,
+            max_turns=spec.environment.max_turns,
+        )
     if spec.grader is None or spec.kind in (DataKind.TEXT, DataKind.PREFERENCE):
         return None
     return World(
@@ -74,7 +84,7 @@ def play(
     Raises TrialFailed where the environment answers and the model has no chat template to put that in.
     """
     plays = [_Play(world, row) for row in rows for _ in range(attempts)]
-    for turn in range(MAX_TURNS):
+    for turn in range(world.max_turns):
         going = [play for play in plays if not play.over]
         if not going:
             break
@@ -83,7 +93,7 @@ def play(
             world.renderer.tokenizer,
             [play.ids for play in going],
             max_new_tokens=world.max_new_tokens,
-            seed=None if seed is None else seed * MAX_TURNS + turn,
+            seed=None if seed is None else seed * world.max_turns + turn,
             batch=GENERATION_BATCH if seed is None else SAMPLING_BATCH,
         )
         for play, answer in zip(going, said, strict=True):

@@ -21,8 +21,12 @@ class Question:
 
 
 def question(row: Row, kind: DataKind) -> Question:
-    """The question that a row asks; of a chat it is everything before the last assistant turn."""
+    """The question that a row asks. Of a chat it is everything before the last assistant turn, or the row's own column
+    `prompt` where that is how the chat begins, as in the rows of environments."""
     match kind:
+        case DataKind.CHAT if _begins(row):
+            reference = row["messages"][-1].get("content") or ""
+            return Question(prompt=row["prompt"], tools=row.get("tools"), reference=reference)
         case DataKind.CHAT:
             last = max(i for i, message in enumerate(row["messages"]) if message["role"] == "assistant")
             reference = row["messages"][last].get("content") or ""
@@ -33,6 +37,11 @@ def question(row: Row, kind: DataKind) -> Question:
             return Question(prompt=row["prompt"], tools=None, reference=reference)
         case DataKind.TEXT | DataKind.PREFERENCE:
             raise ValueError(f"{kind} rows ask no question that can be graded")
+
+
+def _begins(row: Row) -> bool:
+    prompt = row.get("prompt")
+    return isinstance(prompt, list) and prompt != [] and row["messages"][: len(prompt)] == prompt
 
 
 def graded(grader: Grader, kind: DataKind) -> Callable[[Row], Episode]:
