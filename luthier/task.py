@@ -83,6 +83,9 @@ class Multi(Frozen):
         examples=["0.8 * answer + 0.2 * style"],
     )
 
+    def __hash__(self) -> int:  # workers keep what they have prepared by the judge that they prepared it for
+        return hash(self.model_dump_json())
+
 
 Grader = Annotated[StringCheck | TextSimilarity | Number | Math | Multi, Field(discriminator="type")]
 
@@ -94,6 +97,9 @@ class EnvironmentSpec(Frozen):
     options: dict[str, JsonValue] = Field(default_factory=dict, description="the environment's own, by their names")
     rows: int = Field(default=256, ge=20, le=20_000, description="how many to make; the splits are taken from them")
     max_turns: int = Field(default=8, ge=1, le=32, description="answers of the model after which an episode is over")
+
+    def __hash__(self) -> int:  # workers keep what they have prepared by the judge that they prepared it for
+        return hash(self.model_dump_json())
 
 
 class Task(Frozen):
