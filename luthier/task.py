@@ -113,12 +113,19 @@ class Task(Frozen):
         description="what makes the rows and scores the answers, in place of training_file and grader",
     )
 
+    @property
+    def rewarded(self) -> bool:
+        """Whether it says how good an answer is, so that answers of the model's own can be learnt from."""
+        return self.grader is not None or self.environment is not None
+
 
 class Pin(Frozen):
     """Axes that the user fixes; each lists the values that remain allowed."""
 
     algorithm: tuple[str, ...] | None = Field(
-        default=None, description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo"
+        default=None,
+        description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo; with a grader also grpo, "
+        "sft+grpo, rloo, sft+rloo, raft, sft+raft",
     )
     update: tuple[str, ...] | None = Field(
         default=None,
@@ -138,6 +145,11 @@ class Pin(Frozen):
     simpo_beta: tuple[float, ...] | None = Field(default=None, description="of simpo: scale of the reward")
     simpo_gamma: tuple[float, ...] | None = Field(default=None, description="of simpo: margin of the reward")
     orpo_beta: tuple[float, ...] | None = Field(default=None, description="of orpo: weight of the odds ratio")
+    grpo_group: tuple[int, ...] | None = Field(default=None, description="of grpo: answers drawn for each prompt")
+    grpo_beta: tuple[float, ...] | None = Field(default=None, description="of grpo: pull towards the reference")
+    rloo_group: tuple[int, ...] | None = Field(default=None, description="of rloo: answers drawn for each prompt")
+    rloo_beta: tuple[float, ...] | None = Field(default=None, description="of rloo: pull towards the reference")
+    raft_group: tuple[int, ...] | None = Field(default=None, description="of raft: answers drawn for each prompt")
 
 
 class Search(Frozen):

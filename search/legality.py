@@ -24,12 +24,18 @@ class Rule:
     family: Literal["decoder", "encoder"]
     fits: Mapping[DataKind, str]
     refused: Mapping[DataKind, str]
+    rewarded: bool = False  # whether it needs something that says how good an answer is
 
 
 _ONE_ANSWER: Final = {
     DataKind.TEXT: "plain text has no answers to choose between",
     DataKind.PAIRS: "each prompt has one completion and no rejected one",
     DataKind.CHAT: "each conversation has one continuation and no rejected one",
+}
+
+_NOT_PLAYED: Final = {
+    DataKind.TEXT: "plain text asks nothing that could be answered and graded",
+    DataKind.PREFERENCE: "nothing grades a new answer, only which of two given ones is better",
 }
 
 # From the most particular to the most general: the first row that fits a kind of data is its usual program.
@@ -102,23 +108,53 @@ RULES: Final = (
         fits={},
         refused=_ONE_ANSWER | {DataKind.PREFERENCE: "orpo learns the chosen answer itself and takes the place of sft"},
     ),
+    *(
+        Rule(
+            program=first + algorithm,
+            family="decoder",
+            fits=dict.fromkeys((DataKind.PAIRS, DataKind.CHAT), before + words),
+            refused=_NOT_PLAYED,
+            rewarded=True,
+        )
+        for first, before in (("sft+", "learns the given answers, then "), ("", ""))
+        for algorithm, words in (
+            ("grpo", "answers itself and makes likelier what earns more than its other answers"),
+            ("rloo", "answers itself and makes likelier what earns more than the mean of its other answers"),
+            ("raft", "answers itself and learns the best of its answers"),
+        )
+    ),
 )
 
 
-def programs(kind: DataKind) -> tuple[str, ...]:
-    """The programs that learn from this kind of data, the usual one first."""
-    return tuple(rule.program for rule in RULES if kind in rule.fits)
+def programs(kind: DataKind, *, rewarded: bool = False) -> tuple[str, ...]:
+    """The programs that learn from this kind of data, the usual one first. `rewarded`: the task says how good an
+    answer is."""
+    return tuple(rule.program for rule in _legal(kind, rewarded))
 
 
-def refusal(program: str, kind: DataKind) -> str | None:
-    """Why this program does not go with this kind of data, and what does; None where it goes."""
-    legal = "; ".join(f"{rule.program} {rule.fits[kind]}" for rule in RULES if kind in rule.fits)
+def usual(kind: DataKind) -> str:
+    """What such data is learnt by before anything else is tried."""
+    return next(rule.program for rule in RULES if kind in rule.fits)
+
+
+def refusal(program: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
+    """Why this program does not go with such a task, and what does; None where it goes."""
+    legal = "; ".join(f"{rule.program} {rule.fits[kind]}" for rule in _legal(kind, rewarded))
     rule = next((rule for rule in RULES if rule.program == program), None)
     if rule is None:
         return f"there is no program {program!r}; for {kind} data: {legal}"
-    if kind in rule.fits:
-        return None
-    return f"{program} does not go with {kind} data: {rule.refused[kind]}; for {kind} data: {legal}"
+    if kind not in rule.fits:
+        return f"{program} does not go with {kind} data: {rule.refused[kind]}; for {kind} data: {legal}"
+    if rule.rewarded and not rewarded:
+        return (
+            f"{program} needs a reward, and nothing says how good an answer is: give the task a grader (task.grader) or an environment; "
+            f"for {kind} data without one: {legal}"
+        )
+    return None
+
+
+def _legal(kind: DataKind, rewarded: bool) -> list[Rule]:
+    return [rule for rule in RULES if kind in rule.fits and (rewarded or not rule.rewarded)]
 
 
 def update_refusal(update: str, entry: BaseModelEntry) -> str | None:
@@ -133,7 +169,7 @@ def kv_head_choices(kv_heads: int) -> tuple[int, ...]:
     return tuple(kept for kept in range(kv_heads, 0, -1) if kv_heads % kept == 0)
 
 
-def check(design: Design, kind: DataKind, entry: BaseModelEntry) -> None:
+def check(design: Design, kind: DataKind, entry: BaseModelEntry, *, rewarded: bool = False) -> None:
     """Raise IllegalDesign, naming the field and the legal values, unless the design can be trained on such data.
 
     One model has one spelling: an edit that changes nothing (all the layers, all the heads) is refused too.
@@ -144,7 +180,7 @@ def check(design: Design, kind: DataKind, entry: BaseModelEntry) -> None:
     _check_architecture(design, entry)
     if not design.stages:
         return
-    if reason := refusal(design.program, kind):
+    if reason := refusal(design.program, kind, rewarded=rewarded):
         raise IllegalDesign(reason, param="stages")
     _check_stages(design, entry)
 
