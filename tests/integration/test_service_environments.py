@@ -137,5 +137,13 @@ def test_the_listing_says_what_there_is_and_with_which_options(bare: Service) ->
     assert "reasoning_gym/game_of_life_halting" not in listed
 
 
+def test_reward_maximisers_need_no_grader_beside_an_environment(service: Service) -> None:
+    job = service.client.create_job(task={"environment": MOVE}, search={"pin": {"algorithm": ["grpo"]}})
+    assert job.luthier.search.pin.algorithm == ("grpo",)
+    by_method = service.client.create_job(task={"environment": MOVE}, method={"type": "reinforcement"})
+    assert by_method.method is not None
+    assert by_method.method["type"] == "reinforcement"
+
+
 def test_a_file_of_ones_own_still_makes_a_job(service: Service) -> None:
     assert service.client.job(service.submit(sums())).luthier.task.environment is None
