@@ -147,9 +147,8 @@ def refusal(program: str, kind: DataKind, *, rewarded: bool = False) -> str | No
         return f"{program} does not go with {kind} data: {rule.refused[kind]}; for {kind} data: {legal}"
     if rule.rewarded and not rewarded:
         return (
-            f"{program} needs a reward, and nothing says how good an answer is: give the task a grader (task.grader), or "
-            f"take its rows from a task.environment; "
-            f"for {kind} data without one: {legal}"
+            f"{program} needs a reward, and nothing says how good an answer is: give the task a grader (task.grader), "
+            f"or an environment (task.environment); for {kind} data without one: {legal}"
         )
     return None
 
