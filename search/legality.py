@@ -31,12 +31,15 @@ _ONE_ANSWER: Final = {
     DataKind.TEXT: "plain text has no answers to choose between",
     DataKind.PAIRS: "each prompt has one completion and no rejected one",
     DataKind.CHAT: "each conversation has one continuation and no rejected one",
+    DataKind.PROMPTS: "the prompts have no answers",
 }
 
 _NOT_PLAYED: Final = {
     DataKind.TEXT: "plain text asks nothing that could be answered and graded",
     DataKind.PREFERENCE: "nothing grades a new answer, only which of two given ones is better",
 }
+
+_UNANSWERED: Final = {DataKind.PROMPTS: "the prompts have no answers to learn first"}
 
 # From the most particular to the most general: the first row that fits a kind of data is its usual program.
 RULES: Final = (
@@ -60,7 +63,10 @@ RULES: Final = (
             DataKind.CHAT: "learns the assistant's messages",
             DataKind.PREFERENCE: "learns the chosen answer",
         },
-        refused={DataKind.TEXT: "plain text has no prompt to tell apart from an answer"},
+        refused={
+            DataKind.TEXT: "plain text has no prompt to tell apart from an answer",
+            DataKind.PROMPTS: "the prompts have no answers to learn",
+        },
     ),
     Rule(
         program="clm",
@@ -70,7 +76,10 @@ RULES: Final = (
             DataKind.PAIRS: "learns prompt and completion alike",
             DataKind.CHAT: "learns every message alike",
         },
-        refused={DataKind.PREFERENCE: "two answers to one prompt are not one text, and one of them is to be avoided"},
+        refused={
+            DataKind.PREFERENCE: "two answers to one prompt are not one text, and one of them is to be avoided",
+            DataKind.PROMPTS: "to know the prompts is not what they are for",
+        },
     ),
     Rule(
         program="ipo",
@@ -112,11 +121,14 @@ RULES: Final = (
         Rule(
             program=first + algorithm,
             family="decoder",
-            fits=dict.fromkeys((DataKind.PAIRS, DataKind.CHAT), before + words),
-            refused=_NOT_PLAYED,
+            fits=dict.fromkeys(kinds, before + words),
+            refused=_NOT_PLAYED | ({} if DataKind.PROMPTS in kinds else _UNANSWERED),
             rewarded=True,
         )
-        for first, before in (("sft+", "learns the given answers, then "), ("", ""))
+        for first, before, kinds in (
+            ("", "", (DataKind.PROMPTS, DataKind.PAIRS, DataKind.CHAT)),
+            ("sft+", "learns the given answers, then ", (DataKind.PAIRS, DataKind.CHAT)),
+        )
         for algorithm, words in (
             ("grpo", "answers itself and makes likelier what earns more than its other answers"),
             ("rloo", "answers itself and makes likelier what earns more than the mean of its other answers"),

@@ -65,16 +65,30 @@ _BEHAVIOUR: Final = (
 _GRADED: Final = (
     Recipe(program="sft+grpo"),
     Recipe(program="sft", update="full"),
-    Recipe(program="grpo", learning_rate_multiplier=2),
-    Recipe(program="sft+raft", update="full"),
-    Recipe(program="sft", update="rslora", learning_rate_multiplier=2),
-    Recipe(program="sft+rloo", update="pissa"),
-    Recipe(program="raft", epochs=2),
-    Recipe(program="rloo", update="full"),
+    Recipe(program="grpo", update="rslora", learning_rate_multiplier=2),
     Recipe(program="sft", layers=1),
-    Recipe(program="sft+grpo", rank=4, grpo_beta=0.04, epochs=2),
-    Recipe(program="sft", rank=64, epochs=3),
+    Recipe(program="sft+raft", update="pissa"),
+    Recipe(program="sft+rloo", update="full"),
+    Recipe(program="raft", epochs=2),
+    Recipe(program="rloo", update="lora_plus"),
+    Recipe(program="sft+grpo", update="dora", grpo_beta=0.04, epochs=2),
+    Recipe(program="sft", update="top_layers", epochs=2),
+    Recipe(program="sft", kv_heads=1),
     Recipe(program="clm"),
+)
+_PLAYED: Final = (
+    Recipe(program="grpo", update="full"),
+    Recipe(program="rloo", update="rslora", learning_rate_multiplier=2),
+    Recipe(program="grpo", layers=1),
+    Recipe(program="raft", epochs=2),
+    Recipe(program="grpo", update="dora", epochs=2),
+    Recipe(program="rloo", update="full", learning_rate_multiplier=2),
+    Recipe(program="grpo", update="pissa", grpo_beta=0.04),
+    Recipe(program="grpo", update="top_layers", epochs=2),
+    Recipe(program="grpo", learning_rate_multiplier=3),
+    Recipe(program="raft", update="lora_plus"),
+    Recipe(program="grpo", kv_heads=1),
+    Recipe(program="grpo", rank=4, epochs=3),
 )
 RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
     DataKind.TEXT: (
@@ -93,6 +107,7 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
     ),
     DataKind.PAIRS: _BEHAVIOUR,
     DataKind.CHAT: _BEHAVIOUR,
+    DataKind.PROMPTS: _PLAYED,
     DataKind.PREFERENCE: (
         Recipe(program="dpo", update="full"),
         Recipe(program="sft+dpo", update="rslora", learning_rate_multiplier=2),
@@ -112,8 +127,8 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
 
 def recipes(space: Space) -> Sequence[Recipe]:
     """Those for this kind of data; others where the task has a reward to maximise."""
-    legal = legality.programs(space.kind, rewarded=False)
-    return RECIPES[space.kind] if set(space.programs) <= set(legal) else _GRADED
+    plain = set(space.programs) <= set(legality.programs(space.kind))
+    return RECIPES[space.kind] if plain or space.kind is DataKind.PROMPTS else _GRADED
 
 
 def baselines(space: Space) -> tuple[Design, Design]:

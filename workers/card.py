@@ -96,6 +96,8 @@ def _data(kind: DataKind, rows: int, learnt: int) -> str:
             what = "a conversation of several turns"
         case DataKind.PREFERENCE:
             what = "a prompt with a chosen and a rejected answer"
+        case DataKind.PROMPTS:
+            what = "a prompt without an answer"
     lost = rows - learnt
     dropped = f"; {lost:,} of them {'has' if lost == 1 else 'have'} no target within the length limit" if lost else ""
     return f"`{kind.value}`, each row {what}; {rows:,} training rows{dropped}."

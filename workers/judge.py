@@ -76,7 +76,7 @@ def _reward(
             return _preference_accuracy(model, render, rows), "preference_accuracy"
         case DataKind.TEXT:
             return None, None
-        case DataKind.PAIRS | DataKind.CHAT:
+        case DataKind.PAIRS | DataKind.CHAT | DataKind.PROMPTS:
             world = world_of(spec, render)
             if world is None:
                 return None, None

@@ -35,6 +35,8 @@ def question(row: Row, kind: DataKind) -> Question:
             completion = row["completion"]
             reference = completion if isinstance(completion, str) else completion[-1].get("content") or ""
             return Question(prompt=row["prompt"], tools=None, reference=reference)
+        case DataKind.PROMPTS:
+            return Question(prompt=row["prompt"], tools=row.get("tools"), reference=None)
         case DataKind.TEXT | DataKind.PREFERENCE:
             raise ValueError(f"{kind} rows ask no question that can be graded")
 
@@ -48,7 +50,8 @@ def graded(grader: Grader, kind: DataKind) -> Callable[[Row], Episode]:
     """How an episode of a row of this kind begins."""
 
     def begin(row: Row) -> Episode:
-        return _OneAnswer(grader, {"reference": question(row, kind).reference, **row})
+        reference = question(row, kind).reference
+        return _OneAnswer(grader, row if reference is None else {"reference": reference, **row})
 
     return begin
 
