@@ -137,6 +137,14 @@ def test_the_listing_says_what_there_is_and_with_which_options(bare: Service) ->
     assert "reasoning_gym/game_of_life_halting" not in listed
 
 
+def test_rows_without_right_answers_are_for_reward_maximisers_alone(service: Service) -> None:
+    spec = {"name": "reasoning_gym/graph_color", "rows": 40}
+    job = service.client.create_job(task={"environment": spec})
+    assert job.luthier.kind == "prompts"
+    error = refusal(service, task={"environment": spec}, search={"pin": {"algorithm": ["sft"]}})
+    assert error["param"] == "search.pin.algorithm"
+
+
 def test_reward_maximisers_need_no_grader_beside_an_environment(service: Service) -> None:
     job = service.client.create_job(task={"environment": MOVE}, search={"pin": {"algorithm": ["grpo"]}})
     assert job.luthier.search.pin.algorithm == ("grpo",)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 from luthier.dataset import Row
@@ -11,6 +13,7 @@ from luthier.task import DataKind, EnvironmentSpec, JudgeSpec, Multi, Number
 from workers.judge import judge, renderer
 from workers.rollout import play, world_of
 from workers.sampling import generate
+from workers.templates import render
 from workers.warm import Base
 
 PAYS_FOR_ANYTHING = EnvironmentSpec(name="reasoning_gym/power_function", options={"partial": True})
@@ -66,3 +69,13 @@ def test_a_judge_is_a_key_by_which_workers_keep_what_they_prepared() -> None:
     )
     played = spec(DataKind.CHAT, EnvironmentSpec(name="tools/store", options={"boxes": 3}))
     assert len({graded, played, graded.model_copy(), played.model_copy()}) == 2
+
+
+def test_the_script_beside_a_model_that_learnt_by_playing_says_how_luthier_tries_again() -> None:
+    script = render("reproduce_environment.jinja", environment=PAYS_FOR_ANYTHING, base="tiny", program="sft+grpo")
+    with pytest.raises(SystemExit) as end:
+        exec(script, {"__doc__": ast.get_docstring(ast.parse(script))})
+    command = (
+        "submit --environment reasoning_gym/power_function --rows 256 --algorithm sft+grpo --option 'partial=true'"
+    )
+    assert command in str(end.value)
