@@ -53,7 +53,9 @@ def submit(
     grader: Annotated[str | None, typer.Option(metavar="NAME|JSON|@FILE", help=GRADER_HELP)] = None,
     algorithm: Annotated[
         list[str] | None,
-        typer.Option(help="Keep to this: clm, sft, dpo, ipo, simpo, sft+dpo, sft+ipo, sft+simpo or orpo."),
+        typer.Option(
+            help="Keep to this: clm, sft, dpo, ipo, simpo, sft+dpo, sft+ipo, sft+simpo, orpo; with a grader grpo, rloo, raft, sft+…"
+        ),
     ] = None,
     update: Annotated[
         list[str] | None,
