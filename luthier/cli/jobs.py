@@ -54,7 +54,8 @@ def submit(
     algorithm: Annotated[
         list[str] | None,
         typer.Option(
-            help="Keep to this: clm, sft, dpo, ipo, simpo, sft+dpo, sft+ipo, sft+simpo, orpo; with a grader grpo, rloo, raft, sft+…"
+            help="Keep to this: clm, sft, dpo, ipo, simpo, sft+dpo, sft+ipo, sft+simpo or orpo; with a grader also "
+            "grpo, rloo, raft, sft+grpo, sft+rloo or sft+raft."
         ),
     ] = None,
     update: Annotated[
