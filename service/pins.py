@@ -76,8 +76,8 @@ def graded(body: CreateJob) -> CreateJob:
         if body.task.rewarded:
             return body
         raise UserError(
-            "method.type 'reinforcement' needs a grader: give method.reinforcement.grader, task.grader or "
-            "task.environment",
+            "method.type 'reinforcement' needs a grader: give method.reinforcement.grader, or task.grader; or let "
+            "task.environment make rows and rewards",
             param="method.reinforcement",
         )
     if body.task.grader is not None:
