@@ -218,6 +218,15 @@ class Model(Resource):
     job: str | None = Field(default=None, description="the job that made a fine-tuned model")
 
 
+class Environment(Resource):
+    """What a job can name in `task.environment`: it makes the rows and scores the answers."""
+
+    name: str
+    object: Literal["environment"] = "environment"
+    summary: str = Field(description="what it asks of the model, in a line")
+    options: dict[str, Any] = Field(description="the JSON schema of each option, with its default")
+
+
 class Worker(Resource):
     id: str
     object: Literal["worker"] = "worker"

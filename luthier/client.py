@@ -28,6 +28,7 @@ from luthier.api_types import (
     Best,
     Dataset,
     Deleted,
+    Environment,
     Event,
     FileObject,
     GraderRun,
@@ -99,10 +100,18 @@ class Client:
 
     # Jobs
 
-    def create_job(self, training_file: str, **options: Any) -> Job:
-        """Create a job; `options` are the fields of POST /v1/fine_tuning/jobs, those left None are not sent."""
+    def create_job(self, training_file: str | None = None, **options: Any) -> Job:
+        """Create a job; `options` are the fields of POST /v1/fine_tuning/jobs, those left None are not sent.
+
+        Without a file, `task` must name an environment; the rows that it makes are the job's `training_file` then.
+        """
+        options["training_file"] = training_file
         body = {name: value for name, value in options.items() if value is not None}
-        return self._one(Job, "POST", _JOBS, json={"training_file": training_file, **body})
+        return self._one(Job, "POST", _JOBS, json=body)
+
+    def environments(self) -> list[Environment]:
+        """What a job can name in `task.environment`."""
+        return list(self._one(Page[Environment], "GET", "/v1/environments").data)
 
     def jobs(self, *, limit: int | None = None, metadata: Mapping[str, str] | None = None) -> list[Job]:
         """Newest first, only those that carry all of `metadata`; all of them, or the first `limit`."""

@@ -34,6 +34,7 @@ class Settings(GraderSettings):
     port: int = Field(default=8420, ge=0, le=65535)
     max_upload_bytes: int = Field(default=2**30, ge=1, description="largest dataset file")
     max_row_bytes: int = Field(default=4 * 2**20, ge=1, description="longest line of a JSONL file")
+    generation_seconds: float = Field(default=45.0, gt=0, description="longest that an environment may make rows")
     lease_seconds: float = Field(default=30.0, gt=0, description="a lease not renewed for so long is taken back")
     checkpoint_seconds: float = Field(default=60.0, gt=0, description="training time that a lost worker may cost")
     poll_seconds: float = Field(default=1.0, gt=0, description="how often an idle worker asks for work")

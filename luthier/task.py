@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, JsonValue, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from luthier.design import Frozen
@@ -19,6 +19,7 @@ class DataKind(StrEnum):
     PAIRS = "pairs"  # prompt, completion
     CHAT = "chat"  # messages [, tools]
     PREFERENCE = "preference"  # prompt, chosen, rejected
+    PROMPTS = "prompts"  # prompt, and what a grader reads
 
 
 SimilarityMetric = Literal[
@@ -173,6 +174,9 @@ class Multi(Frozen):
         examples=["0.8 * answer + 0.2 * style"],
     )
 
+    def __hash__(self) -> int:  # workers keep what they have prepared by the judge that they prepared it for
+        return hash(self.model_dump_json())
+
 
 Grader = Annotated[
     StringCheck | TextSimilarity | Number | Math | Multi | Python | ScoreModel | LabelModel,
@@ -180,18 +184,42 @@ Grader = Annotated[
 ]
 
 
+class EnvironmentSpec(Frozen):
+    """Where rows and reward come from instead of a file and a grader. `GET /v1/environments` lists the names."""
+
+    name: str = Field(min_length=1, max_length=200, description="e.g. reasoning_gym/chain_sum or tools/move")
+    options: dict[str, JsonValue] = Field(default_factory=dict, description="the environment's own, by their names")
+    rows: int = Field(default=256, ge=20, le=20_000, description="how many to make; the splits are taken from them")
+    max_turns: int = Field(default=8, ge=1, le=32, description="answers of the model after which an episode is over")
+
+    def __hash__(self) -> int:  # workers keep what they have prepared by the judge that they prepared it for
+        return hash(self.model_dump_json())
+
+
 class Task(Frozen):
     goal: Literal["auto", "domain", "behaviour"] = Field(
         default="auto", description="`domain`: know the text; `behaviour`: answer like the examples"
     )
     grader: Grader | None = Field(default=None, description="how generations are graded; needs a reference answer")
+    environment: EnvironmentSpec | None = Field(
+        default=None,
+        exclude_if=lambda environment: environment is None,  # tasks older than the field keep their text
+        description="what makes the rows and scores the answers, in place of training_file and grader",
+    )
+
+    @property
+    def rewarded(self) -> bool:
+        """Whether it says how good an answer is, so that answers of the model's own can be learnt from."""
+        return self.grader is not None or self.environment is not None
 
 
 class Pin(Frozen):
     """Axes that the user fixes; each lists the values that remain allowed."""
 
     algorithm: tuple[str, ...] | None = Field(
-        default=None, description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo"
+        default=None,
+        description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo; with a grader also grpo, "
+        "sft+grpo, rloo, sft+rloo, raft, sft+raft",
     )
     update: tuple[str, ...] | None = Field(
         default=None,
@@ -216,6 +244,11 @@ class Pin(Frozen):
     simpo_beta: tuple[float, ...] | None = Field(default=None, description="of simpo: scale of the reward")
     simpo_gamma: tuple[float, ...] | None = Field(default=None, description="of simpo: margin of the reward")
     orpo_beta: tuple[float, ...] | None = Field(default=None, description="of orpo: weight of the odds ratio")
+    grpo_group: tuple[int, ...] | None = Field(default=None, description="of grpo: answers drawn for each prompt")
+    grpo_beta: tuple[float, ...] | None = Field(default=None, description="of grpo: pull towards the reference")
+    rloo_group: tuple[int, ...] | None = Field(default=None, description="of rloo: answers drawn for each prompt")
+    rloo_beta: tuple[float, ...] | None = Field(default=None, description="of rloo: pull towards the reference")
+    raft_group: tuple[int, ...] | None = Field(default=None, description="of raft: answers drawn for each prompt")
 
 
 class Search(Frozen):
@@ -250,3 +283,8 @@ class JudgeSpec(Frozen):
     max_rows: int = Field(default=128, ge=1, description="rows scored for perplexity, first ones of the split")
     max_generations: int = Field(default=32, ge=1, description="prompts answered and graded")
     tools: bool = Field(default=False, description="rows show tools or calls of them, which the chat template must too")
+    environment: EnvironmentSpec | None = Field(
+        default=None,
+        exclude_if=lambda environment: environment is None,
+        description="what scores the answers in place of the grader",
+    )

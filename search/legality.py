@@ -20,17 +20,24 @@ MAX_STAGES: Final = 3
 _RULE_OF: Final = {rule.algorithm: rule for rule in ALGORITHMS}
 
 
-def programs(kind: DataKind) -> tuple[str, ...]:
-    """The programs that are searched for this kind of data where none is pinned, the usual one first."""
-    return tuple(program for program in PROGRAMS if _fault(program.split("+"), kind) is None)
+def programs(kind: DataKind, *, rewarded: bool = False) -> tuple[str, ...]:
+    """The programs that are searched for this kind of data where none is pinned, the usual one first. `rewarded`: the
+    task says how good an answer is."""
+    return tuple(program for program in PROGRAMS if _fault(program.split("+"), kind, rewarded) is None)
 
 
-def refusal(program: str, kind: DataKind) -> str | None:
-    """Why this sequence of algorithms does not go with this kind of data, and what does; None where it goes."""
-    fault = _fault(program.split("+"), kind)
+def usual(kind: DataKind) -> str:
+    """What such data is learnt by before anything else is tried."""
+    return programs(kind, rewarded=True)[0]
+
+
+def refusal(program: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
+    """Why this sequence of algorithms does not go with such a task, and what does; None where it goes."""
+    fault = _fault(program.split("+"), kind, rewarded)
     if fault is None:
         return None
-    return f"{fault}; for {kind} data: {'; '.join(_described(legal, kind) for legal in programs(kind))}"
+    legal = "; ".join(_described(legal, kind) for legal in programs(kind, rewarded=rewarded))
+    return f"{fault}; for {kind} data: {legal}"
 
 
 def rules(program: str) -> list[AlgorithmRule]:
@@ -58,7 +65,7 @@ def edit_refusal(edit: str, entry: BaseModelEntry) -> str | None:
     return rule.otherwise.format(model=entry.name, architecture=entry.facts.architecture)
 
 
-def _fault(algorithms: Sequence[str], kind: DataKind) -> str | None:
+def _fault(algorithms: Sequence[str], kind: DataKind, rewarded: bool) -> str | None:
     unknown = [name for name in algorithms if name not in _RULE_OF]
     if unknown:
         return f"there is no algorithm {unknown[0]!r}; there are {', '.join(_RULE_OF)}"
@@ -67,6 +74,11 @@ def _fault(algorithms: Sequence[str], kind: DataKind) -> str | None:
     for name in algorithms:
         if kind not in _RULE_OF[name].fits:
             return f"{name} does not go with {kind} data: {_RULE_OF[name].refused[kind]}"
+        if _RULE_OF[name].rewarded and not rewarded:
+            return (
+                f"{name} needs a reward, and nothing says how good an answer is: give the task a grader (task.grader), "
+                "or an environment (task.environment)"
+            )
     return next((fault for pair in pairwise(algorithms) if (fault := _order_fault(*pair))), None)
 
 
@@ -89,7 +101,7 @@ def kv_head_choices(kv_heads: int) -> tuple[int, ...]:
     return tuple(kept for kept in range(kv_heads, 0, -1) if kv_heads % kept == 0)
 
 
-def check(design: Design, kind: DataKind, entry: BaseModelEntry) -> None:
+def check(design: Design, kind: DataKind, entry: BaseModelEntry, *, rewarded: bool = False) -> None:
     """Raise IllegalDesign, naming the field and the legal values, unless the design can be trained on such data.
 
     One model has one spelling: an edit that changes nothing (all the layers, all the heads) is refused too.
@@ -100,7 +112,7 @@ def check(design: Design, kind: DataKind, entry: BaseModelEntry) -> None:
     _check_architecture(design, entry)
     if not design.stages:
         return
-    if reason := refusal(design.program, kind):
+    if reason := refusal(design.program, kind, rewarded=rewarded):
         raise IllegalDesign(reason, param="stages")
     _check_stages(design, entry)
 

@@ -18,6 +18,8 @@ from search import edits, legality
 from search.space import Space, algorithm, stages
 from search.suggest import V
 
+LEAST: Final = 1e-6  # far below any value of any axis but zero
+
 
 class Recipe(Frozen):
     """A design relative to whatever model it is for. Edits count steps down the model's own list: 0 keeps all."""
@@ -34,6 +36,11 @@ class Recipe(Frozen):
     simpo_beta: float = 2.0
     simpo_gamma: float = 1.0
     orpo_beta: float = 0.1
+    grpo_group: int = 8
+    grpo_beta: float = 0.0
+    rloo_group: int = 4
+    rloo_beta: float = 0.05
+    raft_group: int = 4
     layers: int = 0
     kv_heads: int = 0
     window: int = 0
@@ -57,6 +64,35 @@ _BEHAVIOUR: Final = (
     Recipe(program="sft", update="pissa", epochs=2),
     Recipe(program="sft", update="lora_plus"),
 )
+# Where answers are graded. Reward maximisers start where likelihood ends, or from the base where it knows how already.
+_GRADED: Final = (
+    Recipe(program="sft+grpo"),
+    Recipe(program="sft", update="full"),
+    Recipe(program="grpo", update="rslora", learning_rate_multiplier=2),
+    Recipe(program="sft", layers=1),
+    Recipe(program="sft+raft", update="pissa"),
+    Recipe(program="sft+rloo", update="full"),
+    Recipe(program="raft", epochs=2),
+    Recipe(program="rloo", update="lora_plus"),
+    Recipe(program="sft+grpo", update="dora", grpo_beta=0.04, epochs=2),
+    Recipe(program="sft", update="top_layers", epochs=2),
+    Recipe(program="sft", kv_heads=1),
+    Recipe(program="clm"),
+)
+_PLAYED: Final = (
+    Recipe(program="grpo", update="full"),
+    Recipe(program="rloo", update="rslora", learning_rate_multiplier=2),
+    Recipe(program="grpo", layers=1),
+    Recipe(program="raft", epochs=2),
+    Recipe(program="grpo", update="dora", epochs=2),
+    Recipe(program="rloo", update="full", learning_rate_multiplier=2),
+    Recipe(program="grpo", update="pissa", grpo_beta=0.04),
+    Recipe(program="grpo", update="top_layers", epochs=2),
+    Recipe(program="grpo", learning_rate_multiplier=3),
+    Recipe(program="raft", update="lora_plus"),
+    Recipe(program="grpo", kv_heads=1),
+    Recipe(program="grpo", rank=4, epochs=3),
+)
 RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
     DataKind.TEXT: (
         Recipe(program="clm", update="full"),
@@ -75,6 +111,7 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
     ),
     DataKind.PAIRS: _BEHAVIOUR,
     DataKind.CHAT: _BEHAVIOUR,
+    DataKind.PROMPTS: _PLAYED,
     DataKind.PREFERENCE: (
         Recipe(program="dpo", update="full"),
         Recipe(program="dpo", rope_factor=1),
@@ -93,10 +130,16 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
 }
 
 
+def recipes(space: Space) -> Sequence[Recipe]:
+    """Those for this kind of data; others where the task has a reward to maximise."""
+    plain = set(space.programs) <= set(legality.programs(space.kind))
+    return RECIPES[space.kind] if plain or space.kind is DataKind.PROMPTS else _GRADED
+
+
 def baselines(space: Space) -> tuple[Design, Design]:
     """Trials 0 and 1: the first model untuned, and plain LoRA at its default rate with the usual program."""
     model = space.models[0]
-    usual = Recipe(program=legality.programs(space.kind)[0])
+    usual = Recipe(program=legality.usual(space.kind))
     untuned = Design(architecture=Architecture(base=model.name))
     plain = stages(
         model,
@@ -120,8 +163,8 @@ def priors(space: Space) -> list[Design]:
     _, plain = baselines(space)
     designs = {plain.digest(): plain}
     longer = any("rope_factor" in model.edits for model in space.models)
-    recipes = [recipe for recipe in RECIPES[space.kind] if longer or not recipe.rope_factor]
-    for turn, recipe in enumerate(recipes, start=1):
+    wanted = [recipe for recipe in recipes(space) if longer or not recipe.rope_factor]
+    for turn, recipe in enumerate(wanted, start=1):
         design = space.sample(_Wishes(space, recipe, turn))
         designs.setdefault(design.digest(), design)
     return list(designs.values())[1:]
@@ -169,4 +212,4 @@ class _Wishes:
 
 
 def _nearest(choices: Sequence[V], wish: float) -> V:
-    return min(choices, key=lambda choice: abs(math.log(float(choice) / wish)))
+    return min(choices, key=lambda choice: abs(math.log((float(choice) + LEAST) / (wish + LEAST))))

@@ -23,6 +23,7 @@ class Phase(IntEnum):
     KNOWLEDGE = 1
     ANSWERS = 2
     PREFERENCES = 3
+    REWARDS = 5
 
     @property
     def words(self) -> str:
@@ -33,6 +34,8 @@ class Phase(IntEnum):
                 return "answer like the examples"
             case Phase.PREFERENCES:
                 return "prefer the better answer"
+            case Phase.REWARDS:
+                return "earn rewards"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class AlgorithmRule:
     family: Family = "decoder"
     fits: Mapping[DataKind, str]
     refused: Mapping[DataKind, str]
+    rewarded: bool = False  # whether it needs something that says how good an answer is
     not_after: Mapping[str, str] = field(default_factory=dict)  # algorithms of earlier stages, and why not
 
     @property
@@ -75,6 +79,12 @@ _ONE_ANSWER: Final = {
     DataKind.TEXT: "plain text has no answers to choose between",
     DataKind.PAIRS: "each prompt has one completion and no rejected one",
     DataKind.CHAT: "each conversation has one continuation and no rejected one",
+    DataKind.PROMPTS: "the prompts have no answers",
+}
+
+_NOT_PLAYED: Final = {
+    DataKind.TEXT: "plain text asks nothing that could be answered and graded",
+    DataKind.PREFERENCE: "nothing grades a new answer, only which of two given ones is better",
 }
 
 ALGORITHMS: Final = (
@@ -86,7 +96,10 @@ ALGORITHMS: Final = (
             DataKind.PAIRS: "learns prompt and completion alike",
             DataKind.CHAT: "learns every message alike",
         },
-        refused={DataKind.PREFERENCE: "two answers to one prompt are not one text, and one of them is to be avoided"},
+        refused={
+            DataKind.PREFERENCE: "two answers to one prompt are not one text, and one of them is to be avoided",
+            DataKind.PROMPTS: "to know the prompts is not what they are for",
+        },
     ),
     AlgorithmRule(
         algorithm="sft",
@@ -96,7 +109,10 @@ ALGORITHMS: Final = (
             DataKind.CHAT: "learns the assistant's messages",
             DataKind.PREFERENCE: "learns the chosen answer",
         },
-        refused={DataKind.TEXT: "plain text has no prompt to tell apart from an answer"},
+        refused={
+            DataKind.TEXT: "plain text has no prompt to tell apart from an answer",
+            DataKind.PROMPTS: "the prompts have no answers to learn",
+        },
     ),
     AlgorithmRule(
         algorithm="dpo",
@@ -123,11 +139,28 @@ ALGORITHMS: Final = (
         refused=_ONE_ANSWER,
         not_after={"sft": "orpo learns the chosen answer itself and takes the place of sft"},
     ),
+    *[
+        AlgorithmRule(
+            algorithm=algorithm,
+            phase=Phase.REWARDS,
+            fits=dict.fromkeys((DataKind.PROMPTS, DataKind.PAIRS, DataKind.CHAT), f"answers itself and {words}"),
+            refused=_NOT_PLAYED,
+            rewarded=True,
+        )
+        for algorithm, words in (
+            ("grpo", "makes likelier what earns more than its other answers"),
+            ("rloo", "makes likelier what earns more than the mean of its other answers"),
+            ("raft", "learns the best of its answers"),
+        )
+    ],
 )
 
 # What is searched where no program is pinned, those that fit the data: from the most particular to the most general,
 # so that the first one is the usual program of its data. Other legal sequences can be pinned.
-PROGRAMS: Final = ("dpo", "sft+dpo", "sft", "clm", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo")
+PROGRAMS: Final = (
+    *("dpo", "sft+dpo", "sft", "clm", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo"),
+    *("grpo", "rloo", "raft", "sft+grpo", "sft+rloo", "sft+raft"),
+)
 
 
 def _any(facts: ModelFacts) -> bool:

@@ -17,13 +17,14 @@ from luthier.store.records import FileRecord, JobRecord, new_id
 from luthier.task import DataKind, Grader, JudgeSpec, Pin, Search, TextSimilarity
 from luthier.trial import JobState
 from search.space import Space, space
+from service import environments
 from service.context import Context
-from service.pins import Fixed, fixed_elsewhere, for_goal, merge
+from service.pins import Fixed, fixed_elsewhere, for_goal, graded, ignored, merge
 from service.requests import MAX_SEED, CreateJob
 
 LEAST_TRIALS: Final = 2
 LEAST_NEW_TOKENS, MOST_NEW_TOKENS = 16, 128
-GRADED: Final = (DataKind.PAIRS, DataKind.CHAT)
+GRADED: Final = (DataKind.PAIRS, DataKind.CHAT, DataKind.PROMPTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Admitted:
 
     job: JobRecord
     filename: str
+    generated: FileRecord | None  # to be inserted with the job
     notes: tuple[str, ...]
 
 
@@ -41,11 +43,14 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
     Raises UserError or one of its children, naming the field at fault.
     """
     _check_budget(body.search, now)
-    fixed = fixed_elsewhere(body)
+    body = graded(body)
+    seed = secrets.randbelow(MAX_SEED) if body.seed is None else body.seed
+    generated = _generated(here, body, seed)
     with here.database.read() as c:
-        training = _file(c, body.training_file, "training_file")
+        training = generated or _file(c, _training_file(body), "training_file")
         validation = _validation_file(c, body, training)
         entries = _entries(c)
+    fixed = fixed_elsewhere(body, training.kind)
     _check_models(fixed, entries)
     splits = _split(here, training, validation)
     if _conversational(splits.train):
@@ -53,9 +58,10 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
     place = _tools_at(here, training, validation)
     if place is not None:
         entries = _showing_tools(place, entries, _wanted(body, fixed))
+    grader = _grader(body, training.kind)
     designs, pin = _space(body, fixed, training, entries, len(splits.train))
     search = body.search.model_copy(update={"pin": pin})
-    judge = _judge(here, body, training, splits, designs, tools=place is not None)
+    judge = _judge(here, body, training, grader, splits, designs, tools=place is not None)
     record = JobRecord(
         id=new_id("ftjob"),
         created_at=now,
@@ -69,11 +75,39 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
         validation_file=None if validation is None else validation.id,
         train=here.keep_bytes(dataset.write_rows(splits.train)),
         judge=judge,
-        seed=secrets.randbelow(MAX_SEED) if body.seed is None else body.seed,
+        seed=seed,
         suffix=body.suffix or None,
         metadata=dict(body.metadata or {}),
     )
-    return Admitted(job=record, filename=training.filename, notes=(*splits.notes, *_ignored(body)))
+    return Admitted(job=record, filename=training.filename, generated=generated, notes=(*splits.notes, *_ignored(body)))
+
+
+def _generated(here: Context, body: CreateJob, seed: int) -> FileRecord | None:
+    """The rows that the task's environment makes; None where the rows are in a file."""
+    spec = body.task.environment
+    if spec is None:
+        return None
+    for field, given in (
+        ("training_file", body.training_file),
+        ("validation_file", body.validation_file),
+        ("task.grader", body.task.grader),
+    ):
+        if given is not None:
+            raise UserError(
+                f"{field} and task.environment do not go together: the environment makes the rows and scores the "
+                "answers; leave one of them out",
+                param=field,
+            )
+    return environments.generate(here, spec, seed)
+
+
+def _training_file(body: CreateJob) -> str:
+    if body.training_file is None:
+        raise UserError(
+            "training_file is missing: give the id of an uploaded file, or a task.environment that makes the rows",
+            param="training_file",
+        )
+    return body.training_file
 
 
 def _check_budget(search: Search, now: datetime) -> None:
@@ -190,10 +224,10 @@ def _space(
 ) -> tuple[Space, Pin]:
     """The space, and the pin that makes the same one later: a model registered in the meantime is not in it."""
     kind, length = training.kind, Profile.model_validate(training.profile).long_rows
-    pin = for_goal(merge(body.search.pin, fixed), body.task.goal, kind)
+    pin = for_goal(merge(body.search.pin, fixed), body.task, kind)
     try:
         for _ in range(2):  # what models are left out for may not limit those that stay
-            designs = space(kind, rows, entries, pin, body.constraints, length=length)
+            designs = space(kind, rows, entries, pin, body.constraints, length=length, rewarded=body.task.rewarded)
             pin = pin.model_copy(update={"model": tuple(_names(designs))})
     except UserError as error:
         places = {f"search.pin.{wanted.axis}": wanted.place for wanted in fixed}
@@ -207,12 +241,19 @@ def _names(designs: Space) -> list[str]:
 
 
 def _judge(
-    here: Context, body: CreateJob, training: FileRecord, splits: Splits, designs: Space, *, tools: bool
+    here: Context,
+    body: CreateJob,
+    training: FileRecord,
+    grader: Grader | None,
+    splits: Splits,
+    designs: Space,
+    *,
+    tools: bool,
 ) -> JudgeSpec:
-    grader = _grader(body, training.kind)
     if grader is not None:
-        _check_grader(here, grader, splits)
-    answers = Profile.model_validate(training.profile).target_lengths.p90
+        _check_grader(here, grader, splits, training.kind)
+    defaults = JudgeSpec.model_fields
+    answers = Profile.model_validate(training.profile).target_lengths.p90 or defaults["max_new_tokens"].default
     return JudgeSpec(
         kind=training.kind,
         validation=here.keep_bytes(dataset.write_rows(splits.validation)),
@@ -223,6 +264,7 @@ def _judge(
         max_tokens=_read_up_to("max_tokens", designs),
         max_new_tokens=min(max(answers, LEAST_NEW_TOKENS), MOST_NEW_TOKENS),
         tools=tools,
+        environment=body.task.environment,
     )
 
 
@@ -236,6 +278,14 @@ def _read_up_to(field: str, designs: Space) -> int:
 
 def _grader(body: CreateJob, kind: DataKind) -> Grader | None:
     asked = body.task.grader
+    if body.task.environment is not None:
+        return None
+    if kind is DataKind.PROMPTS and asked is None:
+        raise IllegalDesign(
+            "prompts rows have no answers to learn from or to compare with: say in task.grader how an answer is graded "
+            "(or upload prompts with completions)",
+            param="task.grader",
+        )
     if kind in GRADED:
         return asked or TextSimilarity()
     if asked is not None:
@@ -260,21 +310,23 @@ def _objective(body: CreateJob, kind: DataKind) -> Literal["perplexity", "reward
         case "reward":
             return "reward"
         case "auto":
-            return "reward" if kind is DataKind.PREFERENCE or body.task.grader is not None else "perplexity"
+            return "reward" if kind is DataKind.PREFERENCE or body.task.rewarded else "perplexity"
 
 
-def _check_grader(here: Context, grader: Grader, splits: Splits) -> None:
+def _check_grader(here: Context, grader: Grader, splits: Splits, kind: DataKind) -> None:
     """The grader must be allowed and sound, and its templates filled by every row that will be graded."""
     graded = JudgeSpec.model_fields["max_generations"].default
     rows = (*splits.validation[:graded], *splits.test[:graded])
+    items = [row if kind is DataKind.PROMPTS else {"reference": "", **row} for row in rows]
     try:
-        graders.check(grader, [{"reference": "", **row} for row in rows], here.settings)
+        graders.check(grader, items, here.settings)
     except GraderFault as error:
         field = f"task.grader.{error.param}"
         raise UserError(f"{field}: {error.message}", param=field) from error
 
 
 def _ignored(body: CreateJob) -> list[str]:
-    if not body.integrations:
-        return []
-    return ["The integrations (Weights & Biases) are ignored: Luthier keeps curves and metrics itself."]
+    notes = [] if body.method is None else ignored(body.method)
+    if body.integrations:
+        notes.append("The integrations (Weights & Biases) are ignored: Luthier keeps curves and metrics itself.")
+    return notes

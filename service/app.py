@@ -14,7 +14,7 @@ from luthier.blobs import Blobs
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service import problems
-from service.api import blobs, files, graders, health, jobs, models, results, workers
+from service.api import blobs, environments, files, graders, health, jobs, models, results, workers
 from service.context import Context
 from service.garbage import Garbage
 from service.limits import BodyLimit
@@ -31,6 +31,7 @@ own. Every error is `{"error": {"message", "type", "param", "code"}}`, with a me
 TAGS: Final = [
     {"name": "Files", "description": "Datasets: uploaded, checked row by row, normalised, profiled."},
     {"name": "Fine-tuning jobs", "description": "Searches for the best design within a budget."},
+    {"name": "Environments", "description": "What makes rows and rewards in place of a file and a grader."},
     {"name": "Graders", "description": "Graders tried on one answer, before a job uses them."},
     {"name": "Results", "description": "Trials, curves, the best design and its weights."},
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
@@ -65,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.add_middleware(BodyLimit)
     problems.install(app)
-    for part in (files, jobs, graders, results, models, workers, blobs, health):
+    for part in (files, jobs, environments, graders, results, models, workers, blobs, health):
         app.include_router(part.router)
     return app
 

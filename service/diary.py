@@ -112,6 +112,8 @@ def _judged_by(job: JobRecord) -> str:
     match job.judge.objective:
         case "perplexity":
             return "bits per byte on held-out rows"
+        case "reward" if job.judge.environment is not None:
+            return f"the reward of {job.judge.environment.name} for held-out prompts"
         case "reward" if job.judge.grader is not None:
             return f"the mean grade of its answers to held-out prompts ({job.judge.grader.name})"
         case _:

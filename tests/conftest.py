@@ -17,7 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when a test imports it; worker processes inherit it
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-pytest.register_assert_rewrite("conformance_updates", "textbook")
+pytest.register_assert_rewrite("conformance_updates", "textbook", "tests.conformance_environments")
 
 TINY = Path(__file__).parent / "models" / "tiny-chat"
 

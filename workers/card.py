@@ -18,6 +18,7 @@ from luthier.design import (
     Dpo,
     Frozen,
     Full,
+    Grpo,
     Ia3,
     Ipo,
     LayerNorm,
@@ -26,6 +27,8 @@ from luthier.design import (
     Oft,
     Orpo,
     Pissa,
+    Raft,
+    Rloo,
     RopeRule,
     RsLora,
     Sft,
@@ -107,6 +110,8 @@ def _data(kind: DataKind, rows: int, learnt: int) -> str:
             what = "a conversation of several turns"
         case DataKind.PREFERENCE:
             what = "a prompt with a chosen and a rejected answer"
+        case DataKind.PROMPTS:
+            what = "a prompt without an answer"
     lost = rows - learnt
     dropped = f"; {lost:,} of them {'has' if lost == 1 else 'have'} no target within the length limit" if lost else ""
     return f"`{kind.value}`, each row {what}; {rows:,} training rows{dropped}."
@@ -138,6 +143,20 @@ def _algorithm(algorithm: Algorithm) -> str:
                 f"odds-ratio preference optimisation at λ = {beta:g}: the chosen answer is learnt, prompt included, "
                 "and its odds are raised over the rejected one's"
             )
+        case Grpo(group=group, beta=beta):
+            held = f", held to where the stage starts at β = {beta:g}" if beta else ""
+            words = (
+                f"group relative policy optimisation: of {group} answers drawn for each prompt, those with more reward "
+                f"than the others are made likelier, token by token{held}"
+            )
+        case Rloo(group=group, beta=beta):
+            cost = f", less {beta:g} for each nat away from where the stage starts" if beta else ""
+            words = (
+                f"REINFORCE, leave one out: each of {group} answers drawn for each prompt is made likelier by what its "
+                f"reward{cost} has on the mean of the others"
+            )
+        case Raft(group=group):
+            words = f"reward-ranked fine-tuning: the best of {group} answers drawn for each prompt is learnt"
         case _:
             assert_never(algorithm)
     return f"`{algorithm.kind}`, {words}."

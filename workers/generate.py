@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 import transformers
 
+from luthier.dataset.messages import Message
 from luthier.errors import LuthierError, UserError
 from luthier.model import BaseModelEntry, read_facts
 from workers import warm
-from workers.judge import generate
-from workers.train.data.rendering import Message, Renderer
+from workers.sampling import generate
+from workers.train.data.rendering import Renderer
 
 
 def answer(folder: Path, prompt: str, *, system: str | None, max_new_tokens: int) -> str:

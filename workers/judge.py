@@ -10,23 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.errors import TrialFailed
-from luthier.graders import grade_many, sample_of
-from luthier.task import DataKind, Grader, JudgeSpec
+from luthier.task import DataKind, JudgeSpec
 from luthier.trial import Metrics
+from workers.rollout import play, world_of
 from workers.train.algorithms.objective import per_token, sequence_logps
-from workers.train.data.rendering import Message, Renderer, Row, Tokens, as_messages
+from workers.train.data.rendering import Renderer, Row, Tokens
 from workers.train.data.unpadded import UnpaddedRows, lay_out, within
-from workers.train.forward import TOKEN_CAP, mixed_precision, target_logps
-
-GENERATION_BATCH = 8
+from workers.train.forward import TOKEN_CAP, target_logps
 
 
 def renderer(tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec) -> Renderer:
@@ -83,10 +78,12 @@ def _reward(
             return preference_accuracy(model, render, rows), "preference_accuracy"
         case DataKind.TEXT:
             return None, None
-        case DataKind.PAIRS | DataKind.CHAT:
-            if spec.grader is None:
+        case DataKind.PAIRS | DataKind.CHAT | DataKind.PROMPTS:
+            world = world_of(spec, render)
+            if world is None:
                 return None, None
-            return _graded(model, render, spec, spec.grader, rows[: spec.max_generations]), spec.grader.name
+            rewards = [rollout.reward for rollout in play(model, world, rows[: spec.max_generations])]
+            return sum(rewards) / len(rewards), world.name
 
 
 @torch.no_grad()
@@ -99,78 +96,3 @@ def preference_accuracy(model: PreTrainedModel, render: Renderer, rows: Sequence
         mean_P2 = per_token(sequence_logps(target_logps(model, laid), laid), laid).view(-1, 2)
         wins += float((mean_P2[:, 0] > mean_P2[:, 1]).sum()) + 0.5 * float((mean_P2[:, 0] == mean_P2[:, 1]).sum())
     return wins / len(pairs)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What the model is asked, the tools it may see, and the right answer."""
-
-    prompt: str | Sequence[Message]
-    tools: Sequence[Any] | None
-    answer: Message
-
-    @property
-    def reference(self) -> str:
-        """The words of the answer, without its tool calls."""
-        return str(self.answer.get("content") or "")
-
-    def spoken(self, render: Renderer) -> str:
-        """What a generation is compared with: the reference, with tool calls as the chat template writes them."""
-        if not self.answer.get("tool_calls"):
-            return self.reference
-        return render.spoken(as_messages(self.prompt, "user"), self.answer, self.tools)
-
-
-def question(row: Row, kind: DataKind) -> Question:
-    """The question that a row asks: everything before the last assistant turn."""
-    if kind is DataKind.CHAT:
-        last = max(i for i, message in enumerate(row["messages"]) if message["role"] == "assistant")
-        return Question(prompt=row["messages"][:last], tools=row.get("tools"), answer=row["messages"][last])
-    *before, answer = as_messages(row["completion"], "assistant")
-    prompt = [*as_messages(row["prompt"], "user"), *before] if before else row["prompt"]
-    return Question(prompt=prompt, tools=row.get("tools"), answer=answer)
-
-
-def _graded(model: PreTrainedModel, render: Renderer, spec: JudgeSpec, grader: Grader, rows: Sequence[Row]) -> float:
-    asked = [question(row, spec.kind) for row in rows]
-    prompts = [render.prompt(q.prompt, q.tools)[-render.max_tokens :] for q in asked]
-    answers = generate(model, render.tokenizer, prompts, spec.max_new_tokens)
-    items = ({"reference": q.spoken(render), **row} for row, q in zip(rows, asked, strict=True))
-    grades = grade_many(grader, list(zip(items, map(sample_of, answers), strict=True)))
-    return sum(grades) / len(grades)
-
-
-@torch.no_grad()
-def generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int
-) -> list[str]:
-    """Greedy answers, one per prompt. Batches are made of prompts of like length, always in the same way."""
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id
-    )
-    generator: Any = model  # transformers' types hide `generate` of an auto model
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    answers = [""] * len(prompts)
-    for start in range(0, len(order), GENERATION_BATCH):
-        chosen = order[start : start + GENERATION_BATCH]
-        longest = max(len(prompts[i]) for i in chosen)
-        ids_BT = torch.tensor([[pad] * (longest - len(prompts[i])) + list(prompts[i]) for i in chosen])
-        mask_BT = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen])
-        with mixed_precision(model.device), _own_settings_aside(model):
-            output_BT = generator.generate(
-                ids_BT.to(model.device), attention_mask=mask_BT.to(model.device), generation_config=config
-            )
-        for i, new_T in zip(chosen, output_BT[:, longest:], strict=True):
-            answers[i] = str(tokenizer.decode(new_T, skip_special_tokens=True)).strip()
-    return answers
-
-
-@contextmanager
-def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
-    """Generation settings shipped with a model (a repetition penalty, say) would join the judge's; keep them out."""
-    own, model.generation_config = model.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = own

@@ -22,6 +22,7 @@ from workers.export import Exported, export
 from workers.held import HeldLease
 from workers.judge import judge, likelihood, preference_accuracy, renderer
 from workers.link import Link
+from workers.rollout import World, world_of
 from workers.train import checkpoint as checkpoints
 from workers.train.algorithms import Example
 from workers.train.architectures import build
@@ -57,6 +58,7 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
                 watch.examples,
                 seed=assignment.seed,
                 watch=watch,
+                world=_world(assignment),
                 resume=resume,
             )
             brought = watch.brought
@@ -71,6 +73,11 @@ def _build(link: Link, assignment: Assignment) -> PreTrainedModel:
     if architecture.depth_rule == "block_influence":
         calibration = warm.calibration(assignment.base, assignment.judge, link.get_blob(assignment.train))
     return build(warm.base(assignment.base).model, architecture, calibration)
+
+
+def _world(assignment: Assignment) -> World | None:
+    tokenizer = warm.tokenizer(assignment.base, assignment.judge)
+    return world_of(assignment.judge, renderer(tokenizer, assignment.judge))
 
 
 def _merge(trained: Trained, folder: Path) -> tuple[PreTrainedModel, Path | None]:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from luthier.cli import cells, jobs, models, serving
+from luthier.cli import cells, environment, jobs, models, serving
 from luthier.cli.show import errors
 from luthier.errors import LuthierError, UserError
 
@@ -27,6 +27,7 @@ app.command()(jobs.best)
 app.command()(jobs.export)
 app.command()(jobs.generate)
 app.command()(jobs.cancel)
+app.command(name="environments")(environment.list_environments)
 app.add_typer(models.app, name="models")
 app.command()(cells.cells)
 

@@ -13,6 +13,7 @@ import typer
 
 from luthier.api_types import Job
 from luthier.cli.connection import DEFAULT_SERVER, JsonOption, ServerOption, connect
+from luthier.cli.environment import read_environment
 from luthier.cli.follow import follow as follow_job
 from luthier.cli.grader import HELP as GRADER_HELP
 from luthier.cli.grader import read_grader
@@ -43,8 +44,18 @@ class Format(StrEnum):
 
 def submit(
     file: Annotated[
-        Path, typer.Argument(help="Dataset: JSONL, JSON, CSV, Parquet or text.", exists=True, dir_okay=False)
-    ],
+        Path | None,
+        typer.Argument(
+            help="Dataset: JSONL, JSON, CSV, Parquet or text. None with --environment.", exists=True, dir_okay=False
+        ),
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What makes rows and rewards; see `luthier environments`.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the environment; repeat for several.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(help="How many rows the environment makes (default: 256).")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Base model to start from; repeat for several.")] = None,
     task: Annotated[Goal, typer.Option(help="What the model is to learn.")] = Goal.AUTO,
     trials: Annotated[int | None, typer.Option(help="How many designs to try (default: 24).")] = None,
@@ -53,7 +64,10 @@ def submit(
     grader: Annotated[str | None, typer.Option(metavar="NAME|JSON|@FILE", help=GRADER_HELP)] = None,
     algorithm: Annotated[
         list[str] | None,
-        typer.Option(help="Keep to this: clm, sft, dpo, ipo, simpo, sft+dpo, sft+ipo, sft+simpo or orpo."),
+        typer.Option(
+            help="Keep to this: clm, sft, dpo, ipo, simpo, sft+dpo, sft+ipo, sft+simpo or orpo; with a grader also "
+            "grpo, rloo, raft, sft+grpo, sft+rloo or sft+raft."
+        ),
     ] = None,
     update: Annotated[
         list[str] | None,
@@ -71,7 +85,10 @@ def submit(
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Submit a dataset: Luthier searches the designs that fit it and trains the best one."""
+    """Submit a dataset or an environment: Luthier searches the designs that fit it and trains the best one."""
+    world = read_environment(environment, option or (), rows)
+    if (file is None) == (world is None):
+        raise UserError("give a dataset file or --environment, and not both", param="FILE")
     pin = {
         "algorithm": algorithm,
         "update": update,
@@ -84,11 +101,14 @@ def submit(
     body: dict[str, Any] = {"search": search, "task": {"goal": task}}
     if grader is not None:
         body["task"]["grader"] = read_grader(grader)
+    if world is not None:
+        body["task"]["environment"] = world
     body |= {k: v for k, v in {"suffix": suffix, "seed": seed}.items() if v is not None}
     with connect(server) as client:
         if grader is not None:
             client.validate_grader(body["task"]["grader"])  # before a large file is on its way
-        body["training_file"] = client.upload(file).id
+        if file is not None:
+            body["training_file"] = client.upload(file).id
         if validation is not None:
             body["validation_file"] = client.upload(validation).id
         job = client.create_job(**body)

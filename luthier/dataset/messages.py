@@ -7,6 +7,7 @@ know are kept, since a template may.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from luthier.dataset.faults import unexpected
@@ -14,7 +15,14 @@ from luthier.dataset.json_rows import parse
 from luthier.dataset.rows import Row
 from luthier.errors import DatasetError
 
+Message = Mapping[str, Any]
+
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
+
+
+def as_messages(content: str | Sequence[Message], role: str) -> list[Message]:
+    """A prompt or an answer of either form as messages; text is one message of this role."""
+    return [{"role": role, "content": content}] if isinstance(content, str) else list(content)
 
 
 def conversation(value: Any, field: str) -> list[Row]:

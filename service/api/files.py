@@ -10,13 +10,13 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from luthier import dataset
 from luthier.api_types import Dataset, Deleted, FileObject, Page
-from luthier.store import files, models
-from luthier.store.records import FileRecord, new_id
-from service import tokens, views
+from luthier.store import files
+from luthier.store.records import FileRecord
+from service import views
 from service.api.paging import After, Limit
-from service.context import Context, Here, utc_now
+from service.context import Context, Here
+from service.intake import take_in
 from service.upload import Upload, receive
 
 router = APIRouter(tags=["Files"])
@@ -109,32 +109,7 @@ def pieces(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _take_in(here: Context, upload: Upload) -> FileRecord:
-    settings = here.settings
-    loaded = dataset.load(
-        upload.path, upload.filename, max_row_bytes=settings.max_row_bytes, max_bytes=settings.max_upload_bytes
-    )
-    profile = dataset.profile(loaded.rows, loaded.kind, source_format=loaded.format, **_counting(here))
-    with upload.path.open("rb") as stream:
-        raw, _ = here.keep(stream)
-    record = FileRecord(
-        id=new_id("file"),
-        filename=upload.filename,
-        purpose="fine-tune",
-        bytes=upload.bytes,
-        created_at=utc_now(),
-        kind=loaded.kind,
-        format=loaded.format,
-        raw=raw,
-        rows=here.keep_bytes(dataset.write_rows(loaded.rows)),
-        profile=profile.model_dump(mode="json"),
-    )
+    record = take_in(here, upload.path, upload.filename)
     with here.database.begin() as c:
         files.insert(c, record)
     return record
-
-
-def _counting(here: Context) -> dict[str, Any]:
-    """How the profile counts tokens: by the first base model's tokenizer, else by its own estimate."""
-    with here.database.read() as c:
-        counter = tokens.counter(models.list_(c))
-    return {} if counter is None else {"count_tokens": counter.count, "counted_by": counter.model}

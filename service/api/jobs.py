@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Path, Request
 
 from luthier.api_types import Event, Job, Page
 from luthier.errors import Conflict, UserError
-from luthier.store import Connection, events, jobs, trials
+from luthier.store import Connection, events, files, jobs, trials
 from luthier.store.records import JobRecord
 from luthier.trial import JobState
 from service import diary, views
@@ -39,6 +39,13 @@ EXAMPLES: Final = {
             "suffix": "support",
         },
     },
+    "environment": {
+        "summary": "Learn from an environment, which makes the rows and scores the answers",
+        "value": {
+            "task": {"environment": {"name": "reasoning_gym/chain_sum", "options": {"max_digits": 1}, "rows": 256}},
+            "search": {"trials": 12},
+        },
+    },
     "graded": {
         "summary": "Search for the highest grade, within an hour of device time",
         "value": {
@@ -55,11 +62,14 @@ def create_job(here: Here, body: Annotated[CreateJob, Body(openapi_examples=EXAM
     """Everything is checked before anything is queued; then the rows are split and the judge is frozen.
 
     `method` left out, or of type `auto`, lets the service search over algorithm, weight update and architecture;
-    `supervised` and `dpo` pin the algorithm. A hyperparameter is "auto" or a pin on the search.
+    `supervised` and `dpo` pin the algorithm, `reinforcement` pins it to those that maximise a reward. A hyperparameter
+    is "auto" or a pin on the search.
     """
     now = utc_now()
     admitted = admit(here, body, now)
     with here.database.begin() as c:
+        if admitted.generated is not None:
+            files.insert(c, admitted.generated)
         jobs.insert(c, admitted.job)
         diary.created(c, admitted.job, admitted.filename, admitted.notes, now)
         return _view(c, admitted.job)

@@ -186,3 +186,35 @@ def test_the_readme_walks_through_the_job_with_curl_alone(live: Live, data: Path
     assert run.returncode == 0, run.stdout + run.stderr
     assert "model.safetensors" in run.stdout
     assert '"default_metrics"' in run.stdout
+
+
+def test_environments_are_listed_with_their_options(live: Live) -> None:
+    listed = {entry["name"]: entry for entry in json.loads(live.command("environments", "--json").stdout)}
+    assert listed["tools/move"]["options"]["boxes"]["default"] == 3
+    assert "reasoning_gym/chain_sum" in live.command("environments").stdout
+
+
+def test_an_environment_is_submitted_in_place_of_a_file(live: Live) -> None:
+    options = ["--option", "boxes=4", "--rows", "60", "--trials", "2"]
+    submitted = live.command("submit", "--environment", "tools/move", *options, "--json")
+    assert submitted.returncode == 0, submitted.stderr
+    job = json.loads(submitted.stdout)
+    live.client.cancel(job["id"])
+    environment = job["luthier"]["task"]["environment"]
+    assert environment == {"name": "tools/move", "options": {"boxes": 4}, "rows": 60, "max_turns": 8}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "give a dataset file or --environment"),
+        (["--rows", "60"], "--option and --rows go with --environment"),
+        (["--environment", "tools/move", "--option", "boxes"], "NAME=VALUE, not 'boxes'"),
+        (["--environment", "tools/move", "--option", "boxes=99"], "task.environment.options.boxes"),
+        (["--environment", "tools/mvoe"], "did you mean tools/move"),
+    ],
+)
+def test_a_submission_of_no_environment_says_what_is_wrong(live: Live, arguments: list[str], words: str) -> None:
+    refused = live.command("submit", *arguments)
+    assert refused.returncode == 2
+    assert words in " ".join(refused.stderr.split())

@@ -42,8 +42,11 @@ def space_of(
     models: Sequence[BaseModelEntry] = (TINY,),
     parameters: int | None = None,
     length: int = 0,
+    rewarded: bool = False,
 ) -> Space:
-    return space(kind, rows, models, pin or Pin(), Constraints(parameters=parameters), length=length)
+    rewarded = rewarded or kind is DataKind.PROMPTS  # which are refused without
+    limits = Constraints(parameters=parameters)
+    return space(kind, rows, models, pin or Pin(), limits, length=length, rewarded=rewarded)
 
 
 class AtRandom:

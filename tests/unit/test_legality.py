@@ -52,6 +52,32 @@ def test_each_kind_of_data_has_its_programs_the_usual_one_first(kind: DataKind, 
     assert programs(kind) == expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        (DataKind.TEXT, ()),
+        (DataKind.PREFERENCE, ()),
+        (DataKind.PAIRS, ("grpo", "rloo", "raft", "sft+grpo", "sft+rloo", "sft+raft")),
+        (DataKind.CHAT, ("grpo", "rloo", "raft", "sft+grpo", "sft+rloo", "sft+raft")),
+        (DataKind.PROMPTS, ("grpo", "rloo", "raft")),
+    ],
+)
+def test_a_reward_makes_its_maximisers_possible_where_there_is_something_to_answer(
+    kind: DataKind, more: tuple[str, ...]
+) -> None:
+    assert programs(kind, rewarded=True) == programs(kind) + more
+
+
+def test_without_a_reward_its_maximisers_are_refused_for_what_is_missing() -> None:
+    reason = refusal("sft+grpo", DataKind.PAIRS)
+    assert reason is not None
+    assert "grpo needs a reward, and nothing says how good an answer is: give the task a grader" in reason
+    assert refusal("sft+grpo", DataKind.PAIRS, rewarded=True) is None
+    reason = refusal("sft+grpo", DataKind.PROMPTS, rewarded=True)
+    assert reason is not None
+    assert "the prompts have no answers to learn; for prompts data: grpo answers itself" in reason
+
+
 @pytest.mark.parametrize("rule", ALGORITHMS, ids=lambda rule: rule.algorithm)
 def test_every_rule_speaks_of_every_kind_of_data_once(rule) -> None:
     assert sorted([*rule.fits, *rule.refused]) == sorted(DataKind)

@@ -17,10 +17,10 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from luthier.dataset.messages import Message, as_messages
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
 
-Message = Mapping[str, Any]
 Row = Mapping[str, Any]
 
 
@@ -38,6 +38,13 @@ class Tokens:
     @property
     def targets(self) -> int:
         return sum(self.target)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt(Tokens):
+    """A prompt that is still to be answered, without targets; it knows the row that it asks."""
+
+    row: Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +69,8 @@ class Renderer:
         self.max_tokens = max_tokens
 
     def answers(self, row: Row, kind: DataKind) -> list[Tokens]:
-        """The row with its answer as target: what is judged, and what `sft` learns. Empty if nothing is left of it."""
+        """The row with its answer as target: what is judged, and what `sft` learns; a prompt alone is its own target.
+        Empty if nothing is left of it."""
         match kind:
             case DataKind.TEXT:
                 return self._windows(row["text"])
@@ -72,6 +80,8 @@ class Renderer:
                 return _kept(self._chat(row["messages"], row.get("tools")))
             case DataKind.PREFERENCE:
                 return _kept(self.pair(row["prompt"], row["chosen"], row.get("tools")))
+            case DataKind.PROMPTS:
+                return _kept(self._asked(row["prompt"], row.get("tools")))
 
     def everything(self, row: Row, kind: DataKind) -> list[Tokens]:
         """The same text with every token as target: what `clm` learns."""
@@ -114,6 +124,31 @@ class Renderer:
         tokens = Renderer(self.tokenizer, window=self.window, max_tokens=sys.maxsize).pair(prompt, [answer], tools)
         said = [token for token, is_target in zip(tokens.ids, tokens.target, strict=True) if is_target]
         return str(self.tokenizer.decode(said, skip_special_tokens=True)).strip()
+
+    def _asked(self, prompt: str | Sequence[Message], tools: Sequence[Any] | None) -> Tokens:
+        if isinstance(prompt, str) and not self.tokenizer.chat_template:
+            span = Span(start=0, end=len(prompt), content_bytes=len(prompt.encode()))
+            return self._tokens(prompt, [span], special_tokens=True, end=False)
+        asked = as_messages(prompt, "user")
+        text = self._template(asked, tools, generate=False)
+        span = Span(start=0, end=len(text), content_bytes=sum(map(_content_bytes, asked)))
+        return self._tokens(text, [span], special_tokens=False, end=False)
+
+    def continuation(self, messages: Sequence[Message], *, after_end: bool) -> tuple[int, ...]:
+        """Token ids of what comes between the model's answer and its next one: the end of the answer's turn, these
+        messages, and the start of its next turn. `after_end`: the answer's last token was the end token.
+
+        Found on a made-up conversation, so that what the model said need not be rendered.
+        """
+        before = [{"role": "user", "content": "?"}, _dummy_answer(messages[0])]
+        head = self._template(before, None, generate=False)
+        text = self._template([*before, *messages], None, generate=True)
+        if not text.startswith(head):
+            raise TrialFailed("the chat template rewrites an answer once more is said: no second turn can be played")
+        end = self.tokenizer.eos_token
+        turn_end = head.rfind(end) if end else -1
+        start = len(head) if turn_end < 0 else turn_end + (len(end) if after_end else 0)
+        return tuple(self.tokenizer(text[start:], add_special_tokens=False)["input_ids"])
 
     def _chat(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> Tokens:
         text = self._template(messages, tools, generate=False)
@@ -187,8 +222,12 @@ class Renderer:
         return ids, offsets
 
 
-def as_messages(content: str | Sequence[Message], role: str) -> list[Message]:
-    return [{"role": role, "content": content}] if isinstance(content, str) else list(content)
+def _dummy_answer(response: Message) -> Message:
+    """An assistant's message that may stand before this one: a tool's result follows a call of the tool."""
+    if response["role"] != "tool":
+        return {"role": "assistant", "content": "!"}
+    call: Message = {"name": response.get("name") or "tool", "arguments": {}}
+    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]}
 
 
 def _kept(tokens: Tokens) -> list[Tokens]:

@@ -1,0 +1,55 @@
+"""`luthier environments`, and the options of `submit` that name one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from luthier.cli.connection import JsonOption, ServerOption, connect
+from luthier.cli.show import as_json, console
+from luthier.errors import UserError
+
+
+def list_environments(server: ServerOption = None, json: JsonOption = False) -> None:
+    """List the environments that a job can learn from, with their options and defaults."""
+    with connect(server) as client:
+        found = client.environments()
+    if json:
+        as_json(found)
+        return
+    table = Table(box=None, header_style="bold")
+    table.add_column("environment", no_wrap=True)
+    table.add_column("what it asks")
+    table.add_column("options", overflow="fold")
+    for environment in found:
+        options = " ".join(f"{name}={_default(schema)}" for name, schema in environment.options.items())
+        table.add_row(environment.name, environment.summary, options)
+    console.print(table, markup=False)
+
+
+def read_environment(name: str | None, options: Sequence[str], rows: int | None) -> dict[str, Any] | None:
+    """The environment as JSON; what it may be is for the service to check. Raises UserError for options alone."""
+    if name is None:
+        if options or rows is not None:
+            raise UserError("--option and --rows go with --environment", param="--environment")
+        return None
+    count = {} if rows is None else {"rows": rows}
+    return {"name": name, "options": dict(map(_option, options)), **count}
+
+
+def _option(given: str) -> tuple[str, Any]:
+    """A value is JSON where it reads as that, and the text itself where it does not."""
+    name, equals, value = given.partition("=")
+    if not (name and equals):
+        raise UserError(f"--option must be NAME=VALUE, not {given!r}", param="--option")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _default(schema: dict[str, Any]) -> str:
+    return json.dumps(schema["default"], ensure_ascii=False) if "default" in schema else "…"
