@@ -22,7 +22,7 @@ def test_playing_for_the_reward_beats_the_base(tmp_path: Path) -> None:
     try:
         client.add_model("tiny", str(TINY))
         pins = {"algorithm": ["grpo", "rloo", "raft"], "update": ["full"], "learning_rate_multiplier": [15]}
-        pins |= {"layers": [6], "kv_heads": [4], "epochs": [1], "batch_size": [4]}
+        pins |= {"layers": [6], "kv_heads": [4], "epochs": [2], "batch_size": [4]}
         job = client.create_job(
             client.upload(file).id,
             task={"grader": {"type": "text_similarity"}},
