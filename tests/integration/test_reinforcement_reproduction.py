@@ -66,7 +66,7 @@ class NobodyWatches:
 
 
 def assignment_of(algorithm: Algorithm, update: Update, rate: float, entry: BaseModelEntry) -> Assignment:
-    recipe = Optimiser(learning_rate=rate, batch_size=4, epochs=6.0)
+    recipe = Optimiser(learning_rate=rate, batch_size=4, epochs=16.0 if algorithm.kind == "raft" else 6.0)
     stage = Stage(algorithm=algorithm, update=update, optimiser=recipe)
     spec = JudgeSpec(
         kind=DataKind.PAIRS, validation="0", test="1", objective="reward", grader=WITHOUT_I, max_new_tokens=6
