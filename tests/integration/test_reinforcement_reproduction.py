@@ -17,7 +17,6 @@ from luthier.model import BaseModelEntry
 from luthier.task import DataKind, Grader, JudgeSpec, Math, Multi, Number, StringCheck, TextSimilarity
 from luthier.wire import Assignment
 from tests import data_samples
-from tests.playing import MENTIONS_I
 from workers import reproduction
 from workers.judge import judge, renderer
 from workers.rollout import world_of
@@ -28,6 +27,8 @@ from workers.warm import Base
 
 pytestmark = pytest.mark.xdist_group("trl")
 
+# What the tiny model's likeliest answers never earn, and most of those that it draws do.
+WITHOUT_I = Multi(graders={"I": StringCheck(operation="like", reference="I")}, calculate_output="1 - I")
 ANSWERS = [
     "",
     "4",
@@ -65,10 +66,10 @@ class NobodyWatches:
 
 
 def assignment_of(algorithm: Algorithm, update: Update, rate: float, entry: BaseModelEntry) -> Assignment:
-    recipe = Optimiser(learning_rate=rate, batch_size=4, epochs=6.0)
+    recipe = Optimiser(learning_rate=rate, batch_size=4, epochs=16.0 if algorithm.kind == "raft" else 6.0)
     stage = Stage(algorithm=algorithm, update=update, optimiser=recipe)
     spec = JudgeSpec(
-        kind=DataKind.PAIRS, validation="0", test="1", objective="reward", grader=MENTIONS_I, max_new_tokens=6
+        kind=DataKind.PAIRS, validation="0", test="1", objective="reward", grader=WITHOUT_I, max_new_tokens=6
     )
     return Assignment(
         trial_id="trial-abc",
@@ -133,4 +134,4 @@ def test_the_script_reaches_the_recorded_reward(
     assert found is not None
     print(f"{assignment.design.summary()}: {found[0]}")
     assert float(found[3]) == pytest.approx(metrics.reward, abs=1e-4)
-    assert float(found[1]) > float(found[4]) + 0.1
+    assert float(found[1]) > float(found[4]) + 0.3
