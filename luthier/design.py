@@ -92,7 +92,18 @@ class Orpo(Frozen):
     beta: float = Field(default=0.1, gt=0, description="the paper's λ: weight of the odds ratio beside the likelihood")
 
 
-Algorithm = Annotated[Clm | Sft | Dpo | Ipo | Simpo | Orpo, Field(discriminator="kind")]
+class Kto(Frozen):
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024): single answers, each with a verdict, against the weights
+    that the stage starts from."""
+
+    kind: Literal["kto"] = "kto"
+    beta: float = Field(default=0.1, gt=0, description="how soon a gain or a loss stops to count for more")
+    desirable_weight: float = Field(
+        default=1.0, gt=0, description="the paper's λ_D, weight of a desirable row; that of an undesirable one is 1"
+    )
+
+
+Algorithm = Annotated[Clm | Sft | Dpo | Ipo | Simpo | Orpo | Kto, Field(discriminator="kind")]
 
 
 class Full(Frozen):

@@ -18,6 +18,7 @@ class DataKind(StrEnum):
     PAIRS = "pairs"  # prompt, completion
     CHAT = "chat"  # messages [, tools]
     PREFERENCE = "preference"  # prompt, chosen, rejected
+    UNPAIRED = "unpaired"  # prompt, completion, label (whether the completion is desirable)
 
 
 SimilarityMetric = Literal[
@@ -98,7 +99,7 @@ class Pin(Frozen):
     """Axes that the user fixes; each lists the values that remain allowed."""
 
     algorithm: tuple[str, ...] | None = Field(
-        default=None, description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo"
+        default=None, description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo, kto, sft+kto"
     )
     update: tuple[str, ...] | None = Field(
         default=None,
@@ -118,6 +119,10 @@ class Pin(Frozen):
     simpo_beta: tuple[float, ...] | None = Field(default=None, description="of simpo: scale of the reward")
     simpo_gamma: tuple[float, ...] | None = Field(default=None, description="of simpo: margin of the reward")
     orpo_beta: tuple[float, ...] | None = Field(default=None, description="of orpo: weight of the odds ratio")
+    kto_beta: tuple[float, ...] | None = Field(default=None, description="of kto: pull towards the reference")
+    kto_desirable_weight: tuple[float, ...] | None = Field(
+        default=None, description="of kto: weight of a desirable row, an undesirable one weighing 1"
+    )
 
 
 class Search(Frozen):

@@ -54,6 +54,8 @@ SETTINGS: Final[Mapping[str, Setting]] = {  # by the name of the axis and of its
     "simpo_beta": Setting(algorithm="simpo", field="beta", default=Interval(low=1.0, high=10.0)),
     "simpo_gamma": Setting(algorithm="simpo", field="gamma", default=Interval(low=0.2, high=3.0)),
     "orpo_beta": Setting(algorithm="orpo", field="beta", default=Interval(low=0.02, high=1.0)),
+    "kto_beta": Setting(algorithm="kto", field="beta", default=Interval(low=0.02, high=0.5)),
+    "kto_desirable_weight": Setting(algorithm="kto", field="desirable_weight", default=Interval(low=0.5, high=2.0)),
 }
 
 

@@ -30,6 +30,12 @@ _ONE_ANSWER: Final = {
     DataKind.TEXT: "plain text has no answers to choose between",
     DataKind.PAIRS: "each prompt has one completion and no rejected one",
     DataKind.CHAT: "each conversation has one continuation and no rejected one",
+    DataKind.UNPAIRED: "each prompt has one completion, desirable or not, and none to compare it with",
+}
+_NO_VERDICT: Final = {
+    DataKind.TEXT: "plain text has no answers that could be desirable or not",
+    DataKind.PAIRS: "nothing says which completions are undesirable",
+    DataKind.CHAT: "nothing says which of the assistant's messages are undesirable",
 }
 
 # From the most particular to the most general: the first row that fits a kind of data is its usual program.
@@ -47,12 +53,31 @@ RULES: Final = (
         refused=_ONE_ANSWER,
     ),
     Rule(
+        program="kto",
+        family="decoder",
+        fits={
+            DataKind.UNPAIRED: "makes desirable completions likelier and undesirable ones less likely",
+            DataKind.PREFERENCE: "makes chosen answers likelier and rejected ones less likely, each on its own",
+        },
+        refused=_NO_VERDICT,
+    ),
+    Rule(
+        program="sft+kto",
+        family="decoder",
+        fits={
+            DataKind.UNPAIRED: "learns the desirable completions, then makes the undesirable ones less likely",
+            DataKind.PREFERENCE: "learns the chosen answer, then makes rejected ones less likely, each on its own",
+        },
+        refused=_NO_VERDICT,
+    ),
+    Rule(
         program="sft",
         family="decoder",
         fits={
             DataKind.PAIRS: "learns the completion",
             DataKind.CHAT: "learns the assistant's messages",
             DataKind.PREFERENCE: "learns the chosen answer",
+            DataKind.UNPAIRED: "learns the desirable completions",
         },
         refused={DataKind.TEXT: "plain text has no prompt to tell apart from an answer"},
     ),
@@ -64,7 +89,10 @@ RULES: Final = (
             DataKind.PAIRS: "learns prompt and completion alike",
             DataKind.CHAT: "learns every message alike",
         },
-        refused={DataKind.PREFERENCE: "two answers to one prompt are not one text, and one of them is to be avoided"},
+        refused={
+            DataKind.PREFERENCE: "two answers to one prompt are not one text, and one of them is to be avoided",
+            DataKind.UNPAIRED: "the undesirable completions are to be avoided",
+        },
     ),
     Rule(
         program="ipo",

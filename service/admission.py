@@ -48,6 +48,8 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
         entries = _entries(c)
     _check_models(fixed, entries)
     splits = _split(here, training, validation)
+    if training.kind is DataKind.UNPAIRED:
+        _check_labels(splits)
     if _conversational(splits.train):
         entries = _speaking(entries)
     designs, pin = _space(body, fixed, training, entries, len(splits.train))
@@ -148,6 +150,23 @@ def _split(here: Context, training: FileRecord, validation: FileRecord | None) -
         raise DatasetError(f"{training.filename}: {error.message}", param="training_file") from error
 
 
+def _check_labels(splits: Splits) -> None:
+    """Rows that are judged, and rows that are trained on, must be of both labels to be told apart."""
+    judged = JudgeSpec.model_fields["max_rows"].default
+    for name, rows in (
+        ("training", splits.train),
+        ("validation", splits.validation[:judged]),
+        ("test", splits.test[:judged]),
+    ):
+        if len({row["label"] for row in rows}) < 2:
+            verdict = "desirable" if rows[0]["label"] else "undesirable"
+            raise DatasetError(
+                f"the {len(rows)} {name} rows are all {verdict}, so nothing is there to tell them apart from: "
+                "add rows of the other label",
+                param="validation_file" if name == "validation" else "training_file",
+            )
+
+
 def _rows(here: Context, record: FileRecord) -> list[Row]:
     with here.blobs.open(record.rows) as stream:
         return dataset.read_rows(stream.read())
@@ -219,7 +238,11 @@ def _objective(body: CreateJob, kind: DataKind) -> Literal["perplexity", "reward
         case "reward":
             return "reward"
         case "auto":
-            return "reward" if kind is DataKind.PREFERENCE or body.task.grader is not None else "perplexity"
+            return (
+                "reward"
+                if kind in (DataKind.PREFERENCE, DataKind.UNPAIRED) or body.task.grader is not None
+                else "perplexity"
+            )
 
 
 def _check_grader(grader: Grader, splits: Splits) -> None:

@@ -20,7 +20,7 @@ PIN_OF: Final = {
 # What each goal is taught by: knowing a text is language modelling, answering is everything that tells answers apart.
 GOALS: Final = {
     "domain": frozenset({"clm"}),
-    "behaviour": frozenset({"sft", "dpo", "sft+dpo", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo"}),
+    "behaviour": frozenset({"sft", "dpo", "sft+dpo", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo", "kto", "sft+kto"}),
 }
 
 

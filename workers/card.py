@@ -20,6 +20,7 @@ from luthier.design import (
     Full,
     Ia3,
     Ipo,
+    Kto,
     LayerNorm,
     Lora,
     LoraPlus,
@@ -58,7 +59,7 @@ def card(
 ) -> str:
     """The README.md of an artifact: one page of Markdown under the hub's front matter.
 
-    `rows` is the number of training rows, `learnt` how many of them had a target within the length limit.
+    `rows` is the number of training rows, `learnt` how many of them a stage learnt from.
     """
     design, base = assignment.design, assignment.base
     local = Path(base.source).is_dir()
@@ -93,8 +94,14 @@ def _data(kind: DataKind, rows: int, learnt: int) -> str:
             what = "a conversation of several turns"
         case DataKind.PREFERENCE:
             what = "a prompt with a chosen and a rejected answer"
+        case DataKind.UNPAIRED:
+            what = "a prompt and its completion, labelled desirable or not"
     lost = rows - learnt
-    dropped = f"; {lost:,} of them {'has' if lost == 1 else 'have'} no target within the length limit" if lost else ""
+    dropped = (
+        f"; {lost:,} of them {'has' if lost == 1 else 'have'} no target within the length limit that a stage learns"
+        if lost
+        else ""
+    )
     return f"`{kind.value}`, each row {what}; {rows:,} training rows{dropped}."
 
 
@@ -123,6 +130,12 @@ def _algorithm(algorithm: Algorithm) -> str:
             words = (
                 f"odds-ratio preference optimisation at λ = {beta:g}: the chosen answer is learnt, prompt included, "
                 "and its odds are raised over the rejected one's"
+            )
+        case Kto(beta=beta, desirable_weight=weight):
+            words = (
+                f"Kahneman-Tversky optimisation at β = {beta:g}, a desirable row weighing {weight:g} times an "
+                "undesirable one: desirable answers are made likelier and undesirable ones less likely, against the "
+                "weights that the stage starts from"
             )
         case _:
             assert_never(algorithm)

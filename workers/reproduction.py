@@ -32,6 +32,7 @@ _TRAINER_OF: Final = {
     "ipo": ("trl", "DPO"),
     "simpo": ("trl.experimental.cpo", "CPO"),
     "orpo": ("trl.experimental.orpo", "ORPO"),
+    "kto": ("trl", "KTO"),
 }
 
 _CONTENT: Final = {  # the columns of a row that hold a prompt or an answer, and who speaks there
@@ -39,6 +40,7 @@ _CONTENT: Final = {  # the columns of a row that hold a prompt or an answer, and
     DataKind.PAIRS: {"prompt": "user", "completion": "assistant"},
     DataKind.CHAT: {},
     DataKind.PREFERENCE: {"prompt": "user", "chosen": "assistant", "rejected": "assistant"},
+    DataKind.UNPAIRED: {"prompt": "user", "completion": "assistant"},
 }
 
 
@@ -49,10 +51,10 @@ _OWN_REFERENCE: Final = ("pissa", "vera")
 
 
 def learnt_rows(rows: Iterable[Row], assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """The rows that every stage learns from: those with a target within the length limit, in their order."""
+    """The rows that are learnt from, by some stage at least: those with a target within the length limit, in order."""
     render_row = renderer(tokenizer, assignment.judge, assignment.base.facts.context)
     objectives = [objective(stage.algorithm) for stage in assignment.design.stages]
-    return [row for row in rows if all(o.examples(row, assignment.judge.kind, render_row) for o in objectives)]
+    return [row for row in rows if any(o.examples(row, assignment.judge.kind, render_row) for o in objectives)]
 
 
 def write(

@@ -34,6 +34,7 @@ def kinds(union: object) -> set[str]:
         ("ipo", "full", 2000, 5e-6),
         ("simpo", "full", 2000, 5e-6),
         ("orpo", "full", 2000, 1.5e-5),
+        ("kto", "full", 2000, 5e-6),
         ("sft", "full", 4000, 5e-5 / 2**0.781),
         ("sft", "full", 1000, 5e-5 * 2**0.781),
     ],
@@ -54,7 +55,13 @@ def test_rates_are_rounded_to_three_digits(value: float, rounded: float) -> None
 
 @pytest.mark.parametrize(
     ("kind", "program"),
-    [(DataKind.TEXT, "clm"), (DataKind.PAIRS, "sft"), (DataKind.CHAT, "sft"), (DataKind.PREFERENCE, "dpo")],
+    [
+        (DataKind.TEXT, "clm"),
+        (DataKind.PAIRS, "sft"),
+        (DataKind.CHAT, "sft"),
+        (DataKind.PREFERENCE, "dpo"),
+        (DataKind.UNPAIRED, "kto"),
+    ],
 )
 def test_the_baselines_are_the_untuned_model_and_plain_lora(kind: DataKind, program: str) -> None:
     untuned, plain = baselines(space_of(kind, models=(SMOL, TINY)))

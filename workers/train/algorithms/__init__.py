@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luthier.design import Algorithm, Clm, Dpo, Ipo, Orpo, Sft, Simpo
+from luthier.design import Algorithm, Clm, Dpo, Ipo, Kto, Orpo, Sft, Simpo
 from workers.train.algorithms.likelihood import CausalLanguageModelling, SupervisedFineTuning
 from workers.train.algorithms.objective import Example, Loss, Objective
 from workers.train.algorithms.preference import (
@@ -11,6 +11,7 @@ from workers.train.algorithms.preference import (
     OddsRatioPreferenceOptimisation,
     SimplePreferenceOptimisation,
 )
+from workers.train.algorithms.verdicts import KahnemanTverskyOptimisation
 
 __all__ = ["Example", "Loss", "Objective", "objective"]
 
@@ -30,3 +31,5 @@ def objective(algorithm: Algorithm) -> Objective:
             return SimplePreferenceOptimisation(algorithm)
         case Orpo():
             return OddsRatioPreferenceOptimisation(algorithm)
+        case Kto():
+            return KahnemanTverskyOptimisation(algorithm)

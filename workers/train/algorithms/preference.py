@@ -19,7 +19,7 @@ class _Pairs(Offline):
     """P pairs of (chosen, rejected); the loss is a mean over pairs."""
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
-        return [*_pair(row, renderer)]
+        return [*pair(row, renderer)]
 
     def weight(self, examples: Sequence[Example]) -> float:
         return float(len(examples))
@@ -83,7 +83,7 @@ class OddsRatioPreferenceOptimisation(Offline):
         self.algorithm = algorithm
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
-        return [(_before(chosen), chosen, rejected) for chosen, rejected in _pair(row, renderer)]
+        return [(_before(chosen), chosen, rejected) for chosen, rejected in pair(row, renderer)]
 
     def weight(self, examples: Sequence[Example]) -> Sequence[float]:
         tokens = sum(prompt.targets + chosen.targets for prompt, chosen, _ in examples)
@@ -105,7 +105,7 @@ class OddsRatioPreferenceOptimisation(Offline):
         )
 
 
-def _pair(row: Row, renderer: Renderer) -> list[tuple[Tokens, Tokens]]:
+def pair(row: Row, renderer: Renderer) -> list[tuple[Tokens, Tokens]]:
     """Both answers to the prompt; empty if the length limit leaves nothing of one."""
     chosen = renderer.pair(row["prompt"], row["chosen"])
     rejected = renderer.pair(row["prompt"], row["rejected"])
