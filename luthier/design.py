@@ -103,7 +103,37 @@ class Kto(Frozen):
     )
 
 
-Algorithm = Annotated[Clm | Sft | Dpo | Ipo | Simpo | Orpo | Kto, Field(discriminator="kind")]
+Group = Annotated[int, Field(ge=2, description="answers drawn for each prompt of a step, to be compared")]
+
+
+class Grpo(Frozen):
+    """Group relative policy optimisation (Shao et al. 2024), on policy, as TRL has it: the loss is a mean over the
+    step's tokens (DAPO, Yu et al. 2025)."""
+
+    kind: Literal["grpo"] = "grpo"
+    group: Group = 8
+    beta: float = Field(default=0.0, ge=0, description="weight of the divergence from where the stage starts; 0: none")
+
+
+class Rloo(Frozen):
+    """REINFORCE with the other answers' mean reward as baseline (Ahmadian et al. 2024)."""
+
+    kind: Literal["rloo"] = "rloo"
+    group: Group = 4
+    beta: float = Field(default=0.05, ge=0, description="what a nat of divergence from the stage's start costs")
+
+
+class Raft(Frozen):
+    """Reward-ranked fine-tuning (Dong et al. 2023): the best of each prompt's answers is learnt like an example."""
+
+    kind: Literal["raft"] = "raft"
+    group: Group = 4
+
+
+Algorithm = Annotated[
+    Clm | Sft | Dpo | Ipo | Simpo | Orpo | Grpo | Rloo | Raft | Kto,
+    Field(discriminator="kind"),
+]
 
 
 class Full(Frozen):

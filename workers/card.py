@@ -18,6 +18,7 @@ from luthier.design import (
     Dpo,
     Frozen,
     Full,
+    Grpo,
     Ia3,
     Ipo,
     Kto,
@@ -27,6 +28,8 @@ from luthier.design import (
     Oft,
     Orpo,
     Pissa,
+    Raft,
+    Rloo,
     RsLora,
     Sft,
     Simpo,
@@ -137,6 +140,20 @@ def _algorithm(algorithm: Algorithm) -> str:
                 "undesirable one: desirable answers are made likelier and undesirable ones less likely, against the "
                 "weights that the stage starts from"
             )
+        case Grpo(group=group, beta=beta):
+            held = f", held to where the stage starts at β = {beta:g}" if beta else ""
+            words = (
+                f"group relative policy optimisation: of {group} answers drawn for each prompt, those with more reward "
+                f"than the others are made likelier, token by token{held}"
+            )
+        case Rloo(group=group, beta=beta):
+            cost = f", less {beta:g} for each nat away from where the stage starts" if beta else ""
+            words = (
+                f"REINFORCE, leave one out: each of {group} answers drawn for each prompt is made likelier by what its "
+                f"reward{cost} has on the mean of the others"
+            )
+        case Raft(group=group):
+            words = f"reward-ranked fine-tuning: the best of {group} answers drawn for each prompt is learnt"
         case _:
             assert_never(algorithm)
     return f"`{algorithm.kind}`, {words}."

@@ -16,7 +16,7 @@ import transformers
 from luthier.errors import LuthierError, UserError
 from luthier.model import BaseModelEntry, read_facts
 from workers import warm
-from workers.judge import generate
+from workers.sampling import generate
 from workers.train.data.rendering import Message, Renderer
 
 

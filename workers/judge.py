@@ -16,23 +16,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.errors import TrialFailed
-from luthier.graders import grade, sample_of
-from luthier.task import DataKind, Grader, JudgeSpec
+from luthier.task import DataKind, JudgeSpec
 from luthier.trial import Metrics
+from workers.rollout import play, world_of
 from workers.train.algorithms.objective import per_token, sequence_logps
-from workers.train.data.rendering import Message, Renderer, Row, Tokens, as_messages
+from workers.train.data.rendering import Renderer, Row, Tokens
 from workers.train.data.unpadded import UnpaddedRows, lay_out, within
-from workers.train.forward import TOKEN_CAP, mixed_precision, target_logps
-
-GENERATION_BATCH = 8
+from workers.train.forward import TOKEN_CAP, target_logps
 
 
 def renderer(tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, context: int) -> Renderer:
@@ -90,9 +85,11 @@ def _reward(
         case DataKind.TEXT:
             return None, None
         case DataKind.PAIRS | DataKind.CHAT:
-            if spec.grader is None:
+            world = world_of(spec, render)
+            if world is None:
                 return None, None
-            return _graded(model, render, spec, spec.grader, rows[: spec.max_generations]), spec.grader.name
+            rewards = [rollout.reward for rollout in play(model, world, rows[: spec.max_generations])]
+            return sum(rewards) / len(rewards), world.name
 
 
 def _preference_accuracy(model: PreTrainedModel, render: Renderer, rows: Sequence[Row]) -> float:
@@ -113,69 +110,3 @@ def _label_auc(model: PreTrainedModel, render: Renderer, rows: Sequence[Row]) ->
     if not lead_DU.numel():
         raise TrialFailed("the held-out rows are all of one label: there is nothing to tell apart")
     return float(((lead_DU > 0).double() + 0.5 * (lead_DU == 0).double()).mean())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What the model is asked, the tools it may see, and the reference answer."""
-
-    prompt: str | Sequence[Message]
-    tools: Sequence[Any] | None
-    reference: str
-
-
-def question(row: Row, kind: DataKind) -> Question:
-    """The question that a row asks; of a chat it is everything before the last assistant turn."""
-    if kind is DataKind.CHAT:
-        last = max(i for i, message in enumerate(row["messages"]) if message["role"] == "assistant")
-        reference = row["messages"][last].get("content") or ""
-        return Question(prompt=row["messages"][:last], tools=row.get("tools"), reference=reference)
-    reference = as_messages(row["completion"], "assistant")[-1].get("content") or ""
-    return Question(prompt=row["prompt"], tools=None, reference=reference)
-
-
-def _graded(model: PreTrainedModel, render: Renderer, spec: JudgeSpec, grader: Grader, rows: Sequence[Row]) -> float:
-    asked = [question(row, spec.kind) for row in rows]
-    prompts = [render.prompt(q.prompt, q.tools)[-render.max_tokens :] for q in asked]
-    answers = generate(model, render.tokenizer, prompts, spec.max_new_tokens)
-    grades = [
-        grade(grader, item={"reference": q.reference, **row}, sample=sample_of(answer))
-        for row, q, answer in zip(rows, asked, answers, strict=True)
-    ]
-    return sum(grades) / len(grades)
-
-
-@torch.no_grad()
-def generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int
-) -> list[str]:
-    """Greedy answers, one per prompt. Batches are made of prompts of like length, always in the same way."""
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id
-    )
-    generator: Any = model  # transformers' types hide `generate` of an auto model
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    answers = [""] * len(prompts)
-    for start in range(0, len(order), GENERATION_BATCH):
-        chosen = order[start : start + GENERATION_BATCH]
-        longest = max(len(prompts[i]) for i in chosen)
-        ids_BT = torch.tensor([[pad] * (longest - len(prompts[i])) + list(prompts[i]) for i in chosen])
-        mask_BT = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen])
-        with mixed_precision(model.device), _own_settings_aside(model):
-            output_BT = generator.generate(
-                ids_BT.to(model.device), attention_mask=mask_BT.to(model.device), generation_config=config
-            )
-        for i, new_T in zip(chosen, output_BT[:, longest:], strict=True):
-            answers[i] = str(tokenizer.decode(new_T, skip_special_tokens=True)).strip()
-    return answers
-
-
-@contextmanager
-def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
-    """Generation settings shipped with a model (a repetition penalty, say) would join the judge's; keep them out."""
-    own, model.generation_config = model.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = own

@@ -21,6 +21,7 @@ from workers.export import Exported, export
 from workers.held import HeldLease
 from workers.judge import judge, likelihood, renderer
 from workers.link import Link
+from workers.rollout import World, world_of
 from workers.train import checkpoint as checkpoints
 from workers.train.algorithms import Example
 from workers.train.architectures import build
@@ -49,6 +50,7 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
                 watch.examples,
                 seed=assignment.seed,
                 watch=watch,
+                world=_world(assignment),
                 resume=_fetch_checkpoint(link, assignment, Path(scratch)),
             )
             model, adapter, tokens = *_merge(trained, Path(scratch) / "adapter"), trained.tokens
@@ -62,6 +64,11 @@ def _build(link: Link, assignment: Assignment) -> PreTrainedModel:
     if architecture.depth_rule == "block_influence":
         calibration = warm.calibration(assignment.base, assignment.judge, link.get_blob(assignment.train))
     return build(warm.base(assignment.base).model, architecture, calibration)
+
+
+def _world(assignment: Assignment) -> World | None:
+    base = warm.base(assignment.base)
+    return world_of(assignment.judge, renderer(base.tokenizer, assignment.judge, base.entry.facts.context))
 
 
 def _merge(trained: Trained, folder: Path) -> tuple[PreTrainedModel, Path | None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from workers import generate as command
-from workers.judge import generate
+from workers.sampling import generate
 from workers.train.data.rendering import Renderer
 from workers.warm import Base
 

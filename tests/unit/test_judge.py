@@ -12,13 +12,16 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import workers.judge
+import workers.rollout
+from luthier.environments.graded import question
 from luthier.errors import TrialFailed
 from luthier.graders import grade
 from luthier.task import DataKind, Grader, JudgeSpec, Multi, StringCheck, TextSimilarity
 from luthier.trial import Metrics
 from tests import data_samples
 from tests.textbook import as_conversation, logps
-from workers.judge import generate, judge, question, renderer
+from workers.judge import judge, renderer
+from workers.sampling import generate
 from workers.warm import Base
 
 Row = dict[str, Any]
@@ -342,7 +345,7 @@ def test_how_rows_are_grouped_does_not_matter(
 ) -> None:
     before = judged(tiny, wanted, rows)
     monkeypatch.setattr(workers.judge, "TOKEN_CAP", {"cpu": cap})
-    monkeypatch.setattr(workers.judge, "GENERATION_BATCH", 1 + cap // 50)
+    monkeypatch.setattr(workers.rollout, "GENERATION_BATCH", 1 + cap // 50)
     after = judged(tiny, wanted, rows)
     assert after.perplexity == pytest.approx(before.perplexity, rel=1e-5)
     assert after.bits_per_byte == pytest.approx(before.bits_per_byte, rel=1e-5)

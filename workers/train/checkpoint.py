@@ -25,7 +25,8 @@ class Position:
 class Checkpoint:
     """`tensors` holds, by prefix: `weights.` the moving parameters, `moment1.`/`moment2.` AdamW's, `carried.` the plain
     model's weights where earlier stages changed them for good, `reference` the reference log-probabilities or `first.`
-    the moving parameters as the stage found them, whichever its objective compares with."""
+    the moving parameters as the stage found them, whichever its objective compares with, `updates` how many of the
+    stage's steps moved anything, where not all did."""
 
     position: Position
     tensors: dict[str, torch.Tensor]

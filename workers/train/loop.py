@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from luthier.design import Design, Stage
 from luthier.errors import Infeasible
+from workers.rollout import World
 from workers.train import updates
 from workers.train.algorithms import Example, objective
 from workers.train.checkpoint import Checkpoint, Position
@@ -62,16 +63,17 @@ def train(
     *,
     seed: int,
     watch: Watch,
+    world: World | None = None,
     resume: Checkpoint | None = None,
 ) -> Trained:
     """Train a design's stages on `model` (which is used up), from the start or from a checkpoint.
 
     Each stage starts from the last one's weights. A stage with the same update as the one before goes on with the same
-    parameters; otherwise the earlier update is merged into the model first. Raises TrialFailed when training diverges
-    and Infeasible when memory runs out.
+    parameters; otherwise the earlier update is merged into the model first. `world` is where reward maximisers find
+    their rewards. Raises TrialFailed when training diverges and Infeasible when memory runs out.
     """
     try:
-        return _train(model, design, examples_of, seed=seed, watch=watch, resume=resume)
+        return _train(model, design, examples_of, seed=seed, watch=watch, world=world, resume=resume)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise Infeasible(f"out of memory on {model.device}: {str(error).splitlines()[0]}") from error
 
@@ -83,6 +85,7 @@ def _train(
     *,
     seed: int,
     watch: Watch,
+    world: World | None,
     resume: Checkpoint | None,
 ) -> Trained:
     model.eval()  # no dropout: a resumed trial has to draw what it would have drawn, and a reference must not waver
@@ -101,7 +104,7 @@ def _train(
         applied = applied or updates.apply(model, stage.update, seed)
         member = Member(
             applied=applied,
-            objective=objective(stage.algorithm),
+            objective=objective(stage.algorithm, world),
             examples=examples_of(stage),
             optimiser=stage.optimiser,
             seed=seed,

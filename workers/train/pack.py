@@ -73,6 +73,7 @@ class Member:
         self.order = data_order(len(examples), optimiser.epochs, seed)
         self.steps = math.ceil(len(self.order) / optimiser.batch_size)
         self.step = 0
+        self.updates = 0  # steps but for those that had nothing to learn from
         # Norm scales and biases are not decayed, as in transformers' Trainer.
         groups: dict[tuple[float, float], list[Parameter]] = {}
         for name, parameter in self.parameters.items():
@@ -131,20 +132,25 @@ class Member:
             parameter.data, self.first[name] = self.first[name], parameter.data
 
     def advance(self) -> StepReport:
-        """One optimiser step. Raises TrialFailed when the loss stops being a number."""
+        """One optimiser step; none is taken where the batch turns out empty. Raises TrialFailed when the loss stops
+        being a number."""
         batch = self.recipe.batch_size
         chosen = self.order[self.step * batch : (self.step + 1) * batch]
         made = self._batch(chosen)
+        rate = learning_rate(self.recipe, self.step, self.steps)
+        self.step += 1
+        if not made.examples:
+            still = {"train_loss": 0.0, "learning_rate": rate, "grad_norm": 0.0, **made.values}
+            return StepReport(step=self.step, of=self.steps, tokens=0, values=still)
         loss, tokens, sums = self._accumulate(made)
         norm = float(clip_grad_norm_(self.parameters.values(), MAX_GRAD_NORM))
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrialFailed(f"training diverged: loss {loss:g}, gradient norm {norm:g} at step {self.step + 1}")
-        rate = learning_rate(self.recipe, self.step, self.steps)
+            raise TrialFailed(f"training diverged: loss {loss:g}, gradient norm {norm:g} at step {self.step}")
         for group in self.adamw.param_groups:
             group["lr"] = rate * group["pace"]
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
-        self.step += 1
+        self.updates += 1
         values = {"train_loss": loss, "learning_rate": rate, "grad_norm": norm}
         values |= {name: total / len(made.examples) for name, total in sums.items()}
         values |= made.values
@@ -183,17 +189,20 @@ class Member:
         if self.reference is not None:
             tensors["reference"] = self.reference
         tensors |= {f"first.{name}": tensor for name, tensor in self.first.items()}
+        if self.updates != self.step:
+            tensors["updates"] = torch.tensor(self.updates)
         return tensors
 
     def restore(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
         """Continue from a state saved after `step` steps."""
         self.step = step
+        self.updates = int(tensors["updates"]) if "updates" in tensors else step
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"weights.{name}"])
                 if f"moment1.{name}" in tensors:
                     self.adamw.state[parameter] = {
-                        "step": torch.tensor(float(step)),
+                        "step": torch.tensor(float(self.updates)),
                         "exp_avg": tensors[f"moment1.{name}"].to(parameter.device, copy=True),
                         "exp_avg_sq": tensors[f"moment2.{name}"].to(parameter.device, copy=True),
                     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from luthier.design import Algorithm, Clm, Dpo, Ipo, Kto, Orpo, Sft, Simpo
+from luthier.design import Algorithm, Clm, Dpo, Grpo, Ipo, Kto, Orpo, Raft, Rloo, Sft, Simpo
+from workers.rollout import World
 from workers.train.algorithms.likelihood import CausalLanguageModelling, SupervisedFineTuning
 from workers.train.algorithms.objective import Example, Loss, Objective
 from workers.train.algorithms.preference import (
@@ -11,13 +12,19 @@ from workers.train.algorithms.preference import (
     OddsRatioPreferenceOptimisation,
     SimplePreferenceOptimisation,
 )
+from workers.train.algorithms.reinforcement import (
+    GroupRelativePolicyOptimisation,
+    ReinforceLeaveOneOut,
+    RewardRankedFineTuning,
+)
 from workers.train.algorithms.verdicts import KahnemanTverskyOptimisation
 
 __all__ = ["Example", "Loss", "Objective", "objective"]
 
 
-def objective(algorithm: Algorithm) -> Objective:
-    """The objective that an algorithm names."""
+def objective(algorithm: Algorithm, world: World | None = None) -> Objective:
+    """The objective that an algorithm names; reward maximisers find their rewards in `world`, and without one can make
+    examples but no batches."""
     match algorithm:
         case Clm():
             return CausalLanguageModelling(algorithm)
@@ -31,5 +38,11 @@ def objective(algorithm: Algorithm) -> Objective:
             return SimplePreferenceOptimisation(algorithm)
         case Orpo():
             return OddsRatioPreferenceOptimisation(algorithm)
+        case Grpo():
+            return GroupRelativePolicyOptimisation(algorithm, world)
+        case Rloo():
+            return ReinforceLeaveOneOut(algorithm, world)
+        case Raft():
+            return RewardRankedFineTuning(algorithm, world)
         case Kto():
             return KahnemanTverskyOptimisation(algorithm)

@@ -41,6 +41,13 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt(Tokens):
+    """A prompt that is still to be answered, without targets; it knows the row that it asks."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """A stretch of rendered text, in characters, that is a target, and the bytes of content it stands for."""
 
@@ -105,6 +112,22 @@ class Renderer:
             return tuple(self.tokenizer(prompt)["input_ids"])
         text = self._template(as_messages(prompt, "user"), tools, generate=True)
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def continuation(self, messages: Sequence[Message], *, after_end: bool) -> tuple[int, ...]:
+        """Token ids of what comes between the model's answer and its next one: the end of the answer's turn, these
+        messages, and the start of its next turn. `after_end`: the answer's last token was the end token.
+
+        Found on a made-up conversation, so that what the model said need not be rendered.
+        """
+        before = [{"role": "user", "content": "?"}, _dummy_answer(messages[0])]
+        head = self._template(before, None, generate=False)
+        text = self._template([*before, *messages], None, generate=True)
+        if not text.startswith(head):
+            raise TrialFailed("the chat template rewrites an answer once more is said: no second turn can be played")
+        end = self.tokenizer.eos_token
+        turn_end = head.rfind(end) if end else -1
+        start = len(head) if turn_end < 0 else turn_end + (len(end) if after_end else 0)
+        return tuple(self.tokenizer(text[start:], add_special_tokens=False)["input_ids"])
 
     def _chat(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> Tokens:
         text = self._template(messages, tools, generate=False)
@@ -180,6 +203,14 @@ class Renderer:
 
 def as_messages(content: str | Sequence[Message], role: str) -> list[Message]:
     return [{"role": role, "content": content}] if isinstance(content, str) else list(content)
+
+
+def _dummy_answer(response: Message) -> Message:
+    """An assistant's message that may stand before this one: a tool's result follows a call of the tool."""
+    if response["role"] != "tool":
+        return {"role": "assistant", "content": "!"}
+    call: Message = {"name": response.get("name") or "tool", "arguments": {}}
+    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]}
 
 
 def _kept(tokens: Tokens) -> list[Tokens]:

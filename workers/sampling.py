@@ -1,0 +1,83 @@
+"""Answers of a model to prompts, as token ids: greedy, or drawn from the policy itself at temperature 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from workers.train.forward import mixed_precision
+
+GENERATION_BATCH = 8
+Ids = tuple[int, ...]
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    seed: int | None,
+    batch: int = GENERATION_BATCH,
+) -> list[Ids]:
+    """One answer a prompt, up to and with the end token where the model said it.
+
+    With a `seed` the tokens are drawn from the model's own distribution, neither sharpened nor cut off, so that their
+    log-probabilities are those of the policy; without one they are the likeliest. Batches are made of prompts of like
+    length, always in the same way.
+    """
+    end = tokenizer.eos_token_id
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=seed is not None,
+        top_k=0,
+        top_p=1.0,
+        pad_token_id=pad,
+        eos_token_id=end,
+    )
+    generator: Any = model  # transformers' types hide `generate` of an auto model
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers: list[Ids] = [()] * len(prompts)
+    with torch.random.fork_rng(), _own_settings_aside(model), mixed_precision(model.device):
+        if seed is not None:
+            torch.manual_seed(seed)
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            longest = max(len(prompts[i]) for i in chosen)
+            ids_BT = torch.tensor([[pad] * (longest - len(prompts[i])) + list(prompts[i]) for i in chosen])
+            mask_BT = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen])
+            output_BT = generator.generate(
+                ids_BT.to(model.device), attention_mask=mask_BT.to(model.device), generation_config=config
+            )
+            for i, new in zip(chosen, output_BT[:, longest:].tolist(), strict=True):
+                answers[i] = tuple(new[: new.index(end) + 1] if end in new else new)
+    return answers
+
+
+def generate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> list[str]:
+    """Greedy answers as text, one per prompt."""
+    answers = sample(model, tokenizer, prompts, max_new_tokens=max_new_tokens, seed=None)
+    return [spoken(tokenizer, ids) for ids in answers]
+
+
+def spoken(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """An answer as it is graded: without special tokens, and without white space around it."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+
+@contextmanager
+def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
+    """Generation settings shipped with a model (a repetition penalty, say) would join these; keep them out."""
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
