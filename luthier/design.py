@@ -130,8 +130,16 @@ class Raft(Frozen):
     group: Group = 4
 
 
+class RewardModel(Frozen):
+    """A reward model from pairs of answers (Bradley-Terry; Ouyang et al. 2022): a copy of the weights that the stage
+    starts from learns to score the chosen answer above the rejected one. The policy stays as it is; the reward
+    maximiser that has to follow plays for the scores."""
+
+    kind: Literal["reward_model"] = "reward_model"
+
+
 Algorithm = Annotated[
-    Clm | Sft | Dpo | Ipo | Simpo | Orpo | Grpo | Rloo | Raft | Kto,
+    Clm | Sft | Dpo | Ipo | Simpo | Orpo | Grpo | Rloo | Raft | Kto | RewardModel,
     Field(discriminator="kind"),
 ]
 

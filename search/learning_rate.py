@@ -22,6 +22,7 @@ ALGORITHM_FACTOR: Final[Mapping[str, float]] = {
     "simpo": 0.1,
     "orpo": 0.3,  # it holds the likelihood of sft: its paper trains at 5e-6 to 8e-6 where sft took 1e-5 to 2e-5
     "kto": 0.1,  # its paper trains at dpo's rate
+    "reward_model": 0.5,  # InstructGPT's, and TRL's default, are about half of what their sft took
 }
 UPDATE_FACTOR: Final[Mapping[str, float]] = {
     "full": 1.0,

@@ -49,7 +49,7 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
     _check_models(fixed, entries)
     splits = _split(here, training, validation)
     if training.kind is DataKind.UNPAIRED:
-        _check_labels(splits)
+        _check_labels(splits, "training_file" if validation is None else "validation_file")
     if _conversational(splits.train):
         entries = _speaking(entries)
     designs, pin = _space(body, fixed, training, entries, len(splits.train))
@@ -150,8 +150,9 @@ def _split(here: Context, training: FileRecord, validation: FileRecord | None) -
         raise DatasetError(f"{training.filename}: {error.message}", param="training_file") from error
 
 
-def _check_labels(splits: Splits) -> None:
-    """Rows that are judged, and rows that are trained on, must be of both labels to be told apart."""
+def _check_labels(splits: Splits, validation: str) -> None:
+    """Rows that are judged, and rows that are trained on, must be of both labels to be told apart. `validation` names
+    the field that the validation rows came from."""
     judged = JudgeSpec.model_fields["max_rows"].default
     for name, rows in (
         ("training", splits.train),
@@ -163,7 +164,7 @@ def _check_labels(splits: Splits) -> None:
             raise DatasetError(
                 f"the {len(rows)} {name} rows are all {verdict}, so nothing is there to tell them apart from: "
                 "add rows of the other label",
-                param="validation_file" if name == "validation" else "training_file",
+                param=validation if name == "validation" else "training_file",
             )
 
 

@@ -29,6 +29,7 @@ from luthier.design import (
     Orpo,
     Pissa,
     Raft,
+    RewardModel,
     Rloo,
     RsLora,
     Sft,
@@ -154,6 +155,11 @@ def _algorithm(algorithm: Algorithm) -> str:
             )
         case Raft(group=group):
             words = f"reward-ranked fine-tuning: the best of {group} answers drawn for each prompt is learnt"
+        case RewardModel():
+            words = (
+                "a reward model on pairs of answers (Bradley-Terry): a copy of the model learns to score the chosen "
+                "answer above the rejected one, and the next stage plays for its scores"
+            )
         case _:
             assert_never(algorithm)
     return f"`{algorithm.kind}`, {words}."

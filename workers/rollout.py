@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from luthier.environments import Episode
 from luthier.environments.graded import graded, question
+from luthier.errors import TrialFailed
 from luthier.task import DataKind, JudgeSpec
 from workers.sampling import GENERATION_BATCH, Ids, sample, spoken
 from workers.train.data.rendering import Renderer, Row, Tokens
@@ -47,8 +48,17 @@ class Rollout:
 
 
 def world_of(spec: JudgeSpec, renderer: Renderer) -> World | None:
-    """The world that the judge's rewards come from; None where nothing says how good an answer is."""
-    if spec.grader is None or spec.kind in (DataKind.TEXT, DataKind.PREFERENCE):
+    """The world that the judge's rewards come from; None where nothing says how good an answer is. Preferences only say
+    so once a reward model has learnt from them."""
+    if spec.kind is DataKind.PREFERENCE:
+        return World(
+            name="reward_model",
+            begin=_unrewarded,
+            kind=spec.kind,
+            renderer=renderer,
+            max_new_tokens=spec.max_new_tokens,
+        )
+    if spec.grader is None or spec.kind in (DataKind.TEXT, DataKind.UNPAIRED):
         return None
     return World(
         name=spec.grader.name,
@@ -57,6 +67,10 @@ def world_of(spec: JudgeSpec, renderer: Renderer) -> World | None:
         renderer=renderer,
         max_new_tokens=spec.max_new_tokens,
     )
+
+
+def _unrewarded(row: Row) -> Episode:
+    raise TrialFailed("nothing says how good an answer is until a reward model has been trained on the preferences")
 
 
 def opening(row: Row, kind: DataKind, renderer: Renderer) -> Ids:

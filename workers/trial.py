@@ -26,7 +26,9 @@ from workers.train import checkpoint as checkpoints
 from workers.train.algorithms import Example
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
+from workers.train.data.rendering import Renderer
 from workers.train.loop import Progress, Trained, train
+from workers.train.scorer import Scorer, pair_accuracy
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
     model = _build(link, assignment)
     torch.nn.Module.to(model, device)
     with tempfile.TemporaryDirectory(prefix="luthier-trial-") as scratch:
-        adapter, tokens = None, 0
+        adapter, tokens, scorer = None, 0, None
         if assignment.design.stages:
             watch = TrialWatch(link, held, checkpoint_seconds, Path(scratch))
             trained = train(
@@ -54,7 +56,8 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
                 resume=_fetch_checkpoint(link, assignment, Path(scratch)),
             )
             model, adapter, tokens = *_merge(trained, Path(scratch) / "adapter"), trained.tokens
-        return _conclude(link, held, model, adapter, tokens, Path(scratch))
+            scorer = trained.scorer
+        return _conclude(link, held, model, adapter, scorer, tokens, Path(scratch))
 
 
 def _build(link: Link, assignment: Assignment) -> PreTrainedModel:
@@ -78,7 +81,13 @@ def _merge(trained: Trained, folder: Path) -> tuple[PreTrainedModel, Path | None
 
 
 def _conclude(
-    link: Link, held: HeldLease, model: PreTrainedModel, adapter: Path | None, tokens: int, scratch: Path
+    link: Link,
+    held: HeldLease,
+    model: PreTrainedModel,
+    adapter: Path | None,
+    scorer: Scorer | None,
+    tokens: int,
+    scratch: Path,
 ) -> Finished:
     """Judge the merged model; score it on the test split and export it where the service wants to keep it."""
     assignment = held.assignment
@@ -99,6 +108,7 @@ def _conclude(
                 model=model,
                 tokenizer=base.tokenizer,
                 adapter=adapter,
+                scorer=scorer,
                 assignment=assignment,
                 metrics=metrics,
                 test_metrics=test_metrics,
@@ -171,6 +181,10 @@ class TrialWatch:
         for rung, share in enumerate(RUNGS):
             if progress.before < share <= progress.share:
                 self._rung(rung, share, progress)
+        if progress.scorer is not None and progress.report.step == progress.report.of:
+            held_out, render = self._held_out()
+            accuracy = pair_accuracy(progress.scorer, render, held_out)
+            self.held.record(position.stage, position.step, {"valid_reward_accuracy": accuracy})
         try:
             self.held.check()
         except Interrupted:
@@ -179,12 +193,17 @@ class TrialWatch:
         if progress.share < 1.0 and time.monotonic() - self._saved_at >= self.checkpoint_seconds:
             self._save(progress)
 
-    def _rung(self, rung: int, share: float, progress: Progress) -> None:
+    def _held_out(self) -> tuple[warm.Rows, Renderer]:
+        """The validation rows that the judge scores, and how they are rendered."""
         assignment = self.held.assignment
         base = warm.base(assignment.base)
-        held_out = warm.rows(self.link.get_blob(assignment.judge.validation))[:RUNG_ROWS]
-        render = renderer(base.tokenizer, assignment.judge, base.entry.facts.context)
-        nll, tokens, _ = likelihood(progress.model, render, assignment.judge.kind, held_out)
+        rows = warm.rows(self.link.get_blob(assignment.judge.validation))[: assignment.judge.max_rows]
+        return rows, renderer(base.tokenizer, assignment.judge, base.entry.facts.context)
+
+    def _rung(self, rung: int, share: float, progress: Progress) -> None:
+        assignment = self.held.assignment
+        held_out, render = self._held_out()
+        nll, tokens, _ = likelihood(progress.model, render, assignment.judge.kind, held_out[:RUNG_ROWS])
         loss = {"valid_loss": nll / tokens}
         position = progress.position
         self.held.record(position.stage, position.step, loss)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Kto, Optimiser, Orpo, Sft, Simpo
+from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Kto, Optimiser, Orpo, RewardModel, Sft, Simpo
 from luthier.task import DataKind
 from tests import data_samples
 from tests.textbook import as_conversation, first_step, largest_difference
@@ -182,7 +182,7 @@ def orpo_trainer(algorithm: Orpo, name: str, tiny: Base, folder: Path) -> ORPOTr
 
 
 def their_step(
-    trainer: SFTTrainer | DPOTrainer | KTOTrainer | CPOTrainer | ORPOTrainer,
+    trainer: SFTTrainer | DPOTrainer | KTOTrainer | RewardTrainer | CPOTrainer | ORPOTrainer,
 ) -> tuple[float, dict[str, torch.Tensor]]:
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(ROWS)])
     loss = trainer.compute_loss(trainer.model, batch)
@@ -294,3 +294,30 @@ def test_kto_has_trls_tokens_loss_and_gradients(
         assert list(ours.ids) == theirs["prompt_ids"] + theirs["completion_ids"]
         assert (ours.targets, ours.desirable) == (len(theirs["completion_ids"]), theirs["label"])
     assert_same_step(our_step(algorithm, name, tiny, monkeypatch), their_step(trainer))
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_a_reward_model_has_trls_loss_and_gradients(
+    name: str, tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, rows, tokenizer = shape(name, tiny)
+    member = Member(
+        applied=updates.apply(policy(tiny), Full(), seed=0),
+        objective=objective(RewardModel()),
+        examples=our_examples(RewardModel(), name, tiny),
+        optimiser=Optimiser(learning_rate=1e-4, batch_size=ROWS),
+        seed=5,
+    )
+    config = policy(tiny).config
+    config.num_labels = 1
+    classifier = AutoModelForSequenceClassification.from_config(config)
+    classifier.model.load_state_dict(policy(tiny).model.state_dict())
+    classifier.load_state_dict({"score.weight": member.own["score.weight"].detach()}, strict=False)
+    trainer = RewardTrainer(
+        classifier,
+        args=RewardConfig(str(tmp_path), **QUIET),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    report, gradients = first_step(member, monkeypatch)
+    assert_same_step((report.values["train_loss"], gradients), their_step(trainer))

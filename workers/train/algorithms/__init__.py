@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luthier.design import Algorithm, Clm, Dpo, Grpo, Ipo, Kto, Orpo, Raft, Rloo, Sft, Simpo
+from luthier.design import Algorithm, Clm, Dpo, Grpo, Ipo, Kto, Orpo, Raft, RewardModel, Rloo, Sft, Simpo
 from workers.rollout import World
 from workers.train.algorithms.likelihood import CausalLanguageModelling, SupervisedFineTuning
 from workers.train.algorithms.objective import Example, Loss, Objective
@@ -10,6 +10,7 @@ from workers.train.algorithms.preference import (
     DirectPreferenceOptimisation,
     IdentityPreferenceOptimisation,
     OddsRatioPreferenceOptimisation,
+    RewardModelling,
     SimplePreferenceOptimisation,
 )
 from workers.train.algorithms.reinforcement import (
@@ -46,3 +47,5 @@ def objective(algorithm: Algorithm, world: World | None = None) -> Objective:
             return RewardRankedFineTuning(algorithm, world)
         case Kto():
             return KahnemanTverskyOptimisation(algorithm)
+        case RewardModel():
+            return RewardModelling(algorithm)

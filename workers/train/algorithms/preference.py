@@ -1,18 +1,21 @@
-"""Reward maximisation from human preferences, the direct methods: a pair of answers, no reward model, no rollouts."""
+"""Reward maximisation from human preferences: the direct methods, which need no rollouts, and the reward model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch.nn import Parameter
 from torch.nn.functional import logsigmoid
+from transformers import PreTrainedModel
 
-from luthier.design import Dpo, Ipo, Orpo, Simpo
+from luthier.design import Dpo, Ipo, Orpo, RewardModel, Simpo
 from luthier.task import DataKind
 from workers.train.algorithms.objective import Example, Loss, Offline, Reference, per_token, sequence_logps
 from workers.train.data.rendering import Renderer, Row, Tokens
 from workers.train.data.unpadded import UnpaddedRows
+from workers.train.scorer import HEAD, scores
 
 
 class _Pairs(Offline):
@@ -69,6 +72,31 @@ class SimplePreferenceOptimisation(_Pairs):
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         margin_P = self.algorithm.beta * _lead(per_token(sequence_logps(logp_N, rows), rows))
         return Loss(total=-logsigmoid(margin_P - self.algorithm.gamma).sum(), sums=_curves(margin_P))
+
+
+class RewardModelling(_Pairs):
+    """Ouyang et al. 2022, equation 1, the Bradley-Terry model: -log σ(r(chosen) - r(rejected)).
+
+    The score r of a sequence is linear in the last token's hidden state, without a bias, and starts as a linear layer
+    of the model does, from a normal distribution of the width that its config names: transformers' sequence
+    classification, which TRL trains.
+    """
+
+    def __init__(self, algorithm: RewardModel) -> None:
+        self.algorithm = algorithm
+
+    def parameters(self, model: PreTrainedModel, seed: int) -> dict[str, Parameter]:
+        generator = torch.Generator().manual_seed(seed)
+        drawn_1D = torch.randn(1, model.config.hidden_size, generator=generator) * model.config.initializer_range
+        return {HEAD: Parameter(drawn_1D.to(model.device, model.dtype))}
+
+    def read(self, model: PreTrainedModel, own: Mapping[str, Parameter], rows: UnpaddedRows) -> torch.Tensor:
+        return scores(model, own[HEAD], rows)
+
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
+        """Here `logp_N` is what `read` gave: a score for each sequence, [S]."""
+        margin_P = _lead(logp_N)
+        return Loss(total=-logsigmoid(margin_P).sum(), sums=_curves(margin_P))
 
 
 class OddsRatioPreferenceOptimisation(Offline):
