@@ -94,12 +94,20 @@ class Task(Frozen):
     )
     grader: Grader | None = Field(default=None, description="how generations are graded; needs a reference answer")
 
+    @property
+    def rewarded(self) -> bool:
+        """Whether it says how good an answer is, so that answers of the model's own can be learnt from."""
+        return self.grader is not None
+
 
 class Pin(Frozen):
     """Axes that the user fixes; each lists the values that remain allowed."""
 
     algorithm: tuple[str, ...] | None = Field(
-        default=None, description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo, kto, sft+kto"
+        default=None,
+        description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo, kto, sft+kto, "
+        "reward_model+rloo, reward_model+grpo, sft+reward_model+rloo; with a grader also grpo, sft+grpo, rloo, "
+        "sft+rloo, raft, sft+raft",
     )
     update: tuple[str, ...] | None = Field(
         default=None,
@@ -119,6 +127,11 @@ class Pin(Frozen):
     simpo_beta: tuple[float, ...] | None = Field(default=None, description="of simpo: scale of the reward")
     simpo_gamma: tuple[float, ...] | None = Field(default=None, description="of simpo: margin of the reward")
     orpo_beta: tuple[float, ...] | None = Field(default=None, description="of orpo: weight of the odds ratio")
+    grpo_group: tuple[int, ...] | None = Field(default=None, description="of grpo: answers drawn for each prompt")
+    grpo_beta: tuple[float, ...] | None = Field(default=None, description="of grpo: pull towards the reference")
+    rloo_group: tuple[int, ...] | None = Field(default=None, description="of rloo: answers drawn for each prompt")
+    rloo_beta: tuple[float, ...] | None = Field(default=None, description="of rloo: pull towards the reference")
+    raft_group: tuple[int, ...] | None = Field(default=None, description="of raft: answers drawn for each prompt")
     kto_beta: tuple[float, ...] | None = Field(default=None, description="of kto: pull towards the reference")
     kto_desirable_weight: tuple[float, ...] | None = Field(
         default=None, description="of kto: weight of a desirable row, an undesirable one weighing 1"

@@ -45,7 +45,8 @@ class Setting(Frozen):
 
     algorithm: str
     field: str
-    default: Interval
+    default: Axis
+    least: float | None = Field(default=None, description="smallest value that may be pinned; None: any above 0")
 
 
 SETTINGS: Final[Mapping[str, Setting]] = {  # by the name of the axis and of its pin
@@ -54,6 +55,11 @@ SETTINGS: Final[Mapping[str, Setting]] = {  # by the name of the axis and of its
     "simpo_beta": Setting(algorithm="simpo", field="beta", default=Interval(low=1.0, high=10.0)),
     "simpo_gamma": Setting(algorithm="simpo", field="gamma", default=Interval(low=0.2, high=3.0)),
     "orpo_beta": Setting(algorithm="orpo", field="beta", default=Interval(low=0.02, high=1.0)),
+    "grpo_group": Setting(algorithm="grpo", field="group", default=(4, 8), least=2),
+    "grpo_beta": Setting(algorithm="grpo", field="beta", default=(0.0, 0.01, 0.04), least=0),
+    "rloo_group": Setting(algorithm="rloo", field="group", default=(4, 8), least=2),
+    "rloo_beta": Setting(algorithm="rloo", field="beta", default=(0.0, 0.01, 0.05), least=0),
+    "raft_group": Setting(algorithm="raft", field="group", default=(4, 8), least=2),
     "kto_beta": Setting(algorithm="kto", field="beta", default=Interval(low=0.02, high=0.5)),
     "kto_desirable_weight": Setting(algorithm="kto", field="desirable_weight", default=Interval(low=0.5, high=2.0)),
 }
@@ -98,11 +104,12 @@ class ModelSpace(Frozen):
         return tuple(2**power for power in range(max(1, (min(self.layers) // 2).bit_length())))
 
 
-def program_names(kind: DataKind, pin: Pin) -> tuple[str, ...]:
-    legal = legality.programs(kind)
+def program_names(kind: DataKind, pin: Pin, *, rewarded: bool = False) -> tuple[str, ...]:
+    legal = legality.programs(kind, rewarded=rewarded)
     if pin.algorithm is None:
         return legal
-    reasons = [reason for program in pin.algorithm if (reason := legality.refusal(program, kind))]
+    refusals = [legality.refusal(program, kind, rewarded=rewarded) for program in pin.algorithm]
+    reasons = [reason for reason in refusals if reason]
     if reasons:
         raise IllegalDesign(reasons[0], param="search.pin.algorithm")
     _check("algorithm", pin.algorithm, legal.__contains__, legal)  # nothing pinned allows nothing
@@ -148,7 +155,7 @@ def settings(programs: Sequence[str], pin: Pin) -> dict[str, Axis]:
     for name, setting in SETTINGS.items():
         pinned: tuple[float, ...] | None = getattr(pin, name)
         if setting.algorithm in algorithms:
-            axes[name] = setting.default if pinned is None else _positive(name, pinned)
+            axes[name] = setting.default if pinned is None else _pinned_setting(name, setting, pinned)
         elif pinned is not None:
             raise IllegalDesign(
                 f"{name} is pinned, but it belongs to {setting.algorithm} and this search has only "
@@ -156,6 +163,14 @@ def settings(programs: Sequence[str], pin: Pin) -> dict[str, Axis]:
                 param=f"search.pin.{name}",
             )
     return axes
+
+
+def _pinned_setting(name: str, setting: Setting, pinned: tuple[float, ...]) -> tuple[float, ...]:
+    if setting.least is None:
+        return _positive(name, pinned)
+    least = setting.least
+    _check(name, pinned, lambda value: value >= least, [f"numbers from {least:g}"])
+    return _ascending(pinned)
 
 
 def model_spaces(

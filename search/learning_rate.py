@@ -21,6 +21,10 @@ ALGORITHM_FACTOR: Final[Mapping[str, float]] = {
     "ipo": 0.1,
     "simpo": 0.1,
     "orpo": 0.3,  # it holds the likelihood of sft: its paper trains at 5e-6 to 8e-6 where sft took 1e-5 to 2e-5
+    # A step's few rewards are noise mostly: published runs of grpo and rloo take 1e-6 to 3e-6 where sft takes 2e-5.
+    "grpo": 0.1,
+    "rloo": 0.1,
+    "raft": 0.5,  # maximum likelihood, of what the model says by itself
     "kto": 0.1,  # its paper trains at dpo's rate
     "reward_model": 0.5,  # InstructGPT's, and TRL's default, are about half of what their sft took
 }

@@ -24,6 +24,7 @@ class Rule:
     family: Literal["decoder", "encoder"]
     fits: Mapping[DataKind, str]
     refused: Mapping[DataKind, str]
+    rewarded: bool = False  # whether it needs something that says how good an answer is
 
 
 _ONE_ANSWER: Final = {
@@ -36,6 +37,12 @@ _NO_VERDICT: Final = {
     DataKind.TEXT: "plain text has no answers that could be desirable or not",
     DataKind.PAIRS: "nothing says which completions are undesirable",
     DataKind.CHAT: "nothing says which of the assistant's messages are undesirable",
+}
+
+_NOT_PLAYED: Final = {
+    DataKind.TEXT: "plain text asks nothing that could be answered and graded",
+    DataKind.PREFERENCE: "nothing grades a new answer until a reward_model has learnt to, in the stage before",
+    DataKind.UNPAIRED: "nothing grades a new answer, only which given ones are desirable",
 }
 
 # From the most particular to the most general: the first row that fits a kind of data is its usual program.
@@ -130,23 +137,81 @@ RULES: Final = (
         fits={},
         refused=_ONE_ANSWER | {DataKind.PREFERENCE: "orpo learns the chosen answer itself and takes the place of sft"},
     ),
+    *(
+        Rule(
+            program=first + algorithm,
+            family="decoder",
+            fits=dict.fromkeys((DataKind.PAIRS, DataKind.CHAT), before + words),
+            refused=_NOT_PLAYED,
+            rewarded=True,
+        )
+        for first, before in (("sft+", "learns the given answers, then "), ("", ""))
+        for algorithm, words in (
+            ("grpo", "answers itself and makes likelier what earns more than its other answers"),
+            ("rloo", "answers itself and makes likelier what earns more than the mean of its other answers"),
+            ("raft", "answers itself and learns the best of its answers"),
+        )
+    ),
+    *(
+        Rule(
+            program=first + algorithm,
+            family="decoder",
+            fits={DataKind.PREFERENCE: f"{before}trains a reward model on the pairs, then {words}"},
+            refused=_ONE_ANSWER,
+        )
+        for first, before, algorithm, words in (
+            (
+                "reward_model+",
+                "",
+                "rloo",
+                "answers itself and makes likelier what scores above its other answers' mean",
+            ),
+            ("reward_model+", "", "grpo", "answers itself and makes likelier what scores above its other answers"),
+            ("sft+reward_model+", "learns the chosen answer, ", "rloo", "answers itself for the highest scores"),
+        )
+    ),
+    *(
+        Rule(
+            program=program,
+            family="decoder",
+            fits={},
+            refused=_ONE_ANSWER
+            | {DataKind.PREFERENCE: "a reward model trains no policy: rloo or grpo has to follow it directly"},
+        )
+        for program in ("reward_model", "sft+reward_model")
+    ),
 )
 
 
-def programs(kind: DataKind) -> tuple[str, ...]:
-    """The programs that learn from this kind of data, the usual one first."""
-    return tuple(rule.program for rule in RULES if kind in rule.fits)
+def programs(kind: DataKind, *, rewarded: bool = False) -> tuple[str, ...]:
+    """The programs that learn from this kind of data, the usual one first. `rewarded`: the task says how good an
+    answer is."""
+    return tuple(rule.program for rule in _legal(kind, rewarded))
 
 
-def refusal(program: str, kind: DataKind) -> str | None:
-    """Why this program does not go with this kind of data, and what does; None where it goes."""
-    legal = "; ".join(f"{rule.program} {rule.fits[kind]}" for rule in RULES if kind in rule.fits)
+def usual(kind: DataKind) -> str:
+    """What such data is learnt by before anything else is tried."""
+    return next(rule.program for rule in RULES if kind in rule.fits)
+
+
+def refusal(program: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
+    """Why this program does not go with such a task, and what does; None where it goes."""
+    legal = "; ".join(f"{rule.program} {rule.fits[kind]}" for rule in _legal(kind, rewarded))
     rule = next((rule for rule in RULES if rule.program == program), None)
     if rule is None:
         return f"there is no program {program!r}; for {kind} data: {legal}"
-    if kind in rule.fits:
-        return None
-    return f"{program} does not go with {kind} data: {rule.refused[kind]}; for {kind} data: {legal}"
+    if kind not in rule.fits:
+        return f"{program} does not go with {kind} data: {rule.refused[kind]}; for {kind} data: {legal}"
+    if rule.rewarded and not rewarded:
+        return (
+            f"{program} needs a reward, and nothing says how good an answer is: give the task a grader (task.grader); "
+            f"for {kind} data without one: {legal}"
+        )
+    return None
+
+
+def _legal(kind: DataKind, rewarded: bool) -> list[Rule]:
+    return [rule for rule in RULES if kind in rule.fits and (rewarded or not rule.rewarded)]
 
 
 def update_refusal(update: str, entry: BaseModelEntry) -> str | None:
@@ -161,7 +226,7 @@ def kv_head_choices(kv_heads: int) -> tuple[int, ...]:
     return tuple(kept for kept in range(kv_heads, 0, -1) if kv_heads % kept == 0)
 
 
-def check(design: Design, kind: DataKind, entry: BaseModelEntry) -> None:
+def check(design: Design, kind: DataKind, entry: BaseModelEntry, *, rewarded: bool = False) -> None:
     """Raise IllegalDesign, naming the field and the legal values, unless the design can be trained on such data.
 
     One model has one spelling: an edit that changes nothing (all the layers, all the heads) is refused too.
@@ -172,7 +237,7 @@ def check(design: Design, kind: DataKind, entry: BaseModelEntry) -> None:
     _check_architecture(design, entry)
     if not design.stages:
         return
-    if reason := refusal(design.program, kind):
+    if reason := refusal(design.program, kind, rewarded=rewarded):
         raise IllegalDesign(reason, param="stages")
     _check_stages(design, entry)
 

@@ -18,6 +18,8 @@ from search import edits, legality
 from search.space import Space, algorithm, stages
 from search.suggest import V
 
+LEAST: Final = 1e-6  # far below any value of any axis but zero
+
 
 class Recipe(Frozen):
     """A design relative to whatever model it is for. Edits count steps down the model's own list: 0 keeps all."""
@@ -33,6 +35,11 @@ class Recipe(Frozen):
     simpo_beta: float = 2.0
     simpo_gamma: float = 1.0
     orpo_beta: float = 0.1
+    grpo_group: int = 8
+    grpo_beta: float = 0.0
+    rloo_group: int = 4
+    rloo_beta: float = 0.05
+    raft_group: int = 4
     kto_beta: float = 0.1
     kto_desirable_weight: float = 1.0
     layers: int = 0
@@ -55,6 +62,21 @@ _BEHAVIOUR: Final = (
     Recipe(program="sft", update="full", learning_rate_multiplier=0.5, epochs=3),
     Recipe(program="sft", update="pissa", epochs=2),
     Recipe(program="sft", update="lora_plus"),
+)
+# Where answers are graded. Reward maximisers start where likelihood ends, or from the base where it knows how already.
+_GRADED: Final = (
+    Recipe(program="sft+grpo"),
+    Recipe(program="sft", update="full"),
+    Recipe(program="grpo", learning_rate_multiplier=2),
+    Recipe(program="sft+raft", update="full"),
+    Recipe(program="sft", update="rslora", learning_rate_multiplier=2),
+    Recipe(program="sft+rloo", update="pissa"),
+    Recipe(program="raft", epochs=2),
+    Recipe(program="rloo", update="full"),
+    Recipe(program="sft", layers=1),
+    Recipe(program="sft+grpo", rank=4, grpo_beta=0.04, epochs=2),
+    Recipe(program="sft", rank=64, epochs=3),
+    Recipe(program="clm"),
 )
 RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
     DataKind.TEXT: (
@@ -79,13 +101,13 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
         Recipe(program="sft"),
         Recipe(program="dpo", layers=1),
         Recipe(program="simpo"),
+        Recipe(program="sft+reward_model+rloo"),
         Recipe(program="orpo", update="full"),
         Recipe(program="sft+ipo", update="pissa"),
         Recipe(program="kto", update="dora", kto_beta=0.05, epochs=2),
-        Recipe(program="sft+simpo", learning_rate_multiplier=2),
-        Recipe(program="ipo", update="lora_plus", ipo_beta=0.3),
+        Recipe(program="sft+simpo", update="lora_plus"),
+        Recipe(program="reward_model+grpo", kv_heads=1, grpo_beta=0.04),
         Recipe(program="sft+kto", update="top_layers", epochs=2),
-        Recipe(program="dpo", kv_heads=1),
     ),
     DataKind.UNPAIRED: (
         Recipe(program="kto", update="full"),
@@ -104,10 +126,16 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
 }
 
 
+def recipes(space: Space) -> Sequence[Recipe]:
+    """Those for this kind of data; others where the task has a reward to maximise."""
+    legal = legality.programs(space.kind, rewarded=False)
+    return RECIPES[space.kind] if set(space.programs) <= set(legal) else _GRADED
+
+
 def baselines(space: Space) -> tuple[Design, Design]:
     """Trials 0 and 1: the first model untuned, and plain LoRA at its default rate with the usual program."""
     model = space.models[0]
-    usual = Recipe(program=legality.programs(space.kind)[0])
+    usual = Recipe(program=legality.usual(space.kind))
     untuned = Design(architecture=Architecture(base=model.name))
     plain = stages(
         model,
@@ -128,7 +156,7 @@ def priors(space: Space) -> list[Design]:
     """
     _, plain = baselines(space)
     designs = {plain.digest(): plain}
-    for turn, recipe in enumerate(RECIPES[space.kind], start=1):
+    for turn, recipe in enumerate(recipes(space), start=1):
         design = space.sample(_Wishes(space, recipe, turn))
         designs.setdefault(design.digest(), design)
     return list(designs.values())[1:]
@@ -176,4 +204,4 @@ class _Wishes:
 
 
 def _nearest(choices: Sequence[V], wish: float) -> V:
-    return min(choices, key=lambda choice: abs(math.log(float(choice) / wish)))
+    return min(choices, key=lambda choice: abs(math.log((float(choice) + LEAST) / (wish + LEAST))))

@@ -183,17 +183,25 @@ class Space(Frozen):
 
 
 def space(
-    kind: DataKind, rows: int, models: Sequence[BaseModelEntry], pin: Pin, constraints: Constraints, *, length: int = 0
+    kind: DataKind,
+    rows: int,
+    models: Sequence[BaseModelEntry],
+    pin: Pin,
+    constraints: Constraints,
+    *,
+    length: int = 0,
+    rewarded: bool = False,
 ) -> Space:
     """The space of designs for `rows` training rows of this kind, as far as pins and constraints leave it.
 
-    `length` in tokens is what the long rows reach; edits that only long rows could feel depend on it.
+    `length` in tokens is what the long rows reach; edits that only long rows could feel depend on it. `rewarded` says
+    that the task has a reward, for programs that maximise one.
 
     Raises UserError, or IllegalDesign with the values to choose from, where they leave nothing.
     """
     if rows < 1:
         raise UserError("there are no training rows", param="training_file")
-    programs = axes.program_names(kind, pin)
+    programs = axes.program_names(kind, pin, rewarded=rewarded)
     return Space(
         kind=kind,
         models=axes.model_spaces(kind, models, pin, constraints, length),

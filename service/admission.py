@@ -18,7 +18,7 @@ from luthier.task import DataKind, Grader, JudgeSpec, Pin, Search, TextSimilarit
 from luthier.trial import JobState
 from search.space import Space, space
 from service.context import Context
-from service.pins import Fixed, fixed_elsewhere, for_goal, merge
+from service.pins import Fixed, fixed_elsewhere, for_goal, graded, ignored, merge
 from service.requests import MAX_SEED, CreateJob
 
 LEAST_TRIALS: Final = 2
@@ -41,11 +41,12 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
     Raises UserError or one of its children, naming the field at fault.
     """
     _check_budget(body.search, now)
-    fixed = fixed_elsewhere(body)
+    body = graded(body)
     with here.database.read() as c:
         training = _file(c, body.training_file, "training_file")
         validation = _validation_file(c, body, training)
         entries = _entries(c)
+    fixed = fixed_elsewhere(body, training.kind)
     _check_models(fixed, entries)
     splits = _split(here, training, validation)
     if training.kind is DataKind.UNPAIRED:
@@ -178,9 +179,9 @@ def _space(
 ) -> tuple[Space, Pin]:
     """The space, and the pin that makes the same one later: a model registered in the meantime is not in it."""
     kind, length = training.kind, Profile.model_validate(training.profile).long_rows
-    pin = for_goal(merge(body.search.pin, fixed), body.task.goal, kind)
+    pin = for_goal(merge(body.search.pin, fixed), body.task, kind)
     try:
-        designs = space(kind, rows, entries, pin, body.constraints, length=length)
+        designs = space(kind, rows, entries, pin, body.constraints, length=length, rewarded=body.task.rewarded)
     except UserError as error:
         places = {f"search.pin.{wanted.axis}": wanted.place for wanted in fixed}
         error.param = places.get(error.param or "", error.param)
@@ -258,6 +259,7 @@ def _check_grader(grader: Grader, splits: Splits) -> None:
 
 
 def _ignored(body: CreateJob) -> list[str]:
-    if not body.integrations:
-        return []
-    return ["The integrations (Weights & Biases) are ignored: Luthier keeps curves and metrics itself."]
+    notes = [] if body.method is None else ignored(body.method)
+    if body.integrations:
+        notes.append("The integrations (Weights & Biases) are ignored: Luthier keeps curves and metrics itself.")
+    return notes

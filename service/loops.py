@@ -153,7 +153,15 @@ def _space(here: Context, job: JobRecord) -> Space:
         entries = models.list_(c)
         profile = Profile.model_validate(files.get(c, job.training_file).profile)
     rows = here.count_rows(job.train)
-    return space(job.judge.kind, rows, entries, job.search.pin, job.constraints, length=profile.long_rows)
+    return space(
+        job.judge.kind,
+        rows,
+        entries,
+        job.search.pin,
+        job.constraints,
+        length=profile.long_rows,
+        rewarded=job.task.rewarded,
+    )
 
 
 def _conclude(here: Context, job: JobRecord, rows: Sequence[TrialRecord], reason: str, now: datetime) -> None:

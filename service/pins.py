@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from luthier.design import Grpo, Raft, Rloo
 from luthier.errors import IllegalDesign, UserError
-from luthier.task import DataKind, Pin
+from luthier.task import DataKind, Pin, Task
 from search import legality
-from service.requests import CreateJob, Hyperparameters, Method
+from service.requests import CreateJob, Hyperparameters, Method, ReinforcementHyperparameters
 
 PIN_OF: Final = {
     "n_epochs": "epochs",
@@ -17,15 +18,21 @@ PIN_OF: Final = {
     "beta": "beta",
 }
 
+_IGNORED: Final = ("eval_interval", "eval_samples", "reasoning_effort")
+
 # What each goal is taught by: knowing a text is language modelling, answering is everything that tells answers apart.
 GOALS: Final = {
     "domain": frozenset({"clm"}),
-    "behaviour": frozenset({"sft", "dpo", "sft+dpo", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo", "kto", "sft+kto"}),
+    "behaviour": frozenset(
+        {"sft", "dpo", "sft+dpo", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo"}
+        | {"grpo", "sft+grpo", "rloo", "sft+rloo", "raft", "sft+raft"}
+        | {"kto", "sft+kto", "reward_model+rloo", "reward_model+grpo", "sft+reward_model+rloo"}
+    ),
 }
 
 
 class Fixed(NamedTuple):
-    """A value that the request fixes outside of `search.pin`."""
+    """A value, or a tuple of those that remain, that the request fixes outside of `search.pin`."""
 
     axis: str
     value: Any
@@ -39,15 +46,16 @@ def merge(pin: Pin, fixed: Sequence[Fixed]) -> Pin:
         if axis in given or getattr(pin, axis) is not None:
             other = f"search.pin.{axis}" if getattr(pin, axis) is not None else "method"
             raise UserError(f"{place} and {other} fix the same thing: give one of them", param=place)
-        given[axis] = (value,)
+        given[axis] = value if isinstance(value, tuple) else (value,)
     return Pin.model_validate(dict(pin) | given)
 
 
-def for_goal(pin: Pin, goal: str, kind: DataKind) -> Pin:
+def for_goal(pin: Pin, task: Task, kind: DataKind) -> Pin:
     """Restrict the algorithms to those that serve the goal. Raises IllegalDesign where none is left."""
+    goal = task.goal
     if goal not in GOALS:
         return pin
-    legal = legality.programs(kind)
+    legal = legality.programs(kind, rewarded=task.rewarded)
     allowed = pin.algorithm or legal
     serving = tuple(program for program in allowed if program in GOALS[goal])
     if not serving:
@@ -59,9 +67,40 @@ def for_goal(pin: Pin, goal: str, kind: DataKind) -> Pin:
     return pin.model_copy(update={"algorithm": serving})
 
 
-def fixed_elsewhere(body: CreateJob) -> list[Fixed]:
-    """What `model`, `method` and `hyperparameters` fix. Raises UserError for a method that cannot be had."""
-    fixed = _method(body.method) if body.method is not None else []
+def graded(body: CreateJob) -> CreateJob:
+    """The request with the grader of `method.reinforcement` in its one place, the task. Raises UserError where both
+    places have one, or neither."""
+    if body.method is None or body.method.type != "reinforcement":
+        return body
+    given = body.method.reinforcement
+    if given is None:
+        if body.task.grader is not None:
+            return body
+        raise UserError(
+            "method.type 'reinforcement' needs a grader: give method.reinforcement.grader, or task.grader",
+            param="method.reinforcement",
+        )
+    if body.task.grader is not None:
+        raise UserError(
+            "method.reinforcement.grader and task.grader say the same thing: give one of them",
+            param="method.reinforcement.grader",
+        )
+    return body.model_copy(update={"task": body.task.model_copy(update={"grader": given.grader})})
+
+
+def ignored(method: Method) -> list[str]:
+    """What `reinforcement` asks for in vain, in a sentence."""
+    given = method.reinforcement.hyperparameters if method.reinforcement else ReinforcementHyperparameters()
+    names = [name for name in _IGNORED if getattr(given, name) is not None]
+    if not names:
+        return []
+    return [f"Ignored: {', '.join(names)}. Trials are scored when they end, on the judge's own rows."]
+
+
+def fixed_elsewhere(body: CreateJob, kind: DataKind) -> list[Fixed]:
+    """What `model`, `method` and `hyperparameters` fix for rows of this kind. Raises UserError for a method that cannot
+    be had."""
+    fixed = _method(body.method, kind) if body.method is not None else []
     if body.model is not None and body.model != "auto":
         fixed.append(Fixed("model", body.model, "model"))
     if body.hyperparameters is not None:
@@ -69,7 +108,7 @@ def fixed_elsewhere(body: CreateJob) -> list[Fixed]:
     return fixed
 
 
-def _method(method: Method) -> list[Fixed]:
+def _method(method: Method, kind: DataKind) -> list[Fixed]:
     for name in ("supervised", "dpo", "reinforcement"):
         if getattr(method, name) is not None and name != method.type:
             raise UserError(
@@ -85,11 +124,35 @@ def _method(method: Method) -> list[Fixed]:
             values = method.dpo.hyperparameters if method.dpo else Hyperparameters()
             return [Fixed("algorithm", "dpo", "method"), *_values(values, "method.dpo.hyperparameters")]
         case "reinforcement":
-            raise UserError(
-                "no reward-maximising algorithm is offered yet; leave method out, or use 'supervised' or 'dpo'",
-                param="method.type",
-            )
+            given = method.reinforcement.hyperparameters if method.reinforcement else ReinforcementHyperparameters()
+            place = "method.reinforcement.hyperparameters"
+            return [
+                Fixed("algorithm", _reward_maximisers(kind), "method"),
+                *_groups(given, f"{place}.compute_multiplier"),
+                *_values(given, place),
+            ]
+
+
+def _reward_maximisers(kind: DataKind) -> tuple[str, ...]:
+    """Raises IllegalDesign where answers to such rows cannot be graded."""
+    legal = legality.programs(kind)
+    found = tuple(program for program in legality.programs(kind, rewarded=True) if program not in legal)
+    if not found:
+        raise IllegalDesign(legality.refusal("grpo", kind, rewarded=True) or "", param="method.type")
+    return found
+
+
+def _groups(given: ReinforcementHyperparameters, place: str) -> list[Fixed]:
+    """More compute is more answers to each prompt."""
+    if given.compute_multiplier is None:
+        return []
+    return [
+        Fixed(f"{kind.kind}_group", max(2, round(kind.group * given.compute_multiplier)), place)
+        for kind in (Grpo(), Rloo(), Raft())
+    ]
 
 
 def _values(given: Hyperparameters, place: str) -> list[Fixed]:
-    return [Fixed(PIN_OF[name], value, f"{place}.{name}") for name, value in given if value is not None]
+    return [
+        Fixed(PIN_OF[name], value, f"{place}.{name}") for name, value in given if name in PIN_OF and value is not None
+    ]

@@ -77,13 +77,30 @@ class DpoMethod(Frozen):
     hyperparameters: DpoHyperparameters = DpoHyperparameters()
 
 
+class ReinforcementHyperparameters(Hyperparameters):
+    """`eval_interval`, `eval_samples` and `reasoning_effort` are accepted and ignored; an event of the job says so."""
+
+    compute_multiplier: AutoNumber = Field(
+        default=None, description="how many answers are drawn for each prompt, relative to each algorithm's default"
+    )
+    eval_interval: AutoCount = None
+    eval_samples: AutoCount = None
+    reasoning_effort: Literal["default", "low", "medium", "high"] | None = None
+
+
+class ReinforcementMethod(Frozen):
+    grader: Grader = Field(description="as `task.grader`; given in one of the two places")
+    hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
+
+
 class Method(Frozen):
-    """`auto` lets the service design the method; `supervised` and `dpo` pin the algorithm."""
+    """`auto` lets the service design the method; `supervised` and `dpo` pin the algorithm, `reinforcement` pins it to
+    those that maximise a reward."""
 
     type: Literal["auto", "supervised", "dpo", "reinforcement"]
     supervised: SupervisedMethod | None = None
     dpo: DpoMethod | None = None
-    reinforcement: dict[str, Any] | None = None
+    reinforcement: ReinforcementMethod | None = None
 
 
 class WandbIntegration(Frozen):

@@ -20,6 +20,7 @@ from luthier.design import (
     Dora,
     Dpo,
     Full,
+    Grpo,
     Ia3,
     Ipo,
     Kto,
@@ -30,6 +31,8 @@ from luthier.design import (
     Optimiser,
     Orpo,
     Pissa,
+    Raft,
+    Rloo,
     RsLora,
     Sft,
     Simpo,
@@ -41,6 +44,7 @@ from luthier.design import (
 from luthier.task import DataKind
 from tests import data_samples
 from tests.biased import biased
+from tests.playing import HAS_D, prompts, world
 from workers.train import checkpoint
 from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
@@ -91,19 +95,23 @@ def design(*stages: Stage, architecture: Architecture = PLAIN) -> Design:
 
 
 class Trial:
-    """One design on fresh copies of one base."""
+    """One design on fresh copies of one base. Reward maximisers play for a reward that most answers miss."""
 
     def __init__(self, tiny: Base, planned: Design, folder: Path, base: PreTrainedModel | None = None) -> None:
         self.tiny, self.design, self.folder = tiny, planned, folder
         self.base = base or tiny.model
 
     def examples(self, planned: Stage) -> Sequence[Example]:
-        learn, render = objective(planned.algorithm), Renderer(self.tiny.tokenizer, window=64, max_tokens=128)
+        learn = objective(planned.algorithm)
+        if isinstance(planned.algorithm, Grpo | Rloo | Raft):
+            return prompts(learn, self.tiny, 6)
+        render = Renderer(self.tiny.tokenizer, window=64, max_tokens=128)
         return [example for row in ROWS for example in learn.examples(row, DataKind.PREFERENCE, render)]
 
     def train(self, witness: Witness, resume: Checkpoint | None = None) -> Trained:
         model = build(self.base, self.design.architecture, CALIBRATION)
-        return train(model, self.design, self.examples, seed=11, watch=witness, resume=resume)
+        rewards = world(self.tiny, grader=HAS_D, max_new_tokens=3)
+        return train(model, self.design, self.examples, seed=11, watch=witness, world=rewards, resume=resume)
 
     def unbroken(self) -> tuple[Trained, Witness]:
         witness = Witness(self.folder)
@@ -142,6 +150,22 @@ def test_every_update_under_every_algorithm_resumes_exactly(
     trial = Trial(tiny, design(stage(algorithm, update)), tmp_path, base=base)
     step = 1 + (UPDATES.index(update) + ALGORITHMS.index(algorithm)) % 4  # of five
     assert_same(trial.unbroken(), trial.broken((0, step)))
+
+
+PLAYERS: list[Algorithm] = [Grpo(group=2), Grpo(group=2, beta=0.1), Rloo(group=2), Raft(group=2)]
+
+
+@pytest.mark.parametrize("algorithm", PLAYERS, ids=lambda a: f"{a.kind} {getattr(a, 'beta', 0):g}")
+@pytest.mark.parametrize("update", [Full(), Dora(rank=2), Pissa(rank=2)], ids=lambda update: update.kind)
+def test_what_is_played_after_a_break_is_what_would_have_been_played(
+    update: Update, algorithm: Algorithm, tiny: Base, tmp_path: Path
+) -> None:
+    trial = Trial(tiny, design(stage(algorithm, update)), tmp_path)
+    unbroken = trial.unbroken()
+    learnt = [values["rollouts_kept"] > 0 for values in unbroken[1].curve.values()]
+    assert any(learnt)
+    assert not all(learnt), "a step that teaches nothing is among them"
+    assert_same(unbroken, trial.broken((0, 2), (0, 4)))
 
 
 PROGRAMS = {

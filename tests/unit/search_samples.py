@@ -41,8 +41,10 @@ def space_of(
     models: Sequence[BaseModelEntry] = (TINY,),
     parameters: int | None = None,
     length: int = 0,
+    rewarded: bool = False,
 ) -> Space:
-    return space(kind, rows, models, pin or Pin(), Constraints(parameters=parameters), length=length)
+    limits = Constraints(parameters=parameters)
+    return space(kind, rows, models, pin or Pin(), limits, length=length, rewarded=rewarded)
 
 
 class AtRandom:

@@ -118,10 +118,11 @@ def test_the_first_four_priors_differ_in_program_update_and_architecture(kind: D
 
 
 @pytest.mark.parametrize("kind", DataKind)
-def test_all_priors_together_use_every_program_and_edit_and_the_usual_updates(kind: DataKind) -> None:
+def test_all_priors_together_use_every_algorithm_and_edit_and_the_usual_updates(kind: DataKind) -> None:
     space = space_of(kind)
     designs = priors(space)
-    assert {design.program for design in designs} == set(space.programs)
+    algorithms = {stage.algorithm.kind for design in designs for stage in design.stages}
+    assert algorithms == {algorithm for program in space.programs for algorithm in program.split("+")}
     updates = {stage.update.kind for design in designs for stage in design.stages}
     assert updates == {"full", "top_layers", "lora", "rslora", "dora", "pissa", "lora_plus"}
     assert any(design.architecture.layers for design in designs)

@@ -139,23 +139,27 @@ class Member:
         chosen = self.order[self.step * batch : (self.step + 1) * batch]
         made = self._batch(chosen)
         rate = learning_rate(self.recipe, self.step, self.steps)
+        tokens, values = self._learn(made, rate) if made.examples else (0, {"train_loss": 0.0, "grad_norm": 0.0})
         self.step += 1
-        if not made.examples:
-            still = {"train_loss": 0.0, "learning_rate": rate, "grad_norm": 0.0, **made.values}
-            return StepReport(step=self.step, of=self.steps, tokens=0, values=still)
+        values = {**values, "learning_rate": rate, **made.values}
+        return StepReport(step=self.step, of=self.steps, tokens=tokens, values=values)
+
+    def _learn(self, made: Batch, rate: float) -> tuple[int, dict[str, float]]:
+        """Move the parameters; the tokens learnt from, and curve values."""
         loss, tokens, sums = self._accumulate(made)
         norm = float(clip_grad_norm_(self.parameters.values(), MAX_GRAD_NORM))
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrialFailed(f"training diverged: loss {loss:g}, gradient norm {norm:g} at step {self.step}")
+            raise TrialFailed(f"training diverged: loss {loss:g}, gradient norm {norm:g} at step {self.step + 1}")
         for group in self.adamw.param_groups:
             group["lr"] = rate * group["pace"]
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
         self.updates += 1
-        values = {"train_loss": loss, "learning_rate": rate, "grad_norm": norm}
-        values |= {name: total / len(made.examples) for name, total in sums.items()}
-        values |= made.values
-        return StepReport(step=self.step, of=self.steps, tokens=tokens, values=values)
+        return tokens, {
+            "train_loss": loss,
+            "grad_norm": norm,
+            **{name: total / len(made.examples) for name, total in sums.items()},
+        }
 
     def _batch(self, chosen: Sequence[int]) -> Batch:
         drawn = [self.examples[i] for i in chosen]
