@@ -18,6 +18,7 @@ class DataKind(StrEnum):
     PAIRS = "pairs"  # prompt, completion
     CHAT = "chat"  # messages [, tools]
     PREFERENCE = "preference"  # prompt, chosen, rejected
+    PROMPTS = "prompts"  # prompt, and what a grader reads
     UNPAIRED = "unpaired"  # prompt, completion, label (whether the completion is desirable)
 
 

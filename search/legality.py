@@ -31,12 +31,14 @@ _ONE_ANSWER: Final = {
     DataKind.TEXT: "plain text has no answers to choose between",
     DataKind.PAIRS: "each prompt has one completion and no rejected one",
     DataKind.CHAT: "each conversation has one continuation and no rejected one",
+    DataKind.PROMPTS: "the prompts have no answers",
     DataKind.UNPAIRED: "each prompt has one completion, desirable or not, and none to compare it with",
 }
 _NO_VERDICT: Final = {
     DataKind.TEXT: "plain text has no answers that could be desirable or not",
     DataKind.PAIRS: "nothing says which completions are undesirable",
     DataKind.CHAT: "nothing says which of the assistant's messages are undesirable",
+    DataKind.PROMPTS: "the prompts have no answers",
 }
 
 _NOT_PLAYED: Final = {
@@ -44,6 +46,8 @@ _NOT_PLAYED: Final = {
     DataKind.PREFERENCE: "nothing grades a new answer until a reward_model has learnt to, in the stage before",
     DataKind.UNPAIRED: "nothing grades a new answer, only which given ones are desirable",
 }
+
+_UNANSWERED: Final = {DataKind.PROMPTS: "the prompts have no answers to learn first"}
 
 # From the most particular to the most general: the first row that fits a kind of data is its usual program.
 RULES: Final = (
@@ -86,7 +90,10 @@ RULES: Final = (
             DataKind.PREFERENCE: "learns the chosen answer",
             DataKind.UNPAIRED: "learns the desirable completions",
         },
-        refused={DataKind.TEXT: "plain text has no prompt to tell apart from an answer"},
+        refused={
+            DataKind.TEXT: "plain text has no prompt to tell apart from an answer",
+            DataKind.PROMPTS: "the prompts have no answers to learn",
+        },
     ),
     Rule(
         program="clm",
@@ -98,6 +105,7 @@ RULES: Final = (
         },
         refused={
             DataKind.PREFERENCE: "two answers to one prompt are not one text, and one of them is to be avoided",
+            DataKind.PROMPTS: "to know the prompts is not what they are for",
             DataKind.UNPAIRED: "the undesirable completions are to be avoided",
         },
     ),
@@ -141,11 +149,14 @@ RULES: Final = (
         Rule(
             program=first + algorithm,
             family="decoder",
-            fits=dict.fromkeys((DataKind.PAIRS, DataKind.CHAT), before + words),
-            refused=_NOT_PLAYED,
+            fits=dict.fromkeys(kinds, before + words),
+            refused=_NOT_PLAYED | ({} if DataKind.PROMPTS in kinds else _UNANSWERED),
             rewarded=True,
         )
-        for first, before in (("sft+", "learns the given answers, then "), ("", ""))
+        for first, before, kinds in (
+            ("", "", (DataKind.PROMPTS, DataKind.PAIRS, DataKind.CHAT)),
+            ("sft+", "learns the given answers, then ", (DataKind.PAIRS, DataKind.CHAT)),
+        )
         for algorithm, words in (
             ("grpo", "answers itself and makes likelier what earns more than its other answers"),
             ("rloo", "answers itself and makes likelier what earns more than the mean of its other answers"),

@@ -78,6 +78,18 @@ _GRADED: Final = (
     Recipe(program="sft", rank=64, epochs=3),
     Recipe(program="clm"),
 )
+_PLAYED: Final = (
+    Recipe(program="grpo", learning_rate_multiplier=3),
+    Recipe(program="rloo", update="full"),
+    Recipe(program="raft", epochs=2),
+    Recipe(program="grpo", update="full"),
+    Recipe(program="grpo", rank=4, epochs=2),
+    Recipe(program="rloo", update="rslora", learning_rate_multiplier=2),
+    Recipe(program="grpo", update="pissa", grpo_beta=0.04),
+    Recipe(program="raft", update="full"),
+    Recipe(program="grpo", grpo_group=4, epochs=3),
+    Recipe(program="rloo", rloo_group=8),
+)
 RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
     DataKind.TEXT: (
         Recipe(program="clm", update="full"),
@@ -95,6 +107,7 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
     ),
     DataKind.PAIRS: _BEHAVIOUR,
     DataKind.CHAT: _BEHAVIOUR,
+    DataKind.PROMPTS: _PLAYED,
     DataKind.PREFERENCE: (
         Recipe(program="dpo", update="full"),
         Recipe(program="sft+dpo", update="rslora", learning_rate_multiplier=2),
@@ -128,8 +141,8 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
 
 def recipes(space: Space) -> Sequence[Recipe]:
     """Those for this kind of data; others where the task has a reward to maximise."""
-    legal = legality.programs(space.kind, rewarded=False)
-    return RECIPES[space.kind] if set(space.programs) <= set(legal) else _GRADED
+    plain = set(space.programs) <= set(legality.programs(space.kind))
+    return RECIPES[space.kind] if plain or space.kind is DataKind.PROMPTS else _GRADED
 
 
 def baselines(space: Space) -> tuple[Design, Design]:

@@ -23,7 +23,7 @@ from service.requests import MAX_SEED, CreateJob
 
 LEAST_TRIALS: Final = 2
 LEAST_NEW_TOKENS, MOST_NEW_TOKENS = 16, 128
-GRADED: Final = (DataKind.PAIRS, DataKind.CHAT)
+GRADED: Final = (DataKind.PAIRS, DataKind.CHAT, DataKind.PROMPTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +53,10 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
         _check_labels(splits, "training_file" if validation is None else "validation_file")
     if _conversational(splits.train):
         entries = _speaking(entries)
+    grader = _grader(body, training.kind)
     designs, pin = _space(body, fixed, training, entries, len(splits.train))
     search = body.search.model_copy(update={"pin": pin})
-    judge = _judge(here, body, training, splits, [entry for entry in entries if entry.name in _names(designs)])
+    judge = _judge(here, body, training, grader, splits, [entry for entry in entries if entry.name in _names(designs)])
     record = JobRecord(
         id=new_id("ftjob"),
         created_at=now,
@@ -194,14 +195,18 @@ def _names(designs: Space) -> list[str]:
 
 
 def _judge(
-    here: Context, body: CreateJob, training: FileRecord, splits: Splits, entries: Sequence[BaseModelEntry]
+    here: Context,
+    body: CreateJob,
+    training: FileRecord,
+    grader: Grader | None,
+    splits: Splits,
+    entries: Sequence[BaseModelEntry],
 ) -> JudgeSpec:
-    grader = _grader(body, training.kind)
     if grader is not None:
-        _check_grader(grader, splits)
+        _check_grader(grader, splits, training.kind)
     context = min(entry.facts.context for entry in entries)
     defaults = JudgeSpec.model_fields
-    answers = Profile.model_validate(training.profile).target_lengths.p90
+    answers = Profile.model_validate(training.profile).target_lengths.p90 or defaults["max_new_tokens"].default
     return JudgeSpec(
         kind=training.kind,
         validation=here.keep_bytes(dataset.write_rows(splits.validation)),
@@ -216,6 +221,12 @@ def _judge(
 
 def _grader(body: CreateJob, kind: DataKind) -> Grader | None:
     asked = body.task.grader
+    if kind is DataKind.PROMPTS and asked is None:
+        raise IllegalDesign(
+            "prompts rows have no answers to learn from or to compare with: say in task.grader how an answer is graded "
+            "(or upload prompts with completions)",
+            param="task.grader",
+        )
     if kind in GRADED:
         return asked or TextSimilarity()
     if asked is not None:
@@ -247,12 +258,12 @@ def _objective(body: CreateJob, kind: DataKind) -> Literal["perplexity", "reward
             )
 
 
-def _check_grader(grader: Grader, splits: Splits) -> None:
+def _check_grader(grader: Grader, splits: Splits, kind: DataKind) -> None:
     """The grader must be sound, and its templates filled by every row that will be graded."""
     graded = JudgeSpec.model_fields["max_generations"].default
     rows = (*splits.validation[:graded], *splits.test[:graded])
     try:
-        graders.check(grader, [{"reference": "", **row} for row in rows])
+        graders.check(grader, [row if kind is DataKind.PROMPTS else {"reference": "", **row} for row in rows])
     except GraderFault as error:
         field = f"task.grader.{error.param}"
         raise UserError(f"{field}: {error.message}", param=field) from error

@@ -98,6 +98,8 @@ def _data(kind: DataKind, rows: int, learnt: int) -> str:
             what = "a conversation of several turns"
         case DataKind.PREFERENCE:
             what = "a prompt with a chosen and a rejected answer"
+        case DataKind.PROMPTS:
+            what = "a prompt without an answer"
         case DataKind.UNPAIRED:
             what = "a prompt and its completion, labelled desirable or not"
     lost = rows - learnt

@@ -84,7 +84,7 @@ def _reward(
             return _label_auc(model, render, rows), "label_auc"
         case DataKind.TEXT:
             return None, None
-        case DataKind.PAIRS | DataKind.CHAT:
+        case DataKind.PAIRS | DataKind.CHAT | DataKind.PROMPTS:
             world = world_of(spec, render)
             if world is None:
                 return None, None

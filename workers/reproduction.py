@@ -12,17 +12,19 @@ from typing import Final
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.dataset.rows import write_rows
-from luthier.design import AdapterUpdate, Design
+from luthier.design import AdapterUpdate, Design, Grpo, Raft, Rloo
 from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.wire import Assignment
 from workers.judge import renderer
-from workers.templates import render
+from workers.templates import render, rewards
 from workers.train.algorithms import objective
 from workers.train.data.rendering import Message, Row
 
 # What the script needs beyond a worker's own libraries, in the versions that the tests reproduce designs with.
 TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
+
+_NO_TRAINER: Final = ("", "")  # the script brings a loop of its own
 
 # The module of the trainer that teaches each algorithm, and the name of the trainer.
 _TRAINER_OF: Final = {
@@ -32,14 +34,20 @@ _TRAINER_OF: Final = {
     "ipo": ("trl", "DPO"),
     "simpo": ("trl.experimental.cpo", "CPO"),
     "orpo": ("trl.experimental.orpo", "ORPO"),
+    "grpo": ("trl", "GRPO"),
+    "rloo": ("trl", "RLOO"),
+    "raft": _NO_TRAINER,
     "kto": ("trl", "KTO"),
 }
+
+_GRADING: Final = ("rapidfuzz", "nltk", "rouge-score", "math-verify")  # what graders compare with
 
 _CONTENT: Final = {  # the columns of a row that hold a prompt or an answer, and who speaks there
     DataKind.TEXT: {},
     DataKind.PAIRS: {"prompt": "user", "completion": "assistant"},
     DataKind.CHAT: {},
     DataKind.PREFERENCE: {"prompt": "user", "chosen": "assistant", "rejected": "assistant"},
+    DataKind.PROMPTS: {"prompt": "user"},
     DataKind.UNPAIRED: {"prompt": "user", "completion": "assistant"},
 }
 
@@ -75,6 +83,9 @@ def write(
     (folder / "train.jsonl").write_bytes(write_rows(map(dict, train_rows)))
     (folder / "validation.jsonl").write_bytes(write_rows(map(dict, scored_rows)))
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in _requirements(assignment.design)))
+    if metrics.reward is not None and assignment.judge.grader is not None and _played(assignment.design):
+        (folder / "grader.json").write_text(assignment.judge.grader.model_dump_json(indent=2), encoding="utf-8")
+        (folder / "rewards.py").write_bytes(Path(rewards.__file__).read_bytes())
     script = _script(model, tokenizer, assignment, metrics, [*train_rows, *scored_rows])
     (folder / "reproduce.py").write_text(script, encoding="utf-8")
 
@@ -87,6 +98,8 @@ def library_version(name: str) -> str:
 def _requirements(design: Design) -> list[str]:
     used = ["torch", "transformers", "accelerate", *(["peft"] if _adapted(design) else [])]
     versions = {name: library_version(name) for name in used} | TRAINERS
+    if _played(design):
+        versions |= {name: library_version(name) for name in _GRADING}
     return [f"{name}=={version}" for name, version in versions.items()]
 
 
@@ -102,7 +115,7 @@ def _script(
     columns = _CONTENT[judge.kind]
     contents = [row[name] for row in rows for name in columns]
     wraps = bool(tokenizer.chat_template) and any(isinstance(content, str) for content in contents)
-    used = sorted({_TRAINER_OF[stage.algorithm.kind] for stage in design.stages})
+    used = sorted({_TRAINER_OF[stage.algorithm.kind] for stage in design.stages} - {_NO_TRAINER})
     imports = {
         module: sorted(f"{name}{part}" for of, name in used if of == module for part in ("Config", "Trainer"))
         for module, _ in used
@@ -121,6 +134,10 @@ def _script(
         kind=judge.kind.value,
         max_length=render_row.window if judge.kind is DataKind.TEXT else render_row.max_tokens,
         perplexity=metrics.perplexity,
+        played=_played(design),
+        reward=metrics.reward,
+        max_new_tokens=judge.max_new_tokens,
+        max_generations=judge.max_generations,
         kept_layers=model.config.kept_layers if design.architecture.layers else None,
         layer_types=bool(getattr(model.config, "layer_types", None)),
         kv_heads=design.architecture.kv_heads,
@@ -134,6 +151,11 @@ def _script(
         answer=next((name for name, role in columns.items() if role == "assistant"), None),
         trl_tokenises=bool(columns) and all(map(_survives_arrow, contents)),
     )
+
+
+def _played(design: Design) -> bool:
+    """Whether a stage learns from answers of the model's own."""
+    return any(isinstance(stage.algorithm, Grpo | Rloo | Raft) for stage in design.stages)
 
 
 def _adapted(design: Design) -> bool:

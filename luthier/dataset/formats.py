@@ -41,12 +41,12 @@ class Format:
 
 def detect(row: Row) -> Format:
     """The format of a row. Raises DatasetError naming the columns found where it is none that can be trained on."""
+    if _is_open(row):
+        return _OPEN_MESSAGES
     formats = UNPAIRED if _is_unpaired(row) else FORMATS
     found = next((known for known in formats if row.keys() >= set(known.required)), None)
-    if found is not None and (found is not _TEXT or "prompt" not in row):
+    if found is not None:
         return found
-    if "prompt" in row:
-        raise _untrainable(row, "prompts without answers (reinforcement learning)")
     raise DatasetError(f"columns {columns(row) or '(none)'}: no accepted format has these; {_accepted()}")
 
 
@@ -79,6 +79,16 @@ def _text(row: Row) -> Row:
 
 def _pairs(row: Row) -> Row:
     return _answered(row["prompt"], {"completion": row["completion"]}) | _tools(row)
+
+
+def _prompt(row: Row) -> Row:
+    prompt = row["prompt"]
+    asked = messages.prompt(prompt, "prompt") if isinstance(prompt, list) else _string(row, "prompt")
+    return {"prompt": asked} | _tools(row)
+
+
+def _open_messages(row: Row) -> Row:
+    return {"prompt": messages.prompt(row["messages"], "messages")} | _tools(row)
 
 
 def _preference(row: Row) -> Row:
@@ -222,7 +232,16 @@ FORMATS: Final = (  # the first whose columns are all there; so the more specifi
         optional=("tools",),
         convert=_pairs,
     ),
+    Format(name="prompt", kind=DataKind.PROMPTS, required=("prompt",), optional=("tools",), convert=_prompt),
     _TEXT,
+)
+
+_OPEN_MESSAGES: Final = Format(
+    name="open_messages",
+    kind=DataKind.PROMPTS,
+    required=("messages",),
+    optional=("tools",),
+    convert=_open_messages,
 )
 
 _VERDICTS: Final = {"true": True, "false": False}
@@ -358,6 +377,17 @@ def _refuse_media(row: Row) -> None:
     for column in _MEDIA:
         if row.get(column):
             raise DatasetError(f"field `{column}`: pictures, video and sound are not supported; leave the column out")
+
+
+def _is_open(row: Row) -> bool:
+    """Whether the messages ask for an answer that is not there, as in OpenAI's files for reinforcement."""
+    said = row.get("messages")
+    return (
+        isinstance(said, list)
+        and bool(said)
+        and all(isinstance(message, dict) and message.get("role") in messages.ROLES for message in said)
+        and said[-1]["role"] != "assistant"
+    )
 
 
 def _is_unpaired(row: Row) -> bool:

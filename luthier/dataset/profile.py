@@ -113,6 +113,8 @@ def _texts(row: Row, kind: DataKind) -> tuple[list[str], list[list[str]]]:
             return tools + _said(row["prompt"]), [_said(row["completion"])]
         case DataKind.PREFERENCE:
             return tools + _said(row["prompt"]), [_said(row["chosen"]), _said(row["rejected"])]
+        case DataKind.PROMPTS:
+            return tools + _said(row["prompt"]), [[]]
         case DataKind.CHAT:
             learned = [_is_learned(message) for message in row["messages"]]
             texts = list(zip(_said(row["messages"]), learned, strict=True))

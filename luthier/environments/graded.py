@@ -31,6 +31,8 @@ def question(row: Row, kind: DataKind) -> Question:
             completion = row["completion"]
             reference = completion if isinstance(completion, str) else completion[-1].get("content") or ""
             return Question(prompt=row["prompt"], tools=None, reference=reference)
+        case DataKind.PROMPTS:
+            return Question(prompt=row["prompt"], tools=row.get("tools"), reference=None)
         case DataKind.PREFERENCE | DataKind.UNPAIRED:
             return Question(prompt=row["prompt"], tools=None, reference=None)
         case DataKind.TEXT:
@@ -41,7 +43,8 @@ def graded(grader: Grader, kind: DataKind) -> Callable[[Row], Episode]:
     """How an episode of a row of this kind begins."""
 
     def begin(row: Row) -> Episode:
-        return _OneAnswer(grader, {"reference": question(row, kind).reference, **row})
+        reference = question(row, kind).reference
+        return _OneAnswer(grader, row if reference is None else {"reference": reference, **row})
 
     return begin
 

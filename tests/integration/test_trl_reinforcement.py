@@ -1,4 +1,4 @@
-"""TRL is the oracle of reward maximisation too: of the same rollouts it makes the same advantages, loss and gradients."""
+"""TRL is the oracle of reward maximisation too: of the same rollouts it makes the same loss and gradients."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ def their_step(algorithm: Grpo | Rloo, drawn: list[Rollout], order: list[int], t
     prompt_rows = [{"prompt": [{"role": "user", "content": row["prompt"]}]} for row in data_samples.pairs(ROWS)]
     settings: dict[str, Any] = {
         "use_cpu": True,
+        "model_init_kwargs": {"dtype": "float32"},  # of the reference
         "bf16": False,
         "report_to": "none",
         "beta": algorithm.beta,
@@ -87,11 +88,6 @@ def their_step(algorithm: Grpo | Rloo, drawn: list[Rollout], order: list[int], t
         train_dataset=Dataset.from_list(prompt_rows),
         processing_class=copy.deepcopy(tiny.tokenizer),
     )
-    if algorithm.beta:
-        trainer.ref_model.float().load_state_dict(tiny.model.state_dict())  # TRL loads it in half precision
-        buffers = dict(tiny.model.named_buffers())
-        for name, buffer in trainer.ref_model.named_buffers():
-            buffer.copy_(buffers[name])
     said = [list(rollout.tokens.ids[-rollout.tokens.targets :]) for rollout in drawn]
     given = (said, None) if isinstance(algorithm, Grpo) else said
     trainer._generate_single_turn = lambda *_, **__: given

@@ -69,8 +69,8 @@ class Renderer:
         self.max_tokens = max_tokens
 
     def answers(self, row: Row, kind: DataKind) -> list[Tokens]:
-        """The row with its answer as target: what is judged, and what `sft` learns. Empty if nothing is left of it, and
-        for an undesirable answer."""
+        """The row with its answer as target: what is judged, and what `sft` learns; a prompt alone is its own target.
+        Empty if nothing is left of it, and for an undesirable answer."""
         match kind:
             case DataKind.TEXT:
                 return self._windows(row["text"])
@@ -80,6 +80,8 @@ class Renderer:
                 return _kept(self._chat(row["messages"], row.get("tools")))
             case DataKind.PREFERENCE:
                 return _kept(self.pair(row["prompt"], row["chosen"]))
+            case DataKind.PROMPTS:
+                return _kept(self._asked(row["prompt"], row.get("tools")))
             case DataKind.UNPAIRED:
                 return _kept(self.pair(row["prompt"], row["completion"])) if row["label"] else []
 
@@ -112,6 +114,15 @@ class Renderer:
             return tuple(self.tokenizer(prompt)["input_ids"])
         text = self._template(as_messages(prompt, "user"), tools, generate=True)
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _asked(self, prompt: str | Sequence[Message], tools: Sequence[Any] | None) -> Tokens:
+        if isinstance(prompt, str) and not self.tokenizer.chat_template:
+            span = Span(start=0, end=len(prompt), content_bytes=len(prompt.encode()))
+            return self._tokens(prompt, [span], special_tokens=True, end=False)
+        asked = as_messages(prompt, "user")
+        text = self._template(asked, tools, generate=False)
+        span = Span(start=0, end=len(text), content_bytes=sum(map(_content_bytes, asked)))
+        return self._tokens(text, [span], special_tokens=False, end=False)
 
     def continuation(self, messages: Sequence[Message], *, after_end: bool) -> tuple[int, ...]:
         """Token ids of what comes between the model's answer and its next one: the end of the answer's turn, these

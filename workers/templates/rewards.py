@@ -1,0 +1,218 @@
+"""What an answer is worth: the task's grader in a few lines, on libraries alone.
+
+This file lies beside a reproduction script, with the grader in grader.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import get_cosine_schedule_with_warmup
+
+Row = dict[str, Any]
+
+NUMBER = re.compile(
+    r"(?:(?<![A-Za-z0-9_.)])[-+−])?(?<![A-Za-z0-9_.])"
+    r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d+)?"
+)
+MARKED, WORD = re.compile(r"\$|\\\(|\\\[|\\boxed"), re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+
+
+def question(row: Row, template: bool) -> Row:
+    """The prompt of a row, as messages where there is a chat template, and as JSON what the grader reads of the row."""
+    item = row
+    if "messages" in row:
+        last = max(i for i, message in enumerate(row["messages"]) if message["role"] == "assistant")
+        prompt = row["messages"][:last]
+        item = {"reference": row["messages"][last].get("content") or "", **row}
+    else:
+        prompt = row["prompt"]
+        if isinstance(prompt, str) and template:
+            prompt = [{"role": "user", "content": prompt}]
+        if (said := row.get("completion")) is not None:
+            item = {"reference": said if isinstance(said, str) else said[-1].get("content") or "", **row}
+    return {"prompt": prompt, "item": json.dumps(item)}
+
+
+def reward(
+    prompts: list[Any], completions: list[Any], completion_ids: list[Any], item: list[str], **columns: Any
+) -> list[float]:
+    """TRL's signature; `item` is the column that `question` makes."""
+    grader = json.loads((Path(__file__).parent / "grader.json").read_text(encoding="utf-8"))
+    said = [answer if isinstance(answer, str) else answer[-1]["content"] for answer in completions]
+    return [grade(grader, json.loads(row), answer.strip()) for row, answer in zip(item, said, strict=True)]
+
+
+def grade(grader: Row, item: Row, answer: str) -> float:
+    """0.0 where the answer cannot be graded."""
+    try:
+        if grader["type"] == "multi":
+            parts = {name: grade(part, item, answer) for name, part in grader["graders"].items()}
+            return formula(grader["calculate_output"], parts)
+        return compare(grader, fill(grader["input"], item, answer), fill(grader["reference"], item, answer))
+    except (LookupError, ValueError, ArithmeticError, TypeError):
+        return 0.0
+
+
+def formula(text: str, grades: dict[str, float]) -> float:
+    functions: Row = {"min": min, "max": max, "abs": abs, "__builtins__": {}}
+    functions |= {name: getattr(math, name) for name in ("floor", "ceil", "exp", "sqrt", "log")}
+    return float(eval(text.strip().replace("^", "**"), functions, grades))
+
+
+def fill(template: str, item: Row, answer: str) -> str:
+    """`{{item.x}}` and `{{sample.output_text}}` put in; raises LookupError where there is no such thing."""
+    sample: Row = {"output_text": answer}
+    with contextlib.suppress(ValueError):
+        sample["output_json"] = json.loads(answer)
+
+    def look_up(found: re.Match[str]) -> str:
+        value: Any = {"item": item, "sample": sample}
+        for key in found[1].strip().split("."):
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    return re.sub(r"\{\{([^{}]*)\}\}", look_up, template)
+
+
+def compare(grader: Row, given: str, reference: str) -> float:
+    match grader["type"], grader.get("operation"):
+        case "string_check", "eq":
+            return float(given == reference)
+        case "string_check", "ne":
+            return float(given != reference)
+        case "string_check", "like":
+            return float(reference in given)
+        case "string_check", _:
+            return float(reference.casefold() in given.casefold())
+        case "number", _:
+            number, expected = last_number(given), last_number(reference)
+            return float(abs(number - expected) <= grader["tolerance"] * max(1.0, abs(expected)))
+        case "math", _:
+            return mathematics(given, reference, grader["float_rounding"])
+        case _:
+            score = 1.0 if given == reference else similarity(grader["evaluation_metric"], given, reference)
+            return min(1.0, max(0.0, score))
+
+
+def last_number(text: str) -> float:
+    found = NUMBER.findall(text)
+    return float(found[-1].replace(",", "").replace("−", "-")) if found else math.nan
+
+
+def mathematics(given: str, reference: str, rounding: int) -> float:
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+    def expression(text: str) -> Any:
+        text = text.strip()
+        if not MARKED.search(text) and not WORD.search(text):
+            text = f"${text.rstrip('.')}$"
+        return parse(text, [LatexExtractionConfig(), ExprExtractionConfig()])
+
+    expected = expression(reference)
+    return float(bool(expected) and verify(expected, expression(given), float_rounding=rounding))
+
+
+def similarity(metric: str, given: str, reference: str) -> float:
+    match metric:
+        case "fuzzy_match":
+            from rapidfuzz import fuzz
+
+            return fuzz.ratio(given, reference) / 100
+        case "bleu":
+            from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+            smoothing = SmoothingFunction().method1
+            words, wanted = given.split(), [reference.split()]
+            return float(sentence_bleu(wanted, words, smoothing_function=smoothing, auto_reweigh=True))
+        case "gleu":
+            from nltk.translate.gleu_score import sentence_gleu
+
+            return float(sentence_gleu([reference.split()], given.split()))
+        case _:
+            from rouge_score.rouge_scorer import RougeScorer
+
+            name = metric.replace("_", "").replace("l", "L")
+            return float(RougeScorer([name], tokenizer=Words()).score(reference, given)[name].fmeasure)
+
+
+class Words:
+    """rouge-score's tokenizer, for words of any script."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return re.findall(r"[^\W_]+", text.casefold())
+
+
+def ids_of(tokenizer: Any, prompt: Any) -> list[int]:
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@torch.no_grad()
+def answers(model: Any, tokenizer: Any, prompt: Any, max_new_tokens: int, count: int | None = None) -> list[list[int]]:
+    """The likeliest answer to a prompt, or `count` that are drawn; token ids, with the end token where it was said."""
+    ids = torch.tensor([ids_of(tokenizer, prompt)], device=model.device)
+    drawn = {"do_sample": False} if count is None else {"do_sample": True, "top_k": 0, "num_return_sequences": count}
+    end = tokenizer.eos_token_id
+    said = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, pad_token_id=end, **drawn
+    )[:, ids.shape[1] :].tolist()
+    return [answer[: answer.index(end) + 1] if end in answer else answer for answer in said]
+
+
+def score(model: Any, tokenizer: Any, questions: list[Row], max_new_tokens: int) -> list[float]:
+    """The rewards of greedy answers."""
+    said = [
+        tokenizer.decode(answers(model, tokenizer, row["prompt"], max_new_tokens)[0], skip_special_tokens=True)
+        for row in questions
+    ]
+    return reward([], said, [], [row["item"] for row in questions])
+
+
+def learn_the_best(
+    model: Any,
+    tokenizer: Any,
+    questions: list[Row],
+    *,
+    group: int,
+    batch_size: int,
+    max_new_tokens: int,
+    learning_rate: float,
+    warmup: float,
+    weight_decay: float,
+) -> None:
+    """RAFT: in each step the best of the answers drawn for each prompt is learnt, where one was better than another."""
+    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed, kept = [p for p in moving if p.ndim > 1], [p for p in moving if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate)
+    steps = math.ceil(len(questions) / batch_size)
+    schedule = get_cosine_schedule_with_warmup(optimizer, int(warmup * steps), steps)
+    model.eval()
+    for start in range(0, len(questions), batch_size):
+        best = []
+        for row in questions[start : start + batch_size]:
+            said = answers(model, tokenizer, row["prompt"], max_new_tokens, group)
+            texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in said]
+            rewards = reward([], texts, [], [row["item"]] * group)
+            if max(rewards) > min(rewards):
+                best.append((ids_of(tokenizer, row["prompt"]), said[rewards.index(max(rewards))]))
+        tokens = sum(len(answer) for _, answer in best)
+        for prompt, answer in best:
+            ids = torch.tensor([[*prompt, *answer]], device=model.device)
+            logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
+            loss = torch.nn.functional.cross_entropy(logits, ids[0, len(prompt) :], reduction="sum") / tokens
+            loss.backward()
+        if best:
+            torch.nn.utils.clip_grad_norm_(moving, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        schedule.step()
