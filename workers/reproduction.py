@@ -12,7 +12,7 @@ from typing import Final
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.dataset.rows import write_rows
-from luthier.design import AdapterUpdate, Design, Grpo, Raft, Rloo
+from luthier.design import AdapterUpdate, Design, Grpo, Raft, RewardModel, Rloo
 from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.wire import Assignment
@@ -38,6 +38,7 @@ _TRAINER_OF: Final = {
     "rloo": ("trl", "RLOO"),
     "raft": _NO_TRAINER,
     "kto": ("trl", "KTO"),
+    "reward_model": ("trl", "Reward"),
 }
 
 _GRADING: Final = ("rapidfuzz", "nltk", "rouge-score", "math-verify")  # what graders compare with
@@ -98,7 +99,7 @@ def library_version(name: str) -> str:
 def _requirements(design: Design) -> list[str]:
     used = ["torch", "transformers", "accelerate", *(["peft"] if _adapted(design) else [])]
     versions = {name: library_version(name) for name in used} | TRAINERS
-    if _played(design):
+    if _played(design) and not _rewarding(design):
         versions |= {name: library_version(name) for name in _GRADING}
     return [f"{name}=={version}" for name, version in versions.items()]
 
@@ -117,7 +118,9 @@ def _script(
     wraps = bool(tokenizer.chat_template) and any(isinstance(content, str) for content in contents)
     used = sorted({_TRAINER_OF[stage.algorithm.kind] for stage in design.stages} - {_NO_TRAINER})
     imports = {
-        module: sorted(f"{name}{part}" for of, name in used if of == module for part in ("Config", "Trainer"))
+        module: sorted(
+            (f"{name}{part}" for of, name in used if of == module for part in ("Config", "Trainer")), key=str.lower
+        )
         for module, _ in used
     }
     return render(
@@ -134,7 +137,9 @@ def _script(
         kind=judge.kind.value,
         max_length=render_row.window if judge.kind is DataKind.TEXT else render_row.max_tokens,
         perplexity=metrics.perplexity,
-        played=_played(design),
+        played=_played(design) and not _rewarding(design),
+        rewarding=_rewarding(design),
+        initializer_range=getattr(model.config, "initializer_range", None),
         reward=metrics.reward,
         max_new_tokens=judge.max_new_tokens,
         max_generations=judge.max_generations,
@@ -156,6 +161,11 @@ def _script(
 def _played(design: Design) -> bool:
     """Whether a stage learns from answers of the model's own."""
     return any(isinstance(stage.algorithm, Grpo | Rloo | Raft) for stage in design.stages)
+
+
+def _rewarding(design: Design) -> bool:
+    """Whether those answers are scored by a reward model of the design's own, instead of a grader."""
+    return any(isinstance(stage.algorithm, RewardModel) for stage in design.stages)
 
 
 def _adapted(design: Design) -> bool:

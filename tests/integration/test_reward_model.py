@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import re
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -28,7 +32,10 @@ from luthier.design import (
 from luthier.errors import TrialFailed
 from luthier.task import DataKind, JudgeSpec
 from tests import data_samples
+from tests.integration.test_export import ALONE, assignment_of
 from tests.textbook import largest_difference
+from workers.export import export
+from workers.judge import judge
 from workers.rollout import play, world_of
 from workers.train import checkpoint, updates
 from workers.train.algorithms import Example, objective
@@ -215,7 +222,6 @@ def test_a_trial_resumes_exactly_amid_its_reward_model_and_amid_playing_for_it(
     assert [key for key in merged if not torch.equal(merged[key], other[key])] == []
 
 
-@torch.no_grad()
 def test_plain_transformers_loads_the_reward_model_and_gives_its_scores(tiny: Base, tmp_path: Path) -> None:
     trained = member(tiny, Lora(rank=4), epochs=1)
     while not trained.done:
@@ -227,7 +233,7 @@ def test_plain_transformers_loads_the_reward_model_and_gives_its_scores(tiny: Ba
     for row in HELD_OUT[:3]:
         tokens = render.pair(row["prompt"], row["chosen"])
         [score] = scorer([tokens])
-        assert float(classifier(torch.tensor([tokens.ids])).logits) == pytest.approx(score, abs=1e-4)
+        assert classifier(torch.tensor([tokens.ids])).logits.item() == pytest.approx(score, abs=1e-4)
 
 
 def test_playing_on_preferences_before_there_is_a_reward_model_is_refused(tiny: Base) -> None:
@@ -235,3 +241,43 @@ def test_playing_on_preferences_before_there_is_a_reward_model_is_refused(tiny: 
     assert world is not None
     with pytest.raises(TrialFailed, match="until a reward model has been trained"):
         play(tiny.model, world, TRAIN[:1])
+
+
+@pytest.mark.parametrize("name", ["reward_model+rloo on one adapter each", "sft+reward_model+grpo on all weights"])
+def test_the_script_trains_the_exported_reward_model_again_and_plays_for_it(
+    name: str, tiny: Base, tmp_path: Path
+) -> None:
+    planned = PROGRAMS[name]
+    assignment = assignment_of(planned, DataKind.PREFERENCE, tiny.entry).model_copy(update={"judge": SPEC, "seed": 1})
+    trained = run(tiny, planned, Witness())
+    merged = trained.applied.merge()
+    metrics = judge(merged, tiny.tokenizer, SPEC, HELD_OUT, tiny.entry.facts.context)
+    export(
+        tmp_path,
+        model=merged,
+        tokenizer=tiny.tokenizer,
+        adapter=None,
+        scorer=trained.scorer,
+        assignment=assignment,
+        metrics=metrics,
+        test_metrics=metrics,
+        train_rows=TRAIN,
+        validation_rows=HELD_OUT,
+    )
+    script = tmp_path / "merged" / "reproduce" / "reproduce.py"
+    for check in (["format", "--diff"], ["check", "--select=E,F,I,N,W", "--ignore=E501"]):
+        command = [sys.executable, "-m", "ruff", *check, "--isolated", "--no-cache", "--line-length=120", str(script)]
+        checked = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout
+    done = subprocess.run(
+        [sys.executable, "-P", str(script), "--out", str(tmp_path / "out")],
+        env=os.environ | ALONE,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"reward model's margin (\S+) \(exported (\S+)\)", done.stdout)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(float(found[2]), rel=5e-3)
