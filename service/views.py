@@ -171,7 +171,10 @@ def _method(record: JobRecord) -> dict[str, Any] | None:
     hyperparameters = _hyperparameters(record.search.pin).model_dump()
     if kind == "dpo":
         hyperparameters["beta"] = _single(record.search.pin.beta)
-    return {"type": kind, kind: {"hyperparameters": hyperparameters}}
+    given: dict[str, Any] = {"hyperparameters": hyperparameters}
+    if kind == "reinforcement" and record.task.grader is not None:
+        given["grader"] = record.task.grader.model_dump(mode="json")
+    return {"type": kind, kind: given}
 
 
 def _hyperparameters(pin: Pin) -> api.Hyperparameters:

@@ -33,18 +33,14 @@ def sample(
     """
     end = tokenizer.eos_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=seed is not None,
-        top_k=0,
-        top_p=1.0,
-        pad_token_id=pad,
-        eos_token_id=end,
-    )
+    config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=end)
+    if seed is not None:
+        config.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
     generator: Any = model  # transformers' types hide `generate` of an auto model
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[Ids] = [()] * len(prompts)
-    with torch.random.fork_rng(), _own_settings_aside(model), mixed_precision(model.device):
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), _own_settings_aside(model), mixed_precision(model.device):
         if seed is not None:
             torch.manual_seed(seed)
         for start in range(0, len(order), batch):

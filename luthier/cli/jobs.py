@@ -53,7 +53,10 @@ def submit(
     grader: Annotated[str | None, typer.Option(metavar="NAME|JSON|@FILE", help=GRADER_HELP)] = None,
     algorithm: Annotated[
         list[str] | None,
-        typer.Option(help="Keep to this: clm, sft, dpo, ipo, simpo, sft+dpo, sft+ipo, sft+simpo or orpo."),
+        typer.Option(
+            help="Keep to this: clm, sft, dpo, ipo, simpo, sft+dpo, sft+ipo, sft+simpo or orpo; with a grader also "
+            "grpo, rloo, raft, sft+grpo, sft+rloo or sft+raft."
+        ),
     ] = None,
     update: Annotated[
         list[str] | None,

@@ -55,7 +55,8 @@ def create_job(here: Here, body: Annotated[CreateJob, Body(openapi_examples=EXAM
     """Everything is checked before anything is queued; then the rows are split and the judge is frozen.
 
     `method` left out, or of type `auto`, lets the service search over algorithm, weight update and architecture;
-    `supervised` and `dpo` pin the algorithm. A hyperparameter is "auto" or a pin on the search.
+    `supervised` and `dpo` pin the algorithm, `reinforcement` pins it to those that maximise a reward. A hyperparameter
+    is "auto" or a pin on the search.
     """
     now = utc_now()
     admitted = admit(here, body, now)

@@ -92,6 +92,10 @@ def preferences(count: int = 60) -> list[dict[str, Any]]:
     return [{"prompt": f"Say {n}.", "chosen": f"{n}, gladly", "rejected": "no"} for n in range(count)]
 
 
+def prompts(count: int = 60) -> list[dict[str, Any]]:
+    return [{"prompt": f"Name a number above {n}.", "bound": str(n)} for n in range(count)]
+
+
 def verdicts(count: int = 60) -> list[dict[str, Any]]:
     return [{"prompt": f"Say {n}.", "completion": f"{n}, gladly", "label": n % 2 == 0} for n in range(count)]
 

@@ -103,6 +103,26 @@ def test_every_job_fits_openais_type_strictly(service: Service, body: dict[str, 
     check(FineTuningJob, service.http.get(f"{JOBS}/{job_id}").json())
 
 
+def test_a_reinforcement_job_is_openais_in_and_out(client: OpenAI, service: Service) -> None:
+    file = service.upload(sums())
+    grader = {"type": "string_check", "name": "exact", "operation": "eq"}
+    grader |= {"input": "{{sample.output_text}}", "reference": "{{item.reference}}"}
+    hyperparameters = {"n_epochs": 2, "compute_multiplier": 0.5, "eval_samples": 3, "reasoning_effort": "low"}
+    job = client.fine_tuning.jobs.create(
+        model="tiny-chat",
+        training_file=file,
+        method={"type": "reinforcement", "reinforcement": {"grader": grader, "hyperparameters": hyperparameters}},
+    )
+    raw = service.http.get(f"{JOBS}/{job.id}").json()
+    check(FineTuningJob, raw)
+    assert raw["method"]["reinforcement"]["grader"] == grader
+    pin = raw["luthier"]["search"]["pin"]
+    assert pin["algorithm"] == ["grpo", "rloo", "raft", "sft+grpo", "sft+rloo", "sft+raft"]
+    assert (pin["epochs"], pin["grpo_group"], pin["rloo_group"], pin["raft_group"]) == ([2.0], [4], [2], [2])
+    said = [event.message for event in client.fine_tuning.jobs.list_events(job.id)]
+    assert any("Ignored: eval_samples, reasoning_effort." in message for message in said)
+
+
 def test_finished_and_failed_jobs_and_their_events_fit_too(service: Service, worker: FakeWorker) -> None:
     done, broken = service.submit(search={"trials": 2}), service.submit(search={"trials": 2})
     worker.work_until_ended(service.client, done)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from tests.integration.service_harness import Service, preferences, serving, sums, texts, verdicts
+from tests.integration.service_harness import Service, preferences, prompts, serving, sums, texts, verdicts
 
 JOBS = "/v1/fine_tuning/jobs"
 FILES = ("training_file", "validation_file")
@@ -37,7 +37,7 @@ class Home(NamedTuple):
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     with serving(tmp_path_factory.mktemp("requests")) as service:
         service.add_model()
-        rows = {"sums": sums(), "texts": texts(), "preferences": preferences()}
+        rows = {"sums": sums(), "texts": texts(), "preferences": preferences(), "prompts": prompts()}
         rows["good alone"] = [row | {"label": True} for row in verdicts(59)] + [verdicts(1)[0] | {"label": False}]
         yield Home(service, {name: service.upload(content) for name, content in rows.items()})
 
@@ -72,7 +72,32 @@ BAD_BODIES = [
         "validation_file",
         "holds text rows, but training_file holds pairs rows",
     ),
-    Bad("reinforcement", method("reinforcement"), "method.type", "no reward-maximising algorithm is offered yet"),
+    Bad(
+        "reinforcement without a grader",
+        {"method": {"type": "reinforcement"}},
+        "method.reinforcement",
+        "needs a grader: give method.reinforcement.grader, or task.grader",
+    ),
+    Bad(
+        "two graders",
+        {
+            "method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "string_check"}}},
+            "task": {"grader": {"type": "number"}},
+        },
+        "method.reinforcement.grader",
+        "method.reinforcement.grader and task.grader say the same thing: give one of them",
+    ),
+    Bad(
+        "reinforcement on preferences",
+        {
+            "training_file": "preferences",
+            "method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "string_check"}}},
+        },
+        "method.type",
+        "grpo does not go with preference data: nothing grades a new answer",
+    ),
+    Bad("grpo without a grader", pin(algorithm=["grpo"]), "search.pin.algorithm", "grpo needs a reward, and nothing"),
+    Bad("prompts without a grader", {"training_file": "prompts"}, "task.grader", "say in task.grader how an answer is"),
     Bad("an unknown method", {"method": {"type": "ppo"}}, "method.type", "'auto', 'supervised', 'dpo' or 'reinforce"),
     Bad(
         "a method's values for another",
@@ -184,7 +209,7 @@ BAD_BODIES = [
         "a goal that the data cannot serve",
         {"training_file": "texts", "task": {"goal": "behaviour"}},
         "task.goal",
-        "the goal 'behaviour' is served by dpo, ipo, orpo, sft, .*, simpo, but text data and the pins leave clm",
+        "the goal 'behaviour' is served by dpo, grpo, ipo, orpo, raft, .*, simpo, but text data and the pins leave clm",
     ),
     Bad(
         "a model too small to be had",

@@ -71,7 +71,6 @@ def their_step(algorithm: Grpo | Rloo, drawn: list[Rollout], order: list[int], t
     prompt_rows = [{"prompt": [{"role": "user", "content": row["prompt"]}]} for row in data_samples.pairs(ROWS)]
     settings: dict[str, Any] = {
         "use_cpu": True,
-        "model_init_kwargs": {"dtype": "float32"},  # of the reference
         "bf16": False,
         "report_to": "none",
         "beta": algorithm.beta,

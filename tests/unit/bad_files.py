@@ -423,12 +423,6 @@ COLUMNS = [
         r"train\.csv has only undesirable rows",
     ),
     _file(
-        "prompts alone",
-        "train.jsonl",
-        _all(prompt="a", answer="b") * 12,
-        r"\(reinforcement learning\) cannot be trained on yet; accepted are",
-    ),
-    _file(
         "more faults than are listed",
         "train.jsonl",
         _with(*[_all(prompt="a", completion="").strip()] * 1000),

@@ -248,6 +248,30 @@ CHATS = [
     ),
 ]
 
+PROMPTS = [
+    _good(
+        "prompts for a grader",
+        "prompt",
+        DataKind.PROMPTS,
+        lambda i: {"prompt": f"Question {i}", "solution": 4},
+        {"prompt": "Question 0", "solution": 4},
+    ),
+    _good(
+        "prompts as messages",
+        "prompt",
+        DataKind.PROMPTS,
+        lambda i: {"prompt": [_user(f"Question {i}")]},
+        {"prompt": [_user("Question 0")]},
+    ),
+    _good(
+        "OpenAI's rows for reinforcement",
+        "open_messages",
+        DataKind.PROMPTS,
+        lambda i: {"messages": [_user(f"Question {i}")], "solution": {"words": ["four"]}},
+        {"prompt": [_user("Question 0")], "solution": {"words": ["four"]}},
+    ),
+]
+
 PREFERENCES = [
     _good(
         "preferences",
@@ -412,4 +436,4 @@ CONTAINERS = [
     ),
 ]
 
-GOOD_FILES = [*TEXTS, *PAIRS, *CHATS, *PREFERENCES, *UNPAIRED, *CONTAINERS]
+GOOD_FILES = [*TEXTS, *PAIRS, *CHATS, *PROMPTS, *PREFERENCES, *UNPAIRED, *CONTAINERS]

@@ -43,6 +43,7 @@ def space_of(
     length: int = 0,
     rewarded: bool = False,
 ) -> Space:
+    rewarded = rewarded or kind is DataKind.PROMPTS  # which are refused without
     limits = Constraints(parameters=parameters)
     return space(kind, rows, models, pin or Pin(), limits, length=length, rewarded=rewarded)
 

@@ -66,6 +66,32 @@ def test_each_kind_of_data_has_its_programs_the_usual_one_first(kind: DataKind, 
     assert programs(kind) == expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        (DataKind.TEXT, ()),
+        (DataKind.PREFERENCE, ()),
+        (DataKind.PAIRS, ("grpo", "rloo", "raft", "sft+grpo", "sft+rloo", "sft+raft")),
+        (DataKind.CHAT, ("grpo", "rloo", "raft", "sft+grpo", "sft+rloo", "sft+raft")),
+        (DataKind.PROMPTS, ("grpo", "rloo", "raft")),
+    ],
+)
+def test_a_reward_makes_its_maximisers_possible_where_there_is_something_to_answer(
+    kind: DataKind, more: tuple[str, ...]
+) -> None:
+    assert programs(kind, rewarded=True) == programs(kind) + more
+
+
+def test_without_a_reward_its_maximisers_are_refused_for_what_is_missing() -> None:
+    reason = refusal("sft+grpo", DataKind.PAIRS)
+    assert reason is not None
+    assert "sft+grpo needs a reward, and nothing says how good an answer is: give the task a grader" in reason
+    assert refusal("sft+grpo", DataKind.PAIRS, rewarded=True) is None
+    reason = refusal("sft+grpo", DataKind.PROMPTS, rewarded=True)
+    assert reason is not None
+    assert "the prompts have no answers to learn first; for prompts data: grpo answers itself" in reason
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.program)
 def test_every_rule_speaks_of_every_kind_of_data_once(rule) -> None:
     assert sorted([*rule.fits, *rule.refused]) == sorted(DataKind)
@@ -83,8 +109,8 @@ def test_a_program_that_goes_is_not_refused() -> None:
 
 
 def test_an_unknown_program_is_refused_with_the_known_ones() -> None:
-    reason = refusal("grpo", DataKind.TEXT)
-    assert reason == "there is no program 'grpo'; for text data: clm learns every token"
+    reason = refusal("ppo", DataKind.TEXT)
+    assert reason == "there is no program 'ppo'; for text data: clm learns every token"
 
 
 @pytest.mark.parametrize(("heads", "choices"), [(1, (1,)), (3, (3, 1)), (4, (4, 2, 1)), (12, (12, 6, 4, 3, 2, 1))])

@@ -12,6 +12,8 @@ from search.learning_rate import ALGORITHM_FACTOR, UPDATE_FACTOR, default_learni
 from search.priors import RECIPES, baselines, priors
 from tests.unit.search_samples import SMOL, TINY, space_of
 
+TASKS = [*((kind, False) for kind in DataKind), (DataKind.PAIRS, True), (DataKind.CHAT, True)]
+
 
 def kinds(union: object) -> set[str]:
     return {member.model_fields["kind"].default for member in get_args(get_args(union)[0])}
@@ -34,6 +36,9 @@ def kinds(union: object) -> set[str]:
         ("ipo", "full", 2000, 5e-6),
         ("simpo", "full", 2000, 5e-6),
         ("orpo", "full", 2000, 1.5e-5),
+        ("grpo", "full", 2000, 5e-6),
+        ("rloo", "full", 2000, 5e-6),
+        ("raft", "full", 2000, 2.5e-5),
         ("kto", "full", 2000, 5e-6),
         ("sft", "full", 4000, 5e-5 / 2**0.781),
         ("sft", "full", 1000, 5e-5 * 2**0.781),
@@ -60,6 +65,7 @@ def test_rates_are_rounded_to_three_digits(value: float, rounded: float) -> None
         (DataKind.PAIRS, "sft"),
         (DataKind.CHAT, "sft"),
         (DataKind.PREFERENCE, "dpo"),
+        (DataKind.PROMPTS, "grpo"),
         (DataKind.UNPAIRED, "kto"),
     ],
 )
@@ -97,9 +103,11 @@ def test_the_default_fits_a_handful_of_rows() -> None:
 
 
 @pytest.mark.parametrize("models", [(TINY,), (TINY, SMOL)], ids=["one model", "two models"])
-@pytest.mark.parametrize("kind", DataKind)
-def test_there_are_eight_to_twelve_priors_all_different_and_in_the_space(kind: DataKind, models: tuple) -> None:
-    space = space_of(kind, models=models)
+@pytest.mark.parametrize(("kind", "rewarded"), TASKS)
+def test_there_are_eight_to_twelve_priors_all_different_and_in_the_space(
+    kind: DataKind, rewarded: bool, models: tuple
+) -> None:
+    space = space_of(kind, models=models, rewarded=rewarded)
     designs = priors(space)
     digests = {design.digest() for design in [*baselines(space), *designs]}
     assert 8 <= len(designs) <= 12
@@ -108,18 +116,18 @@ def test_there_are_eight_to_twelve_priors_all_different_and_in_the_space(kind: D
         assert space.decode(space.encode(design)) == design
 
 
-@pytest.mark.parametrize("kind", DataKind)
-def test_the_first_four_priors_differ_in_program_update_and_architecture(kind: DataKind) -> None:
-    space = space_of(kind)
+@pytest.mark.parametrize(("kind", "rewarded"), TASKS)
+def test_the_first_four_priors_differ_in_program_update_and_architecture(kind: DataKind, rewarded: bool) -> None:
+    space = space_of(kind, rewarded=rewarded)
     first = priors(space)[:4]
     assert len({design.program for design in first}) >= min(2, len(space.programs))
     assert len({stage.update.kind for design in first for stage in design.stages}) >= 3
     assert len({design.architecture for design in first}) >= 2
 
 
-@pytest.mark.parametrize("kind", DataKind)
-def test_all_priors_together_use_every_algorithm_and_edit_and_the_usual_updates(kind: DataKind) -> None:
-    space = space_of(kind)
+@pytest.mark.parametrize(("kind", "rewarded"), TASKS)
+def test_all_priors_together_use_every_algorithm_and_edit_and_the_usual_updates(kind: DataKind, rewarded: bool) -> None:
+    space = space_of(kind, rewarded=rewarded)
     designs = priors(space)
     algorithms = {stage.algorithm.kind for design in designs for stage in design.stages}
     assert algorithms == {algorithm for program in space.programs for algorithm in program.split("+")}

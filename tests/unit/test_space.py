@@ -54,6 +54,7 @@ SPACES = {
         rows=3,
         models=tuple(ENTRIES.values()),
     ),
+    "rewarded pairs": space_of(rewarded=True, models=tuple(ENTRIES.values())),
     "long rows": space_of(length=3000, models=tuple(ENTRIES.values())),
 }
 
@@ -108,7 +109,7 @@ def test_distributions_contain_what_encode_says(name: str) -> None:
 @pytest.mark.parametrize("kind", DataKind)
 def test_every_sample_is_legal(kind: DataKind) -> None:
     for design in samples(SPACES[kind]):
-        check(design, kind, ENTRIES[design.architecture.base])
+        check(design, kind, ENTRIES[design.architecture.base], rewarded=kind is DataKind.PROMPTS)
 
 
 def test_samples_reach_every_branch() -> None:

@@ -78,7 +78,8 @@ class _Playing:
 
 class GroupRelativePolicyOptimisation(_Playing):
     """Shao et al. 2024, equations 3 and 4: each token is made likelier by its answer's advantage, which is the reward
-    in standard deviations of its group, and held to the reference by an unbiased estimate of their divergence.
+    in standard deviations of its group, and held to the reference by an estimate of their divergence whose gradient is
+    unbiased too, being weighted by the ratio (DeepSeek-V3.2, 2025).
 
     The mean is over the step's tokens, as in DAPO (Yu et al. 2025) and by default in TRL: a mean per answer, as in the
     paper, would make each token of a long bad answer cost less.
@@ -112,12 +113,13 @@ class GroupRelativePolicyOptimisation(_Playing):
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         if signal is None:
             raise ValueError("grpo learns from advantages")
-        loss_N = -(logp_N - logp_N.detach()).exp() * signal[:, 0]
+        ratio_N = (logp_N - logp_N.detach()).exp()
         if not self.beta:
-            return Loss(total=loss_N.sum(), sums={})
+            return Loss(total=-(ratio_N * signal[:, 0]).sum(), sums={})
         gap_N = signal[:, 1] - logp_N
         kl_N = gap_N.exp() - gap_N - 1
-        return Loss(total=(loss_N + self.beta * kl_N).sum(), sums={"kl": float(kl_N.detach().sum())})
+        total = (ratio_N * (self.beta * kl_N - signal[:, 0])).sum()
+        return Loss(total=total, sums={"kl": float(kl_N.detach().sum())})
 
 
 class ReinforceLeaveOneOut(_Playing):
