@@ -209,7 +209,7 @@ BAD_BODIES = [
         "a goal that the data cannot serve",
         {"training_file": "texts", "task": {"goal": "behaviour"}},
         "task.goal",
-        "the goal 'behaviour' is served by dpo, grpo, ipo, kto, orpo, raft, .*, simpo, but text data and the pins leave clm",
+        "the goal 'behaviour' is served by dpo, grpo, ipo, kto, orpo, .*, simpo, but text data and the pins leave clm",
     ),
     Bad(
         "a model too small to be had",
