@@ -1,4 +1,4 @@
-"""A whole job that maximises a reward: from prompts and a grader to a model that earns more of it."""
+"""A whole job that maximises a reward: from rows and a grader to models that earn more of it."""
 
 from __future__ import annotations
 
@@ -14,33 +14,28 @@ from tests.live import TINY, Live, eventually
 pytestmark = pytest.mark.xdist_group("cli")
 
 
-def test_the_winner_of_a_reinforcement_job_earns_more_than_the_base(tmp_path: Path) -> None:
-    file = tmp_path / "prompts.jsonl"
-    rows = [{"prompt": row["prompt"], "wanted": "I"} for row in data_samples.pairs(60)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def test_playing_for_the_reward_beats_the_base(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in data_samples.pairs(60)))
     service = Live(tmp_path / "home")
     client = service.start()
     try:
         client.add_model("tiny", str(TINY))
-        grader = {"type": "string_check", "operation": "like", "reference": "{{item.wanted}}"}
+        pins = {"algorithm": ["grpo", "rloo", "raft"], "update": ["full"], "learning_rate_multiplier": [15]}
+        pins |= {"layers": [6], "kv_heads": [4], "epochs": [1], "batch_size": [4]}
         job = client.create_job(
             client.upload(file).id,
-            method={
-                "type": "reinforcement",
-                "reinforcement": {
-                    "grader": grader,
-                    "hyperparameters": {"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 15},
-                },
-            },
-            search={"trials": 5, "pin": {"update": ["full"], "layers": [6], "kv_heads": [4]}},
+            task={"grader": {"type": "text_similarity"}},
+            search={"trials": 4, "pin": pins},
         )
         eventually(lambda: client.job(job.id).status in (JobState.SUCCEEDED, JobState.FAILED), 400)
-        trials, best = client.trials(job.id), client.best(job.id)
-        assert [trial.state for trial in trials] == ["complete"] * 5, [trial.error for trial in trials]
-        programs = {trial.design.program for trial in trials[2:]}
-        print([(t.design.summary(), t.metrics and t.metrics.reward) for t in trials])
-        assert programs <= {"grpo", "rloo", "raft"}
-        assert best.base_metrics is not None
-        assert best.metrics.reward > best.base_metrics.reward + 0.2
+        trials = client.trials(job.id)
+        assert [trial.state for trial in trials] == ["complete"] * 4, [trial.error for trial in trials]
+        rewards = {trial.design.summary(): trial.metrics and trial.metrics.reward for trial in trials}
+        print(rewards)
+        base, _, *played = [trial.metrics.reward for trial in trials]
+        assert {trial.design.program for trial in trials[2:]} <= {"grpo", "rloo", "raft"}
+        assert max(played) > base + 0.05
+        assert client.best(job.id).metrics.reward > base + 0.05
     finally:
         service.close()
