@@ -106,6 +106,17 @@ class Orpo(Frozen):
     beta: float = Field(default=0.1, gt=0, description="the paper's λ: weight of the odds ratio beside the likelihood")
 
 
+class Kto(Frozen):
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024): single answers, each with a verdict, against the weights
+    that the stage starts from."""
+
+    kind: Literal["kto"] = "kto"
+    beta: float = Field(default=0.1, gt=0, description="how soon a gain or a loss stops to count for more")
+    desirable_weight: float = Field(
+        default=1.0, gt=0, description="the paper's λ_D, weight of a desirable row; that of an undesirable one is 1"
+    )
+
+
 Group = Annotated[int, Field(ge=2, description="answers drawn for each prompt of a step, to be compared")]
 
 
@@ -133,8 +144,16 @@ class Raft(Frozen):
     group: Group = 4
 
 
+class RewardModel(Frozen):
+    """A reward model from pairs of answers (Bradley-Terry; Ouyang et al. 2022): a copy of the weights that the stage
+    starts from learns to score the chosen answer above the rejected one. The policy stays as it is; the reward
+    maximiser that has to follow plays for the scores."""
+
+    kind: Literal["reward_model"] = "reward_model"
+
+
 Algorithm = Annotated[
-    Clm | Sft | Dpo | Ipo | Simpo | Orpo | Grpo | Rloo | Raft,
+    Clm | Sft | Dpo | Ipo | Simpo | Orpo | Grpo | Rloo | Raft | Kto | RewardModel,
     Field(discriminator="kind"),
 ]
 

@@ -20,6 +20,7 @@ class DataKind(StrEnum):
     CHAT = "chat"  # messages [, tools]
     PREFERENCE = "preference"  # prompt, chosen, rejected
     PROMPTS = "prompts"  # prompt, and what a grader reads
+    UNPAIRED = "unpaired"  # prompt, completion, label (whether the completion is desirable)
 
 
 SimilarityMetric = Literal[
@@ -218,8 +219,9 @@ class Pin(Frozen):
 
     algorithm: tuple[str, ...] | None = Field(
         default=None,
-        description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo; with a grader also grpo, "
-        "sft+grpo, rloo, sft+rloo, raft, sft+raft",
+        description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo, kto, sft+kto, "
+        "reward_model+rloo, reward_model+grpo, sft+reward_model+rloo; with a grader also grpo, sft+grpo, rloo, "
+        "sft+rloo, raft, sft+raft",
     )
     update: tuple[str, ...] | None = Field(
         default=None,
@@ -249,6 +251,10 @@ class Pin(Frozen):
     rloo_group: tuple[int, ...] | None = Field(default=None, description="of rloo: answers drawn for each prompt")
     rloo_beta: tuple[float, ...] | None = Field(default=None, description="of rloo: pull towards the reference")
     raft_group: tuple[int, ...] | None = Field(default=None, description="of raft: answers drawn for each prompt")
+    kto_beta: tuple[float, ...] | None = Field(default=None, description="of kto: pull towards the reference")
+    kto_desirable_weight: tuple[float, ...] | None = Field(
+        default=None, description="of kto: weight of a desirable row, an undesirable one weighing 1"
+    )
 
 
 class Search(Frozen):

@@ -62,6 +62,8 @@ SETTINGS: Final[Mapping[str, Setting]] = {  # by the name of the axis and of its
     "rloo_group": Setting(algorithm="rloo", field="group", default=(4, 8), least=2),
     "rloo_beta": Setting(algorithm="rloo", field="beta", default=(0.0, 0.01, 0.05), least=0),
     "raft_group": Setting(algorithm="raft", field="group", default=(4, 8), least=2),
+    "kto_beta": Setting(algorithm="kto", field="beta", default=Interval(low=0.02, high=0.5)),
+    "kto_desirable_weight": Setting(algorithm="kto", field="desirable_weight", default=Interval(low=0.5, high=2.0)),
 }
 
 

@@ -6,7 +6,6 @@ This is not where a design is judged good or bad, or found too big for a device.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Final
 
 from luthier.design import Architecture, Design, TopLayers
@@ -74,22 +73,38 @@ def _fault(algorithms: Sequence[str], kind: DataKind, rewarded: bool) -> str | N
     for name in algorithms:
         if kind not in _RULE_OF[name].fits:
             return f"{name} does not go with {kind} data: {_RULE_OF[name].refused[kind]}"
-        if _RULE_OF[name].rewarded and not rewarded:
-            return (
-                f"{name} needs a reward, and nothing says how good an answer is: give the task a grader (task.grader), "
-                "or an environment (task.environment)"
-            )
-    return next((fault for pair in pairwise(algorithms) if (fault := _order_fault(*pair))), None)
+    steps = zip((None, *algorithms), (*algorithms, None), strict=True)
+    return next((fault for step in steps if (fault := _order_fault(*step, kind, rewarded))), None)
 
 
-def _order_fault(earlier: str, later: str) -> str | None:
-    first, second = _RULE_OF[earlier], _RULE_OF[later]
-    if reason := second.not_after.get(earlier):
+def _order_fault(earlier: str | None, later: str | None, kind: DataKind, rewarded: bool) -> str | None:
+    """Why the one may not be followed by the other; None stands for the start and the end of a program."""
+    first, second = _RULE_OF.get(earlier or ""), _RULE_OF.get(later or "")
+    if first is not None and first.followed_by and later not in first.followed_by:
+        return first.otherwise
+    scored = first is not None and bool(first.followed_by)
+    if second is not None and second.rewarded and not scored and (kind is DataKind.PREFERENCE or not rewarded):
+        return _unrewarded(second.algorithm, kind)
+    if first is None or second is None:
+        return None
+    if reason := second.not_after.get(first.algorithm):
         return reason
     if first.phase >= second.phase:
         order = ", then ".join(phase.words for phase in Phase)
         return f"{later} does not follow {earlier}: stages {order}, each once"
     return None
+
+
+def _unrewarded(algorithm: str, kind: DataKind) -> str:
+    if kind is DataKind.PREFERENCE:
+        return (
+            f"{algorithm} needs a reward, and nothing grades a new answer until a reward_model has learnt to, in the "
+            "stage before"
+        )
+    return (
+        f"{algorithm} needs a reward, and nothing says how good an answer is: give the task a grader (task.grader), "
+        "or an environment (task.environment)"
+    )
 
 
 def _described(program: str, kind: DataKind) -> str:

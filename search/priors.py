@@ -41,6 +41,8 @@ class Recipe(Frozen):
     rloo_group: int = 4
     rloo_beta: float = 0.05
     raft_group: int = 4
+    kto_beta: float = 0.1
+    kto_desirable_weight: float = 1.0
     layers: int = 0
     kv_heads: int = 0
     window: int = 0
@@ -119,13 +121,27 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
         Recipe(program="sft"),
         Recipe(program="dpo", layers=1),
         Recipe(program="simpo"),
+        Recipe(program="sft+reward_model+rloo"),
         Recipe(program="orpo", update="full"),
         Recipe(program="sft+ipo", update="pissa"),
-        Recipe(program="dpo", update="dora", beta=0.05, epochs=2),
-        Recipe(program="sft+simpo", learning_rate_multiplier=2),
-        Recipe(program="ipo", update="lora_plus", ipo_beta=0.3),
-        Recipe(program="dpo", update="top_layers", epochs=2),
-        Recipe(program="dpo", kv_heads=1),
+        Recipe(program="kto", update="dora", kto_beta=0.05, epochs=2),
+        Recipe(program="sft+simpo", update="lora_plus"),
+        Recipe(program="reward_model+grpo", kv_heads=1, grpo_beta=0.04),
+        Recipe(program="sft+kto", update="top_layers", epochs=2),
+    ),
+    DataKind.UNPAIRED: (
+        Recipe(program="kto", update="full"),
+        Recipe(program="sft+kto", update="rslora", learning_rate_multiplier=2),
+        Recipe(program="sft"),
+        Recipe(program="kto", layers=1),
+        Recipe(program="kto", learning_rate_multiplier=3),
+        Recipe(program="sft+kto", update="full"),
+        Recipe(program="kto", update="dora", kto_beta=0.05, epochs=2),
+        Recipe(program="kto", update="pissa", batch_size=16, epochs=2),
+        Recipe(program="sft", update="full", epochs=2),
+        Recipe(program="kto", kv_heads=1),
+        Recipe(program="kto", update="lora_plus", kto_beta=0.3),
+        Recipe(program="sft+kto", update="top_layers", epochs=2),
     ),
 }
 

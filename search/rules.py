@@ -23,6 +23,7 @@ class Phase(IntEnum):
     KNOWLEDGE = 1
     ANSWERS = 2
     PREFERENCES = 3
+    SCORES = 4
     REWARDS = 5
 
     @property
@@ -34,6 +35,8 @@ class Phase(IntEnum):
                 return "answer like the examples"
             case Phase.PREFERENCES:
                 return "prefer the better answer"
+            case Phase.SCORES:
+                return "learn to score answers"
             case Phase.REWARDS:
                 return "earn rewards"
 
@@ -48,6 +51,8 @@ class AlgorithmRule:
     fits: Mapping[DataKind, str]
     refused: Mapping[DataKind, str]
     rewarded: bool = False  # whether it needs something that says how good an answer is
+    followed_by: tuple[str, ...] = ()  # where it cannot stand last: what has to come next, and why
+    otherwise: str = ""
     not_after: Mapping[str, str] = field(default_factory=dict)  # algorithms of earlier stages, and why not
 
     @property
@@ -80,11 +85,12 @@ _ONE_ANSWER: Final = {
     DataKind.PAIRS: "each prompt has one completion and no rejected one",
     DataKind.CHAT: "each conversation has one continuation and no rejected one",
     DataKind.PROMPTS: "the prompts have no answers",
+    DataKind.UNPAIRED: "each prompt has one completion, desirable or not, and none to compare it with",
 }
 
 _NOT_PLAYED: Final = {
     DataKind.TEXT: "plain text asks nothing that could be answered and graded",
-    DataKind.PREFERENCE: "nothing grades a new answer, only which of two given ones is better",
+    DataKind.UNPAIRED: "nothing grades a new answer, only which given ones are desirable",
 }
 
 ALGORITHMS: Final = (
@@ -99,6 +105,7 @@ ALGORITHMS: Final = (
         refused={
             DataKind.PREFERENCE: "two answers to one prompt are not one text, and one of them is to be avoided",
             DataKind.PROMPTS: "to know the prompts is not what they are for",
+            DataKind.UNPAIRED: "the undesirable completions are to be avoided",
         },
     ),
     AlgorithmRule(
@@ -108,6 +115,7 @@ ALGORITHMS: Final = (
             DataKind.PAIRS: "learns the completion",
             DataKind.CHAT: "learns the assistant's messages",
             DataKind.PREFERENCE: "learns the chosen answer",
+            DataKind.UNPAIRED: "learns the desirable completions",
         },
         refused={
             DataKind.TEXT: "plain text has no prompt to tell apart from an answer",
@@ -139,27 +147,58 @@ ALGORITHMS: Final = (
         refused=_ONE_ANSWER,
         not_after={"sft": "orpo learns the chosen answer itself and takes the place of sft"},
     ),
+    AlgorithmRule(
+        algorithm="kto",
+        phase=Phase.PREFERENCES,
+        fits={
+            DataKind.UNPAIRED: "makes desirable completions likelier and undesirable ones less likely",
+            DataKind.PREFERENCE: "makes chosen answers likelier and rejected ones less likely, each on its own",
+        },
+        refused={
+            DataKind.TEXT: "plain text has no answers that could be desirable or not",
+            DataKind.PAIRS: "nothing says which completions are undesirable",
+            DataKind.CHAT: "nothing says which of the assistant's messages are undesirable",
+            DataKind.PROMPTS: "the prompts have no answers",
+        },
+    ),
+    AlgorithmRule(
+        algorithm="reward_model",
+        phase=Phase.SCORES,
+        fits={DataKind.PREFERENCE: "trains a reward model on the pairs"},
+        refused=_ONE_ANSWER,
+        followed_by=("rloo", "grpo"),
+        otherwise="a reward model trains no policy: rloo or grpo has to follow it directly",
+    ),
     *[
         AlgorithmRule(
             algorithm=algorithm,
             phase=Phase.REWARDS,
-            fits=dict.fromkeys((DataKind.PROMPTS, DataKind.PAIRS, DataKind.CHAT), f"answers itself and {words}"),
+            fits=dict.fromkeys(
+                (DataKind.PROMPTS, DataKind.PAIRS, DataKind.CHAT, DataKind.PREFERENCE),
+                f"answers itself and makes likelier what earns more than {others}",
+            ),
             refused=_NOT_PLAYED,
             rewarded=True,
         )
-        for algorithm, words in (
-            ("grpo", "makes likelier what earns more than its other answers"),
-            ("rloo", "makes likelier what earns more than the mean of its other answers"),
-            ("raft", "learns the best of its answers"),
-        )
+        for algorithm, others in (("grpo", "its other answers"), ("rloo", "the mean of its other answers"))
     ],
+    AlgorithmRule(
+        algorithm="raft",
+        phase=Phase.REWARDS,
+        fits=dict.fromkeys(
+            (DataKind.PROMPTS, DataKind.PAIRS, DataKind.CHAT), "answers itself and learns the best of its answers"
+        ),
+        refused=_NOT_PLAYED | {DataKind.PREFERENCE: "nothing grades a new answer, only which of two is better"},
+        rewarded=True,
+    ),
 )
 
 # What is searched where no program is pinned, those that fit the data: from the most particular to the most general,
 # so that the first one is the usual program of its data. Other legal sequences can be pinned.
 PROGRAMS: Final = (
-    *("dpo", "sft+dpo", "sft", "clm", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo"),
+    *("dpo", "sft+dpo", "kto", "sft+kto", "sft", "clm", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo"),
     *("grpo", "rloo", "raft", "sft+grpo", "sft+rloo", "sft+raft"),
+    *("reward_model+rloo", "reward_model+grpo", "sft+reward_model+rloo"),
 )
 
 

@@ -53,6 +53,8 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
     fixed = fixed_elsewhere(body, training.kind)
     _check_models(fixed, entries)
     splits = _split(here, training, validation)
+    if training.kind is DataKind.UNPAIRED:
+        _check_labels(splits, "training_file" if validation is None else "validation_file")
     if _conversational(splits.train):
         entries = _speaking(entries)
     place = _tools_at(here, training, validation)
@@ -214,6 +216,24 @@ def _split(here: Context, training: FileRecord, validation: FileRecord | None) -
         raise DatasetError(f"{training.filename}: {error.message}", param="training_file") from error
 
 
+def _check_labels(splits: Splits, validation: str) -> None:
+    """Rows that are judged, and rows that are trained on, must be of both labels to be told apart. `validation` names
+    the field that the validation rows came from."""
+    judged = JudgeSpec.model_fields["max_rows"].default
+    for name, rows in (
+        ("training", splits.train),
+        ("validation", splits.validation[:judged]),
+        ("test", splits.test[:judged]),
+    ):
+        if len({row["label"] for row in rows}) < 2:
+            verdict = "desirable" if rows[0]["label"] else "undesirable"
+            raise DatasetError(
+                f"the {len(rows)} {name} rows are all {verdict}, so nothing is there to tell them apart from: "
+                "add rows of the other label",
+                param=validation if name == "validation" else "training_file",
+            )
+
+
 def _rows(here: Context, record: FileRecord) -> list[Row]:
     with here.blobs.open(record.rows) as stream:
         return dataset.read_rows(stream.read())
@@ -310,7 +330,8 @@ def _objective(body: CreateJob, kind: DataKind) -> Literal["perplexity", "reward
         case "reward":
             return "reward"
         case "auto":
-            return "reward" if kind is DataKind.PREFERENCE or body.task.rewarded else "perplexity"
+            preferred = kind in (DataKind.PREFERENCE, DataKind.UNPAIRED)
+            return "reward" if preferred or body.task.rewarded else "perplexity"
 
 
 def _check_grader(here: Context, grader: Grader, splits: Splits, kind: DataKind) -> None:

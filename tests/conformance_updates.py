@@ -23,6 +23,7 @@ from luthier.design import (
     Design,
     Dpo,
     Ipo,
+    Kto,
     Optimiser,
     Orpo,
     Sft,
@@ -44,7 +45,7 @@ from workers.warm import Base
 IDS = (1, 55, 901, 7, 7, 3000, 12, 2, 1, 440)
 SEED = 7
 PLAIN, EDITED = Architecture(base="tiny"), Architecture(base="tiny", layers=4, kv_heads=2)
-ALGORITHMS: tuple[Algorithm, ...] = (Clm(), Sft(), Dpo(beta=0.5), Ipo(), Simpo(), Orpo())
+ALGORITHMS: tuple[Algorithm, ...] = (Clm(), Sft(), Dpo(beta=0.5), Ipo(), Simpo(), Orpo(), Kto(beta=0.5))
 RUNS = [*((PLAIN, algorithm) for algorithm in ALGORITHMS), (EDITED, Sft())]
 
 

@@ -54,6 +54,18 @@ def text(rows: int) -> list[Row]:
     return documents
 
 
+def unpaired(rows: int) -> list[Row]:
+    """`prompt`, `completion` and `label`: of three rows two give a wrong food in other words, and are undesirable."""
+    return [
+        {
+            "prompt": pair["prompt"],
+            "completion": pair["rejected" if i % 3 else "chosen"],
+            "label": i % 3 == 0,
+        }
+        for i, pair in enumerate(preference(rows))
+    ]
+
+
 def preference(rows: int) -> list[Row]:
     """`prompt`, `chosen` and `rejected`, all plain text: the true food is preferred to a wrong one."""
     return [

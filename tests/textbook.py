@@ -38,7 +38,10 @@ def largest_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def as_conversation(row: Row) -> Row:
     """A plain-text row of pairs or preferences as messages."""
     roles = {"prompt": "user", "completion": "assistant", "chosen": "assistant", "rejected": "assistant"}
-    return {column: [{"role": roles[column], "content": text}] for column, text in row.items()}
+    return {
+        column: [{"role": roles[column], "content": value}] if column in roles else value
+        for column, value in row.items()
+    }
 
 
 def first_step(member: Member, monkeypatch: pytest.MonkeyPatch) -> tuple[StepReport, dict[str, torch.Tensor]]:

@@ -21,6 +21,7 @@ from luthier.design import (
     Grpo,
     Ia3,
     Ipo,
+    Kto,
     LayerNorm,
     Lora,
     LoraPlus,
@@ -28,6 +29,7 @@ from luthier.design import (
     Orpo,
     Pissa,
     Raft,
+    RewardModel,
     Rloo,
     RopeRule,
     RsLora,
@@ -68,8 +70,8 @@ def card(
 ) -> str:
     """The README.md of an artifact: one page of Markdown under the hub's front matter.
 
-    `rows` is the number of training rows, `learnt` how many of them had a target within the length limit, `brought` the
-    scores on a few held-out rows after each stage but the last.
+    `rows` is the number of training rows, `learnt` how many of them a stage learnt from, `brought` the scores on a few
+    held-out rows after each stage but the last.
     """
     design, base = assignment.design, assignment.base
     return render(
@@ -112,8 +114,14 @@ def _data(kind: DataKind, rows: int, learnt: int) -> str:
             what = "a prompt with a chosen and a rejected answer"
         case DataKind.PROMPTS:
             what = "a prompt without an answer"
+        case DataKind.UNPAIRED:
+            what = "a prompt and its completion, labelled desirable or not"
     lost = rows - learnt
-    dropped = f"; {lost:,} of them {'has' if lost == 1 else 'have'} no target within the length limit" if lost else ""
+    dropped = (
+        f"; {lost:,} of them {'has' if lost == 1 else 'have'} no target within the length limit that a stage learns"
+        if lost
+        else ""
+    )
     return f"`{kind.value}`, each row {what}; {rows:,} training rows{dropped}."
 
 
@@ -143,6 +151,12 @@ def _algorithm(algorithm: Algorithm) -> str:
                 f"odds-ratio preference optimisation at λ = {beta:g}: the chosen answer is learnt, prompt included, "
                 "and its odds are raised over the rejected one's"
             )
+        case Kto(beta=beta, desirable_weight=weight):
+            words = (
+                f"Kahneman-Tversky optimisation at β = {beta:g}, a desirable row weighing {weight:g} times an "
+                "undesirable one: desirable answers are made likelier and undesirable ones less likely, against the "
+                "weights that the stage starts from"
+            )
         case Grpo(group=group, beta=beta):
             held = f", held to where the stage starts at β = {beta:g}" if beta else ""
             words = (
@@ -157,6 +171,11 @@ def _algorithm(algorithm: Algorithm) -> str:
             )
         case Raft(group=group):
             words = f"reward-ranked fine-tuning: the best of {group} answers drawn for each prompt is learnt"
+        case RewardModel():
+            words = (
+                "a reward model on pairs of answers (Bradley-Terry): a copy of the model learns to score the chosen "
+                "answer above the rejected one, and the next stage plays for its scores"
+            )
         case _:
             assert_never(algorithm)
     return f"`{algorithm.kind}`, {words}."

@@ -1,7 +1,8 @@
 """Export of a judged model: adapter, merged weights, model card, reproduction script.
 
 merged/    model.safetensors, config and tokenizer as `save_pretrained` writes them; README.md, luthier.json,
-           reproduce/{reproduce.py, train.jsonl, validation.jsonl, requirements.txt}
+           reproduce/{reproduce.py, train.jsonl, validation.jsonl, requirements.txt};
+           reward_model/ where one was trained, for transformers' AutoModelForSequenceClassification
 adapter/   adapter_model.safetensors and adapter_config.json of PEFT; tokenizer, README.md, luthier.json
 """
 
@@ -22,6 +23,7 @@ from luthier.trial import Metrics
 from luthier.wire import Assignment
 from workers import reproduction
 from workers.card import card
+from workers.train.scorer import Scorer
 
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 ADAPTER_CONFIG: Final = "adapter_config.json"
@@ -39,6 +41,7 @@ def export(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     adapter: Path | None,
+    scorer: Scorer | None = None,
     assignment: Assignment,
     metrics: Metrics,
     test_metrics: Metrics,
@@ -46,7 +49,8 @@ def export(
     validation_rows: Sequence[dict[str, Any]],
     brought: Sequence[Mapping[str, float]] = (),
 ) -> list[Exported]:
-    """Write the artifacts under `folder`. `model` is plain (merged), `adapter` is where PEFT saved the adapter.
+    """Write the artifacts under `folder`. `model` is plain (merged), `adapter` is where PEFT saved the adapter,
+    `scorer` the reward model that the training played for.
 
     `brought` are the scores on a few held-out rows after each stage but the last.
     """
@@ -77,6 +81,8 @@ def export(
         train_rows=learnt,
         scored_rows=validation_rows[: assignment.judge.max_rows],
     )
+    if scorer is not None:
+        scorer.save(merged / "reward_model", tokenizer)
     exported = [Exported(kind="merged", folder=merged)]
     if adapter is not None:
         exported.append(Exported(kind="adapter", folder=folder / "adapter"))

@@ -4,6 +4,12 @@ Perplexity is exp of the mean negative log-likelihood over target tokens; bits p
 bytes of the targets' own text, which makes tokenizers comparable. The reward is the mean grade of greedy generations
 where the task has a grader, and for preference data the share of held-out pairs whose chosen answer the model finds
 likelier per token (ties count half).
+
+For unpaired data the reward is the area under the ROC curve of the same likelihood per token as a test for the label:
+the probability that a desirable held-out answer is likelier per token than an undesirable one. It needs nothing but the
+model at hand, so the base and every trial are measured alike, and it is blind to a shift of all answers together, which
+perplexity is not. Its limit: answers to different prompts are compared, so how hard the prompts are to answer blurs it,
+and it rarely comes near 1. It ranks trials of one job; it says little about a single one.
 """
 
 from __future__ import annotations
@@ -76,6 +82,8 @@ def _reward(
     match spec.kind:
         case DataKind.PREFERENCE:
             return preference_accuracy(model, render, rows), "preference_accuracy"
+        case DataKind.UNPAIRED:
+            return _label_auc(model, render, rows), "label_auc"
         case DataKind.TEXT:
             return None, None
         case DataKind.PAIRS | DataKind.CHAT | DataKind.PROMPTS:
@@ -96,3 +104,14 @@ def preference_accuracy(model: PreTrainedModel, render: Renderer, rows: Sequence
         mean_P2 = per_token(sequence_logps(target_logps(model, laid), laid), laid).view(-1, 2)
         wins += float((mean_P2[:, 0] > mean_P2[:, 1]).sum()) + 0.5 * float((mean_P2[:, 0] == mean_P2[:, 1]).sum())
     return wins / len(pairs)
+
+
+def _label_auc(model: PreTrainedModel, render: Renderer, rows: Sequence[Row]) -> float:
+    """The share of (desirable, undesirable) pairs of rows that the likelihood per token puts in order."""
+    answers = [(render.pair(row["prompt"], row["completion"]),) for row in rows]
+    parts = [per_token(sequence_logps(target_logps(model, laid), laid), laid) for laid in _laid(model, answers)]
+    mean_S, wanted_S = torch.cat(parts), torch.tensor([row["label"] for row in rows], device=model.device)
+    lead_DU = mean_S[wanted_S][:, None] - mean_S[~wanted_S][None]
+    if not lead_DU.numel():
+        raise TrialFailed("the held-out rows are all of one label: there is nothing to tell apart")
+    return float(((lead_DU > 0).double() + 0.5 * (lead_DU == 0).double()).mean())

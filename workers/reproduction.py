@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.dataset.messages import Message
 from luthier.dataset.rows import write_rows
-from luthier.design import AdapterUpdate, Design, Grpo, Raft, Rloo
+from luthier.design import AdapterUpdate, Design, Grpo, Raft, RewardModel, Rloo
 from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.wire import Assignment
@@ -39,6 +39,8 @@ _TRAINER_OF: Final = {
     "grpo": ("trl", "GRPO"),
     "rloo": ("trl", "RLOO"),
     "raft": _NO_TRAINER,
+    "kto": ("trl", "KTO"),
+    "reward_model": ("trl", "Reward"),
 }
 
 _GRADING: Final = ("rapidfuzz", "nltk", "rouge-score", "math-verify")  # what graders compare with
@@ -49,6 +51,7 @@ _CONTENT: Final = {  # the columns of a row that hold a prompt or an answer, and
     DataKind.CHAT: {},
     DataKind.PREFERENCE: {"prompt": "user", "chosen": "assistant", "rejected": "assistant"},
     DataKind.PROMPTS: {"prompt": "user"},
+    DataKind.UNPAIRED: {"prompt": "user", "completion": "assistant"},
 }
 
 
@@ -59,10 +62,10 @@ _OWN_REFERENCE: Final = ("pissa", "vera")
 
 
 def learnt_rows(rows: Iterable[Row], assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """The rows that every stage learns from: those with a target within the length limit, in their order."""
+    """The rows that are learnt from, by some stage at least: those with a target within the length limit, in order."""
     render_row = renderer(tokenizer, assignment.judge)
     objectives = [objective(stage.algorithm) for stage in assignment.design.stages]
-    return [row for row in rows if all(o.examples(row, assignment.judge.kind, render_row) for o in objectives)]
+    return [row for row in rows if any(o.examples(row, assignment.judge.kind, render_row) for o in objectives)]
 
 
 def write(
@@ -110,7 +113,7 @@ def library_version(name: str) -> str:
 def _requirements(design: Design) -> list[str]:
     used = ["torch", "transformers", "accelerate", *(["peft"] if _adapted(design) else [])]
     versions = {name: library_version(name) for name in used} | TRAINERS
-    if _played(design):
+    if _played(design) and not _rewarding(design):
         versions |= {name: library_version(name) for name in _GRADING}
     return [f"{name}=={version}" for name, version in versions.items()]
 
@@ -128,7 +131,9 @@ def _script(
     wraps = bool(tokenizer.chat_template) and any(isinstance(content, str) for content in contents)
     used = sorted({_TRAINER_OF[stage.algorithm.kind] for stage in design.stages} - {_NO_TRAINER})
     imports = {
-        module: sorted(f"{name}{part}" for of, name in used if of == module for part in ("Config", "Trainer"))
+        module: sorted(
+            (f"{name}{part}" for of, name in used if of == module for part in ("Config", "Trainer")), key=str.lower
+        )
         for module, _ in used
     }
     tools = any(row.get("tools") for row in rows)
@@ -146,7 +151,9 @@ def _script(
         kind=judge.kind.value,
         max_length=judge.window if judge.kind is DataKind.TEXT else judge.max_tokens,
         perplexity=metrics.perplexity,
-        played=_played(design),
+        played=_played(design) and not _rewarding(design),
+        rewarding=_rewarding(design),
+        initializer_range=getattr(model.config, "initializer_range", None),
         reward=metrics.reward,
         max_new_tokens=judge.max_new_tokens,
         max_generations=judge.max_generations,
@@ -171,6 +178,11 @@ def _script(
 def _played(design: Design) -> bool:
     """Whether a stage learns from answers of the model's own."""
     return any(isinstance(stage.algorithm, Grpo | Rloo | Raft) for stage in design.stages)
+
+
+def _rewarding(design: Design) -> bool:
+    """Whether those answers are scored by a reward model of the design's own, instead of a grader."""
+    return any(isinstance(stage.algorithm, RewardModel) for stage in design.stages)
 
 
 def _adapted(design: Design) -> bool:

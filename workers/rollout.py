@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from luthier.dataset.messages import as_messages
 from luthier.environments import Episode, make
 from luthier.environments.graded import Graded, Question, question
+from luthier.errors import TrialFailed
 from luthier.task import DataKind, JudgeSpec
 from workers.sampling import GENERATION_BATCH, Ids, sample, spoken
 from workers.train.data.rendering import Renderer, Row, Tokens
@@ -51,7 +52,8 @@ class Rollout:
 
 
 def world_of(spec: JudgeSpec, renderer: Renderer) -> World | None:
-    """The world that the judge's rewards come from; None where nothing says how good an answer is."""
+    """The world that the judge's rewards come from; None where nothing says how good an answer is. Preferences only say
+    so once a reward model has learnt from them."""
     if spec.environment is not None:
         return World(
             name=spec.environment.name,
@@ -62,7 +64,16 @@ def world_of(spec: JudgeSpec, renderer: Renderer) -> World | None:
             max_new_tokens=spec.max_new_tokens,
             max_turns=spec.environment.max_turns,
         )
-    if spec.grader is None or spec.kind in (DataKind.TEXT, DataKind.PREFERENCE):
+    if spec.kind is DataKind.PREFERENCE:
+        return World(
+            name="reward_model",
+            begin=_unrewarded,
+            rewards=one_by_one,
+            kind=spec.kind,
+            renderer=renderer,
+            max_new_tokens=spec.max_new_tokens,
+        )
+    if spec.grader is None or spec.kind in (DataKind.TEXT, DataKind.UNPAIRED):
         return None
     graded = Graded(spec.grader, spec.kind, partial(_spoken, renderer))
     return World(
@@ -85,6 +96,10 @@ def _spoken(renderer: Renderer, asked: Question) -> str | None:
     if asked.answer is None or not asked.answer.get("tool_calls"):
         return asked.reference
     return renderer.spoken(as_messages(asked.prompt, "user"), asked.answer, asked.tools)
+
+
+def _unrewarded(row: Row) -> Episode:
+    raise TrialFailed("nothing says how good an answer is until a reward model has been trained on the preferences")
 
 
 def opening(row: Row, kind: DataKind, renderer: Renderer) -> Ids:

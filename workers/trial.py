@@ -28,6 +28,7 @@ from workers.train.algorithms import Example
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
 from workers.train.loop import Progress, Trained, train
+from workers.train.scorer import Scorer, pair_accuracy
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
     model = _build(link, assignment)
     torch.nn.Module.to(model, device)
     with tempfile.TemporaryDirectory(prefix="luthier-trial-") as scratch:
-        adapter, tokens, brought = None, 0, Brought()
+        adapter, scorer, tokens, brought = None, None, 0, Brought()
         if assignment.design.stages:
             resume = _fetch_checkpoint(link, assignment, Path(scratch))
             watch = TrialWatch(link, held, checkpoint_seconds, Path(scratch))
@@ -63,7 +64,8 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
             )
             brought = watch.brought
             model, adapter, tokens = *_merge(trained, Path(scratch) / "adapter"), trained.tokens
-        return _conclude(link, held, model, adapter, tokens, brought, Path(scratch))
+            scorer = trained.scorer
+        return _conclude(link, held, model, adapter, scorer, tokens, brought, Path(scratch))
 
 
 def _build(link: Link, assignment: Assignment) -> PreTrainedModel:
@@ -91,6 +93,7 @@ def _conclude(
     held: HeldLease,
     model: PreTrainedModel,
     adapter: Path | None,
+    scorer: Scorer | None,
     tokens: int,
     brought: Brought,
     scratch: Path,
@@ -113,6 +116,7 @@ def _conclude(
                 model=model,
                 tokenizer=warm.tokenizer(assignment.base, assignment.judge),
                 adapter=adapter,
+                scorer=scorer,
                 assignment=assignment,
                 metrics=metrics,
                 test_metrics=test_metrics,
@@ -189,7 +193,7 @@ class TrialWatch:
             if progress.before < share <= progress.share:
                 self._rung(rung, share, progress)
         if progress.next_stage:
-            found = self._held_out(progress.model)
+            found = self._held_out(progress)
             self.brought.append(found)
             self.held.record(position.stage, position.step, found)
         try:
@@ -201,7 +205,7 @@ class TrialWatch:
             self._save(progress)
 
     def _rung(self, rung: int, share: float, progress: Progress) -> None:
-        position, found = progress.position, self._held_out(progress.model)
+        position, found = progress.position, self._held_out(progress)
         self.held.record(position.stage, position.step, found)
         self.link.rung(
             self.held.assignment.trial_id,
@@ -210,15 +214,17 @@ class TrialWatch:
             ),
         )
 
-    def _held_out(self, model: PreTrainedModel) -> dict[str, float]:
+    def _held_out(self, progress: Progress) -> dict[str, float]:
         """How a model in training does on a few held-out rows."""
         base, spec = self.held.assignment.base, self.held.assignment.judge
-        rows = warm.rows(self.link.get_blob(spec.validation))[:RUNG_ROWS]
+        rows = warm.rows(self.link.get_blob(spec.validation))
         render = renderer(warm.tokenizer(base, spec), spec)
-        nll, tokens, _ = likelihood(model, render, spec.kind, rows)
+        if progress.scorer is not None:  # quick, and of a few rows it says little: all that the judge scores
+            return {"valid_reward_accuracy": pair_accuracy(progress.scorer, render, rows[: spec.max_rows])}
+        nll, tokens, _ = likelihood(progress.model, render, spec.kind, rows[:RUNG_ROWS])
         found = {"valid_loss": nll / tokens}
         if spec.kind is DataKind.PREFERENCE:
-            found["valid_accuracy"] = preference_accuracy(model, render, rows)
+            found["valid_accuracy"] = preference_accuracy(progress.model, render, rows[:RUNG_ROWS])
         return found
 
     def _save(self, progress: Progress) -> None:

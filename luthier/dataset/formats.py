@@ -6,7 +6,7 @@ Columns that belong to no format are kept as they are: graders read them as `{{i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from luthier.dataset import messages
@@ -41,11 +41,10 @@ class Format:
 
 def detect(row: Row) -> Format:
     """The format of a row. Raises DatasetError naming the columns found where it is none that can be trained on."""
-    if _is_unpaired(row):
-        raise _untrainable(row, "answers with a verdict each (unpaired preferences)")
     if _is_open(row):
         return _OPEN_MESSAGES
-    found = next((known for known in FORMATS if row.keys() >= set(known.required)), None)
+    formats = UNPAIRED if _is_unpaired(row) else FORMATS
+    found = next((known for known in formats if row.keys() >= set(known.required)), None)
     if found is not None:
         return found
     raise DatasetError(f"columns {columns(row) or '(none)'}: no accepted format has these; {_accepted()}")
@@ -142,6 +141,36 @@ def _sharegpt_preference(row: Row) -> Row:
     return _different({"prompt": prompt, **answers} | _tools(row))
 
 
+def _last_turn_apart(row: Row) -> Row:
+    """A conversation as everything before its last message, and that message, which a verdict is about."""
+    *prompt, said = row["messages"]
+    if not prompt:
+        raise DatasetError("field `messages`: expected what the answer answers before it, found an answer alone")
+    return {"prompt": messages.prompt(prompt, "messages"), "completion": [said]} | _tools(row)
+
+
+def _judged_chat(row: Row) -> Row:
+    return _last_turn_apart(_chat(row))
+
+
+def _judged_sharegpt(row: Row) -> Row:
+    return _last_turn_apart(_sharegpt(row))
+
+
+def _judged(convert: Callable[[Row], Row], column: str) -> Callable[[Row], Row]:
+    """What `convert` makes of a row, with the verdict in `column` as its label."""
+    return lambda row: convert(row) | {"label": _verdict(row[column], column)}
+
+
+def _verdict(value: Any, field: str) -> bool:
+    """A boolean, or the word for one, which is all that CSV has."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in _VERDICTS:
+        return _VERDICTS[value.strip().lower()]
+    raise unexpected(field, "true (desirable) or false (undesirable)", value)
+
+
 def _alpaca(row: Row) -> Row:
     instruction, given = _string(row, "instruction"), _optional_string(row, "input")
     asked = {"role": "user", "content": f"{instruction}\n\n{given}" if given else instruction}
@@ -214,6 +243,46 @@ _OPEN_MESSAGES: Final = Format(
     optional=("tools",),
     convert=_open_messages,
 )
+
+_VERDICTS: Final = {"true": True, "false": False}
+_VERDICT_COLUMNS: Final = ("label", "kto_tag")  # TRL's and LLaMA-Factory's
+_JUDGED: Final = (
+    Format(
+        name="unpaired",
+        kind=DataKind.UNPAIRED,
+        required=("prompt", "completion"),
+        optional=("tools",),
+        convert=_pairs,
+    ),
+    Format(
+        name="unpaired_messages",
+        kind=DataKind.UNPAIRED,
+        required=("messages",),
+        optional=("tools",),
+        convert=_judged_chat,
+    ),
+    Format(
+        name="unpaired_sharegpt",
+        kind=DataKind.UNPAIRED,
+        required=("conversations",),
+        optional=("system", "tools"),
+        convert=_judged_sharegpt,
+    ),
+    Format(
+        name="unpaired_alpaca",
+        kind=DataKind.UNPAIRED,
+        required=("instruction", "output"),
+        optional=("input", "system", "history"),
+        convert=_alpaca,
+    ),
+)
+
+UNPAIRED: Final = tuple(  # every kind of answer, with the verdict in one of two columns
+    replace(known, required=(*known.required, column), convert=_judged(known.convert, column))
+    for known in _JUDGED
+    for column in _VERDICT_COLUMNS
+)
+ALPACAS: Final = (ALPACA, *(known for known in UNPAIRED if known.name == "unpaired_alpaca"))
 
 _SHAREGPT_ROLES: Final = {"system": "system", "human": "user", "gpt": "assistant", "observation": "tool"}
 _MEDIA: Final = ("images", "videos", "audios")
@@ -322,9 +391,8 @@ def _is_open(row: Row) -> bool:
 
 
 def _is_unpaired(row: Row) -> bool:
-    """A true/false verdict (`label` in TRL, `kto_tag` in LLaMA-Factory) beside an answer."""
-    verdict = row.get("label", row.get("kto_tag"))
-    is_verdict = isinstance(verdict, bool) or str(verdict).lower() in ("true", "false")
+    """A verdict beside an answer. `kto_tag` can be nothing else; a `label` is one if it is true or false."""
+    is_verdict = "kto_tag" in row or str(row.get("label")).strip().lower() in _VERDICTS
     return is_verdict and bool({"completion", "messages", "conversations", "output"} & row.keys())
 
 
@@ -333,5 +401,5 @@ def _untrainable(row: Row, what: str) -> DatasetError:
 
 
 def _accepted() -> str:
-    sets = "; ".join(" + ".join(f"`{column}`" for column in known.required) for known in FORMATS)
+    sets = "; ".join(" + ".join(f"`{column}`" for column in known.required) for known in (*FORMATS, *UNPAIRED))
     return f"accepted are {sets}"

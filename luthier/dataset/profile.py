@@ -47,6 +47,9 @@ class Profile(Frozen):
     target_lengths: Lengths = Field(description="text, completions, all answers of a chat, or both of a preference")
     row_lengths: Histogram
     turns: Lengths | None = Field(description="messages of a chat; None for the other kinds")
+    desirable: float | None = Field(
+        default=None, description="share of the rows whose label is true; None for rows without a label"
+    )
     duplicates: int = Field(ge=0, description="rows that repeat an earlier one, but for case and white space")
     leaks: int | None = Field(description="validation rows whose prompts are trained on; None: no validation file")
     notes: tuple[str, ...] = Field(description="what the numbers mean for the training, in sentences")
@@ -93,6 +96,7 @@ def profile(
         target_lengths=_quantiles(target_lengths),
         row_lengths=_histogram(row_lengths),
         turns=_quantiles([len(row["messages"]) for row in rows]) if kind is DataKind.CHAT else None,
+        desirable=sum(row["label"] for row in rows) / len(rows) if kind is DataKind.UNPAIRED else None,
         duplicates=duplicates,
         leaks=leaked,
         notes=_notes(duplicates, leaked),
@@ -105,7 +109,7 @@ def _texts(row: Row, kind: DataKind) -> tuple[list[str], list[list[str]]]:
     match kind:
         case DataKind.TEXT:
             return [], [[row["text"]]]
-        case DataKind.PAIRS:
+        case DataKind.PAIRS | DataKind.UNPAIRED:
             return tools + _said(row["prompt"]), [_said(row["completion"])]
         case DataKind.PREFERENCE:
             return tools + _said(row["prompt"]), [_said(row["chosen"]), _said(row["rejected"])]

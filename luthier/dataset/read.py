@@ -9,7 +9,7 @@ from typing import Final
 
 from luthier.dataset.container import Container, recognise
 from luthier.dataset.faults import Faults
-from luthier.dataset.formats import ALPACA, Format, check_shape, detect, plain_if_single_turn
+from luthier.dataset.formats import ALPACAS, Format, check_shape, detect, plain_if_single_turn
 from luthier.dataset.json_rows import array_rows, jsonl_rows
 from luthier.dataset.plain_text import PIECE_CHARACTERS, text_rows
 from luthier.dataset.rows import Row
@@ -36,7 +36,8 @@ def load(path: Path, filename: str, *, max_row_bytes: int, max_bytes: int = 2**3
     `max_row_bytes` bounds one row, and what is held in memory of a longer one; `max_bytes` bounds what a compressed
     file may unpack to. Rows are numbered from 1; in JSON Lines the number of a row is that of its line.
 
-    Raises DatasetError with the first 20 faults, the first of each row, or when fewer than 10 rows are found.
+    Raises DatasetError with the first 20 faults, the first of each row, or when fewer than 10 rows are found, or when
+    all verdicts are the same.
     """
     container = recognise(path, filename)
     faults = Faults()
@@ -62,7 +63,10 @@ def load(path: Path, filename: str, *, max_row_bytes: int, max_bytes: int = 2**3
         raise faults.error(filename)
     if found is None or len(rows) < MIN_ROWS:
         raise _too_few(filename, container, len(rows))
-    return Loaded(kind=found.kind, format=found.name, rows=plain_if_single_turn(rows) if found is ALPACA else rows)
+    if found.kind is DataKind.UNPAIRED and len({row["label"] for row in rows}) < 2:
+        verdict = "desirable" if rows[0]["label"] else "undesirable"
+        raise DatasetError(f"{filename} has only {verdict} rows: there is nothing to tell them apart from")
+    return Loaded(kind=found.kind, format=found.name, rows=plain_if_single_turn(rows) if found in ALPACAS else rows)
 
 
 def _numbered_rows(

@@ -17,6 +17,7 @@ COLUMNS: dict[DataKind, tuple[str, ...]] = {
     DataKind.CHAT: ("messages",),
     DataKind.PREFERENCE: ("prompt", "chosen", "rejected"),
     DataKind.PROMPTS: ("prompt",),
+    DataKind.UNPAIRED: ("prompt", "completion", "label"),
 }
 """TRL's columns of each kind. Whatever else a row has is for graders and is never trained on."""
 
@@ -61,7 +62,7 @@ def prompt_hash(row: Row, kind: DataKind) -> str:
             return _hash(fold(row["text"]))
         case DataKind.CHAT:
             return _hash(_user_turns(row["messages"]))
-        case DataKind.PAIRS | DataKind.PREFERENCE | DataKind.PROMPTS:
+        case DataKind.PAIRS | DataKind.PREFERENCE | DataKind.PROMPTS | DataKind.UNPAIRED:
             prompt = row["prompt"]
             return _hash(fold(prompt) if isinstance(prompt, str) else _user_turns(prompt))
 

@@ -41,8 +41,10 @@ def question(row: Row, kind: DataKind) -> Question:
             return Question(prompt=prompt, tools=row.get("tools"), answer=answer)
         case DataKind.PROMPTS:
             return Question(prompt=row["prompt"], tools=row.get("tools"), answer=None)
-        case DataKind.TEXT | DataKind.PREFERENCE:
-            raise ValueError(f"{kind} rows ask no question that can be graded")
+        case DataKind.PREFERENCE | DataKind.UNPAIRED:
+            return Question(prompt=row["prompt"], tools=row.get("tools"), answer=None)
+        case DataKind.TEXT:
+            raise ValueError(f"{kind} rows ask no question")
 
 
 def _begins(row: Row) -> bool:

@@ -96,6 +96,10 @@ def prompts(count: int = 60) -> list[dict[str, Any]]:
     return [{"prompt": f"Name a number above {n}.", "bound": str(n)} for n in range(count)]
 
 
+def verdicts(count: int = 60) -> list[dict[str, Any]]:
+    return [{"prompt": f"Say {n}.", "completion": f"{n}, gladly", "label": n % 2 == 0} for n in range(count)]
+
+
 def texts(count: int = 60) -> list[dict[str, Any]]:
     return [{"text": f"The number after {n} is {n + 1}."} for n in range(count)]
 

@@ -31,6 +31,7 @@ from luthier.design import (
     Full,
     Ia3,
     Ipo,
+    Kto,
     LayerNorm,
     Lora,
     LoraPlus,
@@ -192,6 +193,25 @@ PLANS = {
         chat_template=False,
         has_adapter=False,
     ),
+    "kto lora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Kto(beta=0.3), update=Lora(rank=4), optimiser=optimiser(5e-3)),),
+        has_adapter=True,
+    ),
+    "sft+kto lora on unpaired": Plan(
+        kind=DataKind.UNPAIRED,
+        stages=(
+            Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Kto(desirable_weight=1.5), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+        ),
+        has_adapter=True,
+    ),
+    "kto top layers on unpaired, no chat template": Plan(
+        kind=DataKind.UNPAIRED,
+        stages=(Stage(algorithm=Kto(), update=TopLayers(layers=2), optimiser=optimiser(2e-3)),),
+        chat_template=False,
+        has_adapter=False,
+    ),
     "sft layernorm on chat": Plan(
         kind=DataKind.CHAT,
         stages=(Stage(algorithm=Sft(), update=LayerNorm(), optimiser=optimiser(2e-1, epochs=1.5)),),
@@ -315,6 +335,8 @@ def rows_of(kind: DataKind, *, tools: bool) -> list[Row]:
             return data_samples.agent(TEST.stop) if tools else data_samples.chat(TEST.stop)
         case DataKind.PAIRS:
             rows = data_samples.pairs(TEST.stop)
+        case DataKind.UNPAIRED:
+            rows = data_samples.unpaired(TEST.stop)
         case DataKind.PREFERENCE:
             rows = data_samples.preference(TEST.stop)
     rows[TOO_LONG]["prompt"] *= 10

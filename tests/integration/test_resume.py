@@ -23,6 +23,7 @@ from luthier.design import (
     Grpo,
     Ia3,
     Ipo,
+    Kto,
     LayerNorm,
     Lora,
     LoraPlus,
@@ -55,7 +56,7 @@ from workers.warm import Base
 ROWS = data_samples.preference(6)  # every algorithm can learn from these
 UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
 UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4), Ia3(), Oft(block=8)]
-ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo(), Ipo(), Simpo(), Orpo()]
+ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo(), Ipo(), Simpo(), Orpo(), Kto()]
 CALIBRATION = (tuple(range(100, 130)),)
 INFLUENTIAL = Architecture(base="tiny", layers=3, depth_rule="block_influence")
 WINDOWED = Architecture(base="tiny", layers=3, window=8)
@@ -173,6 +174,7 @@ PROGRAMS = {
     "sft+dpo on all weights": design(stage(Sft(), Full(), epochs=1), stage(Dpo(), Full(), epochs=1)),
     "sft+ipo on one adapter": design(stage(Sft(), Lora(rank=2), epochs=1), stage(Ipo(), Lora(rank=2), epochs=1)),
     "sft+simpo on all weights": design(stage(Sft(), Full(), epochs=1), stage(Simpo(), Full(), epochs=1)),
+    "sft+kto on one adapter": design(stage(Sft(), Lora(rank=2), epochs=1), stage(Kto(), Lora(rank=2), epochs=0.5)),
     "an adapter on trained weights": design(stage(Sft(), Full(), epochs=1), stage(Dpo(), Lora(rank=2), epochs=1)),
     "an adapter on another adapter": design(
         stage(Sft(), RsLora(rank=2), epochs=1), stage(Dpo(), Dora(rank=3), epochs=1), architecture=EDITED

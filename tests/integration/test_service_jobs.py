@@ -21,6 +21,7 @@ from tests.integration.service_harness import (
     serving,
     sums,
     texts,
+    verdicts,
     wait_until,
 )
 
@@ -450,8 +451,9 @@ def test_an_artifact_that_was_not_uploaded_whole_is_refused(service: Service, wo
         (sums(), {}, "perplexity", "text_similarity"),
         (sums(), {"grader": {"type": "string_check"}}, "reward", "string_check"),
         (preferences(), {}, "reward", None),
+        (verdicts(), {}, "reward", None),
     ],
-    ids=["text", "pairs", "graded pairs", "preferences"],
+    ids=["text", "pairs", "graded pairs", "preferences", "verdicts"],
 )
 def test_the_judge_follows_from_the_data_and_the_task(
     service: Service, worker: FakeWorker, rows: list, task: dict, objective: str, grader: str | None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from tests.integration.service_harness import Service, preferences, prompts, serving, sums, texts
+from tests.integration.service_harness import Service, preferences, prompts, serving, sums, texts, verdicts
 
 JOBS = "/v1/fine_tuning/jobs"
 FILES = ("training_file", "validation_file")
@@ -38,6 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     with serving(tmp_path_factory.mktemp("requests")) as service:
         service.add_model()
         rows = {"sums": sums(), "texts": texts(), "preferences": preferences(), "prompts": prompts()}
+        rows["good alone"] = [row | {"label": True} for row in verdicts(59)] + [verdicts(1)[0] | {"label": False}]
         yield Home(service, {name: service.upload(content) for name, content in rows.items()})
 
 
@@ -177,6 +178,12 @@ BAD_BODIES = [
         {"training_file": "texts", "search": {"objective": "reward"}},
         "search.objective",
         "needs preference data or a grader, and plain text has no answer to grade",
+    ),
+    Bad(
+        "held-out rows of one label",
+        {"training_file": "good alone"},
+        "training_file",
+        r"the \d+ (training|validation|test) rows are all desirable, so nothing is there to tell them apart from",
     ),
     Bad(
         "a grader for text",

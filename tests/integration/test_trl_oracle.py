@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Optimiser, Orpo, Sft, Simpo
+from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Kto, Optimiser, Orpo, RewardModel, Sft, Simpo
 from luthier.task import DataKind
 from tests import data_samples
 from tests.textbook import as_conversation, first_step, largest_difference
 from workers.train import updates
 from workers.train.algorithms import objective
 from workers.train.data.rendering import Renderer, Tokens
-from workers.train.pack import Member
+from workers.train.pack import Member, data_order
 from workers.warm import Base
 
 pytestmark = pytest.mark.xdist_group("trl")  # its import takes seconds: let one process pay
@@ -70,6 +70,8 @@ SHAPES: dict[str, tuple[DataKind, list[Row], Callable[[Row], Row], bool]] = {
     "chat": (DataKind.CHAT, data_samples.chat(ROWS), messages_alone, True),
     "plain preferences": (DataKind.PREFERENCE, data_samples.preference(ROWS), untouched, False),
     "conversational preferences": (DataKind.PREFERENCE, data_samples.preference(ROWS), as_conversation, True),
+    "plain verdicts": (DataKind.UNPAIRED, data_samples.unpaired(ROWS), untouched, False),
+    "conversational verdicts": (DataKind.UNPAIRED, data_samples.unpaired(ROWS), as_conversation, True),
 }
 
 
@@ -179,7 +181,9 @@ def orpo_trainer(algorithm: Orpo, name: str, tiny: Base, folder: Path) -> ORPOTr
     )
 
 
-def their_step(trainer: SFTTrainer | DPOTrainer | CPOTrainer | ORPOTrainer) -> tuple[float, dict[str, torch.Tensor]]:
+def their_step(
+    trainer: SFTTrainer | DPOTrainer | KTOTrainer | RewardTrainer | CPOTrainer | ORPOTrainer,
+) -> tuple[float, dict[str, torch.Tensor]]:
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(ROWS)])
     loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
@@ -266,3 +270,54 @@ def test_orpo_has_trls_loss_and_gradients(
     algorithm = Orpo(beta=beta)
     trainer = orpo_trainer(algorithm, name, tiny, tmp_path)
     assert_same_step(our_step(algorithm, name, tiny, monkeypatch), their_step(trainer))
+
+
+@pytest.mark.parametrize("name", ["plain verdicts", "conversational verdicts"])
+@pytest.mark.parametrize(("beta", "weight"), [(0.1, 1.0), (1.0, 1.0), (0.05, 1.7)])
+def test_kto_has_trls_tokens_loss_and_gradients(
+    beta: float, weight: float, name: str, tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows in TRL's order: its divergence is estimated from each prompt with the completion of the row before."""
+    algorithm = Kto(beta=beta, desirable_weight=weight)
+    _, rows, tokenizer = shape(name, tiny)
+    order = data_order(ROWS, 1.0, seed=0)
+    config = KTOConfig(str(tmp_path), beta=beta, desirable_weight=weight, per_device_train_batch_size=ROWS, **QUIET)
+    trainer = KTOTrainer(
+        policy(tiny),
+        ref_model=copy.deepcopy(tiny.model),
+        args=config,
+        train_dataset=Dataset.from_list([rows[i] for i in order]),
+        processing_class=tokenizer,
+    )
+    examples = our_examples(algorithm, name, tiny)
+    for (ours,), theirs in zip([examples[i] for i in order], trainer.train_dataset, strict=True):
+        assert list(ours.ids) == theirs["prompt_ids"] + theirs["completion_ids"]
+        assert (ours.targets, ours.desirable) == (len(theirs["completion_ids"]), theirs["label"])
+    assert_same_step(our_step(algorithm, name, tiny, monkeypatch), their_step(trainer))
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_a_reward_model_has_trls_loss_and_gradients(
+    name: str, tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, rows, tokenizer = shape(name, tiny)
+    member = Member(
+        applied=updates.apply(policy(tiny), Full(), seed=0),
+        objective=objective(RewardModel()),
+        examples=our_examples(RewardModel(), name, tiny),
+        optimiser=Optimiser(learning_rate=1e-4, batch_size=ROWS),
+        seed=5,
+    )
+    config = policy(tiny).config
+    config.num_labels = 1
+    classifier = AutoModelForSequenceClassification.from_config(config)
+    classifier.model.load_state_dict(policy(tiny).model.state_dict())
+    classifier.load_state_dict({"score.weight": member.own["score.weight"].detach()}, strict=False)
+    trainer = RewardTrainer(
+        classifier,
+        args=RewardConfig(str(tmp_path), **QUIET),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    report, gradients = first_step(member, monkeypatch)
+    assert_same_step((report.values["train_loss"], gradients), their_step(trainer))

@@ -405,22 +405,22 @@ COLUMNS = [
         r"makes too few pieces of about 2,000 characters \(1\): at least",
     ),
     _file(
-        "verdicts instead of answers",
+        "answers of one label",
         "train.jsonl",
         _all(prompt="a", completion="b", label=True) * 12,
-        r"has 1 fault:\n.*\(unpaired preferences\) cannot be trained on yet; accepted are",
+        r"train\.jsonl has only desirable rows: there is nothing to tell them apart from",
     ),
     _file(
-        "LLaMA-Factory's verdicts",
+        "a verdict without a question",
         "train.jsonl",
         _all(messages=[{"role": "assistant", "content": "a"}], kto_tag=False) * 12,
-        r"\(unpaired preferences\) cannot be trained on yet",
+        r"row 1, field `messages`: .*an answer alone",
     ),
     _file(
-        "verdicts in CSV",
+        "verdicts of one sort in CSV",
         "train.csv",
         b"prompt,completion,label\n" + b"a,b,False\n" * 12,
-        r"\(unpaired preferences\) cannot be trained on yet",
+        r"train\.csv has only undesirable rows",
     ),
     _file(
         "more faults than are listed",

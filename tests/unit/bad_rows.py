@@ -18,6 +18,8 @@ CHAT: Row = {"messages": [USER, ASSISTANT]}
 SHAREGPT: Row = {"conversations": [{"from": "human", "value": "How are you?"}, {"from": "gpt", "value": "Fine."}]}
 ALPACA: Row = {"instruction": "Add the numbers.", "input": "1, 1", "output": "2"}
 PREFERENCE: Row = {"prompt": "What is 1 + 1?", "chosen": "2", "rejected": "3"}
+UNPAIRED: Row = {"prompt": "What is 1 + 1?", "completion": "2", "label": True}
+TAGGED: Row = {**CHAT, "kto_tag": False}
 IMPLICIT: Row = {"chosen": [USER, ASSISTANT], "rejected": [USER, {"role": "assistant", "content": "Bad."}]}
 OPENAI: Row = {
     "input": {"messages": [USER]},
@@ -250,4 +252,19 @@ PREFERENCES = [
     BadRow("a preferred question", OPENAI, OPENAI | {"preferred_output": [USER]}, ", field `preferred_output[0].role`"),
 ]
 
-BAD_ROWS = [*ROWS, *PAIRS, *CHATS, *PREFERENCES]
+UNPAIRED_ROWS = [
+    BadRow(
+        "a label that is a number",
+        UNPAIRED,
+        UNPAIRED | {"label": 1},
+        ", field `label`: expected true (desirable) or false (undesirable), found the number 1",
+    ),
+    BadRow("a label that is null", UNPAIRED, UNPAIRED | {"label": None}, ", field `label`: expected true (desirable)"),
+    BadRow("no label", UNPAIRED, PAIR, "expected `label` too"),
+    BadRow("an empty judged answer", UNPAIRED, UNPAIRED | {"completion": ""}, ", field `completion`: expected a non-"),
+    BadRow(
+        "a tag in other words", TAGGED, TAGGED | {"kto_tag": "good"}, ", field `kto_tag`: expected true (desirable) or"
+    ),
+]
+
+BAD_ROWS = [*UNPAIRED_ROWS, *ROWS, *PAIRS, *CHATS, *PREFERENCES]

@@ -322,6 +322,71 @@ PREFERENCES = [
 ]
 
 
+def _judged(index: int) -> Row:
+    return {**_pair(index), "label": index % 3 == 0}
+
+
+_FIRST_JUDGED = {"prompt": "What is 0 + 1?", "completion": "1", "label": True}
+_FIRST_JUDGED_CHAT = {"prompt": [_user("How 0?")], "completion": [_says("So.")], "label": False}
+
+UNPAIRED = [
+    _good("TRL's verdicts", "unpaired", DataKind.UNPAIRED, _judged, _FIRST_JUDGED),
+    GoodFile(
+        case="verdicts in CSV",
+        name="train.csv",
+        data=_csv(_judged),
+        kind=DataKind.UNPAIRED,
+        format="unpaired",
+        first=_FIRST_JUDGED,
+    ),
+    _good(
+        "verdicts on messages",
+        "unpaired",
+        DataKind.UNPAIRED,
+        lambda i: {"prompt": [_user(f"How {i}?")], "completion": "So.", "label": bool(i % 2), "source": "log"},
+        {**_FIRST_JUDGED_CHAT, "source": "log"},
+    ),
+    _good(
+        "LLaMA-Factory's verdicts on the last message",
+        "unpaired_messages",
+        DataKind.UNPAIRED,
+        lambda i: {"messages": [_user("A?"), _says("B."), _user(f"How {i}?"), _says("So.")], "kto_tag": bool(i % 2)},
+        {"prompt": [_user("A?"), _says("B."), _user("How 0?")], "completion": [_says("So.")], "label": False},
+    ),
+    _good(
+        "messages with a label",
+        "unpaired_messages",
+        DataKind.UNPAIRED,
+        lambda i: {"messages": [_user(f"How {i}?"), _says("So.")], "label": bool(i % 2)},
+        _FIRST_JUDGED_CHAT,
+    ),
+    _good(
+        "ShareGPT with a tag",
+        "unpaired_sharegpt",
+        DataKind.UNPAIRED,
+        lambda i: {
+            "conversations": [{"from": "human", "value": f"How {i}?"}, {"from": "gpt", "value": "So."}],
+            "kto_tag": bool(i % 2),
+        },
+        _FIRST_JUDGED_CHAT,
+    ),
+    _good(
+        "alpaca with a tag",
+        "unpaired_alpaca",
+        DataKind.UNPAIRED,
+        lambda i: {"instruction": f"How {i}?", "input": "", "output": "So.", "kto_tag": bool(i % 2)},
+        {"prompt": "How 0?", "completion": "So.", "label": False},
+    ),
+    _good(
+        "pairs with a label that is no verdict",
+        "prompt_completion",
+        DataKind.PAIRS,
+        lambda i: {**_pair(i), "label": "arithmetic"},
+        {**_FIRST_PAIR, "label": "arithmetic"},
+    ),
+]
+
+
 def _contained(case: str, name: str, data: bytes) -> GoodFile:
     return GoodFile(case=case, name=name, data=data, kind=DataKind.PAIRS, format="prompt_completion", first=_FIRST_PAIR)
 
@@ -371,4 +436,4 @@ CONTAINERS = [
     ),
 ]
 
-GOOD_FILES = [*TEXTS, *PAIRS, *CHATS, *PROMPTS, *PREFERENCES, *CONTAINERS]
+GOOD_FILES = [*TEXTS, *PAIRS, *CHATS, *PROMPTS, *PREFERENCES, *UNPAIRED, *CONTAINERS]

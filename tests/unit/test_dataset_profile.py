@@ -114,6 +114,15 @@ def test_without_a_tokenizer_the_count_is_an_estimate_and_says_so(text: str, tok
     assert found.counted_by.startswith("estimate")
 
 
+def test_verdicts_are_measured_by_the_share_of_desirable_ones() -> None:
+    rows = [{"prompt": "p q", "completion": "a b c", "label": index < 3} for index in range(10)]
+    found = _profile(rows, DataKind.UNPAIRED)
+    assert found.desirable == 0.3
+    assert found.prompt_lengths is not None
+    assert (found.prompt_lengths.max, found.target_lengths.max) == (2, 3)
+    assert _profile([{"text": "a"}], DataKind.TEXT).desirable is None
+
+
 def test_a_profile_survives_json() -> None:
     found = _profile([{"text": "a"}], DataKind.TEXT)
     assert Profile.model_validate_json(found.model_dump_json()) == found

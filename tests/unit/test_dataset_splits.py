@@ -176,6 +176,11 @@ def _chat(*contents: str) -> list[Row]:
             {"prompt": "q", "chosen": "a", "rejected": "b"},
             {"prompt": "Q", "chosen": "b", "rejected": "a"},
         ),
+        (
+            DataKind.UNPAIRED,
+            {"prompt": "q", "completion": "a", "label": True},
+            {"prompt": "Q", "completion": "b", "label": False},
+        ),
     ],
 )
 def test_rows_that_ask_the_same_share_their_hash(kind: DataKind, one: Row, other: Row) -> None:

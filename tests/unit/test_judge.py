@@ -203,6 +203,42 @@ def test_a_pair_of_which_the_limit_leaves_no_answer_counts_half(tiny: Base) -> N
     assert judged(tiny, limited, [short, long]).reward == 0.75
 
 
+@torch.no_grad()
+def test_label_auc_is_the_share_of_desirable_and_undesirable_rows_in_order(tiny: Base) -> None:
+    rows = data_samples.unpaired(12)
+    for row in rows[::4]:  # some the other way round
+        row["label"] = not row["label"]
+    means: dict[bool, list[float]] = {True: [], False: []}
+    for row in rows:
+        spoken = as_conversation(row)
+        ids, targets = pair_as_textbook(tiny.tokenizer, spoken["prompt"], spoken["completion"])
+        means[row["label"]].append(float(logps(tiny.model, ids)[targets.index(True) - 1 :].mean()))
+    wins = [wanted > unwanted for wanted in means[True] for unwanted in means[False]]
+    metrics = judged(tiny, spec(DataKind.UNPAIRED), rows)
+    assert 0 < sum(wins) < len(wins)
+    assert metrics.reward == pytest.approx(sum(wins) / len(wins))
+    assert metrics.reward_name == "label_auc"
+
+
+def test_answers_found_equally_likely_count_half_whatever_their_labels(tiny: Base) -> None:
+    same = {"prompt": "Hi", "completion": "Hello!"}
+    rows = [same | {"label": True}, same | {"label": False}]
+    assert judged(tiny, spec(DataKind.UNPAIRED), rows).reward == 0.5
+
+
+def test_the_perplexity_of_verdicts_is_that_of_the_desirable_answers(tiny: Base) -> None:
+    rows = data_samples.unpaired(9)
+    wanted = [{name: row[name] for name in ("prompt", "completion")} for row in rows if row["label"]]
+    found, expected = judged(tiny, spec(DataKind.UNPAIRED), rows), judged(tiny, spec(DataKind.PAIRS), wanted)
+    assert (found.perplexity, found.bits_per_byte) == pytest.approx((expected.perplexity, expected.bits_per_byte))
+
+
+def test_verdicts_that_are_all_the_same_cannot_be_judged(tiny: Base) -> None:
+    rows = [row | {"label": True} for row in data_samples.unpaired(4)]
+    with pytest.raises(TrialFailed, match="all of one label"):
+        judged(tiny, spec(DataKind.UNPAIRED), rows)
+
+
 # Graded generations
 
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
-from transformers import get_cosine_schedule_with_warmup
+from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
-from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Lora, LoraPlus, Optimiser, Orpo, Sft, Simpo, Update
+from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Kto, Lora, LoraPlus, Optimiser, Orpo, Sft, Simpo, Update
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
 from tests import data_samples
@@ -28,9 +28,10 @@ Example = tuple[Tokens, ...]
 DATA = {
     "clm": (DataKind.TEXT, data_samples.text(10)),
     "sft": (DataKind.CHAT, data_samples.chat(10)),
+    "kto": (DataKind.UNPAIRED, data_samples.unpaired(10)),
     **{kind: (DataKind.PREFERENCE, data_samples.preference(10)) for kind in ("dpo", "ipo", "simpo", "orpo")},
 }
-ALGORITHMS = [Clm(), Sft(), Dpo(beta=0.2), Ipo(beta=0.3), Simpo(beta=2.5, gamma=0.4), Orpo(beta=0.7)]
+ALGORITHMS = [Clm(), Sft(), Dpo(beta=0.2), Ipo(beta=0.3), Simpo(beta=2.5, gamma=0.4), Orpo(beta=0.7), Kto(beta=0.4)]
 
 
 def examples(algorithm: Algorithm, tiny: Base) -> list[Example]:
@@ -135,6 +136,30 @@ def textbook_loss(algorithm: Algorithm, trained: Member, batch: Sequence[Example
             ]
             ratios = [(chosen / rejected).log() for chosen, rejected in odds]
             return -torch.cat(whole).mean() - weight * torch.stack([ratio.sigmoid().log() for ratio in ratios]).mean()
+        case Kto(beta=beta, desirable_weight=weight):
+            before = copy.deepcopy(model)
+            before.load_state_dict(trained.first, strict=False)
+            divergence = torch.stack([log_ratio(model, before, *pair) for pair in mismatched(batch)]).mean()
+            gains = [
+                beta
+                * (log_ratio(model, before, tokens.ids, tokens.target.index(True)) - divergence.clamp(min=0).detach())
+                for (tokens,) in batch
+            ]
+            losses = [
+                weight * (1 - gain.sigmoid()) if tokens.desirable else 1 - (-gain).sigmoid()
+                for gain, (tokens,) in zip(gains, batch, strict=True)
+            ]
+            return torch.stack(losses).mean()
+
+
+def mismatched(batch: Sequence[Example]) -> list[tuple[tuple[int, ...], int]]:
+    """Each prompt with the answer of the row before: the tokens, and where the answer starts."""
+    starts = [tokens.target.index(True) for (tokens,) in batch]
+    return [(batch[i][0].ids[: starts[i]] + batch[i - 1][0].ids[starts[i - 1] :], starts[i]) for i in range(len(batch))]
+
+
+def log_ratio(model: PreTrainedModel, before: PreTrainedModel, ids: tuple[int, ...], start: int) -> torch.Tensor:
+    return (logps(model, ids) - logps(before, ids).detach())[start - 1 :].sum()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.kind)
@@ -206,6 +231,35 @@ def test_dpo_starts_at_the_logarithm_of_two_with_no_margin(tiny: Base) -> None:
     values = member(tiny, Dpo(), Optimiser(learning_rate=1e-3)).advance().values
     assert values["train_loss"] == pytest.approx(math.log(2), rel=1e-5)
     assert values["reward_margin"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_kto_starts_at_one_half_with_no_divergence(tiny: Base) -> None:
+    values = member(tiny, Kto(), Optimiser(learning_rate=1e-3)).advance().values
+    assert values["train_loss"] == pytest.approx(0.5, rel=1e-5)
+    assert values["kl"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_kto_makes_of_a_pair_a_desirable_and_an_undesirable_row(tiny: Base) -> None:
+    render = Renderer(tiny.tokenizer, window=64, max_tokens=512)
+    [row] = data_samples.preference(1)
+    (wanted,), (unwanted,) = objective(Kto()).examples(row, DataKind.PREFERENCE, render)
+    rows = [{"prompt": row["prompt"], "completion": row[c], "label": c == "chosen"} for c in ("chosen", "rejected")]
+    assert [(wanted,), (unwanted,)] == [
+        e for r in rows for e in objective(Kto()).examples(r, DataKind.UNPAIRED, render)
+    ]
+    assert (wanted.desirable, unwanted.desirable) == (True, False)
+
+
+def test_kto_never_asks_for_more_positions_than_the_model_has(tiny: Base) -> None:
+    trained = member(tiny, Kto(), Optimiser(learning_rate=1e-3, batch_size=10))
+    longest = max(len(tokens) for (tokens,) in trained.examples)
+    scored: list[int] = []
+    trained.model.config.max_position_embeddings = longest
+    trained.model.register_forward_pre_hook(
+        lambda _, args, kwargs: scored.append(int(kwargs["position_ids"].max()) + 1), with_kwargs=True
+    )
+    trained.advance()
+    assert max(scored) == longest
 
 
 @torch.no_grad()

@@ -39,6 +39,7 @@ def kinds(union: object) -> set[str]:
         ("grpo", "full", 2000, 5e-6),
         ("rloo", "full", 2000, 5e-6),
         ("raft", "full", 2000, 2.5e-5),
+        ("kto", "full", 2000, 5e-6),
         ("sft", "full", 4000, 5e-5 / 2**0.781),
         ("sft", "full", 1000, 5e-5 * 2**0.781),
     ],
@@ -65,6 +66,7 @@ def test_rates_are_rounded_to_three_digits(value: float, rounded: float) -> None
         (DataKind.CHAT, "sft"),
         (DataKind.PREFERENCE, "dpo"),
         (DataKind.PROMPTS, "grpo"),
+        (DataKind.UNPAIRED, "kto"),
     ],
 )
 def test_the_baselines_are_the_untuned_model_and_plain_lora(kind: DataKind, program: str) -> None:
@@ -124,10 +126,11 @@ def test_the_first_four_priors_differ_in_program_update_and_architecture(kind: D
 
 
 @pytest.mark.parametrize(("kind", "rewarded"), TASKS)
-def test_all_priors_together_use_every_program_and_edit_and_the_usual_updates(kind: DataKind, rewarded: bool) -> None:
+def test_all_priors_together_use_every_algorithm_and_edit_and_the_usual_updates(kind: DataKind, rewarded: bool) -> None:
     space = space_of(kind, rewarded=rewarded)
     designs = priors(space)
-    assert {design.program for design in designs} == set(space.programs)
+    algorithms = {stage.algorithm.kind for design in designs for stage in design.stages}
+    assert algorithms == {algorithm for program in space.programs for algorithm in program.split("+")}
     updates = {stage.update.kind for design in designs for stage in design.stages}
     assert updates == {"full", "top_layers", "lora", "rslora", "dora", "pissa", "lora_plus"}
     assert any(design.architecture.layers for design in designs)

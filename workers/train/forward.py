@@ -33,6 +33,20 @@ def target_logps(model: PreTrainedModel, rows: UnpaddedRows) -> torch.Tensor:
     return -torch.nn.functional.cross_entropy(logits_NV, rows.label_N, reduction="none")
 
 
+def last_hidden(model: PreTrainedModel, rows: UnpaddedRows) -> torch.Tensor:
+    """The hidden state of each sequence's last token, as the output head would read it: [S, D], float32 or finer."""
+    with unpadded(model), mixed_precision(rows.ids_1T.device):
+        hidden_1TD = model.base_model(
+            input_ids=rows.ids_1T,
+            position_ids=rows.positions_1T,
+            sequence_lengths=rows.lengths,
+            use_cache=False,
+        ).last_hidden_state
+    last_S = torch.tensor(rows.lengths, device=rows.ids_1T.device).cumsum(0) - 1
+    last_SD: torch.Tensor = hidden_1TD[0, last_S]
+    return last_SD.to(torch.promote_types(last_SD.dtype, torch.float32))
+
+
 @torch.no_grad()
 def require_unpadded(model: PreTrainedModel) -> None:
     """Raise Infeasible unless two short sequences laid end to end score as each does alone.

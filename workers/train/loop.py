@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
 
-from luthier.design import Design, Stage
+from luthier.design import Design, RewardModel, Stage
 from luthier.errors import Infeasible
 from workers.rollout import World
 from workers.train import updates
 from workers.train.algorithms import Example, objective
 from workers.train.checkpoint import Checkpoint, Position
 from workers.train.pack import Member, Pack, StepReport
+from workers.train.scorer import HEAD, Scored, Scorer, restored
 from workers.train.updates import Applied
 
 ExamplesOf = Callable[[Stage], Sequence[Example]]
@@ -25,7 +27,8 @@ ExamplesOf = Callable[[Stage], Sequence[Example]]
 class Progress:
     """A trial between two steps. `share` of the whole training is done; before the last step it was `before`.
 
-    `next_stage` says that the step was its stage's last and that another stage follows.
+    `next_stage` says that the step was its stage's last and that another stage follows. In a reward model's stage
+    `scorer` is what is trained, and `model` is its own copy of the policy.
     """
 
     position: Position
@@ -34,6 +37,7 @@ class Progress:
     next_stage: bool
     report: StepReport
     model: PreTrainedModel
+    scorer: Scorer | None
     checkpoint: Callable[[], Checkpoint]
 
 
@@ -45,11 +49,13 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What is left when all stages are done. `whole_base` says that the update stands on the base as registered."""
+    """What is left when all stages are done. `whole_base` says that the update stands on the base as registered;
+    `scorer` is the reward model, where one was trained on the way."""
 
     applied: Applied
     whole_base: bool
     tokens: int
+    scorer: Scorer | None = None
 
 
 def run(pack: Pack, after_step: Callable[[Member, StepReport], None]) -> None:
@@ -74,7 +80,8 @@ def train(
 
     Each stage starts from the last one's weights. A stage with the same update as the one before goes on with the same
     parameters; otherwise the earlier update is merged into the model first. `world` is where reward maximisers find
-    their rewards. Raises TrialFailed when training diverges and Infeasible when memory runs out.
+    their rewards; a reward model is trained on a copy of the merged model and gives the rewards from then on. Raises
+    TrialFailed when training diverges and Infeasible when memory runs out.
     """
     try:
         return _train(model, design, examples_of, seed=seed, watch=watch, world=world, resume=resume)
@@ -98,17 +105,22 @@ def _train(
     carried = resume.part("carried") if resume else {}
     if carried:
         model.load_state_dict(carried)
+    scorer = restored(copy.deepcopy(model), trained) if resume and (trained := resume.part("scorer")) else None
     applied: Applied | None = None
     shares = _shares(design, examples_of)
     for index, stage in enumerate(design.stages[first:], first):
-        if applied is not None and stage.update != design.stages[index - 1].update:
+        rewarding = isinstance(stage.algorithm, RewardModel)
+        if applied is not None and (rewarding or stage.update != design.stages[index - 1].update):
             model = applied.merge()
             carried = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
             applied = None
-        applied = applied or updates.apply(model, stage.update, seed)
+        if rewarding:
+            learning = updates.apply(copy.deepcopy(model), stage.update, seed)
+        else:
+            learning = applied = applied or updates.apply(model, stage.update, seed)
         member = Member(
-            applied=applied,
-            objective=objective(stage.algorithm, world),
+            applied=learning,
+            objective=objective(stage.algorithm, _rewarded(world, scorer)),
             examples=examples_of(stage),
             optimiser=stage.optimiser,
             seed=seed,
@@ -117,16 +129,38 @@ def _train(
             member.restore(resume.position.step, resume.tensors)
         else:
             member.keep_reference()
-        watcher = _Watcher(watch, index, len(shares), tokens, sum(shares[:index]), shares[index], carried)
+        kept = _kept(carried, scorer)
+        watcher = _Watcher(watch, index, len(shares), tokens, sum(shares[:index]), shares[index], kept)
         run(Pack((member,)), watcher)
         tokens = watcher.tokens
-    assert applied is not None, "a design without stages is not trained"
-    return Trained(applied=applied, whole_base=not carried and not design.architecture.edited, tokens=tokens)
+        if rewarding:
+            scorer = Scorer(model=learning.merge(), head_1D=member.own[HEAD].detach())
+    assert applied is not None, "a design without stages that change the policy is not trained"
+    whole_base = not carried and not design.architecture.edited
+    return Trained(applied=applied, whole_base=whole_base, tokens=tokens, scorer=scorer)
+
+
+def _rewarded(world: World | None, scorer: Scorer | None) -> World | None:
+    """The world with a reward model's scores for rewards, where there is one."""
+    if world is None or scorer is None:
+        return world
+    scored = Scored(scorer, world.renderer)
+    return replace(world, begin=scored.begin, rewards=scored.rewards)
+
+
+def _kept(carried: dict[str, torch.Tensor], scorer: Scorer | None) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds beside the stage's own state, by name."""
+    trained = scorer.tensors() if scorer else {}
+    return {f"carried.{name}": t for name, t in carried.items()} | {f"scorer.{name}": t for name, t in trained.items()}
 
 
 def _shares(design: Design, examples_of: ExamplesOf) -> list[float]:
-    """The part of the whole training that each stage is, by rows trained on."""
-    rows = [len(examples_of(stage)) * stage.optimiser.epochs for stage in design.stages]
+    """The part of the whole training that each stage is, by rows trained on; a reward model's is no part of it, since
+    it leaves the policy as it is."""
+    rows = [
+        0.0 if isinstance(stage.algorithm, RewardModel) else len(examples_of(stage)) * stage.optimiser.epochs
+        for stage in design.stages
+    ]
     return [count / max(sum(rows), 1e-9) for count in rows]
 
 
@@ -141,9 +175,9 @@ class _Watcher:
         tokens: int,
         before: float,
         share: float,
-        carried: dict[str, torch.Tensor],
+        kept: dict[str, torch.Tensor],
     ) -> None:
-        self.watch, self.stage, self.stages, self.tokens, self.carried = watch, stage, stages, tokens, carried
+        self.watch, self.stage, self.stages, self.tokens, self.kept = watch, stage, stages, tokens, kept
         self.before, self.share = before, share
 
     def __call__(self, member: Member, report: StepReport) -> None:
@@ -156,9 +190,10 @@ class _Watcher:
             next_stage=member.done and self.stage + 1 < self.stages,
             report=report,
             model=member.applied.model,
+            scorer=Scorer(model=member.applied.model, head_1D=member.own[HEAD]) if HEAD in member.own else None,
             checkpoint=lambda: Checkpoint(
                 position=position,
-                tensors=member.state() | {f"carried.{name}": t for name, t in self.carried.items()},
+                tensors=member.state() | self.kept,
             ),
         )
         self.watch.after_step(progress)

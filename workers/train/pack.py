@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from luthier.design import Optimiser
 from luthier.errors import TrialFailed
 from workers.train.algorithms import Example, Objective
-from workers.train.algorithms.objective import Batch
-from workers.train.data.unpadded import lay_out, within
+from workers.train.algorithms.objective import Batch, Headed
+from workers.train.data.unpadded import UnpaddedRows, lay_out, within
 from workers.train.forward import TOKEN_CAP, target_logps
 from workers.train.updates import Applied
 
@@ -68,7 +68,8 @@ class Member:
         self.examples = examples
         self.recipe = optimiser
         self.seed = seed
-        self.parameters = applied.trainable()
+        self.own = objective.parameters(applied.model, seed) if isinstance(objective, Headed) else {}
+        self.parameters = applied.trainable() | self.own
         self.device = applied.model.device
         self.order = data_order(len(examples), optimiser.epochs, seed)
         self.steps = math.ceil(len(self.order) / optimiser.batch_size)
@@ -173,7 +174,7 @@ class Member:
         for group in within(batch.examples, TOKEN_CAP[self.device.type]):
             rows = lay_out([sequence for example in group for sequence in example], self.device)
             signal = torch.cat(list(batch.signals[start : start + len(group)])) if batch.signals is not None else None
-            part = self.objective.loss(target_logps(self.model, rows), rows, signal)
+            part = self.objective.loss(self._read(rows), rows, signal)
             mean = (part.total / part.total.new_tensor(weight)).sum()
             mean.backward()
             loss += float(mean.detach())
@@ -182,6 +183,11 @@ class Member:
             for name, value in part.sums.items():
                 sums[name] = sums.get(name, 0.0) + value
         return loss, tokens, sums
+
+    def _read(self, rows: UnpaddedRows) -> torch.Tensor:
+        if isinstance(self.objective, Headed):
+            return self.objective.read(self.model, self.own, rows)
+        return target_logps(self.model, rows)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that `restore` needs, but the step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luthier.design import Algorithm, Clm, Dpo, Grpo, Ipo, Orpo, Raft, Rloo, Sft, Simpo
+from luthier.design import Algorithm, Clm, Dpo, Grpo, Ipo, Kto, Orpo, Raft, RewardModel, Rloo, Sft, Simpo
 from workers.rollout import World
 from workers.train.algorithms.likelihood import CausalLanguageModelling, SupervisedFineTuning
 from workers.train.algorithms.objective import Example, Loss, Objective
@@ -10,6 +10,7 @@ from workers.train.algorithms.preference import (
     DirectPreferenceOptimisation,
     IdentityPreferenceOptimisation,
     OddsRatioPreferenceOptimisation,
+    RewardModelling,
     SimplePreferenceOptimisation,
 )
 from workers.train.algorithms.reinforcement import (
@@ -17,6 +18,7 @@ from workers.train.algorithms.reinforcement import (
     ReinforceLeaveOneOut,
     RewardRankedFineTuning,
 )
+from workers.train.algorithms.verdicts import KahnemanTverskyOptimisation
 
 __all__ = ["Example", "Loss", "Objective", "objective"]
 
@@ -43,3 +45,7 @@ def objective(algorithm: Algorithm, world: World | None = None) -> Objective:
             return ReinforceLeaveOneOut(algorithm, world)
         case Raft():
             return RewardRankedFineTuning(algorithm, world)
+        case Kto():
+            return KahnemanTverskyOptimisation(algorithm)
+        case RewardModel():
+            return RewardModelling(algorithm)

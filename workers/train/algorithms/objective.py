@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
+from torch.nn import Parameter
 from transformers import PreTrainedModel
 
 from luthier.task import DataKind
@@ -84,6 +85,20 @@ class Objective(Protocol):
 
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         """The loss of a micro-batch. `signal`: the batch's signals for its examples, end to end."""
+        ...
+
+
+@runtime_checkable
+class Headed(Protocol):
+    """An objective with parameters of its own, which move beside those of the update, and whose loss is made of what
+    these make of the model's hidden states instead of the targets' log-probabilities."""
+
+    def parameters(self, model: PreTrainedModel, seed: int) -> dict[str, Parameter]:
+        """Fresh ones for this model, by name; `seed` decides what is drawn at random."""
+        ...
+
+    def read(self, model: PreTrainedModel, own: Mapping[str, Parameter], rows: UnpaddedRows) -> torch.Tensor:
+        """What the loss is made of, in place of log-probabilities."""
         ...
 
 

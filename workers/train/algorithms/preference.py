@@ -1,25 +1,28 @@
-"""Reward maximisation from human preferences, the direct methods: a pair of answers, no reward model, no rollouts."""
+"""Reward maximisation from human preferences: the direct methods, which need no rollouts, and the reward model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch.nn import Parameter
 from torch.nn.functional import logsigmoid
+from transformers import PreTrainedModel
 
-from luthier.design import Dpo, Ipo, Orpo, Simpo
+from luthier.design import Dpo, Ipo, Orpo, RewardModel, Simpo
 from luthier.task import DataKind
 from workers.train.algorithms.objective import Example, Loss, Offline, Reference, per_token, sequence_logps
 from workers.train.data.rendering import Renderer, Row, Tokens
 from workers.train.data.unpadded import UnpaddedRows
+from workers.train.scorer import HEAD, scores
 
 
 class _Pairs(Offline):
     """P pairs of (chosen, rejected); the loss is a mean over pairs."""
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
-        return [*_pair(row, renderer)]
+        return [*pair(row, renderer)]
 
     def weight(self, examples: Sequence[Example]) -> float:
         return float(len(examples))
@@ -71,6 +74,31 @@ class SimplePreferenceOptimisation(_Pairs):
         return Loss(total=-logsigmoid(margin_P - self.algorithm.gamma).sum(), sums=_curves(margin_P))
 
 
+class RewardModelling(_Pairs):
+    """Ouyang et al. 2022, equation 1, the Bradley-Terry model: -log σ(r(chosen) - r(rejected)).
+
+    The score r of a sequence is linear in the last token's hidden state, without a bias, and starts as a linear layer
+    of the model does, from a normal distribution of the width that its config names: transformers' sequence
+    classification, which TRL trains.
+    """
+
+    def __init__(self, algorithm: RewardModel) -> None:
+        self.algorithm = algorithm
+
+    def parameters(self, model: PreTrainedModel, seed: int) -> dict[str, Parameter]:
+        generator = torch.Generator().manual_seed(seed)
+        drawn_1D = torch.randn(1, model.config.hidden_size, generator=generator) * model.config.initializer_range
+        return {HEAD: Parameter(drawn_1D.to(model.device, model.dtype))}
+
+    def read(self, model: PreTrainedModel, own: Mapping[str, Parameter], rows: UnpaddedRows) -> torch.Tensor:
+        return scores(model, own[HEAD], rows)
+
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
+        """Here `logp_N` is what `read` gave: a score for each sequence, [S]."""
+        margin_P = _lead(logp_N)
+        return Loss(total=-logsigmoid(margin_P).sum(), sums=_curves(margin_P))
+
+
 class OddsRatioPreferenceOptimisation(Offline):
     """Hong et al. 2024, equations 6 and 7: NLL(chosen) - λ log σ(log odds(chosen) - log odds(rejected)).
 
@@ -83,7 +111,7 @@ class OddsRatioPreferenceOptimisation(Offline):
         self.algorithm = algorithm
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
-        return [(_before(chosen), chosen, rejected) for chosen, rejected in _pair(row, renderer)]
+        return [(_before(chosen), chosen, rejected) for chosen, rejected in pair(row, renderer)]
 
     def weight(self, examples: Sequence[Example]) -> Sequence[float]:
         tokens = sum(prompt.targets + chosen.targets for prompt, chosen, _ in examples)
@@ -105,7 +133,7 @@ class OddsRatioPreferenceOptimisation(Offline):
         )
 
 
-def _pair(row: Row, renderer: Renderer) -> list[tuple[Tokens, Tokens]]:
+def pair(row: Row, renderer: Renderer) -> list[tuple[Tokens, Tokens]]:
     """Both answers to the prompt; empty if the length limit leaves nothing of one."""
     chosen = renderer.pair(row["prompt"], row["chosen"], row.get("tools"))
     rejected = renderer.pair(row["prompt"], row["rejected"], row.get("tools"))

@@ -31,6 +31,7 @@ class Tokens:
     ids: tuple[int, ...]
     target: tuple[bool, ...]
     target_bytes: int  # UTF-8 bytes of the dataset's own text that the targets spell, without template marks
+    desirable: bool = True  # the dataset's verdict on the targets, where it has one
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,7 +71,7 @@ class Renderer:
 
     def answers(self, row: Row, kind: DataKind) -> list[Tokens]:
         """The row with its answer as target: what is judged, and what `sft` learns; a prompt alone is its own target.
-        Empty if nothing is left of it."""
+        Empty if nothing is left of it, and for an undesirable answer."""
         match kind:
             case DataKind.TEXT:
                 return self._windows(row["text"])
@@ -82,6 +83,8 @@ class Renderer:
                 return _kept(self.pair(row["prompt"], row["chosen"], row.get("tools")))
             case DataKind.PROMPTS:
                 return _kept(self._asked(row["prompt"], row.get("tools")))
+            case DataKind.UNPAIRED:
+                return _kept(self.pair(row["prompt"], row["completion"])) if row["label"] else []
 
     def everything(self, row: Row, kind: DataKind) -> list[Tokens]:
         """The same text with every token as target: what `clm` learns."""
