@@ -10,6 +10,8 @@ from pydantic import Field
 
 from luthier.design import Frozen
 
+Family = Literal["decoder", "encoder"]
+
 
 class DataKind(StrEnum):
     """What a row is, after normalisation to TRL's column names."""
@@ -98,7 +100,7 @@ class Pin(Frozen):
     """Axes that the user fixes; each lists the values that remain allowed."""
 
     algorithm: tuple[str, ...] | None = Field(
-        default=None, description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo"
+        default=None, description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo, mlm"
     )
     update: tuple[str, ...] | None = Field(
         default=None,
@@ -118,6 +120,9 @@ class Pin(Frozen):
     simpo_beta: tuple[float, ...] | None = Field(default=None, description="of simpo: scale of the reward")
     simpo_gamma: tuple[float, ...] | None = Field(default=None, description="of simpo: margin of the reward")
     orpo_beta: tuple[float, ...] | None = Field(default=None, description="of orpo: weight of the odds ratio")
+    mask: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(
+        default=None, description="of mlm: share of the tokens that are masked"
+    )
 
 
 class Search(Frozen):
@@ -137,7 +142,9 @@ class JudgeSpec(Frozen):
     """Everything that decides a score, fixed when the job starts and the same for every trial of the job.
 
     The rows themselves are content-addressed: `validation` and `test` are digests of JSONL blobs. Objective
-    `perplexity` is compared by bits per byte, which ranks models of one tokenizer exactly as perplexity does.
+    `perplexity` is compared by bits per byte, which ranks models of one tokenizer exactly as perplexity does. For
+    encoders both are made of the pseudo-log-likelihood (Salazar et al. 2020), which no decoder's is compared with: the
+    models of one job are of one family.
     """
 
     kind: DataKind
@@ -150,3 +157,20 @@ class JudgeSpec(Frozen):
     max_new_tokens: int = Field(default=64, ge=1, description="length limit of a graded generation")
     max_rows: int = Field(default=128, ge=1, description="rows scored for perplexity, first ones of the split")
     max_generations: int = Field(default=32, ge=1, description="prompts answered and graded")
+    family: Family = Field(
+        default="decoder",
+        exclude_if=lambda family: family == "decoder",  # as do the next two, for judges older than the field
+        description="of all models of the job; decides how likely a text is said to be",
+    )
+    pseudo_positions: int = Field(
+        default=8,
+        ge=1,
+        exclude_if=lambda positions: positions == 8,
+        description="of encoders: tokens scored in one window, evenly spaced; each takes a pass of its own",
+    )
+    pseudo_windows: int = Field(
+        default=128,
+        ge=1,
+        exclude_if=lambda windows: windows == 128,
+        description="of encoders: windows scored, evenly spaced over those of the rows",
+    )

@@ -21,6 +21,7 @@ ALGORITHM_FACTOR: Final[Mapping[str, float]] = {
     "ipo": 0.1,
     "simpo": 0.1,
     "orpo": 0.3,  # it holds the likelihood of sft: its paper trains at 5e-6 to 8e-6 where sft took 1e-5 to 2e-5
+    "mlm": 1.0,
 }
 UPDATE_FACTOR: Final[Mapping[str, float]] = {
     "full": 1.0,

@@ -6,14 +6,14 @@ it. This is not where a design is judged good or bad, or found too big for a dev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from luthier.design import Design, TopLayers
 from luthier.errors import IllegalDesign
 from luthier.model import BaseModelEntry
-from luthier.task import DataKind
+from luthier.task import DataKind, Family, Pin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Rule:
     """A program, what it does with each kind of data that it fits, and why it does not fit each of the others."""
 
     program: str
-    family: Literal["decoder", "encoder"]
+    family: Family
     fits: Mapping[DataKind, str]
     refused: Mapping[DataKind, str]
 
@@ -102,12 +102,51 @@ RULES: Final = (
         fits={},
         refused=_ONE_ANSWER | {DataKind.PREFERENCE: "orpo learns the chosen answer itself and takes the place of sft"},
     ),
+    Rule(
+        program="mlm",
+        family="encoder",
+        fits={DataKind.TEXT: "learns masked tokens from those around them"},
+        refused={
+            DataKind.PAIRS: "an encoder does not answer prompts",
+            DataKind.CHAT: "an encoder does not converse",
+            DataKind.PREFERENCE: "an encoder has no answers to prefer",
+        },
+    ),
 )
 
 
-def programs(kind: DataKind) -> tuple[str, ...]:
-    """The programs that learn from this kind of data, the usual one first."""
-    return tuple(rule.program for rule in RULES if kind in rule.fits)
+def programs(kind: DataKind, family: Family = "decoder") -> tuple[str, ...]:
+    """The programs by which models of a family learn from this kind of data, the usual one first."""
+    return tuple(rule.program for rule in RULES if kind in rule.fits and rule.family == family)
+
+
+def family(kind: DataKind, entries: Sequence[BaseModelEntry], pin: Pin) -> Family:
+    """The family of all models of a search: their scores can be compared within it only. Where pins leave both,
+    decoders are meant. Raises IllegalDesign where models or programs of both are pinned."""
+    named = [entry for entry in entries if pin.model is None or entry.name in pin.model]
+    available = {entry.facts.family for entry in named}
+    wanted = {rule.family for rule in RULES if kind in rule.fits and rule.program in (pin.algorithm or ())}
+    both = "pseudo-perplexity of encoders cannot be compared with the perplexity of decoders: pin one of the two"
+    if pin.model is not None and len(available) > 1:
+        found = ", ".join(f"{entry.name} is {article(entry.facts.family)}" for entry in named)
+        raise IllegalDesign(f"pin on model: {found}, and the {both}", param="search.pin.model")
+    if len(wanted) > 1:
+        found = ", ".join(f"{r.program} is for {r.family}s" for r in RULES if r.program in (pin.algorithm or ()))
+        raise IllegalDesign(f"pin on algorithm: {found}, and the {both}", param="search.pin.algorithm")
+    if pin.model is not None and wanted and available and wanted != available:
+        names = ", ".join(f"{entry.name} is {article(entry.facts.family)}" for entry in named)
+        possible = ", ".join(programs(kind, *available)) or "no program"
+        raise IllegalDesign(
+            f"pin on algorithm: {', '.join(pin.algorithm or ())} needs {article(*wanted)}, but {names}; "
+            f"for {kind} data and that model: {possible}",
+            param="search.pin.algorithm",
+        )
+    possible_families: tuple[Family, ...] = ("decoder", "encoder")
+    return next((one for one in possible_families if one in (wanted or available) and programs(kind, one)), "decoder")
+
+
+def article(family: Family) -> str:
+    return "an encoder" if family == "encoder" else "a decoder"
 
 
 def refusal(program: str, kind: DataKind) -> str | None:
@@ -126,6 +165,12 @@ def update_refusal(update: str, entry: BaseModelEntry) -> str | None:
     if update == "bitfit" and not entry.facts.biases:
         return f"bitfit moves biases alone, and {entry.name} has none"
     return None
+
+
+def kv_heads_of(entry: BaseModelEntry) -> tuple[int, ...]:
+    """The numbers of key/value heads that a model can have: encoders cannot share theirs, as their families know only
+    attention with a key for each query."""
+    return kv_head_choices(entry.facts.kv_heads) if entry.facts.family == "decoder" else (entry.facts.kv_heads,)
 
 
 def kv_head_choices(kv_heads: int) -> tuple[int, ...]:
@@ -164,7 +209,7 @@ def _check_architecture(design: Design, entry: BaseModelEntry) -> None:
             param="architecture.depth_rule",
         )
     _check_window(design.architecture.window, entry)
-    heads = kv_head_choices(entry.facts.kv_heads)[1:]
+    heads = kv_heads_of(entry)[1:]
     if kv_heads is not None and kv_heads not in heads:
         raise IllegalDesign(
             f"kv_heads is {kv_heads}, but the {entry.facts.kv_heads} key/value heads of {entry.name} can be pooled to "
@@ -195,7 +240,7 @@ def _check_stages(design: Design, entry: BaseModelEntry) -> None:
     rule = next(rule for rule in RULES if rule.program == design.program)
     if rule.family != entry.facts.family:
         raise IllegalDesign(
-            f"{rule.program} needs a {rule.family} model, but {entry.name} is an {entry.facts.family}",
+            f"{rule.program} needs {article(rule.family)} model, but {entry.name} is {article(entry.facts.family)}",
             param="architecture.base",
         )
     update = design.stages[0].update

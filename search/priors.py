@@ -37,6 +37,7 @@ class Recipe(Frozen):
     kv_heads: int = 0
     window: int = 0
     block: int = 32
+    mask: float = 0.15
 
 
 # The order matters: a small budget sees only the first few, so these differ in program, update and architecture.
@@ -88,10 +89,26 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
 }
 
 
+ENCODER_RECIPES: Final = (
+    Recipe(program="mlm", update="full"),
+    Recipe(program="mlm", update="full", learning_rate_multiplier=3, mask=0.3, epochs=2),
+    Recipe(program="mlm", update="rslora", learning_rate_multiplier=2),
+    Recipe(program="mlm", update="full", learning_rate_multiplier=2, epochs=3),
+    Recipe(program="mlm", layers=1),
+    Recipe(program="mlm", update="bitfit", epochs=2),
+    Recipe(program="mlm", update="dora", epochs=2),
+    Recipe(program="mlm", rank=64, learning_rate_multiplier=3, mask=0.3, epochs=3),
+    Recipe(program="mlm", update="top_layers", epochs=2),
+    Recipe(program="mlm", update="pissa", epochs=2),
+    Recipe(program="mlm", update="lora_plus"),
+    Recipe(program="mlm", update="layernorm", epochs=2),
+)
+
+
 def baselines(space: Space) -> tuple[Design, Design]:
     """Trials 0 and 1: the first model untuned, and plain LoRA at its default rate with the usual program."""
     model = space.models[0]
-    usual = Recipe(program=legality.programs(space.kind)[0])
+    usual = Recipe(program=legality.programs(space.kind, space.family)[0])
     untuned = Design(architecture=Architecture(base=model.name))
     plain = stages(
         model,
@@ -112,10 +129,14 @@ def priors(space: Space) -> list[Design]:
     """
     _, plain = baselines(space)
     designs = {plain.digest(): plain}
-    for turn, recipe in enumerate(RECIPES[space.kind], start=1):
+    for turn, recipe in enumerate(_recipes(space), start=1):
         design = space.sample(_Wishes(space, recipe, turn))
         designs.setdefault(design.digest(), design)
     return list(designs.values())[1:]
+
+
+def _recipes(space: Space) -> Sequence[Recipe]:
+    return ENCODER_RECIPES if space.family == "encoder" else RECIPES[space.kind]
 
 
 class _Wishes:

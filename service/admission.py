@@ -16,6 +16,7 @@ from luthier.store import Connection, files, models
 from luthier.store.records import FileRecord, JobRecord, new_id
 from luthier.task import DataKind, Grader, JudgeSpec, Pin, Search, TextSimilarity
 from luthier.trial import JobState
+from search import legality
 from search.space import Space, space
 from service.context import Context
 from service.pins import Fixed, fixed_elsewhere, for_goal, merge
@@ -23,6 +24,7 @@ from service.requests import MAX_SEED, CreateJob
 
 LEAST_TRIALS: Final = 2
 LEAST_NEW_TOKENS, MOST_NEW_TOKENS = 16, 128
+ENCODER_WINDOW: Final = 128  # each of its scored tokens takes a pass over all of it
 GRADED: Final = (DataKind.PAIRS, DataKind.CHAT)
 
 
@@ -158,8 +160,9 @@ def _space(
 ) -> tuple[Space, Pin]:
     """The space, and the pin that makes the same one later: a model registered in the meantime is not in it."""
     kind, length = training.kind, Profile.model_validate(training.profile).long_rows
-    pin = for_goal(merge(body.search.pin, fixed), body.task.goal, kind)
+    pin = merge(body.search.pin, fixed)
     try:
+        pin = for_goal(pin, body.task.goal, kind, legality.family(kind, entries, pin))
         designs = space(kind, rows, entries, pin, body.constraints, length=length)
     except UserError as error:
         places = {f"search.pin.{wanted.axis}": wanted.place for wanted in fixed}
@@ -178,7 +181,7 @@ def _judge(
     grader = _grader(body, training.kind)
     if grader is not None:
         _check_grader(grader, splits)
-    context = min(entry.facts.context for entry in entries)
+    context, family = min(entry.facts.context for entry in entries), entries[0].facts.family
     defaults = JudgeSpec.model_fields
     answers = Profile.model_validate(training.profile).target_lengths.p90
     return JudgeSpec(
@@ -187,7 +190,8 @@ def _judge(
         test=here.keep_bytes(dataset.write_rows(splits.test)),
         objective=_objective(body, training.kind),
         grader=grader,
-        window=min(defaults["window"].default, context),
+        window=min(defaults["window"].default if family == "decoder" else ENCODER_WINDOW, context),
+        family=family,
         max_tokens=min(defaults["max_tokens"].default, context),
         max_new_tokens=min(max(answers, LEAST_NEW_TOKENS), MOST_NEW_TOKENS),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from luthier.errors import IllegalDesign, UserError
-from luthier.task import DataKind, Pin
+from luthier.task import DataKind, Family, Pin
 from search import legality
 from service.requests import CreateJob, Hyperparameters, Method
 
@@ -19,7 +19,7 @@ PIN_OF: Final = {
 
 # What each goal is taught by: knowing a text is language modelling, answering is everything that tells answers apart.
 GOALS: Final = {
-    "domain": frozenset({"clm"}),
+    "domain": frozenset({"clm", "mlm"}),
     "behaviour": frozenset({"sft", "dpo", "sft+dpo", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo"}),
 }
 
@@ -43,11 +43,11 @@ def merge(pin: Pin, fixed: Sequence[Fixed]) -> Pin:
     return Pin.model_validate(dict(pin) | given)
 
 
-def for_goal(pin: Pin, goal: str, kind: DataKind) -> Pin:
-    """Restrict the algorithms to those that serve the goal. Raises IllegalDesign where none is left."""
+def for_goal(pin: Pin, goal: str, kind: DataKind, family: Family) -> Pin:
+    """Restrict the algorithms of the family to those that serve the goal. Raises IllegalDesign where none is left."""
     if goal not in GOALS:
         return pin
-    legal = legality.programs(kind)
+    legal = legality.programs(kind, family)
     allowed = pin.algorithm or legal
     serving = tuple(program for program in allowed if program in GOALS[goal])
     if not serving:

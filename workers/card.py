@@ -23,6 +23,7 @@ from luthier.design import (
     LayerNorm,
     Lora,
     LoraPlus,
+    Mlm,
     Oft,
     Orpo,
     Pissa,
@@ -80,6 +81,11 @@ def card(
         judge=assignment.judge,
         limits=renderer(tokenizer, assignment.judge, base.facts.context),
         chat_template=bool(tokenizer.chat_template),
+        likelihood=metrics.likelihood,
+        test_likelihood=test_metrics.likelihood,
+        encoder=base.facts.family == "encoder",
+        auto_model="AutoModelForMaskedLM" if base.facts.family == "encoder" else "AutoModelForCausalLM",
+        tied_head=base.facts.head == "tied",
     )
 
 
@@ -124,6 +130,11 @@ def _algorithm(algorithm: Algorithm) -> str:
                 f"odds-ratio preference optimisation at λ = {beta:g}: the chosen answer is learnt, prompt included, "
                 "and its odds are raised over the rejected one's"
             )
+        case Mlm(mask=mask):
+            words = (
+                f"masked language modelling, self-supervised: {mask:.0%} of the tokens are chosen, others in each "
+                "step, and predicted from all those around them"
+            )
         case _:
             assert_never(algorithm)
     return f"`{algorithm.kind}`, {words}."
@@ -134,7 +145,7 @@ def _update(update: Update) -> str:
         case Full():
             words = "every parameter moves"
         case TopLayers(layers=layers):
-            words = f"the last {layers} layers and the final norm move, all else is frozen"
+            words = f"the last {layers} layers and the norm after them, if there is one, move, all else is frozen"
         case Lora(rank=rank, alpha=alpha):
             words = f"low-rank adapters of rank {rank} on all linear layers, scaled by {alpha}/{rank}"
         case RsLora(rank=rank, alpha=alpha):

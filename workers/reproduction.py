@@ -20,6 +20,7 @@ from workers.judge import renderer
 from workers.templates import render
 from workers.train.algorithms import objective
 from workers.train.data.rendering import Message, Row
+from workers.train.layers import place_of_layers
 
 # What the script needs beyond a worker's own libraries, in the versions that the tests reproduce designs with.
 TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
@@ -32,6 +33,7 @@ _TRAINER_OF: Final = {
     "ipo": ("trl", "DPO"),
     "simpo": ("trl.experimental.cpo", "CPO"),
     "orpo": ("trl.experimental.orpo", "ORPO"),
+    "mlm": ("transformers", ""),  # TRL has no trainer for it
 }
 
 _CONTENT: Final = {  # the columns of a row that hold a prompt or an answer, and who speaks there
@@ -84,7 +86,10 @@ def library_version(name: str) -> str:
 
 def _requirements(design: Design) -> list[str]:
     used = ["torch", "transformers", "accelerate", *(["peft"] if _adapted(design) else [])]
-    versions = {name: library_version(name) for name in used} | TRAINERS
+    masked = any(stage.algorithm.kind == "mlm" for stage in design.stages)
+    versions = {name: library_version(name) for name in used} | (
+        {"datasets": TRAINERS["datasets"]} if masked else TRAINERS
+    )
     return [f"{name}=={version}" for name, version in versions.items()]
 
 
@@ -100,7 +105,8 @@ def _script(
     columns = _CONTENT[judge.kind]
     contents = [row[name] for row in rows for name in columns]
     wraps = bool(tokenizer.chat_template) and any(isinstance(content, str) for content in contents)
-    used = sorted({_TRAINER_OF[stage.algorithm.kind] for stage in design.stages})
+    encoder = facts.family == "encoder"
+    used = sorted({_TRAINER_OF[stage.algorithm.kind] for stage in design.stages} - {_TRAINER_OF["mlm"]})
     imports = {
         module: sorted(f"{name}{part}" for of, name in used if of == module for part in ("Config", "Trainer"))
         for module, _ in used
@@ -118,7 +124,12 @@ def _script(
         source=assignment.base.source,
         kind=judge.kind.value,
         max_length=render_row.window if judge.kind is DataKind.TEXT else render_row.max_tokens,
-        perplexity=metrics.perplexity,
+        likelihood=metrics.likelihood,
+        judge=judge,
+        encoder=encoder,
+        tied_head=facts.head == "tied",
+        auto_model="AutoModelForMaskedLM" if encoder else "AutoModelForCausalLM",
+        layers_place=place_of_layers(model) or "layers",
         kept_layers=model.config.kept_layers if design.architecture.layers else None,
         layer_types=bool(getattr(model.config, "layer_types", None)),
         kv_heads=design.architecture.kv_heads,

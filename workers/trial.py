@@ -51,7 +51,9 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
                 watch=watch,
                 resume=_fetch_checkpoint(link, assignment, Path(scratch)),
             )
-            model, adapter, tokens = *_merge(trained, Path(scratch) / "adapter"), trained.tokens
+            whole_head = assignment.base.facts.head == "own"
+            model, adapter = _merge(trained, Path(scratch) / "adapter", whole_head=whole_head)
+            tokens = trained.tokens
         return _conclude(link, held, model, adapter, tokens, Path(scratch))
 
 
@@ -64,9 +66,10 @@ def _build(link: Link, assignment: Assignment) -> PreTrainedModel:
     return build(warm.base(assignment.base).model, architecture, calibration)
 
 
-def _merge(trained: Trained, folder: Path) -> tuple[PreTrainedModel, Path | None]:
-    """The plain model that is judged and exported, and its adapter where there is one that fits the registered base."""
-    has_adapter = trained.whole_base and trained.applied.save_adapter(folder)
+def _merge(trained: Trained, folder: Path, *, whole_head: bool) -> tuple[PreTrainedModel, Path | None]:
+    """The plain model that is judged and exported, and its adapter where there is one that fits the registered base:
+    an edited base is another, and to one without a head of its own PEFT's users would add a random one."""
+    has_adapter = trained.whole_base and whole_head and trained.applied.save_adapter(folder)
     return trained.applied.merge(), folder if has_adapter else None
 
 
@@ -177,7 +180,8 @@ class TrialWatch:
         base = warm.base(assignment.base)
         held_out = warm.rows(self.link.get_blob(assignment.judge.validation))[:RUNG_ROWS]
         render = renderer(base.tokenizer, assignment.judge, base.entry.facts.context)
-        nll, tokens, _ = likelihood(progress.model, render, assignment.judge.kind, held_out)
+        judge_few = assignment.judge.model_copy(update={"pseudo_windows": RUNG_ROWS})
+        nll, tokens, _ = likelihood(progress.model, render, judge_few, held_out)
         loss = {"valid_loss": nll / tokens}
         position = progress.position
         self.held.record(position.stage, position.step, loss)

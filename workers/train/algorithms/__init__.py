@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from luthier.design import Algorithm, Clm, Dpo, Ipo, Orpo, Sft, Simpo
+from luthier.design import Algorithm, Clm, Dpo, Ipo, Mlm, Orpo, Sft, Simpo
 from workers.train.algorithms.likelihood import CausalLanguageModelling, SupervisedFineTuning
+from workers.train.algorithms.masked import MaskedLanguageModelling
 from workers.train.algorithms.objective import Example, Loss, Objective
 from workers.train.algorithms.preference import (
     DirectPreferenceOptimisation,
@@ -30,3 +31,5 @@ def objective(algorithm: Algorithm) -> Objective:
             return SimplePreferenceOptimisation(algorithm)
         case Orpo():
             return OddsRatioPreferenceOptimisation(algorithm)
+        case Mlm():
+            return MaskedLanguageModelling(algorithm)
