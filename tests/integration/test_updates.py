@@ -45,6 +45,9 @@ class TestFull(UpdateConformance):
     def moves(self, name: str, layers: int) -> bool:
         return not name.endswith("inv_freq")
 
+    def moves_encoder(self, name: str, layers: int) -> bool:
+        return not name.endswith("_ids")
+
 
 class TestTopLayers(UpdateConformance):
     """Two of the six layers; in the edited model, two of the four."""
@@ -55,6 +58,9 @@ class TestTopLayers(UpdateConformance):
 
     def moves(self, name: str, layers: int) -> bool:
         return name.startswith((f"model.layers.{layers - 1}.", f"model.layers.{layers - 2}.", "model.norm."))
+
+    def moves_encoder(self, name: str, layers: int) -> bool:
+        return name.startswith((f"bert.encoder.layer.{layers - 1}.", f"bert.encoder.layer.{layers - 2}."))
 
 
 class _LowRank(UpdateConformance):
@@ -85,6 +91,9 @@ class TestLayerNorm(UpdateConformance):
 
     def moves(self, name: str, layers: int) -> bool:
         return name.endswith("norm.weight")
+
+    def moves_encoder(self, name: str, layers: int) -> bool:
+        return ".LayerNorm." in name
 
 
 class TestBitFit(UpdateConformance):

@@ -1,7 +1,9 @@
 """Make the tiny English encoder that the tests fine-tune: `python tests/models/make_tiny_encoder.py CHITCHAT_JSON OUT`.
 
 CHITCHAT_JSON is `dataset.json` of the PyPI package chitchat-dataset==0.9.0 (MIT licence). The result is a
-0.9M-parameter BERT with an uncased 2,048-piece WordPiece, in bfloat16. Takes about 200 CPU-seconds.
+1.0M-parameter BERT with an uncased 2,048-piece WordPiece, in bfloat16: it knows how frequent words are and a
+little of what stands beside them (held-out masked perplexity 590 by frequencies alone, 315 at the end). Takes about
+200 CPU-seconds.
 """
 
 from __future__ import annotations
