@@ -132,7 +132,7 @@ class UpdateConformance:
         architecture, algorithm = request.param
         masked = isinstance(algorithm, Mlm)
         base = build(encoder.model if masked else cls.base(tiny.model), architecture)
-        recipe = Optimiser(learning_rate=cls.learning_rate, batch_size=4, epochs=5.0)
+        recipe = Optimiser(learning_rate=cls.learning_rate, batch_size=4, epochs=20.0 if masked else 5.0)
         design = Design(
             architecture=architecture, stages=(Stage(algorithm=algorithm, update=cls.update, optimiser=recipe),)
         )

@@ -48,7 +48,7 @@ def test_loss_and_gradients_are_those_of_the_models_own_masked_loss(
     loss = oracle(input_ids=seen_BT, attention_mask=mask_BT, labels=labels_BT).loss
     loss.backward()
     report, gradients = first_step(member, monkeypatch)
-    assert report.values["train_loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert report.values["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
     for name, parameter in oracle.named_parameters():
         assert parameter.grad is not None
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-6, msg=name)

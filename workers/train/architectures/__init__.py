@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
@@ -37,7 +38,7 @@ def build(
     if architecture.window is not None:
         config = narrow(config, architecture.window)
     with torch.random.fork_rng(devices=[]):
-        family = AutoModelForMaskedLM if is_encoder(pristine) else AutoModelForCausalLM
+        family: Any = AutoModelForMaskedLM if is_encoder(pristine) else AutoModelForCausalLM
         model: PreTrainedModel = family.from_config(config, dtype=pristine.dtype)
     try:
         model.load_state_dict(weights)
