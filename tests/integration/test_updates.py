@@ -117,11 +117,13 @@ class TestPissa(_LowRank):
 class TestLoraPlus(_LowRank):
     update = LoraPlus(rank=4)
     learning_rate = 1e-3
+    encoder_pace = 0.3
 
 
 class TestVera(UpdateConformance):
     update = Vera(rank=64)
     learning_rate = 2e-1
+    encoder_pace = 0.3
     adapter = True
     drawn = True
 
@@ -132,6 +134,7 @@ class TestVera(UpdateConformance):
 class TestIa3(UpdateConformance):
     update = Ia3()
     learning_rate = 2e-1
+    encoder_pace = 0.3
     adapter = True
 
     def moves(self, name: str, layers: int) -> bool:
