@@ -152,8 +152,16 @@ class RewardModel(Frozen):
     kind: Literal["reward_model"] = "reward_model"
 
 
+class Mlm(Frozen):
+    """Self-supervised masked language modelling (Devlin et al. 2019), with other masks in each step as RoBERTa has it
+    (Liu et al. 2019): of the tokens chosen, 80 % are hidden, 10 % replaced by any other, 10 % left as they are."""
+
+    kind: Literal["mlm"] = "mlm"
+    mask: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that are chosen, and predicted")
+
+
 Algorithm = Annotated[
-    Clm | Sft | Dpo | Ipo | Simpo | Orpo | Grpo | Rloo | Raft | Kto | RewardModel,
+    Clm | Sft | Dpo | Ipo | Simpo | Orpo | Grpo | Rloo | Raft | Kto | RewardModel | Mlm,
     Field(discriminator="kind"),
 ]
 
@@ -165,7 +173,7 @@ class Full(Frozen):
 
 
 class TopLayers(Frozen):
-    """The last `layers` transformer layers and the final norm move; all else is frozen."""
+    """The last `layers` transformer layers and the norm after them, if there is one, move; all else is frozen."""
 
     kind: Literal["top_layers"] = "top_layers"
     layers: int = Field(ge=1)

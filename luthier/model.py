@@ -14,6 +14,11 @@ from luthier.design import Frozen
 from luthier.errors import UserError
 
 ORIGIN: Final = "origin.json"  # in a folder that was converted or downloaded: the facts `origin` and `quantised`
+# Encoders saved without a head for masked tokens, as sentence embedders are.
+HEADLESS_ENCODERS: Final = ("BertModel", "RobertaModel", "XLMRobertaModel", "DistilBertModel", "ModernBertModel")
+# Families whose first token has position `pad_token_id + 1`.
+OFFSET_POSITIONS: Final = ("roberta", "xlm-roberta", "camembert")
+_DISTILBERT_NAMES: Final = {"dim": "hidden_size", "n_heads": "num_attention_heads", "n_layers": "num_hidden_layers"}
 
 
 class ModelFacts(Frozen):
@@ -44,6 +49,12 @@ class ModelFacts(Frozen):
     quantised: str | None = Field(
         default=None, description="type of the weights before they were de-quantised, e.g. Q4_1: precision is lost"
     )
+    head: Literal["own", "tied"] = Field(
+        default="own",
+        exclude_if=lambda head: head == "own",
+        description="`own`: the model brings its output head; `tied`: an encoder that has none starts with one made of "
+        "its token embeddings, behind an identity transform",
+    )
 
 
 class BaseModelEntry(Frozen):
@@ -63,27 +74,35 @@ def read_facts(folder: Path) -> ModelFacts:
     if not weights:
         raise UserError(f"{folder} has no *.safetensors weights (pickled weights are never loaded)", param="source")
     architecture = (config.get("architectures") or ["unknown"])[0]
-    if not architecture.endswith("ForCausalLM"):
-        raise UserError(f"{folder}: {architecture} is not a causal language model", param="source")
+    encoder = architecture.endswith("ForMaskedLM") or architecture in HEADLESS_ENCODERS
+    if not (encoder or architecture.endswith("ForCausalLM")):
+        raise UserError(
+            f"{folder}: {architecture} is neither a causal (…ForCausalLM) nor a masked language model (…ForMaskedLM, "
+            f"{', '.join(HEADLESS_ENCODERS)})",
+            param="source",
+        )
+    if encoder:
+        config = {_DISTILBERT_NAMES.get(name, name): value for name, value in config.items()}
     try:
         heads = int(config["num_attention_heads"])
         headers = [_header(file) for file in weights]
         template = chat_template.in_use(_chat_templates(folder))
         return ModelFacts(
             architecture=architecture,
-            family="decoder",
+            family="encoder" if encoder else "decoder",
             parameters=sum(math.prod(tensor["shape"]) for header in headers for tensor in header.values()),
             hidden_size=config["hidden_size"],
             layers=config["num_hidden_layers"],
             heads=heads,
             kv_heads=config.get("num_key_value_heads") or heads,
             vocab_size=config["vocab_size"],
-            context=config["max_position_embeddings"],
+            context=config["max_position_embeddings"] - _positions_before_the_first(config),
             chat_template=template is not None,
             attention_window=_attention_window(config),
             biases=any(name.endswith(".bias") for header in headers for name in header),
             tools=template is not None and chat_template.with_tools(template) is not None,
             rope=_rope(config),
+            head="tied" if architecture in HEADLESS_ENCODERS else "own",
             **_origin(folder),
         )
     except KeyError as missing:
@@ -93,6 +112,11 @@ def read_facts(folder: Path) -> ModelFacts:
 def _origin(folder: Path) -> dict[str, str | None]:
     """Where a folder of ours comes from; any other says nothing about it."""
     return _json(folder / ORIGIN) if (folder / ORIGIN).is_file() else {}
+
+
+def _positions_before_the_first(config: dict[str, Any]) -> int:
+    """RoBERTa's first token stands after the padding token's number."""
+    return int(config["pad_token_id"]) + 1 if config.get("model_type") in OFFSET_POSITIONS else 0
 
 
 def _attention_window(config: dict[str, Any]) -> int | None:

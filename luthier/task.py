@@ -11,6 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from luthier.design import Frozen
 
+Family = Literal["decoder", "encoder"]
+
 
 class DataKind(StrEnum):
     """What a row is, after normalisation to TRL's column names."""
@@ -219,9 +221,8 @@ class Pin(Frozen):
 
     algorithm: tuple[str, ...] | None = Field(
         default=None,
-        description="programs: clm, sft, dpo, sft+dpo, ipo, sft+ipo, simpo, sft+simpo, orpo, kto, sft+kto, "
-        "reward_model+rloo, reward_model+grpo, sft+reward_model+rloo; with a grader also grpo, sft+grpo, rloo, "
-        "sft+rloo, raft, sft+raft",
+        description="programs: an algorithm, or up to three in order, such as sft+dpo; docs/design-space.md has those "
+        "that go with each kind of data",
     )
     update: tuple[str, ...] | None = Field(
         default=None,
@@ -255,6 +256,9 @@ class Pin(Frozen):
     kto_desirable_weight: tuple[float, ...] | None = Field(
         default=None, description="of kto: weight of a desirable row, an undesirable one weighing 1"
     )
+    mask: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(
+        default=None, description="of mlm: share of the tokens that are masked"
+    )
 
 
 class Search(Frozen):
@@ -275,7 +279,9 @@ class JudgeSpec(Frozen):
 
     The rows themselves are content-addressed: `validation` and `test` are digests of JSONL blobs. `window` and
     `max_tokens` are final, whatever the context of the model that is scored: all models read the same text. Objective
-    `perplexity` is compared by bits per byte, which ranks models of one tokenizer exactly as perplexity does.
+    `perplexity` is compared by bits per byte, which ranks models of one tokenizer exactly as perplexity does. For
+    encoders both are made of the pseudo-log-likelihood (Salazar et al. 2020), which no decoder's is compared with: the
+    models of one job are of one family.
     """
 
     kind: DataKind
@@ -293,4 +299,21 @@ class JudgeSpec(Frozen):
         default=None,
         exclude_if=lambda environment: environment is None,
         description="what scores the answers in place of the grader",
+    )
+    family: Family = Field(
+        default="decoder",
+        exclude_if=lambda family: family == "decoder",  # as do the next two, for judges older than the field
+        description="of all models of the job; decides how likely a text is said to be",
+    )
+    pseudo_positions: int = Field(
+        default=8,
+        ge=1,
+        exclude_if=lambda positions: positions == 8,
+        description="of encoders: tokens scored in one window, evenly spaced; each takes a pass of its own",
+    )
+    pseudo_windows: int = Field(
+        default=128,
+        ge=1,
+        exclude_if=lambda windows: windows == 128,
+        description="of encoders: windows scored, evenly spaced over those of the rows",
     )

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from luthier.design import Frozen
 
@@ -86,12 +86,36 @@ class Lease(Frozen):
 class Metrics(Frozen):
     """What the judge found for one set of held-out rows. `None` means the task does not ask for it."""
 
-    perplexity: float = Field(gt=0, description="exp of the mean negative log-likelihood over target tokens")
-    bits_per_byte: float = Field(ge=0, description="comparable across tokenizers")
+    perplexity: float | None = Field(
+        default=None, gt=0, description="of decoders: exp of the mean negative log-likelihood over target tokens"
+    )
+    pseudo_perplexity: float | None = Field(
+        default=None,
+        gt=0,
+        exclude_if=lambda value: value is None,
+        description="of encoders: the same of the pseudo-log-likelihood, where each token is predicted from all others",
+    )
+    bits_per_byte: float = Field(
+        ge=0, description="comparable across tokenizers; for encoders made of the pseudo-log-likelihood"
+    )
     reward: float | None = Field(default=None, description="mean grade of greedy generations, or preference accuracy")
     reward_name: str | None = Field(default=None, description="what the reward measures")
     tokens: int = Field(ge=1, description="target tokens scored")
     rows: int = Field(ge=1, description="held-out rows scored")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Metrics:
+        if (self.perplexity is None) == (self.pseudo_perplexity is None):
+            raise ValueError("metrics have either a perplexity or a pseudo_perplexity")
+        return self
+
+    @property
+    def likelihood(self) -> tuple[str, float]:
+        """The perplexity that there is, by its name."""
+        if self.perplexity is not None:
+            return "perplexity", self.perplexity
+        assert self.pseudo_perplexity is not None
+        return "pseudo-perplexity", self.pseudo_perplexity
 
 
 class Point(Frozen):

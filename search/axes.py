@@ -14,7 +14,7 @@ from pydantic import Field
 from luthier.design import Frozen
 from luthier.errors import IllegalDesign, UserError
 from luthier.model import BaseModelEntry
-from luthier.task import Constraints, DataKind, JudgeSpec, Pin
+from luthier.task import Constraints, DataKind, Family, JudgeSpec, Pin
 from search import legality, rules
 
 T = TypeVar("T", str, int, float)
@@ -64,6 +64,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {  # by the name of the axis and of its
     "raft_group": Setting(algorithm="raft", field="group", default=(4, 8), least=2),
     "kto_beta": Setting(algorithm="kto", field="beta", default=Interval(low=0.02, high=0.5)),
     "kto_desirable_weight": Setting(algorithm="kto", field="desirable_weight", default=Interval(low=0.5, high=2.0)),
+    "mask": Setting(algorithm="mlm", field="mask", default=Interval(low=0.1, high=0.4)),
 }
 
 
@@ -115,8 +116,8 @@ class ModelSpace(Frozen):
         return tuple(2**power for power in range(max(1, (min(self.layers) // 2).bit_length())))
 
 
-def program_names(kind: DataKind, pin: Pin, *, rewarded: bool = False) -> tuple[str, ...]:
-    legal = legality.programs(kind, rewarded=rewarded)
+def program_names(kind: DataKind, pin: Pin, family: Family, *, rewarded: bool = False) -> tuple[str, ...]:
+    legal = legality.programs(kind, family, rewarded=rewarded)
     if pin.algorithm is None:
         return legal
     refusals = [legality.refusal(program, kind, rewarded=rewarded) for program in pin.algorithm]
@@ -186,16 +187,21 @@ def _pinned_setting(name: str, setting: Setting, pinned: tuple[float, ...]) -> t
 
 
 def model_spaces(
-    kind: DataKind, entries: Sequence[BaseModelEntry], pin: Pin, constraints: Constraints, length: int
+    kind: DataKind,
+    entries: Sequence[BaseModelEntry],
+    pin: Pin,
+    constraints: Constraints,
+    length: int,
+    family: Family,
 ) -> tuple[ModelSpace, ...]:
     """The base models that remain, each with the edits that remain of it. `length` is that of long rows in tokens."""
-    allowed = _allowed(kind, _pinned(entries, pin), constraints)
+    allowed = _allowed(kind, _pinned(entries, pin), constraints, family)
     names = update_names(pin, allowed)
     updates = {
         entry.name: tuple(name for name in names if legality.update_refusal(name, entry) is None) for entry in allowed
     }
     depths = {entry.name: range(entry.facts.layers, 0, -1) for entry in allowed}
-    heads = {entry.name: legality.kv_head_choices(entry.facts.kv_heads) for entry in allowed}
+    heads = {entry.name: legality.kv_heads_of(entry) for entry in allowed}
     readable = _readable(kind, allowed, length)
     _check_edits("layers", pin.layers, depths)
     _check_edits("kv_heads", pin.kv_heads, heads)
@@ -242,12 +248,14 @@ def _pinned(entries: Sequence[BaseModelEntry], pin: Pin) -> list[BaseModelEntry]
     return [by_name[name] for name in dict.fromkeys(pin.model)]
 
 
-def _allowed(kind: DataKind, entries: list[BaseModelEntry], constraints: Constraints) -> list[BaseModelEntry]:
-    families = {rule.family for program in legality.programs(kind) for rule in legality.rules(program)}
-    fitting = [entry for entry in entries if entry.facts.family in families]
+def _allowed(
+    kind: DataKind, entries: list[BaseModelEntry], constraints: Constraints, family: Family
+) -> list[BaseModelEntry]:
+    fitting = [entry for entry in entries if entry.facts.family == family]
     if not fitting:
-        found = ", ".join(f"{entry.name}, an {entry.facts.family}" for entry in entries)
-        raise IllegalDesign(f"{kind} data needs a {' or '.join(families)} model; there is only {found}", param="model")
+        found = ", ".join(f"{entry.name}, {legality.article(entry.facts.family)}" for entry in entries)
+        needed = f"{kind} data and the pins need" if family == "encoder" else f"{kind} data needs"
+        raise IllegalDesign(f"{needed} {legality.article(family)} model; there is only {found}", param="model")
     limit = constraints.parameters
     if limit is None:
         return fitting

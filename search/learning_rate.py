@@ -27,6 +27,7 @@ ALGORITHM_FACTOR: Final[Mapping[str, float]] = {
     "raft": 0.5,  # maximum likelihood, of what the model says by itself
     "kto": 0.1,  # its paper trains at dpo's rate
     "reward_model": 0.5,  # InstructGPT's, and TRL's default, are about half of what their sft took
+    "mlm": 1.0,
 }
 UPDATE_FACTOR: Final[Mapping[str, float]] = {
     "full": 1.0,

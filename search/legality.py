@@ -6,28 +6,60 @@ This is not where a design is judged good or bad, or found too big for a device.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, get_args
 
 from luthier.design import Architecture, Design, TopLayers
 from luthier.errors import IllegalDesign
 from luthier.model import BaseModelEntry
-from luthier.task import DataKind
+from luthier.task import DataKind, Family, Pin
 from search.rules import ALGORITHMS, EDITS, PROGRAMS, UPDATES, AlgorithmRule, Phase
 
 MAX_STAGES: Final = 3
+FAMILIES: Final[tuple[Family, ...]] = get_args(Family)
 
 _RULE_OF: Final = {rule.algorithm: rule for rule in ALGORITHMS}
 
 
-def programs(kind: DataKind, *, rewarded: bool = False) -> tuple[str, ...]:
-    """The programs that are searched for this kind of data where none is pinned, the usual one first. `rewarded`: the
-    task says how good an answer is."""
-    return tuple(program for program in PROGRAMS if _fault(program.split("+"), kind, rewarded) is None)
+def programs(kind: DataKind, family: Family = "decoder", *, rewarded: bool = False) -> tuple[str, ...]:
+    """The programs that are searched for this kind of data and family of models where none is pinned, the usual one
+    first. `rewarded`: the task says how good an answer is."""
+    fitting = [program for program in PROGRAMS if _fault(program.split("+"), kind, rewarded) is None]
+    return tuple(program for program in fitting if rules(program)[0].family == family)
 
 
-def usual(kind: DataKind) -> str:
+def usual(kind: DataKind, family: Family = "decoder") -> str:
     """What such data is learnt by before anything else is tried."""
-    return programs(kind, rewarded=True)[0]
+    return programs(kind, family, rewarded=True)[0]
+
+
+def family(kind: DataKind, entries: Sequence[BaseModelEntry], pin: Pin) -> Family:
+    """The family of all models of a search: their scores can be compared within it only. Where pins leave both,
+    decoders are meant. Raises IllegalDesign where models or programs of both are pinned."""
+    named = [entry for entry in entries if pin.model is None or entry.name in pin.model]
+    available = {entry.facts.family for entry in named}
+    known = [program for program in pin.algorithm or () if refusal(program, kind, rewarded=True) is None]
+    wanted = {rule.family for program in known for rule in rules(program)}
+    both = "pseudo-perplexity of encoders cannot be compared with the perplexity of decoders: pin one of the two"
+    if pin.model is not None and len(available) > 1:
+        found = ", ".join(f"{entry.name} is {article(entry.facts.family)}" for entry in named)
+        raise IllegalDesign(f"pin on model: {found}, and the {both}", param="search.pin.model")
+    if len(wanted) > 1:
+        found = ", ".join(f"{program} is for {rules(program)[0].family}s" for program in known)
+        raise IllegalDesign(f"pin on algorithm: {found}, and the {both}", param="search.pin.algorithm")
+    if pin.model is not None and wanted and available and wanted != available:
+        names = ", ".join(f"{entry.name} is {article(entry.facts.family)}" for entry in named)
+        possible = ", ".join(programs(kind, *available)) or "no program"
+        raise IllegalDesign(
+            f"pin on algorithm: {', '.join(pin.algorithm or ())} needs {article(*wanted)}, but {names}; "
+            f"for {kind} data and that model: {possible}",
+            param="search.pin.algorithm",
+        )
+    usable = [one for one in FAMILIES if one in (wanted or available) and programs(kind, one, rewarded=True)]
+    return usable[0] if usable else "decoder"
+
+
+def article(family: Family) -> str:
+    return "an encoder" if family == "encoder" else "a decoder"
 
 
 def refusal(program: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
@@ -35,8 +67,8 @@ def refusal(program: str, kind: DataKind, *, rewarded: bool = False) -> str | No
     fault = _fault(program.split("+"), kind, rewarded)
     if fault is None:
         return None
-    legal = "; ".join(_described(legal, kind) for legal in programs(kind, rewarded=rewarded))
-    return f"{fault}; for {kind} data: {legal}"
+    legal = [name for family in FAMILIES for name in programs(kind, family, rewarded=rewarded)]
+    return f"{fault}; for {kind} data: {'; '.join(_described(name, kind) for name in legal)}"
 
 
 def rules(program: str) -> list[AlgorithmRule]:
@@ -111,6 +143,12 @@ def _described(program: str, kind: DataKind) -> str:
     return f"{program} {', then '.join(rule.fits[kind] for rule in rules(program))}"
 
 
+def kv_heads_of(entry: BaseModelEntry) -> tuple[int, ...]:
+    """The numbers of key/value heads that a model can have: encoders cannot share theirs, as their families know only
+    attention with a key for each query."""
+    return kv_head_choices(entry.facts.kv_heads) if entry.facts.family == "decoder" else (entry.facts.kv_heads,)
+
+
 def kv_head_choices(kv_heads: int) -> tuple[int, ...]:
     """Numbers of key/value heads that mean pooling can make of `kv_heads`: its divisors, itself first."""
     return tuple(kept for kept in range(kv_heads, 0, -1) if kv_heads % kept == 0)
@@ -148,7 +186,7 @@ def _check_architecture(design: Design, entry: BaseModelEntry) -> None:
         )
     _check_window(design.architecture.window, entry)
     _check_rope(design.architecture, entry)
-    heads = kv_head_choices(entry.facts.kv_heads)[1:]
+    heads = kv_heads_of(entry)[1:]
     if kv_heads is not None and kv_heads not in heads:
         raise IllegalDesign(
             f"kv_heads is {kv_heads}, but the {entry.facts.kv_heads} key/value heads of {entry.name} can be pooled to "
@@ -190,7 +228,8 @@ def _check_stages(design: Design, entry: BaseModelEntry) -> None:
     for rule in rules(design.program):
         if rule.family != entry.facts.family:
             raise IllegalDesign(
-                f"{rule.algorithm} needs a {rule.family} model, but {entry.name} is an {entry.facts.family}",
+                f"{rule.algorithm} needs {article(rule.family)} model, but {entry.name} is "
+                f"{article(entry.facts.family)}",
                 param="architecture.base",
             )
     kept = design.architecture.layers or entry.facts.layers

@@ -48,6 +48,7 @@ class Recipe(Frozen):
     window: int = 0
     rope_factor: int = 0
     block: int = 32
+    mask: float = 0.15
 
 
 # The order matters: a small budget sees only the first few, so these differ in program, update and architecture.
@@ -146,8 +147,26 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
 }
 
 
+ENCODER_RECIPES: Final = (
+    Recipe(program="mlm", update="full"),
+    Recipe(program="mlm", update="full", learning_rate_multiplier=3, mask=0.3, epochs=2),
+    Recipe(program="mlm", update="rslora", learning_rate_multiplier=2),
+    Recipe(program="mlm", update="full", learning_rate_multiplier=2, epochs=3),
+    Recipe(program="mlm", layers=1),
+    Recipe(program="mlm", update="bitfit", epochs=2),
+    Recipe(program="mlm", update="dora", epochs=2),
+    Recipe(program="mlm", rank=64, learning_rate_multiplier=3, mask=0.3, epochs=3),
+    Recipe(program="mlm", update="top_layers", epochs=2),
+    Recipe(program="mlm", update="pissa", epochs=2),
+    Recipe(program="mlm", update="lora_plus"),
+    Recipe(program="mlm", update="layernorm", epochs=2),
+)
+
+
 def recipes(space: Space) -> Sequence[Recipe]:
-    """Those for this kind of data; others where the task has a reward to maximise."""
+    """Those for the models and this kind of data; others where the task has a reward to maximise."""
+    if space.family == "encoder":
+        return ENCODER_RECIPES
     plain = set(space.programs) <= set(legality.programs(space.kind))
     return RECIPES[space.kind] if plain or space.kind is DataKind.PROMPTS else _GRADED
 
@@ -155,7 +174,7 @@ def recipes(space: Space) -> Sequence[Recipe]:
 def baselines(space: Space) -> tuple[Design, Design]:
     """Trials 0 and 1: the first model untuned, and plain LoRA at its default rate with the usual program."""
     model = space.models[0]
-    usual = Recipe(program=legality.usual(space.kind))
+    usual = Recipe(program=legality.usual(space.kind, space.family))
     untuned = Design(architecture=Architecture(base=model.name))
     plain = stages(
         model,
@@ -184,6 +203,10 @@ def priors(space: Space) -> list[Design]:
         design = space.sample(_Wishes(space, recipe, turn))
         designs.setdefault(design.digest(), design)
     return list(designs.values())[1:]
+
+
+def _recipes(space: Space) -> Sequence[Recipe]:
+    return ENCODER_RECIPES if space.family == "encoder" else RECIPES[space.kind]
 
 
 class _Wishes:

@@ -12,9 +12,7 @@ from enum import IntEnum
 from typing import Final, Literal
 
 from luthier.model import ModelFacts
-from luthier.task import DataKind
-
-Family = Literal["decoder", "encoder"]
+from luthier.task import DataKind, Family
 
 
 class Phase(IntEnum):
@@ -191,6 +189,19 @@ ALGORITHMS: Final = (
         refused=_NOT_PLAYED | {DataKind.PREFERENCE: "nothing grades a new answer, only which of two is better"},
         rewarded=True,
     ),
+    AlgorithmRule(
+        algorithm="mlm",
+        phase=Phase.KNOWLEDGE,
+        family="encoder",
+        fits={DataKind.TEXT: "learns masked tokens from those around them"},
+        refused={
+            DataKind.PAIRS: "an encoder does not answer prompts",
+            DataKind.CHAT: "an encoder does not converse",
+            DataKind.PREFERENCE: "an encoder has no answers to prefer",
+            DataKind.PROMPTS: "an encoder does not answer prompts",
+            DataKind.UNPAIRED: "an encoder has no answers to prefer",
+        },
+    ),
 )
 
 # What is searched where no program is pinned, those that fit the data: from the most particular to the most general,
@@ -199,6 +210,7 @@ PROGRAMS: Final = (
     *("dpo", "sft+dpo", "kto", "sft+kto", "sft", "clm", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo"),
     *("grpo", "rloo", "raft", "sft+grpo", "sft+rloo", "sft+raft"),
     *("reward_model+rloo", "reward_model+grpo", "sft+reward_model+rloo"),
+    "mlm",
 )
 
 
@@ -232,8 +244,8 @@ EDITS: Final = (
     EditRule(
         edit="kv_heads",
         does="pools key and value heads into fewer (GQA), or into one (MQA)",
-        possible=lambda facts: facts.kv_heads > 1,
-        otherwise="{model} has one key/value head only",
+        possible=lambda facts: facts.family == "decoder" and facts.kv_heads > 1,
+        otherwise="{model} has one key/value head only, or is an encoder, each of whose heads has its own",
     ),
     EditRule(
         edit="window",

@@ -39,8 +39,8 @@ from luthier.design import (
 )
 from luthier.errors import IllegalDesign, UserError
 from luthier.model import BaseModelEntry
-from luthier.task import Constraints, DataKind, Pin
-from search import axes, edits
+from luthier.task import Constraints, DataKind, Family, Pin
+from search import axes, edits, legality
 from search.axes import SETTINGS, Axis, Interval, ModelSpace
 from search.learning_rate import default_learning_rate, significant
 from search.suggest import Replay, Suggest, Value
@@ -65,6 +65,7 @@ class Space(Frozen):
     """What remains to be searched; every axis lists what it allows, and never nothing. Made by `space`."""
 
     kind: DataKind
+    family: Family = Field(description="of all the models")
     models: tuple[ModelSpace, ...]
     programs: tuple[str, ...] = Field(description="the usual one first")
     multipliers: Axis = Field(description="learning rate, relative to the default of algorithm, update and model")
@@ -224,10 +225,12 @@ def space(
     """
     if rows < 1:
         raise UserError("there are no training rows", param="training_file")
-    programs = axes.program_names(kind, pin, rewarded=rewarded)
+    family = legality.family(kind, models, pin)
+    programs = axes.program_names(kind, pin, family, rewarded=rewarded)
     return Space(
         kind=kind,
-        models=axes.model_spaces(kind, models, pin, constraints, length),
+        family=family,
+        models=axes.model_spaces(kind, models, pin, constraints, length, family),
         programs=programs,
         multipliers=axes.multipliers(pin),
         batch_sizes=axes.batch_sizes(rows, pin),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from luthier.store import Connection, files, models
 from luthier.store.records import FileRecord, JobRecord, new_id
 from luthier.task import DataKind, Grader, JudgeSpec, Pin, Search, TextSimilarity
 from luthier.trial import JobState
+from search import legality
 from search.space import Space, space
 from service import environments
 from service.context import Context
@@ -24,6 +26,7 @@ from service.requests import MAX_SEED, CreateJob
 
 LEAST_TRIALS: Final = 2
 LEAST_NEW_TOKENS, MOST_NEW_TOKENS = 16, 128
+ENCODER_WINDOW: Final = 128  # each of its scored tokens takes a pass over all of it
 GRADED: Final = (DataKind.PAIRS, DataKind.CHAT, DataKind.PROMPTS)
 
 
@@ -244,8 +247,9 @@ def _space(
 ) -> tuple[Space, Pin]:
     """The space, and the pin that makes the same one later: a model registered in the meantime is not in it."""
     kind, length = training.kind, Profile.model_validate(training.profile).long_rows
-    pin = for_goal(merge(body.search.pin, fixed), body.task, kind)
+    pin = merge(body.search.pin, fixed)
     try:
+        pin = for_goal(pin, body.task, kind, legality.family(kind, entries, pin))
         for _ in range(2):  # what models are left out for may not limit those that stay
             designs = space(kind, rows, entries, pin, body.constraints, length=length, rewarded=body.task.rewarded)
             pin = pin.model_copy(update={"model": tuple(_names(designs))})
@@ -280,7 +284,8 @@ def _judge(
         test=here.keep_bytes(dataset.write_rows(splits.test)),
         objective=_objective(body, training.kind),
         grader=grader,
-        window=_read_up_to("window", designs),
+        window=min(_read_up_to("window", designs), ENCODER_WINDOW if designs.family == "encoder" else sys.maxsize),
+        family=designs.family,
         max_tokens=_read_up_to("max_tokens", designs),
         max_new_tokens=min(max(answers, LEAST_NEW_TOKENS), MOST_NEW_TOKENS),
         tools=tools,

@@ -105,7 +105,8 @@ def numbers(metrics: Metrics) -> str:
     if metrics.reward is not None:
         named = f" ({metrics.reward_name})" if metrics.reward_name else ""
         reward = f", reward {metrics.reward:.4g}{named}"
-    return f"{metrics.bits_per_byte:.4g} bits per byte (perplexity {metrics.perplexity:.4g}){reward}"
+    name, value = metrics.likelihood
+    return f"{metrics.bits_per_byte:.4g} bits per byte ({name} {value:.4g}){reward}"
 
 
 def _judged_by(job: JobRecord) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from luthier.design import Grpo, Raft, Rloo
 from luthier.errors import IllegalDesign, UserError
-from luthier.task import DataKind, Pin, Task
+from luthier.task import DataKind, Family, Pin, Task
 from search import legality
 from search.rules import ALGORITHMS
 from service.requests import CreateJob, Hyperparameters, Method, ReinforcementHyperparameters
@@ -41,12 +41,12 @@ def merge(pin: Pin, fixed: Sequence[Fixed]) -> Pin:
     return Pin.model_validate(dict(pin) | given)
 
 
-def for_goal(pin: Pin, task: Task, kind: DataKind) -> Pin:
-    """Restrict the algorithms to those that serve the goal. Raises IllegalDesign where none is left."""
+def for_goal(pin: Pin, task: Task, kind: DataKind, family: Family) -> Pin:
+    """Restrict the algorithms of the family to those that serve the goal. Raises IllegalDesign where none is left."""
     goal = task.goal
     if goal == "auto":
         return pin
-    allowed = pin.algorithm or legality.programs(kind, rewarded=task.rewarded)
+    allowed = pin.algorithm or legality.programs(kind, family, rewarded=task.rewarded)
     serving = tuple(program for program in allowed if legality.goal(program) == goal)
     if not serving:
         ending = " or ".join(rule.algorithm for rule in ALGORITHMS if rule.goal == goal)

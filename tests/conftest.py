@@ -20,6 +20,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 pytest.register_assert_rewrite("conformance_updates", "textbook", "tests.conformance_environments")
 
 TINY = Path(__file__).parent / "models" / "tiny-chat"
+TINY_ENCODER = Path(__file__).parent / "models" / "tiny-encoder"
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,17 @@ def tiny(tiny_entry: BaseModelEntry) -> Base:
     from workers import warm  # torch takes seconds to import, and most tests do without
 
     return warm.base(tiny_entry)
+
+
+@pytest.fixture(scope="session")
+def encoder_entry() -> BaseModelEntry:
+    """The registry's line for the tiny encoder."""
+    return BaseModelEntry(name="tiny-encoder", source=str(TINY_ENCODER), facts=read_facts(TINY_ENCODER))
+
+
+@pytest.fixture(scope="session")
+def encoder(encoder_entry: BaseModelEntry) -> Base:
+    """The tiny encoder as a worker keeps it. Train copies."""
+    from workers import warm
+
+    return warm.base(encoder_entry)

@@ -25,6 +25,7 @@ from luthier.design import (
     LayerNorm,
     Lora,
     LoraPlus,
+    Mlm,
     Oft,
     Orpo,
     Pissa,
@@ -92,6 +93,11 @@ def card(
         test_metrics=test_metrics,
         judge=assignment.judge,
         chat_template=bool(tokenizer.chat_template),
+        likelihood=metrics.likelihood,
+        test_likelihood=test_metrics.likelihood,
+        encoder=base.facts.family == "encoder",
+        auto_model="AutoModelForMaskedLM" if base.facts.family == "encoder" else "AutoModelForCausalLM",
+        tied_head=base.facts.head == "tied",
     )
 
 
@@ -176,6 +182,11 @@ def _algorithm(algorithm: Algorithm) -> str:
                 "a reward model on pairs of answers (Bradley-Terry): a copy of the model learns to score the chosen "
                 "answer above the rejected one, and the next stage plays for its scores"
             )
+        case Mlm(mask=mask):
+            words = (
+                f"masked language modelling, self-supervised: {mask:.0%} of the tokens are chosen, others in each "
+                "step, and predicted from all those around them"
+            )
         case _:
             assert_never(algorithm)
     return f"`{algorithm.kind}`, {words}."
@@ -186,7 +197,7 @@ def _update(update: Update) -> str:
         case Full():
             words = "every parameter moves"
         case TopLayers(layers=layers):
-            words = f"the last {layers} layers and the final norm move, all else is frozen"
+            words = f"the last {layers} layers and the norm after them, if there is one, move, all else is frozen"
         case Lora(rank=rank, alpha=alpha):
             words = f"low-rank adapters of rank {rank} on all linear layers, scaled by {alpha}/{rank}"
         case RsLora(rank=rank, alpha=alpha):

@@ -22,9 +22,15 @@ from workers.train.data.rendering import Renderer
 
 
 def answer(folder: Path, prompt: str, *, system: str | None, max_new_tokens: int) -> str:
-    """Load the model, answer once. Raises UserError for a folder without a model, or a system text without a
-    template to put it in."""
-    exported = warm.base(BaseModelEntry(name="exported", source=str(folder), facts=read_facts(folder)))
+    """Load the model, answer once. Raises UserError for a folder without a model, for an encoder, or for a system
+    text without a template to put it in."""
+    facts = read_facts(folder)
+    if facts.family == "encoder":
+        raise UserError(
+            f"{facts.architecture} is an encoder: it fills masked tokens and does not answer; "
+            'load it with transformers\' pipeline("fill-mask")'
+        )
+    exported = warm.base(BaseModelEntry(name="exported", source=str(folder), facts=facts))
     context = exported.entry.facts.context
     if system is not None and not exported.tokenizer.chat_template:
         raise UserError("this model has no chat template, so there is no place for a system text", param="system")

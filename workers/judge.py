@@ -1,9 +1,13 @@
 """The judge: scores a model on held-out rows, the same way for every trial of a job, whatever trained it.
 
 Perplexity is exp of the mean negative log-likelihood over target tokens; bits per byte is the same likelihood over the
-bytes of the targets' own text, which makes tokenizers comparable. The reward is the mean grade of greedy generations
-where the task has a grader, and for preference data the share of held-out pairs whose chosen answer the model finds
-likelier per token (ties count half).
+bytes of the targets' own text, which makes tokenizers comparable. Encoders have a pseudo-log-likelihood in its place
+(Salazar et al. 2020): each token is masked alone and predicted from all others of its window. That takes a pass for
+each token, so it is measured on a sample: windows at even distances over the rows, tokens at even distances in each.
+The distances do not depend on the text, so the sample's mean estimates that of all tokens without bias towards any.
+
+The reward is the mean grade of greedy generations where the task has a grader, and for preference data the share of
+held-out pairs whose chosen answer the model finds likelier per token (ties count half).
 
 For unpaired data the reward is the area under the ROC curve of the same likelihood per token as a test for the label:
 the probability that a desirable held-out answer is likelier per token than an undesirable one. It needs nothing but the
@@ -45,11 +49,13 @@ def judge(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: Judg
     model.eval()
     render = renderer(tokenizer, spec)
     scored = rows[: spec.max_rows]
-    nll, tokens, content = likelihood(model, render, spec.kind, scored)
+    nll, tokens, content = likelihood(model, render, spec, scored)
     perplexity = math.exp(min(nll / tokens, 700.0))  # exp overflows just above 709
+    encoder = spec.family == "encoder"
     reward, reward_name = _reward(model, render, spec, scored)
     return Metrics(
-        perplexity=perplexity,
+        perplexity=None if encoder else perplexity,
+        pseudo_perplexity=perplexity if encoder else None,
         bits_per_byte=nll / math.log(2) / content,
         reward=reward,
         reward_name=reward_name,
@@ -59,16 +65,51 @@ def judge(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: Judg
 
 
 @torch.no_grad()
-def likelihood(model: PreTrainedModel, render: Renderer, kind: DataKind, rows: Sequence[Row]) -> tuple[float, int, int]:
-    """Negative log-likelihood of the rows' answers in nats, their target tokens, and the bytes of their text."""
-    sequences = [(tokens,) for row in rows for tokens in render.answers(row, kind)]
-    if not sequences:
+def likelihood(
+    model: PreTrainedModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]
+) -> tuple[float, int, float]:
+    """Negative log-likelihood of the rows' answers in nats, their target tokens, and the bytes of their text.
+
+    For encoders the pseudo-log-likelihood of the tokens sampled, and the bytes that they stand for.
+    """
+    match spec.family:
+        case "decoder":
+            flat = [tokens for row in rows for tokens in render.answers(row, spec.kind)]
+            weights = [1.0] * len(flat)
+            content = float(sum(tokens.target_bytes for tokens in flat))
+        case "encoder":
+            flat, weights, content = _sampled(render, spec, rows)
+    if not flat:
         raise TrialFailed("no held-out row has a target within the length limit")
-    total = sum(float(target_logps(model, laid).sum(dtype=torch.float64)) for laid in _laid(model, sequences))
+    total, weighted = 0.0, iter(weights)
+    for laid in _laid(model, [(tokens,) for tokens in flat]):
+        score_S = sequence_logps(target_logps(model, laid).double(), laid)
+        total += sum(score * weight for score, weight in zip(score_S.tolist(), weighted, strict=False))
     if not math.isfinite(total):
         raise TrialFailed("the model's held-out likelihood is not a number")
-    flat = [tokens for (tokens,) in sequences]
-    return -total, sum(t.targets for t in flat), max(1, sum(t.target_bytes for t in flat))
+    return -total, sum(tokens.targets for tokens in flat), max(1.0, content)
+
+
+def _sampled(render: Renderer, spec: JudgeSpec, rows: Sequence[Row]) -> tuple[list[Tokens], list[float], float]:
+    """One sequence for each token sampled, with that token masked; its weight, which is larger where a window has more
+    tokens for each one sampled (1 on average); and the bytes that the sample stands for."""
+    windows = [window for row in rows for window in render.both_ways(row["text"])]
+    windows = [windows[i] for i in evenly(len(windows), spec.pseudo_windows)]
+    masked: list[Tokens] = []
+    stands_for: list[float] = []
+    for window in windows:
+        places = [t for t, is_target in enumerate(window.target) if is_target]
+        chosen = [places[i] for i in evenly(len(places), spec.pseudo_positions)]
+        masked.extend(window.hiding({t: window.mask}) for t in chosen)
+        stands_for.extend([len(places) / len(chosen)] * len(chosen))
+    share = len(masked) / max(1.0, sum(stands_for))
+    return masked, [weight * share for weight in stands_for], share * sum(window.target_bytes for window in windows)
+
+
+def evenly(total: int, most: int) -> list[int]:
+    """At most so many of the numbers below `total`, each in the middle of its share."""
+    count = min(total, most)
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
 def _laid(model: PreTrainedModel, examples: Sequence[tuple[Tokens, ...]]) -> Iterator[UnpaddedRows]:

@@ -21,6 +21,7 @@ from workers.judge import renderer
 from workers.templates import render, rewards
 from workers.train.algorithms import objective
 from workers.train.data.rendering import Row
+from workers.train.layers import place_of_layers
 
 # What the script needs beyond a worker's own libraries, in the versions that the tests reproduce designs with.
 TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
@@ -41,6 +42,7 @@ _TRAINER_OF: Final = {
     "raft": _NO_TRAINER,
     "kto": ("trl", "KTO"),
     "reward_model": ("trl", "Reward"),
+    "mlm": ("transformers", ""),  # TRL has no trainer for it
 }
 
 _GRADING: Final = ("rapidfuzz", "nltk", "rouge-score", "math-verify")  # what graders compare with
@@ -112,7 +114,10 @@ def library_version(name: str) -> str:
 
 def _requirements(design: Design) -> list[str]:
     used = ["torch", "transformers", "accelerate", *(["peft"] if _adapted(design) else [])]
-    versions = {name: library_version(name) for name in used} | TRAINERS
+    masked = any(stage.algorithm.kind == "mlm" for stage in design.stages)
+    versions = {name: library_version(name) for name in used} | (
+        {"datasets": TRAINERS["datasets"]} if masked else TRAINERS
+    )
     if _played(design) and not _rewarding(design):
         versions |= {name: library_version(name) for name in _GRADING}
     return [f"{name}=={version}" for name, version in versions.items()]
@@ -129,7 +134,9 @@ def _script(
     columns = _CONTENT[judge.kind]
     contents = [row[name] for row in rows for name in columns]
     wraps = bool(tokenizer.chat_template) and any(isinstance(content, str) for content in contents)
-    used = sorted({_TRAINER_OF[stage.algorithm.kind] for stage in design.stages} - {_NO_TRAINER})
+    facts = assignment.base.facts
+    encoder = facts.family == "encoder"
+    used = sorted({_TRAINER_OF[stage.algorithm.kind] for stage in design.stages} - {_NO_TRAINER, _TRAINER_OF["mlm"]})
     imports = {
         module: sorted(
             (f"{name}{part}" for of, name in used if of == module for part in ("Config", "Trainer")), key=str.lower
@@ -150,7 +157,12 @@ def _script(
         source=assignment.base.source,
         kind=judge.kind.value,
         max_length=judge.window if judge.kind is DataKind.TEXT else judge.max_tokens,
-        perplexity=metrics.perplexity,
+        likelihood=metrics.likelihood,
+        judge=judge,
+        encoder=encoder,
+        tied_head=facts.head == "tied",
+        auto_model="AutoModelForMaskedLM" if encoder else "AutoModelForCausalLM",
+        layers_place=place_of_layers(model) or "layers",
         played=_played(design) and not _rewarding(design),
         rewarding=_rewarding(design),
         initializer_range=getattr(model.config, "initializer_range", None),

@@ -62,9 +62,9 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
                 world=_world(assignment),
                 resume=resume,
             )
-            brought = watch.brought
-            model, adapter, tokens = *_merge(trained, Path(scratch) / "adapter"), trained.tokens
-            scorer = trained.scorer
+            brought, scorer, tokens = watch.brought, trained.scorer, trained.tokens
+            whole_head = assignment.base.facts.head == "own"
+            model, adapter = _merge(trained, Path(scratch) / "adapter", whole_head=whole_head)
         return _conclude(link, held, model, adapter, scorer, tokens, brought, Path(scratch))
 
 
@@ -82,9 +82,10 @@ def _world(assignment: Assignment) -> World | None:
     return world_of(assignment.judge, renderer(tokenizer, assignment.judge))
 
 
-def _merge(trained: Trained, folder: Path) -> tuple[PreTrainedModel, Path | None]:
-    """The plain model that is judged and exported, and its adapter where there is one that fits the registered base."""
-    has_adapter = trained.whole_base and trained.applied.save_adapter(folder)
+def _merge(trained: Trained, folder: Path, *, whole_head: bool) -> tuple[PreTrainedModel, Path | None]:
+    """The plain model that is judged and exported, and its adapter where there is one that fits the registered base:
+    an edited base is another, and to one without a head of its own PEFT's users would add a random one."""
+    has_adapter = trained.whole_base and whole_head and trained.applied.save_adapter(folder)
     return trained.applied.merge(), folder if has_adapter else None
 
 
@@ -221,7 +222,8 @@ class TrialWatch:
         render = renderer(warm.tokenizer(base, spec), spec)
         if progress.scorer is not None:  # quick, and of a few rows it says little: all that the judge scores
             return {"valid_reward_accuracy": pair_accuracy(progress.scorer, render, rows[: spec.max_rows])}
-        nll, tokens, _ = likelihood(progress.model, render, spec.kind, rows[:RUNG_ROWS])
+        few = spec.model_copy(update={"pseudo_windows": RUNG_ROWS})
+        nll, tokens, _ = likelihood(progress.model, render, few, rows[:RUNG_ROWS])
         found = {"valid_loss": nll / tokens}
         if spec.kind is DataKind.PREFERENCE:
             found["valid_accuracy"] = preference_accuracy(progress.model, render, rows[:RUNG_ROWS])

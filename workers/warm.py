@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from luthier import chat_template
 from luthier.design import Algorithm
@@ -20,6 +26,7 @@ from luthier.model import BaseModelEntry
 from luthier.task import JudgeSpec
 from workers.judge import renderer
 from workers.train.algorithms import Example, objective
+from workers.train.architectures.head import start_head
 from workers.train.forward import require_unpadded
 
 CALIBRATION_ROWS, CALIBRATION_TOKENS = 16, 256  # and tokens of each: a glance even for a CPU
@@ -40,14 +47,14 @@ class Base:
 def base(entry: BaseModelEntry) -> Base:
     """Load a registered base model: safetensors only, no remote code. Raises Infeasible when it is not to be had."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            entry.source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
+        model = _load(entry)
         tokenizer = AutoTokenizer.from_pretrained(entry.source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise Infeasible(f"base model {entry.name} cannot be loaded from {entry.source}: {error}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if entry.facts.family == "encoder" and tokenizer.mask_token_id is None:
+        raise Infeasible(f"the tokenizer of {entry.name} has no mask token, which an encoder needs")
     require_unpadded(model.eval())
     return Base(entry=entry, model=model, tokenizer=tokenizer)
 
@@ -75,6 +82,19 @@ def _showing_tools(entry: BaseModelEntry) -> PreTrainedTokenizerBase:
     return extended
 
 
+def _load(entry: BaseModelEntry) -> PreTrainedModel:
+    settings = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    model: PreTrainedModel
+    match entry.facts.family:
+        case "decoder":
+            model = AutoModelForCausalLM.from_pretrained(entry.source, **settings)
+        case "encoder":
+            with torch.random.fork_rng(devices=[]):
+                model, info = AutoModelForMaskedLM.from_pretrained(entry.source, output_loading_info=True, **settings)
+            start_head(model, info["missing_keys"])
+    return model
+
+
 @lru_cache(maxsize=16)
 def rows(file: Path) -> Rows:
     """The rows of a JSONL blob. Blobs are content-addressed, so a path never changes its content."""
@@ -86,7 +106,12 @@ def rows(file: Path) -> Rows:
 def calibration(entry: BaseModelEntry, judge: JudgeSpec, train: Path) -> tuple[tuple[int, ...], ...]:
     """Token ids of the first training rows: what a model is measured on before it is edited."""
     render = renderer(tokenizer(entry, judge), judge)
-    rendered = (tokens for row in rows(train) for tokens in render.answers(row, judge.kind))
+    encoder = entry.facts.family == "encoder"
+    rendered = (
+        tokens
+        for row in rows(train)
+        for tokens in (render.both_ways(row["text"]) if encoder else render.answers(row, judge.kind))
+    )
     return tuple(tokens.ids[:CALIBRATION_TOKENS] for tokens in islice(rendered, CALIBRATION_ROWS))
 
 

@@ -78,7 +78,7 @@ def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
     table.add_column("#", justify="right")
     table.add_column("design", overflow="fold")
     table.add_column("state")
-    for column in ("perplexity", "bits/byte", "reward", "seconds"):
+    for column in (_likelihood_name([trial.metrics for trial in trials]), "bits/byte", "reward", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
     for trial in trials:
         table.add_row(
@@ -102,7 +102,8 @@ def best_table(best: Best) -> Table:
     """The winner beside its two baselines, on both splits."""
     table = Table(box=None, header_style="bold")
     table.add_column("", no_wrap=True)
-    for column in ("perplexity", "bits/byte", "reward", "test perplexity", "test bits/byte", "test reward"):
+    name = _likelihood_name([best.metrics])
+    for column in (name, "bits/byte", "reward", f"test {name}", "test bits/byte", "test reward"):
         table.add_column(column, justify="right")
     for label, validation, test in (
         ("winner", best.metrics, best.test_metrics),
@@ -116,8 +117,14 @@ def best_table(best: Best) -> Table:
 
 def headline(metrics: Metrics) -> str:
     reward = f", {metrics.reward_name} {metrics.reward:.3f}" if metrics.reward is not None else ""
-    return f"perplexity {metrics.perplexity:.2f}{reward}"
+    name, value = metrics.likelihood
+    return f"{name} {value:.2f}{reward}"
+
+
+def _likelihood_name(found: Sequence[Metrics | None]) -> str:
+    """The models of a job are all decoders or all encoders."""
+    return next((metrics.likelihood[0] for metrics in found if metrics), "perplexity")
 
 
 def _values(metrics: Metrics | None) -> tuple[float | None, float | None, float | None]:
-    return (metrics.perplexity, metrics.bits_per_byte, metrics.reward) if metrics else (None, None, None)
+    return (metrics.likelihood[1], metrics.bits_per_byte, metrics.reward) if metrics else (None, None, None)

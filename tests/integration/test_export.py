@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 
 from luthier.dataset import read_rows, write_rows
 from luthier.design import (
@@ -35,6 +35,7 @@ from luthier.design import (
     LayerNorm,
     Lora,
     LoraPlus,
+    Mlm,
     Oft,
     Optimiser,
     Orpo,
@@ -78,6 +79,8 @@ class Plan:
     chat_template: bool = True
     biases: bool = False
     tools: bool = False
+    encoder: bool = False
+    headless: bool = False
     has_adapter: bool
 
 
@@ -279,6 +282,26 @@ PLANS = {
         tools=True,
         has_adapter=True,
     ),
+    "mlm lora on text": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Mlm(mask=0.3), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),),
+        encoder=True,
+        has_adapter=True,
+    ),
+    "mlm full on text, fewer layers": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Mlm(), update=Full(), optimiser=optimiser(2e-3, epochs=1.5)),),
+        edits={"layers": 3},
+        encoder=True,
+        has_adapter=False,
+    ),
+    "mlm top layers on text, no head": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Mlm(), update=TopLayers(layers=2), optimiser=optimiser(5e-3, epochs=2)),),
+        encoder=True,
+        headless=True,
+        has_adapter=False,
+    ),
 }
 
 
@@ -308,8 +331,16 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=PLANS)
-def case(request: pytest.FixtureRequest, tiny_entry: BaseModelEntry, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def case(
+    request: pytest.FixtureRequest,
+    tiny_entry: BaseModelEntry,
+    encoder_entry: BaseModelEntry,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Case:
     plan = PLANS[request.param]
+    if plan.encoder:
+        entry = without_head(encoder_entry, tmp_path_factory.mktemp("base")) if plan.headless else encoder_entry
+        return work_on(plan, entry, tmp_path_factory.mktemp("trial"))
     entry = tiny_entry if plan.chat_template else without_template(tiny_entry, tmp_path_factory.mktemp("base"))
     entry = with_biases(entry, tmp_path_factory.mktemp("base")) if plan.biases else entry
     return work_on(plan, entry, tmp_path_factory.mktemp("trial"))
@@ -318,6 +349,13 @@ def case(request: pytest.FixtureRequest, tiny_entry: BaseModelEntry, tmp_path_fa
 def with_biases(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
     pristine = warm.base(entry)
     biased(pristine.model).save_pretrained(folder)
+    pristine.tokenizer.save_pretrained(folder)
+    return BaseModelEntry(name=entry.name, source=str(folder), facts=read_facts(folder))
+
+
+def without_head(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
+    pristine = warm.base(entry)
+    pristine.model.base_model.save_pretrained(folder)
     pristine.tokenizer.save_pretrained(folder)
     return BaseModelEntry(name=entry.name, source=str(folder), facts=read_facts(folder))
 
@@ -356,6 +394,7 @@ def assignment_of(design: Design, kind: DataKind, entry: BaseModelEntry, *, tool
         max_rows=SCORED,
         max_generations=4,
         tools=tools,
+        family=entry.facts.family,
     )
     return Assignment(
         trial_id="trial-abc",
@@ -394,7 +433,7 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
     calibration = warm.calibration(entry, assignment.judge, folder / "train.jsonl")
     model = build(base.model, design.architecture, calibration)
     trained = train(model, design, examples, seed=assignment.seed, watch=NobodyWatches())
-    has_adapter = trained.whole_base and trained.applied.save_adapter(folder / "peft")
+    has_adapter = trained.whole_base and entry.facts.head == "own" and trained.applied.save_adapter(folder / "peft")
     merged = trained.applied.merge()
     metrics, test_metrics = (judge(merged, tokenizer, assignment.judge, rows[part]) for part in (VALIDATION, TEST))
     exported = export(
@@ -420,8 +459,10 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
 
 
 def load(folder: Path) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder)
-    return model
+    encoder = read_facts(folder).family == "encoder"
+    family = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
+    model: PreTrainedModel = family.from_pretrained(folder, dtype=torch.float32)
+    return model.eval()
 
 
 def numbers(metrics: Metrics) -> dict[str, float]:
@@ -439,7 +480,7 @@ def test_training_shows_in_the_model_that_is_exported(case: Case) -> None:
     calibration = warm.calibration(assignment.base, assignment.judge, case.merged / "reproduce" / "train.jsonl")
     untuned = build(warm.base(assignment.base).model, assignment.design.architecture, calibration)
     before = case.judged(untuned, case.rows[VALIDATION])
-    assert abs(case.metrics.perplexity / before.perplexity - 1) > 0.1
+    assert abs(case.metrics.likelihood[1] / before.likelihood[1] - 1) > 0.1
 
 
 @pytest.mark.parametrize("case", [name for name, plan in PLANS.items() if plan.tools], indirect=True)
@@ -469,7 +510,7 @@ def test_the_adapter_on_the_base_gives_the_logits_of_the_merged_model(case: Case
     folder = case.artifacts["adapter"]
     source = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert source == case.assignment.base.source
-    base = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    base = load(Path(source))
     adapted = PeftModel.from_pretrained(base, folder).eval()
     ids = torch.tensor([AutoTokenizer.from_pretrained(folder)("What does the owl near the pond eat?")["input_ids"]])
     with torch.no_grad():
@@ -503,7 +544,8 @@ def test_the_record_names_the_design_its_scores_and_what_made_them(case: Case) -
 def test_the_card_tells_the_design_the_data_and_the_scores(case: Case) -> None:
     for artifact, folder in case.artifacts.items():
         _, front, page = (folder / "README.md").read_text("utf-8").split("---\n", 2)
-        assert yaml.safe_load(front)["base_model"] == "tiny-chat"
+        assert yaml.safe_load(front)["base_model"] == case.assignment.base.name
+        assert yaml.safe_load(front)["pipeline_tag"] == ("fill-mask" if case.plan.encoder else "text-generation")
         assert yaml.safe_load(front)["library_name"] == {"merged": "transformers", "adapter": "peft"}[artifact]
         for stage in case.assignment.design.stages:
             assert f"- **Learning algorithm**: `{stage.algorithm.kind}`, " in page
@@ -514,7 +556,10 @@ def test_the_card_tells_the_design_the_data_and_the_scores(case: Case) -> None:
         assert f"- **Task and data**: `{case.plan.kind}`, " in page
         assert "40 training rows" in page
         assert ("1 of them has no target" in page) == (len(case.learnt) < 40)
-        assert f"| perplexity | {case.metrics.perplexity:.5g} | {case.test_metrics.perplexity:.5g} |" in page
+        name, value = case.metrics.likelihood
+        assert name == ("pseudo-perplexity" if case.plan.encoder else "perplexity")
+        assert f"| {name} | {value:.5g} | {case.test_metrics.likelihood[1]:.5g} |" in page
+        assert ("was saved without one for masked tokens" in page) == case.plan.headless
         if case.metrics.reward is not None:
             assert (
                 f"| {case.metrics.reward_name} | {case.metrics.reward:.4f} | {case.test_metrics.reward:.4f} |" in page
@@ -563,11 +608,11 @@ def test_the_script_reaches_the_recorded_perplexity_on_trl_alone(case: Case, tmp
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = re.search(r"validation perplexity (\S+) \(recorded (\S+)\)", done.stdout)
+    found = re.search(r"validation (?:pseudo-)?perplexity (\S+) \(recorded (\S+)\)", done.stdout)
     assert found is not None
     print(f"{case.assignment.design.summary()}: reproduced {found[1]}, recorded {found[2]}")
-    assert float(found[2]) == pytest.approx(case.metrics.perplexity, abs=1e-4)
-    assert float(found[1]) == pytest.approx(case.metrics.perplexity, rel=2e-3)  # the script itself allows 2 %
+    assert float(found[2]) == pytest.approx(case.metrics.likelihood[1], abs=1e-4)
+    assert float(found[1]) == pytest.approx(case.metrics.likelihood[1], rel=2e-3)  # the script itself allows 2 %
 
 
 def test_the_script_stands_on_the_libraries_alone_and_is_formatted(case: Case) -> None:
@@ -595,5 +640,6 @@ def test_the_rows_that_were_learnt_and_scored_travel_in_their_order(case: Case) 
 def test_the_requirements_are_the_versions_that_reproduce_here(case: Case) -> None:
     lines = (case.merged / "reproduce" / "requirements.txt").read_text().split()
     pinned = dict(line.split("==") for line in lines)
-    assert {"torch", "transformers", "trl", "datasets"} <= set(pinned)
+    assert {"torch", "transformers", "datasets"} <= set(pinned)
+    assert ("trl" in pinned) != case.plan.encoder  # it has no trainer for masked tokens
     assert pinned == {name: version(name).partition("+")[0] for name in pinned}

@@ -27,6 +27,7 @@ from luthier.design import (
     LayerNorm,
     Lora,
     LoraPlus,
+    Mlm,
     Oft,
     Optimiser,
     Orpo,
@@ -53,10 +54,11 @@ from workers.train.data.rendering import Renderer
 from workers.train.loop import Progress, Trained, train
 from workers.warm import Base
 
-ROWS = data_samples.preference(6)  # every algorithm can learn from these
+ROWS = data_samples.preference(6)  # every algorithm of decoders can learn from these
+TEXTS = data_samples.text(6)
 UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
 UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4), Ia3(), Oft(block=8)]
-ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo(), Ipo(), Simpo(), Orpo(), Kto()]
+ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo(), Ipo(), Simpo(), Orpo(), Kto(), Mlm()]
 CALIBRATION = (tuple(range(100, 130)),)
 INFLUENTIAL = Architecture(base="tiny", layers=3, depth_rule="block_influence")
 WINDOWED = Architecture(base="tiny", layers=3, window=8)
@@ -107,6 +109,8 @@ class Trial:
         if isinstance(planned.algorithm, Grpo | Rloo | Raft):
             return prompts(learn, self.tiny, 6)
         render = Renderer(self.tiny.tokenizer, window=64, max_tokens=128)
+        if isinstance(planned.algorithm, Mlm):
+            return [example for row in TEXTS for example in learn.examples(row, DataKind.TEXT, render)][:6]
         return [example for row in ROWS for example in learn.examples(row, DataKind.PREFERENCE, render)]
 
     def train(self, witness: Witness, resume: Checkpoint | None = None) -> Trained:
@@ -145,10 +149,12 @@ def assert_same(one: tuple[Trained, Witness], other: tuple[Trained, Witness]) ->
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.kind)
 @pytest.mark.parametrize("update", UPDATES, ids=lambda update: update.kind)
 def test_every_update_under_every_algorithm_resumes_exactly(
-    update: Update, algorithm: Algorithm, tiny: Base, tmp_path: Path
+    update: Update, algorithm: Algorithm, tiny: Base, encoder: Base, tmp_path: Path
 ) -> None:
     base = biased(tiny.model) if isinstance(update, BitFit) else tiny.model
     trial = Trial(tiny, design(stage(algorithm, update)), tmp_path, base=base)
+    if isinstance(algorithm, Mlm):
+        trial = Trial(encoder, design(stage(algorithm, update)), tmp_path)
     step = 1 + (UPDATES.index(update) + ALGORITHMS.index(algorithm)) % 4  # of five
     assert_same(trial.unbroken(), trial.broken((0, step)))
 

@@ -47,6 +47,9 @@ class TestFull(UpdateConformance):
     def moves(self, name: str, layers: int) -> bool:
         return not name.endswith("inv_freq")
 
+    def moves_encoder(self, name: str, layers: int) -> bool:
+        return not name.endswith("_ids")
+
 
 class TestTopLayers(UpdateConformance):
     """Two of the six layers; in the edited model, two of the four."""
@@ -57,6 +60,9 @@ class TestTopLayers(UpdateConformance):
 
     def moves(self, name: str, layers: int) -> bool:
         return name.startswith((f"model.layers.{layers - 1}.", f"model.layers.{layers - 2}.", "model.norm."))
+
+    def moves_encoder(self, name: str, layers: int) -> bool:
+        return name.startswith((f"bert.encoder.layer.{layers - 1}.", f"bert.encoder.layer.{layers - 2}."))
 
 
 class _LowRank(UpdateConformance):
@@ -88,6 +94,9 @@ class TestLayerNorm(UpdateConformance):
     def moves(self, name: str, layers: int) -> bool:
         return name.endswith("norm.weight")
 
+    def moves_encoder(self, name: str, layers: int) -> bool:
+        return ".LayerNorm." in name
+
 
 class TestBitFit(UpdateConformance):
     update = BitFit()
@@ -110,11 +119,13 @@ class TestPissa(_LowRank):
 class TestLoraPlus(_LowRank):
     update = LoraPlus(rank=4)
     learning_rate = 1e-3
+    encoder_pace = 0.3
 
 
 class TestVera(UpdateConformance):
     update = Vera(rank=64)
     learning_rate = 2e-1
+    encoder_pace = 0.3
     adapter = True
     drawn = True
 
@@ -125,6 +136,7 @@ class TestVera(UpdateConformance):
 class TestIa3(UpdateConformance):
     update = Ia3()
     learning_rate = 2e-1
+    encoder_pace = 0.3
     adapter = True
 
     def moves(self, name: str, layers: int) -> bool:

@@ -146,7 +146,7 @@ def test_an_unknown_program_is_refused_with_the_known_ones() -> None:
     reason = refusal("magic", DataKind.TEXT)
     assert reason is not None
     assert reason.startswith("there is no algorithm 'magic'; there are clm, sft, dpo")
-    assert reason.endswith("for text data: clm learns every token")
+    assert reason.endswith("for text data: clm learns every token; mlm learns masked tokens from those around them")
 
 
 @pytest.mark.parametrize(("heads", "choices"), [(1, (1,)), (3, (3, 1)), (4, (4, 2, 1)), (12, (12, 6, 4, 3, 2, 1))])

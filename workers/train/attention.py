@@ -1,8 +1,9 @@
 """Attention over unpadded rows: several sequences lie end to end in one row, and none sees another.
 
 Registered with transformers under the name `unpadded`. The model is called with batch size 1, position ids that start
-again at 0 for each sequence, and `sequence_lengths`; each sequence then gets its own causal SDPA call, so no T×T mask
-is ever built. What this is *not*: an implementation for generation; that runs padded under plain `sdpa`.
+again at 0 for each sequence, and `sequence_lengths`; each sequence then gets its own SDPA call, causal but for
+encoders, so no T×T mask is ever built. What this is *not*: an implementation for generation; that runs padded under
+plain `sdpa`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def unpadded_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Block-diagonal causal attention, [1, heads, T, head_dim] → [1, T, heads, head_dim].
+    """Block-diagonal attention, causal unless the module says otherwise: [1, heads, T, head_dim] → [1, T, heads, ·].
 
     Raises Infeasible for families whose attention needs more than scaling and a sliding window.
     """
@@ -45,12 +46,12 @@ def unpadded_attention(
     if sequence_lengths is None or attention_mask is not None:
         raise Infeasible(f"{family} does not take unpadded rows: sequence lengths in place of an attention mask")
     grouped = query_1HTD.shape[1] != key_1KTD.shape[1]
-    lengths = list(sequence_lengths)
+    lengths, causal = list(sequence_lengths), bool(getattr(module, "is_causal", True))
     outputs = []
     for query, key, value in zip(
         query_1HTD.split(lengths, 2), key_1KTD.split(lengths, 2), value_1KTD.split(lengths, 2), strict=True
     ):
-        mask = _band(query.shape[2], sliding_window, query.device)
+        mask = _band(query.shape[2], sliding_window, query.device, causal=causal)
         outputs.append(
             scaled_dot_product_attention(
                 query,
@@ -58,7 +59,7 @@ def unpadded_attention(
                 value,
                 attn_mask=mask,
                 dropout_p=dropout,
-                is_causal=mask is None,
+                is_causal=causal and mask is None,
                 scale=scaling,
                 enable_gqa=grouped,
             )
@@ -66,13 +67,13 @@ def unpadded_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def _band(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:
-    """The causal band of a sliding window, or None where the sequence is shorter than the window."""
+def _band(length: int, window: int | None, device: torch.device, *, causal: bool) -> torch.Tensor | None:
+    """The band of a sliding window, to both sides unless causal, or None where the sequence is shorter than that."""
     if window is None or length <= window:
         return None
     position = torch.arange(length, device=device)
     distance_TT = position[:, None] - position[None, :]
-    return (distance_TT >= 0) & (distance_TT < window)
+    return (distance_TT >= 0) & (distance_TT < window) if causal else distance_TT.abs() < window
 
 
 AttentionInterface.register(NAME, unpadded_attention)

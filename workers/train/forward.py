@@ -6,10 +6,12 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from transformers import PreTrainedModel
+from transformers.utils.generic import ModelOutput
 
 from luthier.errors import Infeasible
+from luthier.model import OFFSET_POSITIONS
 from workers.train.attention import unpadded
-from workers.train.data.rendering import Tokens
+from workers.train.data.rendering import Masked, Tokens
 from workers.train.data.unpadded import UnpaddedRows, lay_out
 
 # Tokens in one forward pass. Steps with more rows accumulate gradients; the result is the same.
@@ -17,18 +19,23 @@ TOKEN_CAP = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 
 
 def target_logps(model: PreTrainedModel, rows: UnpaddedRows) -> torch.Tensor:
-    """Log-probability of each target token given those before it in its sequence: [N], float32 or finer.
+    """Log-probability of each target token given those before it in its sequence, or all others where the model is an
+    encoder: [N], float32 or finer.
 
     Only the N predicting positions go through the output head.
     """
     with unpadded(model), mixed_precision(rows.ids_1T.device):
-        logits_1NV = model(
-            input_ids=rows.ids_1T,
-            position_ids=rows.positions_1T,
-            sequence_lengths=rows.lengths,
-            logits_to_keep=rows.predictor_N,
-            use_cache=False,
-        ).logits
+        logits_1NV = (
+            _encoder_logits(model, rows)
+            if is_encoder(model)
+            else model(
+                input_ids=rows.ids_1T,
+                position_ids=rows.positions_1T,
+                sequence_lengths=rows.lengths,
+                logits_to_keep=rows.predictor_N,
+                use_cache=False,
+            ).logits
+        )
     logits_NV = logits_1NV[0].to(torch.promote_types(logits_1NV.dtype, torch.float32))
     return -torch.nn.functional.cross_entropy(logits_NV, rows.label_N, reduction="none")
 
@@ -47,6 +54,30 @@ def last_hidden(model: PreTrainedModel, rows: UnpaddedRows) -> torch.Tensor:
     return last_SD.to(torch.promote_types(last_SD.dtype, torch.float32))
 
 
+def is_encoder(model: PreTrainedModel) -> bool:
+    """Whether the model reads in both directions: transformers lets all others generate."""
+    return not model.can_generate()
+
+
+def _encoder_logits(model: PreTrainedModel, rows: UnpaddedRows) -> torch.Tensor:
+    """Encoders have no `logits_to_keep`: a hook leaves the predicting positions alone in front of the head."""
+
+    def keep(_: torch.nn.Module, __: object, output: ModelOutput) -> ModelOutput:
+        output["last_hidden_state"] = output["last_hidden_state"][:, rows.predictor_N]
+        return output
+
+    config = model.config
+    first = config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS else 0
+    hook = model.base_model.register_forward_hook(keep)
+    try:
+        logits_1NV: torch.Tensor = model(
+            input_ids=rows.ids_1T, position_ids=rows.positions_1T + first, sequence_lengths=rows.lengths
+        ).logits
+    finally:
+        hook.remove()
+    return logits_1NV
+
+
 @torch.no_grad()
 def require_unpadded(model: PreTrainedModel) -> None:
     """Raise Infeasible unless two short sequences laid end to end score as each does alone.
@@ -55,10 +86,11 @@ def require_unpadded(model: PreTrainedModel) -> None:
     next without a word, so the property itself is tried, once for each model that is loaded.
     """
     family = type(model).__name__
-    probes = [_probe(start=8, length=8), _probe(start=24, length=12)]
+    probe, plain_logps = (_masked_probe, _plain_masked_logps) if is_encoder(model) else (_probe, _plain_logps)
+    probes = [probe(start=8, length=8), probe(start=24, length=12)]
     try:
         together_N = target_logps(model, lay_out(probes, model.device))
-        alone_N = torch.cat([_plain_logps(model, torch.tensor(probe.ids, device=model.device)) for probe in probes])
+        alone_N = torch.cat([plain_logps(model, torch.tensor(probe.ids, device=model.device)) for probe in probes])
     except (TypeError, ValueError, RuntimeError) as error:
         raise Infeasible(f"{family} does not take unpadded rows: {error}") from error
     if not torch.allclose(together_N, alone_N, rtol=0.0, atol=1e-2):  # rounding is below 1e-3, a leak above 1e-1
@@ -67,6 +99,16 @@ def require_unpadded(model: PreTrainedModel) -> None:
 
 def _probe(*, start: int, length: int) -> Tokens:
     return Tokens(ids=tuple(range(start, start + length)), target=(False, *[True] * (length - 1)), target_bytes=0)
+
+
+def _masked_probe(*, start: int, length: int) -> Masked:
+    ids = tuple(range(start, start + length))
+    return Masked(ids=ids, labels=ids, target=(True,) * length, target_bytes=0, mask=0)
+
+
+def _plain_masked_logps(model: PreTrainedModel, ids_T: torch.Tensor) -> torch.Tensor:
+    logits_TV = model(input_ids=ids_T[None]).logits[0].float()
+    return -torch.nn.functional.cross_entropy(logits_TV, ids_T, reduction="none")
 
 
 def _plain_logps(model: PreTrainedModel, ids_T: torch.Tensor) -> torch.Tensor:

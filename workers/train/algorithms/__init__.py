@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from luthier.design import Algorithm, Clm, Dpo, Grpo, Ipo, Kto, Orpo, Raft, RewardModel, Rloo, Sft, Simpo
+from luthier.design import Algorithm, Clm, Dpo, Grpo, Ipo, Kto, Mlm, Orpo, Raft, RewardModel, Rloo, Sft, Simpo
 from workers.rollout import World
 from workers.train.algorithms.likelihood import CausalLanguageModelling, SupervisedFineTuning
+from workers.train.algorithms.masked import MaskedLanguageModelling
 from workers.train.algorithms.objective import Example, Loss, Objective
 from workers.train.algorithms.preference import (
     DirectPreferenceOptimisation,
@@ -49,3 +50,5 @@ def objective(algorithm: Algorithm, world: World | None = None) -> Objective:
             return KahnemanTverskyOptimisation(algorithm)
         case RewardModel():
             return RewardModelling(algorithm)
+        case Mlm():
+            return MaskedLanguageModelling(algorithm)

@@ -13,7 +13,7 @@ from workers.train.data.rendering import Renderer, Row
 from workers.train.data.unpadded import UnpaddedRows
 
 
-class _MaximumLikelihood(Offline):
+class MaximumLikelihood(Offline):
     """Mean negative log-likelihood over the step's target tokens."""
 
     def weight(self, examples: Sequence[Example]) -> float:
@@ -23,7 +23,7 @@ class _MaximumLikelihood(Offline):
         return Loss(total=-logp_N.sum(), sums={})
 
 
-class CausalLanguageModelling(_MaximumLikelihood):
+class CausalLanguageModelling(MaximumLikelihood):
     def __init__(self, algorithm: Clm) -> None:
         self.algorithm = algorithm
 
@@ -31,7 +31,7 @@ class CausalLanguageModelling(_MaximumLikelihood):
         return [(tokens,) for tokens in renderer.everything(row, kind)]
 
 
-class SupervisedFineTuning(_MaximumLikelihood):
+class SupervisedFineTuning(MaximumLikelihood):
     def __init__(self, algorithm: Sft) -> None:
         self.algorithm = algorithm
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from luthier.design import Architecture
 from luthier.errors import Infeasible
@@ -14,6 +15,7 @@ from workers.train.architectures.edits import cut_depth, kept_layers, share_kv_h
 from workers.train.architectures.influence import block_influence
 from workers.train.architectures.rope import stretch
 from workers.train.architectures.window import narrow
+from workers.train.forward import is_encoder
 
 __all__ = ["build"]
 
@@ -39,11 +41,13 @@ def build(
     if architecture.window is not None:
         config = narrow(config, architecture.window)
     with torch.random.fork_rng(devices=[]):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=pristine.dtype)
+        family: Any = AutoModelForMaskedLM if is_encoder(pristine) else AutoModelForCausalLM
+        model: PreTrainedModel = family.from_config(config, dtype=pristine.dtype)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise Infeasible(f"{type(model).__name__} models cannot be edited so: the weights no longer fit") from error
-    model.generation_config = copy.deepcopy(pristine.generation_config)
+    if not is_encoder(pristine):
+        model.generation_config = copy.deepcopy(pristine.generation_config)
     model.eval()
     return model

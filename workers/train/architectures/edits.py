@@ -13,7 +13,7 @@ from luthier.errors import Infeasible
 
 Weights = dict[str, torch.Tensor]
 
-_LAYER = re.compile(r"^(.*\blayers\.)(\d+)(\..*)$")
+_LAYER = re.compile(r"^(.*\blayers?\.)(\d+)(\..*)$")
 _PER_LAYER = ("layer_types", "no_rope_layers")  # lists in a config with one value for each layer
 
 

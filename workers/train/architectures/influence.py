@@ -10,6 +10,8 @@ from torch.nn.functional import cosine_similarity
 from transformers import PreTrainedModel
 
 from luthier.errors import Infeasible
+from workers.train.forward import is_encoder
+from workers.train.layers import layers_of
 
 
 @torch.no_grad()
@@ -19,8 +21,8 @@ def block_influence(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) 
 
     Raises Infeasible for a family without a plain list of layers, or where there is nothing to read.
     """
-    layers = getattr(model.base_model, "layers", None)
-    if not isinstance(layers, torch.nn.ModuleList):
+    layers = layers_of(model)
+    if layers is None:
         raise Infeasible(f"{type(model).__name__} models have no list of layers to measure")
     tokens = sum(map(len, sequences))
     if not tokens:
@@ -35,10 +37,11 @@ def block_influence(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) 
 
         return note
 
+    reading = {} if is_encoder(model) else {"use_cache": False}
     hooks = [layer.register_forward_hook(watch(i), with_kwargs=True) for i, layer in enumerate(layers)]
     try:
         for ids in sequences:
-            model.base_model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False)
+            model.base_model(input_ids=torch.tensor([list(ids)], device=model.device), **reading)
     finally:
         for hook in hooks:
             hook.remove()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -39,6 +39,31 @@ class Tokens:
     @property
     def targets(self) -> int:
         return sum(self.target)
+
+    def predictions(self) -> list[tuple[int, int]]:
+        """For each target, the position whose output predicts it, and the target."""
+        return [(t - 1, self.ids[t]) for t, is_target in enumerate(self.target) if is_target]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masked(Tokens):
+    """A sequence that is read in both directions, so that each target is predicted where it stands: `labels` is the
+    text, `ids` what the model sees of it. As it comes from the renderer nothing is hidden, and `target` says what may
+    be: all but special tokens."""
+
+    labels: tuple[int, ...]
+    mask: int  # the mask token
+
+    def predictions(self) -> list[tuple[int, int]]:
+        return [(t, self.labels[t]) for t, is_target in enumerate(self.target) if is_target]
+
+    def hiding(self, chosen: Mapping[int, int]) -> Masked:
+        """With what the model sees instead at each chosen position; these are the targets."""
+        return replace(
+            self,
+            ids=tuple(chosen.get(t, token) for t, token in enumerate(self.labels)),
+            target=tuple(t in chosen for t in range(len(self))),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +117,36 @@ class Renderer:
             Tokens(ids=t.ids, target=(False, *[True] * (len(t) - 1)), target_bytes=t.target_bytes)
             for t in self.answers(row, kind)
         ]
+
+    def both_ways(self, text: str) -> list[Masked]:
+        """Text as an encoder reads it: windows that do not overlap, each between the tokenizer's own marks, so that
+        every token is a target once. Tokens that stand for unknown text are none, and their bytes are not counted."""
+        opening, closing = self._marks()
+        ids, offsets = self._encode(text, special_tokens=False, end=False)
+        special = set(self.tokenizer.all_special_ids)
+        spelt = [0, *accumulate((end for _, end in offsets), max)]
+        stride = self.window - len(opening) - len(closing)
+        windows = []
+        for start in range(0, len(ids), stride):
+            stop = min(start + stride, len(ids))
+            known = [token not in special for token in ids[start:stop]]
+            size = sum(
+                len(text[spelt[start + t] : spelt[start + t + 1]].encode())
+                for t, is_known in enumerate(known)
+                if is_known
+            )
+            if any(known):
+                row = (*opening, *ids[start:stop], *closing)
+                target = (*[False] * len(opening), *known, *[False] * len(closing))
+                mask = self.tokenizer.mask_token_id
+                windows.append(Masked(ids=row, labels=row, target=target, target_bytes=size, mask=mask))
+        return windows
+
+    def _marks(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before a text and after it."""
+        whole, bare = (self.tokenizer("a", add_special_tokens=marked)["input_ids"] for marked in (True, False))
+        before = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        return whole[:before], whole[before + len(bare) :]
 
     def pair(
         self,

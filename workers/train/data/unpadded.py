@@ -32,23 +32,22 @@ def lay_out(sequences: Sequence[Tokens], device: torch.device) -> UnpaddedRows:
     ids: list[int] = []
     positions: list[int] = []
     predictors: list[int] = []
+    labels: list[int] = []
     segments: list[int] = []
     for segment, tokens in enumerate(sequences):
         start = len(ids)
         ids.extend(tokens.ids)
         positions.extend(range(len(tokens)))
-        for t, is_target in enumerate(tokens.target):
-            if is_target:
-                predictors.append(start + t - 1)
-                segments.append(segment)
-    ids_T = torch.tensor(ids, device=device)
-    predictor_N = torch.tensor(predictors, dtype=torch.long, device=device)
+        for position, label in tokens.predictions():
+            predictors.append(start + position)
+            labels.append(label)
+            segments.append(segment)
     return UnpaddedRows(
-        ids_1T=ids_T[None],
+        ids_1T=torch.tensor(ids, device=device)[None],
         positions_1T=torch.tensor(positions, device=device)[None],
         lengths=tuple(len(tokens) for tokens in sequences),
-        predictor_N=predictor_N,
-        label_N=ids_T[predictor_N + 1],
+        predictor_N=torch.tensor(predictors, dtype=torch.long, device=device),
+        label_N=torch.tensor(labels, dtype=torch.long, device=device),
         segment_N=torch.tensor(segments, dtype=torch.long, device=device),
     )
 

@@ -11,10 +11,11 @@ from torch.nn import Parameter
 from transformers import PreTrainedModel
 
 from luthier.design import Dora, Lora, LoraPlus, RsLora
+from workers.train.forward import is_encoder
 from workers.train.updates.applied import moving
 
-# Every linear layer of a causal language model but its output head.
-EVERYWHERE: Final[dict[str, Any]] = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+# Every linear layer of a language model but its output head.
+EVERYWHERE: Final[dict[str, Any]] = {"target_modules": "all-linear"}
 
 
 class Adapter:
@@ -66,6 +67,7 @@ def low_rank(model: PreTrainedModel, update: LowRank, seed: int) -> Adapter:
 
 def adapt(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
     """Put PEFT's adapters on `model`, with `seed` deciding what they draw at random."""
+    config.task_type = None if is_encoder(model) else "CAUSAL_LM"  # PEFT has no word for masked language models
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(model, config)

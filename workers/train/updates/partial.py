@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch.nn import Module, ModuleList, Parameter
+from torch.nn import Module, Parameter
 from transformers import PreTrainedModel
 
 from luthier.design import BitFit, Full, LayerNorm, TopLayers
 from luthier.errors import Infeasible
+from workers.train.forward import is_encoder
+from workers.train.layers import layers_of
 from workers.train.updates.applied import moving
 
 
@@ -37,14 +39,19 @@ def full(model: PreTrainedModel, update: Full) -> InPlace:
 
 
 def top_layers(model: PreTrainedModel, update: TopLayers) -> InPlace:
-    """Freeze all but the last layers and what follows them. Raises Infeasible if it has fewer layers or none."""
-    layers, norm = getattr(model.base_model, "layers", None), getattr(model.base_model, "norm", None)
-    if not isinstance(layers, ModuleList) or not isinstance(norm, Module):
+    """Freeze all but the last layers and the norm that follows them (BERT's layers end in norms of their own).
+
+    Raises Infeasible if it has fewer layers or none.
+    """
+    layers = layers_of(model)
+    norms = [getattr(model.base_model, name, None) for name in ("norm", "final_norm")]
+    found = [norm for norm in norms if isinstance(norm, Module)]
+    if layers is None or not (found or is_encoder(model)):
         raise Infeasible(f"{type(model).__name__} has no list of layers with a norm after it, which top_layers needs")
     if update.layers > len(layers):
         raise Infeasible(f"top_layers asks for {update.layers} layers, the model has {len(layers)}")
     model.requires_grad_(False)
-    for module in (*layers[-update.layers :], norm):
+    for module in (*layers[-update.layers :], *found):
         module.requires_grad_(True)
     return InPlace(model)
 

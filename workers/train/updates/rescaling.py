@@ -20,7 +20,7 @@ def vera(model: PreTrainedModel, update: Vera, seed: int) -> Adapter:
 def ia3(model: PreTrainedModel, update: Ia3, seed: int) -> Adapter:
     """On the layers that PEFT names for the family; nothing is drawn. Raises Infeasible where it names none."""
     try:
-        return Adapter(adapt(model, IA3Config(task_type=EVERYWHERE["task_type"]), seed))
+        return Adapter(adapt(model, IA3Config(), seed))
     except ValueError as error:
         raise Infeasible(f"{type(model).__name__} models cannot take ia3: {error}") from error
 
