@@ -130,7 +130,7 @@ def test_training_and_judge_play_alike(tiny: Base) -> None:
     rows, grader = data_samples.pairs(6), TextSimilarity()
     spec = JudgeSpec(kind=DataKind.PAIRS, validation="0", test="1", objective="reward", grader=grader, max_new_tokens=6)
     rollouts = play(tiny.model, world(tiny, grader=grader), rows)
-    found = judge(tiny.model, tiny.tokenizer, spec, rows, 512)
+    found = judge(tiny.model, tiny.tokenizer, spec, rows)
     assert found.reward == pytest.approx(sum(rollout.reward for rollout in rollouts) / len(rows))
 
 
@@ -140,7 +140,7 @@ def test_prompts_alone_are_judged_by_their_grader_and_their_own_likelihood(tiny:
     spec = JudgeSpec(
         kind=DataKind.PROMPTS, validation="0", test="1", objective="reward", grader=grader, max_new_tokens=6
     )
-    found = judge(tiny.model, tiny.tokenizer, spec, rows, 512)
+    found = judge(tiny.model, tiny.tokenizer, spec, rows)
     same = judge(
         tiny.model, tiny.tokenizer, spec.model_copy(update={"kind": DataKind.PAIRS}), data_samples.pairs(6), 512
     )

@@ -100,13 +100,13 @@ def test_the_script_reaches_the_recorded_reward(
     algorithm: Algorithm, update: Update, rate: float, tiny: Base, tmp_path: Path
 ) -> None:
     assignment, rows = assignment_of(algorithm, update, rate, tiny.entry), data_samples.pairs(10)
-    learn, render = objective(algorithm), renderer(tiny.tokenizer, assignment.judge, tiny.entry.facts.context)
+    learn, render = objective(algorithm), renderer(tiny.tokenizer, assignment.judge)
     prompts = [example for row in rows for example in learn.examples(row, DataKind.PAIRS, render)]
     world = world_of(assignment.judge, render)
     model = copy.deepcopy(tiny.model)
     trained = train(model, assignment.design, lambda _: prompts, seed=7, watch=NobodyWatches(), world=world)
     merged = trained.applied.merge()
-    metrics = judge(merged, tiny.tokenizer, assignment.judge, rows, tiny.entry.facts.context)
+    metrics = judge(merged, tiny.tokenizer, assignment.judge, rows)
     folder = tmp_path / "reproduce"
     reproduction.write(
         folder,

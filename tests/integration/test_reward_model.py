@@ -251,7 +251,7 @@ def test_the_script_trains_the_exported_reward_model_again_and_plays_for_it(
     assignment = assignment_of(planned, DataKind.PREFERENCE, tiny.entry).model_copy(update={"judge": SPEC, "seed": 1})
     trained = run(tiny, planned, Witness())
     merged = trained.applied.merge()
-    metrics = judge(merged, tiny.tokenizer, SPEC, HELD_OUT, tiny.entry.facts.context)
+    metrics = judge(merged, tiny.tokenizer, SPEC, HELD_OUT)
     export(
         tmp_path,
         model=merged,

@@ -30,8 +30,8 @@ def rows(environment: EnvironmentSpec, count: int) -> list[Row]:
 
 def test_the_reward_is_the_mean_of_what_the_environment_pays_for_greedy_answers(tiny: Base) -> None:
     wanted, asked = spec(DataKind.PAIRS, PAYS_FOR_ANYTHING), rows(PAYS_FOR_ANYTHING, 4)
-    metrics = judge(tiny.model, tiny.tokenizer, wanted, asked, 512)
-    render = renderer(tiny.tokenizer, wanted, 512)
+    metrics = judge(tiny.model, tiny.tokenizer, wanted, asked)
+    render = renderer(tiny.tokenizer, wanted)
     answers = generate(tiny.model, tiny.tokenizer, [render.prompt(row["prompt"]) for row in asked], 8)
     paid = []
     for row, answer in zip(asked, answers, strict=True):
@@ -53,7 +53,7 @@ def test_an_episode_starts_at_the_prompt_and_not_at_the_last_word_of_the_right_c
 
 def test_a_model_that_calls_nothing_is_played_to_an_end_without_reward(tiny: Base) -> None:
     wanted, asked = spec(DataKind.CHAT, STORE), rows(STORE, 2)
-    world = world_of(wanted, renderer(tiny.tokenizer, wanted, 512))
+    world = world_of(wanted, renderer(tiny.tokenizer, wanted))
     assert world is not None
     assert world.max_turns == 2
     assert [rollout.reward for rollout in play(tiny.model, world, asked)] == [0.0, 0.0]
