@@ -31,6 +31,7 @@ class ModelFacts(Frozen):
         description="how many tokens each one sees; None for a family whose window cannot be set in all layers",
     )
     biases: bool = Field(default=False, description="whether any layer has a bias")
+    tied: bool = Field(default=True, description="whether the output head shares its weights with the embeddings")
 
 
 class BaseModelEntry(Frozen):
@@ -68,9 +69,16 @@ def read_facts(folder: Path) -> ModelFacts:
             chat_template=_has_chat_template(folder),
             attention_window=_attention_window(config),
             biases=any(name.endswith(".bias") for header in headers for name in header),
+            tied=bool(config.get("tie_word_embeddings")) or _tables(headers, config) < 2,
         )
     except KeyError as missing:
         raise UserError(f"{folder / 'config.json'} lacks the field {missing}", param="source") from missing
+
+
+def _tables(headers: list[dict[str, dict[str, Any]]], config: dict[str, Any]) -> int:
+    """How many tensors have a row for each token: the embeddings, and the output head where it has its own."""
+    shape = [config["vocab_size"], config["hidden_size"]]
+    return sum(tensor["shape"] == shape for header in headers for tensor in header.values())
 
 
 def _attention_window(config: dict[str, Any]) -> int | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from luthier.design import Frozen
+from luthier.design import Frozen, Placement
 
 
 class DataKind(StrEnum):
@@ -102,7 +102,13 @@ class Pin(Frozen):
     )
     update: tuple[str, ...] | None = Field(
         default=None,
-        description="full, top_layers, lora, rslora, dora, layernorm, bitfit, pissa, lora_plus, vera, ia3, oft",
+        description="full, top_layers, lora, rslora, dora, layernorm, bitfit, pissa, lora_plus, vera, ia3, oft, "
+        "adalora, prompt, prefix",
+    )
+    placement: tuple[Placement, ...] | None = Field(
+        default=None,
+        exclude_if=lambda placement: placement is None,
+        description="of lora, rslora, dora, lora_plus, pissa: all, attention, mlp, embeddings (all and the embeddings)",
     )
     model: tuple[str, ...] | None = Field(default=None, description="names of registered base models")
     layers: tuple[int, ...] | None = Field(default=None, description="layers kept")

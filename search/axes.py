@@ -7,11 +7,11 @@ rather than ignored. The order is the same however a pin is written, except for 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final, TypeVar, get_args
 
 from pydantic import Field
 
-from luthier.design import Frozen
+from luthier.design import Frozen, Placement
 from luthier.errors import IllegalDesign, UserError
 from luthier.model import BaseModelEntry
 from luthier.task import Constraints, DataKind, JudgeSpec, Pin
@@ -21,6 +21,8 @@ from search.learning_rate import UPDATE_FACTOR
 T = TypeVar("T", str, int, float)
 
 UPDATES: Final = tuple(UPDATE_FACTOR)
+PLACEMENTS: Final[tuple[str, ...]] = get_args(Placement)
+PLACED: Final = ("lora", "rslora", "dora", "lora_plus", "pissa")
 WHOLE: Final = 0  # the attention window of a model that keeps its own
 WINDOWS: Final = (1024, 512, 256, 128)
 DEPTH_SHARES: Final = (1, 7 / 8, 3 / 4)
@@ -89,6 +91,15 @@ class ModelSpace(Frozen):
         return tuple(field for field, allowed in as_it_is.items() if not allowed)
 
     updates: tuple[str, ...] = Field(description="weight updates that go with the model")
+    placements: tuple[str, ...] = Field(description="where low-rank adapters may sit")
+
+    def placements_of(self, update: str) -> tuple[str, ...]:
+        """Where the adapters of this update may sit; nowhere in particular for one that is not PLACED."""
+        return _placements_of(update, self.placements)
+
+    def updates_on(self, *, edited: bool) -> tuple[str, ...]:
+        """Updates of the model, edited or as it is."""
+        return tuple(name for name in self.updates if not (edited and name in legality.VIRTUAL))
 
     @property
     def top_layers(self) -> tuple[int, ...]:
@@ -162,8 +173,15 @@ def model_spaces(
     """The base models that remain, each with the edits that remain of it. `length` is that of long rows in tokens."""
     allowed = _allowed(kind, _pinned(entries, pin), constraints)
     names = update_names(pin, allowed)
+    placements = _placements(pin, allowed)
     updates = {
-        entry.name: tuple(name for name in names if legality.update_refusal(name, entry) is None) for entry in allowed
+        entry.name: tuple(
+            name
+            for name in names
+            if legality.update_refusal(name, entry) is None
+            if name not in PLACED or _placements_of(name, placements[entry.name])
+        )
+        for entry in allowed
     }
     depths = {entry.name: range(entry.facts.layers, 0, -1) for entry in allowed}
     heads = {entry.name: legality.kv_head_choices(entry.facts.kv_heads) for entry in allowed}
@@ -180,6 +198,7 @@ def model_spaces(
             kv_heads=kv_heads,
             windows=windows,
             updates=updates[entry.name],
+            placements=placements[entry.name],
         )
         for entry in allowed
         if updates[entry.name]
@@ -193,7 +212,43 @@ def model_spaces(
             f"({_listed(pin.kv_heads or ())})" + (f" and the windows ({_listed(pin.window)})" if pin.window else ""),
             param="search.pin",
         )
-    return spaces
+    fitted = tuple(model for model in map(_fitted, spaces) if model is not None)
+    if not fitted:
+        raise IllegalDesign(
+            f"pin on update: {_listed(spaces[0].updates)} cannot be folded into weights and goes with the base model "
+            "as it is, but the pins on layers, kv_heads or window leave edited ones only",
+            param="search.pin.update",
+        )
+    return fitted
+
+
+def _fitted(model: ModelSpace) -> ModelSpace | None:
+    """Without edits where none of the updates goes with an edited model; None where the pins demand an edit."""
+    if model.updates_on(edited=True):
+        return model
+    if model.required:
+        return None
+    kept = {"layers": (model.base_layers,), "kv_heads": (model.base_kv_heads,), "windows": (WHOLE,)}
+    return model.model_copy(update=kept)
+
+
+def _placements(pin: Pin, entries: Sequence[BaseModelEntry]) -> dict[str, tuple[str, ...]]:
+    """Where low-rank adapters may sit in each model. Every pinned place must be possible in one of them."""
+    possible = {
+        entry.name: tuple(place for place in PLACEMENTS if legality.placement_refusal(place, entry) is None)
+        for entry in entries
+    }
+    if pin.placement is None:
+        return possible
+    described = [f"{_listed(places)} in {name}" for name, places in possible.items()]
+    _check("placement", pin.placement, lambda place: any(place in places for places in possible.values()), described)
+    return {name: _kept(pin.placement, places, places) for name, places in possible.items()}
+
+
+def _placements_of(update: str, placements: tuple[str, ...]) -> tuple[str, ...]:
+    if update not in PLACED:
+        return ()
+    return tuple(place for place in placements if update != "pissa" or place != "embeddings")
 
 
 def _pinned(entries: Sequence[BaseModelEntry], pin: Pin) -> list[BaseModelEntry]:
@@ -253,7 +308,7 @@ def _check_windows(pin: Pin, entries: Sequence[BaseModelEntry]) -> None:
         )
 
 
-def _kept(pinned: Sequence[int] | None, possible: Sequence[int], default: tuple[int, ...]) -> tuple[int, ...]:
+def _kept(pinned: Sequence[T] | None, possible: Sequence[T], default: tuple[T, ...]) -> tuple[T, ...]:
     return default if pinned is None else tuple(value for value in possible if value in pinned)
 
 

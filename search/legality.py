@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from luthier.design import Design, TopLayers
+from luthier.design import Architecture, Design, Placed, TopLayers
 from luthier.errors import IllegalDesign
 from luthier.model import BaseModelEntry
 from luthier.task import DataKind
@@ -25,6 +25,8 @@ class Rule:
     fits: Mapping[DataKind, str]
     refused: Mapping[DataKind, str]
 
+
+VIRTUAL: Final = frozenset({"prompt", "prefix"})  # updates that add virtual tokens and leave the weights alone
 
 _ONE_ANSWER: Final = {
     DataKind.TEXT: "plain text has no answers to choose between",
@@ -128,6 +130,26 @@ def update_refusal(update: str, entry: BaseModelEntry) -> str | None:
     return None
 
 
+def placement_refusal(placement: str, entry: BaseModelEntry) -> str | None:
+    """Why adapters cannot be placed so in a base model; None where they can."""
+    if placement == "embeddings" and entry.facts.tied:
+        return (
+            f"{entry.name} uses its input embeddings as its output head too, so that an adapter on them cannot be "
+            "folded in; place adapters on all, attention or mlp"
+        )
+    return None
+
+
+def edit_refusal(update: str, architecture: Architecture) -> str | None:
+    """Why the update of this kind does not go with an edited model; None where it goes."""
+    if update in VIRTUAL and architecture.edited:
+        return (
+            f"{update} cannot be folded into weights: its adapter is all there is to export, and it would not fit the "
+            "base model as it is registered; leave out layers, kv_heads and window, or choose another update"
+        )
+    return None
+
+
 def kv_head_choices(kv_heads: int) -> tuple[int, ...]:
     """Numbers of key/value heads that mean pooling can make of `kv_heads`: its divisors, itself first."""
     return tuple(kept for kept in range(kv_heads, 0, -1) if kv_heads % kept == 0)
@@ -204,8 +226,10 @@ def _check_stages(design: Design, entry: BaseModelEntry) -> None:
             "all stages need the same update, so that each goes on with the weights of the one before",
             param="stages",
         )
-    if reason := update_refusal(update.kind, entry):
+    if reason := update_refusal(update.kind, entry) or edit_refusal(update.kind, design.architecture):
         raise IllegalDesign(reason, param="stages.update.kind")
+    if isinstance(update, Placed) and (reason := placement_refusal(update.placement, entry)):
+        raise IllegalDesign(reason, param="stages.update.placement")
     kept = design.architecture.layers or entry.facts.layers
     if isinstance(update, TopLayers) and update.layers > kept:
         raise IllegalDesign(

@@ -37,6 +37,8 @@ class Recipe(Frozen):
     kv_heads: int = 0
     window: int = 0
     block: int = 32
+    placement: str = "all"
+    tokens: int = 32
 
 
 # The order matters: a small budget sees only the first few, so these differ in program, update and architecture.
@@ -49,7 +51,7 @@ _BEHAVIOUR: Final = (
     Recipe(program="sft", update="top_layers", epochs=2),
     Recipe(program="sft", kv_heads=1),
     Recipe(program="sft", learning_rate_multiplier=3),
-    Recipe(program="sft", rank=64, epochs=3),
+    Recipe(program="sft", rank=64, placement="mlp", epochs=3),
     Recipe(program="sft", update="full", learning_rate_multiplier=0.5, epochs=3),
     Recipe(program="sft", update="pissa", epochs=2),
     Recipe(program="sft", update="lora_plus"),
@@ -64,7 +66,7 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
         Recipe(program="clm", update="top_layers", epochs=2),
         Recipe(program="clm", kv_heads=1),
         Recipe(program="clm", learning_rate_multiplier=3),
-        Recipe(program="clm", rank=64, epochs=3),
+        Recipe(program="clm", rank=64, placement="mlp", epochs=3),
         Recipe(program="clm", update="full", learning_rate_multiplier=0.5, epochs=3),
         Recipe(program="clm", update="pissa", epochs=2),
         Recipe(program="clm", update="lora_plus"),
@@ -143,7 +145,7 @@ class _Wishes:
                 return choices[0]
             case "top_layers":
                 return choices[-1]
-            case "program" | "update":
+            case "program" | "update" | "placement":
                 return next((choice for choice in choices if choice == self._recipe[axis]), choices[0])
             case _:
                 return _nearest(choices, self._recipe[axis])

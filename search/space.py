@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution
 from pydantic import Field, TypeAdapter
 
 from luthier.design import (
+    AdaLora,
     Algorithm,
     BitFit,
     Design,
@@ -29,6 +30,9 @@ from luthier.design import (
     Oft,
     Optimiser,
     Pissa,
+    Placed,
+    Prefix,
+    Prompt,
     RsLora,
     Stage,
     TopLayers,
@@ -43,17 +47,13 @@ from search.axes import SETTINGS, Axis, Interval, ModelSpace
 from search.learning_rate import default_learning_rate, significant
 from search.suggest import Replay, Suggest, Value
 
-ADAPTERS: Final[Mapping[str, type[Lora | RsLora | Dora | LoraPlus]]] = {
-    "lora": Lora,
-    "rslora": RsLora,
-    "dora": Dora,
-    "lora_plus": LoraPlus,
-}
 RANKS: Final = (4, 8, 16, 32, 64)
 _ALGORITHMS: Final[TypeAdapter[Algorithm]] = TypeAdapter(Algorithm)
+_UPDATES: Final[TypeAdapter[Update]] = TypeAdapter(Update)
 PISSA_RANKS: Final = (4, 8, 16, 32)  # no matrix may be thinner: a single key head often has 64 rows, or 32
 VERA_RANKS: Final = (64, 128, 256, 512)  # of frozen matrices: a rank costs one number a layer
 OFT_BLOCKS: Final = (8, 16, 32)  # they divide the width of every common model
+VIRTUAL_TOKENS: Final = (8, 16, 32, 64)
 
 
 class Space(Frozen):
@@ -72,7 +72,7 @@ class Space(Frozen):
         model = self.model(suggest.categorical("model", [model.name for model in self.models]))
         architecture = edits.ask(suggest, model)
         program = suggest.categorical("program", self.programs)
-        update = self._update(suggest, model)
+        update = self._update(suggest, model, edited=architecture.edited)
         multiplier = _number(suggest, "learning_rate_multiplier", self.multipliers)
         batch_size = suggest.categorical("batch_size", self.batch_sizes)
         epochs = suggest.categorical("epochs", self.epochs)
@@ -127,7 +127,7 @@ class Space(Frozen):
             "model": model.name,
             **edits.answers(design.architecture, model),
             "program": design.program,
-            _update_axis(model): first.update.kind,
+            _update_axis(model, edited=design.architecture.edited): first.update.kind,
             "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
             "batch_size": first.optimiser.batch_size,
             "epochs": first.optimiser.epochs,
@@ -145,14 +145,20 @@ class Space(Frozen):
                 answers[f"rank[{kind}]"] = rank
             case Oft(block=block):
                 answers["block"] = block
+            case AdaLora(rank=rank):
+                answers["rank"] = rank
+            case Prompt(tokens=tokens) | Prefix(tokens=tokens):
+                answers["tokens"] = tokens
+        if isinstance(first.update, Placed):
+            answers[_placement_axis(model, first.update.kind)] = first.update.placement
         for stage in design.stages:
             for name, setting in SETTINGS.items():
                 if setting.algorithm == stage.algorithm.kind:
                     answers[name] = getattr(stage.algorithm, setting.field)
         return answers
 
-    def _update(self, suggest: Suggest, model: ModelSpace) -> Update:
-        match suggest.categorical(_update_axis(model), model.updates):
+    def _update(self, suggest: Suggest, model: ModelSpace, *, edited: bool) -> Update:
+        match suggest.categorical(_update_axis(model, edited=edited), model.updates_on(edited=edited)):
             case "full":
                 return Full()
             case "top_layers":
@@ -162,15 +168,23 @@ class Space(Frozen):
             case "bitfit":
                 return BitFit()
             case "pissa":
-                return Pissa(rank=suggest.categorical("rank[pissa]", PISSA_RANKS))
+                rank = suggest.categorical("rank[pissa]", PISSA_RANKS)
+                return _placed("pissa", rank, _placement(suggest, model, "pissa"))
             case "vera":
                 return Vera(rank=suggest.categorical("rank[vera]", VERA_RANKS))
             case "ia3":
                 return Ia3()
             case "oft":
                 return Oft(block=suggest.categorical("block", OFT_BLOCKS))
+            case "adalora":
+                return AdaLora(rank=suggest.categorical("rank", RANKS))
+            case "prompt":
+                return Prompt(tokens=suggest.categorical("tokens", VIRTUAL_TOKENS))
+            case "prefix":
+                return Prefix(tokens=suggest.categorical("tokens", VIRTUAL_TOKENS))
             case adapter:
-                return ADAPTERS[adapter](rank=suggest.categorical("rank", RANKS))
+                rank = suggest.categorical("rank", RANKS)
+                return _placed(adapter, rank, _placement(suggest, model, adapter))
 
     def _algorithm(self, suggest: Suggest, kind: str) -> Algorithm:
         values = {}
@@ -234,9 +248,24 @@ def algorithm(kind: str, values: Mapping[str, float] | None = None) -> Algorithm
     return _ALGORITHMS.validate_python({"kind": kind, **(values or {})})
 
 
-def _update_axis(model: ModelSpace) -> str:
-    """Models with biases have one choice more, and one question has the same choices always."""
-    return "update[biases]" if "bitfit" in model.updates else "update"
+def _placed(kind: str, rank: int, placement: str) -> Update:
+    return _UPDATES.validate_python({"kind": kind, "rank": rank, "placement": placement})
+
+
+def _placement(suggest: Suggest, model: ModelSpace, update: str) -> str:
+    return suggest.categorical(_placement_axis(model, update), model.placements_of(update))
+
+
+def _placement_axis(model: ModelSpace, update: str) -> str:
+    """Only some models and updates take adapters on the embeddings; one question has the same choices always."""
+    return "placement[embeddings]" if "embeddings" in model.placements_of(update) else "placement"
+
+
+def _update_axis(model: ModelSpace, *, edited: bool) -> str:
+    """Models with biases have one choice more, edited ones may have fewer: one question has the same choices always."""
+    possible = model.updates_on(edited=edited)
+    special = ["biases"] * ("bitfit" in possible) + ["edited"] * (possible != model.updates)
+    return f"update[{','.join(special)}]" if special else "update"
 
 
 def _number(suggest: Suggest, name: str, axis: Axis) -> float:

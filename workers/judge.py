@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from peft import PeftModelForCausalLM
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from luthier.errors import TrialFailed
 from luthier.graders import grade, sample_of
@@ -25,6 +26,7 @@ from workers.train.algorithms.objective import per_token, sequence_logps
 from workers.train.data.rendering import Message, Renderer, Row, Tokens, as_messages
 from workers.train.data.unpadded import UnpaddedRows, lay_out, within
 from workers.train.forward import TOKEN_CAP, mixed_precision, target_logps
+from workers.train.updates.applied import CausalModel
 
 GENERATION_BATCH = 8
 
@@ -36,7 +38,7 @@ def renderer(tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, context: int) 
 
 @torch.no_grad()
 def judge(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, rows: Sequence[Row], context: int
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, rows: Sequence[Row], context: int
 ) -> Metrics:
     """Score `model` on held-out rows. Raises TrialFailed where nothing can be scored or a score is not a number."""
     model.eval()
@@ -56,7 +58,7 @@ def judge(
 
 
 @torch.no_grad()
-def likelihood(model: PreTrainedModel, render: Renderer, kind: DataKind, rows: Sequence[Row]) -> tuple[float, int, int]:
+def likelihood(model: CausalModel, render: Renderer, kind: DataKind, rows: Sequence[Row]) -> tuple[float, int, int]:
     """Negative log-likelihood of the rows' answers in nats, their target tokens, and the bytes of their text."""
     sequences = [(tokens,) for row in rows for tokens in render.answers(row, kind)]
     if not sequences:
@@ -68,13 +70,13 @@ def likelihood(model: PreTrainedModel, render: Renderer, kind: DataKind, rows: S
     return -total, sum(t.targets for t in flat), max(1, sum(t.target_bytes for t in flat))
 
 
-def _laid(model: PreTrainedModel, examples: Sequence[tuple[Tokens, ...]]) -> Iterator[UnpaddedRows]:
+def _laid(model: CausalModel, examples: Sequence[tuple[Tokens, ...]]) -> Iterator[UnpaddedRows]:
     for group in within(examples, TOKEN_CAP[model.device.type]):
         yield lay_out([tokens for example in group for tokens in example], model.device)
 
 
 def _reward(
-    model: PreTrainedModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]
+    model: CausalModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]
 ) -> tuple[float | None, str | None]:
     match spec.kind:
         case DataKind.PREFERENCE:
@@ -87,7 +89,7 @@ def _reward(
             return _graded(model, render, spec, spec.grader, rows[: spec.max_generations]), spec.grader.name
 
 
-def _preference_accuracy(model: PreTrainedModel, render: Renderer, rows: Sequence[Row]) -> float:
+def _preference_accuracy(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> float:
     pairs = [(render.pair(r["prompt"], r["chosen"]), render.pair(r["prompt"], r["rejected"])) for r in rows]
     wins = 0.0
     for laid in _laid(model, pairs):
@@ -115,7 +117,7 @@ def question(row: Row, kind: DataKind) -> Question:
     return Question(prompt=row["prompt"], tools=None, reference=reference)
 
 
-def _graded(model: PreTrainedModel, render: Renderer, spec: JudgeSpec, grader: Grader, rows: Sequence[Row]) -> float:
+def _graded(model: CausalModel, render: Renderer, spec: JudgeSpec, grader: Grader, rows: Sequence[Row]) -> float:
     asked = [question(row, spec.kind) for row in rows]
     prompts = [render.prompt(q.prompt, q.tools)[-render.max_tokens :] for q in asked]
     answers = generate(model, render.tokenizer, prompts, spec.max_new_tokens)
@@ -128,9 +130,13 @@ def _graded(model: PreTrainedModel, render: Renderer, spec: JudgeSpec, grader: G
 
 @torch.no_grad()
 def generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> list[str]:
-    """Greedy answers, one per prompt. Batches are made of prompts of like length, always in the same way."""
+    """Greedy answers, one per prompt. Batches are made of prompts of like length, always in the same way.
+
+    Where there are virtual tokens each prompt is answered alone: PEFT puts them before the padding, at a distance that
+    training has not seen. That takes several times as long.
+    """
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     config = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id
@@ -138,14 +144,15 @@ def generate(
     generator: Any = model  # transformers' types hide `generate` of an auto model
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers = [""] * len(prompts)
-    for start in range(0, len(order), GENERATION_BATCH):
-        chosen = order[start : start + GENERATION_BATCH]
+    batch = 1 if isinstance(model, PeftModelForCausalLM) else GENERATION_BATCH
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
         longest = max(len(prompts[i]) for i in chosen)
         ids_BT = torch.tensor([[pad] * (longest - len(prompts[i])) + list(prompts[i]) for i in chosen])
         mask_BT = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen])
         with mixed_precision(model.device), _own_settings_aside(model):
             output_BT = generator.generate(
-                ids_BT.to(model.device), attention_mask=mask_BT.to(model.device), generation_config=config
+                input_ids=ids_BT.to(model.device), attention_mask=mask_BT.to(model.device), generation_config=config
             )
         for i, new_T in zip(chosen, output_BT[:, longest:], strict=True):
             answers[i] = str(tokenizer.decode(new_T, skip_special_tokens=True)).strip()
@@ -153,10 +160,11 @@ def generate(
 
 
 @contextmanager
-def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
+def _own_settings_aside(model: CausalModel) -> Iterator[None]:
     """Generation settings shipped with a model (a repetition penalty, say) would join the judge's; keep them out."""
-    own, model.generation_config = model.generation_config, GenerationConfig()
+    plain = model.get_base_model() if isinstance(model, PeftModelForCausalLM) else model
+    own, plain.generation_config = plain.generation_config, GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = own
+        plain.generation_config = own

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from luthier.design import Stage
-from luthier.errors import BlobMissing, Interrupted
+from luthier.errors import BlobMissing, Infeasible, Interrupted
 from luthier.trial import Metrics
 from luthier.wire import Artifact, Assignment, CheckpointSaved, Finished, Judged, RungReached
 from workers import warm
@@ -26,6 +26,7 @@ from workers.train.algorithms import Example
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
 from workers.train.loop import Progress, Trained, train
+from workers.train.updates.applied import CausalModel
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
     model = _build(link, assignment)
     torch.nn.Module.to(model, device)
     with tempfile.TemporaryDirectory(prefix="luthier-trial-") as scratch:
+        judged: CausalModel = model
         adapter, tokens = None, 0
         if assignment.design.stages:
             watch = TrialWatch(link, held, checkpoint_seconds, Path(scratch))
@@ -51,8 +53,8 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
                 watch=watch,
                 resume=_fetch_checkpoint(link, assignment, Path(scratch)),
             )
-            model, adapter, tokens = *_merge(trained, Path(scratch) / "adapter"), trained.tokens
-        return _conclude(link, held, model, adapter, tokens, Path(scratch))
+            judged, adapter, tokens = *_result(trained, Path(scratch) / "adapter"), trained.tokens
+        return _conclude(link, held, judged, adapter, tokens, Path(scratch))
 
 
 def _build(link: Link, assignment: Assignment) -> PreTrainedModel:
@@ -64,16 +66,21 @@ def _build(link: Link, assignment: Assignment) -> PreTrainedModel:
     return build(warm.base(assignment.base).model, architecture, calibration)
 
 
-def _merge(trained: Trained, folder: Path) -> tuple[PreTrainedModel, Path | None]:
-    """The plain model that is judged and exported, and its adapter where there is one that fits the registered base."""
+def _result(trained: Trained, folder: Path) -> tuple[CausalModel, Path | None]:
+    """The model that is judged and exported, and its adapter where there is one that fits the registered base.
+
+    Raises Infeasible where there would be nothing to export.
+    """
     has_adapter = trained.whole_base and trained.applied.save_adapter(folder)
-    return trained.applied.merge(), folder if has_adapter else None
+    if not (has_adapter or trained.applied.mergeable):
+        raise Infeasible("this update cannot be merged, and its adapter would not fit the base model as registered")
+    return trained.judged(), folder if has_adapter else None
 
 
 def _conclude(
-    link: Link, held: HeldLease, model: PreTrainedModel, adapter: Path | None, tokens: int, scratch: Path
+    link: Link, held: HeldLease, model: CausalModel, adapter: Path | None, tokens: int, scratch: Path
 ) -> Finished:
-    """Judge the merged model; score it on the test split and export it where the service wants to keep it."""
+    """Judge the trained model; score it on the test split and export it where the service wants to keep it."""
     assignment = held.assignment
     base = warm.base(assignment.base)
     held.check()
@@ -111,7 +118,7 @@ def _conclude(
     )
 
 
-def _score(link: Link, assignment: Assignment, model: PreTrainedModel, split: str) -> Metrics:
+def _score(link: Link, assignment: Assignment, model: CausalModel, split: str) -> Metrics:
     base = warm.base(assignment.base)
     rows = warm.rows(link.get_blob(split))
     return judge(model, base.tokenizer, assignment.judge, rows, base.entry.facts.context)

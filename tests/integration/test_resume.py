@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from luthier.design import (
+    AdaLora,
     Algorithm,
     Architecture,
     BitFit,
@@ -50,7 +51,8 @@ from workers.warm import Base
 
 ROWS = data_samples.preference(6)  # every algorithm can learn from these
 UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
-UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4), Ia3(), Oft(block=8)]
+UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4), Ia3(), Oft(block=8), AdaLora(rank=2)]
+UPDATES += [Lora(rank=2, placement="attention"), Dora(rank=2, placement="mlp")]
 ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo(), Ipo(), Simpo(), Orpo()]
 CALIBRATION = (tuple(range(100, 130)),)
 INFLUENTIAL = Architecture(base="tiny", layers=3, depth_rule="block_influence")
@@ -158,6 +160,12 @@ PROGRAMS = {
     "a window": design(stage(Sft(), Full(), epochs=1), stage(Dpo(), Full(), epochs=1), architecture=WINDOWED),
     "an adapter that starts from trained weights": design(
         stage(Sft(), Full(), epochs=1), stage(Dpo(), Pissa(rank=2), epochs=1)
+    ),
+    "ranks that the first stage decides": design(
+        stage(Sft(), AdaLora(rank=2), epochs=1), stage(Dpo(), AdaLora(rank=2), epochs=1)
+    ),
+    "all weights after ranks were decided": design(
+        stage(Clm(), AdaLora(rank=2), epochs=1), stage(Sft(), Full(), epochs=1)
     ),
     "all weights after an adapter": design(stage(Clm(), Lora(rank=2), epochs=1), stage(Sft(), Full(), epochs=1)),
 }

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from luthier.design import (
+    AdaLora,
     AdapterUpdate,
     Algorithm,
     BitFit,
@@ -32,6 +33,7 @@ from tests import conformance_updates
 from tests.biased import biased
 from tests.conformance_updates import UpdateConformance
 from tests.textbook import largest_difference
+from tests.untied import untied
 from workers.train import updates
 from workers.train.updates import Applied
 from workers.warm import Base
@@ -138,6 +140,42 @@ class TestOft(UpdateConformance):
         return name.endswith(".oft_R.default.weight")
 
 
+class TestAttentionOnly(_LowRank):
+    update = Lora(rank=4, placement="attention")
+
+
+class TestMlpOnly(_LowRank):
+    update = RsLora(rank=4, placement="mlp")
+
+
+class TestPissaOnTheMlp(_LowRank):
+    update = Pissa(rank=4, placement="mlp")
+
+
+class _OnEmbeddings(_LowRank):
+    @classmethod
+    def base(cls, tiny: PreTrainedModel) -> PreTrainedModel:
+        return untied(tiny)
+
+
+class TestLoraOnEmbeddings(_OnEmbeddings):
+    update = Lora(rank=4, placement="embeddings")
+
+
+class TestDoraOnEmbeddings(_OnEmbeddings):
+    update = Dora(rank=4, placement="embeddings")
+
+
+class TestLoraPlusOnEmbeddings(_OnEmbeddings):
+    update = LoraPlus(rank=4, placement="embeddings")
+    learning_rate = 1e-3
+
+
+class TestAdaLora(_LowRank):
+    update = AdaLora(rank=4)
+    learning_rate = 1e-2
+
+
 def members(union: object) -> set[type]:
     """The classes of an `Annotated[A | B | …, …]`."""
     return set(typing.get_args(typing.get_args(union)[0]))
@@ -145,7 +183,7 @@ def members(union: object) -> set[type]:
 
 def test_every_update_has_its_case() -> None:
     cases = [TestFull, TestTopLayers, TestLora, TestRsLora, TestDora]
-    cases += [TestLayerNorm, TestBitFit, TestPissa, TestLoraPlus, TestVera, TestIa3, TestOft]
+    cases += [TestLayerNorm, TestBitFit, TestPissa, TestLoraPlus, TestVera, TestIa3, TestOft, TestAdaLora]
     assert {type(case.update) for case in cases} == members(Update)
 
 

@@ -24,7 +24,8 @@ class Position:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """`tensors` holds, by prefix: `weights.` the moving parameters, `moment1.`/`moment2.` AdamW's, `carried.` the plain
-    model's weights where earlier stages changed them for good, and `reference` the reference log-probabilities."""
+    model's weights where earlier stages changed them for good, `update.` what the weight update keeps of its own, and
+    `reference` the reference log-probabilities."""
 
     position: Position
     tensors: dict[str, torch.Tensor]

@@ -16,6 +16,7 @@ from workers.train.algorithms import Example, objective
 from workers.train.checkpoint import Checkpoint, Position
 from workers.train.pack import Member, Pack, StepReport
 from workers.train.updates import Applied
+from workers.train.updates.applied import CausalModel
 
 ExamplesOf = Callable[[Stage], Sequence[Example]]
 
@@ -28,7 +29,7 @@ class Progress:
     before: float
     share: float
     report: StepReport
-    model: PreTrainedModel
+    model: CausalModel
     checkpoint: Callable[[], Checkpoint]
 
 
@@ -45,6 +46,10 @@ class Trained:
     applied: Applied
     whole_base: bool
     tokens: int
+
+    def judged(self) -> CausalModel:
+        """The model that is judged and exported: the plain one that the update makes, where it can be merged."""
+        return self.applied.merge() if self.applied.mergeable else self.applied.model
 
 
 def run(pack: Pack, after_step: Callable[[Member, StepReport], None]) -> None:

@@ -81,6 +81,7 @@ class Member:
             lr=optimiser.learning_rate,
         )
         self.reference: torch.Tensor | None = None  # [examples, sequences in an example]
+        applied.begin(self.steps)
 
     @property
     def done(self) -> bool:
@@ -102,6 +103,7 @@ class Member:
         batch = self.recipe.batch_size
         chosen = self.order[self.step * batch : (self.step + 1) * batch]
         loss, tokens, sums = self._accumulate(chosen)
+        loss += self._penalise()
         norm = float(clip_grad_norm_(self.parameters.values(), MAX_GRAD_NORM))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrialFailed(f"training diverged: loss {loss:g}, gradient norm {norm:g} at step {self.step + 1}")
@@ -109,6 +111,7 @@ class Member:
         for group in self.adamw.param_groups:
             group["lr"] = rate * group["pace"]
         self.adamw.step()
+        self.applied.after_step(self.step)
         self.adamw.zero_grad(set_to_none=True)
         self.step += 1
         values = {"train_loss": loss, "learning_rate": rate, "grad_norm": norm}
@@ -135,6 +138,14 @@ class Member:
                 sums[name] = sums.get(name, 0.0) + value
         return loss, tokens, sums
 
+    def _penalise(self) -> float:
+        """Add the gradient of the update's own penalty; return the penalty."""
+        penalty = self.applied.penalty()
+        if penalty is None:
+            return 0.0
+        penalty.backward()
+        return float(penalty.detach())
+
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that `restore` needs, but the step."""
         tensors: dict[str, torch.Tensor] = {f"weights.{name}": p for name, p in self.parameters.items()}
@@ -144,7 +155,7 @@ class Member:
                 tensors[f"moment2.{name}"] = moments["exp_avg_sq"]
         if self.reference is not None:
             tensors["reference"] = self.reference
-        return tensors
+        return tensors | {f"update.{name}": tensor for name, tensor in self.applied.state().items()}
 
     def restore(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
         """Continue from a state saved after `step` steps."""
@@ -160,6 +171,8 @@ class Member:
                     }
         if "reference" in tensors:
             self.reference = tensors["reference"].to(self.device)
+        own = {name: tensor for name, tensor in tensors.items() if name.startswith("update.")}
+        self.applied.restore({name.removeprefix("update."): tensor for name, tensor in own.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from transformers import PreTrainedModel
 
 from luthier.design import BitFit, Full, LayerNorm, TopLayers
 from luthier.errors import Infeasible
-from workers.train.updates.applied import moving
+from workers.train.updates.applied import Steady, moving
 
 
-class InPlace:
+class InPlace(Steady):
     """The model's own parameters, those that require gradients."""
 
     def __init__(self, model: PreTrainedModel) -> None:
