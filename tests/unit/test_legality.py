@@ -13,6 +13,8 @@ from luthier.design import (
     Lora,
     Optimiser,
     Orpo,
+    Prefix,
+    Prompt,
     Sft,
     Simpo,
     Stage,
@@ -135,6 +137,25 @@ def test_an_illegal_design_is_refused_by_field(kind: DataKind, illegal: Design, 
     with pytest.raises(IllegalDesign, match=message) as refused:
         check(illegal, kind, TINY)
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize("update", [Prompt(tokens=8), Prefix(tokens=8)], ids=lambda update: update.kind)
+def test_virtual_tokens_go_with_the_base_model_as_it_is_and_with_no_other_update(update: Prompt | Prefix) -> None:
+    check(design(Sft(), Dpo(), update=update), DataKind.PREFERENCE, TINY)
+    with pytest.raises(IllegalDesign, match="cannot be folded into weights: its adapter is all there is") as refused:
+        check(design(Sft(), update=update, layers=4), DataKind.PAIRS, TINY)
+    assert refused.value.param == "stages.update.kind"
+    stages = tuple(Stage(algorithm=a, update=u, optimiser=RATE) for a, u in ((Sft(), update), (Dpo(), ADAPTER)))
+    with pytest.raises(IllegalDesign, match="same update"):
+        check(Design(architecture=Architecture(base="tiny"), stages=stages), DataKind.PREFERENCE, TINY)
+
+
+def test_adapters_on_embeddings_need_an_output_head_of_its_own() -> None:
+    placed = design(Sft(), update=Lora(rank=8, placement="embeddings"))
+    check(placed, DataKind.PAIRS, entry(tied=False))
+    with pytest.raises(IllegalDesign, match="input embeddings as its output head too.*all, attention or mlp") as refused:
+        check(placed, DataKind.PAIRS, TINY)
+    assert refused.value.param == "stages.update.placement"
 
 
 def test_stages_share_one_update_so_that_an_adapter_goes_on() -> None:
