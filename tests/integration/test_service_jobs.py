@@ -411,7 +411,9 @@ def test_a_winner_that_cannot_be_merged_says_why(service: Service, worker: FakeW
     job_id = service.submit(search={"trials": 3, "pin": {"update": ["prefix"]}})
     worker.work_until_ended(service.client, job_id)
     assert {artifact.kind for artifact in service.client.best(job_id).artifacts} == {"adapter"}
-    with pytest.raises(NotFound, match=r"virtual tokens, which cannot be folded into the weights.*ask for format=adapter"):
+    with pytest.raises(
+        NotFound, match=r"virtual tokens, which cannot be folded into the weights.*ask for format=adapter"
+    ):
         service.client.download(job_id, tmp_path / "merged")
 
 
