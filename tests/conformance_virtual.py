@@ -48,7 +48,7 @@ class VirtualConformance:
     @pytest.fixture(scope="class", params=ALGORITHMS, ids=lambda algorithm: algorithm.kind)
     @classmethod
     def run(cls, request: pytest.FixtureRequest, tiny: Base) -> Run:
-        recipe = Optimiser(learning_rate=cls.learning_rate, batch_size=4, epochs=5.0)
+        recipe = Optimiser(learning_rate=cls.learning_rate, batch_size=4, epochs=12.0)
         stage = Stage(algorithm=request.param, update=cls.update, optimiser=recipe)
         curve, learned = Curve(), examples(tiny, request.param)
         planned = Design(architecture=PLAIN, stages=(stage,))

@@ -154,7 +154,7 @@ def test_adapters_on_embeddings_need_an_output_head_of_its_own() -> None:
     placed = design(Sft(), update=Lora(rank=8, placement="embeddings"))
     check(placed, DataKind.PAIRS, entry(tied=False))
     with pytest.raises(
-        IllegalDesign, match="input embeddings as its output head too.*all, attention or mlp"
+        IllegalDesign, match=r"input embeddings as its output head too.*all, attention or mlp"
     ) as refused:
         check(placed, DataKind.PAIRS, TINY)
     assert refused.value.param == "stages.update.placement"
