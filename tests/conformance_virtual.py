@@ -44,6 +44,7 @@ class Run:
 class VirtualConformance:
     update: ClassVar[Update]
     learning_rate: ClassVar[float]
+    falls_to: ClassVar[float] = 0.9  # of the first steps' loss
 
     @pytest.fixture(scope="class", params=ALGORITHMS, ids=lambda algorithm: algorithm.kind)
     @classmethod
@@ -62,7 +63,7 @@ class VirtualConformance:
         assert moved == set(run.applied.trainable()) == {"prompt_encoder.default.embedding.weight"}
 
     def test_the_loss_fell(self, run: Run) -> None:
-        assert sum(run.losses[-3:]) < 0.9 * sum(run.losses[:3])
+        assert sum(run.losses[-3:]) < self.falls_to * sum(run.losses[:3])
 
     @torch.no_grad()
     def test_unpadded_rows_score_as_peft_scores_each_alone(self, run: Run) -> None:
