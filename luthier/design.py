@@ -22,6 +22,7 @@ class Frozen(BaseModel):
 
 DepthRule = Literal["late", "block_influence"]
 RopeRule = Literal["yarn", "linear"]
+Placement = Literal["all", "attention", "mlp", "embeddings"]
 
 
 class Architecture(Frozen):
@@ -179,15 +180,26 @@ class TopLayers(Frozen):
     layers: int = Field(ge=1)
 
 
-class Lora(Frozen):
-    """Low-rank adapters on all linear layers (Hu et al. 2021), scaled by alpha/rank."""
+class Placed(Frozen):
+    """Base of the updates that may sit on some of a model's modules alone."""
+
+    placement: Placement = Field(
+        default="all",
+        exclude_if=lambda placement: placement == "all",  # designs older than the field keep their text and digest
+        description="where the adapters sit: `all` linear layers but the output head, those of `attention` or of the "
+        "`mlp` alone, or all of them and the input `embeddings`",
+    )
+
+
+class Lora(Placed):
+    """Low-rank adapters on linear layers (Hu et al. 2021), scaled by alpha/rank."""
 
     kind: Literal["lora"] = "lora"
     rank: int = Field(ge=1)
     alpha: int = Field(default=32, ge=1)
 
 
-class RsLora(Frozen):
+class RsLora(Placed):
     """LoRA scaled by alpha/sqrt(rank), so that high ranks learn too (Kalajdzievski 2023)."""
 
     kind: Literal["rslora"] = "rslora"
@@ -195,7 +207,7 @@ class RsLora(Frozen):
     alpha: int = Field(default=16, ge=1)
 
 
-class Dora(Frozen):
+class Dora(Placed):
     """LoRA on the direction, a learned vector on the magnitude (Liu et al. 2024)."""
 
     kind: Literal["dora"] = "dora"
@@ -215,14 +227,19 @@ class BitFit(Frozen):
     kind: Literal["bitfit"] = "bitfit"
 
 
-class Pissa(Frozen):
+class Pissa(Placed):
     """LoRA that starts from the principal singular vectors; the rest of each weight is frozen (Meng et al. 2024)."""
 
     kind: Literal["pissa"] = "pissa"
     rank: int = Field(ge=1)
+    placement: Literal["all", "attention", "mlp"] = Field(
+        default="all",
+        exclude_if=lambda placement: placement == "all",
+        description="as for lora, but never on the embeddings, which have no principal part of this kind",
+    )
 
 
-class LoraPlus(Frozen):
+class LoraPlus(Placed):
     """LoRA whose B matrices learn `ratio` times faster than the A matrices (Hayou et al. 2024)."""
 
     kind: Literal["lora_plus"] = "lora_plus"
@@ -251,11 +268,54 @@ class Oft(Frozen):
     block: int = Field(ge=2)
 
 
+class AdaLora(Frozen):
+    """LoRA as singular values with their vectors, whose ranks move to where they matter (Zhang et al. 2023).
+
+    Training starts with half as much rank again and prunes to a mean of `rank`. The schedule is shares of the steps.
+    """
+
+    kind: Literal["adalora"] = "adalora"
+    rank: int = Field(ge=1, description="mean rank that is left in the end")
+    alpha: int = Field(default=32, ge=1)
+    orthogonality: float = Field(
+        default=0.5, ge=0, description="weight in the loss of the vectors' not being at right angles"
+    )
+
+
+class Prompt(Frozen):
+    """Learned embeddings in front of every sequence (prompt tuning, Lester et al. 2021); the model is frozen."""
+
+    kind: Literal["prompt"] = "prompt"
+    tokens: int = Field(ge=1, description="virtual tokens")
+
+
+class Prefix(Frozen):
+    """Learned keys and values in front of every sequence, in each layer (prefix tuning, Li & Liang 2021)."""
+
+    kind: Literal["prefix"] = "prefix"
+    tokens: int = Field(ge=1, description="virtual tokens")
+
+
 Update = Annotated[
-    Full | TopLayers | Lora | RsLora | Dora | LayerNorm | BitFit | Pissa | LoraPlus | Vera | Ia3 | Oft,
+    Full
+    | TopLayers
+    | Lora
+    | RsLora
+    | Dora
+    | LayerNorm
+    | BitFit
+    | Pissa
+    | LoraPlus
+    | Vera
+    | Ia3
+    | Oft
+    | AdaLora
+    | Prompt
+    | Prefix,
     Field(discriminator="kind"),
 ]
-AdapterUpdate = Lora | RsLora | Dora | Pissa | LoraPlus | Vera | Ia3 | Oft
+AdapterUpdate = Lora | RsLora | Dora | Pissa | LoraPlus | Vera | Ia3 | Oft | AdaLora | Prompt | Prefix
+VirtualTokens = Prompt | Prefix  # what they learn cannot be folded into the weights of a model
 
 
 class Optimiser(Frozen):
@@ -310,12 +370,26 @@ def _stage_summary(stage: Stage) -> str:
         case TopLayers(layers=layers):
             update = f"top {layers} layers"
         case Lora(kind=kind, rank=rank) | RsLora(kind=kind, rank=rank) | Dora(kind=kind, rank=rank):
-            update = f"{kind} r{rank}"
+            update = f"{kind} r{rank}{_place(stage.update)}"
         case LayerNorm(kind=kind) | BitFit(kind=kind) | Ia3(kind=kind):
             update = kind
-        case Pissa(kind=kind, rank=rank) | LoraPlus(kind=kind, rank=rank) | Vera(kind=kind, rank=rank):
+        case Pissa(kind=kind, rank=rank) | LoraPlus(kind=kind, rank=rank):
+            update = f"{kind} r{rank}{_place(stage.update)}"
+        case Vera(kind=kind, rank=rank) | AdaLora(kind=kind, rank=rank):
             update = f"{kind} r{rank}"
         case Oft(block=block):
             update = f"oft {block}×{block}"
+        case Prompt(kind=kind, tokens=tokens) | Prefix(kind=kind, tokens=tokens):
+            update = f"{kind} of {tokens} tokens"
     o = stage.optimiser
     return f"{stage.algorithm.kind} {update} lr {o.learning_rate:.2g} ×{o.epochs:g}ep b{o.batch_size}"
+
+
+def _place(update: Placed) -> str:
+    match update.placement:
+        case "all":
+            return ""
+        case "embeddings":
+            return " and embeddings"
+        case part:
+            return f" on {part}"

@@ -55,6 +55,7 @@ class ModelFacts(Frozen):
         description="`own`: the model brings its output head; `tied`: an encoder that has none starts with one made of "
         "its token embeddings, behind an identity transform",
     )
+    tied: bool = Field(default=True, description="whether the output head shares its weights with the embeddings")
 
 
 class BaseModelEntry(Frozen):
@@ -104,6 +105,7 @@ def read_facts(folder: Path) -> ModelFacts:
             rope=_rope(config),
             head="tied" if architecture in HEADLESS_ENCODERS else "own",
             **_origin(folder),
+            tied=bool(config.get("tie_word_embeddings")) or _tables(headers, config) < 2,
         )
     except KeyError as missing:
         raise UserError(f"{folder / 'config.json'} lacks the field {missing}", param="source") from missing
@@ -117,6 +119,12 @@ def _origin(folder: Path) -> dict[str, str | None]:
 def _positions_before_the_first(config: dict[str, Any]) -> int:
     """RoBERTa's first token stands after the padding token's number."""
     return int(config["pad_token_id"]) + 1 if config.get("model_type") in OFFSET_POSITIONS else 0
+
+
+def _tables(headers: list[dict[str, dict[str, Any]]], config: dict[str, Any]) -> int:
+    """How many tensors have a row for each token: the embeddings, and the output head where it has its own."""
+    shape = [config["vocab_size"], config["hidden_size"]]
+    return sum(tensor["shape"] == shape for header in headers for tensor in header.values())
 
 
 def _attention_window(config: dict[str, Any]) -> int | None:

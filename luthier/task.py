@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, JsonValue, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from luthier.design import Frozen
+from luthier.design import Frozen, Placement
 
 Family = Literal["decoder", "encoder"]
 
@@ -226,7 +226,13 @@ class Pin(Frozen):
     )
     update: tuple[str, ...] | None = Field(
         default=None,
-        description="full, top_layers, lora, rslora, dora, layernorm, bitfit, pissa, lora_plus, vera, ia3, oft",
+        description="full, top_layers, lora, rslora, dora, layernorm, bitfit, pissa, lora_plus, vera, ia3, oft, "
+        "adalora, prompt, prefix",
+    )
+    placement: tuple[Placement, ...] | None = Field(
+        default=None,
+        exclude_if=lambda placement: placement is None,
+        description="of lora, rslora, dora, lora_plus, pissa: all, attention, mlp, embeddings (all and the embeddings)",
     )
     model: tuple[str, ...] | None = Field(default=None, description="names of registered base models")
     layers: tuple[int, ...] | None = Field(default=None, description="layers kept")

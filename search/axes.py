@@ -7,11 +7,11 @@ rather than ignored. The order is the same however a pin is written, except for 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final, TypeVar, get_args
 
 from pydantic import Field
 
-from luthier.design import Frozen
+from luthier.design import Frozen, Placement
 from luthier.errors import IllegalDesign, UserError
 from luthier.model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, JudgeSpec, Pin
@@ -20,6 +20,8 @@ from search import legality, rules
 T = TypeVar("T", str, int, float)
 
 UPDATES: Final = tuple(rule.update for rule in rules.UPDATES)
+PLACEMENTS: Final[tuple[str, ...]] = get_args(Placement)
+PLACED: Final = ("lora", "rslora", "dora", "lora_plus", "pissa")
 WHOLE: Final = 0  # the attention window of a model that keeps its own
 WINDOWS: Final = (1024, 512, 256, 128)
 OWN: Final = 1.0  # the factor of a model that keeps its own context
@@ -109,6 +111,20 @@ class ModelSpace(Frozen):
         return tuple(field for field, allowed in as_it_is.items() if not allowed)
 
     updates: tuple[str, ...] = Field(description="weight updates that go with the model")
+    placements: tuple[str, ...] = Field(description="where low-rank adapters may sit")
+
+    def placements_of(self, update: str) -> tuple[str, ...]:
+        """Where the adapters of this update may sit; nowhere in particular for one that is not PLACED."""
+        return _placements_of(update, self.placements)
+
+    def updates_on(self, program: str | None = None, *, edited: bool) -> tuple[str, ...]:
+        """Updates of the model, edited or as it is; those that go with a program, where one is named."""
+        return tuple(
+            name
+            for name in self.updates
+            if not (edited and legality.edited_refusal(name))
+            if program is None or legality.program_refusal(name, program) is None
+        )
 
     @property
     def top_layers(self) -> tuple[int, ...]:
@@ -127,6 +143,30 @@ def program_names(kind: DataKind, pin: Pin, family: Family, *, rewarded: bool = 
     _check("algorithm", pin.algorithm, lambda _: True, legal)  # nothing pinned allows nothing
     usual_first = (*legal, *pin.algorithm)
     return tuple(dict.fromkeys(name for name in usual_first if name in pin.algorithm))
+
+
+def possible_programs(programs: Sequence[str], models: Sequence[ModelSpace], pin: Pin) -> tuple[str, ...]:
+    """Those of the programs that one of the updates at least goes with, however a model may be edited. What is pinned
+    has to be of use to something."""
+
+    def fits(program: str) -> bool:
+        return all(
+            model.updates_on(program, edited=edited)
+            for model in models
+            for edited in ([True] if model.required else [False, True] if model.edits else [False])
+        )
+
+    possible = tuple(filter(fits, programs))
+    names = [name for name in UPDATES if any(name in model.updates for model in models)]
+    idle = [program for program in programs if program not in possible]
+    if idle and (pin.algorithm is not None or not possible):
+        reasons = filter(None, (legality.program_refusal(name, idle[0]) for name in names))
+        raise IllegalDesign(f"pin on update: {'; '.join(reasons)}", param="search.pin.update")
+    for name in pin.update or ():
+        refusals = [legality.program_refusal(name, program) for program in possible]
+        if all(refusals):
+            raise IllegalDesign(f"pin on update: {refusals[0]}", param="search.pin.update")
+    return possible
 
 
 def update_names(pin: Pin, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]:
@@ -197,8 +237,15 @@ def model_spaces(
     """The base models that remain, each with the edits that remain of it. `length` is that of long rows in tokens."""
     allowed = _allowed(kind, _pinned(entries, pin), constraints, family)
     names = update_names(pin, allowed)
+    placements = _placements(pin, allowed)
     updates = {
-        entry.name: tuple(name for name in names if legality.update_refusal(name, entry) is None) for entry in allowed
+        entry.name: tuple(
+            name
+            for name in names
+            if legality.update_refusal(name, entry) is None
+            if name not in PLACED or _placements_of(name, placements[entry.name])
+        )
+        for entry in allowed
     }
     depths = {entry.name: range(entry.facts.layers, 0, -1) for entry in allowed}
     heads = {entry.name: legality.kv_heads_of(entry) for entry in allowed}
@@ -219,6 +266,7 @@ def model_spaces(
             context=entry.facts.context,
             rope_factors=rope_factors,
             updates=updates[entry.name],
+            placements=placements[entry.name],
         )
         for entry in allowed
         if updates[entry.name]
@@ -235,7 +283,48 @@ def model_spaces(
             + (f" and the rope_factors ({_listed(pin.rope_factor)})" if pin.rope_factor else ""),
             param="search.pin",
         )
-    return spaces
+    fitted = tuple(model for model in map(_fitted, spaces) if model is not None)
+    if not fitted:
+        raise IllegalDesign(
+            f"pin on update: {_listed(spaces[0].updates)} cannot be folded into weights and goes with the base model "
+            "as it is, but the pins on layers, kv_heads, window or rope_factor leave edited ones only",
+            param="search.pin.update",
+        )
+    return fitted
+
+
+def _fitted(model: ModelSpace) -> ModelSpace | None:
+    """Without edits where none of the updates goes with an edited model; None where the pins demand an edit."""
+    if model.updates_on(edited=True):
+        return model
+    if model.required:
+        return None
+    kept = {
+        "layers": (model.base_layers,),
+        "kv_heads": (model.base_kv_heads,),
+        "windows": (WHOLE,),
+        "rope_factors": (OWN,),
+    }
+    return model.model_copy(update=kept)
+
+
+def _placements(pin: Pin, entries: Sequence[BaseModelEntry]) -> dict[str, tuple[str, ...]]:
+    """Where low-rank adapters may sit in each model. Every pinned place must be possible in one of them."""
+    possible = {
+        entry.name: tuple(place for place in PLACEMENTS if legality.placement_refusal(place, entry) is None)
+        for entry in entries
+    }
+    if pin.placement is None:
+        return possible
+    described = [f"{_listed(places)} in {name}" for name, places in possible.items()]
+    _check("placement", pin.placement, lambda place: any(place in places for places in possible.values()), described)
+    return {name: _kept(pin.placement, places, places) for name, places in possible.items()}
+
+
+def _placements_of(update: str, placements: tuple[str, ...]) -> tuple[str, ...]:
+    if update not in PLACED:
+        return ()
+    return tuple(place for place in placements if update != "pissa" or place != "embeddings")
 
 
 def _pinned(entries: Sequence[BaseModelEntry], pin: Pin) -> list[BaseModelEntry]:
@@ -324,7 +413,7 @@ def _check_rope_factors(pin: Pin, entries: Sequence[BaseModelEntry]) -> None:
         )
 
 
-def _kept(pinned: Sequence[int] | None, possible: Sequence[int], default: tuple[int, ...]) -> tuple[int, ...]:
+def _kept(pinned: Sequence[T] | None, possible: Sequence[T], default: tuple[T, ...]) -> tuple[T, ...]:
     return default if pinned is None else tuple(value for value in possible if value in pinned)
 
 

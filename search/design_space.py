@@ -69,6 +69,17 @@ def _updates() -> Iterator[str]:
     yield f"With every model: {always}. Under a condition:"
     conditions = [f"- `{rule.update}`: refused where {_of(rule.otherwise)}" for rule in UPDATES if rule.otherwise]
     yield "\n".join(conditions)
+    yield "Not for every algorithm:"
+    reasons: dict[str, list[str]] = {}
+    for rule in UPDATES:
+        for name, reason in rule.refused.items():
+            reasons.setdefault(f"`{rule.update}`: {reason}", []).append(f"`{name}`")
+    yield "\n".join(f"- {', '.join(names)} and {reason}" for reason, names in reasons.items())
+    unmerged = ", ".join(f"`{rule.update}`" for rule in UPDATES if not rule.mergeable)
+    yield (
+        f"What {unmerged} learn cannot be folded into the weights: all stages have the same one of them, the "
+        "architecture is the base model's, and the adapter is all that is exported."
+    )
 
 
 def _edits() -> Iterator[str]:

@@ -35,13 +35,18 @@ UPDATE_FACTOR: Final[Mapping[str, float]] = {
     "rslora": 10.0,
     "dora": 10.0,
     "top_layers": 2.0,
-    "layernorm": 50.0,
-    "bitfit": 50.0,
+    # For updates of few numbers the best of 0.33 to 100 times earlier factors, after 48 steps of sft on a tiny model's
+    # chats, by held-out loss; the optimum of lora was 1 to 3 times its factor in the same runs.
+    "layernorm": 250.0,
+    "bitfit": 250.0,
     "pissa": 5.0,  # its weights are large from the start, and all of them move at once
     "lora_plus": 2.5,  # the rate of A; with B at 16 times that, their geometric mean is LoRA's
-    "vera": 100.0,  # vectors need ten times the rate of matrices, as in the paper
-    "ia3": 100.0,
+    "vera": 300.0,
+    "ia3": 500.0,
     "oft": 10.0,
+    "adalora": 10.0,
+    "prompt": 100.0,
+    "prefix": 100.0,
 }
 
 

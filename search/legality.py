@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, get_args
 
-from luthier.design import Architecture, Design, TopLayers
+from luthier.design import Architecture, Design, Placed, TopLayers
 from luthier.errors import IllegalDesign
 from luthier.model import BaseModelEntry
 from luthier.task import DataKind, Family, Pin
@@ -17,7 +17,10 @@ from search.rules import ALGORITHMS, EDITS, PROGRAMS, UPDATES, AlgorithmRule, Ph
 MAX_STAGES: Final = 3
 FAMILIES: Final[tuple[Family, ...]] = get_args(Family)
 
+UNMERGEABLE: Final = frozenset(rule.update for rule in UPDATES if not rule.mergeable)
+
 _RULE_OF: Final = {rule.algorithm: rule for rule in ALGORITHMS}
+_UPDATE_OF: Final = {rule.update: rule for rule in UPDATES}
 
 
 def programs(kind: DataKind, family: Family = "decoder", *, rewarded: bool = False) -> tuple[str, ...]:
@@ -84,7 +87,7 @@ def goal(program: str) -> str | None:
 
 def update_refusal(update: str, entry: BaseModelEntry) -> str | None:
     """Why the update of this kind does not go with a base model; None where it goes."""
-    rule = next(rule for rule in UPDATES if rule.update == update)
+    rule = _UPDATE_OF[update]
     return None if rule.possible(entry.facts) else rule.otherwise.format(model=entry.name)
 
 
@@ -147,6 +150,34 @@ def kv_heads_of(entry: BaseModelEntry) -> tuple[int, ...]:
     """The numbers of key/value heads that a model can have: encoders cannot share theirs, as their families know only
     attention with a key for each query."""
     return kv_head_choices(entry.facts.kv_heads) if entry.facts.family == "decoder" else (entry.facts.kv_heads,)
+
+
+def program_refusal(update: str, program: str) -> str | None:
+    """Why the update of this kind does not go with one of a program's algorithms; None where it goes with all."""
+    refused = _UPDATE_OF[update].refused
+    reasons = [f"{update} does not go with {name}: {refused[name]}" for name in program.split("+") if name in refused]
+    return reasons[0] if reasons else None
+
+
+def edited_refusal(update: str) -> str | None:
+    """Why the update of this kind does not go with an edited model; None where it goes."""
+    if update in UNMERGEABLE:
+        return (
+            f"{update} cannot be folded into weights: its adapter is all there is to export, and it would not fit the "
+            f"base model as it is registered; leave out {', '.join(rule.edit for rule in EDITS)}, or choose another "
+            "update"
+        )
+    return None
+
+
+def placement_refusal(placement: str, entry: BaseModelEntry) -> str | None:
+    """Why adapters cannot be placed so in a base model; None where they can."""
+    if placement == "embeddings" and entry.facts.tied:
+        return (
+            f"{entry.name} uses its input embeddings as its output head too, so that an adapter on them cannot be "
+            "folded in; place adapters on all, attention or mlp"
+        )
+    return None
 
 
 def kv_head_choices(kv_heads: int) -> tuple[int, ...]:
@@ -233,11 +264,24 @@ def _check_stages(design: Design, entry: BaseModelEntry) -> None:
                 param="architecture.base",
             )
     kept = design.architecture.layers or entry.facts.layers
-    for update in [stage.update for stage in design.stages]:
-        if reason := update_refusal(update.kind, entry):
+    for stage in design.stages:
+        update = stage.update
+        if reason := (
+            update_refusal(update.kind, entry)
+            or program_refusal(update.kind, stage.algorithm.kind)
+            or (edited_refusal(update.kind) if design.architecture.edited else None)
+        ):
             raise IllegalDesign(reason, param="stages.update.kind")
+        if isinstance(update, Placed) and (reason := placement_refusal(update.placement, entry)):
+            raise IllegalDesign(reason, param="stages.update.placement")
         if isinstance(update, TopLayers) and update.layers > kept:
             raise IllegalDesign(
                 f"top_layers trains the last {update.layers} layers, but the model has {kept} after the edit",
                 param="stages.update.layers",
+            )
+        if update.kind in UNMERGEABLE and any(other.update != update for other in design.stages):
+            raise IllegalDesign(
+                f"{update.kind} cannot be folded into weights that another update could start from or end in: all "
+                "stages need the same update",
+                param="stages.update",
             )

@@ -49,6 +49,8 @@ class Recipe(Frozen):
     rope_factor: int = 0
     block: int = 32
     mask: float = 0.15
+    placement: str = "all"
+    tokens: int = 32
 
 
 # The order matters: a small budget sees only the first few, so these differ in program, update and architecture.
@@ -62,7 +64,7 @@ _BEHAVIOUR: Final = (
     Recipe(program="sft", update="top_layers", epochs=2),
     Recipe(program="sft", kv_heads=1),
     Recipe(program="sft", learning_rate_multiplier=3),
-    Recipe(program="sft", rank=64, epochs=3),
+    Recipe(program="sft", rank=64, placement="mlp", epochs=3),
     Recipe(program="sft", update="full", learning_rate_multiplier=0.5, epochs=3),
     Recipe(program="sft", update="pissa", epochs=2),
     Recipe(program="sft", update="lora_plus"),
@@ -107,7 +109,7 @@ RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
         Recipe(program="clm", update="top_layers", epochs=2),
         Recipe(program="clm", kv_heads=1),
         Recipe(program="clm", learning_rate_multiplier=3),
-        Recipe(program="clm", rank=64, epochs=3),
+        Recipe(program="clm", rank=64, placement="mlp", epochs=3),
         Recipe(program="clm", update="full", learning_rate_multiplier=0.5, epochs=3),
         Recipe(program="clm", update="pissa", epochs=2),
         Recipe(program="clm", update="lora_plus"),
@@ -234,7 +236,7 @@ class _Wishes:
                 return choices[0]
             case "top_layers":
                 return choices[-1]
-            case "program" | "update" | "later_update":
+            case "program" | "update" | "later_update" | "placement":
                 return next((choice for choice in choices if choice == self._recipe[axis]), choices[0])
             case _:
                 return _nearest(choices, self._recipe[axis])

@@ -61,11 +61,13 @@ class AlgorithmRule:
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateRule:
-    """A weight update, which models can take it, and what the others lack."""
+    """A weight update, which models can take it, what the others lack, and which algorithms it is not for."""
 
     update: str
     possible: Callable[[ModelFacts], bool]
     otherwise: str
+    refused: Mapping[str, str] = field(default_factory=dict)  # algorithms, and why not
+    mergeable: bool = True  # where not, the base model is needed as it is, and all stages have the same update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +233,30 @@ UPDATES: Final = (
     *[
         UpdateRule(update=update, possible=_any, otherwise="")
         for update in ("pissa", "lora_plus", "vera", "ia3", "oft")
+    ],
+    UpdateRule(
+        update="adalora",
+        possible=_any,
+        otherwise="",
+        refused=dict.fromkeys(
+            ("grpo", "rloo", "raft"),
+            "ranks are decided by what each step moves, and a step whose answers all earn the same moves nothing",
+        )
+        | {"reward_model": "rloo or grpo has to follow, and adalora goes with neither"},
+    ),
+    *[
+        UpdateRule(
+            update=update,
+            possible=lambda facts: facts.family == "decoder",
+            otherwise="virtual tokens stand before what comes next, and {model} is an encoder, which reads both ways",
+            refused={"reward_model": "a reward model is a plain model with a head, and virtual tokens are no weights"}
+            | dict.fromkeys(
+                ("grpo", "rloo", "raft"),
+                "behind virtual tokens answers can only be drawn one at a time, at many times the cost",
+            ),
+            mergeable=False,
+        )
+        for update in ("prompt", "prefix")
     ],
 )
 

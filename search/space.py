@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution
 from pydantic import Field, TypeAdapter
 
 from luthier.design import (
+    AdaLora,
     Algorithm,
     BitFit,
     Design,
@@ -31,6 +32,9 @@ from luthier.design import (
     Oft,
     Optimiser,
     Pissa,
+    Placed,
+    Prefix,
+    Prompt,
     RsLora,
     Stage,
     TopLayers,
@@ -45,20 +49,16 @@ from search.axes import SETTINGS, Axis, Interval, ModelSpace
 from search.learning_rate import default_learning_rate, significant
 from search.suggest import Replay, Suggest, Value
 
-ADAPTERS: Final[Mapping[str, type[Lora | RsLora | Dora | LoraPlus]]] = {
-    "lora": Lora,
-    "rslora": RsLora,
-    "dora": Dora,
-    "lora_plus": LoraPlus,
-}
 RANKS: Final = (4, 8, 16, 32, 64)
 _ALGORITHMS: Final[TypeAdapter[Algorithm]] = TypeAdapter(Algorithm)
+_UPDATES: Final[TypeAdapter[Update]] = TypeAdapter(Update)
 PISSA_RANKS: Final = (4, 8, 16, 32)  # no matrix may be thinner: a single key head often has 64 rows, or 32
 VERA_RANKS: Final = (64, 128, 256, 512)  # of frozen matrices: a rank costs one number a layer
 SAME: Final = "same"  # of later stages: the first stage's update, which goes on with its parameters
 LATER: Final = ("lora", "full")
 LATER_RANK: Final = 16
 OFT_BLOCKS: Final = (8, 16, 32)  # they divide the width of every common model
+VIRTUAL_TOKENS: Final = (8, 16, 32, 64)
 
 
 class Space(Frozen):
@@ -78,7 +78,7 @@ class Space(Frozen):
         model = self.model(suggest.categorical("model", [model.name for model in self.models]))
         architecture = edits.ask(suggest, model)
         program = suggest.categorical("program", self.programs)
-        update = self._update(suggest, model)
+        update = self._update(suggest, model, program, edited=architecture.edited)
         multiplier = _number(suggest, "learning_rate_multiplier", self.multipliers)
         batch_size = suggest.categorical("batch_size", self.batch_sizes)
         epochs = suggest.categorical("epochs", self.epochs)
@@ -131,11 +131,12 @@ class Space(Frozen):
         if not design.stages:
             raise IllegalDesign("the untuned model is the zero of a search, not a part of it", param="stages")
         model, first = self.model(design.architecture.base), design.stages[0]
+        possible = model.updates_on(design.program, edited=design.architecture.edited)
         answers: dict[str, Value] = {
             "model": model.name,
             **edits.answers(design.architecture, model),
             "program": design.program,
-            _update_axis(model): first.update.kind,
+            _update_axis(model, possible): first.update.kind,
             "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
             "batch_size": first.optimiser.batch_size,
             "epochs": first.optimiser.epochs,
@@ -153,6 +154,12 @@ class Space(Frozen):
                 answers[f"rank[{kind}]"] = rank
             case Oft(block=block):
                 answers["block"] = block
+            case AdaLora(rank=rank):
+                answers["rank"] = rank
+            case Prompt(tokens=tokens) | Prefix(tokens=tokens):
+                answers["tokens"] = tokens
+        if isinstance(first.update, Placed):
+            answers[_placement_axis(model, first.update.kind)] = first.update.placement
         if len(design.stages) > 1 and later_updates(model, first.update):
             later = design.stages[1].update
             answers[later_axis(first.update)] = SAME if later == first.update else later.kind
@@ -162,8 +169,9 @@ class Space(Frozen):
                     answers[name] = getattr(stage.algorithm, setting.field)
         return answers
 
-    def _update(self, suggest: Suggest, model: ModelSpace) -> Update:
-        match suggest.categorical(_update_axis(model), model.updates):
+    def _update(self, suggest: Suggest, model: ModelSpace, program: str, *, edited: bool) -> Update:
+        possible = model.updates_on(program, edited=edited)
+        match suggest.categorical(_update_axis(model, possible), possible):
             case "full":
                 return Full()
             case "top_layers":
@@ -173,15 +181,23 @@ class Space(Frozen):
             case "bitfit":
                 return BitFit()
             case "pissa":
-                return Pissa(rank=suggest.categorical("rank[pissa]", PISSA_RANKS))
+                rank = suggest.categorical("rank[pissa]", PISSA_RANKS)
+                return _placed("pissa", rank, _placement(suggest, model, "pissa"))
             case "vera":
                 return Vera(rank=suggest.categorical("rank[vera]", VERA_RANKS))
             case "ia3":
                 return Ia3()
             case "oft":
                 return Oft(block=suggest.categorical("block", OFT_BLOCKS))
+            case "adalora":
+                return AdaLora(rank=suggest.categorical("rank", RANKS))
+            case "prompt":
+                return Prompt(tokens=suggest.categorical("tokens", VIRTUAL_TOKENS))
+            case "prefix":
+                return Prefix(tokens=suggest.categorical("tokens", VIRTUAL_TOKENS))
             case adapter:
-                return ADAPTERS[adapter](rank=suggest.categorical("rank", RANKS))
+                rank = suggest.categorical("rank", RANKS)
+                return _placed(adapter, rank, _placement(suggest, model, adapter))
 
     def _later(self, suggest: Suggest, model: ModelSpace, first: Update) -> Update:
         """The update of the stages after the first: its own, or another that starts where it ends."""
@@ -226,11 +242,13 @@ def space(
     if rows < 1:
         raise UserError("there are no training rows", param="training_file")
     family = legality.family(kind, models, pin)
+    left = axes.model_spaces(kind, models, pin, constraints, length, family)
     programs = axes.program_names(kind, pin, family, rewarded=rewarded)
+    programs = axes.possible_programs(programs, left, pin)
     return Space(
         kind=kind,
         family=family,
-        models=axes.model_spaces(kind, models, pin, constraints, length, family),
+        models=left,
         programs=programs,
         multipliers=axes.multipliers(pin),
         batch_sizes=axes.batch_sizes(rows, pin),
@@ -277,6 +295,8 @@ def algorithm(kind: str, values: Mapping[str, float] | None = None) -> Algorithm
 def later_updates(model: ModelSpace, first: Update) -> tuple[str, ...]:
     """The updates besides the first one's own that later stages may have. Always the same for one kind of update,
     since a pin on updates holds for all models."""
+    if first.kind in legality.UNMERGEABLE:
+        return ()
     return tuple(kind for kind in LATER if kind in model.updates and kind != first.kind)
 
 
@@ -285,9 +305,25 @@ def later_axis(first: Update) -> str:
     return f"later_update[{first.kind}]" if first.kind in LATER else "later_update"
 
 
-def _update_axis(model: ModelSpace) -> str:
-    """Models with biases have one choice more, and one question has the same choices always."""
-    return "update[biases]" if "bitfit" in model.updates else "update"
+def _placed(kind: str, rank: int, placement: str) -> Update:
+    return _UPDATES.validate_python({"kind": kind, "rank": rank, "placement": placement})
+
+
+def _placement(suggest: Suggest, model: ModelSpace, update: str) -> str:
+    return suggest.categorical(_placement_axis(model, update), model.placements_of(update))
+
+
+def _placement_axis(model: ModelSpace, update: str) -> str:
+    """Only some models and updates take adapters on the embeddings; one question has the same choices always."""
+    return "placement[embeddings]" if "embeddings" in model.placements_of(update) else "placement"
+
+
+def _update_axis(model: ModelSpace, possible: tuple[str, ...]) -> str:
+    """Models with biases have one choice more, edited ones and some programs fewer: one question has the same choices
+    always."""
+    special = ["biases"] * ("bitfit" in possible)
+    special += [f"not {name}" for name in model.updates if name not in possible]
+    return f"update[{','.join(special)}]" if special else "update"
 
 
 def _number(suggest: Suggest, name: str, axis: Axis) -> float:

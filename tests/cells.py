@@ -47,6 +47,8 @@ SIZES: Final[dict[str, dict[str, int]]] = {  # what an update has to be told bes
     **{kind: {"rank": 8} for kind in ("lora", "rslora", "dora", "pissa", "lora_plus")},
     "vera": {"rank": 64},
     "oft": {"block": 8},
+    "adalora": {"rank": 8},
+    **{kind: {"tokens": 16} for kind in ("prompt", "prefix")},
     "top_layers": {"layers": 2},
 }
 
@@ -68,6 +70,7 @@ def cells() -> list[Cell]:
     return [
         Cell(program=rule.algorithm, update=update.update, kind=next(iter(rule.fits)))
         for rule, update in itertools.product(ALGORITHMS, UPDATES)
+        if legality.program_refusal(update.update, rule.algorithm) is None
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, assert_never
@@ -9,6 +10,7 @@ from typing import Final, Literal, assert_never
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.design import (
+    AdaLora,
     Algorithm,
     BitFit,
     Clm,
@@ -29,6 +31,9 @@ from luthier.design import (
     Oft,
     Orpo,
     Pissa,
+    Placement,
+    Prefix,
+    Prompt,
     Raft,
     RewardModel,
     Rloo,
@@ -39,12 +44,14 @@ from luthier.design import (
     TopLayers,
     Update,
     Vera,
+    VirtualTokens,
 )
 from luthier.model import BaseModelEntry, ModelFacts
 from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.wire import Assignment
 from workers.templates import render
+from workers.train.updates.adaptive import START
 
 _DEPTH_RULES: Final[Mapping[DepthRule, str]] = {
     "late": "the deepest but the last one left out",
@@ -54,6 +61,14 @@ _DEPTH_RULES: Final[Mapping[DepthRule, str]] = {
 _ROPE_RULES: Final[Mapping[RopeRule, str]] = {
     "yarn": "YaRN: rotary positions of low frequency are stretched",
     "linear": "position interpolation: all rotary positions are stretched alike",
+}
+
+
+_PLACES: Final[Mapping[Placement, str]] = {
+    "all": "all linear layers",
+    "attention": "the linear layers of attention",
+    "mlp": "the linear layers of the MLP",
+    "embeddings": "all linear layers and the input embeddings",
 }
 
 
@@ -98,6 +113,7 @@ def card(
         encoder=base.facts.family == "encoder",
         auto_model="AutoModelForMaskedLM" if base.facts.family == "encoder" else "AutoModelForCausalLM",
         tied_head=base.facts.head == "tied",
+        mergeable=not any(isinstance(stage.update, VirtualTokens) for stage in design.stages),
     )
 
 
@@ -198,27 +214,27 @@ def _update(update: Update) -> str:
             words = "every parameter moves"
         case TopLayers(layers=layers):
             words = f"the last {layers} layers and the norm after them, if there is one, move, all else is frozen"
-        case Lora(rank=rank, alpha=alpha):
-            words = f"low-rank adapters of rank {rank} on all linear layers, scaled by {alpha}/{rank}"
-        case RsLora(rank=rank, alpha=alpha):
-            words = f"low-rank adapters of rank {rank} on all linear layers, scaled by {alpha}/√{rank}"
-        case Dora(rank=rank, alpha=alpha):
+        case Lora(rank=rank, alpha=alpha, placement=where):
+            words = f"low-rank adapters of rank {rank} on {_PLACES[where]}, scaled by {alpha}/{rank}"
+        case RsLora(rank=rank, alpha=alpha, placement=where):
+            words = f"low-rank adapters of rank {rank} on {_PLACES[where]}, scaled by {alpha}/√{rank}"
+        case Dora(rank=rank, alpha=alpha, placement=where):
             words = (
-                f"low-rank adapters of rank {rank} for the direction of all linear layers, scaled by {alpha}/{rank}, "
+                f"low-rank adapters of rank {rank} for the direction of {_PLACES[where]}, scaled by {alpha}/{rank}, "
                 "and a learned vector for their magnitude"
             )
         case LayerNorm():
             words = "the parameters of the normalisation layers move, all else is frozen"
         case BitFit():
             words = "the biases move, all else is frozen"
-        case Pissa(rank=rank):
+        case Pissa(rank=rank, placement=where):
             words = (
-                f"the {rank} principal singular directions of all linear layers move as adapters, the rest of each "
+                f"the {rank} principal singular directions of {_PLACES[where]} move as adapters, the rest of each "
                 f"weight is frozen; the adapter is kept as plain LoRA of rank {2 * rank} on the base model"
             )
-        case LoraPlus(rank=rank, alpha=alpha, ratio=ratio):
+        case LoraPlus(rank=rank, alpha=alpha, ratio=ratio, placement=where):
             words = (
-                f"low-rank adapters of rank {rank} on all linear layers, scaled by {alpha}/{rank}, whose B matrices "
+                f"low-rank adapters of rank {rank} on {_PLACES[where]}, scaled by {alpha}/{rank}, whose B matrices "
                 f"learn {ratio:g} times faster than the A matrices"
             )
         case Vera(rank=rank):
@@ -230,6 +246,18 @@ def _update(update: Update) -> str:
             words = "learned vectors that rescale the keys, the values and the inside of the feed-forward layers"
         case Oft(block=block):
             words = f"orthogonal rotations of the inputs of all linear layers, in blocks of {block} features"
+        case AdaLora(rank=rank, alpha=alpha):
+            words = (
+                f"low-rank adapters on all linear layers as singular values with their vectors, pruned in training to "
+                f"a mean rank of {rank}, scaled by {alpha}/{math.ceil(START * rank)}"
+            )
+        case Prompt(tokens=tokens):
+            words = f"{tokens} learned embeddings stand in front of every sequence, the model itself is frozen"
+        case Prefix(tokens=tokens):
+            words = (
+                f"{tokens} learned keys and values stand in front of every sequence in each layer, the model itself "
+                "is frozen"
+            )
         case _:
             assert_never(update)
     return f"`{update.kind}`, {words}."
@@ -263,4 +291,9 @@ def _architecture(design: Design, model: PreTrainedModel, facts: ModelFacts) -> 
 def _settings(choice: Frozen) -> str:
     """An algorithm or an update with its own settings: `lora, rank 8, alpha 32`."""
     values = choice.model_dump()
-    return ", ".join([values.pop("kind"), *(f"{name} {value:g}" for name, value in values.items())])
+    return ", ".join(
+        [
+            values.pop("kind"),
+            *(f"{name} {value if isinstance(value, str) else f'{value:g}'}" for name, value in values.items()),
+        ]
+    )

@@ -4,6 +4,8 @@ merged/    model.safetensors, config and tokenizer as `save_pretrained` writes t
            reproduce/{reproduce.py, train.jsonl, validation.jsonl, requirements.txt};
            reward_model/ where one was trained, for transformers' AutoModelForSequenceClassification
 adapter/   adapter_model.safetensors and adapter_config.json of PEFT; tokenizer, README.md, luthier.json
+
+An update that adds virtual tokens cannot be merged: then there is no merged/, and adapter/ has the reproduce/ folder.
 """
 
 from __future__ import annotations
@@ -17,16 +19,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from peft import PeftModelForCausalLM
+from transformers import PreTrainedTokenizerBase
 
 from luthier.trial import Metrics
 from luthier.wire import Assignment
 from workers import reproduction
 from workers.card import card
+from workers.train.forward import CausalModel
 from workers.train.scorer import Scorer
 
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 ADAPTER_CONFIG: Final = "adapter_config.json"
+RECORD: Final = "luthier.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +43,7 @@ class Exported:
 def export(
     folder: Path,
     *,
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     adapter: Path | None,
     scorer: Scorer | None = None,
@@ -49,19 +54,20 @@ def export(
     validation_rows: Sequence[dict[str, Any]],
     brought: Sequence[Mapping[str, float]] = (),
 ) -> list[Exported]:
-    """Write the artifacts under `folder`. `model` is plain (merged), `adapter` is where PEFT saved the adapter,
-    `scorer` the reward model that the training played for.
+    """Write the artifacts under `folder`. `model` is plain (merged), or PEFT's where the update cannot be merged;
+    `adapter` is where PEFT saved the adapter, `scorer` the reward model that the training played for.
 
     `brought` are the scores on a few held-out rows after each stage but the last.
     """
+    plain = model.get_base_model() if isinstance(model, PeftModelForCausalLM) else model
     if assignment.design.architecture.rope_factor is not None:
         tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.model_max_length = model.config.max_position_embeddings  # or it would cut rows at the old context
+        tokenizer.model_max_length = plain.config.max_position_embeddings  # or it would cut rows at the old context
     learnt = reproduction.learnt_rows(train_rows, assignment, tokenizer)
     record = _record(assignment, metrics, test_metrics)
     describe = partial(
         card,
-        model=model,
+        model=plain,
         tokenizer=tokenizer,
         assignment=assignment,
         metrics=metrics,
@@ -70,11 +76,16 @@ def export(
         learnt=len(learnt),
         brought=brought,
     )
-    merged = folder / "merged"
-    model.save_pretrained(merged)
+    exported: list[Exported] = []
+    if plain is model:
+        exported.append(Exported(kind="merged", folder=folder / "merged"))
+        plain.save_pretrained(folder / "merged")
+    if adapter is not None:
+        exported.append(Exported(kind="adapter", folder=folder / "adapter"))
+        _copy_adapter(adapter, folder / "adapter", assignment.base.source)
     reproduction.write(
-        merged / "reproduce",
-        model=model,
+        exported[0].folder / "reproduce",
+        model=plain,
         tokenizer=tokenizer,
         assignment=assignment,
         metrics=metrics,
@@ -82,26 +93,22 @@ def export(
         scored_rows=validation_rows[: assignment.judge.max_rows],
     )
     if scorer is not None:
-        scorer.save(merged / "reward_model", tokenizer)
-    exported = [Exported(kind="merged", folder=merged)]
-    if adapter is not None:
-        exported.append(Exported(kind="adapter", folder=folder / "adapter"))
-        _copy_adapter(adapter, folder / "adapter", assignment.base.source)
+        scorer.save(exported[0].folder / "reward_model", tokenizer)
     for artifact in exported:
         tokenizer.save_pretrained(artifact.folder)
         (artifact.folder / "README.md").write_text(describe(artifact.kind), encoding="utf-8")
-        (artifact.folder / "luthier.json").write_text(record, encoding="utf-8")
+        (artifact.folder / RECORD).write_text(record, encoding="utf-8")
     return exported
 
 
 def _copy_adapter(saved: Path, folder: Path, base: str) -> None:
     """PEFT's two files, with the base model named as it is registered, and the same bytes for the same adapter."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     shutil.copyfile(saved / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
     config = json.loads((saved / ADAPTER_CONFIG).read_text())
     config["base_model_name_or_path"] = base
     for modules in ("target_modules", "feedforward_modules"):  # PEFT writes sets down
-        if modules in config:
+        if isinstance(config.get(modules), list):
             config[modules].sort()
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
 

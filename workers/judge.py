@@ -22,7 +22,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from luthier.errors import TrialFailed
 from luthier.task import DataKind, JudgeSpec
@@ -31,7 +31,7 @@ from workers.rollout import play, world_of
 from workers.train.algorithms.objective import per_token, sequence_logps
 from workers.train.data.rendering import Renderer, Row, Tokens
 from workers.train.data.unpadded import UnpaddedRows, lay_out, within
-from workers.train.forward import TOKEN_CAP, target_logps
+from workers.train.forward import TOKEN_CAP, CausalModel, target_logps
 
 
 def renderer(tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec) -> Renderer:
@@ -40,7 +40,7 @@ def renderer(tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec) -> Renderer:
 
 
 @torch.no_grad()
-def judge(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, rows: Sequence[Row]) -> Metrics:
+def judge(model: CausalModel, tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, rows: Sequence[Row]) -> Metrics:
     """Score `model` on held-out rows.
 
     Raises TrialFailed where nothing can be scored or a score is not a number, and GraderFault where this machine's
@@ -65,9 +65,7 @@ def judge(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: Judg
 
 
 @torch.no_grad()
-def likelihood(
-    model: PreTrainedModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]
-) -> tuple[float, int, float]:
+def likelihood(model: CausalModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]) -> tuple[float, int, float]:
     """Negative log-likelihood of the rows' answers in nats, their target tokens, and the bytes of their text.
 
     For encoders the pseudo-log-likelihood of the tokens sampled, and the bytes that they stand for.
@@ -112,13 +110,13 @@ def evenly(total: int, most: int) -> list[int]:
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
-def _laid(model: PreTrainedModel, examples: Sequence[tuple[Tokens, ...]]) -> Iterator[UnpaddedRows]:
+def _laid(model: CausalModel, examples: Sequence[tuple[Tokens, ...]]) -> Iterator[UnpaddedRows]:
     for group in within(examples, TOKEN_CAP[model.device.type]):
         yield lay_out([tokens for example in group for tokens in example], model.device)
 
 
 def _reward(
-    model: PreTrainedModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]
+    model: CausalModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]
 ) -> tuple[float | None, str | None]:
     match spec.kind:
         case DataKind.PREFERENCE:
@@ -136,7 +134,7 @@ def _reward(
 
 
 @torch.no_grad()
-def preference_accuracy(model: PreTrainedModel, render: Renderer, rows: Sequence[Row]) -> float:
+def preference_accuracy(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> float:
     """The share of rows whose chosen answer is the likelier one per token; a tie is half a win."""
     answers = ("chosen", "rejected")
     pairs = [tuple(render.pair(r["prompt"], r[a], r.get("tools")) for a in answers) for r in rows]
@@ -147,7 +145,7 @@ def preference_accuracy(model: PreTrainedModel, render: Renderer, rows: Sequence
     return wins / len(pairs)
 
 
-def _label_auc(model: PreTrainedModel, render: Renderer, rows: Sequence[Row]) -> float:
+def _label_auc(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> float:
     """The share of (desirable, undesirable) pairs of rows that the likelihood per token puts in order."""
     answers = [(render.pair(row["prompt"], row["completion"]),) for row in rows]
     parts = [per_token(sequence_logps(target_logps(model, laid), laid), laid) for laid in _laid(model, answers)]

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.dataset.messages import Message
 from luthier.dataset.rows import write_rows
-from luthier.design import AdapterUpdate, Design, Grpo, Raft, RewardModel, Rloo
+from luthier.design import AdapterUpdate, Design, Grpo, Placed, Raft, RewardModel, Rloo, Update, VirtualTokens
 from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.wire import Assignment
@@ -22,6 +22,8 @@ from workers.templates import render, rewards
 from workers.train.algorithms import objective
 from workers.train.data.rendering import Row
 from workers.train.layers import place_of_layers
+from workers.train.updates.adaptive import PRUNINGS, SETTLED, START, WARMUP
+from workers.train.updates.low_rank import ALL_LINEAR, places
 
 # What the script needs beyond a worker's own libraries, in the versions that the tests reproduce designs with.
 TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
@@ -57,10 +59,17 @@ _CONTENT: Final = {  # the columns of a row that hold a prompt or an answer, and
 }
 
 
-_PEFT_CONFIG: Final = {"vera": "VeraConfig", "ia3": "IA3Config", "oft": "OFTConfig"}  # LoRA's for all other adapters
+_PEFT_CONFIG: Final = {  # LoRA's for all other adapters
+    "vera": "VeraConfig",
+    "ia3": "IA3Config",
+    "oft": "OFTConfig",
+    "adalora": "AdaLoraConfig",
+    "prompt": "PromptTuningConfig",
+    "prefix": "PrefixTuningConfig",
+}
 
-# TRL's own reference is a second adapter beside the first, of which PEFT makes another start (pissa) or none (vera).
-_OWN_REFERENCE: Final = ("pissa", "vera")
+# TRL's own reference is a second adapter beside the first, of which PEFT makes another start (pissa) or none.
+_OWN_REFERENCE: Final = ("pissa", "vera", "adalora", "prompt", "prefix")
 
 
 def learnt_rows(rows: Iterable[Row], assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
@@ -153,6 +162,9 @@ def _script(
         encoded_pairs=[name for module, name in used if module != "trl"],
         peft=_from_peft(design),
         own_reference=_OWN_REFERENCE,
+        virtual=any(isinstance(stage.update, VirtualTokens) for stage in design.stages),
+        places=[_places(model, stage.update) for stage in design.stages],
+        adaptive={"start": START, "warmup": WARMUP, "settled": SETTLED, "prunings": PRUNINGS},
         seed=assignment.seed,
         source=assignment.base.source,
         kind=judge.kind.value,
@@ -204,7 +216,15 @@ def _adapted(design: Design) -> bool:
 def _from_peft(design: Design) -> list[str]:
     """The names that the script imports from PEFT."""
     kinds = {stage.update.kind for stage in design.stages if isinstance(stage.update, AdapterUpdate)}
-    return sorted({_PEFT_CONFIG.get(kind, "LoraConfig") for kind in kinds}) + ["get_peft_model"] * bool(kinds)
+    loaded = ["PeftModel"] if kinds & {"prompt", "prefix"} else []
+    return sorted({_PEFT_CONFIG.get(kind, "LoraConfig") for kind in kinds} | {*loaded}) + ["get_peft_model"] * bool(
+        kinds
+    )
+
+
+def _places(model: PreTrainedModel, update: Update) -> list[str] | str:
+    """PEFT's target modules of an update, where it can choose among them."""
+    return places(model, update.placement) if isinstance(update, Placed) else ALL_LINEAR
 
 
 def _survives_arrow(content: str | Sequence[Message]) -> bool:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from transformers import PreTrainedModel
-
 from luthier.dataset.messages import as_messages
 from luthier.environments import Episode, make
 from luthier.environments.graded import Graded, Question, question
@@ -18,6 +16,7 @@ from luthier.errors import TrialFailed
 from luthier.task import DataKind, JudgeSpec
 from workers.sampling import GENERATION_BATCH, Ids, sample, spoken
 from workers.train.data.rendering import Renderer, Row, Tokens
+from workers.train.forward import CausalModel
 
 MAX_TURNS = 8  # answers of the model in one episode, where the world does not say
 SAMPLING_BATCH = 64  # a step's rollouts at once: what they cost is the number of passes through the model
@@ -109,7 +108,7 @@ def opening(row: Row, kind: DataKind, renderer: Renderer) -> Ids:
 
 
 def play(
-    model: PreTrainedModel, world: World, rows: Sequence[Row], *, attempts: int = 1, seed: int | None = None
+    model: CausalModel, world: World, rows: Sequence[Row], *, attempts: int = 1, seed: int | None = None
 ) -> list[Rollout]:
     """Episodes of the rows, the `attempts` at a row one after the other.
 

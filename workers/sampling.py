@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from peft import PeftModelForCausalLM
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from workers.train.forward import mixed_precision
+from workers.train.forward import CausalModel, mixed_precision
 
 GENERATION_BATCH = 8
 Ids = tuple[int, ...]
@@ -17,7 +18,7 @@ Ids = tuple[int, ...]
 
 @torch.no_grad()
 def sample(
-    model: PreTrainedModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     *,
@@ -30,7 +31,11 @@ def sample(
     With a `seed` the tokens are drawn from the model's own distribution, neither sharpened nor cut off, so that their
     log-probabilities are those of the policy; without one they are the likeliest. Batches are made of prompts of like
     length, always in the same way.
+
+    Where there are virtual tokens each prompt is answered alone: PEFT puts them before the padding, at a distance that
+    training has not seen. That takes several times as long.
     """
+    batch = 1 if isinstance(model, PeftModelForCausalLM) else batch
     end = tokenizer.eos_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
     config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=end)
@@ -49,7 +54,7 @@ def sample(
             ids_BT = torch.tensor([[pad] * (longest - len(prompts[i])) + list(prompts[i]) for i in chosen])
             mask_BT = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen])
             output_BT = generator.generate(
-                ids_BT.to(model.device), attention_mask=mask_BT.to(model.device), generation_config=config
+                input_ids=ids_BT.to(model.device), attention_mask=mask_BT.to(model.device), generation_config=config
             )
             for i, new in zip(chosen, output_BT[:, longest:].tolist(), strict=True):
                 answers[i] = tuple(new[: new.index(end) + 1] if end in new else new)
@@ -57,7 +62,7 @@ def sample(
 
 
 def generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> list[str]:
     """Greedy answers as text, one per prompt."""
     answers = sample(model, tokenizer, prompts, max_new_tokens=max_new_tokens, seed=None)
@@ -70,10 +75,11 @@ def spoken(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 
 @contextmanager
-def _own_settings_aside(model: PreTrainedModel) -> Iterator[None]:
+def _own_settings_aside(model: CausalModel) -> Iterator[None]:
     """Generation settings shipped with a model (a repetition penalty, say) would join these; keep them out."""
-    own, model.generation_config = model.generation_config, GenerationConfig()
+    plain = model.get_base_model() if isinstance(model, PeftModelForCausalLM) else model
+    own, plain.generation_config = plain.generation_config, GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = own
+        plain.generation_config = own

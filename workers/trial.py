@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from luthier.design import Stage
-from luthier.errors import BlobMissing, Interrupted
+from luthier.errors import BlobMissing, Infeasible, Interrupted
 from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.wire import Artifact, Assignment, CheckpointSaved, Finished, Judged, RungReached
@@ -27,6 +27,7 @@ from workers.train import checkpoint as checkpoints
 from workers.train.algorithms import Example
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
+from workers.train.forward import CausalModel
 from workers.train.loop import Progress, Trained, train
 from workers.train.scorer import Scorer, pair_accuracy
 
@@ -49,6 +50,7 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
     model = _build(link, assignment)
     torch.nn.Module.to(model, device)
     with tempfile.TemporaryDirectory(prefix="luthier-trial-") as scratch:
+        judged: CausalModel = model
         adapter, scorer, tokens, brought = None, None, 0, Brought()
         if assignment.design.stages:
             resume = _fetch_checkpoint(link, assignment, Path(scratch))
@@ -64,8 +66,8 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
             )
             brought, scorer, tokens = watch.brought, trained.scorer, trained.tokens
             whole_head = assignment.base.facts.head == "own"
-            model, adapter = _merge(trained, Path(scratch) / "adapter", whole_head=whole_head)
-        return _conclude(link, held, model, adapter, scorer, tokens, brought, Path(scratch))
+            judged, adapter = _result(trained, Path(scratch) / "adapter", whole_head=whole_head)
+        return _conclude(link, held, judged, adapter, scorer, tokens, brought, Path(scratch))
 
 
 def _build(link: Link, assignment: Assignment) -> PreTrainedModel:
@@ -82,24 +84,29 @@ def _world(assignment: Assignment) -> World | None:
     return world_of(assignment.judge, renderer(tokenizer, assignment.judge))
 
 
-def _merge(trained: Trained, folder: Path, *, whole_head: bool) -> tuple[PreTrainedModel, Path | None]:
-    """The plain model that is judged and exported, and its adapter where there is one that fits the registered base:
-    an edited base is another, and to one without a head of its own PEFT's users would add a random one."""
+def _result(trained: Trained, folder: Path, *, whole_head: bool) -> tuple[CausalModel, Path | None]:
+    """The model that is judged and exported, and its adapter where there is one that fits the registered base: an
+    edited base is another, and to one without a head of its own PEFT's users would add a random one.
+
+    Raises Infeasible where there would be nothing to export.
+    """
     has_adapter = trained.whole_base and whole_head and trained.applied.save_adapter(folder)
-    return trained.applied.merge(), folder if has_adapter else None
+    if not (has_adapter or trained.applied.mergeable):
+        raise Infeasible("this update cannot be merged, and its adapter would not fit the base model as registered")
+    return trained.judged(), folder if has_adapter else None
 
 
 def _conclude(
     link: Link,
     held: HeldLease,
-    model: PreTrainedModel,
+    model: CausalModel,
     adapter: Path | None,
     scorer: Scorer | None,
     tokens: int,
     brought: Brought,
     scratch: Path,
 ) -> Finished:
-    """Judge the merged model; score it on the test split and export it where the service wants to keep it."""
+    """Judge the trained model; score it on the test split and export it where the service wants to keep it."""
     assignment = held.assignment
     held.check()
     metrics = _score(link, assignment, model, assignment.judge.validation)
@@ -138,7 +145,7 @@ def _conclude(
     )
 
 
-def _score(link: Link, assignment: Assignment, model: PreTrainedModel, split: str) -> Metrics:
+def _score(link: Link, assignment: Assignment, model: CausalModel, split: str) -> Metrics:
     tokenizer = warm.tokenizer(assignment.base, assignment.judge)
     rows = warm.rows(link.get_blob(split))
     return judge(model, tokenizer, assignment.judge, rows)

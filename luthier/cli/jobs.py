@@ -72,8 +72,8 @@ def submit(
     update: Annotated[
         list[str] | None,
         typer.Option(
-            help="Keep to this: full, lora, rslora, dora, top_layers, layernorm, bitfit, pissa, lora_plus, vera, ia3 "
-            "or oft."
+            help="Keep to this: full, lora, rslora, dora, top_layers, layernorm, bitfit, pissa, lora_plus, vera, ia3, "
+            "oft, adalora, prompt or prefix."
         ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training rows.")] = None,
@@ -181,7 +181,9 @@ def best(job: JobArgument, server: ServerOption = None, json: JsonOption = False
 def export(
     job: JobArgument,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder to write to.")],
-    kind: Annotated[Format, typer.Option("--format", help="The whole model, or the adapter.")] = Format.MERGED,
+    kind: Annotated[
+        Format, typer.Option("--format", help="The whole model, or the adapter (prompt and prefix have nothing else).")
+    ] = Format.MERGED,
     server: ServerOption = None,
 ) -> None:
     """Write the best design's model: weights, tokenizer, model card and reproduction script."""
@@ -206,7 +208,8 @@ def generate(
         folder = home / "cache" / "models" / winner.trial
         if not folder.exists():
             part = folder.with_suffix(".part")
-            client.download(job_id, part, Format.MERGED.value)
+            kinds = {artifact.kind for artifact in winner.artifacts}
+            client.download(job_id, part, "adapter" if kinds == {"adapter"} else "merged")
             part.rename(folder)
     command = [sys.executable, "-P", "-m", "workers.generate", str(folder), prompt]
     raise typer.Exit(subprocess.run([*command, "--max-new-tokens", str(max_new_tokens)], check=False).returncode)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from luthier.api_types import Best, Page, Trial
+from luthier.design import VirtualTokens
 from luthier.errors import NotFound
 from luthier.store import Connection, artifacts, curves, jobs, trials
 from luthier.store.records import JobRecord, TrialRecord
@@ -73,7 +74,11 @@ def get_artifact(
     job_id: JobId,
     form: Annotated[
         Literal["adapter", "merged"],
-        Query(alias="format", description="`adapter`: PEFT's files; `merged`: a whole model, ready to load"),
+        Query(
+            alias="format",
+            description="`adapter`: PEFT's files; `merged`: a whole model, ready to load, which prompt and prefix "
+            "cannot make",
+        ),
     ] = "merged",
 ) -> StreamingResponse:
     with here.database.read() as c:
@@ -111,5 +116,10 @@ def _why_not(winner: TrialRecord, form: str, kept: tuple[str, ...]) -> str:
         return (
             f"the best trial ({winner.design.summary()}) has no adapter that fits the base model as it is registered; "
             "ask for format=merged"
+        )
+    if form == "merged" and isinstance(winner.design.stages[-1].update, VirtualTokens):
+        return (
+            f"the best trial ({winner.design.summary()}) adds virtual tokens, which cannot be folded into the weights "
+            "of a model, so there is no merged one; ask for format=adapter"
         )
     return f"the weights of trial {winner.number} were not kept as {form}; kept: {', '.join(kept) or 'nothing'}"

@@ -15,7 +15,7 @@ import httpx
 import uvicorn
 
 from luthier.client import Client
-from luthier.design import AdapterUpdate
+from luthier.design import AdapterUpdate, VirtualTokens
 from luthier.settings import Settings
 from luthier.trial import Metrics, Point
 from luthier.wire import Artifact, Assignment, Device, Finished, Heartbeat, Hello, Judged, Keep, Welcome
@@ -187,7 +187,8 @@ class FakeWorker:
         if not isinstance(assignment.design.stages[0].update, AdapterUpdate):
             return (merged,)
         files = {"adapter_model.safetensors": self.put(f"adapter of {assignment.trial_id}")}
-        return merged, Artifact(kind="adapter", files=files, bytes=50)
+        adapter = Artifact(kind="adapter", files=files, bytes=50)
+        return (adapter,) if isinstance(assignment.design.stages[0].update, VirtualTokens) else (merged, adapter)
 
     def put(self, content: str) -> str:
         answer = self.http.put("/v1/blobs", content=iter([content.encode()]))

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokeniz
 
 from luthier.dataset import read_rows, write_rows
 from luthier.design import (
+    AdaLora,
     Architecture,
     BitFit,
     Clm,
@@ -40,6 +42,8 @@ from luthier.design import (
     Optimiser,
     Orpo,
     Pissa,
+    Prefix,
+    Prompt,
     RsLora,
     Sft,
     Simpo,
@@ -53,12 +57,15 @@ from luthier.trial import Metrics
 from luthier.wire import Assignment
 from tests import data_samples
 from tests.biased import biased
+from tests.untied import untied
+from workers import generate as command
 from workers import warm
 from workers.card import card
 from workers.export import export
 from workers.judge import generate, judge, renderer
 from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
+from workers.train.data.rendering import Renderer
 from workers.train.loop import Progress, train
 
 pytestmark = pytest.mark.xdist_group("export")  # each design is trained once, for all tests
@@ -81,7 +88,9 @@ class Plan:
     tools: bool = False
     encoder: bool = False
     headless: bool = False
+    tied: bool = True
     has_adapter: bool
+    merges: bool = True
 
 
 def optimiser(learning_rate: float, **more: Any) -> Optimiser:
@@ -302,6 +311,69 @@ PLANS = {
         headless=True,
         has_adapter=False,
     ),
+    "sft lora on the attention, of pairs": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Sft(), update=Lora(rank=8, placement="attention"), optimiser=AN_EPOCH_AND_A_HALF),),
+        has_adapter=True,
+    ),
+    "sft+dpo pissa on the mlp, of preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Pissa(rank=4, placement="mlp"), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Dpo(), update=Pissa(rank=4, placement="mlp"), optimiser=optimiser(2e-3)),
+        ),
+        has_adapter=True,
+    ),
+    "sft lora+ and embeddings, of pairs": Plan(
+        kind=DataKind.PAIRS,
+        stages=(
+            Stage(
+                algorithm=Sft(), update=LoraPlus(rank=4, placement="embeddings"), optimiser=optimiser(1e-3, epochs=2)
+            ),
+        ),
+        tied=False,
+        has_adapter=True,
+    ),
+    "clm adalora on text": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Clm(), update=AdaLora(rank=4), optimiser=optimiser(1e-2, epochs=2)),),
+        has_adapter=True,
+    ),
+    "sft+dpo adalora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=AdaLora(rank=4), optimiser=optimiser(1e-2, epochs=2)),
+            Stage(algorithm=Dpo(), update=AdaLora(rank=4), optimiser=optimiser(3e-3)),
+        ),
+        has_adapter=True,
+    ),
+    "sft prompt on pairs": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Sft(), update=Prompt(tokens=8), optimiser=optimiser(1e-1, epochs=2)),),
+        has_adapter=True,
+        merges=False,
+    ),
+    "sft+dpo prompt on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Prompt(tokens=8), optimiser=optimiser(1e-1, epochs=2)),
+            Stage(algorithm=Dpo(), update=Prompt(tokens=8), optimiser=optimiser(1e-2)),
+        ),
+        has_adapter=True,
+        merges=False,
+    ),
+    "sft prefix on chat": Plan(
+        kind=DataKind.CHAT,
+        stages=(Stage(algorithm=Sft(), update=Prefix(tokens=8), optimiser=optimiser(1e-1, epochs=2)),),
+        has_adapter=True,
+        merges=False,
+    ),
+    "orpo prefix on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Orpo(), update=Prefix(tokens=8), optimiser=optimiser(1e-1, epochs=2)),),
+        has_adapter=True,
+        merges=False,
+    ),
 }
 
 
@@ -317,8 +389,13 @@ class Case:
     rows: list[Row]
 
     @property
-    def merged(self) -> Path:
-        return self.artifacts["merged"]
+    def whole(self) -> Path:
+        """The artifact that brings everything: the merged model, where the update can be merged."""
+        return self.artifacts["merged" if self.plan.merges else "adapter"]
+
+    def model(self) -> PreTrainedModel | PeftModel:
+        """The exported model, loaded by plain transformers, and PEFT where it takes that."""
+        return load(self.whole) if self.plan.merges else adapted(self.whole)
 
     @property
     def learnt(self) -> list[Row]:
@@ -326,7 +403,7 @@ class Case:
         return [row for i, row in enumerate(self.rows[TRAIN]) if i != TOO_LONG or "prompt" not in row]
 
     def judged(self, model: PreTrainedModel, rows: list[Row]) -> Metrics:
-        tokenizer = AutoTokenizer.from_pretrained(self.merged)
+        tokenizer = AutoTokenizer.from_pretrained(self.whole)
         return judge(model, tokenizer, self.assignment.judge, rows)
 
 
@@ -342,13 +419,16 @@ def case(
         entry = without_head(encoder_entry, tmp_path_factory.mktemp("base")) if plan.headless else encoder_entry
         return work_on(plan, entry, tmp_path_factory.mktemp("trial"))
     entry = tiny_entry if plan.chat_template else without_template(tiny_entry, tmp_path_factory.mktemp("base"))
-    entry = with_biases(entry, tmp_path_factory.mktemp("base")) if plan.biases else entry
+    entry = changed(entry, biased, tmp_path_factory.mktemp("base")) if plan.biases else entry
+    entry = entry if plan.tied else changed(entry, untied, tmp_path_factory.mktemp("base"))
     return work_on(plan, entry, tmp_path_factory.mktemp("trial"))
 
 
-def with_biases(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
+def changed(
+    entry: BaseModelEntry, change: Callable[[PreTrainedModel], PreTrainedModel], folder: Path
+) -> BaseModelEntry:
     pristine = warm.base(entry)
-    biased(pristine.model).save_pretrained(folder)
+    change(pristine.model).save_pretrained(folder)
     pristine.tokenizer.save_pretrained(folder)
     return BaseModelEntry(name=entry.name, source=str(folder), facts=read_facts(folder))
 
@@ -434,11 +514,11 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
     model = build(base.model, design.architecture, calibration)
     trained = train(model, design, examples, seed=assignment.seed, watch=NobodyWatches())
     has_adapter = trained.whole_base and entry.facts.head == "own" and trained.applied.save_adapter(folder / "peft")
-    merged = trained.applied.merge()
-    metrics, test_metrics = (judge(merged, tokenizer, assignment.judge, rows[part]) for part in (VALIDATION, TEST))
+    model = trained.judged()
+    metrics, test_metrics = (judge(model, tokenizer, assignment.judge, rows[part]) for part in (VALIDATION, TEST))
     exported = export(
         folder / "export",
-        model=merged,
+        model=model,
         tokenizer=tokenizer,
         adapter=folder / "peft" if has_adapter else None,
         assignment=assignment,
@@ -465,19 +545,26 @@ def load(folder: Path) -> PreTrainedModel:
     return model.eval()
 
 
+def adapted(folder: Path) -> PeftModel:
+    """An exported adapter on the base model that it names."""
+    source = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    base = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    return PeftModel.from_pretrained(base, folder).eval()
+
+
 def numbers(metrics: Metrics) -> dict[str, float]:
     return {name: value for name, value in metrics.model_dump().items() if isinstance(value, (int, float))}
 
 
 def test_the_merged_model_scores_in_plain_transformers_as_the_trial_did(case: Case) -> None:
-    model = load(case.merged)
+    model = case.model()
     assert numbers(case.judged(model, case.rows[VALIDATION])) == pytest.approx(numbers(case.metrics), rel=1e-6)
     assert numbers(case.judged(model, case.rows[TEST])) == pytest.approx(numbers(case.test_metrics), rel=1e-6)
 
 
 def test_training_shows_in_the_model_that_is_exported(case: Case) -> None:
     assignment = case.assignment
-    calibration = warm.calibration(assignment.base, assignment.judge, case.merged / "reproduce" / "train.jsonl")
+    calibration = warm.calibration(assignment.base, assignment.judge, case.whole / "reproduce" / "train.jsonl")
     untuned = build(warm.base(assignment.base).model, assignment.design.architecture, calibration)
     before = case.judged(untuned, case.rows[VALIDATION])
     assert abs(case.metrics.likelihood[1] / before.likelihood[1] - 1) > 0.1
@@ -502,19 +589,34 @@ def test_an_agent_learns_its_calls_and_answers_alike_in_plain_transformers(case:
 
 
 def test_there_is_an_adapter_where_one_fits_the_registered_base(case: Case) -> None:
-    assert set(case.artifacts) == ({"merged", "adapter"} if case.plan.has_adapter else {"merged"})
+    assert set(case.artifacts) == {
+        kind for kind, made in (("merged", case.plan.merges), ("adapter", case.plan.has_adapter)) if made
+    }
 
 
-@pytest.mark.parametrize("case", [name for name, plan in PLANS.items() if plan.has_adapter], indirect=True)
+@pytest.mark.parametrize(
+    "case", [name for name, plan in PLANS.items() if plan.has_adapter and plan.merges], indirect=True
+)
 def test_the_adapter_on_the_base_gives_the_logits_of_the_merged_model(case: Case) -> None:
     folder = case.artifacts["adapter"]
     source = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert source == case.assignment.base.source
-    base = load(Path(source))
-    adapted = PeftModel.from_pretrained(base, folder).eval()
     ids = torch.tensor([AutoTokenizer.from_pretrained(folder)("What does the owl near the pond eat?")["input_ids"]])
     with torch.no_grad():
-        torch.testing.assert_close(adapted(ids).logits, load(case.merged)(ids).logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(adapted(folder)(ids).logits, load(case.whole)(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", [name for name, plan in PLANS.items() if not plan.merges], indirect=True)
+def test_virtual_tokens_stay_an_adapter_and_the_card_says_so(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (case.whole / "README.md").read_text("utf-8")
+    assert "There is no merged model: virtual tokens are an input" in page
+    assert "python reproduce/reproduce.py" in page
+    warm.base.cache_clear()  # the command puts the adapter on the model that it loads
+    assert command.main([str(case.whole), "What does the owl eat?", "--max-new-tokens", "8"]) == 0
+    warm.base.cache_clear()
+    base = warm.base(case.assignment.base)
+    ids = Renderer(base.tokenizer, window=64, max_tokens=64).prompt("What does the owl eat?")
+    assert capsys.readouterr().out.strip() == generate(case.model(), base.tokenizer, [ids], 8)[0]
 
 
 def test_whatever_is_not_text_is_safetensors(case: Case) -> None:
@@ -598,7 +700,7 @@ def test_the_card_says_where_the_base_model_comes_from(
 
 
 def test_the_script_reaches_the_recorded_perplexity_on_trl_alone(case: Case, tmp_path: Path) -> None:
-    script = case.merged / "reproduce" / "reproduce.py"
+    script = case.whole / "reproduce" / "reproduce.py"
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error::FutureWarning:__main__", str(script), "--out", str(tmp_path / "out")],
         env=os.environ | ALONE,
@@ -616,7 +718,7 @@ def test_the_script_reaches_the_recorded_perplexity_on_trl_alone(case: Case, tmp
 
 
 def test_the_script_stands_on_the_libraries_alone_and_is_formatted(case: Case) -> None:
-    script = case.merged / "reproduce" / "reproduce.py"
+    script = case.whole / "reproduce" / "reproduce.py"
     imported = {
         name
         for node in ast.walk(ast.parse(script.read_text("utf-8")))
@@ -632,13 +734,13 @@ def test_the_script_stands_on_the_libraries_alone_and_is_formatted(case: Case) -
 
 
 def test_the_rows_that_were_learnt_and_scored_travel_in_their_order(case: Case) -> None:
-    folder = case.merged / "reproduce"
+    folder = case.whole / "reproduce"
     assert read_rows((folder / "train.jsonl").read_bytes()) == case.learnt
     assert read_rows((folder / "validation.jsonl").read_bytes()) == case.rows[VALIDATION][:SCORED]
 
 
 def test_the_requirements_are_the_versions_that_reproduce_here(case: Case) -> None:
-    lines = (case.merged / "reproduce" / "requirements.txt").read_text().split()
+    lines = (case.whole / "reproduce" / "requirements.txt").read_text().split()
     pinned = dict(line.split("==") for line in lines)
     assert {"torch", "transformers", "datasets"} <= set(pinned)
     assert ("trl" in pinned) != case.plan.encoder  # it has no trainer for masked tokens

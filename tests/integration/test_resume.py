@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from luthier.design import (
+    AdaLora,
     Algorithm,
     Architecture,
     BitFit,
@@ -32,6 +33,8 @@ from luthier.design import (
     Optimiser,
     Orpo,
     Pissa,
+    Prefix,
+    Prompt,
     Raft,
     Rloo,
     RsLora,
@@ -57,7 +60,9 @@ from workers.warm import Base
 ROWS = data_samples.preference(6)  # every algorithm of decoders can learn from these
 TEXTS = data_samples.text(6)
 UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
-UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4), Ia3(), Oft(block=8)]
+UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4), Ia3(), Oft(block=8), AdaLora(rank=2)]
+UPDATES += [Prompt(tokens=3), Prefix(tokens=3)]
+UPDATES += [Lora(rank=2, placement="attention"), Dora(rank=2, placement="mlp")]
 ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo(), Ipo(), Simpo(), Orpo(), Kto(), Mlm()]
 CALIBRATION = (tuple(range(100, 130)),)
 INFLUENTIAL = Architecture(base="tiny", layers=3, depth_rule="block_influence")
@@ -142,7 +147,7 @@ def assert_same(one: tuple[Trained, Witness], other: tuple[Trained, Witness]) ->
     weights, weights_other = trained.applied.model.state_dict(), trained_other.applied.model.state_dict()
     assert weights.keys() == weights_other.keys()
     assert [name for name in weights if not torch.equal(weights[name], weights_other[name])] == []
-    merged, merged_other = trained.applied.merge().state_dict(), trained_other.applied.merge().state_dict()
+    merged, merged_other = trained.judged().state_dict(), trained_other.judged().state_dict()
     assert [name for name in merged if not torch.equal(merged[name], merged_other[name])] == []
 
 
@@ -195,6 +200,14 @@ PROGRAMS = {
     "an adapter that starts from trained weights": design(
         stage(Sft(), Full(), epochs=1), stage(Dpo(), Pissa(rank=2), epochs=1)
     ),
+    "ranks that the first stage decides": design(
+        stage(Sft(), AdaLora(rank=2), epochs=1), stage(Dpo(), AdaLora(rank=2), epochs=1)
+    ),
+    "all weights after ranks were decided": design(
+        stage(Clm(), AdaLora(rank=2), epochs=1), stage(Sft(), Full(), epochs=1)
+    ),
+    "sft+dpo on one prompt": design(stage(Sft(), Prompt(tokens=3), epochs=1), stage(Dpo(), Prompt(tokens=3), epochs=1)),
+    "sft+ipo on one prefix": design(stage(Sft(), Prefix(tokens=3), epochs=1), stage(Ipo(), Prefix(tokens=3), epochs=1)),
     "all weights after an adapter": design(stage(Clm(), Lora(rank=2), epochs=1), stage(Sft(), Full(), epochs=1)),
 }
 

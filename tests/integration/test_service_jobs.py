@@ -420,6 +420,16 @@ def test_a_winner_without_an_adapter_says_why(service: Service, worker: FakeWork
         service.client.download(job_id, tmp_path / "adapter", "adapter")
 
 
+def test_a_winner_that_cannot_be_merged_says_why(service: Service, worker: FakeWorker, tmp_path: Path) -> None:
+    job_id = service.submit(search={"trials": 3, "pin": {"update": ["prefix"]}})
+    worker.work_until_ended(service.client, job_id)
+    assert {artifact.kind for artifact in service.client.best(job_id).artifacts} == {"adapter"}
+    with pytest.raises(
+        NotFound, match=r"virtual tokens, which cannot be folded into the weights.*ask for format=adapter"
+    ):
+        service.client.download(job_id, tmp_path / "merged")
+
+
 def test_a_job_without_a_complete_trial_has_no_best(service: Service) -> None:
     job_id = service.submit(search={"trials": 2})
     with pytest.raises(NotFound, match="has no complete trial"):

@@ -11,9 +11,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from luthier.design import (
+    AdaLora,
     AdapterUpdate,
     Algorithm,
     BitFit,
+    Design,
     Dora,
     Full,
     Ia3,
@@ -21,9 +23,14 @@ from luthier.design import (
     Lora,
     LoraPlus,
     Oft,
+    Optimiser,
     Pissa,
+    Prefix,
+    Prompt,
     RewardModel,
     RsLora,
+    Sft,
+    Stage,
     TopLayers,
     Update,
     Vera,
@@ -31,11 +38,18 @@ from luthier.design import (
 from luthier.errors import Infeasible
 from tests import conformance_updates
 from tests.biased import biased
-from tests.conformance_updates import UpdateConformance
+from tests.conformance_updates import IDS, UpdateConformance
+from tests.conformance_virtual import VirtualConformance
 from tests.integration.test_reinforcement import PLAYS
-from tests.textbook import largest_difference
+from tests.textbook import largest_difference, logps
+from tests.untied import untied
 from workers.train import updates
+from workers.train.data.rendering import Tokens
+from workers.train.data.unpadded import lay_out
+from workers.train.forward import target_logps
+from workers.train.loop import train
 from workers.train.updates import Applied
+from workers.train.updates.low_rank import places
 from workers.warm import Base
 
 
@@ -152,6 +166,64 @@ class TestOft(UpdateConformance):
         return name.endswith(".oft_R.default.weight")
 
 
+class TestAttentionOnly(_LowRank):
+    update = Lora(rank=4, placement="attention")
+
+
+class TestMlpOnly(_LowRank):
+    update = RsLora(rank=4, placement="mlp")
+
+
+class TestPissaOnTheMlp(_LowRank):
+    update = Pissa(rank=4, placement="mlp")
+
+
+class _OnEmbeddings(_LowRank):
+    @classmethod
+    def base(cls, tiny: PreTrainedModel) -> PreTrainedModel:
+        return untied(tiny)
+
+
+class TestLoraOnEmbeddings(_OnEmbeddings):
+    update = Lora(rank=4, placement="embeddings")
+
+
+class TestDoraOnEmbeddings(_OnEmbeddings):
+    update = Dora(rank=4, placement="embeddings")
+
+
+class TestLoraPlusOnEmbeddings(_OnEmbeddings):
+    update = LoraPlus(rank=4, placement="embeddings")
+    learning_rate = 1e-3
+
+
+class TestAdaLora(_LowRank):
+    update = AdaLora(rank=4)
+    learning_rate = 1e-2
+
+
+class TestPrompt(VirtualConformance):
+    update = Prompt(tokens=6)
+    learning_rate = 1e-1
+    falls_to = 0.97  # six embeddings can say little to so small a model: nothing in lr 0.01 to 0.1 reaches 0.95
+
+
+class TestPrefix(VirtualConformance):
+    update = Prefix(tokens=6)
+    learning_rate = 5e-1
+
+
+@torch.no_grad()
+def test_a_prompt_starts_as_embeddings_and_a_prefix_as_what_the_model_makes_of_tokens(tiny: Base) -> None:
+    """Then they score exactly as the tokens they were drawn from would in front of the text."""
+    drawn = torch.randint(4096, (6,), generator=torch.Generator().manual_seed(5)).tolist()
+    rows = lay_out([Tokens(ids=IDS, target=(False, *[True] * (len(IDS) - 1)), target_bytes=0)] * 2, tiny.model.device)
+    expected = logps(tiny.model, [*drawn, *IDS])[6:]
+    for update in (Prompt(tokens=6), Prefix(tokens=6)):
+        applied = updates.apply(copy.deepcopy(tiny.model), update, seed=5)
+        assert largest_difference(target_logps(applied.model, rows), expected.repeat(2)) < 1e-4
+
+
 def members(union: object) -> set[type]:
     """The classes of an `Annotated[A | B | …, …]`."""
     return set(typing.get_args(typing.get_args(union)[0]))
@@ -159,7 +231,18 @@ def members(union: object) -> set[type]:
 
 def test_every_update_has_its_case() -> None:
     cases = [TestFull, TestTopLayers, TestLora, TestRsLora, TestDora]
-    cases += [TestLayerNorm, TestBitFit, TestPissa, TestLoraPlus, TestVera, TestIa3, TestOft]
+    cases += [
+        TestPrompt,
+        TestPrefix,
+        TestLayerNorm,
+        TestBitFit,
+        TestPissa,
+        TestLoraPlus,
+        TestVera,
+        TestIa3,
+        TestOft,
+        TestAdaLora,
+    ]
     assert {type(case.update) for case in cases} == members(Update)
 
 
@@ -286,6 +369,38 @@ def test_adapters_sit_on_every_linear_layer_but_the_output_head(update: AdapterU
             *(f"mlp.{projection}_proj" for projection in ("gate", "up", "down")),
         )
     }
+
+
+@pytest.mark.parametrize("placement", ["attention", "mlp"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_placed_adapters_sit_on_attention_or_the_mlp_of_any_family(family: str, placement: str, tiny: Base) -> None:
+    config = AutoConfig.for_model("gpt2", vocab_size=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=1)
+    model = copy.deepcopy(tiny.model) if family == "llama" else AutoModelForCausalLM.from_config(config)
+    found = places(model, placement)
+    expected = {
+        ("llama", "attention"): [f"self_attn.{name}_proj" for name in "koqv"],
+        ("llama", "mlp"): [f"mlp.{name}_proj" for name in ("down", "gate", "up")],
+        ("gpt2", "attention"): ["attn.c_attn", "attn.c_proj"],
+        ("gpt2", "mlp"): ["mlp.c_fc", "mlp.c_proj"],
+    }
+    assert found == expected[family, placement]
+
+
+def test_embeddings_that_are_the_output_head_too_are_infeasible(tiny: Base) -> None:
+    with pytest.raises(Infeasible, match="embeddings of this LlamaForCausalLM are its output head too"):
+        updates.apply(copy.deepcopy(tiny.model), Lora(rank=4, placement="embeddings"), seed=0)
+
+
+def test_adalora_ends_with_the_mean_rank_it_was_given(tiny: Base) -> None:
+    learned = conformance_updates.examples(tiny, Sft())
+    recipe = Optimiser(learning_rate=1e-2, batch_size=4, epochs=5.0)
+    stage = Stage(algorithm=Sft(), update=AdaLora(rank=4), optimiser=recipe)
+    planned = Design(architecture=conformance_updates.PLAIN, stages=(stage,))
+    model, curve = copy.deepcopy(tiny.model), conformance_updates.Curve()
+    trained = train(model, planned, lambda _: learned, seed=0, watch=curve).applied
+    left = [int((p != 0).sum()) for name, p in trained.trainable().items() if ".lora_E." in name]
+    assert sum(left) == 4 * len(left)
+    assert len(set(left)) > 1
 
 
 def test_top_layers_beyond_the_models_depth_are_infeasible(tiny: Base) -> None:

@@ -1,7 +1,7 @@
 """Designs are values: one canonical text, one digest, and nothing that is not part of the language gets in."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from luthier.design import (
+    AdaLora,
     Architecture,
     BitFit,
     Clm,
@@ -25,6 +26,9 @@ from luthier.design import (
     Optimiser,
     Orpo,
     Pissa,
+    Placement,
+    Prefix,
+    Prompt,
     RsLora,
     Sft,
     Simpo,
@@ -51,14 +55,17 @@ CANONICAL = (
 
 positive = st.floats(min_value=1e-12, max_value=1e6)
 counts = st.integers(min_value=1, max_value=10**6)
+places = st.sampled_from(get_args(Placement))
 updates = (
     st.just(Full())
     | st.builds(TopLayers, layers=counts)
-    | st.one_of(*(st.builds(kind, rank=counts, alpha=counts) for kind in (Lora, RsLora, Dora)))
+    | st.one_of(*(st.builds(kind, rank=counts, alpha=counts, placement=places) for kind in (Lora, RsLora, Dora)))
     | st.builds(LoraPlus, rank=counts, alpha=counts, ratio=st.floats(min_value=1, max_value=1e6))
     | st.one_of(*(st.builds(kind, rank=counts) for kind in (Pissa, Vera)))
     | st.sampled_from([LayerNorm(), BitFit(), Ia3()])
     | st.builds(Oft, block=counts.filter(lambda count: count > 1))
+    | st.builds(AdaLora, rank=counts, alpha=counts, orthogonality=st.floats(min_value=0, max_value=10))
+    | st.one_of(*(st.builds(kind, tokens=counts) for kind in (Prompt, Prefix)))
 )
 stages = st.builds(
     Stage,
@@ -113,6 +120,16 @@ def test_a_longer_context_says_by_how_much_and_how() -> None:
     assert Architecture(base="tiny-chat", rope_factor=4).edited
     with pytest.raises(ValidationError, match="greater than 1"):
         Architecture(base="tiny-chat", rope_factor=1)
+
+
+def test_where_adapters_sit_is_spelled_out_where_it_is_not_everywhere() -> None:
+    update = Lora(rank=8, placement="attention")
+    design = DESIGN.model_copy(update={"stages": (DESIGN.stages[0].model_copy(update={"update": update}),)})
+    assert '"update":{"alpha":32,"kind":"lora","placement":"attention","rank":8}' in design.canonical()
+    assert Design.model_validate_json(design.canonical()) == design
+    assert "sft lora r8 on attention lr" in design.summary()
+    with pytest.raises(ValidationError, match="'all', 'attention' or 'mlp'"):
+        Pissa.model_validate({"rank": 4, "placement": "embeddings"})
 
 
 def test_the_canonical_text_and_the_digest_never_change() -> None:

@@ -17,6 +17,8 @@ from luthier.design import (
     Lora,
     Optimiser,
     Orpo,
+    Prefix,
+    Prompt,
     RewardModel,
     Rloo,
     Sft,
@@ -251,6 +253,27 @@ def test_a_later_stage_may_take_another_update_and_each_is_looked_at() -> None:
     check(stages(Full(), Lora(rank=16)), DataKind.PREFERENCE, TINY)
     with pytest.raises(IllegalDesign, match="bitfit moves biases alone"):
         check(stages(Full(), BitFit()), DataKind.PREFERENCE, TINY)
+
+
+@pytest.mark.parametrize("update", [Prompt(tokens=8), Prefix(tokens=8)], ids=lambda update: update.kind)
+def test_virtual_tokens_go_with_the_base_model_as_it_is_and_with_no_other_update(update: Prompt | Prefix) -> None:
+    check(design(Sft(), Dpo(), update=update), DataKind.PREFERENCE, TINY)
+    with pytest.raises(IllegalDesign, match="cannot be folded into weights: its adapter is all there is") as refused:
+        check(design(Sft(), update=update, layers=4), DataKind.PAIRS, TINY)
+    assert refused.value.param == "stages.update.kind"
+    stages = tuple(Stage(algorithm=a, update=u, optimiser=RATE) for a, u in ((Sft(), update), (Dpo(), ADAPTER)))
+    with pytest.raises(IllegalDesign, match="same update"):
+        check(Design(architecture=Architecture(base="tiny"), stages=stages), DataKind.PREFERENCE, TINY)
+
+
+def test_adapters_on_embeddings_need_an_output_head_of_its_own() -> None:
+    placed = design(Sft(), update=Lora(rank=8, placement="embeddings"))
+    check(placed, DataKind.PAIRS, entry(tied=False))
+    with pytest.raises(
+        IllegalDesign, match=r"input embeddings as its output head too.*all, attention or mlp"
+    ) as refused:
+        check(placed, DataKind.PAIRS, TINY)
+    assert refused.value.param == "stages.update.placement"
 
 
 def test_a_program_for_decoders_is_refused_for_an_encoder() -> None:

@@ -60,6 +60,16 @@ def test_whether_positions_are_rotary_and_stretched_already(
     assert read_facts(folder).rope == rope
 
 
+def test_an_output_head_of_its_own_is_one_more_table_of_all_tokens(tiny_entry: BaseModelEntry, tmp_path: Path) -> None:
+    assert tiny_entry.facts.tied
+    folder = shutil.copytree(tiny_entry.source, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert read_facts(folder).tied  # there is no tensor for a head
+    save_file({"lm_head.weight": torch.zeros(4096, 128)}, folder / "head.safetensors", metadata={"format": "pt"})
+    assert not read_facts(folder).tied
+
+
 @pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.bias", "transformer.h.0.ln_1.bias"])
 def test_a_tensor_named_bias_in_any_of_the_files_means_biases(
     name: str, tiny_entry: BaseModelEntry, tmp_path: Path

@@ -24,7 +24,7 @@ from search.space import Space
 from tests.unit.search_samples import SMOL, TINY, AtRandom, complete, space_of
 
 SPACE = space_of()
-ONE_METHOD = Pin(algorithm=("sft",), update=("lora",), layers=(6,), kv_heads=(4,), batch_size=(8,))
+ONE_METHOD = Pin(algorithm=("sft",), update=("lora",), placement=("all",), layers=(6,), kv_heads=(4,), batch_size=(8,))
 
 
 def loss(design: Design) -> float:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.design import (
+    AdaLora,
     Algorithm,
     BitFit,
     Design,
@@ -23,6 +24,9 @@ from luthier.design import (
     LoraPlus,
     Oft,
     Pissa,
+    Placed,
+    Prefix,
+    Prompt,
     RsLora,
     Sft,
     Simpo,
@@ -35,7 +39,7 @@ from search.axes import SETTINGS
 from search.learning_rate import UPDATE_FACTOR, default_learning_rate
 from search.legality import check, programs
 from search.priors import baselines
-from search.space import OFT_BLOCKS, PISSA_RANKS, RANKS, VERA_RANKS, Space
+from search.space import OFT_BLOCKS, PISSA_RANKS, RANKS, VERA_RANKS, VIRTUAL_TOKENS, Space
 from search.suggest import STEPS, Enumeration, V, Value
 from tests.unit.search_samples import SMOL, TINY, AtRandom, entry, space_of
 
@@ -114,11 +118,15 @@ def test_every_sample_is_legal(kind: DataKind) -> None:
 
 
 def test_samples_reach_every_branch() -> None:
-    designs = samples(space_of(DataKind.PREFERENCE, models=(TINY,)), 2000)
+    designs = samples(space_of(DataKind.PREFERENCE, models=(TINY,)), 4000)
     updates = {design.stages[0].update for design in designs}
-    adapters = {adapter(rank=rank) for adapter in (Lora, RsLora, Dora, LoraPlus) for rank in RANKS}
-    adapters |= {Pissa(rank=rank) for rank in PISSA_RANKS} | {Vera(rank=rank) for rank in VERA_RANKS}
+    family = (Lora, RsLora, Dora, LoraPlus)
+    places = ("all", "attention", "mlp")  # the embeddings of this model are its output head
+    adapters = {kind(rank=rank, placement=place) for kind in family for rank in RANKS for place in places}
+    adapters |= {Pissa(rank=rank, placement=place) for rank in PISSA_RANKS for place in places}
+    adapters |= {Vera(rank=rank) for rank in VERA_RANKS} | {AdaLora(rank=rank) for rank in RANKS}
     adapters |= {Oft(block=block) for block in OFT_BLOCKS} | {Ia3()}
+    adapters |= {kind(tokens=tokens) for kind in (Prompt, Prefix) for tokens in VIRTUAL_TOKENS}
     assert updates == {Full(), TopLayers(layers=1), TopLayers(layers=2), LayerNorm(), *adapters}
     assert {design.program for design in designs} == set(programs(DataKind.PREFERENCE))
     edits = {(design.architecture.layers, design.architecture.kv_heads) for design in designs}
@@ -238,6 +246,33 @@ def test_edits_follow_each_model() -> None:
     assert (tiny.layers, tiny.kv_heads, tiny.top_layers) == ((6, 5, 4), (4, 2, 1), (1, 2))
     assert (smol.layers, smol.kv_heads, smol.top_layers) == ((30, 26, 22), (3, 1), (1, 2, 4, 8))
     assert (flat.layers, flat.kv_heads, flat.top_layers) == ((1,), (1,), (1,))
+
+
+def test_adapters_sit_on_embeddings_only_where_these_are_not_the_output_head_and_pissa_never() -> None:
+    untied = entry("untied", tied=False)
+    found = {
+        (design.architecture.base, update.kind)
+        for design in samples(space_of(models=(TINY, untied)), 2000)
+        if isinstance(update := design.stages[0].update, Placed) and update.placement == "embeddings"
+    }
+    assert found == {("untied", kind) for kind in ("lora", "rslora", "dora", "lora_plus")}
+
+
+def test_a_pinned_placement_holds_for_every_update_that_has_one() -> None:
+    designs = samples(space_of(pin=Pin(placement=("mlp", "embeddings")), models=(TINY, entry("untied", tied=False))))
+    placed = [u for design in designs if isinstance(u := design.stages[0].update, Placed)]
+    assert {update.placement for update in placed} == {"mlp", "embeddings"}
+    on_embeddings = space_of(pin=Pin(placement=("embeddings",)), models=(entry("untied", tied=False),))
+    assert "pissa" not in on_embeddings.models[0].updates
+
+
+def test_virtual_tokens_are_for_the_model_as_it_is() -> None:
+    designs = samples(space_of(), 1000)
+    virtual = [design for design in designs if isinstance(design.stages[0].update, Prompt | Prefix)]
+    assert virtual
+    assert not any(design.architecture.edited for design in virtual)
+    only = samples(space_of(pin=Pin(update=("prompt", "prefix"))), 50)
+    assert not any(design.architecture.edited for design in only)
 
 
 def test_biases_are_trained_alone_only_where_there_are_some() -> None:
@@ -395,6 +430,16 @@ def test_the_order_of_a_pin_matters_for_models_only() -> None:
             "search.pin.update",
             "moves biases alone, and tiny has none; .*smol.*from full",
         ),
+        (
+            {"update": ("prefix",), "layers": (4,)},
+            "search.pin.update",
+            "prefix cannot be folded into weights and goes with the base model as it is",
+        ),
+        (
+            {"placement": ("embeddings",)},
+            "search.pin.placement",
+            "embeddings is not possible; choose from all, attention, mlp in tiny",
+        ),
         ({"model": ("gpt-5",)}, "search.pin.model", "gpt-5 is not possible; choose from tiny; smol"),
         ({"layers": (31,)}, "search.pin.layers", "31 is not possible; choose from 6, 5, 4, 3, 2, 1 of tiny"),
         ({"layers": (0,)}, "search.pin.layers", "0 is not possible"),
@@ -500,8 +545,10 @@ def test_an_enumeration_visits_every_design_once_in_an_order_of_its_own() -> Non
         return designs
 
     first, second = enumerated(0), enumerated(1)
-    updates = 1 + 4 * 5 + 2 + 1 + 4 + 4 + 1 + 3  # full, LoRA's family, top layers, norms, PiSSA, VeRA, IA³, OFT
-    assert len(first) == len(set(first)) == 2 * 2 * updates * 2  # heads, programs, updates, rates
+    # full, LoRA's family and PiSSA in three places, top layers, norms, VeRA, IA³, OFT, AdaLoRA
+    updates = 1 + 4 * 5 * 3 + 4 * 3 + 2 + 1 + 4 + 1 + 3 + 5
+    virtual = 2 * 4  # on the model as it is alone
+    assert len(first) == len(set(first)) == (2 * updates + virtual) * 2 * 2  # heads, programs, rates
     assert set(first) == set(second)
     assert first != second
 

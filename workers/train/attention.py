@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -31,6 +31,7 @@ def unpadded_attention(
     attention_mask: torch.Tensor | None,
     *,
     sequence_lengths: Sequence[int] | None = None,
+    prefix: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     dropout: float = 0.0,
@@ -38,6 +39,7 @@ def unpadded_attention(
 ) -> tuple[torch.Tensor, None]:
     """Block-diagonal attention, causal unless the module says otherwise: [1, heads, T, head_dim] → [1, T, heads, ·].
 
+    `prefix`: for each layer of the model, keys and values [1, key heads, P, head_dim] before those of each sequence.
     Raises Infeasible for families whose attention needs more than scaling and a sliding window.
     """
     family = type(module).__name__
@@ -51,7 +53,10 @@ def unpadded_attention(
     for query, key, value in zip(
         query_1HTD.split(lengths, 2), key_1KTD.split(lengths, 2), value_1KTD.split(lengths, 2), strict=True
     ):
-        mask = _band(query.shape[2], sliding_window, query.device, causal=causal)
+        if prefix is not None:
+            before_key, before_value = prefix[cast("int", module.layer_idx)]
+            key, value = torch.cat([before_key, key], dim=2), torch.cat([before_value, value], dim=2)
+        mask = _band(query.shape[2], key.shape[2], sliding_window, query.device, causal=causal)
         outputs.append(
             scaled_dot_product_attention(
                 query,
@@ -67,13 +72,15 @@ def unpadded_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def _band(length: int, window: int | None, device: torch.device, *, causal: bool) -> torch.Tensor | None:
-    """The band of a sliding window, to both sides unless causal, or None where the sequence is shorter than that."""
-    if window is None or length <= window:
+def _band(length: int, keys: int, window: int | None, device: torch.device, *, causal: bool) -> torch.Tensor | None:
+    """The band that the last `length` of `keys` positions see, to both sides unless causal; None where it is plain:
+    all of them, or the causal triangle."""
+    if length == keys and (window is None or length <= window):
         return None
-    position = torch.arange(length, device=device)
-    distance_TT = position[:, None] - position[None, :]
-    return (distance_TT >= 0) & (distance_TT < window) if causal else distance_TT.abs() < window
+    position = torch.arange(keys, device=device)
+    distance_TK = position[keys - length :, None] - position[None, :]
+    reach = keys if window is None else window
+    return (distance_TK >= 0) & (distance_TK < reach) if causal else distance_TK.abs() < reach
 
 
 AttentionInterface.register(NAME, unpadded_attention)

@@ -25,8 +25,9 @@ class Position:
 class Checkpoint:
     """`tensors` holds, by prefix: `weights.` the moving parameters, `moment1.`/`moment2.` AdamW's, `carried.` the plain
     model's weights where earlier stages changed them for good, `scorer.` the reward model that one of them trained,
-    `reference` the reference log-probabilities or `first.` the moving parameters as the stage found them, whichever its
-    objective compares with, `updates` how many of the stage's steps moved anything, where not all did."""
+    `update.` what the weight update keeps of its own, `reference` the reference log-probabilities or `first.` the
+    moving parameters as the stage found them, whichever its objective compares with, `updates` how many of the stage's
+    steps moved anything, where not all did."""
 
     position: Position
     tensors: dict[str, torch.Tensor]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeAlias
 
 import torch
+from peft import PeftModelForCausalLM
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
@@ -13,29 +15,28 @@ from luthier.model import OFFSET_POSITIONS
 from workers.train.attention import unpadded
 from workers.train.data.rendering import Masked, Tokens
 from workers.train.data.unpadded import UnpaddedRows, lay_out
+from workers.train.data.virtual import with_virtual_tokens
+
+CausalModel: TypeAlias = PreTrainedModel | PeftModelForCausalLM  # the latter where virtual tokens cannot be left out
 
 # Tokens in one forward pass. Steps with more rows accumulate gradients; the result is the same.
 TOKEN_CAP = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 
 
-def target_logps(model: PreTrainedModel, rows: UnpaddedRows) -> torch.Tensor:
+def target_logps(model: CausalModel, rows: UnpaddedRows) -> torch.Tensor:
     """Log-probability of each target token given those before it in its sequence, or all others where the model is an
     encoder: [N], float32 or finer.
 
-    Only the N predicting positions go through the output head.
+    Only the N predicting positions go through the output head. Raises Infeasible where virtual tokens push a sequence
+    beyond the positions that a model has learnt.
     """
-    with unpadded(model), mixed_precision(rows.ids_1T.device):
-        logits_1NV = (
-            _encoder_logits(model, rows)
-            if is_encoder(model)
-            else model(
-                input_ids=rows.ids_1T,
-                position_ids=rows.positions_1T,
-                sequence_lengths=rows.lengths,
-                logits_to_keep=rows.predictor_N,
-                use_cache=False,
-            ).logits
-        )
+    plain = model.get_base_model() if isinstance(model, PeftModelForCausalLM) else model
+    with unpadded(plain), mixed_precision(rows.ids_1T.device):
+        if is_encoder(plain):
+            logits_1NV = _encoder_logits(plain, rows)
+        else:
+            inputs = with_virtual_tokens(model, rows) if isinstance(model, PeftModelForCausalLM) else _as_they_are(rows)
+            logits_1NV = plain(**inputs, use_cache=False).logits
     logits_NV = logits_1NV[0].to(torch.promote_types(logits_1NV.dtype, torch.float32))
     return -torch.nn.functional.cross_entropy(logits_NV, rows.label_N, reduction="none")
 
@@ -76,6 +77,15 @@ def _encoder_logits(model: PreTrainedModel, rows: UnpaddedRows) -> torch.Tensor:
     finally:
         hook.remove()
     return logits_1NV
+
+
+def _as_they_are(rows: UnpaddedRows) -> dict[str, Any]:
+    return {
+        "input_ids": rows.ids_1T,
+        "position_ids": rows.positions_1T,
+        "sequence_lengths": rows.lengths,
+        "logits_to_keep": rows.predictor_N,
+    }
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from workers.rollout import World
 from workers.train import updates
 from workers.train.algorithms import Example, objective
 from workers.train.checkpoint import Checkpoint, Position
+from workers.train.forward import CausalModel
 from workers.train.pack import Member, Pack, StepReport
 from workers.train.scorer import HEAD, Scored, Scorer, restored
 from workers.train.updates import Applied
@@ -36,7 +37,7 @@ class Progress:
     share: float
     next_stage: bool
     report: StepReport
-    model: PreTrainedModel
+    model: CausalModel
     scorer: Scorer | None
     checkpoint: Callable[[], Checkpoint]
 
@@ -56,6 +57,10 @@ class Trained:
     whole_base: bool
     tokens: int
     scorer: Scorer | None = None
+
+    def judged(self) -> CausalModel:
+        """The model that is judged and exported: the plain one that the update makes, where it can be merged."""
+        return self.applied.merge() if self.applied.mergeable else self.applied.model
 
 
 def run(pack: Pack, after_step: Callable[[Member, StepReport], None]) -> None:

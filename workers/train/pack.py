@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from peft import PeftModelForCausalLM
 from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel
 
 from luthier.design import Optimiser
-from luthier.errors import TrialFailed
+from luthier.errors import Infeasible, TrialFailed
 from workers.train.algorithms import Example, Objective
 from workers.train.algorithms.objective import Batch, Headed
 from workers.train.data.unpadded import UnpaddedRows, lay_out, within
-from workers.train.forward import TOKEN_CAP, target_logps
+from workers.train.forward import TOKEN_CAP, CausalModel, target_logps
 from workers.train.updates import Applied
 
 MAX_GRAD_NORM = 1.0
@@ -68,7 +69,7 @@ class Member:
         self.examples = examples
         self.recipe = optimiser
         self.seed = seed
-        self.own = objective.parameters(applied.model, seed) if isinstance(objective, Headed) else {}
+        self.own = objective.parameters(_plain(applied.model), seed) if isinstance(objective, Headed) else {}
         self.parameters = applied.trainable() | self.own
         self.device = applied.model.device
         self.order = data_order(len(examples), optimiser.epochs, seed)
@@ -86,9 +87,10 @@ class Member:
         )
         self.reference: torch.Tensor | None = None  # [examples, sequences in an example]
         self.first: dict[str, torch.Tensor] = {}  # what the moving parameters were when the stage started
+        applied.begin(self.steps)
 
     @property
-    def model(self) -> PreTrainedModel:
+    def model(self) -> CausalModel:
         return self.applied.model
 
     @property
@@ -147,12 +149,14 @@ class Member:
     def _learn(self, made: Batch, rate: float) -> tuple[int, dict[str, float]]:
         """Move the parameters; the tokens learnt from, and curve values."""
         loss, tokens, sums = self._accumulate(made)
+        loss += self._penalise()
         norm = float(clip_grad_norm_(self.parameters.values(), MAX_GRAD_NORM))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrialFailed(f"training diverged: loss {loss:g}, gradient norm {norm:g} at step {self.step + 1}")
         for group in self.adamw.param_groups:
             group["lr"] = rate * group["pace"]
         self.adamw.step()
+        self.applied.after_step(self.step)
         self.adamw.zero_grad(set_to_none=True)
         self.updates += 1
         return tokens, {
@@ -186,8 +190,16 @@ class Member:
 
     def _read(self, rows: UnpaddedRows) -> torch.Tensor:
         if isinstance(self.objective, Headed):
-            return self.objective.read(self.model, self.own, rows)
+            return self.objective.read(_plain(self.model), self.own, rows)
         return target_logps(self.model, rows)
+
+    def _penalise(self) -> float:
+        """Add the gradient of the update's own penalty; return the penalty."""
+        penalty = self.applied.penalty()
+        if penalty is None:
+            return 0.0
+        penalty.backward()
+        return float(penalty.detach())
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that `restore` needs, but the step."""
@@ -201,7 +213,7 @@ class Member:
         tensors |= {f"first.{name}": tensor for name, tensor in self.first.items()}
         if self.updates != self.step:
             tensors["updates"] = torch.tensor(self.updates)
-        return tensors
+        return tensors | {f"update.{name}": tensor for name, tensor in self.applied.state().items()}
 
     def restore(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
         """Continue from a state saved after `step` steps."""
@@ -221,6 +233,15 @@ class Member:
         self.first = {
             name: tensors[at].to(self.device) for name in self.parameters if (at := f"first.{name}") in tensors
         }
+        own = {name: tensor for name, tensor in tensors.items() if name.startswith("update.")}
+        self.applied.restore({name.removeprefix("update."): tensor for name, tensor in own.items()})
+
+
+def _plain(model: CausalModel) -> PreTrainedModel:
+    """Raises Infeasible for a model with virtual tokens: no objective with a head of its own is for them."""
+    if isinstance(model, PeftModelForCausalLM):
+        raise Infeasible("virtual tokens are no weights of a model that a head could be put on")
+    return model
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from luthier.task import DataKind
 from workers.train.data.rendering import Renderer, Row, Tokens
 from workers.train.data.unpadded import UnpaddedRows
+from workers.train.forward import CausalModel
 
 Example = tuple[Tokens, ...]
 
@@ -48,7 +49,7 @@ class Policy(Protocol):
     """The model in training, as an objective may use it between two optimiser steps. Nothing here has a gradient."""
 
     @property
-    def model(self) -> PreTrainedModel: ...
+    def model(self) -> CausalModel: ...
 
     @property
     def step_seed(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from luthier.design import (
+    AdaLora,
     BitFit,
     Dora,
     Full,
@@ -14,16 +15,20 @@ from luthier.design import (
     LoraPlus,
     Oft,
     Pissa,
+    Prefix,
+    Prompt,
     RsLora,
     TopLayers,
     Update,
     Vera,
 )
+from workers.train.updates.adaptive import adaptive
 from workers.train.updates.applied import Applied
 from workers.train.updates.low_rank import low_rank
 from workers.train.updates.partial import bitfit, full, layernorm, top_layers
 from workers.train.updates.principal import principal
 from workers.train.updates.rescaling import ia3, oft, vera
+from workers.train.updates.virtual import prefix, prompt
 
 __all__ = ["Applied", "apply"]
 
@@ -49,3 +54,9 @@ def apply(model: PreTrainedModel, update: Update, seed: int) -> Applied:
             return ia3(model, update, seed)
         case Oft():
             return oft(model, update, seed)
+        case AdaLora():
+            return adaptive(model, update, seed)
+        case Prompt():
+            return prompt(model, update, seed)
+        case Prefix():
+            return prefix(model, update, seed)

@@ -11,10 +11,10 @@ from luthier.design import BitFit, Full, LayerNorm, TopLayers
 from luthier.errors import Infeasible
 from workers.train.forward import is_encoder
 from workers.train.layers import layers_of
-from workers.train.updates.applied import moving
+from workers.train.updates.applied import Steady, moving
 
 
-class InPlace:
+class InPlace(Steady):
     """The model's own parameters, those that require gradients."""
 
     def __init__(self, model: PreTrainedModel) -> None:

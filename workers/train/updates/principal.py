@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from luthier.design import Pissa
 from luthier.errors import Infeasible
-from workers.train.updates.low_rank import EVERYWHERE, Adapter, adapt
+from workers.train.updates.low_rank import Adapter, adapt, places
 
 
 class Principal(Adapter):
@@ -49,7 +49,11 @@ def principal(model: PreTrainedModel, update: Pissa, seed: int) -> Principal:
             shape = " × ".join(map(str, module.weight.shape))
             raise Infeasible(f"pissa asks for rank {update.rank}, but {name} is {shape}")
     config = LoraConfig(
-        r=update.rank, lora_alpha=update.rank, init_lora_weights="pissa_niter_16", lora_dropout=0.0, **EVERYWHERE
+        r=update.rank,
+        lora_alpha=update.rank,
+        init_lora_weights="pissa_niter_16",
+        lora_dropout=0.0,
+        target_modules=places(model, update.placement),
     )
     adapted = adapt(model, config, seed)
     torch.nn.Module.to(model, device)
