@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luthier.environments.graded import graded
+from luthier.environments.graded import Graded
 from luthier.task import DataKind, Grader, StringCheck
 from tests import data_samples
 from workers.rollout import World
@@ -17,9 +17,11 @@ HAS_D = StringCheck(operation="like", reference="d")
 
 def world(tiny: Base, *, grader: Grader = MENTIONS_I, max_new_tokens: int = 6) -> World:
     """Pairs, graded."""
+    graded = Graded(grader, DataKind.PAIRS, lambda asked: asked.reference)
     return World(
         name=grader.name,
-        begin=graded(grader, DataKind.PAIRS),
+        begin=graded.begin,
+        rewards=graded.rewards,
         kind=DataKind.PAIRS,
         renderer=Renderer(tiny.tokenizer, window=512, max_tokens=512),
         max_new_tokens=max_new_tokens,

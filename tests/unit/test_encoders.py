@@ -187,7 +187,7 @@ def textbook(base: Base, rows: list[dict[str, str]], window: int) -> tuple[float
 
 def test_where_every_token_is_scored_the_pseudo_perplexity_is_the_papers(encoder: Base) -> None:
     rows = data_samples.text(3)
-    metrics = judge(encoder.model, encoder.tokenizer, spec(pseudo_positions=500), rows, 128)
+    metrics = judge(encoder.model, encoder.tokenizer, spec(pseudo_positions=500), rows)
     perplexity, bits, tokens = textbook(encoder, rows, 32)
     assert metrics.perplexity is None
     assert metrics.pseudo_perplexity == pytest.approx(perplexity, rel=1e-5)
@@ -199,7 +199,7 @@ def test_where_every_token_is_scored_the_pseudo_perplexity_is_the_papers(encoder
 def test_a_sample_weighs_each_window_by_the_tokens_it_has(encoder: Base) -> None:
     """One token of each window: the mean is over the windows' tokens, not over the windows."""
     rows = data_samples.text(4)
-    render = renderer(encoder.tokenizer, spec(), 128)
+    render = renderer(encoder.tokenizer, spec())
     windows = [window for row in rows for window in render.both_ways(row["text"])]
     assert len({len(window) for window in windows}) > 1
     nll = 0.0
@@ -207,7 +207,7 @@ def test_a_sample_weighs_each_window_by_the_tokens_it_has(encoder: Base) -> None
         middle = 1 + (len(window) - 2) // 2
         nll -= float(alone(encoder.model, window.hiding({middle: MASK}))) * (len(window) - 2)
     tokens, size = sum(w.targets for w in windows), sum(w.target_bytes for w in windows)
-    metrics = judge(encoder.model, encoder.tokenizer, spec(pseudo_positions=1), rows, 128)
+    metrics = judge(encoder.model, encoder.tokenizer, spec(pseudo_positions=1), rows)
     assert metrics.pseudo_perplexity == pytest.approx(math.exp(nll / tokens), rel=1e-4)
     assert metrics.bits_per_byte == pytest.approx(nll / math.log(2) / size, rel=1e-4)
     assert metrics.tokens == len(windows)
@@ -215,7 +215,7 @@ def test_a_sample_weighs_each_window_by_the_tokens_it_has(encoder: Base) -> None
 
 def test_no_more_windows_are_scored_than_the_judge_allows(encoder: Base) -> None:
     metrics = judge(
-        encoder.model, encoder.tokenizer, spec(pseudo_windows=3, pseudo_positions=2), data_samples.text(9), 128
+        encoder.model, encoder.tokenizer, spec(pseudo_windows=3, pseudo_positions=2, window=128), data_samples.text(9)
     )
     assert metrics.tokens == 6
 
@@ -316,7 +316,8 @@ def test_an_encoder_without_a_head_starts_with_an_identity_and_its_own_embedding
     head = started.cls.predictions
     assert torch.equal(head.transform.dense.weight, torch.eye(128))
     assert head.decoder.weight is started.get_input_embeddings().weight
-    assert float(head.decoder.bias.abs().max()) == float(head.transform.dense.bias.abs().max()) == 0.0
+    assert not head.decoder.bias.any()
+    assert not head.transform.dense.bias.any()
     assert head.decoder.bias is head.bias
     assert torch.equal(head.transform.LayerNorm.weight, torch.ones(128))
     own = copy.deepcopy(encoder.model).base_model.state_dict()

@@ -1,5 +1,6 @@
 """Which designs go with which data and which base model, and how a refusal is explained."""
 
+import itertools
 from typing import get_args
 
 import pytest
@@ -31,7 +32,7 @@ from luthier.errors import IllegalDesign
 from luthier.task import DataKind
 from search.edits import FIELDS
 from search.learning_rate import ALGORITHM_FACTOR, UPDATE_FACTOR
-from search.legality import check, kv_head_choices, programs, refusal
+from search.legality import FAMILIES, check, kv_head_choices, programs, refusal
 from search.rules import ALGORITHMS, EDITS, PROGRAMS, UPDATES
 from tests.unit.search_samples import SMOL, TINY, entry
 
@@ -124,7 +125,8 @@ def test_the_table_has_every_edit_of_an_architecture_once() -> None:
 
 
 def test_every_program_that_is_searched_is_legal_for_some_data() -> None:
-    assert set(PROGRAMS) == {program for kind in DataKind for program in programs(kind)}
+    legal = itertools.product(DataKind, FAMILIES)
+    assert set(PROGRAMS) == {name for kind, family in legal for name in programs(kind, family, rewarded=True)}
 
 
 def test_a_program_has_three_stages_at_most() -> None:

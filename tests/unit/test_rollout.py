@@ -15,7 +15,7 @@ from luthier.graders import grade, sample_of
 from luthier.task import DataKind
 from tests import data_samples
 from tests.playing import MENTIONS_I, world
-from workers.rollout import World, play
+from workers.rollout import World, one_by_one, play
 from workers.train.data.rendering import Renderer, Row
 from workers.warm import Base
 
@@ -47,7 +47,8 @@ def echoing(tiny: Base, *, turns: int, role: str = "user", max_tokens: int = 512
         return episodes[-1]
 
     render = Renderer(tiny.tokenizer, window=512, max_tokens=max_tokens)
-    return World(name="echo", begin=begin, kind=DataKind.PAIRS, renderer=render, max_new_tokens=6), episodes
+    made = World(name="echo", begin=begin, rewards=one_by_one, kind=DataKind.PAIRS, renderer=render, max_new_tokens=6)
+    return made, episodes
 
 
 def test_a_rollout_is_the_prompt_and_then_the_very_tokens_that_were_drawn(tiny: Base) -> None:

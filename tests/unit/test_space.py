@@ -35,7 +35,7 @@ from luthier.design import (
 )
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Pin
-from search.axes import SETTINGS
+from search.axes import SETTINGS, Interval
 from search.learning_rate import UPDATE_FACTOR, default_learning_rate
 from search.legality import check, programs
 from search.priors import baselines
@@ -319,7 +319,11 @@ def test_only_the_settings_of_the_program_are_asked_for(name: str) -> None:
         asked = space.encode(design)
         assert (name in asked) == (setting.algorithm in design.program.split("+"))
         if name in asked:
-            assert setting.default.low * 0.99 <= asked[name] <= setting.default.high * 1.01
+            match setting.default:
+                case Interval(low=low, high=high):
+                    assert low * 0.99 <= asked[name] <= high * 1.01
+                case values:
+                    assert asked[name] in values
             assert asked[name] == getattr(design.stages[-1].algorithm, setting.field)
 
 
