@@ -44,7 +44,7 @@ UPDATE_FACTOR: Final[Mapping[str, float]] = {
     "vera": 300.0,
     "ia3": 500.0,
     "oft": 10.0,
-    "adalora": 10.0,
+    "adalora": 30.0,
     "prompt": 100.0,
     "prefix": 100.0,
 }

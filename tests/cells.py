@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from peft import PeftModelForCausalLM
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from luthier.design import Architecture, Design, Optimiser, Stage, Update
@@ -36,6 +37,7 @@ from workers.train import checkpoint
 from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
+from workers.train.forward import CausalModel
 from workers.train.loop import Progress, Trained, train
 from workers.train.updates import apply
 from workers.warm import Base
@@ -147,7 +149,7 @@ class Trial:
         model = build(self.pristine, self.design.architecture)
         return train(model, self.design, self.examples, seed=SEED, watch=onlooker, resume=resume)
 
-    def score(self, model: PreTrainedModel) -> tuple[str, float]:
+    def score(self, model: CausalModel) -> tuple[str, float]:
         metrics = judge(model, self.base.tokenizer, self.spec, self.held_out)
         if self.spec.objective == "reward":
             assert metrics.reward is not None
@@ -166,8 +168,8 @@ def prove(cell: Cell, folder: Path) -> Evidence:
     declared = set(trained.applied.trainable())
     torch.randn(3)  # another process has drawn other random numbers
     resumed = _tensors(trial.train(Onlooker(folder), checkpoint.load(folder)).applied.model)
-    merged = trained.applied.merge()
-    merged.save_pretrained(folder / "saved")
+    judged = trained.judged()
+    reloaded = _reloaded(trained, judged, folder / "saved")
     return Evidence(
         program=cell.program,
         update=cell.update,
@@ -175,13 +177,22 @@ def prove(cell: Cell, folder: Path) -> Evidence:
         data=cell.kind,
         metric=metric,
         untuned=untuned,
-        trained=trial.score(merged)[1],
+        trained=trial.score(judged)[1],
         moved=len(moved),
         still=len(end) - len(moved),
         as_declared=moved == declared,
-        reloaded=trial.score(AutoModelForCausalLM.from_pretrained(folder / "saved").eval())[1],
+        reloaded=trial.score(reloaded)[1],
         resumed=all(torch.equal(tensor, end[name]) for name, tensor in resumed.items()),
     )
+
+
+def _reloaded(trained: Trained, judged: CausalModel, folder: Path) -> CausalModel:
+    """The trained model as plain libraries load it: transformers, or PEFT where the adapter is all there is."""
+    if isinstance(judged, PreTrainedModel):
+        judged.save_pretrained(folder)
+        return AutoModelForCausalLM.from_pretrained(folder).eval()
+    trained.applied.save_adapter(folder)
+    return PeftModelForCausalLM.from_pretrained(judged.get_base_model(), folder).eval()
 
 
 def _update(kind: str) -> Update:
@@ -195,7 +206,7 @@ def _update(kind: str) -> Update:
     return stage.update
 
 
-def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+def _tensors(model: CausalModel) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in itertools.chain(model.named_parameters(), model.named_buffers())}
 
 

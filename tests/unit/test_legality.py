@@ -16,6 +16,7 @@ from luthier.design import (
     Ipo,
     Kto,
     Lora,
+    Mlm,
     Optimiser,
     Orpo,
     Prefix,
@@ -263,9 +264,35 @@ def test_virtual_tokens_go_with_the_base_model_as_it_is_and_with_no_other_update
     with pytest.raises(IllegalDesign, match="cannot be folded into weights: its adapter is all there is") as refused:
         check(design(Sft(), update=update, layers=4), DataKind.PAIRS, TINY)
     assert refused.value.param == "stages.update.kind"
-    stages = tuple(Stage(algorithm=a, update=u, optimiser=RATE) for a, u in ((Sft(), update), (Dpo(), ADAPTER)))
-    with pytest.raises(IllegalDesign, match="same update"):
-        check(Design(architecture=Architecture(base="tiny"), stages=stages), DataKind.PREFERENCE, TINY)
+    for updates in ((update, ADAPTER), (ADAPTER, update), (update, update.model_copy(update={"tokens": 9}))):
+        stages = tuple(
+            Stage(algorithm=a, update=u, optimiser=RATE) for a, u in zip((Sft(), Dpo()), updates, strict=True)
+        )
+        with pytest.raises(IllegalDesign, match="all stages need the same update"):
+            check(Design(architecture=Architecture(base="tiny"), stages=stages), DataKind.PREFERENCE, TINY)
+    with pytest.raises(IllegalDesign, match="and tiny is an encoder, which reads both ways"):
+        check(design(Mlm(), update=update), DataKind.TEXT, entry(family="encoder"))
+
+
+@pytest.mark.parametrize(
+    ("update", "algorithm"), [(rule.update, algorithm) for rule in UPDATES for algorithm in rule.refused]
+)
+def test_an_update_is_refused_with_the_reason_where_an_algorithm_is_not_for_it(update: str, algorithm: str) -> None:
+    sizes = {"adalora": {"rank": 8}, "prompt": {"tokens": 8}, "prefix": {"tokens": 8}}
+    names = ["reward_model", "rloo"] if algorithm == "reward_model" else [algorithm]
+    stages = [
+        {
+            "algorithm": {"kind": name},
+            "update": {"kind": update, **sizes[update]} if name == algorithm else ADAPTER.model_dump(),
+            "optimiser": {"learning_rate": 1e-3},
+        }
+        for name in names
+    ]
+    planned = Design.model_validate({"architecture": {"base": "tiny"}, "stages": stages})
+    kind = DataKind.PREFERENCE if algorithm == "reward_model" else DataKind.PROMPTS
+    with pytest.raises(IllegalDesign, match=f"{update} does not go with {algorithm}: ") as refused:
+        check(planned, kind, TINY, rewarded=True)
+    assert refused.value.param == "stages.update.kind"
 
 
 def test_adapters_on_embeddings_need_an_output_head_of_its_own() -> None:

@@ -352,7 +352,9 @@ def test_later_stages_go_on_with_the_update_or_have_lora_or_all_weights_of_their
     found = later_updates_of(Pin(algorithm=("sft+dpo",)))
     assert found.pop("lora") == {"same", "full"}
     assert found.pop("full") == {"same", "lora"}
-    assert set(found) == {"rslora", "dora", "top_layers", "layernorm", "pissa", "lora_plus", "vera", "ia3", "oft"}
+    assert [found.pop(kind) for kind in ("prompt", "prefix")] == [{"same"}] * 2  # nothing else could start from them
+    others = {"rslora", "dora", "top_layers", "layernorm", "pissa", "lora_plus", "vera", "ia3", "oft", "adalora"}
+    assert set(found) == others
     assert all(later == {"same", "lora", "full"} for later in found.values())
 
 
@@ -366,7 +368,30 @@ def test_a_pin_on_updates_holds_for_later_stages_too() -> None:
 def test_programs_of_one_stage_are_not_asked_for_a_later_update() -> None:
     for design in samples(SPACES["preference"]):
         asked = any(axis.startswith("later_update") for axis in SPACES["preference"].encode(design))
-        assert asked == (len(design.stages) > 1)
+        merges = design.stages[0].update.kind not in ("prompt", "prefix")
+        assert asked == (len(design.stages) > 1 and merges)
+
+
+def test_updates_are_asked_about_only_where_they_go_with_the_program() -> None:
+    rewards = SPACES["preference"].model_copy(update={"programs": ("sft+dpo", "reward_model+rloo")})
+    found: dict[str, set[str]] = {}
+    for design in samples(rewards, 1000):
+        found.setdefault(design.program, set()).add(design.stages[0].update.kind)
+    assert found["sft+dpo"] - found["reward_model+rloo"] == {"adalora", "prompt", "prefix"}
+
+
+def test_a_pinned_update_that_no_program_takes_is_refused() -> None:
+    played = Pin(update=("prompt",), algorithm=("rloo",))
+    with pytest.raises(IllegalDesign, match="prompt does not go with rloo: behind virtual tokens") as refused:
+        space_of(DataKind.PAIRS, played, rewarded=True)
+    assert refused.value.param == "search.pin.update"
+    with pytest.raises(IllegalDesign, match="adalora does not go with grpo"):
+        space_of(DataKind.PAIRS, Pin(update=("lora", "adalora"), algorithm=("grpo",)), rewarded=True)
+
+
+def test_programs_that_no_pinned_update_goes_with_are_left_out() -> None:
+    assert "sft+rloo" in space_of(DataKind.PAIRS, rewarded=True).programs
+    assert space_of(DataKind.PAIRS, Pin(update=("prefix",)), rewarded=True).programs == ("sft", "clm")
 
 
 @pytest.mark.parametrize(("rows", "sizes"), [(1, (1,)), (3, (3,)), (4, (4,)), (20, (4, 8, 16)), (500, (4, 8, 16, 32))])
