@@ -27,7 +27,10 @@ class Evidence(Frozen):
     metric: str = Field(description="what the judge scored on held-out rows; of perplexities less is better")
     untuned: float
     trained: float
-    moved: int = Field(ge=0, description="tensors that differ from their start after the training")
+    moved: int = Field(
+        ge=0,
+        description="tensors that differ from their start after the first step or the last: pruning may bring one back",
+    )
     still: int = Field(ge=0, description="tensors that are the same, bit for bit")
     as_declared: bool = Field(description="whether exactly the update's own parameters moved")
     reloaded: float = Field(description="the trained score of the saved model, loaded by plain libraries")

@@ -97,13 +97,16 @@ def rows(kind: DataKind, count: int) -> list[dict[str, Any]]:
 
 
 class Onlooker:
-    """Saves a checkpoint after so many steps in all."""
+    """Saves a checkpoint after so many steps in all, and keeps what the first one made of the tensors."""
 
     def __init__(self, folder: Path, save_after: int | None = None) -> None:
         self.folder, self.save_after, self.steps = folder, save_after, 0
+        self.first: dict[str, torch.Tensor] = {}
 
     def after_step(self, progress: Progress) -> None:
         self.steps += 1
+        if self.steps == 1:
+            self.first = _tensors(progress.model)
         if self.steps == self.save_after:
             checkpoint.save(progress.checkpoint(), self.folder)
 
@@ -162,9 +165,10 @@ def prove(cell: Cell, folder: Path) -> Evidence:
     trial = Trial(cell, folder)
     metric, untuned = trial.score(trial.pristine)
     start = _tensors(apply(build(trial.pristine, trial.design.architecture), _update(cell.update), SEED).model)
-    trained = trial.train(Onlooker(folder, save_after=trial.steps * 2 // 3))
+    onlooker = Onlooker(folder, save_after=trial.steps * 2 // 3)
+    trained = trial.train(onlooker)
     end = _tensors(trained.applied.model)
-    moved = {name for name, tensor in end.items() if not torch.equal(tensor, start[name])}
+    moved = {name for name in end if any(not torch.equal(at[name], start[name]) for at in (onlooker.first, end))}
     declared = set(trained.applied.trainable())
     torch.randn(3)  # another process has drawn other random numbers
     resumed = _tensors(trial.train(Onlooker(folder), checkpoint.load(folder)).applied.model)

@@ -15,7 +15,7 @@ from luthier.design import Algorithm, Design, Dpo, Optimiser, Orpo, Sft, Stage, 
 from luthier.errors import Infeasible
 from tests.conformance_updates import IDS, PLAIN, SEED, Curve, examples, tensors
 from tests.textbook import largest_difference
-from workers.judge import generate
+from workers.sampling import generate
 from workers.train import updates
 from workers.train.data.rendering import Tokens
 from workers.train.data.unpadded import lay_out

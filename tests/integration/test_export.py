@@ -62,7 +62,8 @@ from workers import generate as command
 from workers import warm
 from workers.card import card
 from workers.export import export
-from workers.judge import generate, judge, renderer
+from workers.judge import judge, renderer
+from workers.sampling import generate
 from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
 from workers.train.data.rendering import Renderer
