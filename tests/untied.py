@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 
 def untied(model: PreTrainedModel) -> PreTrainedModel:
-    """A Llama of the same weights that computes the same."""
+    """A model of the same weights that computes the same."""
     config = copy.deepcopy(model.config)
     config.tie_word_embeddings = False
     with torch.random.fork_rng(devices=[]):

@@ -574,7 +574,7 @@ def test_training_shows_in_the_model_that_is_exported(case: Case) -> None:
 @pytest.mark.parametrize("case", [name for name, plan in PLANS.items() if plan.tools], indirect=True)
 def test_an_agent_learns_its_calls_and_answers_alike_in_plain_transformers(case: Case) -> None:
     """The template that shows tools travels with the weights, and the base's own has none."""
-    model, tokenizer = load(case.merged), AutoTokenizer.from_pretrained(case.merged)
+    model, tokenizer = load(case.whole), AutoTokenizer.from_pretrained(case.whole)
     untuned = case.judged(load(Path(case.assignment.base.source)).float(), case.rows[VALIDATION])
     assert case.metrics.perplexity < untuned.perplexity / 2
     for row in case.rows[VALIDATION][:4]:
@@ -628,7 +628,7 @@ def test_whatever_is_not_text_is_safetensors(case: Case) -> None:
 
 def test_the_tokenizer_takes_rows_as_long_as_the_models_context(case: Case, tiny: warm.Base) -> None:
     context = 512 * (case.assignment.design.architecture.rope_factor or 1)
-    assert AutoTokenizer.from_pretrained(case.merged).model_max_length == context
+    assert AutoTokenizer.from_pretrained(case.whole).model_max_length == context
     assert tiny.tokenizer.model_max_length == 512
 
 

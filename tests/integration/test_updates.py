@@ -183,6 +183,10 @@ class _OnEmbeddings(_LowRank):
     def base(cls, tiny: PreTrainedModel) -> PreTrainedModel:
         return untied(tiny)
 
+    @classmethod
+    def encoder_base(cls, encoder: PreTrainedModel) -> PreTrainedModel:
+        return untied(encoder)
+
 
 class TestLoraOnEmbeddings(_OnEmbeddings):
     update = Lora(rank=4, placement="embeddings")
@@ -195,17 +199,22 @@ class TestDoraOnEmbeddings(_OnEmbeddings):
 class TestLoraPlusOnEmbeddings(_OnEmbeddings):
     update = LoraPlus(rank=4, placement="embeddings")
     learning_rate = 1e-3
+    encoder_pace = 0.3
 
 
 class TestAdaLora(_LowRank):
     update = AdaLora(rank=4)
     learning_rate = 1e-2
 
+    def undone(self, name: str, ending: torch.Tensor) -> bool:
+        """Singular values start at zero, and those of a matrix that is pruned altogether end there."""
+        return ".lora_E." in name and not ending.any()
+
 
 class TestPrompt(VirtualConformance):
-    update = Prompt(tokens=6)
-    learning_rate = 1e-1
-    falls_to = 0.97  # six embeddings can say little to so small a model: nothing in lr 0.01 to 0.1 reaches 0.95
+    update = Prompt(tokens=64)
+    learning_rate = 3e-2
+    falls_to = 0.92  # embeddings can say little to so small a model: 0.88 after sft, 0.91 after orpo, 0.01 after dpo
 
 
 class TestPrefix(VirtualConformance):
