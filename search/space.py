@@ -294,10 +294,15 @@ def algorithm(kind: str, values: Mapping[str, float] | None = None) -> Algorithm
 
 def later_updates(model: ModelSpace, first: Update) -> tuple[str, ...]:
     """The updates besides the first one's own that later stages may have. Always the same for one kind of update,
-    since a pin on updates holds for all models."""
+    since pins on updates and places hold for all models."""
     if first.kind in legality.UNMERGEABLE:
         return ()
-    return tuple(kind for kind in LATER if kind in model.updates and kind != first.kind)
+    return tuple(
+        kind
+        for kind in LATER
+        if kind in model.updates and kind != first.kind
+        if kind not in axes.PLACED or "all" in model.placements_of(kind)
+    )
 
 
 def later_axis(first: Update) -> str:

@@ -365,6 +365,11 @@ def test_a_pin_on_updates_holds_for_later_stages_too() -> None:
     assert later_updates_of(Pin(update=("dora", "full"), **two)) == {"dora": {"same", "full"}, "full": {"same"}}
 
 
+def test_a_pin_on_places_holds_for_later_stages_too() -> None:
+    pin = Pin(update=("lora", "full"), placement=("attention",), algorithm=("sft+dpo",))
+    assert later_updates_of(pin) == {"lora": {"same", "full"}, "full": {"same"}}
+
+
 def test_programs_of_one_stage_are_not_asked_for_a_later_update() -> None:
     for design in samples(SPACES["preference"]):
         asked = any(axis.startswith("later_update") for axis in SPACES["preference"].encode(design))
