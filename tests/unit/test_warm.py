@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from luthier.design import (
+    AdaLora,
     Algorithm,
     Architecture,
     BitFit,
@@ -26,6 +27,8 @@ from luthier.design import (
     Oft,
     Optimiser,
     Pissa,
+    Prefix,
+    Prompt,
     RsLora,
     Sft,
     Stage,
@@ -49,6 +52,7 @@ from workers.warm import Base
 JUDGE = JudgeSpec(kind=DataKind.PREFERENCE, validation="v", test="t", objective="reward")
 UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
 UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4), Ia3(), Oft(block=8)]
+UPDATES += [AdaLora(rank=2), Prompt(tokens=3), Prefix(tokens=3)]
 
 
 class Unwatched:
@@ -93,7 +97,7 @@ def test_training_and_judging_leave_the_base_as_it_was_bit_for_bit(
         seed=0,
         watch=Unwatched(),
     )
-    judge(trained.applied.merge(), tiny.tokenizer, JUDGE, warm.rows(rows_file))
+    judge(trained.judged(), tiny.tokenizer, JUDGE, warm.rows(rows_file))
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
     assert base.config.to_dict() == config
     assert [type(module) for module in base.modules()] == modules
