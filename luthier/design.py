@@ -296,6 +296,14 @@ class Prefix(Frozen):
     tokens: int = Field(ge=1, description="virtual tokens")
 
 
+class QLora(Frozen):
+    """LoRA on all linear layers of a base that is rounded to four bits, NF4 (Dettmers et al. 2023)."""
+
+    kind: Literal["qlora"] = "qlora"
+    rank: int = Field(ge=1)
+    alpha: int = Field(default=32, ge=1)
+
+
 Update = Annotated[
     Full
     | TopLayers
@@ -311,10 +319,11 @@ Update = Annotated[
     | Oft
     | AdaLora
     | Prompt
-    | Prefix,
+    | Prefix
+    | QLora,
     Field(discriminator="kind"),
 ]
-AdapterUpdate = Lora | RsLora | Dora | Pissa | LoraPlus | Vera | Ia3 | Oft | AdaLora | Prompt | Prefix
+AdapterUpdate = Lora | RsLora | Dora | Pissa | LoraPlus | Vera | Ia3 | Oft | AdaLora | Prompt | Prefix | QLora
 VirtualTokens = Prompt | Prefix  # what they learn cannot be folded into the weights of a model
 
 
@@ -375,7 +384,7 @@ def _stage_summary(stage: Stage) -> str:
             update = kind
         case Pissa(kind=kind, rank=rank) | LoraPlus(kind=kind, rank=rank):
             update = f"{kind} r{rank}{_place(stage.update)}"
-        case Vera(kind=kind, rank=rank) | AdaLora(kind=kind, rank=rank):
+        case Vera(kind=kind, rank=rank) | AdaLora(kind=kind, rank=rank) | QLora(kind=kind, rank=rank):
             update = f"{kind} r{rank}"
         case Oft(block=block):
             update = f"oft {block}×{block}"

@@ -227,7 +227,7 @@ class Pin(Frozen):
     update: tuple[str, ...] | None = Field(
         default=None,
         description="full, top_layers, lora, rslora, dora, layernorm, bitfit, pissa, lora_plus, vera, ia3, oft, "
-        "adalora, prompt, prefix",
+        "adalora, prompt, prefix; qlora where all workers have CUDA and bitsandbytes",
     )
     placement: tuple[Placement, ...] | None = Field(
         default=None,

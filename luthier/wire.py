@@ -24,6 +24,7 @@ class Device(Frozen):
     name: str
     memory_bytes: int = Field(ge=0)
     threads: int = Field(default=1, ge=1)
+    four_bit: bool = Field(default=False, description="whether bases can be held in four bits: CUDA and bitsandbytes")
 
 
 class Hello(Frozen):

@@ -20,6 +20,7 @@ from search import legality, rules
 T = TypeVar("T", str, int, float)
 
 UPDATES: Final = tuple(rule.update for rule in rules.UPDATES)
+FOUR_BIT: Final = frozenset(rule.update for rule in rules.UPDATES if rule.four_bit)
 PLACEMENTS: Final[tuple[str, ...]] = get_args(Placement)
 PLACED: Final = ("lora", "rslora", "dora", "lora_plus", "pissa")
 WHOLE: Final = 0  # the attention window of a model that keeps its own
@@ -169,12 +170,27 @@ def possible_programs(programs: Sequence[str], models: Sequence[ModelSpace], pin
     return possible
 
 
+def with_devices(pin: Pin, entries: Sequence[BaseModelEntry], *, four_bit: bool) -> Pin:
+    """The pin with the updates that need four-bit bases allowed, where the workers can hold them and none is pinned.
+    Raises IllegalDesign where they are pinned and the workers cannot."""
+    asked = [name for name in pin.update or () if name in FOUR_BIT]
+    if asked and not four_bit:
+        raise IllegalDesign(
+            f"pin on update: {_listed(asked)} holds the base in four bits, which takes CUDA and the package "
+            "bitsandbytes on every live worker (`GET /v1/workers` shows them)",
+            param="search.pin.update",
+        )
+    if pin.update is not None or not four_bit:
+        return pin
+    return pin.model_copy(update={"update": (*update_names(pin, entries), *sorted(FOUR_BIT))})
+
+
 def update_names(pin: Pin, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]:
     """The updates that go with one of the models at least."""
     refusals = {name: [legality.update_refusal(name, entry) for entry in entries] for name in UPDATES}
     possible = tuple(name for name in UPDATES if None in refusals[name])
     if pin.update is None:
-        return possible
+        return tuple(name for name in possible if name not in FOUR_BIT)
     for name in pin.update:
         if reasons := [reason for reason in refusals.get(name, ()) if name not in possible and reason]:
             raise IllegalDesign(

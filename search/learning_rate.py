@@ -40,6 +40,7 @@ UPDATE_FACTOR: Final[Mapping[str, float]] = {
     "layernorm": 250.0,
     "bitfit": 250.0,
     "pissa": 5.0,  # its weights are large from the start, and all of them move at once
+    "qlora": 10.0,  # lora's, as in its paper
     "lora_plus": 2.5,  # the rate of A; with B at 16 times that, their geometric mean is LoRA's
     "vera": 300.0,
     "ia3": 500.0,

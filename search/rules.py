@@ -67,6 +67,7 @@ class UpdateRule:
     possible: Callable[[ModelFacts], bool]
     otherwise: str
     refused: Mapping[str, str] = field(default_factory=dict)  # algorithms, and why not
+    four_bit: bool = False  # whether workers need CUDA and bitsandbytes; searched only where all have them, or pinned
     mergeable: bool = True  # where not, the base model is needed as it is, and all stages have the same update
 
 
@@ -258,6 +259,7 @@ UPDATES: Final = (
         )
         for update in ("prompt", "prefix")
     ],
+    UpdateRule(update="qlora", possible=_any, otherwise="", four_bit=True),
 )
 
 EDITS: Final = (

@@ -35,6 +35,7 @@ from luthier.design import (
     Placed,
     Prefix,
     Prompt,
+    QLora,
     RsLora,
     Stage,
     TopLayers,
@@ -154,7 +155,7 @@ class Space(Frozen):
                 answers[f"rank[{kind}]"] = rank
             case Oft(block=block):
                 answers["block"] = block
-            case AdaLora(rank=rank):
+            case AdaLora(rank=rank) | QLora(rank=rank):
                 answers["rank"] = rank
             case Prompt(tokens=tokens) | Prefix(tokens=tokens):
                 answers["tokens"] = tokens
@@ -195,6 +196,8 @@ class Space(Frozen):
                 return Prompt(tokens=suggest.categorical("tokens", VIRTUAL_TOKENS))
             case "prefix":
                 return Prefix(tokens=suggest.categorical("tokens", VIRTUAL_TOKENS))
+            case "qlora":
+                return QLora(rank=suggest.categorical("rank", RANKS))
             case adapter:
                 rank = suggest.categorical("rank", RANKS)
                 return _placed(adapter, rank, _placement(suggest, model, adapter))

@@ -13,11 +13,11 @@ from luthier import dataset, graders
 from luthier.dataset import Profile, Row, Splits
 from luthier.errors import DatasetError, GraderFault, IllegalDesign, NotFound, UserError
 from luthier.model import BaseModelEntry
-from luthier.store import Connection, files, models
+from luthier.store import Connection, files, models, workers
 from luthier.store.records import FileRecord, JobRecord, new_id
 from luthier.task import DataKind, Grader, JudgeSpec, Pin, Search, TextSimilarity
 from luthier.trial import JobState
-from search import legality
+from search import axes, legality
 from search.space import Space, space
 from service import environments
 from service.context import Context
@@ -53,6 +53,8 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
         training = generated or _file(c, _training_file(body), "training_file")
         validation = _validation_file(c, body, training)
         entries = _entries(c)
+        crew = workers.live(c, now, here.settings.lease_seconds)
+    four_bit = bool(crew) and all(worker.device.four_bit for worker in crew)
     fixed = fixed_elsewhere(body, training.kind)
     _check_models(fixed, entries)
     splits = _split(here, training, validation)
@@ -64,7 +66,7 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
     if place is not None:
         entries = _showing_tools(place, entries, _wanted(body, fixed))
     grader = _grader(body, training.kind)
-    designs, pin = _space(body, fixed, training, entries, len(splits.train))
+    designs, pin = _space(body, fixed, training, entries, len(splits.train), four_bit=four_bit)
     search = body.search.model_copy(update={"pin": pin})
     judge = _judge(here, body, training, grader, splits, designs, tools=place is not None)
     record = JobRecord(
@@ -243,13 +245,21 @@ def _rows(here: Context, record: FileRecord) -> list[Row]:
 
 
 def _space(
-    body: CreateJob, fixed: Sequence[Fixed], training: FileRecord, entries: Sequence[BaseModelEntry], rows: int
+    body: CreateJob,
+    fixed: Sequence[Fixed],
+    training: FileRecord,
+    entries: Sequence[BaseModelEntry],
+    rows: int,
+    *,
+    four_bit: bool,
 ) -> tuple[Space, Pin]:
-    """The space, and the pin that makes the same one later: a model registered in the meantime is not in it."""
+    """The space, and the pin that makes the same one later: a model registered in the meantime is not in it, and what
+    the workers of now can do is."""
     kind, length = training.kind, Profile.model_validate(training.profile).long_rows
     pin = merge(body.search.pin, fixed)
     try:
         pin = for_goal(pin, body.task, kind, legality.family(kind, entries, pin))
+        pin = axes.with_devices(pin, entries, four_bit=four_bit)
         for _ in range(2):  # what models are left out for may not limit those that stay
             designs = space(kind, rows, entries, pin, body.constraints, length=length, rewarded=body.task.rewarded)
             pin = pin.model_copy(update={"model": tuple(_names(designs))})

@@ -46,7 +46,7 @@ MODELS: Final = Path(__file__).parent / "models"
 SEED: Final = 5
 ROWS, HELD_OUT, BATCH, EPOCHS = 32, 16, 4, 2
 SIZES: Final[dict[str, dict[str, int]]] = {  # what an update has to be told beside its name
-    **{kind: {"rank": 8} for kind in ("lora", "rslora", "dora", "pissa", "lora_plus")},
+    **{kind: {"rank": 8} for kind in ("lora", "rslora", "dora", "pissa", "lora_plus", "qlora")},
     "vera": {"rank": 64},
     "oft": {"block": 8},
     "adalora": {"rank": 8},

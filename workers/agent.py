@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import logging
 import os
 import signal
@@ -106,7 +107,13 @@ def describe(device: torch.device, threads: int) -> Device:
     """The device as the service knows it."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        return Device(kind="cuda", name=properties.name, memory_bytes=properties.total_memory, threads=threads)
+        return Device(
+            kind="cuda",
+            name=properties.name,
+            memory_bytes=properties.total_memory,
+            threads=threads,
+            four_bit=importlib.util.find_spec("bitsandbytes") is not None,
+        )
     memory = psutil.virtual_memory().total
     kind: Literal["cpu", "mps"] = "mps" if device.type == "mps" else "cpu"
     return Device(kind=kind, name=f"{os.uname().machine} {kind.upper()}", memory_bytes=memory, threads=threads)

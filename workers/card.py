@@ -34,6 +34,7 @@ from luthier.design import (
     Placement,
     Prefix,
     Prompt,
+    QLora,
     Raft,
     RewardModel,
     Rloo,
@@ -257,6 +258,11 @@ def _update(update: Update) -> str:
             words = (
                 f"{tokens} learned keys and values stand in front of every sequence in each layer, the model itself "
                 "is frozen"
+            )
+        case QLora(rank=rank, alpha=alpha):
+            words = (
+                f"low-rank adapters of rank {rank} on all linear layers, scaled by {alpha}/{rank}, over a base rounded "
+                "to four bits (NF4); what is kept are the rounded weights with the adapters added"
             )
         case _:
             assert_never(update)

@@ -123,6 +123,7 @@ def library_version(name: str) -> str:
 
 def _requirements(design: Design) -> list[str]:
     used = ["torch", "transformers", "accelerate", *(["peft"] if _adapted(design) else [])]
+    used += ["bitsandbytes"] if _rounded(design) else []
     masked = any(stage.algorithm.kind == "mlm" for stage in design.stages)
     versions = {name: library_version(name) for name in used} | (
         {"datasets": TRAINERS["datasets"]} if masked else TRAINERS
@@ -171,6 +172,7 @@ def _script(
         max_length=judge.window if judge.kind is DataKind.TEXT else judge.max_tokens,
         likelihood=metrics.likelihood,
         judge=judge,
+        rounded=_rounded(design),
         encoder=encoder,
         tied_head=facts.head == "tied",
         auto_model="AutoModelForMaskedLM" if encoder else "AutoModelForCausalLM",
@@ -207,6 +209,10 @@ def _played(design: Design) -> bool:
 def _rewarding(design: Design) -> bool:
     """Whether those answers are scored by a reward model of the design's own, instead of a grader."""
     return any(isinstance(stage.algorithm, RewardModel) for stage in design.stages)
+
+
+def _rounded(design: Design) -> bool:
+    return any(stage.update.kind == "qlora" for stage in design.stages)
 
 
 def _adapted(design: Design) -> bool:

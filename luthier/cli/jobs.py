@@ -73,7 +73,7 @@ def submit(
         list[str] | None,
         typer.Option(
             help="Keep to this: full, lora, rslora, dora, top_layers, layernorm, bitfit, pissa, lora_plus, vera, ia3, "
-            "oft, adalora, prompt or prefix."
+            "oft, adalora, prompt, prefix or (on CUDA) qlora."
         ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training rows.")] = None,

@@ -44,6 +44,7 @@ from luthier.design import (
     Pissa,
     Prefix,
     Prompt,
+    QLora,
     RsLora,
     Sft,
     Simpo,
@@ -334,6 +335,14 @@ PLANS = {
         ),
         tied=False,
         has_adapter=True,
+    ),
+    "sft+dpo qlora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=QLora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Dpo(), update=QLora(rank=4), optimiser=optimiser(2e-3)),
+        ),
+        has_adapter=False,
     ),
     "clm adalora on text": Plan(
         kind=DataKind.TEXT,

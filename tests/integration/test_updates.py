@@ -6,6 +6,7 @@ import copy
 import re
 import typing
 
+import bitsandbytes
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -27,6 +28,7 @@ from luthier.design import (
     Pissa,
     Prefix,
     Prompt,
+    QLora,
     RewardModel,
     RsLora,
     Sft,
@@ -38,7 +40,7 @@ from luthier.design import (
 from luthier.errors import Infeasible
 from tests import conformance_updates
 from tests.biased import biased
-from tests.conformance_updates import IDS, UpdateConformance
+from tests.conformance_updates import IDS, Run, UpdateConformance, scores
 from tests.conformance_virtual import VirtualConformance
 from tests.integration.test_reinforcement import PLAYS
 from tests.textbook import largest_difference, logps
@@ -233,6 +235,29 @@ def test_a_prompt_starts_as_embeddings_and_a_prefix_as_what_the_model_makes_of_t
         assert largest_difference(target_logps(applied.model, rows), expected.repeat(2)) < 1e-4
 
 
+class TestQLora(_LowRank):
+    """On a CPU, where it is right but not offered: bitsandbytes rounds and multiplies there too."""
+
+    update = QLora(rank=4)
+    adapter = False
+
+    def test_it_starts_where_the_base_is(self, run: Run) -> None:
+        """Where the base is once its weights are the nearest that NF4 has."""
+        rounded = copy.deepcopy(run.base)
+        for module in rounded.modules():
+            if isinstance(module, torch.nn.Linear) and module is not rounded.get_output_embeddings():
+                packed = bitsandbytes.functional.quantize_4bit(
+                    module.weight.data, quant_type="nf4", compress_statistics=True
+                )
+                module.weight.data = bitsandbytes.functional.dequantize_4bit(*packed)
+        assert largest_difference(scores(self.applied(run.base).model), scores(rounded)) < 1e-4
+        assert largest_difference(scores(rounded), scores(run.base)) > 1e-2
+
+    def test_a_merged_model_can_take_an_update_again(self, run: Run) -> None:
+        again = self.applied(run.merged).merge()
+        assert [type(module) for module in again.modules()] == [type(module) for module in run.merged.modules()]
+
+
 def members(union: object) -> set[type]:
     """The classes of an `Annotated[A | B | …, …]`."""
     return set(typing.get_args(typing.get_args(union)[0]))
@@ -251,6 +276,7 @@ def test_every_update_has_its_case() -> None:
         TestIa3,
         TestOft,
         TestAdaLora,
+        TestQLora,
     ]
     assert {type(case.update) for case in cases} == members(Update)
 

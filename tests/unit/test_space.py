@@ -35,7 +35,7 @@ from luthier.design import (
 )
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Pin
-from search.axes import SETTINGS, Interval
+from search.axes import SETTINGS, Interval, with_devices
 from search.learning_rate import UPDATE_FACTOR, default_learning_rate
 from search.legality import check, programs
 from search.priors import baselines
@@ -115,6 +115,17 @@ def test_distributions_contain_what_encode_says(name: str) -> None:
 def test_every_sample_is_legal(kind: DataKind) -> None:
     for design in samples(SPACES[kind]):
         check(design, kind, ENTRIES[design.architecture.base], rewarded=kind is DataKind.PROMPTS)
+
+
+def test_four_bit_bases_are_searched_only_where_the_workers_can_hold_them() -> None:
+    assert "qlora" not in space_of().models[0].updates
+    able = with_devices(Pin(), [TINY], four_bit=True)
+    assert space_of(pin=able).models[0].updates == (*space_of().models[0].updates, "qlora")
+    assert with_devices(Pin(), [TINY], four_bit=False) == Pin()
+    assert with_devices(Pin(update=("lora",)), [TINY], four_bit=True) == Pin(update=("lora",))
+    with pytest.raises(IllegalDesign, match="qlora holds the base in four bits, which takes CUDA") as refused:
+        with_devices(Pin(update=("lora", "qlora")), [TINY], four_bit=False)
+    assert refused.value.param == "search.pin.update"
 
 
 def test_samples_reach_every_branch() -> None:
@@ -458,7 +469,7 @@ def test_the_order_of_a_pin_matters_for_models_only() -> None:
         ({"algorithm": ("dpo",)}, "search.pin.algorithm", "dpo does not go with pairs data.*sft learns"),
         ({"algorithm": ("sft", "dpo")}, "search.pin.algorithm", "dpo does not go with pairs data"),
         ({"algorithm": ()}, "search.pin.algorithm", "nothing is allowed; choose from sft; clm"),
-        ({"update": ("lora", "qlora")}, "search.pin.update", "qlora is not possible; choose from full; lora; rslora"),
+        ({"update": ("lora", "magic")}, "search.pin.update", "magic is not possible; choose from full; lora; rslora"),
         (
             {"update": ("bitfit", "lora")},
             "search.pin.update",

@@ -17,6 +17,7 @@ from luthier.design import (
     Pissa,
     Prefix,
     Prompt,
+    QLora,
     RsLora,
     TopLayers,
     Update,
@@ -27,6 +28,7 @@ from workers.train.updates.applied import Applied
 from workers.train.updates.low_rank import low_rank
 from workers.train.updates.partial import bitfit, full, layernorm, top_layers
 from workers.train.updates.principal import principal
+from workers.train.updates.quantised import qlora
 from workers.train.updates.rescaling import ia3, oft, vera
 from workers.train.updates.virtual import prefix, prompt
 
@@ -60,3 +62,5 @@ def apply(model: PreTrainedModel, update: Update, seed: int) -> Applied:
             return prompt(model, update, seed)
         case Prefix():
             return prefix(model, update, seed)
+        case QLora():
+            return qlora(model, update, seed)
