@@ -56,7 +56,8 @@ from tests.biased import biased
 from workers import warm
 from workers.card import card
 from workers.export import export
-from workers.judge import generate, judge, renderer
+from workers.judge import judge, renderer
+from workers.sampling import generate
 from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
 from workers.train.loop import Progress, train
@@ -381,7 +382,7 @@ def rows_of(kind: DataKind, *, tools: bool) -> list[Row]:
     return rows
 
 
-def assignment_of(design: Design, kind: DataKind, entry: BaseModelEntry, *, tools: bool) -> Assignment:
+def assignment_of(design: Design, kind: DataKind, entry: BaseModelEntry, *, tools: bool = False) -> Assignment:
     spec = JudgeSpec(
         kind=kind,
         validation="0" * 64,
@@ -524,7 +525,8 @@ def test_whatever_is_not_text_is_safetensors(case: Case) -> None:
 
 
 def test_the_tokenizer_takes_rows_as_long_as_the_models_context(case: Case, tiny: warm.Base) -> None:
-    context = 512 * (case.assignment.design.architecture.rope_factor or 1)
+    own = case.assignment.base.facts.context
+    context = own * (case.assignment.design.architecture.rope_factor or 1)
     assert AutoTokenizer.from_pretrained(case.merged).model_max_length == context
     assert tiny.tokenizer.model_max_length == 512
 
