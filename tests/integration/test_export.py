@@ -592,6 +592,7 @@ def test_the_card_says_where_the_base_model_comes_from(
         test_metrics=metrics,
         rows=1,
         learnt=1,
+        brought=(),
     )
     _, front, page = text.split("---\n", 2)
     assert yaml.safe_load(front)["base_model"] == base_model
