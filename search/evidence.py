@@ -1,4 +1,4 @@
-"""What was seen of each cell of the design space (algorithm × weight update) when it was last tried on a tiny model.
+"""What was seen of each cell of the design space when it was last tried on a tiny model.
 
 `python -m tests.cells` trains every legal cell and records what it sees in evidence.json; the tests hold the record
 against the table of legality, so that nothing is offered that was not seen to work.
@@ -18,10 +18,12 @@ RECORD: Final = Path(__file__).with_name("evidence.json")
 
 
 class Evidence(Frozen):
-    """One cell: a program of one algorithm, or of the few that it needs, under one weight update."""
+    """One cell: an algorithm, with the one after it that it cannot do without, under one weight update; or an edit of
+    the architecture."""
 
     program: str
     update: str
+    edit: str = Field(default="", description="of the architecture, where one was tried")
     base: str = Field(description="the tiny model that was trained")
     data: str = Field(description="the kind of data")
     metric: str = Field(description="what the judge scored on held-out rows; of perplexities less is better")

@@ -71,7 +71,9 @@ def refusal(program: str, kind: DataKind, *, rewarded: bool = False) -> str | No
     if fault is None:
         return None
     legal = [name for family in FAMILIES for name in programs(kind, family, rewarded=rewarded)]
-    return f"{fault}; for {kind} data: {'; '.join(_described(name, kind) for name in legal)}"
+    alone = [f"{name} {_RULE_OF[name].fits[kind]}" for name in legal if name in _RULE_OF]
+    staged = ", ".join(name for name in legal if name not in _RULE_OF)
+    return f"{fault}; for {kind} data: {'; '.join(alone)}" + (f"; in stages {staged}" if staged else "")
 
 
 def rules(program: str) -> list[AlgorithmRule]:
@@ -140,10 +142,6 @@ def _unrewarded(algorithm: str, kind: DataKind) -> str:
         f"{algorithm} needs a reward, and nothing says how good an answer is: give the task a grader (task.grader), "
         "or an environment (task.environment)"
     )
-
-
-def _described(program: str, kind: DataKind) -> str:
-    return f"{program} {', then '.join(rule.fits[kind] for rule in rules(program))}"
 
 
 def kv_heads_of(entry: BaseModelEntry) -> tuple[int, ...]:

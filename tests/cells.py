@@ -1,8 +1,9 @@
 """Every cell of the design space, tried on a tiny real model: `python -m tests.cells` records what is seen.
 
-A cell is an algorithm under a weight update. It is trained by the one loop on rows that it can learn from, scored by
-the judge on rows it has not seen, saved and loaded again by plain libraries, and its end is trained once more from a
-checkpoint.
+A cell is an algorithm under a weight update, or an edit of the architecture. It is trained by the one loop on rows that
+it can learn from, scored on rows that it has not seen, saved and loaded again by plain libraries, and its last third is
+trained once more from a checkpoint. The score is the judge's; of reward maximisers it is the mean reward of answers
+drawn from the model, which moves before the greedy one does; of reward models it is the accuracy on held-out pairs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import itertools
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,32 +20,41 @@ from typing import Any, Final
 
 import torch
 from peft import PeftModelForCausalLM
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from pydantic import TypeAdapter
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
-from luthier.design import Architecture, Design, Optimiser, Stage, Update
+from luthier.design import Architecture, Design, Optimiser, RewardModel, Stage, Update
 from luthier.model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec
 from search import evidence, legality
 from search.evidence import Evidence
 from search.learning_rate import default_learning_rate
-from search.rules import ALGORITHMS, UPDATES
+from search.rules import ALGORITHMS, UPDATES, AlgorithmRule, Phase, UpdateRule
 from search.space import algorithm
 from tests import data_samples
 from tests.biased import biased
+from tests.playing import MENTIONS_I
 from workers import warm
 from workers.judge import judge, renderer
+from workers.rollout import World, play, world_of
 from workers.train import checkpoint
 from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
 from workers.train.forward import CausalModel
 from workers.train.loop import Progress, Trained, train
+from workers.train.scorer import HEAD, Scorer, pair_accuracy
 from workers.train.updates import apply
 from workers.warm import Base
 
 MODELS: Final = Path(__file__).parent / "models"
-SEED: Final = 5
-ROWS, HELD_OUT, BATCH, EPOCHS = 32, 16, 4, 2
+SEED, BATCH = 5, 4
+HELD_OUT: Final = 16
 SIZES: Final[dict[str, dict[str, int]]] = {  # what an update has to be told beside its name
     **{kind: {"rank": 8} for kind in ("lora", "rslora", "dora", "pissa", "lora_plus", "qlora")},
     "vera": {"rank": 64},
@@ -53,51 +63,106 @@ SIZES: Final[dict[str, dict[str, int]]] = {  # what an update has to be told bes
     **{kind: {"tokens": 16} for kind in ("prompt", "prefix")},
     "top_layers": {"layers": 2},
 }
+_UPDATE: Final[TypeAdapter[Update]] = TypeAdapter(Update)
+EDITS: Final = {
+    "layers, late": {"layers": 4},
+    "layers, block influence": {"layers": 4, "depth_rule": "block_influence"},
+    "GQA": {"kv_heads": 2},
+    "MQA": {"kv_heads": 1},
+    "window": {"window": 16},
+    "RoPE, YaRN": {"rope_factor": 2.0},
+    "RoPE, linear": {"rope_factor": 2.0, "rope_rule": "linear"},
+    "all at once": {"layers": 4, "kv_heads": 2, "window": 16, "rope_factor": 2.0},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How long an algorithm is trained, and at how many times its default learning rate: few steps ask for more."""
+
+    rows: int = 32
+    epochs: float = 2.0
+    pace: float = 3.0
+    settings: tuple[tuple[str, float], ...] = ()
+
+
+COURSES: Final = {
+    "grpo": Course(rows=8, epochs=8.0, pace=20.0),
+    "rloo": Course(rows=8, epochs=8.0, pace=20.0, settings=(("group", 8),)),
+    "raft": Course(rows=8, epochs=8.0, pace=4.0, settings=(("group", 8),)),
+    "mlm": Course(rows=64, epochs=4.0, settings=(("mask", 0.4),)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """`program` is the algorithm, with the stages before it that it cannot do without."""
+    """`program` is the algorithm, with the stage after it that it cannot do without."""
 
     program: str
     update: str
     kind: DataKind
+    edit: str = ""
 
     def __str__(self) -> str:
-        return f"{self.program}-{self.update}"
+        return f"{self.program}-{self.edit or self.update}"
 
 
 def cells() -> list[Cell]:
-    """Every cell that the table of legality allows for some base model, on the first kind of data that it fits."""
-    return [
-        Cell(program=rule.algorithm, update=update.update, kind=next(iter(rule.fits)))
+    """Every cell that the table of legality allows for some base model, and every edit."""
+    found = [
+        Cell(program=rule.algorithm, update=update.update, kind=_kind(rule.algorithm))
         for rule, update in itertools.product(ALGORITHMS, UPDATES)
-        if legality.program_refusal(update.update, rule.algorithm) is None
+        if not rule.followed_by
+        if _goes(update, rule)
     ]
+    found += [
+        Cell(program=f"{rule.algorithm}+{rule.followed_by[0]}", update=update.update, kind=_kind(rule.algorithm))
+        for rule, update in itertools.product(ALGORITHMS, UPDATES)
+        if rule.followed_by
+        if _goes(update, rule)
+    ]
+    return found + [Cell(program="sft", update="full", kind=DataKind.PAIRS, edit=edit) for edit in EDITS]
+
+
+def _goes(update: UpdateRule, rule: AlgorithmRule) -> bool:
+    goes = legality.program_refusal(update.update, rule.algorithm) is None
+    return goes and (update.mergeable or rule.family == "decoder")
+
+
+def _kind(name: str) -> DataKind:
+    """The data of a cell: prompts with answers where the algorithm plays, else the first that it fits."""
+    rule = next(rule for rule in ALGORITHMS if rule.algorithm == name)
+    return DataKind.PAIRS if rule.phase is Phase.REWARDS else next(iter(rule.fits))
 
 
 @cache
-def base(update: str) -> tuple[Base, PreTrainedModel]:
+def base(encoder: bool, biases: bool) -> tuple[Base, PreTrainedModel]:
     """The tiny model, and what of it is trained: with biases where the update moves nothing else."""
-    folder = MODELS / "tiny-chat"
-    entry = BaseModelEntry(name=folder.name, source=str(folder), facts=read_facts(folder))
-    loaded = warm.base(entry)
-    possible = legality.update_refusal(update, entry) is None
-    return loaded, loaded.model if possible else biased(loaded.model)
+    folder = MODELS / ("tiny-encoder" if encoder else "tiny-chat")
+    loaded = warm.base(BaseModelEntry(name=folder.name, source=str(folder), facts=read_facts(folder)))
+    return loaded, biased(loaded.model) if biases and not loaded.entry.facts.biases else loaded.model
 
 
 def rows(kind: DataKind, count: int) -> list[dict[str, Any]]:
-    samples = {
-        DataKind.TEXT: data_samples.text,
-        DataKind.PAIRS: data_samples.pairs,
-        DataKind.CHAT: data_samples.chat,
-        DataKind.PREFERENCE: data_samples.wishes,
-    }
-    return samples[kind](count)
+    """Rows that a few steps of any update learn something from: answers to be told apart differ in one word."""
+    match kind:
+        case DataKind.TEXT:
+            return data_samples.text(count)
+        case DataKind.PAIRS:
+            return data_samples.pairs(count)
+        case DataKind.PREFERENCE:
+            return data_samples.wishes(count)
+        case DataKind.UNPAIRED:
+            return [
+                {"prompt": row["prompt"], "completion": row["rejected" if i % 2 else "chosen"], "label": i % 2 == 0}
+                for i, row in enumerate(data_samples.wishes(count))
+            ]
+        case DataKind.CHAT | DataKind.PROMPTS:
+            raise ValueError(f"no cell is tried on {kind} data")
 
 
 class Onlooker:
-    """Saves a checkpoint after so many steps in all, and keeps what the first one made of the tensors."""
+    """Saves a checkpoint after so many steps in all, and keeps what the first one of the policy made of it."""
 
     def __init__(self, folder: Path, save_after: int | None = None) -> None:
         self.folder, self.save_after, self.steps = folder, save_after, 0
@@ -105,7 +170,7 @@ class Onlooker:
 
     def after_step(self, progress: Progress) -> None:
         self.steps += 1
-        if self.steps == 1:
+        if not self.first and progress.scorer is None:
             self.first = _tensors(progress.model)
         if self.steps == self.save_after:
             checkpoint.save(progress.checkpoint(), self.folder)
@@ -116,55 +181,78 @@ class Trial:
 
     def __init__(self, cell: Cell, folder: Path) -> None:
         self.cell, self.folder = cell, folder
-        self.base, self.pristine = base(cell.update)
-        self.train_rows, self.held_out = rows(cell.kind, ROWS), rows(cell.kind, ROWS + HELD_OUT)[ROWS:]
-        reward = cell.kind is DataKind.PREFERENCE
+        rules = legality.rules(cell.program)
+        self.rewarded = rules[-1].rewarded
+        self.scores_pairs = len(rules) > 1
+        self.encoder = rules[0].family == "encoder"
+        self.base, self.pristine = base(self.encoder, cell.update == "bitfit")
+        course = COURSES.get(rules[-1].algorithm, Course())
+        self.train_rows = rows(cell.kind, course.rows)
+        self.held_out = rows(cell.kind, course.rows + HELD_OUT)[course.rows :]
         self.spec = JudgeSpec(
-            kind=cell.kind, validation="v", test="t", objective="reward" if reward else "perplexity", max_tokens=512
+            kind=cell.kind,
+            validation="v",
+            test="t",
+            objective="reward" if self.rewarded else "perplexity",
+            grader=MENTIONS_I if cell.kind is DataKind.PAIRS and self.rewarded else None,
+            max_tokens=512,
+            max_new_tokens=4,
+            family=self.base.entry.facts.family,
         )
-        update = _update(cell.update)
-        hidden: int = self.pristine.config.hidden_size
+        self.render = renderer(self.base.tokenizer, self.spec)
+        self.update = _UPDATE.validate_python({"kind": cell.update, **SIZES.get(cell.update, {})})
         self.design = Design(
-            architecture=Architecture(base=self.base.entry.name),
-            stages=tuple(
-                Stage(
-                    algorithm=algorithm(kind),
-                    update=update,
-                    optimiser=Optimiser(
-                        learning_rate=3 * default_learning_rate(kind, cell.update, hidden),
-                        batch_size=BATCH,
-                        epochs=EPOCHS,
-                    ),
-                )
-                for kind in cell.program.split("+")
-            ),
+            architecture=Architecture(base=self.base.entry.name, **EDITS.get(cell.edit, {})),
+            stages=tuple(self._stage(rule.algorithm, course) for rule in rules),
+        )
+        self.steps = len(rules) * int(course.rows * course.epochs) // BATCH
+
+    def _stage(self, kind: str, course: Course) -> Stage:
+        hidden: int = self.pristine.config.hidden_size
+        own = COURSES.get(kind, Course())
+        rate = own.pace * default_learning_rate(kind, self.cell.update, hidden)
+        return Stage(
+            algorithm=algorithm(kind, dict(own.settings)),
+            update=self.update,
+            optimiser=Optimiser(learning_rate=rate, batch_size=BATCH, epochs=course.epochs),
         )
 
-    @property
-    def steps(self) -> int:
-        return len(self.design.stages) * ROWS * EPOCHS // BATCH
+    def build(self) -> PreTrainedModel:
+        ids = tuple(tokens.ids for row in self.train_rows[:4] for tokens in self.render.answers(row, self.cell.kind))
+        return build(self.pristine, self.design.architecture, ids)
 
     def examples(self, stage: Stage) -> Sequence[Example]:
-        learn, render = objective(stage.algorithm), renderer(self.base.tokenizer, self.spec)
-        return [example for row in self.train_rows for example in learn.examples(row, self.cell.kind, render)]
+        learn = objective(stage.algorithm)
+        return [example for row in self.train_rows for example in learn.examples(row, self.cell.kind, self.render)]
+
+    @property
+    def world(self) -> World | None:
+        return world_of(self.spec, self.render)
 
     def train(self, onlooker: Onlooker, resume: Checkpoint | None = None) -> Trained:
-        model = build(self.pristine, self.design.architecture)
-        return train(model, self.design, self.examples, seed=SEED, watch=onlooker, resume=resume)
+        return train(
+            self.build(), self.design, self.examples, seed=SEED, watch=onlooker, world=self.world, resume=resume
+        )
 
     def score(self, model: CausalModel) -> tuple[str, float]:
+        """What is looked at of a plain model, and its value."""
+        if self.rewarded and self.world is not None:
+            played = play(model, self.world, self.train_rows, attempts=8, seed=1)
+            return "mean reward", sum(rollout.reward for rollout in played) / len(played)
         metrics = judge(model, self.base.tokenizer, self.spec, self.held_out)
-        if self.spec.objective == "reward":
-            assert metrics.reward is not None
-            return str(metrics.reward_name), metrics.reward
-        return "perplexity", metrics.perplexity
+        if metrics.reward is not None and metrics.reward_name is not None:
+            return metrics.reward_name.replace("_", " "), metrics.reward
+        name, value = metrics.likelihood
+        return name.replace("_", "-"), value
+
+    def accuracy(self, scorer: Scorer) -> float:
+        return pair_accuracy(scorer, self.render, self.held_out)
 
 
 def prove(cell: Cell, folder: Path) -> Evidence:
     """Try a cell, with `folder` for what it saves."""
     trial = Trial(cell, folder)
-    metric, untuned = trial.score(trial.pristine)
-    start = _tensors(apply(build(trial.pristine, trial.design.architecture), _update(cell.update), SEED).model)
+    start = _tensors(apply(trial.build(), trial.update, SEED).model)
     onlooker = Onlooker(folder, save_after=trial.steps * 2 // 3)
     trained = trial.train(onlooker)
     end = _tensors(trained.applied.model)
@@ -172,42 +260,64 @@ def prove(cell: Cell, folder: Path) -> Evidence:
     declared = set(trained.applied.trainable())
     torch.randn(3)  # another process has drawn other random numbers
     resumed = _tensors(trial.train(Onlooker(folder), checkpoint.load(folder)).applied.model)
-    judged = trained.judged()
-    reloaded = _reloaded(trained, judged, folder / "saved")
+    look = _scorer_seen if trial.scores_pairs else _policy_seen
+    metric, untuned, reached, reloaded = look(trial, trained, folder / "saved")
     return Evidence(
         program=cell.program,
         update=cell.update,
+        edit=cell.edit,
         base=trial.base.entry.name,
         data=cell.kind,
         metric=metric,
         untuned=untuned,
-        trained=trial.score(judged)[1],
+        trained=reached,
         moved=len(moved),
         still=len(end) - len(moved),
         as_declared=moved == declared,
-        reloaded=trial.score(reloaded)[1],
+        reloaded=reloaded,
         resumed=all(torch.equal(tensor, end[name]) for name, tensor in resumed.items()),
     )
 
 
-def _reloaded(trained: Trained, judged: CausalModel, folder: Path) -> CausalModel:
+Seen = tuple[str, float, float, float]  # the metric, and its value untuned, trained, and saved and loaded again
+
+
+def _policy_seen(trial: Trial, trained: Trained, folder: Path) -> Seen:
+    judged = trained.judged()
+    metric, untuned = _untuned(trial.design.program, trial.pristine)
+    return metric, untuned, trial.score(judged)[1], trial.score(_reloaded(trial, trained, judged, folder))[1]
+
+
+def _reloaded(trial: Trial, trained: Trained, judged: CausalModel, folder: Path) -> CausalModel:
     """The trained model as plain libraries load it: transformers, or PEFT where the adapter is all there is."""
-    if isinstance(judged, PreTrainedModel):
-        judged.save_pretrained(folder)
-        return AutoModelForCausalLM.from_pretrained(folder).eval()
-    trained.applied.save_adapter(folder)
-    return PeftModelForCausalLM.from_pretrained(judged.get_base_model(), folder).eval()
+    if isinstance(judged, PeftModelForCausalLM):
+        trained.applied.save_adapter(folder)
+        return PeftModelForCausalLM.from_pretrained(judged.get_base_model(), folder).eval()
+    judged.save_pretrained(folder)
+    load: Callable[..., Any] = (AutoModelForMaskedLM if trial.encoder else AutoModelForCausalLM).from_pretrained
+    loaded: PreTrainedModel = load(folder).eval()
+    return loaded
 
 
-def _update(kind: str) -> Update:
-    stage = Stage.model_validate(
-        {
-            "algorithm": {"kind": "sft"},
-            "update": {"kind": kind, **SIZES.get(kind, {})},
-            "optimiser": {"learning_rate": 1},
-        }
-    )
-    return stage.update
+@cache
+def _untuned(program: str, model: PreTrainedModel) -> tuple[str, float]:
+    """The score of what all cells of a program start from."""
+    cell = next(cell for cell in cells() if cell.program == program)
+    return Trial(cell, Path()).score(model)
+
+
+def _scorer_seen(trial: Trial, trained: Trained, folder: Path) -> Seen:
+    assert trained.scorer is not None
+    trained.scorer.save(folder, trial.base.tokenizer)
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    fresh = objective(RewardModel()).parameters(trial.pristine, SEED)[HEAD].detach()  # type: ignore[attr-defined]
+    scorers = [
+        Scorer(model=trial.pristine, head_1D=fresh),
+        trained.scorer,
+        Scorer(model=loaded, head_1D=loaded.score.weight.detach()),
+    ]
+    untuned, reached, reloaded = map(trial.accuracy, scorers)
+    return "pair accuracy", untuned, reached, reloaded
 
 
 def _tensors(model: CausalModel) -> dict[str, torch.Tensor]:
@@ -225,10 +335,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             seen = prove(cell, Path(folder))
         found.append(seen)
-        print(
-            f"{cell!s:24}{seen.metric:22}{seen.untuned:10.4g} → {seen.trained:<10.4g}{'ok' if seen.passes else seen}",
-            flush=True,
-        )
+        verdict = "ok" if seen.passes else seen
+        print(f"{cell!s:32}{seen.metric:22}{seen.untuned:10.4g} → {seen.trained:<10.4g}{verdict}", flush=True)
     if not only:
         evidence.write(tuple(found))
     return 0 if all(seen.passes for seen in found) else 1

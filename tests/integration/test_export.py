@@ -471,7 +471,7 @@ def rows_of(kind: DataKind, *, tools: bool) -> list[Row]:
     return rows
 
 
-def assignment_of(design: Design, kind: DataKind, entry: BaseModelEntry, *, tools: bool) -> Assignment:
+def assignment_of(design: Design, kind: DataKind, entry: BaseModelEntry, *, tools: bool = False) -> Assignment:
     spec = JudgeSpec(
         kind=kind,
         validation="0" * 64,
@@ -636,7 +636,8 @@ def test_whatever_is_not_text_is_safetensors(case: Case) -> None:
 
 
 def test_the_tokenizer_takes_rows_as_long_as_the_models_context(case: Case, tiny: warm.Base) -> None:
-    context = 512 * (case.assignment.design.architecture.rope_factor or 1)
+    own = case.assignment.base.facts.context
+    context = own * (case.assignment.design.architecture.rope_factor or 1)
     assert AutoTokenizer.from_pretrained(case.whole).model_max_length == context
     assert tiny.tokenizer.model_max_length == 512
 
@@ -702,6 +703,7 @@ def test_the_card_says_where_the_base_model_comes_from(
         test_metrics=metrics,
         rows=1,
         learnt=1,
+        brought=(),
     )
     _, front, page = text.split("---\n", 2)
     assert yaml.safe_load(front)["base_model"] == base_model

@@ -141,9 +141,7 @@ def test_prompts_alone_are_judged_by_their_grader_and_their_own_likelihood(tiny:
         kind=DataKind.PROMPTS, validation="0", test="1", objective="reward", grader=grader, max_new_tokens=6
     )
     found = judge(tiny.model, tiny.tokenizer, spec, rows)
-    same = judge(
-        tiny.model, tiny.tokenizer, spec.model_copy(update={"kind": DataKind.PAIRS}), data_samples.pairs(6), 512
-    )
+    same = judge(tiny.model, tiny.tokenizer, spec.model_copy(update={"kind": DataKind.PAIRS}), data_samples.pairs(6))
     assert found.reward == same.reward
     text = [
         tiny.tokenizer.apply_chat_template([{"role": "user", "content": r["prompt"]}], tokenize=False) for r in rows

@@ -94,7 +94,7 @@ BAD_BODIES = [
             "method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "string_check"}}},
         },
         "method.type",
-        "grpo does not go with preference data: nothing grades a new answer",
+        "grpo needs a reward, and nothing grades a new answer until a reward_model",
     ),
     Bad("grpo without a grader", pin(algorithm=["grpo"]), "search.pin.algorithm", "grpo needs a reward, and nothing"),
     Bad("prompts without a grader", {"training_file": "prompts"}, "task.grader", "say in task.grader how an answer is"),
@@ -199,9 +199,9 @@ BAD_BODIES = [
     ),
     Bad(
         "an unknown grader",
-        {"task": {"grader": {"type": "python", "source": "x"}}},
+        {"task": {"grader": {"type": "magic", "source": "x"}}},
         "task.grader",
-        "must be one of 'string_check', 'text_similarity', 'number', 'math', 'multi' as its type",
+        "must be one of 'string_check', 'text_similarity', 'number', 'math', 'multi', 'python', .* as its type",
     ),
     Bad("a grader without a type", {"task": {"grader": {}}}, "task.grader", "needs a field 'type' that says"),
     Bad(
