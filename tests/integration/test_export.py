@@ -738,7 +738,7 @@ def test_the_script_stands_on_the_libraries_alone_and_is_formatted(case: Case) -
         for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
     packages = {name.partition(".")[0] for name in imported}
-    assert packages - sys.stdlib_module_names <= {"torch", "transformers", "trl", "peft", "datasets"}
+    assert packages - sys.stdlib_module_names <= {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes"}
     for check in (["format", "--diff"], ["check", "--select=E,F,I,N,W", "--ignore=E501"]):
         command = [sys.executable, "-m", "ruff", *check, "--isolated", "--no-cache", "--line-length=120", str(script)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
