@@ -14,7 +14,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from luthier.design import (
     AdaLora,
     AdapterUpdate,
-    Algorithm,
     BitFit,
     Design,
     Dora,
@@ -29,7 +28,6 @@ from luthier.design import (
     Prefix,
     Prompt,
     QLora,
-    RewardModel,
     RsLora,
     Sft,
     Stage,
@@ -42,7 +40,6 @@ from tests import conformance_updates
 from tests.biased import biased
 from tests.conformance_updates import IDS, Run, UpdateConformance, scores
 from tests.conformance_virtual import VirtualConformance
-from tests.integration.test_reinforcement import PLAYS
 from tests.textbook import largest_difference, logps
 from tests.untied import untied
 from workers.train import updates
@@ -279,12 +276,6 @@ def test_every_update_has_its_case() -> None:
         TestQLora,
     ]
     assert {type(case.update) for case in cases} == members(Update)
-
-
-def test_every_algorithm_trains_every_update_or_plays_with_some() -> None:
-    """Playing takes its time: those that do are tried with one update of each make. A reward model moves no policy."""
-    played = {type(algorithm) for algorithm, _, _ in PLAYS}
-    assert {type(algorithm) for _, algorithm in conformance_updates.RUNS} | played | {RewardModel} == members(Algorithm)
 
 
 SUMS: list[AdapterUpdate] = [

@@ -64,3 +64,8 @@ class AtRandom:
 
 def complete(number: int, design: Design, value: float, device_seconds: float = 1.0) -> Past:
     return Past(number=number, design=design, state=TrialState.COMPLETE, value=value, device_seconds=device_seconds)
+
+
+def samples(space: Space, count: int = 400) -> list[Design]:
+    """Designs drawn at random, the same ones each time."""
+    return [space.sample(AtRandom(seed)) for seed in range(count)]

@@ -1,0 +1,347 @@
+"""The designs whose exports are tried: every update and edit, and the makes of algorithm, each at least once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from luthier.design import (
+    AdaLora,
+    BitFit,
+    Clm,
+    Dora,
+    Dpo,
+    Full,
+    Ia3,
+    Ipo,
+    Kto,
+    LayerNorm,
+    Lora,
+    LoraPlus,
+    Mlm,
+    Oft,
+    Optimiser,
+    Orpo,
+    Pissa,
+    Prefix,
+    Prompt,
+    QLora,
+    RsLora,
+    Sft,
+    Simpo,
+    Stage,
+    TopLayers,
+    Vera,
+)
+from luthier.task import DataKind
+
+pytestmark = pytest.mark.xdist_group("export")  # each design is trained once, for all tests
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    kind: DataKind
+    stages: tuple[Stage, ...]
+    edits: dict[str, Any] | None = None
+    chat_template: bool = True
+    biases: bool = False
+    tools: bool = False
+    encoder: bool = False
+    headless: bool = False
+    tied: bool = True
+    has_adapter: bool
+    merges: bool = True
+
+
+def optimiser(learning_rate: float, **more: Any) -> Optimiser:
+    return Optimiser(learning_rate=learning_rate, warmup=0.2, **more)
+
+
+AN_EPOCH_AND_A_HALF = optimiser(5e-3, epochs=1.5)
+PLANS = {
+    "sft lora on pairs": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),),
+        has_adapter=True,
+    ),
+    "clm full on text": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Clm(), update=Full(), optimiser=optimiser(1e-3, weight_decay=0.1)),),
+        has_adapter=False,
+    ),
+    "dpo rslora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Dpo(), update=RsLora(rank=4), optimiser=optimiser(2e-3)),),
+        has_adapter=True,
+    ),
+    "sft+dpo lora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Dpo(beta=0.3), update=Lora(rank=4), optimiser=optimiser(2e-3)),
+        ),
+        has_adapter=True,
+    ),
+    "sft lora on chat, fewer layers and heads": Plan(
+        kind=DataKind.CHAT,
+        stages=(Stage(algorithm=Sft(), update=Lora(rank=8), optimiser=AN_EPOCH_AND_A_HALF),),
+        edits={"layers": 4, "kv_heads": 2},
+        has_adapter=False,
+    ),
+    "sft full on pairs, fewer layers by influence": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Sft(), update=Full(), optimiser=optimiser(1e-3)),),
+        edits={"layers": 4, "depth_rule": "block_influence"},
+        has_adapter=False,
+    ),
+    "sft lora on chat, windowed": Plan(
+        kind=DataKind.CHAT,
+        stages=(Stage(algorithm=Sft(), update=Lora(rank=8), optimiser=AN_EPOCH_AND_A_HALF),),
+        edits={"layers": 5, "window": 8},
+        has_adapter=False,
+    ),
+    "sft lora on chat, a longer context": Plan(
+        kind=DataKind.CHAT,
+        stages=(Stage(algorithm=Sft(), update=Lora(rank=8), optimiser=AN_EPOCH_AND_A_HALF),),
+        edits={"layers": 5, "rope_factor": 2},
+        has_adapter=False,
+    ),
+    "clm full on text, a longer context and a window": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Clm(), update=Full(), optimiser=optimiser(1e-3)),),
+        edits={"window": 16, "rope_factor": 4, "rope_rule": "linear"},
+        has_adapter=False,
+    ),
+    "clm dora on pairs": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Clm(), update=Dora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),),
+        has_adapter=True,
+    ),
+    "sft+dpo top layers on preference, no chat template": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=TopLayers(layers=2), optimiser=optimiser(2e-3)),
+            Stage(algorithm=Dpo(), update=TopLayers(layers=2), optimiser=optimiser(1e-3)),
+        ),
+        chat_template=False,
+        has_adapter=False,
+    ),
+    "ipo lora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Ipo(beta=0.2), update=Lora(rank=4), optimiser=optimiser(2e-3)),),
+        has_adapter=True,
+    ),
+    "sft+ipo full on preference, no chat template": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Full(), optimiser=optimiser(1e-3)),
+            Stage(algorithm=Ipo(beta=0.5), update=Full(), optimiser=optimiser(3e-4)),
+        ),
+        chat_template=False,
+        has_adapter=False,
+    ),
+    "simpo full on preference, no chat template": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Simpo(beta=2.5, gamma=0.5), update=Full(), optimiser=optimiser(3e-4)),),
+        chat_template=False,
+        has_adapter=False,
+    ),
+    "sft+simpo lora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Simpo(), update=Lora(rank=4), optimiser=optimiser(1e-3)),
+        ),
+        has_adapter=True,
+    ),
+    "orpo lora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Orpo(beta=0.5), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),),
+        has_adapter=True,
+    ),
+    "orpo top layers on preference, no chat template": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Orpo(), update=TopLayers(layers=2), optimiser=optimiser(2e-3)),),
+        chat_template=False,
+        has_adapter=False,
+    ),
+    "kto lora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Kto(beta=0.3), update=Lora(rank=4), optimiser=optimiser(5e-3)),),
+        has_adapter=True,
+    ),
+    "sft+kto lora on unpaired": Plan(
+        kind=DataKind.UNPAIRED,
+        stages=(
+            Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Kto(desirable_weight=1.5), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+        ),
+        has_adapter=True,
+    ),
+    "kto top layers on unpaired, no chat template": Plan(
+        kind=DataKind.UNPAIRED,
+        stages=(Stage(algorithm=Kto(), update=TopLayers(layers=2), optimiser=optimiser(2e-3)),),
+        chat_template=False,
+        has_adapter=False,
+    ),
+    "sft layernorm on chat": Plan(
+        kind=DataKind.CHAT,
+        stages=(Stage(algorithm=Sft(), update=LayerNorm(), optimiser=optimiser(2e-1, epochs=1.5)),),
+        has_adapter=False,
+    ),
+    "clm bitfit on text": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Clm(), update=BitFit(), optimiser=optimiser(1e-1, epochs=1.5)),),
+        biases=True,
+        has_adapter=False,
+    ),
+    "sft+dpo pissa on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Pissa(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Dpo(), update=Pissa(rank=4), optimiser=optimiser(2e-3)),
+        ),
+        has_adapter=True,
+    ),
+    "sft lora+ on pairs": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Sft(), update=LoraPlus(rank=4, ratio=8), optimiser=optimiser(1e-3, weight_decay=0.1)),),
+        has_adapter=True,
+    ),
+    "sft+dpo vera on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Vera(rank=64), optimiser=optimiser(2e-1)),
+            Stage(algorithm=Dpo(), update=Vera(rank=64), optimiser=optimiser(2e-2)),
+        ),
+        has_adapter=True,
+    ),
+    "sft+dpo ia3 on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Ia3(), optimiser=optimiser(3e-1, epochs=1.5)),
+            Stage(algorithm=Dpo(), update=Ia3(), optimiser=optimiser(3e-2)),
+        ),
+        has_adapter=True,
+    ),
+    "dpo oft on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Dpo(), update=Oft(block=16), optimiser=optimiser(3e-3)),),
+        has_adapter=True,
+    ),
+    "sft lora, then dpo full on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Dpo(), update=Full(), optimiser=optimiser(3e-4)),
+        ),
+        has_adapter=False,
+    ),
+    "sft pissa, then simpo lora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Pissa(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Simpo(), update=Lora(rank=4), optimiser=optimiser(1e-3)),
+        ),
+        has_adapter=False,
+    ),
+    "sft lora on chat with tools": Plan(
+        kind=DataKind.CHAT,
+        stages=(Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),),
+        tools=True,
+        has_adapter=True,
+    ),
+    "mlm lora on text": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Mlm(mask=0.3), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),),
+        encoder=True,
+        has_adapter=True,
+    ),
+    "mlm full on text, fewer layers": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Mlm(), update=Full(), optimiser=optimiser(2e-3, epochs=1.5)),),
+        edits={"layers": 3},
+        encoder=True,
+        has_adapter=False,
+    ),
+    "mlm top layers on text, no head": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Mlm(), update=TopLayers(layers=2), optimiser=optimiser(5e-3, epochs=2)),),
+        encoder=True,
+        headless=True,
+        has_adapter=False,
+    ),
+    "sft lora on the attention, of pairs": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Sft(), update=Lora(rank=8, placement="attention"), optimiser=AN_EPOCH_AND_A_HALF),),
+        has_adapter=True,
+    ),
+    "sft+dpo pissa on the mlp, of preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Pissa(rank=4, placement="mlp"), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Dpo(), update=Pissa(rank=4, placement="mlp"), optimiser=optimiser(2e-3)),
+        ),
+        has_adapter=True,
+    ),
+    "sft lora+ and embeddings, of pairs": Plan(
+        kind=DataKind.PAIRS,
+        stages=(
+            Stage(
+                algorithm=Sft(), update=LoraPlus(rank=4, placement="embeddings"), optimiser=optimiser(1e-3, epochs=2)
+            ),
+        ),
+        tied=False,
+        has_adapter=True,
+    ),
+    "sft+dpo qlora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=QLora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Dpo(), update=QLora(rank=4), optimiser=optimiser(2e-3)),
+        ),
+        has_adapter=False,
+    ),
+    "clm adalora on text": Plan(
+        kind=DataKind.TEXT,
+        stages=(Stage(algorithm=Clm(), update=AdaLora(rank=4), optimiser=optimiser(1e-2, epochs=2)),),
+        has_adapter=True,
+    ),
+    "sft+dpo adalora on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=AdaLora(rank=4), optimiser=optimiser(1e-2, epochs=2)),
+            Stage(algorithm=Dpo(), update=AdaLora(rank=4), optimiser=optimiser(3e-3)),
+        ),
+        has_adapter=True,
+    ),
+    "sft prompt on pairs": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Sft(), update=Prompt(tokens=8), optimiser=optimiser(1e-1, epochs=2)),),
+        has_adapter=True,
+        merges=False,
+    ),
+    "sft+dpo prompt on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Prompt(tokens=8), optimiser=optimiser(1e-1, epochs=2)),
+            Stage(algorithm=Dpo(), update=Prompt(tokens=8), optimiser=optimiser(1e-2)),
+        ),
+        has_adapter=True,
+        merges=False,
+    ),
+    "sft prefix on chat": Plan(
+        kind=DataKind.CHAT,
+        stages=(Stage(algorithm=Sft(), update=Prefix(tokens=8), optimiser=optimiser(1e-1, epochs=2)),),
+        has_adapter=True,
+        merges=False,
+    ),
+    "orpo prefix on preference": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Orpo(), update=Prefix(tokens=8), optimiser=optimiser(1e-1, epochs=2)),),
+        has_adapter=True,
+        merges=False,
+    ),
+}
