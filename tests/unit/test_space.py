@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from luthier.design import (
@@ -83,7 +83,7 @@ class Drawn:
 
 
 @pytest.mark.parametrize("name", SPACES)
-@settings(deadline=None, max_examples=150, database=None)
+@settings(deadline=None, max_examples=150, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_encoding_is_the_inverse_of_sampling(name: str, data: st.DataObject) -> None:
     space, drawn = SPACES[name], Drawn(data)
@@ -142,6 +142,13 @@ def test_samples_reach_every_branch() -> None:
     assert rules == {(False, "late"), (True, "late"), (True, "block_influence")}
     assert {design.stages[0].optimiser.batch_size for design in designs} == {4, 8, 16, 32}
     assert {design.stages[0].optimiser.epochs for design in designs} == {1.0, 2.0, 3.0}
+
+
+def test_edits_follow_each_model() -> None:
+    tiny, smol, flat = SPACES["pairs"].models
+    assert (tiny.layers, tiny.kv_heads, tiny.top_layers) == ((6, 5, 4), (4, 2, 1), (1, 2))
+    assert (smol.layers, smol.kv_heads, smol.top_layers) == ((30, 26, 22), (3, 1), (1, 2, 4, 8))
+    assert (flat.layers, flat.kv_heads, flat.top_layers) == ((1,), (1,), (1,))
 
 
 def test_adapters_sit_on_embeddings_only_where_these_are_not_the_output_head_and_pissa_never() -> None:

@@ -111,10 +111,3 @@ def test_a_pin_on_the_context_is_refused_where_no_model_can_be_stretched() -> No
     ) as refused:
         space_of(pin=Pin(rope_factor=(1, 2)), models=models)
     assert refused.value.param == "search.pin.rope_factor"
-
-
-def test_edits_follow_each_model() -> None:
-    tiny, smol, flat = SPACES["pairs"].models
-    assert (tiny.layers, tiny.kv_heads, tiny.top_layers) == ((6, 5, 4), (4, 2, 1), (1, 2))
-    assert (smol.layers, smol.kv_heads, smol.top_layers) == ((30, 26, 22), (3, 1), (1, 2, 4, 8))
-    assert (flat.layers, flat.kv_heads, flat.top_layers) == ((1,), (1,), (1,))
