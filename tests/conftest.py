@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from luthier.model import BaseModelEntry, read_facts
 
@@ -18,6 +19,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when a test imports it; wor
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 pytest.register_assert_rewrite("conformance_updates", "textbook", "tests.conformance_environments")
+
+# How long it takes to make examples says how busy the machine is, and nothing about the code.
+settings.register_profile("luthier", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("luthier")
 
 TINY = Path(__file__).parent / "models" / "tiny-chat"
 TINY_ENCODER = Path(__file__).parent / "models" / "tiny-encoder"

@@ -130,7 +130,7 @@ WORDS = st.lists(
 )
 
 
-@settings(deadline=None, database=None, max_examples=60)
+@settings(max_examples=60)
 @given(paragraphs=WORDS)
 def test_plain_text_is_cut_into_pieces_without_losing_any(paragraphs: list[list[str]]) -> None:
     text = "\n\n".join("\n".join(lines) for lines in paragraphs)
@@ -148,7 +148,7 @@ def test_a_heading_starts_a_new_piece_once_the_last_is_half_full(tmp_path: Path)
     assert [row["text"].split("\n")[0] for row in rows] == [f"## Section {index}" for index in range(10)]
 
 
-@settings(deadline=None, database=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     data=st.one_of(st.binary(), st.text().map(str.encode)), name=st.sampled_from(["a.jsonl", "a.json", "a.csv", "a.md"])
 )
@@ -174,7 +174,7 @@ MESSAGES = st.lists(
 )
 
 
-@settings(deadline=None, database=None, max_examples=300)
+@settings(max_examples=300)
 @given(row=st.dictionaries(COLUMNS, st.one_of(MESSAGES, JSON_VALUES), min_size=1))
 def test_no_row_brings_anything_but_rows_or_a_dataset_error(row: dict[str, object]) -> None:
     data = (json.dumps(row) + "\n").encode() * 10

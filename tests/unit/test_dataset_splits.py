@@ -35,7 +35,7 @@ ROWS = PROMPTS.map(lambda prompts: [_pair(prompt, f"c{i % 3}") for i, prompt in 
 )
 
 
-@settings(deadline=None, database=None, max_examples=50)
+@settings(max_examples=50)
 @given(rows=ROWS)
 def test_no_prompt_is_in_two_splits_and_none_is_lost(rows: list[Row]) -> None:
     train, validation, test = map(_prompts, _parts(split(rows, DataKind.PAIRS)))
@@ -45,7 +45,7 @@ def test_no_prompt_is_in_two_splits_and_none_is_lost(rows: list[Row]) -> None:
     assert min(len(train), len(validation), len(test)) >= 2
 
 
-@settings(deadline=None, database=None, max_examples=50)
+@settings(max_examples=50)
 @given(rows=ROWS, seed=st.integers())
 def test_the_order_of_the_rows_does_not_matter(rows: list[Row], seed: int) -> None:
     shuffled = random.Random(seed).sample(rows, len(rows))
@@ -53,7 +53,7 @@ def test_the_order_of_the_rows_does_not_matter(rows: list[Row], seed: int) -> No
         assert _prompts(one) == _prompts(other)
 
 
-@settings(deadline=None, database=None, max_examples=10)
+@settings(max_examples=10)
 @given(count=st.integers(600, 1_500), added=st.integers(1, 1_500), start=st.integers(0, 10**6))
 def test_new_rows_never_move_old_ones(count: int, added: int, start: int) -> None:
     rows = [{"text": f"Story {start + index}"} for index in range(count + added)]
@@ -62,7 +62,7 @@ def test_new_rows_never_move_old_ones(count: int, added: int, start: int) -> Non
         assert set(_texts(old)) <= set(_texts(new))
 
 
-@settings(deadline=None, database=None, max_examples=50)
+@settings(max_examples=50)
 @given(rows=ROWS, given_prompts=st.lists(st.text("aAbB \n", max_size=3), min_size=3, max_size=12))
 def test_nothing_of_a_validation_file_is_trained_on_or_tested_with(rows: list[Row], given_prompts: list[str]) -> None:
     validation_rows = [_pair(prompt) for prompt in given_prompts]

@@ -81,7 +81,7 @@ def test_rouge_reads_other_scripts_than_latin() -> None:
     assert _similarity("rouge_1", "добрый день", "добрый вечер") == 0.5
 
 
-@settings(deadline=None, database=None, max_examples=100)
+@settings(max_examples=100)
 @given(metric=st.sampled_from(METRICS), answer=st.text(), reference=st.text())
 def test_every_similarity_is_within_zero_and_one(metric: str, answer: str, reference: str) -> None:
     assert 0.0 <= _similarity(metric, answer, reference) <= 1.0

@@ -5,7 +5,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.graders import assess, grade, mathematics, sample_of
@@ -48,7 +48,6 @@ def test_the_last_number_of_a_text_is_found(text: str, number: float | None) -> 
     assert last_number(text) == number
 
 
-@settings(deadline=None, database=None)
 @given(number=st.floats(allow_nan=False, allow_infinity=False))
 def test_any_number_that_python_writes_is_read_back(number: float) -> None:
     assert last_number(f"it is {number!r}") == number

@@ -117,7 +117,7 @@ def test_the_deepest_formula_that_fits_crashes_nothing(formula: str) -> None:
         assert math.isfinite(_value(formula))
 
 
-@settings(deadline=None, database=None, max_examples=300)
+@settings(max_examples=300)
 @given(formula=st.text(alphabet="ab0123456789.+-*/^(), minaxloge", max_size=40))
 def test_any_text_is_a_formula_with_a_finite_value_or_a_fault(formula: str) -> None:
     with suppress(GraderFault):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.design import (
@@ -83,7 +83,7 @@ class Drawn:
 
 
 @pytest.mark.parametrize("name", SPACES)
-@settings(deadline=None, max_examples=150, database=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(data=st.data())
 def test_encoding_is_the_inverse_of_sampling(name: str, data: st.DataObject) -> None:
     space, drawn = SPACES[name], Drawn(data)
