@@ -17,6 +17,7 @@ from typing import Any, Final
 from demo import fetch, tour_data
 from demo.live import luthier, output, service
 from demo.run import CACHE, MODEL
+from luthier.api_types import FileObject, Job
 from luthier.cli.show import console
 from luthier.client import Client
 from luthier.trial import JobState
@@ -73,20 +74,20 @@ STOPS: Final = (
         title="Instructions",
         about="Short instructions with their answers.",
         data=fetch.instructions,
-        body={"model": MODEL, "search": search(7)},
+        body={"model": MODEL, "search": search(5)},
     ),
     Stop(
         title="Conversations with tools",
         about="Several turns, in which the assistant calls functions and reads their results. The model's own chat "
         "template knows no tools; it is given one that does.",
         data=tour_data.conversations,
-        body={"model": MODEL, "search": search(6)},
+        body={"model": MODEL, "search": search(5)},
     ),
     Stop(
         title="Preferences",
         about="A chosen and a rejected answer to each prompt.",
         data=tour_data.preferences,
-        body={"model": MODEL, "search": search(7)},
+        body={"model": MODEL, "search": search(5)},
     ),
     Stop(
         title="A verifiable task",
@@ -96,11 +97,11 @@ STOPS: Final = (
             "task": {
                 "environment": {
                     "name": "reasoning_gym/chain_sum",
-                    "rows": 160,
+                    "rows": 96,
                     "options": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
                 }
             },
-            "search": search(6),
+            "search": search(5, grpo_group=[4]),
         },
     ),
 )
@@ -131,11 +132,11 @@ def _visit(stop: Stop, number: int, server: str, client: Client) -> str:
     commands, body = [], dict(stop.body)
     if stop.data is not None:
         file = stop.data(CACHE)
-        uploaded = client.upload(file)
+        uploaded = _uploaded(file, client)
         body = {"training_file": uploaded.id, **body}
         commands.append(f"curl -sf $API/files -F purpose=fine-tune -F file=@{file.name}   # {uploaded.id}")
     commands.append(f"curl -sf $API/fine_tuning/jobs -H 'content-type: application/json' -d '{json.dumps(body)}'")
-    job = client.create_job(**body)
+    job = _begun(stop, client) or client.create_job(**body, metadata={"tour": stop.title})
     while job.status not in ENDED:
         time.sleep(2)
         job = client.job(job.id)
@@ -152,6 +153,17 @@ def _visit(stop: Stop, number: int, server: str, client: Client) -> str:
             "",
         ]
     )
+
+
+def _uploaded(file: Path, client: Client) -> FileObject:
+    known = [one for one in client.files() if one.filename == file.name]
+    return known[0] if known else client.upload(file)
+
+
+def _begun(stop: Stop, client: Client) -> Job | None:
+    """The job of an earlier run in this home that was broken off, or has ended well: the tour goes on with it."""
+    left = (*(state for state in JobState if state not in ENDED), JobState.SUCCEEDED)
+    return next((job for job in client.jobs(metadata={"tour": stop.title}) if job.status in left), None)
 
 
 def _block(language: str, text: str) -> str:

@@ -57,9 +57,9 @@ class Recipe(Frozen):
 _BEHAVIOUR: Final = (
     Recipe(program="sft", update="full"),
     Recipe(program="sft", rope_factor=1),
-    Recipe(program="sft", update="rslora", learning_rate_multiplier=2),
+    Recipe(program="clm", update="rslora"),
     Recipe(program="sft", layers=1),
-    Recipe(program="clm"),
+    Recipe(program="sft", update="rslora", learning_rate_multiplier=2),
     Recipe(program="sft", update="dora", epochs=2),
     Recipe(program="sft", update="top_layers", epochs=2),
     Recipe(program="sft", kv_heads=1),
