@@ -88,7 +88,7 @@ def test_proposals_gather_where_the_loss_is_low() -> None:
         proposed.append(statistics.mean(past.value for past in last if past.value is not None))
         at_random.append(statistics.mean(loss(SPACE.sample(AtRandom(100 * seed + i))) for i in range(10)))
     assert sum(own < other for own, other in zip(proposed, at_random, strict=True)) == 8
-    assert statistics.mean(proposed) - 2 < 0.6 * (statistics.mean(at_random) - 2)
+    assert statistics.mean(proposed) - 2 < 0.7 * (statistics.mean(at_random) - 2)
 
 
 def test_the_same_rows_and_seed_give_the_same_proposal_in_any_order() -> None:
