@@ -38,7 +38,7 @@ UPDATE_FACTOR: Final[Mapping[str, float]] = {
     # From here on rough: near the best of several factors, each about 3 times the one before, by held-out loss after 48
     # steps of sft on one tiny model's chats. The optimum of lora was 1 to 3 times its factor in such runs.
     "layernorm": 250.0,
-    "bitfit": 250.0,
+    "bitfit": 150.0,
     "pissa": 5.0,  # its weights are large from the start, and all of them move at once
     "qlora": 10.0,  # lora's, as in its paper
     "lora_plus": 2.5,  # the rate of A; with B at 16 times that, their geometric mean is LoRA's
