@@ -19,8 +19,8 @@ _INTRODUCTION: Final = """\
 
 <!-- printed by `python -m search.design_space` from search/rules.py; a test holds this page against it -->
 
-A design is one base model, at most one edit of its architecture, and one to three stages, each with a learning
-algorithm and a weight update. Which of them go together depends on the data and the model, by the table below. A
+A design is one base model, edits of its architecture if any, and one to three stages, each with a learning algorithm
+and a weight update. Which of them go together depends on the data and the model, by the table below. A
 request that asks for something else is refused with the reason before anything is queued."""
 
 
@@ -58,16 +58,25 @@ def _programs() -> Iterator[str]:
     ]
     yield "\n".join(never)
     yield "These are searched where none is pinned, the usual one first; `search.pin.algorithm` takes any legal one."
-    yield _table(
-        ("data", "programs"), [(f"{kind}", ", ".join(f"`{name}`" for name in programs(kind))) for kind in DataKind]
-    )
+    yield _table(("data", "programs", "where the task has a reward, also", "encoders"), list(map(_searched, DataKind)))
+
+
+def _searched(kind: DataKind) -> tuple[str, ...]:
+    plain = programs(kind)
+    rewarded = [name for name in programs(kind, rewarded=True) if name not in plain]
+    return kind, *(", ".join(f"`{name}`" for name in names) for names in (plain, rewarded, programs(kind, "encoder")))
 
 
 def _updates() -> Iterator[str]:
     yield "## Weight updates"
-    always = ", ".join(f"`{rule.update}`" for rule in UPDATES if not rule.otherwise)
+    always = ", ".join(f"`{rule.update}`" for rule in UPDATES if not (rule.otherwise or rule.four_bit))
     yield f"With every model: {always}. Under a condition:"
     conditions = [f"- `{rule.update}`: refused where {_of(rule.otherwise)}" for rule in UPDATES if rule.otherwise]
+    conditions += [
+        f"- `{rule.update}`: searched where all live workers have CUDA and the package bitsandbytes, refused elsewhere"
+        for rule in UPDATES
+        if rule.four_bit
+    ]
     yield "\n".join(conditions)
     yield "Not for every algorithm:"
     reasons: dict[str, list[str]] = {}
