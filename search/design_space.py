@@ -109,11 +109,15 @@ def _evidence() -> Iterator[str]:
     )
     found = recorded()
     names = list(dict.fromkeys(cell.program for cell in found))
-    cells = {(cell.program, cell.update): cell for cell in found}
+    cells = {(cell.program, cell.update): cell for cell in found if not cell.edit}
     yield _table(
         ("", *(f"{name}<br>{_metric(name, found)}" for name in names)),
         [(f"`{rule.update}`", *(_figures(cells.get((name, rule.update))) for name in names)) for rule in UPDATES],
     )
+
+    yield "And with every edit, by `sft` of all weights:"
+    edited = [cell for cell in found if cell.edit]
+    yield _table(("edit", "perplexity"), [(cell.edit, _figures(cell)) for cell in edited])
 
 
 def _figures(cell: Evidence | None) -> str:

@@ -30,14 +30,23 @@ def cells(
     if json:
         as_json(found)
         return
-    for program, group in groupby(found, key=lambda cell: cell.program):
+    for (program, edited), group in groupby(found, key=lambda cell: (cell.program, bool(cell.edit))):
         shown = list(group)
-        table = Table(box=None, header_style="bold", title=f"{program} on {shown[0].data} data", title_justify="left")
-        for column in ("update", shown[0].metric.replace("_", " "), "moved", "still", "saves", "resumes", ""):
+        title = f"{program} on {shown[0].data} data" + (", the architecture edited" if edited else "")
+        table = Table(box=None, header_style="bold", title=title, title_justify="left")
+        for column in (
+            "edit" if edited else "update",
+            shown[0].metric.replace("_", " "),
+            "moved",
+            "still",
+            "saves",
+            "resumes",
+            "",
+        ):
             table.add_column(column)
         for cell in shown:
             table.add_row(
-                cell.update,
+                cell.edit or cell.update,
                 f"{cell.untuned:.4g} → {cell.trained:.4g}",
                 str(cell.moved),
                 str(cell.still),
