@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 HOME_DIR ?= .cache/demo-home
 
-.PHONY: demo serve test lint unit clean
+.PHONY: demo serve test lint cells unit clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+cells: $(VENV)/installed  ## try every cell of the design space, record what is seen, and print its page
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.cells
+	$(BIN)/python -m search.design_space > docs/design-space.md
 
 unit: $(VENV)/installed  ## the fast tests alone
 	$(BIN)/python -m pytest tests/unit
