@@ -21,7 +21,7 @@ from search import axes, legality
 from search.space import Space, space
 from service import environments
 from service.context import Context
-from service.pins import Fixed, fixed_elsewhere, for_goal, graded, ignored, merge
+from service.pins import Fixed, fixed_elsewhere, for_goal, for_objective, graded, ignored, merge
 from service.requests import MAX_SEED, CreateJob
 
 LEAST_TRIALS: Final = 2
@@ -258,7 +258,8 @@ def _space(
     kind, length = training.kind, Profile.model_validate(training.profile).long_rows
     pin = merge(body.search.pin, fixed)
     try:
-        pin = for_goal(pin, body.task, kind, legality.family(kind, entries, pin))
+        family = legality.family(kind, entries, pin)
+        pin = for_objective(for_goal(pin, body.task, kind, family), body.search.objective, kind, family)
         pin = axes.with_devices(pin, entries, four_bit=four_bit)
         for _ in range(2):  # what models are left out for may not limit those that stay
             designs = space(kind, rows, entries, pin, body.constraints, length=length, rewarded=body.task.rewarded)

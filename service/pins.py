@@ -89,6 +89,15 @@ def ignored(method: Method) -> list[str]:
     return [f"Ignored: {', '.join(names)}. Trials are scored when they end, on the judge's own rows."]
 
 
+def for_objective(pin: Pin, objective: str, kind: DataKind, family: Family) -> Pin:
+    """Leave reward maximisers out where likelihood is what counts and none is pinned: they would cost rollouts for a
+    reward that decides nothing."""
+    likely = legality.programs(kind, family)
+    if objective != "perplexity" or pin.algorithm is not None or not likely:
+        return pin
+    return pin.model_copy(update={"algorithm": likely})
+
+
 def fixed_elsewhere(body: CreateJob, kind: DataKind) -> list[Fixed]:
     """What `model`, `method` and `hyperparameters` fix for rows of this kind. Raises UserError for a method that cannot
     be had."""

@@ -89,3 +89,14 @@ def test_the_same_seed_proposes_the_same_designs(service: Service, worker: FakeW
         worker.work_until_ended(service.client, job_id)
     designs = [[trial.design for trial in service.client.trials(job_id)] for job_id in (first, second)]
     assert designs[0] == designs[1]
+
+
+def test_where_likelihood_decides_a_grader_brings_no_rollouts(service: Service) -> None:
+    graded = {"grader": {"type": "string_check"}}
+    counted = service.submit(task=graded, search={"trials": 4, "objective": "perplexity"})
+    rewarded = service.submit(task=graded, search={"trials": 4})
+    pinned = service.submit(
+        task=graded, search={"trials": 4, "objective": "perplexity", "pin": {"algorithm": ["grpo"]}}
+    )
+    programs = {job: service.client.job(job).luthier.search.pin.algorithm for job in (counted, rewarded, pinned)}
+    assert programs == {counted: ("sft", "clm"), rewarded: None, pinned: ("grpo",)}
