@@ -310,7 +310,7 @@ def _scorer_seen(trial: Trial, trained: Trained, folder: Path) -> Seen:
     assert trained.scorer is not None
     trained.scorer.save(folder, trial.base.tokenizer)
     loaded = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    fresh = objective(RewardModel()).parameters(trial.pristine, SEED)[HEAD].detach()  # type: ignore[attr-defined]
+    fresh = objective(RewardModel()).parameters(trial.pristine, SEED)[HEAD].detach()
     scorers = [
         Scorer(model=trial.pristine, head_1D=fresh),
         trained.scorer,
