@@ -46,12 +46,14 @@ def get_model(here: Here, model_id: ModelId) -> Model:
 def add_model(here: Here, body: AddModel) -> Model:
     """Reads the facts from the folder's files, without loading the model. A GGUF file is converted first, and a hub id
     downloaded, into a folder of the service's home; the answer waits for it. A name that is taken is replaced, unless
-    a job that has not ended uses it.
+    a job that has not ended uses it; what is registered already stays as it is.
     """
     folder = local_folder(body.source, here.settings.home_dir)
     entry = BaseModelEntry(name=body.name, source=str(folder), facts=read_facts(folder))
     now = utc_now()
     with here.database.begin() as c:
+        if entry in models.list_(c):
+            return views.base_model(entry, models.added_at(c, entry.name))
         _refuse_while_used(c, body.name)
         models.add(c, entry, now)
     return views.base_model(entry, now)

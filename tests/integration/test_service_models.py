@@ -36,15 +36,23 @@ def test_pickled_weights_are_refused(service: Service, tmp_path: Path) -> None:
         service.client.add_model("pickled", str(folder))
 
 
-def test_a_model_is_neither_replaced_nor_removed_while_a_live_job_uses_it(service: Service) -> None:
+def test_a_model_is_neither_replaced_nor_removed_while_a_live_job_uses_it(service: Service, tmp_path: Path) -> None:
+    other = shutil.copytree(TINY_CHAT, tmp_path / "other")
     job_id = service.submit(search={"trials": 2})
-    for change in (lambda: service.add_model(), lambda: service.client.remove_model("tiny-chat")):
+    replace, remove = service.client.add_model, service.client.remove_model
+    for change in (lambda: replace("tiny-chat", str(other)), lambda: remove("tiny-chat")):
         with pytest.raises(Conflict, match=f"used by job {job_id}, which has not ended: cancel the job first"):
             change()
     service.client.cancel(job_id)
-    service.add_model()
-    service.client.remove_model("tiny-chat")
+    assert replace("tiny-chat", str(other)).source == str(other)
+    remove("tiny-chat")
     assert service.client.models() == []
+
+
+def test_registering_a_model_again_changes_nothing_even_while_it_is_used(service: Service) -> None:
+    (before,) = service.client.models()
+    service.submit(search={"trials": 2})
+    assert service.client.add_model("tiny-chat", str(TINY_CHAT)) == before
 
 
 def test_a_fine_tuned_model_names_its_job_and_stays_with_it(service: Service, worker: FakeWorker) -> None:

@@ -142,8 +142,8 @@ def test_pickled_weights_are_never_loaded(tiny: Base, tmp_path: Path) -> None:
         warm.base(tiny.entry.model_copy(update={"name": "pickled", "source": str(folder)}))
 
 
-def test_a_job_without_tools_has_the_bases_own_tokenizer(tiny: Base) -> None:
-    assert warm.tokenizer(tiny.entry, JUDGE) is tiny.tokenizer
+def test_a_job_without_tools_has_the_bases_own_tokenizer(tiny_entry: BaseModelEntry) -> None:
+    assert warm.tokenizer(tiny_entry, JUDGE) is warm.base(tiny_entry).tokenizer
 
 
 def test_rows_with_tools_have_a_chat_template_that_shows_them_and_others_stay_what_they_were(
