@@ -272,7 +272,15 @@ class Search(Frozen):
     device_seconds: float | None = Field(default=None, gt=0, description="sum over workers; nothing runs past it")
     deadline: datetime | None = Field(default=None, description="wall clock; nothing runs past it")
     objective: Literal["auto", "perplexity", "reward"] = "auto"
-    finalists: int = Field(default=3, ge=1, le=20, description="how many of the best keep their weights")
+    finalists: int = Field(
+        default=3,
+        ge=1,
+        le=20,
+        description="how many of the best are trained to the end, confirmed, and keep their weights",
+    )
+    confirmations: int = Field(
+        default=2, ge=0, le=10, description="further seeds with which the finalists and the default are trained"
+    )
     pin: Pin = Pin()
 
 

@@ -14,6 +14,9 @@ from pydantic import Field, model_validator
 
 from luthier.design import Frozen
 
+# Shares of a trial's whole training at which it is scored, compared with its peers, and perhaps paused.
+RUNGS: Final = (1 / 9, 1 / 3)
+
 
 class JobState(StrEnum):
     """OpenAI's status words. A paused job stays `running` and says so in its own field."""
@@ -116,6 +119,33 @@ class Metrics(Frozen):
             return "perplexity", self.perplexity
         assert self.pseudo_perplexity is not None
         return "pseudo-perplexity", self.pseudo_perplexity
+
+
+class RowScores(Frozen):
+    """What the judge found for each held-out row by itself, in the order of the rows: what intervals are drawn from.
+
+    `reward` is the row's own grade (of preference pairs 1, 0, or 0.5 for a tie). For unpaired rows, whose reward is an
+    area under a curve and no mean, it is the likelihood per token that the curve is drawn from.
+    """
+
+    nll: tuple[float, ...] = Field(description="negative log-likelihood of the row's targets in nats")
+    tokens: tuple[int, ...] = Field(description="target tokens of the row")
+    bytes: tuple[float, ...] = Field(description="bytes of the targets' text")
+    reward: tuple[float, ...] | None = None
+    general_bits_per_byte: float | None = Field(
+        default=None, description="on a general text that no task is about: what it rises by was forgotten"
+    )
+
+
+class Usage(Frozen):
+    """What the last lease of a trial took, measured by its worker; the cost model is calibrated by it."""
+
+    peak_memory_bytes: int = Field(ge=0, description="of the device; on a CPU of the whole worker process")
+    train_seconds: float = Field(ge=0, description="in training steps, without what is scored in between")
+    train_tokens: int = Field(ge=0, description="trained on in those seconds")
+    steps: int = Field(ge=0, description="made in those seconds")
+    judge_seconds: float = Field(ge=0, description="in scoring, at rungs and at the end")
+    judged_rows: int = Field(ge=0, description="scored in those seconds")
 
 
 class Point(Frozen):

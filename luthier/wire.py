@@ -14,7 +14,7 @@ from pydantic import Field
 from luthier.design import Design, Frozen
 from luthier.model import BaseModelEntry
 from luthier.task import JudgeSpec
-from luthier.trial import Metrics, Point
+from luthier.trial import Metrics, Point, RowScores, Usage
 
 
 class Device(Frozen):
@@ -56,6 +56,9 @@ class Assignment(Frozen):
     train: str = Field(description="digest of the training rows")
     judge: JudgeSpec
     checkpoint: str | None = Field(description="digest of a checkpoint manifest to resume from")
+    goal: int | None = Field(
+        default=None, description="the rung at which to ask whether to go on; None: train to the end"
+    )
     device_seconds: float = Field(ge=0, description="what earlier leases of this trial have used")
 
 
@@ -87,13 +90,20 @@ class CheckpointSaved(Claim):
 
 
 class RungReached(Claim):
-    """The trial stands at a share of its full token budget."""
+    """The trial stands at a share of its full token budget. `metrics` are the judge's, of fewer rows."""
 
     rung: int = Field(ge=0)
     share: float = Field(gt=0, le=1)
     stage: int
     step: int
-    metrics: dict[str, float]
+    metrics: Metrics
+
+
+class RungVerdict(Frozen):
+    """The answer to a rung. `pause`: save a checkpoint and give the trial back as `waiting`."""
+
+    action: Literal["continue", "pause"]
+    goal: int | None = Field(default=None, description="the next rung to ask at; None: train to the end")
 
 
 class Judged(Claim):
@@ -104,7 +114,8 @@ class Judged(Claim):
 
 
 class Keep(Frozen):
-    keep: bool
+    keep: bool = Field(description="export the weights")
+    test: bool = Field(description="score the test rows")
 
 
 class Artifact(Frozen):
@@ -114,12 +125,14 @@ class Artifact(Frozen):
 
 
 class Finished(Claim):
-    """The end of a lease. `waiting` hands the trial back (the worker is shutting down)."""
+    """The end of a lease. `waiting` hands the trial back: it pauses at a rung, or the worker is shutting down."""
 
     outcome: Literal["complete", "failed", "infeasible", "cancelled", "waiting"]
     device_seconds: float = Field(ge=0)
     metrics: Metrics | None = None
     test_metrics: Metrics | None = None
+    test_scores: RowScores | None = Field(default=None, description="of each test row, where they were scored")
+    usage: Usage | None = None
     artifacts: tuple[Artifact, ...] = ()
     trained_tokens: int = Field(default=0, ge=0)
     error: str | None = None

@@ -11,7 +11,7 @@ from typing import Literal
 from luthier.design import Frozen
 from luthier.errors import MissingMetric
 from luthier.trial import Metrics, TrialState
-from search.history import Past
+from search.history import Past, Standing
 
 UNTUNED, DEFAULT = 0, 1  # the numbers of the baselines
 
@@ -38,14 +38,29 @@ def objective_value(metrics: Metrics, objective: Literal["perplexity", "reward"]
             return -metrics.reward
 
 
+def standing(metrics: Metrics, objective: Literal["perplexity", "reward"]) -> Standing:
+    """How a trial did at a rung. Raises MissingMetric where the judge did not report the objective."""
+    return objective_value(metrics, objective), metrics.bits_per_byte
+
+
 def rank(history: Sequence[Past]) -> list[Past]:
-    """The complete trials of trained designs, best first: by value, then device-seconds, then number."""
-    return sorted((past for past in _complete(history) if past.design.stages), key=_merit)
+    """The complete trials of trained designs, best first: by value, then device-seconds, then number.
+
+    The value of a trial that was confirmed from other seeds is the mean over all of them.
+    """
+    trained = [past for past in _complete(history) if past.design.stages]
+    return sorted((past for past in trained if past.confirms is None), key=lambda past: _merit(past, trained))
+
+
+def mean_value(past: Past, history: Sequence[Past]) -> float:
+    """The objective of a complete trial's design, over the seeds that it was trained from."""
+    values = [_value(one) for one in _complete(history) if past.number in (one.number, one.confirms)]
+    return sum(values) / len(values)
 
 
 def best(history: Sequence[Past]) -> Choice | None:
     """The winner so far; None when no trial is complete."""
-    ranked = rank(history) or sorted(_complete(history), key=_merit)
+    ranked = rank(history) or _complete(history)
     if not ranked:
         return None
     return Choice(
@@ -59,13 +74,13 @@ def _complete(history: Sequence[Past]) -> list[Past]:
     return [past for past in history if past.state is TrialState.COMPLETE]
 
 
-def _merit(past: Past) -> tuple[float, float, int]:
-    return _value(past), past.device_seconds, past.number
+def _merit(past: Past, history: Sequence[Past]) -> tuple[float, float, int]:
+    return mean_value(past, history), past.device_seconds, past.number
 
 
 def _beats(winner: Past, history: Sequence[Past], number: int) -> bool:
     baseline = next((past for past in _complete(history) if past.number == number), None)
-    return baseline is not None and _value(winner) < _value(baseline)
+    return baseline is not None and mean_value(winner, history) < mean_value(baseline, history)
 
 
 def _value(past: Past) -> float:

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from luthier.design import Design, Frozen
 from luthier.trial import TrialState
 
+# The objective, and the bits per byte that decide where a few rows' rewards are equal; lower is better of both.
+Standing = tuple[float, float]
+
 
 class Past(Frozen):
     """One trial of the job, finished or not."""
@@ -18,6 +21,19 @@ class Past(Frozen):
     state: TrialState
     value: float | None = Field(default=None, description="the objective, lower is better; set on complete trials")
     device_seconds: float = Field(default=0.0, ge=0)
+    goal: int | None = Field(default=None, description="the rung at which it pauses unless promoted; None: the end")
+    measured: tuple[Standing, ...] = Field(default=(), description="at the rungs reached, in their order")
+    confirms: int | None = Field(default=None, description="the trial whose design this one trains from another seed")
+
+    @property
+    def open(self) -> bool:
+        """Whether a worker has it, or may take it."""
+        return self.state is TrialState.LEASED or (self.state is TrialState.WAITING and not self.paused)
+
+    @property
+    def paused(self) -> bool:
+        """Whether it waits at its goal to be promoted."""
+        return self.state is TrialState.WAITING and self.goal is not None and len(self.measured) > self.goal
 
     @model_validator(mode="after")
     def _scored_when_complete(self) -> Self:

@@ -9,10 +9,10 @@ from pydantic import AwareDatetime, Field
 
 from luthier.design import Design, Frozen
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
-from luthier.trial import JobState, Metrics, TrialState
+from luthier.trial import JobState, Metrics, TrialState, Usage
 from luthier.wire import Device
 
-Origin = Literal["baseline", "prior", "proposed", "user"]
+Origin = Literal["baseline", "prior", "memory", "proposed", "confirmation", "user"]
 Level = Literal["info", "warn", "error"]
 EventType = Literal["message", "metrics"]
 
@@ -75,6 +75,8 @@ class TrialRecord(Frozen):
     seed: int
     origin: Origin
     rung: int | None = Field(default=None, description="highest rung reached")
+    goal: int | None = Field(default=None, description="the rung at which it pauses unless promoted; None: the end")
+    measured: tuple[Metrics, ...] = Field(default=(), description="at the rungs reached, in their order")
     owner: str | None = None
     fence: int = Field(default=0, ge=0, description="how many leases there have been")
     expires_at: AwareDatetime | None = None
@@ -85,9 +87,16 @@ class TrialRecord(Frozen):
     device_seconds: float = Field(default=0.0, ge=0, description="total over all leases")
     metrics: Metrics | None = Field(default=None, description="validation split")
     test_metrics: Metrics | None = None
+    usage: Usage | None = None
     trained_tokens: int = 0
     checkpoint: str | None = Field(default=None, description="digest of the latest checkpoint's manifest")
     error: str | None = None
+
+    @property
+    def paused(self) -> bool:
+        """Whether it waits at its goal to be promoted, and is not to be leased until then."""
+        reached = self.goal is not None and self.rung is not None and self.rung >= self.goal
+        return self.state is TrialState.WAITING and reached
 
 
 class RungRecord(Frozen):
@@ -98,7 +107,7 @@ class RungRecord(Frozen):
     share: float
     stage: int
     step: int
-    metrics: dict[str, float]
+    metrics: Metrics
     at: AwareDatetime
 
 

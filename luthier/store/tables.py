@@ -30,7 +30,7 @@ from sqlalchemy import (
 from luthier.design import Design
 from luthier.model import ModelFacts
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
-from luthier.trial import JobState, Metrics, TrialState
+from luthier.trial import JobState, Metrics, RowScores, TrialState, Usage
 from luthier.wire import Device
 
 
@@ -68,7 +68,7 @@ class Document(TypeDecorator[Any]):
     impl = JSON(none_as_null=True)
     cache_ok = True
 
-    def __init__(self, model: type[Any]) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
         self._adapter: TypeAdapter[Any] = TypeAdapter(model)
@@ -154,6 +154,8 @@ trials = Table(
     Column("seed", BigInteger, nullable=False),
     Column("origin", String, nullable=False),
     Column("rung", Integer),
+    Column("goal", Integer),
+    Column("measured", Document(tuple[Metrics, ...]), nullable=False),
     Column("owner", String),
     Column("fence", Integer, nullable=False),
     Column("expires_at", Utc),
@@ -164,6 +166,7 @@ trials = Table(
     Column("device_seconds", Double, nullable=False),
     Column("metrics", Document(Metrics)),
     Column("test_metrics", Document(Metrics)),
+    Column("usage", Document(Usage)),
     Column("trained_tokens", BigInteger, nullable=False),
     Column("checkpoint", String),
     Column("error", Prose),
@@ -182,8 +185,15 @@ rungs = Table(
     Column("share", Double, nullable=False),
     Column("stage", Integer, nullable=False),
     Column("step", BigInteger, nullable=False),
-    Column("metrics", _json(), nullable=False),
+    Column("metrics", Document(Metrics), nullable=False),
     Column("at", Utc, nullable=False),
+)
+
+test_scores = Table(
+    "test_scores",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("scores", Document(RowScores), nullable=False),
 )
 
 points = Table(

@@ -131,7 +131,8 @@ def judged(here: Here, trial_id: TrialId, report: Judged) -> Keep:
             past = history.judged(job, trials.of_job(c, job.id), trial_id, report.metrics)
         except MissingMetric as error:
             raise UserError(error.message, param=error.param) from error
-    return Keep(keep=trial.number in history.keepers(job, past))
+    kept = trial.number in history.keepers(job, past)
+    return Keep(keep=kept, test=kept)
 
 
 @router.post("/trials/{trial_id}/finish", summary="End a lease")

@@ -1,0 +1,58 @@
+"""Asynchronous successive halving that promotes (ASHA: Li et al. 2020, arXiv 1810.05934).
+
+A trial is scored at each rung and pauses there unless it is among the best 1/ETA of all that were ever scored at that
+rung. One that is not may get there later, as worse ones arrive: then it goes on from its checkpoint. Nothing is judged
+by a shorter schedule than it has: a rung is a share of the trial's own training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from luthier.trial import RUNGS
+from search.history import Past
+
+ETA: Final = 3
+
+
+def promotable(history: Sequence[Past]) -> Past | None:
+    """The paused trial to go on with: of the highest rung that has one among its best, the best."""
+    for rung in reversed(range(len(RUNGS))):
+        for past in standing(history, rung)[: _places(history, rung)]:
+            if past.paused and past.goal == rung:
+                return past
+    return None
+
+
+def goes_on(history: Sequence[Past], number: int) -> bool:
+    """Whether the trial, which has just been scored at its goal, is among the best there and need not pause."""
+    past = next(past for past in history if past.number == number)
+    assert past.goal is not None, "a trial that goes to its end does not ask"
+    return past.number in [one.number for one in standing(history, past.goal)[: _places(history, past.goal)]]
+
+
+def hopeless(history: Sequence[Past], coming: int, kept: int) -> list[Past]:
+    """The paused trials that can no longer be promoted when `coming` more designs are scored and `kept` are trained to
+    the end whatever their place: their checkpoints need not be kept."""
+    found: list[Past] = []
+    for rung in range(len(RUNGS)):
+        ranked = standing(history, rung)
+        reach = max(kept, (len(ranked) + coming) // ETA)
+        found += [past for past in ranked[reach:] if past.paused and past.goal == rung]
+    return found
+
+
+def above(rung: int) -> int | None:
+    """The goal of a trial that is promoted from `rung`; None is the end."""
+    return rung + 1 if rung + 1 < len(RUNGS) else None
+
+
+def standing(history: Sequence[Past], rung: int) -> list[Past]:
+    """All that were scored at the rung, best first."""
+    scored = [past for past in history if len(past.measured) > rung and past.confirms is None]
+    return sorted(scored, key=lambda past: (past.measured[rung], past.number))
+
+
+def _places(history: Sequence[Past], rung: int) -> int:
+    return len(standing(history, rung)) // ETA

@@ -1,0 +1,163 @@
+"""What to do next in a job: a pure function of its trials, its space and what is left of its budget.
+
+    two baselines → designs, promoted rung by rung → the best k trained to the end → these and the default from other
+    seeds → the end
+
+The service applies the answers to the store one at a time; benchmarks replay the very same function on recorded curves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+from pydantic import Field
+
+from luthier.design import Design, Frozen
+from luthier.trial import TrialState
+from search import choose, halving
+from search.choose import DEFAULT
+from search.history import Past
+from search.propose import origin, propose
+from search.space import Space
+
+FIRST_RUNG: Final = 0
+
+
+class Plan(Frozen):
+    """What a job is to spend, and on what."""
+
+    trials: int = Field(ge=1, description="designs, the baselines included and those that cannot run left out")
+    finalists: int = Field(ge=1)
+    confirmations: int = Field(ge=0, description="further seeds for the finalists and the default")
+    seed: int
+
+
+class Try(Frozen):
+    """Queue a trial of this design."""
+
+    design: Design
+    origin: Literal["baseline", "prior", "memory", "proposed"]
+    goal: int | None
+
+
+class Refuse(Frozen):
+    """Note that this design cannot run, and why; it is never launched."""
+
+    design: Design
+    origin: Literal["baseline", "prior", "memory", "proposed"]
+    why: str
+
+
+class Promote(Frozen):
+    """Let a paused trial go on."""
+
+    number: int
+    goal: int | None
+
+
+class Confirm(Frozen):
+    """Queue a trial's design once more, from the `repeat`-th further seed."""
+
+    number: int
+    repeat: int = Field(ge=1)
+
+
+class End(Frozen):
+    """All is done: why there will be nothing more."""
+
+    reason: str
+
+
+Step = Try | Refuse | Promote | Confirm | End
+Refusal = Callable[[Design], str | None]  # why a design cannot run on any worker, with the numbers; None where it can
+
+
+def next_step(
+    space: Space, history: Sequence[Past], plan: Plan, *, remaining: float | None, refusal: Refusal
+) -> Step | None:
+    """The next thing to do where a worker is free; None until a trial that is open tells more.
+
+    `remaining` are the device-seconds that may still be spent, None where there is no such limit.
+    """
+    why = _explored(history, plan, remaining)
+    if why is None:
+        if (promoted := halving.promotable(history)) is not None:
+            return _promote(promoted)
+        design = propose(space, history, plan.seed, plan.trials)
+        if design is not None:
+            return _try(space, history, design, refusal)
+        why = f"all {len(_designs(history))} designs that the pins and constraints allow have been tried"
+    return _finish(history, plan, why)
+
+
+def _explored(history: Sequence[Past], plan: Plan, remaining: float | None) -> str | None:
+    """Why no further design is started; None while they are."""
+    if len(_designs(history)) >= plan.trials:
+        return f"all {plan.trials} trials are done"
+    if remaining is not None and remaining <= reserve(history, plan):
+        return "what is left of the budget is needed to finish and confirm the best"
+    return None
+
+
+def reserve(history: Sequence[Past], plan: Plan) -> float:
+    """Device-seconds that finishing and confirming the best will take, as far as the trials so far tell."""
+    whole = [past.device_seconds for past in choose.rank(history)[: plan.finalists]]
+    if not whole:
+        return 0.0
+    return max(whole) * (plan.finalists + 1) * plan.confirmations
+
+
+def _try(space: Space, history: Sequence[Past], design: Design, refusal: Refusal) -> Step:
+    source = origin(space, design)
+    why = refusal(design)
+    if why is not None:
+        return Refuse(design=design, origin=source, why=why)
+    return Try(design=design, origin=source, goal=None if source == "baseline" else FIRST_RUNG)
+
+
+def _finish(history: Sequence[Past], plan: Plan, why: str) -> Step | None:
+    """What is left to do when no further design is started."""
+    if (promoted := halving.promotable(history)) is not None:
+        return _promote(promoted)
+    whole = [past for past in _designs(history) if past.goal is None and past.design.stages and _sound(past)]
+    few = len([past for past in whole if past.number != DEFAULT]) < plan.finalists
+    if few and (best := _best_paused(history)) is not None:
+        return Promote(number=best.number, goal=None)
+    if any(past.open for past in history if past.confirms is None):
+        return None
+    for past in confirmed(history, plan):
+        repeats = [one for one in history if one.confirms == past.number]
+        if len(repeats) < plan.confirmations:
+            return Confirm(number=past.number, repeat=len(repeats) + 1)
+    return None if any(past.open for past in history) else End(reason=why)
+
+
+def confirmed(history: Sequence[Past], plan: Plan) -> list[Past]:
+    """Whose designs are trained from further seeds: the best complete ones, and the plain default as a yardstick."""
+    ranked = choose.rank(history)
+    best = [past for past in ranked if past.number != DEFAULT][: plan.finalists]
+    return best + [past for past in ranked if past.number == DEFAULT]
+
+
+def _best_paused(history: Sequence[Past]) -> Past | None:
+    paused = [past for past in history if past.paused]
+    return min(paused, key=lambda past: (-len(past.measured), past.measured[-1], past.number), default=None)
+
+
+def _promote(past: Past) -> Promote:
+    assert past.goal is not None, "what is paused is so at a rung"
+    return Promote(number=past.number, goal=halving.above(past.goal))
+
+
+def _designs(history: Sequence[Past]) -> list[Past]:
+    """Those that count: not the confirmations, nor what was refused before it was launched."""
+    return [
+        past
+        for past in history
+        if past.confirms is None and (past.state is not TrialState.INFEASIBLE or past.device_seconds > 0)
+    ]
+
+
+def _sound(past: Past) -> bool:
+    return past.state in (TrialState.WAITING, TrialState.LEASED, TrialState.COMPLETE)
