@@ -124,14 +124,16 @@ class Metrics(Frozen):
 class RowScores(Frozen):
     """What the judge found for each held-out row by itself, in the order of the rows: what intervals are drawn from.
 
-    `reward` is the row's own grade (of preference pairs 1, 0, or 0.5 for a tie). For unpaired rows, whose reward is an
-    area under a curve and no mean, it is the likelihood per token that the curve is drawn from.
+    `reward` is the row's own grade (of preference pairs 1, 0, or 0.5 for a tie), of as many of the first rows as were
+    graded. For unpaired rows, whose reward is an area under a curve and no mean, it is the likelihood per token that
+    the curve is drawn from, and `labels` are the other half of it.
     """
 
     nll: tuple[float, ...] = Field(description="negative log-likelihood of the row's targets in nats")
     tokens: tuple[int, ...] = Field(description="target tokens of the row")
     bytes: tuple[float, ...] = Field(description="bytes of the targets' text")
     reward: tuple[float, ...] | None = None
+    labels: tuple[bool, ...] | None = Field(default=None, description="of unpaired rows: which are desirable")
     general_bits_per_byte: float | None = Field(
         default=None, description="on a general text that no task is about: what it rises by was forgotten"
     )

@@ -46,7 +46,9 @@ def standing(metrics: Metrics, objective: Literal["perplexity", "reward"]) -> St
 def rank(history: Sequence[Past]) -> list[Past]:
     """The complete trials of trained designs, best first: by value, then device-seconds, then number.
 
-    The value of a trial that was confirmed from other seeds is the mean over all of them.
+    The value of a trial that was confirmed from other seeds is the mean over all of them. Once there are such, they
+    stand before the others: one seed's score flatters the best of many, and what was not among the best when they were
+    chosen has neither test scores nor weights.
     """
     trained = [past for past in _complete(history) if past.design.stages]
     return sorted((past for past in trained if past.confirms is None), key=lambda past: _merit(past, trained))
@@ -74,8 +76,9 @@ def _complete(history: Sequence[Past]) -> list[Past]:
     return [past for past in history if past.state is TrialState.COMPLETE]
 
 
-def _merit(past: Past, history: Sequence[Past]) -> tuple[float, float, int]:
-    return mean_value(past, history), past.device_seconds, past.number
+def _merit(past: Past, history: Sequence[Past]) -> tuple[bool, float, float, int]:
+    confirmed = any(one.confirms == past.number for one in history)
+    return not confirmed, mean_value(past, history), past.device_seconds, past.number
 
 
 def _beats(winner: Past, history: Sequence[Past], number: int) -> bool:

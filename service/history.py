@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import Metrics, TrialState
-from search.choose import objective_value, rank
+from search.choose import objective_value, rank, standing
 from search.history import Past
 
 BASELINES = (0, 1)
@@ -14,7 +14,8 @@ BASELINES = (0, 1)
 
 def past(job: JobRecord, trials: Sequence[TrialRecord]) -> list[Past]:
     """Raises MissingMetric for a complete trial without the objective, which the service never stores."""
-    return [_past(job, trial) for trial in trials]
+    firsts = {trial.digest: trial.number for trial in trials if trial.origin != "confirmation"}
+    return [_past(job, trial, firsts) for trial in trials]
 
 
 def judged(job: JobRecord, trials: Sequence[TrialRecord], trial_id: str, metrics: Metrics) -> list[Past]:
@@ -25,10 +26,12 @@ def judged(job: JobRecord, trials: Sequence[TrialRecord], trial_id: str, metrics
 
 def keepers(job: JobRecord, history: Sequence[Past]) -> set[int]:
     """Numbers of the trials whose weights are kept: the finalists so far and the baselines."""
-    return {*BASELINES, *(trial.number for trial in rank(history)[: job.search.finalists])}
+    searched = [trial.number for trial in rank(history) if trial.number not in BASELINES]
+    return {*BASELINES, *searched[: job.search.finalists]}
 
 
-def _past(job: JobRecord, trial: TrialRecord) -> Past:
+def _past(job: JobRecord, trial: TrialRecord, firsts: Mapping[str, int]) -> Past:
+    """`firsts` are the trials that were queued for their design and not to confirm it, by the design's digest."""
     value = None
     if trial.state is TrialState.COMPLETE and trial.metrics is not None:
         value = objective_value(trial.metrics, job.judge.objective)
@@ -38,4 +41,7 @@ def _past(job: JobRecord, trial: TrialRecord) -> Past:
         state=trial.state,
         value=value,
         device_seconds=trial.device_seconds,
+        goal=trial.goal,
+        measured=tuple(standing(metrics, job.judge.objective) for metrics in trial.measured),
+        confirms=firsts.get(trial.digest) if trial.origin == "confirmation" else None,
     )

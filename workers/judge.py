@@ -14,24 +14,45 @@ the probability that a desirable held-out answer is likelier per token than an u
 model at hand, so the base and every trial are measured alike, and it is blind to a shift of all answers together, which
 perplexity is not. Its limit: answers to different prompts are compared, so how hard the prompts are to answer blurs it,
 and it rarely comes near 1. It ranks trials of one job; it says little about a single one.
+
+Beside the totals stand the scores of each row, from the same passes: what intervals are drawn from. What a model
+forgets is measured on `general.txt`, plain English about everything and nothing, the same text in every job.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from luthier.errors import TrialFailed
 from luthier.task import DataKind, JudgeSpec
-from luthier.trial import Metrics
+from luthier.trial import Metrics, RowScores
 from workers.rollout import play, world_of
 from workers.train.algorithms.objective import per_token, sequence_logps
 from workers.train.data.rendering import Renderer, Row, Tokens
 from workers.train.data.unpadded import UnpaddedRows, lay_out, within
 from workers.train.forward import TOKEN_CAP, CausalModel, target_logps
+
+GENERAL: Final = Path(__file__).with_name("general.txt")  # paragraphs, with empty lines between them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likelihood:
+    """Of some rows, in their order: negative log-likelihood of their targets in nats, target tokens, and the bytes of
+    the targets' text; and the sums over them."""
+
+    nll: tuple[float, ...]
+    tokens: tuple[int, ...]
+    bytes: tuple[float, ...]
+    total: float
+    content: float
 
 
 def renderer(tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec) -> Renderer:
@@ -39,69 +60,122 @@ def renderer(tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec) -> Renderer:
     return Renderer(tokenizer, window=spec.window, max_tokens=spec.max_tokens)
 
 
-@torch.no_grad()
 def judge(model: CausalModel, tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, rows: Sequence[Row]) -> Metrics:
     """Score `model` on held-out rows.
 
     Raises TrialFailed where nothing can be scored or a score is not a number, and GraderFault where this machine's
     settings do not allow the task's grader, or what grades does not answer.
     """
+    return judge_rows(model, tokenizer, spec, rows)[0]
+
+
+@torch.no_grad()
+def judge_rows(
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, rows: Sequence[Row]
+) -> tuple[Metrics, RowScores]:
+    """Like `judge`, with the scores of each row."""
     model.eval()
     render = renderer(tokenizer, spec)
     scored = rows[: spec.max_rows]
-    nll, tokens, content = likelihood(model, render, spec, scored)
-    perplexity = math.exp(min(nll / tokens, 700.0))  # exp overflows just above 709
+    found = row_likelihoods(model, render, spec, scored)
+    tokens = sum(found.tokens)
+    perplexity = math.exp(min(found.total / tokens, 700.0))  # exp overflows just above 709
     encoder = spec.family == "encoder"
-    reward, reward_name = _reward(model, render, spec, scored)
-    return Metrics(
+    reward, reward_name, rewards = _reward(model, render, spec, scored)
+    metrics = Metrics(
         perplexity=None if encoder else perplexity,
         pseudo_perplexity=perplexity if encoder else None,
-        bits_per_byte=nll / math.log(2) / content,
+        bits_per_byte=found.total / math.log(2) / found.content,
         reward=reward,
         reward_name=reward_name,
         tokens=tokens,
         rows=len(scored),
     )
+    labels = tuple(bool(row["label"]) for row in scored) if spec.kind is DataKind.UNPAIRED else None
+    return metrics, RowScores(
+        nll=found.nll, tokens=found.tokens, bytes=found.bytes, reward=rewards or None, labels=labels
+    )
 
 
 @torch.no_grad()
+def general_bits_per_byte(model: CausalModel, tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec) -> float:
+    """Bits per byte on the general text, read as the job reads text. Raises TrialFailed where it is not a number."""
+    model.eval()
+    as_text = spec.model_copy(update={"kind": DataKind.TEXT})
+    found = row_likelihoods(model, renderer(tokenizer, as_text), as_text, general_rows())
+    return found.total / math.log(2) / found.content
+
+
+@cache
+def general_rows() -> tuple[Row, ...]:
+    """The paragraphs of the general text."""
+    paragraphs = GENERAL.read_text(encoding="utf-8").strip().split("\n\n")
+    return tuple({"text": " ".join(paragraph.split())} for paragraph in paragraphs)
+
+
 def likelihood(model: CausalModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]) -> tuple[float, int, float]:
     """Negative log-likelihood of the rows' answers in nats, their target tokens, and the bytes of their text.
 
     For encoders the pseudo-log-likelihood of the tokens sampled, and the bytes that they stand for.
     """
+    found = row_likelihoods(model, render, spec, rows)
+    return found.total, sum(found.tokens), found.content
+
+
+@torch.no_grad()
+def row_likelihoods(model: CausalModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]) -> Likelihood:
+    """Likelihood of the rows' answers; for encoders that of the sample, whose bytes are those that it stands for."""
     match spec.family:
         case "decoder":
-            flat = [tokens for row in rows for tokens in render.answers(row, spec.kind)]
+            answers = [(i, tokens) for i, row in enumerate(rows) for tokens in render.answers(row, spec.kind)]
+            owner, flat = [i for i, _ in answers], [tokens for _, tokens in answers]
             weights = [1.0] * len(flat)
+            sizes = [(i, float(tokens.target_bytes)) for i, tokens in answers]
             content = float(sum(tokens.target_bytes for tokens in flat))
         case "encoder":
-            flat, weights, content = _sampled(render, spec, rows)
+            owner, flat, weights, sizes, content = _sampled(render, spec, rows)
     if not flat:
         raise TrialFailed("no held-out row has a target within the length limit")
-    total, weighted = 0.0, iter(weights)
+    total, scores, weighted = 0.0, list[float](), iter(weights)
     for laid in _laid(model, [(tokens,) for tokens in flat]):
         score_S = sequence_logps(target_logps(model, laid).double(), laid)
-        total += sum(score * weight for score, weight in zip(score_S.tolist(), weighted, strict=False))
+        group = [score * weight for score, weight in zip(score_S.tolist(), weighted, strict=False)]
+        total += sum(group)
+        scores += group
     if not math.isfinite(total):
         raise TrialFailed("the model's held-out likelihood is not a number")
-    return -total, sum(tokens.targets for tokens in flat), max(1.0, content)
+    nll, tokens_of, bytes_of = [0.0] * len(rows), [0] * len(rows), [0.0] * len(rows)
+    for i, tokens, score in zip(owner, flat, scores, strict=True):
+        nll[i] -= score
+        tokens_of[i] += tokens.targets
+    for i, size in sizes:
+        bytes_of[i] += size
+    return Likelihood(
+        nll=tuple(nll), tokens=tuple(tokens_of), bytes=tuple(bytes_of), total=-total, content=max(1.0, content)
+    )
 
 
-def _sampled(render: Renderer, spec: JudgeSpec, rows: Sequence[Row]) -> tuple[list[Tokens], list[float], float]:
-    """One sequence for each token sampled, with that token masked; its weight, which is larger where a window has more
-    tokens for each one sampled (1 on average); and the bytes that the sample stands for."""
-    windows = [window for row in rows for window in render.both_ways(row["text"])]
+def _sampled(
+    render: Renderer, spec: JudgeSpec, rows: Sequence[Row]
+) -> tuple[list[int], list[Tokens], list[float], list[tuple[int, float]], float]:
+    """One sequence for each token sampled, with that token masked, and the row it is of; its weight, which is larger
+    where a window has more tokens for each one sampled (1 on average); and the bytes that the sample stands for, of
+    each window with its row and in all."""
+    windows = [(i, window) for i, row in enumerate(rows) for window in render.both_ways(row["text"])]
     windows = [windows[i] for i in evenly(len(windows), spec.pseudo_windows)]
+    owner: list[int] = []
     masked: list[Tokens] = []
     stands_for: list[float] = []
-    for window in windows:
+    for i, window in windows:
         places = [t for t, is_target in enumerate(window.target) if is_target]
         chosen = [places[i] for i in evenly(len(places), spec.pseudo_positions)]
         masked.extend(window.hiding({t: window.mask}) for t in chosen)
+        owner.extend([i] * len(chosen))
         stands_for.extend([len(places) / len(chosen)] * len(chosen))
     share = len(masked) / max(1.0, sum(stands_for))
-    return masked, [weight * share for weight in stands_for], share * sum(window.target_bytes for window in windows)
+    sizes = [(i, share * window.target_bytes) for i, window in windows]
+    content = share * sum(window.target_bytes for _, window in windows)
+    return owner, masked, [weight * share for weight in stands_for], sizes, content
 
 
 def evenly(total: int, most: int) -> list[int]:
@@ -117,40 +191,50 @@ def _laid(model: CausalModel, examples: Sequence[tuple[Tokens, ...]]) -> Iterato
 
 def _reward(
     model: CausalModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]
-) -> tuple[float | None, str | None]:
+) -> tuple[float | None, str | None, tuple[float, ...]]:
+    """The reward, its name, and what it is made of, row by row."""
     match spec.kind:
         case DataKind.PREFERENCE:
-            return preference_accuracy(model, render, rows), "preference_accuracy"
+            wins = _wins(model, render, rows)
+            return sum(wins) / len(wins), "preference_accuracy", wins
         case DataKind.UNPAIRED:
-            return _label_auc(model, render, rows), "label_auc"
+            area, means = _label_auc(model, render, rows)
+            return area, "label_auc", means
         case DataKind.TEXT:
-            return None, None
+            return None, None, ()
         case DataKind.PAIRS | DataKind.CHAT | DataKind.PROMPTS:
             world = world_of(spec, render)
             if world is None:
-                return None, None
+                return None, None, ()
             rewards = [rollout.reward for rollout in play(model, world, rows[: spec.max_generations])]
-            return sum(rewards) / len(rewards), world.name
+            return sum(rewards) / len(rewards), world.name, tuple(rewards)
+
+
+def preference_accuracy(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> float:
+    """The share of rows whose chosen answer is the likelier one per token; a tie is half a win."""
+    wins = _wins(model, render, rows)
+    return sum(wins) / len(wins)
 
 
 @torch.no_grad()
-def preference_accuracy(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> float:
-    """The share of rows whose chosen answer is the likelier one per token; a tie is half a win."""
+def _wins(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> tuple[float, ...]:
     answers = ("chosen", "rejected")
     pairs = [tuple(render.pair(r["prompt"], r[a], r.get("tools")) for a in answers) for r in rows]
-    wins = 0.0
+    wins: list[float] = []
     for laid in _laid(model, pairs):
         mean_P2 = per_token(sequence_logps(target_logps(model, laid), laid), laid).view(-1, 2)
-        wins += float((mean_P2[:, 0] > mean_P2[:, 1]).sum()) + 0.5 * float((mean_P2[:, 0] == mean_P2[:, 1]).sum())
-    return wins / len(pairs)
+        chosen_P, rejected_P = mean_P2[:, 0], mean_P2[:, 1]
+        wins += ((chosen_P > rejected_P).double() + 0.5 * (chosen_P == rejected_P).double()).tolist()
+    return tuple(wins)
 
 
-def _label_auc(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> float:
-    """The share of (desirable, undesirable) pairs of rows that the likelihood per token puts in order."""
+def _label_auc(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> tuple[float, tuple[float, ...]]:
+    """The share of (desirable, undesirable) pairs of rows that the likelihood per token puts in order; and that
+    likelihood."""
     answers = [(render.pair(row["prompt"], row["completion"]),) for row in rows]
     parts = [per_token(sequence_logps(target_logps(model, laid), laid), laid) for laid in _laid(model, answers)]
     mean_S, wanted_S = torch.cat(parts), torch.tensor([row["label"] for row in rows], device=model.device)
     lead_DU = mean_S[wanted_S][:, None] - mean_S[~wanted_S][None]
     if not lead_DU.numel():
         raise TrialFailed("the held-out rows are all of one label: there is nothing to tell apart")
-    return float(((lead_DU > 0).double() + 0.5 * (lead_DU == 0).double()).mean())
+    return float(((lead_DU > 0).double() + 0.5 * (lead_DU == 0).double()).mean()), tuple(mean_S.tolist())

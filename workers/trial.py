@@ -15,12 +15,12 @@ from transformers import PreTrainedModel
 from luthier.design import Stage
 from luthier.errors import BlobMissing, Infeasible, Interrupted
 from luthier.task import DataKind
-from luthier.trial import Metrics
+from luthier.trial import Metrics, RowScores
 from luthier.wire import Artifact, Assignment, CheckpointSaved, Finished, Judged, RungReached
 from workers import warm
 from workers.export import Exported, export
 from workers.held import HeldLease
-from workers.judge import judge, likelihood, preference_accuracy, renderer
+from workers.judge import general_bits_per_byte, judge_rows, likelihood, preference_accuracy, renderer
 from workers.link import Link
 from workers.rollout import World, world_of
 from workers.train import checkpoint as checkpoints
@@ -109,20 +109,22 @@ def _conclude(
     """Judge the trained model; score it on the test split and export it where the service wants to keep it."""
     assignment = held.assignment
     held.check()
-    metrics = _score(link, assignment, model, assignment.judge.validation)
+    metrics, _ = _score(link, assignment, model, assignment.judge.validation)
     held.check()
-    keep = link.judged(
-        assignment.trial_id, Judged(**held.claim, metrics=metrics, device_seconds=held.device_seconds)
-    ).keep
+    keep = link.judged(assignment.trial_id, Judged(**held.claim, metrics=metrics, device_seconds=held.device_seconds))
     test_metrics: Metrics | None = None
+    test_scores: RowScores | None = None
     artifacts: list[Artifact] = []
-    if keep:
-        test_metrics = _score(link, assignment, model, assignment.judge.test)
-        if assignment.design.stages:
+    if keep.test:
+        test_metrics, test_scores = _score(link, assignment, model, assignment.judge.test)
+        tokenizer = warm.tokenizer(assignment.base, assignment.judge)
+        general = general_bits_per_byte(model, tokenizer, assignment.judge)
+        test_scores = test_scores.model_copy(update={"general_bits_per_byte": general})
+        if keep.keep and assignment.design.stages:
             exported = export(
                 scratch / "export",
                 model=model,
-                tokenizer=warm.tokenizer(assignment.base, assignment.judge),
+                tokenizer=tokenizer,
                 adapter=adapter,
                 scorer=scorer,
                 assignment=assignment,
@@ -139,16 +141,17 @@ def _conclude(
         device_seconds=held.device_seconds,
         metrics=metrics,
         test_metrics=test_metrics,
+        test_scores=test_scores,
         artifacts=tuple(artifacts),
         trained_tokens=tokens,
         points=held.drain(),
     )
 
 
-def _score(link: Link, assignment: Assignment, model: CausalModel, split: str) -> Metrics:
+def _score(link: Link, assignment: Assignment, model: CausalModel, split: str) -> tuple[Metrics, RowScores]:
     tokenizer = warm.tokenizer(assignment.base, assignment.judge)
     rows = warm.rows(link.get_blob(split))
-    return judge(model, tokenizer, assignment.judge, rows)
+    return judge_rows(model, tokenizer, assignment.judge, rows)
 
 
 def _upload(link: Link, held: HeldLease, exported: Exported) -> Artifact:

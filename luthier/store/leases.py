@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, case, func, literal, null, select
 
 from luthier.errors import LeaseLost, MissingMetric
-from luthier.store import artifacts, curves, tables, trials
+from luthier.store import artifacts, curves, scores, tables, trials
 from luthier.store.database import insert_into
 from luthier.store.records import TrialRecord
 from luthier.trial import TRIAL_TRANSITIONS, JobState, TrialState
@@ -84,6 +84,8 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
         return _finished_already(c, trial_id, report)
     if outcome is TrialState.COMPLETE and record.metrics is None:
         raise MissingMetric(f"trial {trial_id} is said to be complete, but was never judged", param="metrics")
+    if report.test_scores is not None:
+        scores.add(c, trial_id, report.test_scores)
     curves.add(c, trial_id, report.points)
     artifacts.replace(c, trial_id, report.artifacts)
     return record

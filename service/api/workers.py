@@ -123,7 +123,9 @@ def rung(here: Here, trial_id: TrialId, reached: RungReached) -> None:
 
 @router.post("/trials/{trial_id}/judged", summary="Report the validation score")
 def judged(here: Here, trial_id: TrialId, report: Judged) -> Keep:
-    """The answer says whether the weights are worth keeping: those of the finalists so far and of the baselines."""
+    """The answer says whether the weights are worth keeping, and the test rows worth scoring: of the finalists so far
+    and of the baselines both; of the same designs from other seeds only the scores, since one seed's weights will do.
+    """
     with here.database.begin() as c:
         trial = leases.judge(c, trial_id, report)
         job = jobs.get(c, trial.job_id)
@@ -132,7 +134,7 @@ def judged(here: Here, trial_id: TrialId, report: Judged) -> Keep:
         except MissingMetric as error:
             raise UserError(error.message, param=error.param) from error
     kept = trial.number in history.keepers(job, past)
-    return Keep(keep=kept, test=kept)
+    return Keep(keep=kept, test=kept or trial.origin == "confirmation")
 
 
 @router.post("/trials/{trial_id}/finish", summary="End a lease")

@@ -1,6 +1,7 @@
 """A real server on a free port, and a worker that speaks the protocol but trains nothing."""
 
 import json
+import math
 import socket
 import threading
 import time
@@ -17,7 +18,7 @@ import uvicorn
 from luthier.client import Client
 from luthier.design import AdapterUpdate, VirtualTokens
 from luthier.settings import Settings
-from luthier.trial import Metrics, Point
+from luthier.trial import Metrics, Point, RowScores
 from luthier.wire import Artifact, Assignment, Device, Finished, Heartbeat, Hello, Judged, Keep, Welcome
 from service.app import create_app
 from service.context import Context
@@ -115,6 +116,19 @@ def metrics(bits_per_byte: float, reward: float | None = 0.5) -> Metrics:
     )
 
 
+def row_scores(scored: Metrics, general: float = 1.0) -> RowScores:
+    """Rows that the metrics could be the totals of: some easier, some harder, around the mean."""
+    share, each = [0.5 + i / 5 for i in range(6)], scored.bits_per_byte * math.log(2)
+    rewards = None if scored.reward is None else tuple(scored.reward + (i - 2.5) / 20 for i in range(6))
+    return RowScores(
+        nll=tuple(each * 20.0 * part for part in share),
+        tokens=(20,) * 6,
+        bytes=(20.0,) * 6,
+        reward=rewards,
+        general_bits_per_byte=general,
+    )
+
+
 def by_number(assignment: Assignment) -> Metrics:
     """The untuned base is worst, and each trial is a little better than the one before."""
     return metrics(3.0 - assignment.number / 100)
@@ -161,13 +175,14 @@ class FakeWorker:
         judged = self.post(
             f"/v1/trials/{assignment.trial_id}/judged", Judged(**claim, metrics=scored, device_seconds=self.seconds)
         )
-        keep = Keep.model_validate(judged.json()).keep
-        artifacts = self.export(assignment) if keep and assignment.design.stages else ()
+        answer = Keep.model_validate(judged.json())
+        artifacts = self.export(assignment) if answer.keep and assignment.design.stages else ()
         self.finish(
             assignment,
             outcome="complete",
             metrics=scored,
-            test_metrics=scored if keep else None,
+            test_metrics=scored if answer.test else None,
+            test_scores=row_scores(scored) if answer.test else None,
             artifacts=artifacts,
             trained_tokens=1000,
         )

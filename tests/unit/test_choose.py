@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from luthier.design import Design
 from luthier.errors import MissingMetric
 from luthier.trial import Metrics, TrialState
-from search.choose import best, objective_value, rank
+from search.choose import best, mean_value, objective_value, rank
 from search.history import Past
 from search.priors import baselines
 from tests.unit.search_samples import AtRandom, complete, space_of
@@ -103,3 +103,19 @@ def test_a_baseline_without_a_score_is_not_beaten() -> None:
 def test_nothing_complete_means_no_choice() -> None:
     assert best([]) is None
     assert best([Past(number=0, design=BASE, state=TrialState.WAITING)]) is None
+
+
+def test_a_confirmed_design_is_as_good_as_the_mean_over_its_seeds() -> None:
+    again = complete(3, tuned(2), 1.2).model_copy(update={"confirms": 2})
+    other = complete(5, tuned(4), 1.1).model_copy(update={"confirms": 4})
+    history = [complete(2, tuned(2), 0.8), again, complete(4, tuned(4), 0.9), other]
+    assert mean_value(history[0], history) == mean_value(history[2], history) == 1.0
+    assert [past.number for past in rank(history)] == [2, 4]
+    assert [past.number for past in rank([*history, other.model_copy(update={"number": 6, "value": 0.7})])] == [4, 2]
+
+
+def test_what_was_confirmed_stands_before_what_was_not() -> None:
+    """One that was not among the best when these were chosen has no test scores and no weights to win with."""
+    again = complete(3, tuned(2), 1.4).model_copy(update={"confirms": 2})
+    history = [complete(2, tuned(2), 0.8), again, complete(4, tuned(4), 0.9)]
+    assert [past.number for past in rank(history)] == [2, 4]

@@ -22,7 +22,7 @@ from tests import data_samples
 from tests.textbook import largest_difference
 from workers import generate as command
 from workers import warm
-from workers.judge import evenly, judge, renderer
+from workers.judge import evenly, general_bits_per_byte, general_rows, judge, judge_rows, renderer
 from workers.train.algorithms.masked import MaskedLanguageModelling, draw
 from workers.train.architectures import build
 from workers.train.data.rendering import Masked, Renderer
@@ -211,6 +211,20 @@ def test_a_sample_weighs_each_window_by_the_tokens_it_has(encoder: Base) -> None
     assert metrics.pseudo_perplexity == pytest.approx(math.exp(nll / tokens), rel=1e-4)
     assert metrics.bits_per_byte == pytest.approx(nll / math.log(2) / size, rel=1e-4)
     assert metrics.tokens == len(windows)
+
+
+@pytest.mark.parametrize("limits", [{"pseudo_positions": 500}, {"pseudo_windows": 7, "pseudo_positions": 3}])
+def test_the_rows_pseudo_likelihoods_add_up_to_the_totals(limits: dict[str, int], encoder: Base) -> None:
+    metrics, found = judge_rows(encoder.model, encoder.tokenizer, spec(**limits), data_samples.text(9))
+    assert len(found.nll) == 9
+    assert sum(found.tokens) == metrics.tokens
+    assert math.exp(sum(found.nll) / metrics.tokens) == pytest.approx(metrics.pseudo_perplexity, rel=1e-12)
+    assert sum(found.nll) / math.log(2) / sum(found.bytes) == pytest.approx(metrics.bits_per_byte, rel=1e-12)
+
+
+def test_the_general_text_has_a_pseudo_likelihood(encoder: Base) -> None:
+    of_text = judge(encoder.model, encoder.tokenizer, spec(), list(general_rows()))
+    assert general_bits_per_byte(encoder.model, encoder.tokenizer, spec()) == of_text.bits_per_byte
 
 
 def test_no_more_windows_are_scored_than_the_judge_allows(encoder: Base) -> None:

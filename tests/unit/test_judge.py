@@ -22,7 +22,7 @@ from luthier.trial import Metrics
 from tests import data_samples
 from tests.textbook import as_conversation, logps
 from workers import warm
-from workers.judge import judge, renderer
+from workers.judge import general_bits_per_byte, general_rows, judge, judge_rows, renderer
 from workers.sampling import generate
 from workers.train.architectures import build
 from workers.warm import Base
@@ -383,6 +383,82 @@ def test_judging_changes_neither_the_model_nor_torchs_random_numbers(tiny: Base)
     assert judged(tiny, GRADED, data_samples.chat(3), model) == judged(tiny, GRADED, data_samples.chat(3))
     assert torch.equal(torch.random.get_rng_state(), random)
     assert all(torch.equal(p, tiny.model.state_dict()[name]) for name, p in model.state_dict().items())
+
+
+# Row by row
+
+EACH_KIND = [
+    (spec(DataKind.PAIRS, grader=TextSimilarity(), max_new_tokens=8, max_generations=3), data_samples.pairs(9)),
+    (spec(DataKind.CHAT), data_samples.chat(9)),
+    (spec(DataKind.TEXT, window=32), data_samples.text(9)),
+    (spec(DataKind.PREFERENCE), data_samples.preference(9)),
+    (spec(DataKind.UNPAIRED), data_samples.unpaired(9)),
+]
+
+
+@pytest.mark.parametrize(("wanted", "rows"), EACH_KIND, ids=lambda value: getattr(value, "kind", ""))
+def test_the_rows_scores_add_up_to_the_totals(wanted: JudgeSpec, rows: list[Row], tiny: Base) -> None:
+    metrics, found = judge_rows(tiny.model, tiny.tokenizer, wanted, rows)
+    assert metrics == judged(tiny, wanted, rows)
+    assert len(found.nll) == len(found.tokens) == len(found.bytes) == metrics.rows
+    assert sum(found.tokens) == metrics.tokens
+    assert math.exp(sum(found.nll) / metrics.tokens) == pytest.approx(metrics.perplexity, rel=1e-12)
+    assert sum(found.nll) / math.log(2) / sum(found.bytes) == pytest.approx(metrics.bits_per_byte, rel=1e-12)
+
+
+@pytest.mark.parametrize(("wanted", "rows"), EACH_KIND, ids=lambda value: getattr(value, "kind", ""))
+def test_a_rows_score_is_what_it_scores_alone(wanted: JudgeSpec, rows: list[Row], tiny: Base) -> None:
+    found = judge_rows(tiny.model, tiny.tokenizer, wanted, rows)[1]
+    plain = wanted.model_copy(update={"kind": DataKind.PAIRS}) if wanted.kind is DataKind.UNPAIRED else wanted
+    for i, row in enumerate(rows):
+        if found.tokens[i]:
+            alone = judge_rows(tiny.model, tiny.tokenizer, plain, [row])[1]
+            assert (found.nll[i], found.tokens[i], found.bytes[i]) == (
+                pytest.approx(alone.nll[0], rel=1e-4),
+                alone.tokens[0],
+                alone.bytes[0],
+            )
+
+
+def test_rewards_are_those_of_the_rows_that_were_graded(tiny: Base) -> None:
+    (graded, rows), _, (text, documents), (preferences, pairs), (verdicts, answers) = EACH_KIND
+    metrics, found = judge_rows(tiny.model, tiny.tokenizer, graded, rows)
+    assert found.reward is not None
+    assert (len(found.reward), sum(found.reward) / 3) == (3, metrics.reward)
+    assert judge_rows(tiny.model, tiny.tokenizer, text, documents)[1].reward is None
+    metrics, found = judge_rows(tiny.model, tiny.tokenizer, preferences, pairs)
+    assert found.reward is not None
+    assert set(found.reward) <= {0.0, 0.5, 1.0}
+    assert sum(found.reward) / 9 == metrics.reward
+    metrics, found = judge_rows(tiny.model, tiny.tokenizer, verdicts, answers)
+    assert found.reward is not None
+    assert found.labels == tuple(row["label"] for row in answers)
+    wanted = [score for score, label in zip(found.reward, found.labels, strict=True) if label]
+    unwanted = [score for score, label in zip(found.reward, found.labels, strict=True) if not label]
+    leads = [(good > bad) + 0.5 * (good == bad) for good in wanted for bad in unwanted]
+    assert metrics.reward == pytest.approx(sum(leads) / len(leads), rel=1e-12)
+
+
+def test_a_row_is_read_once(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = workers.judge.target_logps
+
+    def counted(model: Any, laid: Any) -> torch.Tensor:
+        seen.extend(laid.lengths)
+        return real(model, laid)
+
+    monkeypatch.setattr(workers.judge, "target_logps", counted)
+    judge_rows(tiny.model, tiny.tokenizer, spec(DataKind.PAIRS), data_samples.pairs(7))
+    assert len(seen) == 7
+
+
+def test_the_general_text_is_plain_english_that_is_scored_as_text_whatever_the_task(tiny: Base) -> None:
+    rows = general_rows()
+    assert len(rows) == 20
+    assert all(row["text"].isascii() and 300 < len(row["text"]) < 600 for row in rows)
+    of_text = judged(tiny, spec(DataKind.TEXT), list(rows)).bits_per_byte
+    for kind in (DataKind.PAIRS, DataKind.PREFERENCE, DataKind.TEXT):
+        assert general_bits_per_byte(tiny.model, tiny.tokenizer, spec(kind)) == of_text
 
 
 # What cannot be scored
