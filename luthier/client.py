@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self, TypeVar, cast
+from typing import IO, Any, Final, Literal, Self, TypeVar, cast
 
 import httpx
 from pydantic import BaseModel
@@ -40,6 +40,7 @@ from luthier.api_types import (
     Worker,
 )
 from luthier.errors import LuthierError, Unreachable, tree
+from luthier.report import Report
 from luthier.trial import Point
 
 R = TypeVar("R", bound=BaseModel)
@@ -155,6 +156,14 @@ class Client:
     def best(self, job_id: str) -> Best:
         """The winner beside its baselines. Raises NotFound until a trial is complete."""
         return self._one(Best, "GET", f"{_JOBS}/{job_id}/best")
+
+    def report(self, job_id: str) -> Report:
+        """What the job has found out, and how sure that is; as far as it has come."""
+        return self._one(Report, "GET", f"{_JOBS}/{job_id}/report", params={"format": "json"})
+
+    def report_page(self, job_id: str, form: Literal["html", "markdown"]) -> str:
+        """The report as a page for people."""
+        return self._send("GET", f"{_JOBS}/{job_id}/report", params={"format": form}).content.decode()
 
     @contextmanager
     def artifact(self, job_id: str, form: str = "merged") -> Iterator[Iterator[bytes]]:

@@ -85,7 +85,7 @@ def axes_of(design: Design, facts: Mapping[str, ModelFacts]) -> dict[str, Value]
     }
     if base is not None:
         usual = default_learning_rate(first.algorithm.kind, first.update.kind, base.hidden_size)
-        found["learning rate"] = float(f"{first.optimiser.learning_rate / usual:.3g}")
+        found["learning rate"] = float(f"{first.optimiser.learning_rate / usual:.2g}")
     for field in ("rank", "placement", "tokens", "block"):
         if (value := getattr(first.update, field, None)) is not None:
             found[field] = value

@@ -131,7 +131,7 @@ def _fill(
     past = history.past(job, rows)
     designs = None
     while len(budget.open_trials(rows)) < wanted and len(rows) < job.search.trials:
-        designs = designs or _space(here, job)
+        designs = designs or space_of(here, job)
         design = propose(designs, past, job.seed, job.search.trials)
         if design is None:
             return rows, f"all {len(rows)} designs that the pins and constraints allow have been tried"
@@ -148,7 +148,8 @@ def _fill(
     return rows, f"all {job.search.trials} trials are done" if full else None
 
 
-def _space(here: Context, job: JobRecord) -> Space:
+def space_of(here: Context, job: JobRecord) -> Space:
+    """What the job searches. Raises UserError where a base model is no longer registered."""
     with here.database.read() as c:
         entries = models.list_(c)
         profile = Profile.model_validate(files.get(c, job.training_file).profile)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from luthier.cli import cells, environment, jobs, models, serving
+from luthier.cli import cells, environment, jobs, models, report, serving
 from luthier.cli.show import errors
 from luthier.errors import LuthierError, UserError
 
@@ -24,6 +24,7 @@ app.command()(jobs.submit)
 app.command(name="jobs")(jobs.list_jobs)
 app.command()(jobs.trials)
 app.command()(jobs.best)
+app.command()(report.report)
 app.command()(jobs.export)
 app.command()(jobs.generate)
 app.command()(jobs.cancel)

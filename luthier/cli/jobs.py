@@ -141,7 +141,8 @@ def _conclude(client: Client, job: Job, json: bool) -> None:
     console.print(trials_table(client.trials(job.id), winner.trial))
     console.print(f"\n[bold]best design[/bold]  #{winner.number}: {winner.summary}\n", highlight=False)
     console.print(best_table(winner))
-    console.print(f'\n`luthier export {job.id} DIR` writes the model, `luthier generate {job.id} "prompt"` tries it')
+    console.print(f"\n`luthier report {job.id}` says how sure that is and what else was tried")
+    console.print(f'`luthier export {job.id} DIR` writes the model, `luthier generate {job.id} "prompt"` tries it')
 
 
 def list_jobs(server: ServerOption = None, json: JsonOption = False) -> None:
@@ -157,7 +158,7 @@ def list_jobs(server: ServerOption = None, json: JsonOption = False) -> None:
 def trials(job: JobArgument, server: ServerOption = None, json: JsonOption = False) -> None:
     """Show a job's trials: designs, states and scores on the validation rows."""
     with connect(server) as client:
-        found = client.job(_resolve(client, job))
+        found = client.job(resolve(client, job))
         listing = client.trials(found.id)
     if json:
         as_json(listing)
@@ -168,14 +169,14 @@ def trials(job: JobArgument, server: ServerOption = None, json: JsonOption = Fal
 def best(job: JobArgument, server: ServerOption = None, json: JsonOption = False) -> None:
     """Show a job's best design beside the untuned base and the plain LoRA default."""
     with connect(server) as client:
-        winner = client.best(_resolve(client, job))
+        winner = client.best(resolve(client, job))
     if json:
         as_json(winner)
         return
     console.print(f"[bold]#{winner.number}[/bold] {winner.summary}  ({headline(winner.metrics)})\n", highlight=False)
     console.print(best_table(winner))
     kinds = ", ".join(sorted(artifact.kind for artifact in winner.artifacts)) or "none"
-    console.print(f"\nartifacts: {kinds}")
+    console.print(f"\nartifacts: {kinds}; `luthier report {job}` says how sure this is and why it was chosen")
 
 
 def export(
@@ -190,7 +191,7 @@ def export(
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory} exists and is not an empty folder", param="DIR")
     with connect(server) as client:
-        client.download(_resolve(client, job), directory, kind.value)
+        client.download(resolve(client, job), directory, kind.value)
     console.print(f"wrote the {kind} model to {directory}; its README.md says how to load it")
 
 
@@ -202,7 +203,7 @@ def generate(
 ) -> None:
     """Let the best model of a job answer a prompt, on this machine."""
     with connect(server) as client:
-        job_id = _resolve(client, job)
+        job_id = resolve(client, job)
         winner = client.best(job_id)
         home = Path(os.environ.get("LUTHIER_HOME", "~/.luthier")).expanduser()
         folder = home / "cache" / "models" / winner.trial
@@ -218,12 +219,13 @@ def generate(
 def cancel(job: JobArgument, server: ServerOption = None) -> None:
     """Stop a job; its finished trials stay."""
     with connect(server) as client:
-        job_id = _resolve(client, job)
+        job_id = resolve(client, job)
         client.cancel(job_id)
     console.print(f"{job_id} is cancelled")
 
 
-def _resolve(client: Client, job: str) -> str:
+def resolve(client: Client, job: str) -> str:
+    """The id of a job, of the newest one for `last`. Raises NotFound where there is none."""
     if job != "last":
         return job
     jobs = client.jobs(limit=1)

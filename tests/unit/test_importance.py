@@ -132,7 +132,7 @@ def test_every_design_of_a_space_has_its_axes_conditional_ones_or_not(kind: Data
     assert all(worth.trials <= 61 for worth in found)
     for one in drawn:
         assert axes_of(one, FACTS)["learning rate"] == pytest.approx(
-            space.encode(one)["learning_rate_multiplier"], rel=0.01
+            space.encode(one)["learning_rate_multiplier"], rel=0.06
         )
 
 
