@@ -81,6 +81,27 @@ def test_tables_are_for_people(live: Live, followed: subprocess.CompletedProcess
     assert "1.8 M" in live.command("models", "list").stdout
 
 
+def test_the_report_is_read_on_the_terminal_or_written_to_a_file(
+    live: Live, followed: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    shown = live.command("report", "last").stdout
+    assert shown.startswith("# Report of ft:tiny:")
+    assert "| untuned base (trial 0) |" in shown
+    report = json.loads(live.command("report", "last", "--format", "json").stdout)
+    [base] = [one for one in report["comparisons"] if one["against"] == "untuned base"]
+    assert base["low"] <= base["difference"] <= base["high"]
+    assert report["forgetting"]["base"] > 0
+    for name, start in (("report.html", "<!DOCTYPE html>"), ("report.md", "# Report"), ("report.json", "{")):
+        written = live.command("report", "last", "--output", str(tmp_path / name))
+        assert written.returncode == 0, written.stderr
+        assert (tmp_path / name).read_text().startswith(start)
+    assert "luthier report last" in live.command("best", "last").stdout
+    assert "luthier report" in followed.stdout
+    refused = live.command("report", "last", "--output", str(tmp_path / "nowhere" / "report.html"))
+    assert refused.returncode == 2
+    assert "cannot be written" in refused.stderr
+
+
 def test_export_writes_a_model_that_answers(
     live: Live, followed: subprocess.CompletedProcess[str], tmp_path: Path
 ) -> None:
@@ -186,6 +207,7 @@ def test_the_readme_walks_through_the_job_with_curl_alone(live: Live, data: Path
     assert run.returncode == 0, run.stdout + run.stderr
     assert "model.safetensors" in run.stdout
     assert '"default_metrics"' in run.stdout
+    assert "<!DOCTYPE html>" in run.stdout
 
 
 def test_environments_are_listed_with_their_options(live: Live) -> None:
