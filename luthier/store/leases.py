@@ -115,9 +115,9 @@ def reach_rung(c: Connection, trial_id: str, report: RungReached, now: datetime)
     as it was found the last time. Raises LeaseLost, or NotFound for an unknown trial.
     """
     before = _hold(c, trial_id, report)
-    measured = before.measured
-    if report.rung <= len(measured):  # or an older version did not note the rungs below
-        measured = (*measured[: report.rung], report.metrics, *measured[report.rung + 1 :])
+    # Of rungs below that nothing is known of, because an older version did not note them, the same is taken.
+    below = (*before.measured, *(report.metrics,) * report.rung)[: report.rung]
+    measured = (*below, report.metrics, *before.measured[report.rung + 1 :])
     highest = report.rung if before.rung is None else max(before.rung, report.rung)
     record = _change(c, trial_id, report, {"rung": highest, "measured": measured})
     rungs = tables.rungs

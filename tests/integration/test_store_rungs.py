@@ -182,12 +182,12 @@ def test_a_lost_worker_does_not_unpause_what_it_was_about_to_give_back(database:
         assert leases.reach_rung(c, again.id, report, after(63)).measured == (replaced,)
 
 
-def test_a_rung_above_one_that_an_older_version_did_not_note_is_only_reached(database: Database) -> None:
+def test_a_rung_below_that_an_older_version_did_not_note_is_taken_as_the_one_above(database: Database) -> None:
     with database.begin() as c:
         add_job(c)
         add(c, 0, None)
         standing = reach(c, lease(c), 1)
-        assert (standing.rung, standing.measured) == (1, ())
+        assert (standing.rung, standing.measured) == (1, (METRICS, METRICS))
 
 
 def test_threads_that_promote_and_lease_share_every_trial_out_once(database: Database) -> None:
