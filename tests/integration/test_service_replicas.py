@@ -22,7 +22,7 @@ def test_two_replicas_share_the_work_and_end_each_job_once(database: Database, t
         crew = [FakeWorker(replica.http, name=f"fake {n}") for n, replica in enumerate((left, right, left, right))]
         for member in crew:
             member.register()
-        job_id = left.submit(search={"trials": 12})
+        job_id = left.submit(search={"trials": 12, "confirmations": 0})
         with ThreadPoolExecutor(len(crew)) as pool:
             ended = list(pool.map(lambda member: member.work_until_ended(left.client, job_id), crew))
 
