@@ -36,7 +36,7 @@ def test_a_job_runs_to_its_end_and_the_best_trial_wins(service: Service, worker:
     assert job.luthier.best is not None
     assert job.luthier.best.trial == best.trial
     assert job.fine_tuned_model == f"ft:tiny-chat:sums:{job_id[-8:]}"
-    assert (job.model, job.trained_tokens, job.luthier.trials_done) == ("tiny-chat", 6000, 6)
+    assert (job.model, job.trained_tokens, job.luthier.trials_done) == ("tiny-chat", 5000, 6)
     assert job.luthier.device_seconds == 6.0
     assert job.finished_at is not None
     assert job.error is None
