@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 from functools import cached_property
 
 from pydantic import Field
@@ -156,8 +155,3 @@ class Case(Frozen):
         rung = len(tried.past.measured) - 1
         numbers = [past.number for past in halving.standing(self.history, rung)]
         return numbers.index(tried.number) + 1, len(numbers), len(numbers) // halving.ETA
-
-
-def rung_name(rung: int) -> str:
-    """The share of the training at a rung, as people write it: 1/9."""
-    return str(Fraction(RUNGS[rung]).limit_denominator(100))

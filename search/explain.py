@@ -23,9 +23,9 @@ from luthier.report import (
     TriedReport,
     WinnerReport,
 )
-from luthier.trial import JobState, TrialState
+from luthier.trial import JobState, TrialState, rung_name
 from search import pareto, words
-from search.case import Case, Tried, rung_name
+from search.case import Case, Tried
 from search.doubts import missing, weaknesses
 from search.importance import importance
 from search.next_steps import next_steps

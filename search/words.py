@@ -10,6 +10,7 @@ from luthier.design import Design, Frozen
 from luthier.report import AxisReport, AxisWords
 from luthier.task import DataKind
 from search.case import Case, Tried
+from search.importance import AS_IT_IS
 from search.pareto import parameters
 
 _KINDS = {
@@ -148,7 +149,8 @@ def _worth(case: Case, worths: Sequence[AxisReport], axis: str) -> tuple[str, ..
             f"{worth.share:.0%} of the variance of standings goes with it ({count(worth.trials, 'design')}{weak})."
         )
     if worth.worth is not None and worth.default is not None and worth.worth > 0:
-        said.append(f"Had only {worth.default} been tried, the best would be {figure(worth.worth)} {case.unit} worse.")
+        kept = "the model as it is" if worth.default == AS_IT_IS else worth.default
+        said.append(f"Had only {kept} been tried, the best would be {figure(worth.worth)} {case.unit} worse.")
     return tuple(said)
 
 

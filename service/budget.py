@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from luthier.store.records import JobRecord, TrialRecord
-from luthier.trial import JobState, TrialState
+from luthier.trial import RUNGS, JobState, TrialState
+from search.halving import ETA
+from search.plan import BASELINES
 
 
 def device_seconds(trials: Sequence[TrialRecord]) -> float:
@@ -24,9 +26,33 @@ def overrun(job: JobRecord, trials: Sequence[TrialRecord], now: datetime) -> str
     return None
 
 
+def remaining(job: JobRecord, trials: Sequence[TrialRecord], crew: int, now: datetime) -> float | None:
+    """Device-seconds that may still be spent by a crew of so many workers; None where nothing limits them."""
+    search, limits = job.search, []
+    if search.device_seconds is not None:
+        limits.append(search.device_seconds - device_seconds(trials))
+    if search.deadline is not None:
+        limits.append((search.deadline - now).total_seconds() * max(1, crew))
+    return max(0.0, min(limits)) if limits else None
+
+
 def open_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Those that are waiting or running."""
-    return [trial for trial in trials if not trial.state.terminal]
+    """Those that are running, or wait for a worker; what pauses at a rung does not."""
+    return [trial for trial in trials if not trial.state.terminal and not trial.paused]
+
+
+def designs(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Those that the number of trials counts: not the confirmations, nor what was refused before it was launched."""
+    return [trial for trial in _launched(trials) if trial.origin != "confirmation"]
+
+
+def confirmations(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [trial for trial in trials if trial.origin == "confirmation"]
+
+
+def planned_confirmations(job: JobRecord) -> int:
+    """How many there will be when all goes well: of the finalists and the default."""
+    return job.search.confirmations * (min(job.search.finalists, _searched(job)) + 1)
 
 
 def estimated_finish(job: JobRecord, trials: Sequence[TrialRecord], now: datetime) -> datetime | None:
@@ -34,13 +60,44 @@ def estimated_finish(job: JobRecord, trials: Sequence[TrialRecord], now: datetim
     search = job.search
     if job.state is not JobState.RUNNING or job.started_at is None:
         return None
-    shares = [sum(trial.state.terminal for trial in trials) / search.trials]
+    shares = [min(1.0, sum(map(_trained, _launched(trials))) / _expected(job))]
     if search.device_seconds is not None:
         shares.append(min(1.0, device_seconds(trials) / search.device_seconds))
     if max(shares) == 0:
         return search.deadline
     pace = job.started_at + (now - job.started_at) / max(shares)
     return min(pace, search.deadline) if search.deadline is not None else pace
+
+
+def _expected(job: JobRecord) -> float:
+    """How many whole trainings the job is, as halving spends them: each design to the first rung, the best of them to
+    the next, and so on."""
+    count = _searched(job)
+    least = min(job.search.finalists, count)
+    shares = [0.0, *RUNGS, 1.0]
+    if count == least:
+        whole = float(count)
+    else:
+        reaching = [max(least, count / ETA**rung) for rung in range(len(RUNGS) + 1)]
+        whole = sum(n * (b - a) for n, a, b in zip(reaching, shares, shares[1:], strict=False))
+    return len(BASELINES) + whole + planned_confirmations(job)
+
+
+def _trained(trial: TrialRecord) -> float:
+    """What of a whole training the trial was, or would have been had it not failed."""
+    if trial.state is TrialState.COMPLETE:
+        return 1.0
+    if trial.rung is not None:
+        return RUNGS[trial.rung]
+    return RUNGS[0] if trial.state.terminal else 0.0
+
+
+def _searched(job: JobRecord) -> int:
+    return max(0, job.search.trials - len(BASELINES))
+
+
+def _launched(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [trial for trial in trials if trial.state is not TrialState.INFEASIBLE or trial.started_at is not None]
 
 
 def running(trials: Sequence[TrialRecord]) -> int:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import Metrics, TrialState
-from search.choose import objective_value, rank, standing
+from search import plan
+from search.choose import finalists, objective_value, standing
 from search.history import Past
 
-BASELINES = (0, 1)
+BASELINES = plan.BASELINES
 
 
 def past(job: JobRecord, trials: Sequence[TrialRecord]) -> list[Past]:
-    """Raises MissingMetric for a complete trial without the objective, which the service never stores."""
-    firsts = {trial.digest: trial.number for trial in trials if trial.origin != "confirmation"}
-    return [_past(job, trial, firsts) for trial in trials]
+    """Raises MissingMetric for a complete trial, or one at a rung, without the objective: the service stores none."""
+    repeated = repeats(trials)
+    return [_past(job, trial, repeated.get(trial.number)) for trial in trials]
+
+
+def repeats(trials: Sequence[TrialRecord]) -> dict[int, int]:
+    """By the number of each trial that trains the design of an earlier one from another seed, that earlier one's."""
+    first: dict[str, int] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        first.setdefault(trial.digest, trial.number)
+    return {trial.number: first[trial.digest] for trial in trials if first[trial.digest] != trial.number}
 
 
 def judged(job: JobRecord, trials: Sequence[TrialRecord], trial_id: str, metrics: Metrics) -> list[Past]:
@@ -26,12 +35,10 @@ def judged(job: JobRecord, trials: Sequence[TrialRecord], trial_id: str, metrics
 
 def keepers(job: JobRecord, history: Sequence[Past]) -> set[int]:
     """Numbers of the trials whose weights are kept: the finalists so far and the baselines."""
-    searched = [trial.number for trial in rank(history) if trial.number not in BASELINES]
-    return {*BASELINES, *searched[: job.search.finalists]}
+    return {*BASELINES, *(trial.number for trial in finalists(history, job.search.finalists))}
 
 
-def _past(job: JobRecord, trial: TrialRecord, firsts: Mapping[str, int]) -> Past:
-    """`firsts` are the trials that were queued for their design and not to confirm it, by the design's digest."""
+def _past(job: JobRecord, trial: TrialRecord, confirms: int | None) -> Past:
     value = None
     if trial.state is TrialState.COMPLETE and trial.metrics is not None:
         value = objective_value(trial.metrics, job.judge.objective)
@@ -43,5 +50,5 @@ def _past(job: JobRecord, trial: TrialRecord, firsts: Mapping[str, int]) -> Past
         device_seconds=trial.device_seconds,
         goal=trial.goal,
         measured=tuple(standing(metrics, job.judge.objective) for metrics in trial.measured),
-        confirms=firsts.get(trial.digest) if trial.origin == "confirmation" else None,
+        confirms=confirms,
     )

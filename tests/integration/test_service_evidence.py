@@ -51,8 +51,7 @@ def test_baselines_and_finalists_are_scored_row_by_row_on_the_test_rows(service:
     job_id = service.submit(search={"trials": 7, "finalists": 2, "confirmations": 0})
     worker.work_until_ended(service.client, job_id)
 
-    ranked = [row.number for row in rows_of(service, job_id) if row.state is TrialState.COMPLETE]
-    assert ranked[:5] == [0, 1, 2, 3, 4]
+    assert [row.number for row in rows_of(service, job_id) if row.state is TrialState.COMPLETE] == [0, 1, 2, 3]
     assert scored(service, job_id) == {0, 1, 2, 3}
     with service.context.database.read() as c:
         found = scores.of_job(c, job_id)

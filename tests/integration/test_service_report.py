@@ -11,6 +11,7 @@ import pytest
 from luthier.errors import NotFound
 from luthier.trial import JobState, Metrics
 from luthier.wire import Assignment
+from search.pareto import parameters
 from tests.integration.service_harness import FakeWorker, Service, metrics, serving, texts
 
 
@@ -67,7 +68,9 @@ def test_the_report_is_made_of_the_jobs_rows(service: Service, job: str) -> None
     assert report.task.file == "train.jsonl"
     assert report.task.train_rows + report.task.validation_rows + report.task.test_rows == 60
     assert report.budget.ended == "all 6 trials are done"
-    assert report.winner.parameters == service.client.model("tiny-chat").facts.parameters  # type: ignore[union-attr]
+    facts = service.client.model("tiny-chat").facts
+    assert facts is not None
+    assert report.winner.parameters == parameters(best.design, facts)
     assert any("one seed" in words for words in report.weaknesses)
     assert any("never tried" in words for words in report.next_steps)
 

@@ -6,6 +6,8 @@ from luthier.design import Architecture, Design, Prefix, Prompt
 from search.pareto import Price, front, parameters
 from tests.integration.store_samples import design as sample
 from tests.unit.search_samples import SMOL, TINY
+from workers.train.architectures import build
+from workers.warm import Base
 
 
 def price(number: int, value: float, parameters: int | None = 100, seconds: float = 10.0) -> Price:
@@ -54,6 +56,14 @@ def test_layers_that_are_dropped_take_their_share_along() -> None:
 def test_pooled_heads_take_their_projections_along() -> None:
     facts = TINY.facts  # 4 heads of 32: keys and values from 128 to 32 wide in each of 6 layers
     assert facts.parameters - parameters(edited(kv_heads=1), facts) == 6 * 2 * 128 * (128 - 32)
+
+
+@pytest.mark.parametrize("edits", [{"layers": 4}, {"kv_heads": 2}, {"layers": 3, "kv_heads": 1}, {}])
+def test_the_estimate_is_near_the_count_of_the_edited_model(edits: dict[str, int], tiny: Base) -> None:
+    architecture = Architecture(base="tiny", **edits)
+    counted = build(tiny.model, architecture).num_parameters()
+    estimate = parameters(Design(architecture=architecture), tiny.entry.facts)
+    assert estimate == pytest.approx(counted, rel=0.01)
 
 
 def test_virtual_tokens_are_extra() -> None:
