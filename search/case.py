@@ -152,6 +152,11 @@ class Case(Frozen):
 
     def place(self, tried: Tried) -> tuple[int, int, int]:
         """A trial's place at the last rung that it reached, of how many, and how many of these go on."""
-        rung = len(tried.past.measured) - 1
-        numbers = [past.number for past in halving.standing(self.history, rung)]
-        return numbers.index(tried.number) + 1, len(numbers), len(numbers) // halving.ETA
+        places = self._places[len(tried.past.measured) - 1]
+        return places[tried.number], len(places), len(places) // halving.ETA
+
+    @cached_property
+    def _places(self) -> list[dict[int, int]]:
+        """At each rung the place of each trial that was scored there."""
+        ranked = (halving.standing(self.history, rung) for rung in range(len(RUNGS)))
+        return [{past.number: place for place, past in enumerate(those, start=1)} for those in ranked]

@@ -82,6 +82,8 @@ def judge_rows(
     perplexity = math.exp(min(found.total / tokens, 700.0))  # exp overflows just above 709
     encoder = spec.family == "encoder"
     reward, reward_name, rewards = _reward(model, render, spec, scored)
+    if not all(map(math.isfinite, rewards)):
+        raise TrialFailed("a held-out row's likelihood or reward is not a number")
     metrics = Metrics(
         perplexity=None if encoder else perplexity,
         pseudo_perplexity=perplexity if encoder else None,

@@ -16,6 +16,8 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Results"])
 
 Form = Literal["json", "html", "markdown"]
 MEDIA: Final[dict[Form, str]] = {"json": "application/json", "html": "text/html", "markdown": "text/markdown"}
+# The page needs nothing from anywhere; should markup of somebody else's ever get into it, it gets no further.
+CLOSED: Final = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 CONTENT: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {MEDIA["html"]: {}, MEDIA["markdown"]: {}}, "description": "The report in the form asked for"}
 }
@@ -42,7 +44,7 @@ def get_report(
     report = evidence.report(here, job_id)
     match form or _accepted(request.headers.get("accept", "")):
         case "html":
-            return Response(as_html(report), media_type="text/html; charset=utf-8")
+            return Response(as_html(report), headers=CLOSED, media_type="text/html; charset=utf-8")
         case "markdown":
             return Response(as_markdown(report), media_type="text/markdown; charset=utf-8")
         case _:

@@ -78,6 +78,7 @@ def test_the_report_is_made_of_the_jobs_rows(service: Service, job: str) -> None
 def test_each_form_has_its_media_type(service: Service, job: str) -> None:
     html, markdown, plain = (get(service, job, form) for form in ("html", "markdown", "json"))
     assert html.headers["content-type"] == "text/html; charset=utf-8"
+    assert html.headers["content-security-policy"].startswith("default-src 'none'")
     assert html.text.startswith("<!DOCTYPE html>")
     assert markdown.headers["content-type"] == "text/markdown; charset=utf-8"
     assert markdown.text.startswith("# Report of ft:tiny-chat:support")
