@@ -115,15 +115,6 @@ def general_rows() -> tuple[Row, ...]:
     return tuple({"text": " ".join(paragraph.split())} for paragraph in paragraphs)
 
 
-def likelihood(model: CausalModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]) -> tuple[float, int, float]:
-    """Negative log-likelihood of the rows' answers in nats, their target tokens, and the bytes of their text.
-
-    For encoders the pseudo-log-likelihood of the tokens sampled, and the bytes that they stand for.
-    """
-    found = row_likelihoods(model, render, spec, rows)
-    return found.total, sum(found.tokens), found.content
-
-
 @torch.no_grad()
 def row_likelihoods(model: CausalModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]) -> Likelihood:
     """Likelihood of the rows' answers; for encoders that of the sample, whose bytes are those that it stands for."""
@@ -212,14 +203,9 @@ def _reward(
             return sum(rewards) / len(rewards), world.name, tuple(rewards)
 
 
-def preference_accuracy(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> float:
-    """The share of rows whose chosen answer is the likelier one per token; a tie is half a win."""
-    wins = _wins(model, render, rows)
-    return sum(wins) / len(wins)
-
-
 @torch.no_grad()
 def _wins(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> tuple[float, ...]:
+    """For each row 1 where the chosen answer is the likelier one per token; a tie is half a win."""
     answers = ("chosen", "rejected")
     pairs = [tuple(render.pair(r["prompt"], r[a], r.get("tools")) for a in answers) for r in rows]
     wins: list[float] = []
