@@ -22,9 +22,11 @@ def missing(case: Case) -> Iterator[str]:
         case JobState.VALIDATING_FILES | JobState.QUEUED:
             yield "The job has not started yet."
         case JobState.RUNNING:
+            confirming = any(tried.past.confirms is not None for tried in case.tried)
+            then = "; the best are being trained from other seeds" if confirming else ""
             yield (
-                f"The job still runs: {done} of {count(case.search.trials, 'design')} are done or pause at a rung. All "
-                "that follows may change."
+                f"The job still runs: {done} of {count(case.search.trials, 'design')} are done or pause at a rung{then}."
+                " All that follows may change."
             )
         case JobState.CANCELLED:
             yield (

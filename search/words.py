@@ -65,7 +65,7 @@ def winner(case: Case, won: Tried, worths: Sequence[AxisReport]) -> tuple[AxisWo
             words=(
                 *_architecture(case, won),
                 *_others(case, won, lambda design: design.architecture.base, "base model"),
-                *_others(case, won, lambda design: edits(design) or "none", "edit of the architecture"),
+                *_others(case, won, lambda design: edits(design) or AS_IT_IS, "edit of the architecture"),
                 *_worth(case, worths, "base model"),
                 *_worth(case, worths, "edits"),
             ),
@@ -126,7 +126,8 @@ def _others(case: Case, won: Tried, value_of: Callable[[Design], str], noun: str
     if len(values) < 2:
         return ()
     sharing = sum(value_of(one.past.design) == mine for one in tried)
-    said = f"{sharing} of {count(len(tried), 'trained design')} had this {noun}"
+    which = "left the model as it is" if mine == AS_IT_IS else f"had this {noun}"
+    said = f"{sharing} of {count(len(tried), 'trained design')} {which}"
     others = [one for one in case.ranked if value_of(one.past.design) != mine]
     if not others:
         rest = ", ".join(value for value in values if value != mine)

@@ -55,6 +55,7 @@ def test_the_winner_is_explained_along_the_four_axes_with_figures(report: Report
     assert "(trial 6, rslora) 0.714" in words["weight update"]
     assert "Had only lora been tried, the best would be 0.12 bits per byte worse." in words["weight update"]
     assert "smol as it is: 134.5 M parameters in use." in words["architecture"]
+    assert "10 of 12 trained designs left the model as it is" in words["architecture"]
 
 
 def test_the_winner_is_compared_with_the_base_the_default_and_the_runner_up_on_the_test_rows(report: Report) -> None:
@@ -291,6 +292,11 @@ def test_a_running_job_says_that_all_may_change() -> None:
     assert report.recommendation.words[0].startswith("So far: ")
     assert {one.number: one.state for one in report.tried}[3] == "paused at 1/9"
     assert report.rejected[0].words.startswith("It pauses after 1/9 of its training")
+
+
+def test_a_running_job_says_that_the_best_are_being_confirmed() -> None:
+    report = explain(case(state=JobState.RUNNING, finished_at=None, fine_tuned_model=None, ended=None))
+    assert "; the best are being trained from other seeds. All that" in report.missing[0]
 
 
 def test_a_cancelled_job_keeps_what_it_found() -> None:
