@@ -25,8 +25,8 @@ def missing(case: Case) -> Iterator[str]:
             confirming = any(tried.past.confirms is not None for tried in case.tried)
             then = "; the best are being trained from other seeds" if confirming else ""
             yield (
-                f"The job still runs: {done} of {count(case.search.trials, 'design')} are done or pause at a rung{then}."
-                " All that follows may change."
+                f"The job still runs: {done} of {count(case.search.trials, 'design')} are done or pause at a rung"
+                f"{then}. All that follows may change."
             )
         case JobState.CANCELLED:
             yield (
