@@ -65,7 +65,7 @@ def weaknesses(case: Case, judged: JudgeReport, compared: Sequence[ComparisonRep
         return
     rows = min([judged.test_rows, *[one.rows for one in compared]])
     if rows < FEW_TEST_ROWS:
-        yield f"Only {count(rows, 'test row')}: intervals are wide, and a little too narrow for what they claim."
+        yield f"Only {count(rows, 'test row')}: intervals are wide, and should be a little wider still."
     elif judged.test_rows < case.rows[2]:
         yield f"Only the first {judged.test_rows} of {case.rows[2]} test rows were scored."
     seeds = len(case.seeds(won.number))

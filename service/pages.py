@@ -16,6 +16,7 @@ from search.words import figure, millions, seconds
 
 _MARKS: Final = re.compile(r"([\\`*_\[\]<>|~#])")
 WIDTH, HEIGHT = 640, 260  # of the picture of the front
+LABEL_WIDTH, LABEL_HEIGHT = 90, 16
 
 
 class Bar(Frozen):
@@ -33,6 +34,7 @@ class Dot(Frozen):
     number: int
     radius: float
     label_left: bool
+    label_y: float = Field(description="where the label stands, out of the way of those before")
 
 
 def as_html(report: Report) -> str:
@@ -68,22 +70,17 @@ def dots(front: tuple[FrontReport, ...]) -> list[Dot]:
     times = [one.device_seconds for one in front]
     scores = [one.score for one in front]
     sizes = [one.parameters or 0 for one in front]
-    best, worst = front[0].score, front[-1].score  # best first
-    best, worst = (max(scores), min(scores)) if best > worst else (min(scores), max(scores))
-    found = []
-    for one, size in zip(front, sizes, strict=True):
-        x = _share(one.device_seconds, min(times), max(times))
-        y = _share(one.score, best, worst)
+    upwards = front[0].score > front[-1].score  # the best comes first
+    best, worst = (max(scores), min(scores)) if upwards else (min(scores), max(scores))
+    found: list[Dot] = []
+    for one, size in zip(front, sizes, strict=True):  # from the top down
+        along = _share(one.device_seconds, min(times), max(times))
+        x, y = 56 + along * (WIDTH - 112), 28 + _share(one.score, best, worst) * (HEIGHT - 84)
         area = (size / max(sizes)) if max(sizes) else 1.0
-        found.append(
-            Dot(
-                x=56 + x * (WIDTH - 112),
-                y=28 + y * (HEIGHT - 84),
-                number=one.number,
-                radius=3 + 6 * area**0.5,
-                label_left=x > 0.85,
-            )
-        )
+        near = [dot.label_y for dot in found if abs(dot.x - x) < LABEL_WIDTH]
+        label_y = max([y, *(other + LABEL_HEIGHT for other in near)])
+        left = along > 0.85
+        found.append(Dot(x=x, y=y, number=one.number, radius=3 + 6 * area**0.5, label_left=left, label_y=label_y))
     return found
 
 

@@ -1,5 +1,6 @@
 """Reports as pages: whole, self-contained, and nothing that a user wrote is markup in them."""
 
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -11,7 +12,7 @@ from luthier.report import Report
 from luthier.trial import JobState, TrialState
 from search.case import Case
 from search.explain import explain
-from service.pages import as_html, as_markdown, bars
+from service.pages import as_html, as_markdown, bars, dots
 from tests.unit.report_samples import broken, case, complete, default, design, untuned
 
 EVIL = '<script>alert("x")</script> | **bold** [a](http://b) `code`'
@@ -119,6 +120,21 @@ def test_both_pages_say_what_the_report_says() -> None:
         assert one.summary in html
     for one in report.rejected:
         assert one.words in html
+
+
+def test_labels_of_the_front_stand_clear_of_each_other() -> None:
+    report = REPORTS["searched"]
+    first = report.front[0]
+    close = tuple(
+        first.model_copy(update={"number": n, "score": first.score + n / 1000, "device_seconds": 60.0 + n})
+        for n in range(4)
+    )
+    far = first.model_copy(update={"number": 9, "score": 3.0, "device_seconds": 900.0})
+    drawn = dots((*close, far))
+    heights = [dot.label_y for dot in drawn[:4]]
+    assert all(b - a >= 16 for a, b in itertools.pairwise(heights))
+    assert drawn[4].label_y == drawn[4].y > drawn[0].y, "the better, the higher"
+    assert dots(report.front[:1]) == []
 
 
 def test_intervals_are_drawn_on_one_scale_with_zero_on_it() -> None:
