@@ -38,4 +38,5 @@ def _past(job: JobRecord, trial: TrialRecord) -> Past:
         state=trial.state,
         value=value,
         device_seconds=trial.device_seconds,
+        error=trial.error,
     )

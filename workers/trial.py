@@ -47,6 +47,7 @@ RESUME, BROUGHT = "resume", "brought.json"  # the folder of a checkpoint to resu
 def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: float) -> Finished:
     """Do the work of a lease. Raises LeaseLost, Stopped, Interrupted, Infeasible or TrialFailed."""
     assignment = held.assignment
+    held.meter.begin(device)
     model = _build(link, assignment)
     torch.nn.Module.to(model, device)
     with tempfile.TemporaryDirectory(prefix="luthier-trial-") as scratch:
@@ -109,7 +110,7 @@ def _conclude(
     """Judge the trained model; score it on the test split and export it where the service wants to keep it."""
     assignment = held.assignment
     held.check()
-    metrics = _score(link, assignment, model, assignment.judge.validation)
+    metrics = _score(link, held, model, assignment.judge.validation)
     held.check()
     keep = link.judged(
         assignment.trial_id, Judged(**held.claim, metrics=metrics, device_seconds=held.device_seconds)
@@ -117,7 +118,7 @@ def _conclude(
     test_metrics: Metrics | None = None
     artifacts: list[Artifact] = []
     if keep:
-        test_metrics = _score(link, assignment, model, assignment.judge.test)
+        test_metrics = _score(link, held, model, assignment.judge.test)
         if assignment.design.stages:
             exported = export(
                 scratch / "export",
@@ -139,16 +140,19 @@ def _conclude(
         device_seconds=held.device_seconds,
         metrics=metrics,
         test_metrics=test_metrics,
+        usage=held.meter.usage(),
         artifacts=tuple(artifacts),
         trained_tokens=tokens,
         points=held.drain(),
     )
 
 
-def _score(link: Link, assignment: Assignment, model: CausalModel, split: str) -> Metrics:
+def _score(link: Link, held: HeldLease, model: CausalModel, split: str) -> Metrics:
+    assignment = held.assignment
     tokenizer = warm.tokenizer(assignment.base, assignment.judge)
     rows = warm.rows(link.get_blob(split))
-    return judge(model, tokenizer, assignment.judge, rows)
+    with held.meter.judging(min(len(rows), assignment.judge.max_rows)):
+        return judge(model, tokenizer, assignment.judge, rows)
 
 
 def _upload(link: Link, held: HeldLease, exported: Exported) -> Artifact:
@@ -192,16 +196,24 @@ class TrialWatch:
     def examples(self, stage: Stage) -> Sequence[Example]:
         assignment = self.held.assignment
         train_rows = self.link.get_blob(assignment.train)
-        return warm.examples(assignment.base, assignment.judge, train_rows, stage.algorithm)
+        found = warm.examples(assignment.base, assignment.judge, train_rows, stage.algorithm)
+        self.held.meter.stepping()  # what comes before a stage's first step is of that step
+        return found
 
     def after_step(self, progress: Progress) -> None:
+        self.held.meter.stepped(progress.report.tokens)
+        self._look(progress)
+        self.held.meter.stepping()
+
+    def _look(self, progress: Progress) -> None:
         position = progress.position
         self.held.record(position.stage, position.step, progress.report.values)
         for rung, share in enumerate(RUNGS):
             if progress.before < share <= progress.share:
                 self._rung(rung, share, progress)
         if progress.next_stage:
-            found = self._held_out(progress)
+            with self.held.meter.judging(RUNG_ROWS):
+                found = self._held_out(progress)
             self.brought.append(found)
             self.held.record(position.stage, position.step, found)
         try:
@@ -213,7 +225,8 @@ class TrialWatch:
             self._save(progress)
 
     def _rung(self, rung: int, share: float, progress: Progress) -> None:
-        position, found = progress.position, self._held_out(progress)
+        with self.held.meter.judging(RUNG_ROWS):
+            position, found = progress.position, self._held_out(progress)
         self.held.record(position.stage, position.step, found)
         self.link.rung(
             self.held.assignment.trial_id,

@@ -157,7 +157,7 @@ def list_jobs(server: ServerOption = None, json: JsonOption = False) -> None:
 def trials(job: JobArgument, server: ServerOption = None, json: JsonOption = False) -> None:
     """Show a job's trials: designs, states and scores on the validation rows."""
     with connect(server) as client:
-        found = client.job(_resolve(client, job))
+        found = client.job(resolve(client, job))
         listing = client.trials(found.id)
     if json:
         as_json(listing)
@@ -168,7 +168,7 @@ def trials(job: JobArgument, server: ServerOption = None, json: JsonOption = Fal
 def best(job: JobArgument, server: ServerOption = None, json: JsonOption = False) -> None:
     """Show a job's best design beside the untuned base and the plain LoRA default."""
     with connect(server) as client:
-        winner = client.best(_resolve(client, job))
+        winner = client.best(resolve(client, job))
     if json:
         as_json(winner)
         return
@@ -190,7 +190,7 @@ def export(
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory} exists and is not an empty folder", param="DIR")
     with connect(server) as client:
-        client.download(_resolve(client, job), directory, kind.value)
+        client.download(resolve(client, job), directory, kind.value)
     console.print(f"wrote the {kind} model to {directory}; its README.md says how to load it")
 
 
@@ -202,7 +202,7 @@ def generate(
 ) -> None:
     """Let the best model of a job answer a prompt, on this machine."""
     with connect(server) as client:
-        job_id = _resolve(client, job)
+        job_id = resolve(client, job)
         winner = client.best(job_id)
         home = Path(os.environ.get("LUTHIER_HOME", "~/.luthier")).expanduser()
         folder = home / "cache" / "models" / winner.trial
@@ -218,12 +218,12 @@ def generate(
 def cancel(job: JobArgument, server: ServerOption = None) -> None:
     """Stop a job; its finished trials stay."""
     with connect(server) as client:
-        job_id = _resolve(client, job)
+        job_id = resolve(client, job)
         client.cancel(job_id)
     console.print(f"{job_id} is cancelled")
 
 
-def _resolve(client: Client, job: str) -> str:
+def resolve(client: Client, job: str) -> str:
     if job != "last":
         return job
     jobs = client.jobs(limit=1)

@@ -77,7 +77,9 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
         changes |= {"finished_at": now, "error": report.error, "trained_tokens": report.trained_tokens}
     else:
         changes |= {"attempts": _t.attempts - 1}
-    changes |= {name: value for name in ("metrics", "test_metrics") if (value := getattr(report, name)) is not None}
+    changes |= {
+        name: value for name in ("metrics", "test_metrics", "usage") if (value := getattr(report, name)) is not None
+    }
     assert outcome in TRIAL_TRANSITIONS[TrialState.LEASED]
     record = _try_to_change(c, trial_id, report, changes)
     if record is None:
