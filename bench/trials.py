@@ -134,7 +134,7 @@ class LocalLink(Link):
     def checkpoint(self, trial_id: str, saved: CheckpointSaved) -> None:
         pass
 
-    def rung(self, trial_id: str, reached: RungReached) -> RungVerdict:  # type: ignore[override]
+    def rung(self, trial_id: str, reached: RungReached) -> RungVerdict:
         return RungVerdict(action="continue")
 
     def judged(self, trial_id: str, judged: Judged) -> Keep:

@@ -111,9 +111,12 @@ class Progress(Resource):
     task: Task
     search: Search
     constraints: Constraints
-    trials_done: int
-    trials_total: int
+    trials_done: int = Field(description="designs that have ended, or pause at a rung")
+    trials_total: int = Field(description="designs to try; what confirms the best from other seeds is not counted")
     trials_running: int
+    trials_paused: int = Field(default=0, description="designs that pause at a rung and may still be promoted")
+    confirmations_done: int = 0
+    confirmations_total: int = Field(default=0, description="trainings from other seeds that there are to be")
     device_seconds: float = Field(description="spent so far, over all workers")
     best: Standing | None = Field(description="best trial so far on the validation rows")
     estimated_finish: int | None
@@ -171,8 +174,16 @@ class Trial(Resource):
     summary: str = Field(description="the design in one line")
     design: Design
     seed: int
-    origin: str = Field(description="baseline, prior, proposed or user")
-    rung: int | None
+    origin: str = Field(description="baseline, prior, memory, proposed, confirmation or user")
+    confirms: int | None = Field(
+        default=None, description="of a confirmation: the trial whose design it trains from another seed"
+    )
+    rung: int | None = Field(description="highest rung reached: 0 is 1/9 of the training, 1 is 1/3")
+    goal: int | None = Field(default=None, description="rung at which it pauses unless promoted; null: the end")
+    paused: bool = Field(default=False, description="whether it waits at its goal to be promoted")
+    measured: tuple[Metrics, ...] = Field(
+        default=(), description="at the rungs reached, in their order, on fewer rows than `metrics`"
+    )
     worker: str | None
     attempts: int
     created_at: int

@@ -123,6 +123,10 @@ class Interrupted(LuthierError):
     status = 503
 
 
+class Paused(Interrupted):
+    pass
+
+
 class Infeasible(LuthierError):
     status = 422
 

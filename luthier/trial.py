@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from fractions import Fraction
 from typing import Final
 
 from pydantic import Field, model_validator
@@ -16,6 +17,11 @@ from luthier.design import Frozen
 
 # Shares of a trial's whole training at which it is scored, compared with its peers, and perhaps paused.
 RUNGS: Final = (1 / 9, 1 / 3)
+
+
+def rung_name(rung: int) -> str:
+    """The share of the training at which a rung is, as people write it: 1/9."""
+    return str(Fraction(RUNGS[rung]).limit_denominator(100))
 
 
 class JobState(StrEnum):

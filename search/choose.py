@@ -46,10 +46,18 @@ def standing(metrics: Metrics, objective: Literal["perplexity", "reward"]) -> St
 def rank(history: Sequence[Past]) -> list[Past]:
     """The complete trials of trained designs, best first: by value, then device-seconds, then number.
 
-    The value of a trial that was confirmed from other seeds is the mean over all of them.
+    The value of a trial that was confirmed from other seeds is the mean over all of them. Those that are confirmed come
+    before those that are not: the best of many single runs owes some of its lead to luck, and a mean does not.
     """
     trained = [past for past in _complete(history) if past.design.stages]
-    return sorted((past for past in trained if past.confirms is None), key=lambda past: _merit(past, trained))
+    confirmed = {past.confirms for past in history}
+    designs = [past for past in trained if past.confirms is None]
+    return sorted(designs, key=lambda past: (past.number not in confirmed, *_merit(past, trained)))
+
+
+def finalists(history: Sequence[Past], count: int) -> list[Past]:
+    """The best complete trials so far, the default left out: those that are confirmed and whose weights are kept."""
+    return [past for past in rank(history) if past.number != DEFAULT][:count]
 
 
 def mean_value(past: Past, history: Sequence[Past]) -> float:

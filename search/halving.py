@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from luthier.trial import RUNGS
+from luthier.trial import RUNGS, TrialState
+from search.choose import DEFAULT
 from search.history import Past
 
 ETA: Final = 3
@@ -33,14 +34,35 @@ def goes_on(history: Sequence[Past], number: int) -> bool:
 
 
 def hopeless(history: Sequence[Past], coming: int, kept: int) -> list[Past]:
-    """The paused trials that can no longer be promoted when `coming` more designs are scored and `kept` are trained to
-    the end whatever their place: their checkpoints need not be kept."""
+    """The paused trials that can no longer be promoted when `coming` more designs are tried and `kept` are trained to
+    the end whatever their place: their checkpoints need not be kept.
+
+    Places count among all that were scored, whatever became of them; who is trained to the end whatever its place is
+    the best of those that have not failed.
+    """
     found: list[Past] = []
     for rung in range(len(RUNGS)):
         ranked = standing(history, rung)
-        reach = max(kept, (len(ranked) + coming) // ETA)
-        found += [past for past in ranked[reach:] if past.paused and past.goal == rung]
+        climbing = sum(len(past.measured) <= rung and past.confirms is None for past in history if _alive(past))
+        places = (len(ranked) + climbing + coming) // ETA
+        found += [
+            past
+            for place, past in enumerate(ranked)
+            if past.paused
+            and past.goal == rung
+            and place >= places
+            and sum(_to_end(ahead) for ahead in ranked[:place]) >= kept
+        ]
     return found
+
+
+def _to_end(past: Past) -> bool:
+    """Whether it may still be one of those trained to the end, which the default is not counted among."""
+    return past.number != DEFAULT and (_alive(past) or past.state is TrialState.COMPLETE)
+
+
+def _alive(past: Past) -> bool:
+    return past.open or past.paused
 
 
 def above(rung: int) -> int | None:

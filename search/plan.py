@@ -14,15 +14,17 @@ from typing import Final, Literal
 from pydantic import Field
 
 from luthier.design import Design, Frozen
-from luthier.trial import TrialState
+from luthier.trial import RUNGS, TrialState
 from search import choose, halving
-from search.choose import DEFAULT
+from search.choose import DEFAULT, UNTUNED
 from search.history import Past
 from search.propose import origin, propose
 from search.space import Space
 
 FIRST_RUNG: Final = 0
 PATIENCE: Final = 20  # designs refused one after the other, at least, before no more are proposed
+BASELINES: Final = (UNTUNED, DEFAULT)
+SPENT: Final = "what is left of the budget is needed to finish and confirm the best"
 
 
 class Plan(Frozen):
@@ -86,9 +88,10 @@ def next_step(
         if (promoted := halving.promotable(history)) is not None:
             return _promote(promoted)
         design = propose(space, history, plan.seed, plan.trials)
-        if design is not None:
-            return _try(space, history, design, refusal)
-        why = f"all {len(_designs(history))} designs that the pins and constraints allow have been tried"
+        if design is not None and not _confirming(history):
+            return _try(space, design, plan, refusal)
+        tried = f"all {len(_designs(history))} designs that the pins and constraints allow have been tried"
+        why = SPENT if design is not None else tried
     return _finish(history, plan, why)
 
 
@@ -99,7 +102,7 @@ def _explored(history: Sequence[Past], plan: Plan, remaining: float | None) -> s
     if (refused := _refused_in_a_row(history)) >= max(PATIENCE, plan.trials):
         return f"the last {refused} designs that were proposed cannot run: {_why_refused(history)}"
     if remaining is not None and remaining <= reserve(history, plan):
-        return "what is left of the budget is needed to finish and confirm the best"
+        return SPENT
     return None
 
 
@@ -114,6 +117,11 @@ def _why_refused(history: Sequence[Past]) -> str:
     return last.error or last.design.summary()
 
 
+def _confirming(history: Sequence[Past]) -> bool:
+    """Whether the best are being compared already: then nothing is added to them, even if workers have joined since."""
+    return any(past.confirms is not None for past in history)
+
+
 def reserve(history: Sequence[Past], plan: Plan) -> float:
     """Device-seconds that finishing and confirming the best will take, as far as the trials so far tell."""
     whole = [past.device_seconds for past in choose.rank(history)[: plan.finalists]]
@@ -122,21 +130,27 @@ def reserve(history: Sequence[Past], plan: Plan) -> float:
     return max(whole) * (plan.finalists + 1) * plan.confirmations
 
 
-def _try(space: Space, history: Sequence[Past], design: Design, refusal: Refusal) -> Step:
+def hopeless(history: Sequence[Past], plan: Plan, remaining: float | None) -> list[Past]:
+    """The paused trials that will not be promoted any more."""
+    over = _explored(history, plan, remaining) is not None
+    return halving.hopeless(history, 0 if over else plan.trials - len(_designs(history)), plan.finalists)
+
+
+def _try(space: Space, design: Design, plan: Plan, refusal: Refusal) -> Step:
     source = origin(space, design)
     why = refusal(design)
     if why is not None:
         return Refuse(design=design, origin=source, why=why)
-    return Try(design=design, origin=source, goal=None if source == "baseline" else FIRST_RUNG)
+    # Where all are finalists anyway, nothing is to be found out on the way.
+    whole = source == "baseline" or plan.trials - len(BASELINES) <= plan.finalists
+    return Try(design=design, origin=source, goal=None if whole else FIRST_RUNG)
 
 
 def _finish(history: Sequence[Past], plan: Plan, why: str) -> Step | None:
     """What is left to do when no further design is started."""
     if (promoted := halving.promotable(history)) is not None:
         return _promote(promoted)
-    whole = [past for past in _designs(history) if past.goal is None and past.design.stages and _sound(past)]
-    few = len([past for past in whole if past.number != DEFAULT]) < plan.finalists
-    if few and (best := _best_paused(history)) is not None:
+    if (best := _finalist(history, plan.finalists)) is not None:
         return Promote(number=best.number, goal=None)
     if any(past.open for past in history if past.confirms is None):
         return None
@@ -149,14 +163,20 @@ def _finish(history: Sequence[Past], plan: Plan, why: str) -> Step | None:
 
 def confirmed(history: Sequence[Past], plan: Plan) -> list[Past]:
     """Whose designs are trained from further seeds: the best complete ones, and the plain default as a yardstick."""
-    ranked = choose.rank(history)
-    best = [past for past in ranked if past.number != DEFAULT][: plan.finalists]
-    return best + [past for past in ranked if past.number == DEFAULT]
+    default = [past for past in choose.rank(history) if past.number == DEFAULT]
+    return choose.finalists(history, plan.finalists) + default
 
 
-def _best_paused(history: Sequence[Past]) -> Past | None:
-    paused = [past for past in history if past.paused]
-    return min(paused, key=lambda past: (-len(past.measured), past.measured[-1], past.number), default=None)
+def _finalist(history: Sequence[Past], count: int) -> Past | None:
+    """A paused trial to train to the end whatever the places are: of those at its rung that have not failed it is among
+    the best `count`, and nobody is on the way there any more who could be better."""
+    for rung in reversed(range(len(RUNGS))):
+        coming = any(past.open and past.goal is not None and past.goal <= rung for past in history)
+        ranked = [past for past in halving.standing(history, rung) if past.number != DEFAULT and _sound(past)]
+        for past in ranked[:count]:
+            if past.paused and past.goal == rung and not coming:
+                return past
+    return None
 
 
 def _promote(past: Past) -> Promote:

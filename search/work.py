@@ -57,7 +57,9 @@ Kind = Literal["cpu", "cuda", "mps"]
 
 TOKEN_CAP: Final[dict[Kind, int]] = {"cpu": 2048, "cuda": 16384, "mps": 4096}  # of one pass, as the workers have it
 SAMPLING_BATCH, GENERATION_BATCH = 64, 8  # answers drawn at once in training, and by the judge
-RUNG_ROWS: Final = 16  # held-out rows scored at a rung, and after a stage
+# Rows, answers and windows of encoders that are scored at a rung, and after a stage.
+RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
+NEARLY: Final = 1e-9
 FLOAT: Final = 4  # bytes: weights, gradients and optimiser state are float32 everywhere
 FOUR_BITS: Final = 0.14  # of float32, with the scales of NF4 (Dettmers et al. 2023)
 MOMENTS: Final = 2  # of AdamW, for each number that moves
@@ -86,7 +88,6 @@ class Workload(Frozen):
     pseudo_windows: int
     graded: bool = Field(description="whether the judge lets the model answer")
     desirable: float = Field(default=1.0, description="share of unpaired rows whose answer is")
-    rungs: int = Field(default=len(RUNGS), ge=0, description="at which a trial is scored before its end")
 
     @property
     def answer(self) -> float:
@@ -209,16 +210,20 @@ def plan(facts: ModelFacts, design: Design, job: Workload, kind: Kind) -> Plan:
         resting = resting._replace(copies=resting.copies + (FLOAT * model.parameters if kind == "cpu" else 0))
     phases = [stage.training_memory(resting) for stage in stages]
     phases += [stage.sampling_memory(resting) for stage in stages if stage.group]
-    last = resting._replace(scoring=scoring, sampling=sampling)
-    phases.append(last)
+    rungs = _rungs(stages)
+    moments = max((MOMENTS * FLOAT * stage.moving.numbers for stage in stages), default=0)
+    part = min(1.0, RUNG_ROWS / max(1, min(max(job.validation, job.test), job.max_rows)))
+    if rungs:
+        phases.append(resting._replace(scoring=scoring * part, sampling=sampling, optimiser=float(moments)))
+    phases.append(resting._replace(scoring=scoring, sampling=sampling))
     if stages:
         phases.append(resting._replace(copies=resting.copies + (FLOAT * model.parameters if kind == "cpu" else 0)))
-    rungs = job.rungs + max(0, len(stages) - 1) if stages else 0
+    few = _scored(model, job, min(RUNG_ROWS, job.validation), kind, RUNG_GENERATIONS, RUNG_WINDOWS, _in_front(design))
     moved = max((stage.moving.numbers for stage in stages), default=0)
     return Plan(
         training=Work().plus(*(stage.training() for stage in stages)),
         rollouts=Work().plus(*(stage.rollouts() for stage in stages)),
-        judging=judging.plus(_rung(model, job, kind).times(rungs)),
+        judging=judging.plus(few.times(rungs)),
         other=_other(base, model, design, stages, job),
         phases=tuple(phases),
         tokens=sum(stage.tokens for stage in stages),
@@ -525,52 +530,52 @@ def _likelihood(model: Shape, rows: float, sequences: float, tokens: float, targ
     return _forward(model, done, None, None)
 
 
-def _rung(model: Shape, job: Workload, kind: Kind) -> Work:
-    rows = min(RUNG_ROWS, job.validation)
-    return _scored(model, job, rows, kind, windows=RUNG_ROWS)
+def _rungs(stages: Sequence[_Stage]) -> int:
+    """How often a few rows are scored on the way: at rungs, those at one step together, and after stages."""
+    steps = sum(stage.steps for stage in stages)
+    crossed = {math.ceil(share * steps - NEARLY) for share in RUNGS} - {steps}
+    return len(crossed) + max(0, len(stages) - 1)
 
 
-def _scored(model: Shape, job: Workload, rows: int, kind: Kind, windows: int | None = None) -> Work:
+def _scored(model: Shape, job: Workload, rows: int, kind: Kind, generations: int, windows: int, in_front: bool) -> Work:
+    """What the judge does with so many rows of a split."""
     whole, target = job.prompt + job.target, job.target
-    if job.kind is DataKind.TEXT and model.facts.family == "encoder":
+    if model.facts.family == "encoder":
         found = rows * math.ceil(target / job.window)
-        masked = min(found, windows or job.pseudo_windows) * job.pseudo_positions
+        masked = min(found, windows) * job.pseudo_positions
         return _likelihood(model, masked, 1, min(target, job.window), 1, kind)
-    work = _likelihood(model, rows * (job.desirable if job.kind is DataKind.UNPAIRED else 1), 1, whole, target, kind)
+    desired = job.desirable if job.kind is DataKind.UNPAIRED else 1.0
+    work = _likelihood(model, rows * desired, 1, whole, target, kind)
     match job.kind:
         case DataKind.PREFERENCE:
             return work.plus(_likelihood(model, rows, 2, 2 * whole, 2 * target, kind))
         case DataKind.UNPAIRED:
             return work.plus(_likelihood(model, rows, 1, whole, target, kind))
         case _:
-            return work
+            pass
+    if not job.graded:
+        return work
+    prompts = min(rows, generations)
+    batches = math.ceil(prompts / (1 if in_front else GENERATION_BATCH))
+    batch = prompts / max(1, batches)
+    return work.plus(_decoding(model, None, batches, job.prompt, job.answer, batch=batch, adapted=False))
 
 
 def _judging(model: Shape, job: Workload, kind: Kind, in_front: bool) -> tuple[Work, float, float, int]:
     """The scores on validation and test rows: the work, the bytes that a pass and the answers hold, and the rows."""
-    works, judged = [], 0
-    size = 1 if in_front else GENERATION_BATCH
-    for split in (job.validation, job.test):
-        rows = min(split, job.max_rows)
-        judged += rows
-        works.append(_scored(model, job, rows, kind))
-        if job.graded:
-            prompts = min(rows, job.max_generations)
-            batches = math.ceil(prompts / size)
-            batch = prompts / max(1, batches)
-            new = job.answer
-            works.append(_decoding(model, None, batches, job.prompt, new, batch=batch, adapted=False))
-    rows = min(max(job.validation, job.test), job.max_rows)
-    answers = 2 if job.kind is DataKind.PREFERENCE else 1
-    length = job.prompt + job.target
-    tokens = min(float(TOKEN_CAP[kind]), rows * answers * length)
-    targets = tokens * job.target / max(1.0, length)
+    splits = [min(split, job.max_rows) for split in (job.validation, job.test)]
+    works = [_scored(model, job, rows, kind, job.max_generations, job.pseudo_windows, in_front) for rows in splits]
+    rows, length = max(splits), job.prompt + job.target
     if model.facts.family == "encoder":
-        tokens = float(min(TOKEN_CAP[kind], rows * job.pseudo_positions * min(length, job.window)))
-        targets = tokens / max(1.0, min(length, job.window))
-    held = _held(model, tokens, targets)
+        window = max(1.0, min(length, job.window))
+        tokens = min(float(TOKEN_CAP[kind]), rows * job.pseudo_positions * window)
+        targets = tokens / window
+    else:
+        tokens = min(float(TOKEN_CAP[kind]), rows * (2 if job.kind is DataKind.PREFERENCE else 1) * length)
+        targets = tokens * job.target / max(1.0, length)
+    size = 1 if in_front else min(rows, GENERATION_BATCH)
     sampling = _sampling(model, size, job.prompt, job.max_new_tokens, kind) if job.graded else 0.0
-    return Work().plus(*works), held, sampling, judged
+    return Work().plus(*works), _held(model, tokens, targets), sampling, sum(splits)
 
 
 def _held(model: Shape, tokens: float, targets: float) -> float:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Final
+from collections.abc import Sequence
+from datetime import datetime
 
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import RUNGS, JobState, TrialState
 from search.halving import ETA
-
-# Of a whole training: up to the first rung for all, and on from each rung for one in ETA of those that got there.
-EXPECTED_SHARE: Final[float] = sum(
-    (end - start) / float(ETA**rung) for rung, (start, end) in enumerate(zip((0.0, *RUNGS), (*RUNGS, 1.0), strict=True))
-)
+from search.plan import BASELINES
 
 
 def device_seconds(trials: Sequence[TrialRecord]) -> float:
@@ -31,20 +26,33 @@ def overrun(job: JobRecord, trials: Sequence[TrialRecord], now: datetime) -> str
     return None
 
 
-def open_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Those that are waiting or running."""
-    return [trial for trial in trials if not trial.state.terminal]
-
-
-def seconds_left(job: JobRecord, trials: Sequence[TrialRecord], now: datetime) -> float | None:
-    """How long one more trial may take; None where nothing limits it."""
-    search = job.search
-    limits = []
+def remaining(job: JobRecord, trials: Sequence[TrialRecord], crew: int, now: datetime) -> float | None:
+    """Device-seconds that may still be spent by a crew of so many workers; None where nothing limits them."""
+    search, limits = job.search, []
     if search.device_seconds is not None:
         limits.append(search.device_seconds - device_seconds(trials))
     if search.deadline is not None:
-        limits.append((search.deadline - now).total_seconds())
+        limits.append((search.deadline - now).total_seconds() * max(1, crew))
     return max(0.0, min(limits)) if limits else None
+
+
+def open_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Those that are running, or wait for a worker; what pauses at a rung does not."""
+    return [trial for trial in trials if not trial.state.terminal and not trial.paused]
+
+
+def designs(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Those that the number of trials counts: not the confirmations, nor what was refused before it was launched."""
+    return [trial for trial in _launched(trials) if trial.origin != "confirmation"]
+
+
+def confirmations(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [trial for trial in trials if trial.origin == "confirmation"]
+
+
+def planned_confirmations(job: JobRecord) -> int:
+    """How many there will be when all goes well: of the finalists and the default."""
+    return job.search.confirmations * (min(job.search.finalists, _searched(job)) + 1)
 
 
 def estimated_finish(
@@ -63,11 +71,7 @@ def estimated_finish(
     search = job.search
     if job.state is not JobState.RUNNING or job.started_at is None:
         return None
-    if work_left is not None:
-        if search.device_seconds is not None:
-            work_left = min(work_left, max(0.0, search.device_seconds - device_seconds(trials)))
-        return _before(now + timedelta(seconds=work_left / max(1, crew)), search.deadline)
-    shares = [sum(trial.state.terminal for trial in trials) / search.trials]
+    shares = [min(1.0, sum(map(_trained, _launched(trials))) / _expected(job))]
     if search.device_seconds is not None:
         shares.append(min(1.0, device_seconds(trials) / search.device_seconds))
     if max(shares) == 0:
@@ -75,30 +79,44 @@ def estimated_finish(
     return _before(job.started_at + (now - job.started_at) / max(shares), search.deadline)
 
 
-def work_left(job: JobRecord, trials: Sequence[TrialRecord], seconds: Mapping[int, float], usual: float) -> float:
-    """Device-seconds that the job is still going to take. `seconds` is what each trial takes from its start to its
-    end, by number, and `usual` what one does that is not proposed yet.
-
-    Of those to come a share is trained beyond each rung; the best are finished, and confirmed from other seeds.
-    """
-    search = job.search
-    designs = [trial for trial in trials if trial.origin != "confirmation"]
-    confirmations = [trial for trial in trials if trial.origin == "confirmation"]
-    open_now = [trial for trial in trials if trial.state in (TrialState.WAITING, TrialState.LEASED)]
-    going = sum(max(0.0, _aim(trial) * seconds[trial.number] - trial.device_seconds) for trial in open_now)
-    to_come = max(0, search.trials - len(designs)) * usual * EXPECTED_SHARE
-    finishing = search.finalists * usual * (1 - EXPECTED_SHARE) if to_come else 0.0
-    repeats = search.confirmations * (min(search.finalists, max(0, search.trials - 2)) + 1)
-    return going + to_come + finishing + max(0, repeats - len(confirmations)) * usual
-
-
-def _aim(trial: TrialRecord) -> float:
-    """The share of its training up to which a trial goes before it may pause."""
-    return 1.0 if trial.goal is None else RUNGS[trial.goal]
+def trainings_left(job: JobRecord, trials: Sequence[TrialRecord]) -> float:
+    """How many whole trainings' work the job still is."""
+    return max(0.0, _expected(job) - sum(map(_trained, _launched(trials))))
 
 
 def _before(moment: datetime, deadline: datetime | None) -> datetime:
     return moment if deadline is None else min(moment, deadline)
+
+
+def _expected(job: JobRecord) -> float:
+    """How many whole trainings the job is, as halving spends them: each design to the first rung, the best of them to
+    the next, and so on."""
+    count = _searched(job)
+    least = min(job.search.finalists, count)
+    shares = [0.0, *RUNGS, 1.0]
+    if count == least:
+        whole = float(count)
+    else:
+        reaching = [max(least, count / ETA**rung) for rung in range(len(RUNGS) + 1)]
+        whole = sum(n * (b - a) for n, a, b in zip(reaching, shares, shares[1:], strict=False))
+    return len(BASELINES) + whole + planned_confirmations(job)
+
+
+def _trained(trial: TrialRecord) -> float:
+    """What of a whole training the trial was, or would have been had it not failed."""
+    if trial.state is TrialState.COMPLETE:
+        return 1.0
+    if trial.rung is not None:
+        return RUNGS[trial.rung]
+    return RUNGS[0] if trial.state.terminal else 0.0
+
+
+def _searched(job: JobRecord) -> int:
+    return max(0, job.search.trials - len(BASELINES))
+
+
+def _launched(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [trial for trial in trials if trial.state is not TrialState.INFEASIBLE or trial.started_at is not None]
 
 
 def running(trials: Sequence[TrialRecord]) -> int:

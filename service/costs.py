@@ -19,7 +19,6 @@ from luthier.store import Connection, files, jobs, models, trials, workers
 from luthier.store.records import JobRecord, MeasuredTrial, TrialRecord, WorkerRecord
 from luthier.wire import Device
 from search.axes import FOUR_BIT
-from search.choose import DEFAULT
 from search.cost import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
 from search.plan import Refusal
 from search.work import Workload, workload
@@ -143,7 +142,7 @@ def this_machine() -> Device:
 def refusal(here: Context, job: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Refusal:
     """Why a design cannot run on any of the live workers within what the job has left; None where it can, and where no
     worker is there to say."""
-    left = budget.seconds_left(job, rows, now)
+    left = budget.remaining(job, rows, 1, now)
     estimates: Callable[[Design], list[tuple[Room, Estimate]]] | None = None
 
     def why(design: Design) -> str | None:
@@ -211,15 +210,13 @@ def work_left(
     price = ledger.calibration(crew[0].device)
     if not price.trials:
         return None
-    seconds = {
-        row.number: estimate(
-            ledger.entry(row.design.architecture.base).facts,
-            row.design,
-            ledger.workload(job, row.design.architecture.base),
-            price,
-        ).seconds
-        for row in rows
-    }
-    trained = [seconds[row.number] for row in rows if row.number >= DEFAULT]
-    usual = sum(trained) / len(trained) if trained else max(seconds.values())
-    return budget.work_left(job, rows, seconds, usual), len(crew)
+    trained = [row.design for row in rows if row.design.stages]
+    if not trained:
+        return None
+    loads = {base: ledger.workload(job, base) for base in {design.architecture.base for design in trained}}
+    seconds = [
+        estimate(ledger.entry(base).facts, design, loads[base], price).seconds
+        for design in trained
+        for base in [design.architecture.base]
+    ]
+    return budget.trainings_left(job, rows) * sum(seconds) / len(seconds), len(crew)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from luthier.errors import LuthierError
 from luthier.store import Connection, events
 from luthier.store.records import JobRecord, TrialRecord
-from luthier.trial import Metrics, TrialState
+from luthier.trial import Metrics, TrialState, rung_name
 from search.choose import Choice
 
 
@@ -46,10 +46,37 @@ def trial_ended(c: Connection, trial: TrialRecord, now: datetime) -> None:
             _say(c, trial.job_id, f"{name} does not fit the device: {reason}", now)
         case TrialState.CANCELLED:
             _say(c, trial.job_id, f"{name} stopped after {seconds}.", now)
+        case TrialState.WAITING if trial.paused:
+            _say(c, trial.job_id, f"{name} pauses at {_rung(trial)}, with {numbers(trial.measured[-1])}.", now)
         case TrialState.WAITING:
             _say(c, trial.job_id, f"{name} was handed back by its worker and waits for another.", now)
         case TrialState.PRUNED | TrialState.LEASED:
             raise AssertionError(f"no lease ends as {trial.state}")
+
+
+def goes_on(c: Connection, trial: TrialRecord, now: datetime) -> None:
+    """Of a trial that was just scored at a rung and need not pause."""
+    best = f"Trial {trial.number} is among the best third at {_rung(trial)}, with {numbers(trial.measured[-1])}"
+    _say(c, trial.job_id, f"{best}, and goes on.", now)
+
+
+def promoted(c: Connection, paused: TrialRecord, goal: int | None, now: datetime) -> None:
+    where = "to the end" if goal is None else f"to {rung_name(goal)}"
+    _say(c, paused.job_id, f"Trial {paused.number}, which pauses at {_rung(paused)}, goes on {where}.", now)
+
+
+def pruned(c: Connection, trials: Sequence[TrialRecord], now: datetime) -> None:
+    several = f"trials {', '.join(str(trial.number) for trial in trials)}"
+    those = f"trial {trials[0].number}" if len(trials) == 1 else several
+    _say(c, trials[0].job_id, f"Given up, as too many others did better where they pause: {those}.", now)
+
+
+def refused(c: Connection, trial: TrialRecord, now: datetime) -> None:
+    _say(c, trial.job_id, f"Trial {trial.number} ({trial.design.summary()}) is not launched: {trial.error}", now)
+
+
+def confirming(c: Connection, job_id: str, number: int, confirmed: int, now: datetime) -> None:
+    _say(c, job_id, f"Trial {number} trains the design of trial {confirmed} once more, from another seed.", now)
 
 
 def new_best(c: Connection, trial: TrialRecord, base: Metrics | None, now: datetime) -> None:
@@ -107,6 +134,12 @@ def numbers(metrics: Metrics) -> str:
         reward = f", reward {metrics.reward:.4g}{named}"
     name, value = metrics.likelihood
     return f"{metrics.bits_per_byte:.4g} bits per byte ({name} {value:.4g}){reward}"
+
+
+def _rung(trial: TrialRecord) -> str:
+    """Where the trial stands, for the middle of a sentence."""
+    assert trial.rung is not None
+    return f"{rung_name(trial.rung)} of its training"
 
 
 def _judged_by(job: JobRecord) -> str:

@@ -6,15 +6,25 @@ from collections.abc import Sequence
 
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import Metrics, TrialState
-from search.choose import objective_value, rank
+from search import plan
+from search.choose import finalists, objective_value, standing
 from search.history import Past
 
-BASELINES = (0, 1)
+BASELINES = plan.BASELINES
 
 
 def past(job: JobRecord, trials: Sequence[TrialRecord]) -> list[Past]:
-    """Raises MissingMetric for a complete trial without the objective, which the service never stores."""
-    return [_past(job, trial) for trial in trials]
+    """Raises MissingMetric for a complete trial, or one at a rung, without the objective: the service stores none."""
+    repeated = repeats(trials)
+    return [_past(job, trial, repeated.get(trial.number)) for trial in trials]
+
+
+def repeats(trials: Sequence[TrialRecord]) -> dict[int, int]:
+    """By the number of each trial that trains the design of an earlier one from another seed, that earlier one's."""
+    first: dict[str, int] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        first.setdefault(trial.digest, trial.number)
+    return {trial.number: first[trial.digest] for trial in trials if first[trial.digest] != trial.number}
 
 
 def judged(job: JobRecord, trials: Sequence[TrialRecord], trial_id: str, metrics: Metrics) -> list[Past]:
@@ -25,10 +35,10 @@ def judged(job: JobRecord, trials: Sequence[TrialRecord], trial_id: str, metrics
 
 def keepers(job: JobRecord, history: Sequence[Past]) -> set[int]:
     """Numbers of the trials whose weights are kept: the finalists so far and the baselines."""
-    return {*BASELINES, *(trial.number for trial in rank(history)[: job.search.finalists])}
+    return {*BASELINES, *(trial.number for trial in finalists(history, job.search.finalists))}
 
 
-def _past(job: JobRecord, trial: TrialRecord) -> Past:
+def _past(job: JobRecord, trial: TrialRecord, confirms: int | None) -> Past:
     value = None
     if trial.state is TrialState.COMPLETE and trial.metrics is not None:
         value = objective_value(trial.metrics, job.judge.objective)
@@ -39,4 +49,7 @@ def _past(job: JobRecord, trial: TrialRecord) -> Past:
         value=value,
         device_seconds=trial.device_seconds,
         error=trial.error,
+        goal=trial.goal,
+        measured=tuple(standing(metrics, job.judge.objective) for metrics in trial.measured),
+        confirms=confirms,
     )

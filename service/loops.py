@@ -19,16 +19,17 @@ from luthier.store import files, jobs, leases, models, trials, workers
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from search.choose import best
-from search.history import Past
-from search.propose import origin, propose
+from search.plan import Confirm, End, Plan, Promote, Refuse, Try, hopeless, next_step
 from search.space import Space, space
-from service import budget, diary, history
+from service import budget, costs, diary, history
 from service.context import Context, utc_now
 from service.settle import drop_checkpoints, settle_lost
 
 log = logging.getLogger(__name__)
 
 NAME_TAIL: Final = 8  # characters of the job's id in the name of its model
+
+Rows = Sequence[TrialRecord]
 
 
 class Ticker:
@@ -112,7 +113,7 @@ def _start(here: Context, job: JobRecord, crew: int, now: datetime) -> None:
 
 def _go_on(here: Context, job: JobRecord, crew: int, now: datetime) -> None:
     with here.database.read() as c:
-        rows = trials.of_job(c, job.id)
+        rows: Rows = trials.of_job(c, job.id)
     reason = budget.overrun(job, rows, now)
     if reason is not None:
         with here.database.begin() as c:
@@ -120,32 +121,89 @@ def _go_on(here: Context, job: JobRecord, crew: int, now: datetime) -> None:
             rows = trials.of_job(c, job.id)
     else:
         rows, reason = _fill(here, job, rows, max(1, crew), now)
-    if reason is not None and not budget.open_trials(rows):
+    if reason is None:
+        _prune(here, job, rows, crew, now)
+    elif not budget.open_trials(rows):
         _conclude(here, job, rows, reason, now)
 
 
-def _fill(
-    here: Context, job: JobRecord, rows: list[TrialRecord], wanted: int, now: datetime
-) -> tuple[list[TrialRecord], str | None]:
-    """Propose until `wanted` trials are open. Answers with the rows then, and why there will be no more, if so."""
-    past = history.past(job, rows)
+def _fill(here: Context, job: JobRecord, rows: Rows, crew: int, now: datetime) -> tuple[Rows, str | None]:
+    """Take the search's steps until there is a trial for each of the `crew`. Answers with the rows then, and why there
+    will be no more, if so."""
     designs = None
-    while len(budget.open_trials(rows)) < wanted and len(rows) < job.search.trials:
+    while len(budget.open_trials(rows)) < crew:
         designs = designs or _space(here, job)
-        design = propose(designs, past, job.seed, job.search.trials)
-        if design is None:
-            return rows, f"all {len(rows)} designs that the pins and constraints allow have been tried"
-        with here.database.begin() as c:
-            if jobs.get(c, job.id).state is not JobState.RUNNING:
-                return rows, None
-            source = origin(designs, design)
-            row = trials.insert(c, job.id, len(rows), design, job.seed, source, now)
-        if row is None:
-            return rows, None  # another replica proposed it
-        rows = [*rows, row]
-        past = [*past, Past(number=row.number, design=design, state=row.state)]
-    full = len(rows) >= job.search.trials
-    return rows, f"all {job.search.trials} trials are done" if full else None
+        step = next_step(
+            designs,
+            history.past(job, rows),
+            _plan(job),
+            remaining=budget.remaining(job, rows, crew, now),
+            refusal=costs.refusal(here, job, rows, now),
+        )
+        if step is None:
+            return rows, None
+        if isinstance(step, End):
+            return rows, step.reason
+        taken = _take(here, job, rows, step, now)
+        if taken is None:
+            return rows, None
+        rows = taken
+    return rows, None
+
+
+def _take(
+    here: Context, job: JobRecord, rows: Rows, step: Try | Refuse | Promote | Confirm, now: datetime
+) -> Rows | None:
+    """Take a step that was chosen for these rows. Answers with the rows then, or None where the job has ended or
+    another replica was faster: the next look goes on from there."""
+    number = len(rows)
+    with here.database.begin() as c:
+        if jobs.lock(c, job.id).state is not JobState.RUNNING:
+            return None
+        match step:
+            case Try():
+                row = trials.insert(c, job.id, number, step.design, job.seed, step.origin, now, goal=step.goal)
+                done = row is not None
+            case Refuse():
+                row = trials.insert(c, job.id, number, step.design, job.seed, step.origin, now, refused=step.why)
+                done = row is not None
+                if row is not None:
+                    diary.refused(c, row, now)
+            case Promote():
+                paused = rows[step.number]
+                assert paused.goal is not None, "what is paused is so at a rung"
+                done = trials.promote(c, paused.id, paused.goal, step.goal)
+                if done:
+                    diary.promoted(c, paused, step.goal, now)
+            case Confirm():
+                design = rows[step.number].design
+                row = trials.insert(c, job.id, number, design, job.seed + step.repeat, "confirmation", now)
+                done = row is not None
+                if done:
+                    diary.confirming(c, job.id, number, step.number, now)
+        return trials.of_job(c, job.id) if done else None
+
+
+def _prune(here: Context, job: JobRecord, rows: Rows, crew: int, now: datetime) -> None:
+    """Give up what pauses and will not be promoted any more: its checkpoints are dropped."""
+    if not any(row.paused for row in rows):
+        return
+    remaining = budget.remaining(job, rows, crew, now)
+    lost = [past.number for past in hopeless(history.past(job, rows), _plan(job), remaining)]
+    if not lost:
+        return
+    with here.database.begin() as c:
+        if jobs.lock(c, job.id).state is not JobState.RUNNING:
+            return
+        pruned = trials.prune(c, job.id, lost, now)
+        if pruned:
+            diary.pruned(c, pruned, now)
+            here.garbage.forsake(drop_checkpoints(c, pruned))
+
+
+def _plan(job: JobRecord) -> Plan:
+    search = job.search
+    return Plan(trials=search.trials, finalists=search.finalists, confirmations=search.confirmations, seed=job.seed)
 
 
 def _space(here: Context, job: JobRecord) -> Space:
@@ -164,7 +222,7 @@ def _space(here: Context, job: JobRecord) -> Space:
     )
 
 
-def _conclude(here: Context, job: JobRecord, rows: Sequence[TrialRecord], reason: str, now: datetime) -> None:
+def _conclude(here: Context, job: JobRecord, rows: Rows, reason: str, now: datetime) -> None:
     choice = best(history.past(job, rows))
     winner = None if choice is None else next(row for row in rows if row.number == choice.trial.number)
     if choice is None or winner is None or not winner.design.stages:
@@ -173,15 +231,23 @@ def _conclude(here: Context, job: JobRecord, rows: Sequence[TrialRecord], reason
     name = f"ft:{winner.design.architecture.base}:{job.suffix or 'luthier'}:{job.id[-NAME_TAIL:]}"
     base = next((row for row in rows if row.number == history.BASELINES[0]), None)
     with here.database.begin() as c:
+        jobs.lock(c, job.id)
+        if _standings(trials.of_job(c, job.id)) != _standings(rows):
+            return  # another replica took a step since these rows were read; the next look goes on from there
         if not jobs.move(c, job.id, JobState.SUCCEEDED, now):
             return
+        trials.cancel_waiting(c, job.id, now)
         jobs.set_result(c, job.id, winner.id, name, sum(row.trained_tokens for row in rows))
         diary.budget_spent(c, job, reason, now)
         diary.succeeded(c, jobs.get(c, job.id), winner, base, choice, now)
-        here.garbage.forsake(drop_checkpoints(c, rows))
+        here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job.id)))
 
 
-def _why_nothing(rows: Sequence[TrialRecord], reason: str) -> LuthierError:
+def _standings(rows: Rows) -> list[tuple[int, TrialState, int | None]]:
+    return [(row.number, row.state, row.goal) for row in rows]
+
+
+def _why_nothing(rows: Rows, reason: str) -> LuthierError:
     broken = (TrialState.FAILED, TrialState.INFEASIBLE)
     first = next((row for row in rows if row.state in broken and row.design.stages), None)
     if first is None:

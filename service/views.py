@@ -62,9 +62,12 @@ def job(
             task=record.task,
             search=record.search,
             constraints=record.constraints,
-            trials_done=sum(trial.state.terminal for trial in trials),
+            trials_done=sum(trial.state.terminal or trial.paused for trial in budget.designs(trials)),
             trials_total=record.search.trials,
             trials_running=budget.running(trials),
+            trials_paused=sum(trial.paused for trial in trials),
+            confirmations_done=sum(trial.state.terminal for trial in budget.confirmations(trials)),
+            confirmations_total=max(budget.planned_confirmations(record), len(budget.confirmations(trials))),
             device_seconds=budget.device_seconds(trials),
             best=None if best is None else _standing(best),
             estimated_finish=estimated,
@@ -99,8 +102,10 @@ def best(
     )
 
 
-def trial(record: TrialRecord, brought: Mapping[int, Mapping[str, float]] | None = None) -> api.Trial:
-    """`brought` are its scores on held-out rows by stage."""
+def trial(
+    record: TrialRecord, confirms: int | None, brought: Mapping[int, Mapping[str, float]] | None = None
+) -> api.Trial:
+    """`confirms` is the number of the trial whose design it repeats, `brought` its scores on held-out rows by stage."""
     scores = brought or {}
     return api.Trial(
         id=record.id,
@@ -111,7 +116,11 @@ def trial(record: TrialRecord, brought: Mapping[int, Mapping[str, float]] | None
         design=record.design,
         seed=record.seed,
         origin=record.origin,
+        confirms=confirms,
         rung=record.rung,
+        goal=record.goal,
+        paused=record.paused,
+        measured=record.measured,
         worker=record.owner,
         attempts=record.attempts,
         created_at=_seconds(record.created_at),

@@ -22,6 +22,7 @@ from luthier.wire import (
     Judged,
     Keep,
     RungReached,
+    RungVerdict,
     Welcome,
 )
 
@@ -56,8 +57,8 @@ class Link:
     def checkpoint(self, trial_id: str, saved: CheckpointSaved) -> None:
         self._post(f"/v1/trials/{trial_id}/checkpoint", saved)
 
-    def rung(self, trial_id: str, reached: RungReached) -> None:
-        self._post(f"/v1/trials/{trial_id}/rung", reached)
+    def rung(self, trial_id: str, reached: RungReached) -> RungVerdict:
+        return RungVerdict.model_validate(self._post(f"/v1/trials/{trial_id}/rung", reached).json())
 
     def judged(self, trial_id: str, judged: Judged) -> Keep:
         return Keep.model_validate(self._post(f"/v1/trials/{trial_id}/judged", judged).json())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,20 +15,21 @@ import torch
 from transformers import PreTrainedModel
 
 from luthier.design import Stage
-from luthier.errors import BlobMissing, Infeasible, Interrupted
-from luthier.task import DataKind
-from luthier.trial import Metrics
+from luthier.errors import BlobMissing, Infeasible, Interrupted, Paused
+from luthier.task import DataKind, JudgeSpec
+from luthier.trial import RUNGS, Metrics
 from luthier.wire import Artifact, Assignment, CheckpointSaved, Finished, Judged, RungReached
 from workers import warm
 from workers.export import Exported, export
 from workers.held import HeldLease
-from workers.judge import judge, likelihood, preference_accuracy, renderer
+from workers.judge import judge, renderer
 from workers.link import Link
 from workers.rollout import World, world_of
 from workers.train import checkpoint as checkpoints
 from workers.train.algorithms import Example
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
+from workers.train.data.rendering import Row
 from workers.train.forward import CausalModel
 from workers.train.loop import Progress, Trained, train
 from workers.train.scorer import Scorer, pair_accuracy
@@ -37,15 +40,15 @@ Brought = list[
     dict[str, float]
 ]  # of each stage but the last, in order: how the model did on held-out rows when it ended
 
-# Shares of the whole training at which a trial is scored on a few held-out rows, to be compared with its peers.
-RUNGS = (1 / 9, 1 / 3)
-RUNG_ROWS = 16
+# What a trial is scored on at rungs and at the end of stages: rows, answers, and windows of encoders.
+RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
+NEARLY = 1e-9  # shares of stages are sums of fractions: a rung at the very end of one is crossed there, and once
 
 RESUME, BROUGHT = "resume", "brought.json"  # the folder of a checkpoint to resume from, and a file of a checkpoint
 
 
 def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: float) -> Finished:
-    """Do the work of a lease. Raises LeaseLost, Stopped, Interrupted, Infeasible or TrialFailed."""
+    """Do the work of a lease. Raises LeaseLost, Stopped, Interrupted (Paused at a rung), Infeasible or TrialFailed."""
     assignment = held.assignment
     held.meter.begin(device)
     model = _build(link, assignment)
@@ -112,28 +115,26 @@ def _conclude(
     held.check()
     metrics = _score(link, held, model, assignment.judge.validation)
     held.check()
-    keep = link.judged(
-        assignment.trial_id, Judged(**held.claim, metrics=metrics, device_seconds=held.device_seconds)
-    ).keep
+    worth = link.judged(assignment.trial_id, Judged(**held.claim, metrics=metrics, device_seconds=held.device_seconds))
     test_metrics: Metrics | None = None
     artifacts: list[Artifact] = []
-    if keep:
+    if worth.test:
         test_metrics = _score(link, held, model, assignment.judge.test)
-        if assignment.design.stages:
-            exported = export(
-                scratch / "export",
-                model=model,
-                tokenizer=warm.tokenizer(assignment.base, assignment.judge),
-                adapter=adapter,
-                scorer=scorer,
-                assignment=assignment,
-                metrics=metrics,
-                test_metrics=test_metrics,
-                train_rows=warm.rows(link.get_blob(assignment.train)),
-                validation_rows=warm.rows(link.get_blob(assignment.judge.validation)),
-                brought=brought,
-            )
-            artifacts = [_upload(link, held, artifact) for artifact in exported]
+    if worth.keep and test_metrics is not None and assignment.design.stages:
+        exported = export(
+            scratch / "export",
+            model=model,
+            tokenizer=warm.tokenizer(assignment.base, assignment.judge),
+            adapter=adapter,
+            scorer=scorer,
+            assignment=assignment,
+            metrics=metrics,
+            test_metrics=test_metrics,
+            train_rows=warm.rows(link.get_blob(assignment.train)),
+            validation_rows=warm.rows(link.get_blob(assignment.judge.validation)),
+            brought=brought,
+        )
+        artifacts = [_upload(link, held, artifact) for artifact in exported]
     return Finished(
         **held.claim,
         outcome="complete",
@@ -176,12 +177,24 @@ def _fetch_checkpoint(link: Link, assignment: Assignment, scratch: Path) -> Chec
         for name, digest in manifest.items():
             link.get_blob(digest).rename(folder / name)
     except BlobMissing:
+        shutil.rmtree(folder)
         return None
     return checkpoints.load(folder)
 
 
+def few(rows: Sequence[Row], spec: JudgeSpec) -> Sequence[Row]:
+    """The rows that a trial is scored on at rungs: the first ones; of verdicts as many of each label as there are."""
+    judged = rows[: spec.max_rows]
+    if spec.kind is DataKind.UNPAIRED:
+        by_label = ([row for row in judged if row["label"]], [row for row in judged if not row["label"]])
+        most = max(RUNG_ROWS // 2, RUNG_ROWS - min(map(len, by_label)))
+        judged = [row for those in by_label for row in those[:most]]
+    return judged[:RUNG_ROWS]
+
+
 class TrialWatch:
-    """Sends curves, saves a checkpoint when it is due, scores rungs, and breaks off when the lease says so."""
+    """Sends curves, saves a checkpoint when it is due, has the judge score rungs, and breaks off when the lease says so
+    or the trial pauses."""
 
     def __init__(self, link: Link, held: HeldLease, checkpoint_seconds: float, scratch: Path) -> None:
         self.link = link
@@ -208,46 +221,69 @@ class TrialWatch:
     def _look(self, progress: Progress) -> None:
         position = progress.position
         self.held.record(position.stage, position.step, progress.report.values)
-        for rung, share in enumerate(RUNGS):
-            if progress.before < share <= progress.share:
-                self._rung(rung, share, progress)
+        crossed = self._crossed(progress)
+        metrics = self._judge(progress) if crossed or (progress.next_stage and progress.scorer is None) else None
+        found = {} if metrics is None else self._points(metrics)
+        if progress.scorer is not None and progress.next_stage:
+            found = self._reward_accuracy(progress.scorer)
         if progress.next_stage:
-            with self.held.meter.judging(RUNG_ROWS):
-                found = self._held_out(progress)
             self.brought.append(found)
-            self.held.record(position.stage, position.step, found)
+        self.held.record(position.stage, position.step, found)
+        goes_on = [self._ask(rung, progress, metrics) for rung in crossed if metrics is not None]
         try:
             self.held.check()
+            if goes_on and not goes_on[-1]:
+                raise Paused("it pauses at a rung")
         except Interrupted:
             self._save(progress)
             raise
         if progress.share < 1.0 and time.monotonic() - self._saved_at >= self.checkpoint_seconds:
             self._save(progress)
 
-    def _rung(self, rung: int, share: float, progress: Progress) -> None:
-        with self.held.meter.judging(RUNG_ROWS):
-            position, found = progress.position, self._held_out(progress)
-        self.held.record(position.stage, position.step, found)
-        self.link.rung(
-            self.held.assignment.trial_id,
-            RungReached(
-                **self.held.claim, rung=rung, share=share, stage=position.stage, step=position.step, metrics=found
-            ),
-        )
+    def _crossed(self, progress: Progress) -> list[int]:
+        """The rungs that the last step has led to. One that leads to the end leads to none: the trial is judged now."""
+        if progress.share > 1.0 - NEARLY:
+            return []
+        return [rung for rung, share in enumerate(RUNGS) if progress.before < share - NEARLY <= progress.share]
 
-    def _held_out(self, progress: Progress) -> dict[str, float]:
-        """How a model in training does on a few held-out rows."""
+    def _ask(self, rung: int, progress: Progress, metrics: Metrics) -> bool:
+        """Whether the trial goes on from the rung. Of two rungs at one step the answer to the second holds for both."""
+        position = progress.position
+        reached = RungReached(
+            **self.held.claim,
+            rung=rung,
+            share=RUNGS[rung],
+            stage=position.stage,
+            step=position.step,
+            metrics=metrics,
+        )
+        return self.link.rung(self.held.assignment.trial_id, reached).action == "continue"
+
+    def _judge(self, progress: Progress) -> Metrics:
+        """How a model in training does, by the judge's own measure of a few rows, whatever trains it."""
+        base, spec = self.held.assignment.base, self.held.assignment.judge
+        fewer = {
+            "max_rows": RUNG_ROWS,
+            "max_generations": min(spec.max_generations, RUNG_GENERATIONS),
+            "pseudo_windows": min(spec.pseudo_windows, RUNG_WINDOWS),
+        }
+        rows = few(warm.rows(self.link.get_blob(spec.validation)), spec)
+        with self.held.meter.judging(min(len(rows), RUNG_ROWS)):
+            return judge(progress.model, warm.tokenizer(base, spec), spec.model_copy(update=fewer), rows)
+
+    def _points(self, metrics: Metrics) -> dict[str, float]:
+        found = {"valid_loss": math.log(metrics.likelihood[1])}
+        if metrics.reward is not None:
+            preference = self.held.assignment.judge.kind is DataKind.PREFERENCE
+            found["valid_accuracy" if preference else "valid_reward"] = metrics.reward
+        return found
+
+    def _reward_accuracy(self, scorer: Scorer) -> dict[str, float]:
+        """Of a reward model. It is quick, and of a few rows it says little: all that the judge scores."""
         base, spec = self.held.assignment.base, self.held.assignment.judge
         rows = warm.rows(self.link.get_blob(spec.validation))
         render = renderer(warm.tokenizer(base, spec), spec)
-        if progress.scorer is not None:  # quick, and of a few rows it says little: all that the judge scores
-            return {"valid_reward_accuracy": pair_accuracy(progress.scorer, render, rows[: spec.max_rows])}
-        few = spec.model_copy(update={"pseudo_windows": RUNG_ROWS})
-        nll, tokens, _ = likelihood(progress.model, render, few, rows[:RUNG_ROWS])
-        found = {"valid_loss": nll / tokens}
-        if spec.kind is DataKind.PREFERENCE:
-            found["valid_accuracy"] = preference_accuracy(progress.model, render, rows[:RUNG_ROWS])
-        return found
+        return {"valid_reward_accuracy": pair_accuracy(scorer, render, rows[: spec.max_rows])}
 
     def _save(self, progress: Progress) -> None:
         brought = self.folder / BROUGHT

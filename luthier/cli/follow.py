@@ -70,5 +70,8 @@ def _changes(client: Client, job_id: str) -> Iterator[tuple[Job, list[Event]]]:
 def _standing(job: Job, now: float) -> str:
     state = job.luthier
     best = f"best #{state.best.number}: {headline(state.best.metrics)}" if state.best else "no score yet"
+    paused = f", {state.trials_paused} paused" if state.trials_paused else ""
+    repeated = f", confirmations {state.confirmations_done}/{state.confirmations_total}"
+    confirmed = repeated if state.trials_done == state.trials_total and state.confirmations_total else ""
     left = f", about {duration(max(0.0, state.estimated_finish - now))} left" if state.estimated_finish else ""
-    return best + left
+    return best + paused + confirmed + left

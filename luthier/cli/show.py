@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.api_types import Best, Job, Trial
-from luthier.trial import JobState, Metrics, TrialState
+from luthier.trial import JobState, Metrics, TrialState, rung_name
 
 console = Console()
 errors = Console(stderr=True)
@@ -22,6 +22,7 @@ TRIAL_COLOURS = {
     TrialState.LEASED: "cyan",
     TrialState.FAILED: "red",
     TrialState.INFEASIBLE: "yellow",
+    TrialState.PRUNED: "dim",
 }
 JOB_COLOURS = {JobState.SUCCEEDED: "green", JobState.FAILED: "red", JobState.RUNNING: "cyan"}
 
@@ -83,12 +84,15 @@ def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
     for trial in trials:
         table.add_row(
             str(trial.number),
-            trial.summary.removeprefix(shared).lstrip(" →,") + (" ★" if trial.id == winner else ""),
-            Text(trial.state, style=TRIAL_COLOURS.get(trial.state, "")),
+            _design(trial, shared) + (" ★" if trial.id == winner else ""),
+            Text(state_of(trial), style=TRIAL_COLOURS.get(trial.state, "")),
             *map(number, _values(trial.metrics)),
             number(trial.device_seconds, 0),
             style="bold" if trial.id == winner else "",
         )
+        if trial.measured and trial.metrics is None:
+            rung = f"at {rung_name(len(trial.measured) - 1)}, on fewer rows"
+            table.add_row("", Text(f"{rung}: {headline(trial.measured[-1])}", style="dim"))
         for score in trial.stages:
             accuracy = "" if score.valid_accuracy is None else f", accuracy {score.valid_accuracy:.3f}"
             stage = f"after stage {score.stage + 1}, {score.algorithm} {score.update}"
@@ -96,6 +100,21 @@ def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
         if trial.error:
             table.add_row("", Text(trial.error, style="dim"))
     return table
+
+
+def state_of(trial: Trial) -> str:
+    """The state in words: where a trial pauses, or was given up."""
+    if trial.paused and trial.rung is not None:
+        return f"paused at {rung_name(trial.rung)}"
+    if trial.state is TrialState.PRUNED and trial.rung is not None:
+        return f"pruned at {rung_name(trial.rung)}"
+    return trial.state.value
+
+
+def _design(trial: Trial, shared: str) -> str:
+    if trial.confirms is not None:
+        return f"#{trial.confirms} once more, from seed {trial.seed}"
+    return trial.summary.removeprefix(shared).lstrip(" →,")
 
 
 def best_table(best: Best) -> Table:

@@ -36,6 +36,14 @@ def get(c: Connection, job_id: str) -> JobRecord:
     return JobRecord(**row)
 
 
+def lock(c: Connection, job_id: str) -> JobRecord:
+    """The job as it is now, and as it stays to the end of the transaction: whoever takes a step of its search locks it
+    first, and then its trials. Raises NotFound.
+    """
+    c.execute(select(_jobs.c.id).where(_jobs.c.id == job_id).with_for_update(key_share=True))
+    return get(c, job_id)
+
+
 def list_(c: Connection, after: str | None, limit: int, metadata: Mapping[str, str]) -> tuple[list[JobRecord], bool]:
     """Newest first, only those that carry all of `metadata`; and whether more follow.
 

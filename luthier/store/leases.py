@@ -9,12 +9,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, case, func, literal, null, select
+from sqlalchemy import ColumnElement, Connection, case, func, literal, not_, null, select
 
 from luthier.errors import LeaseLost, MissingMetric
 from luthier.store import artifacts, curves, tables, trials
 from luthier.store.database import insert_into
 from luthier.store.records import TrialRecord
+from luthier.store.trials import PAUSED
 from luthier.trial import TRIAL_TRANSITIONS, JobState, TrialState
 from luthier.wire import CheckpointSaved, Claim, Finished, Judged, RungReached
 
@@ -25,13 +26,15 @@ _t = tables.trials.c
 
 
 def acquire(c: Connection, owner: str, now: datetime, lease_seconds: float) -> TrialRecord | None:
-    """Lease the lowest-numbered waiting trial of the oldest running job; None when there is none."""
+    """Lease a waiting trial of the oldest running job that has one, none that is paused: of the highest rung, and of
+    these the one with the lowest number. None when there is nothing to do.
+    """
     jobs = tables.jobs.c
     free = (
         select(_t.id)
         .join(tables.jobs, jobs.id == _t.job_id)
-        .where(_t.state.in_(_before(TrialState.LEASED)), jobs.state == JobState.RUNNING)
-        .order_by(jobs.created_at, jobs.id, _t.number)
+        .where(_t.state.in_(_before(TrialState.LEASED)), not_(PAUSED), jobs.state == JobState.RUNNING)
+        .order_by(jobs.created_at, jobs.id, func.coalesce(_t.rung, -1).desc(), _t.number)
         .limit(1)
         .with_for_update(of=_trials, skip_locked=True)
         .scalar_subquery()
@@ -58,10 +61,10 @@ def renew(
 
 
 def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> TrialRecord:
-    """End the lease as the report says and store all that it carries: metrics, points and artifacts.
+    """End the lease as the report says and store all that it carries: metrics, scores, usage, points and artifacts.
 
-    `waiting` gives the trial back, and the lease does not count as an attempt. The same report sent again by the same
-    lease changes nothing and returns the row.
+    `waiting` gives the trial back, paused where it stands at its goal, and the lease does not count as an attempt. The
+    same report sent again by the same lease changes nothing and returns the row.
 
     Raises LeaseLost, NotFound for an unknown trial, and MissingMetric for a complete trial without metrics.
     """
@@ -77,9 +80,8 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
         changes |= {"finished_at": now, "error": report.error, "trained_tokens": report.trained_tokens}
     else:
         changes |= {"attempts": _t.attempts - 1}
-    changes |= {
-        name: value for name in ("metrics", "test_metrics", "usage") if (value := getattr(report, name)) is not None
-    }
+    kept = ("metrics", "test_metrics", "usage")
+    changes |= {name: value for name in kept if (value := getattr(report, name)) is not None}
     assert outcome in TRIAL_TRANSITIONS[TrialState.LEASED]
     record = _try_to_change(c, trial_id, report, changes)
     if record is None:
@@ -88,6 +90,9 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
         raise MissingMetric(f"trial {trial_id} is said to be complete, but was never judged", param="metrics")
     curves.add(c, trial_id, report.points)
     artifacts.replace(c, trial_id, report.artifacts)
+    if report.test_scores is not None:
+        row = insert_into(c, tables.test_scores).values(trial_id=trial_id, scores=report.test_scores)
+        c.execute(row.on_conflict_do_update(index_elements=["trial_id"], set_={"scores": row.excluded.scores}))
     return record
 
 
@@ -96,28 +101,35 @@ def save_checkpoint(c: Connection, trial_id: str, checkpoint: CheckpointSaved) -
 
     Raises LeaseLost, or NotFound for an unknown trial.
     """
-    # The row stays locked from this statement to the end of the transaction: nobody comes between the two.
-    held = select(_t.checkpoint).where(*_held(trial_id, checkpoint)).with_for_update()
-    row = c.execute(held).one_or_none()
-    if row is None:
-        raise _lost(c, trial_id, checkpoint)
+    before = _hold(c, trial_id, checkpoint)
     c.execute(_trials.update().where(_t.id == trial_id).values(checkpoint=checkpoint.manifest))
     blobs = tables.checkpoint_blobs
     c.execute(blobs.delete().where(blobs.c.trial_id == trial_id))
     digests = sorted({checkpoint.manifest, *checkpoint.blobs})
     c.execute(blobs.insert(), [{"trial_id": trial_id, "digest": digest} for digest in digests])
-    return None if row.checkpoint == checkpoint.manifest else row.checkpoint
+    return None if before.checkpoint == checkpoint.manifest else before.checkpoint
 
 
 def reach_rung(c: Connection, trial_id: str, report: RungReached, now: datetime) -> TrialRecord:
-    """Note what the trial measured at a share of its budget. Raises LeaseLost, or NotFound for an unknown trial."""
-    highest = case((_t.rung > report.rung, _t.rung), else_=report.rung)
-    record = _change(c, trial_id, report, {"rung": highest})
+    """Note how the trial did at a share of its budget; a rung that is reached again, after its worker was lost, counts
+    as it was found the last time. Raises LeaseLost, or NotFound for an unknown trial.
+    """
+    before = _hold(c, trial_id, report)
+    # Of rungs below that nothing is known of, because an older version did not note them, the same is taken.
+    below = (*before.measured, *(report.metrics,) * report.rung)[: report.rung]
+    measured = (*below, report.metrics, *before.measured[report.rung + 1 :])
+    highest = report.rung if before.rung is None else max(before.rung, report.rung)
+    record = _change(c, trial_id, report, {"rung": highest, "measured": measured})
     rungs = tables.rungs
-    measured = report.model_dump(include={"share", "stage", "step", "metrics"}) | {"at": now}
-    row = insert_into(c, rungs).values(trial_id=trial_id, rung=report.rung, **measured)
-    c.execute(row.on_conflict_do_update(index_elements=[rungs.c.trial_id, rungs.c.rung], set_=measured))
+    found = {name: getattr(report, name) for name in ("share", "stage", "step", "metrics")} | {"at": now}
+    row = insert_into(c, rungs).values(trial_id=trial_id, rung=report.rung, **found)
+    c.execute(row.on_conflict_do_update(index_elements=[rungs.c.trial_id, rungs.c.rung], set_=found))
     return record
+
+
+def raise_goal(c: Connection, trial_id: str, claim: Claim, goal: int | None) -> TrialRecord:
+    """Let a trial that was just scored at its goal go on to the next one. Raises LeaseLost, or NotFound."""
+    return _change(c, trial_id, claim, {"goal": goal})
 
 
 def judge(c: Connection, trial_id: str, report: Judged) -> TrialRecord:
@@ -163,6 +175,15 @@ def _held(trial_id: str, claim: Claim) -> tuple[ColumnElement[bool], ...]:
 def _at_least(device_seconds: float) -> ColumnElement[float]:
     """Totals only grow: a report that arrives late or twice does not take time back."""
     return case((_t.device_seconds > device_seconds, _t.device_seconds), else_=device_seconds)
+
+
+def _hold(c: Connection, trial_id: str, claim: Claim) -> TrialRecord:
+    """The row as it is, locked to the end of the transaction: nobody comes between reading and changing it."""
+    query = select(*trials.COLUMNS).where(*_held(trial_id, claim)).with_for_update()
+    row = c.execute(query).mappings().one_or_none()
+    if row is None:
+        raise _lost(c, trial_id, claim)
+    return TrialRecord(**row)
 
 
 def _try_to_change(c: Connection, trial_id: str, claim: Claim, changes: dict[str, Any]) -> TrialRecord | None:

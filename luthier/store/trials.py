@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, case, literal, select
 
 from luthier.design import Design
 from luthier.errors import NotFound
 from luthier.store import tables
 from luthier.store.database import insert_into
 from luthier.store.records import MeasuredTrial, Origin, RungRecord, TrialRecord, new_id
-from luthier.trial import TRIAL_TRANSITIONS, TrialState
+from luthier.trial import TRIAL_TRANSITIONS, RowScores, TrialState
 
 _trials = tables.trials
 
 COLUMNS: Final = tuple(_trials.c[field] for field in TrialRecord.model_fields)
 
+# What `TrialRecord.paused` says of a waiting trial, never NULL.
+PAUSED: Final = and_(_trials.c.goal.is_not(None), _trials.c.rung.is_not(None), _trials.c.rung >= _trials.c.goal)
+
 
 def insert(
-    c: Connection, job_id: str, number: int, design: Design, seed: int, origin: Origin, now: datetime
+    c: Connection,
+    job_id: str,
+    number: int,
+    design: Design,
+    seed: int,
+    origin: Origin,
+    now: datetime,
+    *,
+    goal: int | None = None,
+    refused: str | None = None,
 ) -> TrialRecord | None:
-    """A new waiting trial; None where the job already has this number, or this design with this seed."""
+    """A new waiting trial, or one that is refused for a reason before it ever runs; None where the job already has this
+    number, or this design with this seed.
+    """
     record = TrialRecord(
         id=new_id("trial"),
         job_id=job_id,
         number=number,
-        state=TrialState.WAITING,
+        state=TrialState.WAITING if refused is None else TrialState.INFEASIBLE,
         design=design,
         digest=design.digest(),
         seed=seed,
         origin=origin,
+        goal=goal,
         created_at=now,
+        finished_at=None if refused is None else now,
+        error=refused,
     )
     row = insert_into(c, _trials).values(dict(record)).on_conflict_do_nothing().returning(_trials.c.id)
     return record if c.execute(row).one_or_none() else None
@@ -77,11 +95,40 @@ def measured(c: Connection, limit: int) -> list[MeasuredTrial]:
     return [MeasuredTrial(**row) for row in c.execute(query).mappings()]
 
 
+def row_scores(c: Connection, job_id: str) -> dict[str, RowScores]:
+    """By trial, what the judge found for each test row, of those trials of the job whose test rows were scored."""
+    scores = tables.test_scores.c
+    query = select(scores.trial_id, scores.scores).join(_trials, _trials.c.id == scores.trial_id)
+    return {row.trial_id: row.scores for row in c.execute(query.where(_trials.c.job_id == job_id))}
+
+
+def promote(c: Connection, trial_id: str, at: int, goal: int | None) -> bool:
+    """Let a trial that is paused at the rung `at` go on to the next goal; False where it no longer pauses there."""
+    paused = (_trials.c.state == TrialState.WAITING, _trials.c.goal == at, PAUSED)
+    return c.execute(_trials.update().where(_trials.c.id == trial_id, *paused).values(goal=goal)).rowcount == 1
+
+
+def prune(c: Connection, job_id: str, numbers: Collection[int], now: datetime) -> list[TrialRecord]:
+    """Give up these trials of the job as far as they still pause; answers with those, by number."""
+    assert TrialState.PRUNED in TRIAL_TRANSITIONS[TrialState.WAITING]
+    paused = (_trials.c.state == TrialState.WAITING, PAUSED)
+    query = (
+        _trials.update()
+        .where(_trials.c.job_id == job_id, _trials.c.number.in_(numbers), *paused)
+        .values(state=TrialState.PRUNED, finished_at=now)
+        .returning(*COLUMNS)
+    )
+    return sorted((TrialRecord(**row) for row in c.execute(query).mappings()), key=lambda trial: trial.number)
+
+
 def cancel_waiting(c: Connection, job_id: str, now: datetime) -> None:
-    """Cancel the job's trials that nobody holds; those under a lease are stopped through their heartbeats."""
-    assert TrialState.CANCELLED in TRIAL_TRANSITIONS[TrialState.WAITING]
+    """End the job's trials that nobody holds: those that pause are pruned, the others cancelled. Those under a lease
+    are stopped through their heartbeats.
+    """
+    assert TRIAL_TRANSITIONS[TrialState.WAITING] >= {TrialState.CANCELLED, TrialState.PRUNED}
+    pruned, cancelled = (literal(state, _trials.c.state.type) for state in (TrialState.PRUNED, TrialState.CANCELLED))
     c.execute(
         _trials.update()
         .where(_trials.c.job_id == job_id, _trials.c.state == TrialState.WAITING)
-        .values(state=TrialState.CANCELLED, finished_at=now)
+        .values(state=case((PAUSED, pruned), else_=cancelled), finished_at=now)
     )

@@ -13,7 +13,7 @@ from luthier.errors import NotFound
 from luthier.store import Connection, artifacts, curves, jobs, trials
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import Point
-from service import views
+from service import history, views
 from service.api.jobs import JobId
 from service.api.paging import After
 from service.context import Here, utc_now
@@ -40,7 +40,9 @@ def list_trials(
         brought = curves.brought(c, job_id)
     start = 0 if after is None else _position(rows, after) + 1
     shown = rows[start : start + limit]
-    return Page(data=tuple(views.trial(row, brought.get(row.id)) for row in shown), has_more=start + limit < len(rows))
+    repeats = history.repeats(rows)
+    data = tuple(views.trial(row, repeats.get(row.number), brought.get(row.id)) for row in shown)
+    return Page(data=data, has_more=start + limit < len(rows))
 
 
 @router.get("/trials/{trial_id}/points", summary="Read a trial's curves")

@@ -22,8 +22,10 @@ from luthier.wire import (
     Judged,
     Keep,
     RungReached,
+    RungVerdict,
     Welcome,
 )
+from search import halving
 from service import budget, diary, history, views
 from service.context import Context, Here, utc_now
 from service.loops import look_after
@@ -65,7 +67,8 @@ def list_workers(here: Here) -> Page[Worker]:
     responses={204: {"description": "There is nothing to do"}},
 )
 def lease(here: Here, worker_id: str) -> Assignment | Response:
-    """The waiting trial with the lowest number of the oldest job whose budget has something left."""
+    """A waiting trial of the oldest job whose budget has something left: of the highest rung the lowest number. Those
+    that pause wait for nobody until they are promoted."""
     now = utc_now()
     with here.database.begin() as c:
         worker = workers.touch(c, worker_id, now)
@@ -86,6 +89,7 @@ def lease(here: Here, worker_id: str) -> Assignment | Response:
             train=job.train,
             judge=job.judge,
             checkpoint=trial.checkpoint,
+            goal=trial.goal,
             device_seconds=trial.device_seconds,
         )
 
@@ -115,15 +119,30 @@ def checkpoint(here: Here, trial_id: TrialId, saved: CheckpointSaved) -> None:
         here.garbage.forsake({before, *_manifest(here, before)})
 
 
-@router.post("/trials/{trial_id}/rung", summary="Report a rung", status_code=status.HTTP_204_NO_CONTENT)
-def rung(here: Here, trial_id: TrialId, reached: RungReached) -> None:
+@router.post("/trials/{trial_id}/rung", summary="Report a rung")
+def rung(here: Here, trial_id: TrialId, reached: RungReached) -> RungVerdict:
+    """The answer says whether to go on, and to which rung, or to pause: at its goal a trial goes on if it is among the
+    best third of those that were scored there."""
+    now = utc_now()
     with here.database.begin() as c:
-        leases.reach_rung(c, trial_id, reached, utc_now())
+        job = jobs.lock(c, trials.get(c, trial_id).job_id)
+        trial = leases.reach_rung(c, trial_id, reached, now)
+        while trial.goal is not None and reached.rung >= trial.goal:
+            try:
+                past = history.past(job, trials.of_job(c, job.id))
+            except MissingMetric as error:
+                raise UserError(error.message, param=error.param) from error
+            if not halving.goes_on(past, trial.number):
+                return RungVerdict(action="pause", goal=trial.goal)
+            diary.goes_on(c, trial, now)
+            trial = leases.raise_goal(c, trial_id, reached, halving.above(trial.goal))
+    return RungVerdict(action="continue", goal=trial.goal)
 
 
 @router.post("/trials/{trial_id}/judged", summary="Report the validation score")
 def judged(here: Here, trial_id: TrialId, report: Judged) -> Keep:
-    """The answer says whether the weights are worth keeping: those of the finalists so far and of the baselines."""
+    """The answer says whether the weights are worth keeping, those of the finalists so far and of the baselines, and
+    whether the test rows are to be scored: theirs, and those of what is trained from other seeds to confirm them."""
     with here.database.begin() as c:
         trial = leases.judge(c, trial_id, report)
         job = jobs.get(c, trial.job_id)
@@ -132,7 +151,7 @@ def judged(here: Here, trial_id: TrialId, report: Judged) -> Keep:
         except MissingMetric as error:
             raise UserError(error.message, param=error.param) from error
     kept = trial.number in history.keepers(job, past)
-    return Keep(keep=kept, test=kept)
+    return Keep(keep=kept, test=kept or trial.origin == "confirmation")
 
 
 @router.post("/trials/{trial_id}/finish", summary="End a lease")
@@ -141,7 +160,9 @@ def finish(here: Here, trial_id: TrialId, report: Finished) -> Trial:
     now = utc_now()
     trial = settle(here, trial_id, report, now)
     look_after(here, trial.job_id, now)
-    return views.trial(trial)
+    with here.database.read() as c:
+        confirms = history.repeats(trials.of_job(c, trial.job_id)).get(trial.number)
+    return views.trial(trial, confirms)
 
 
 def _next(c: Connection, worker_id: str, now: datetime, lease_seconds: float) -> tuple[JobRecord, TrialRecord] | None:

@@ -17,8 +17,20 @@ import uvicorn
 from luthier.client import Client
 from luthier.design import AdapterUpdate, VirtualTokens
 from luthier.settings import Settings
-from luthier.trial import Metrics, Point
-from luthier.wire import Artifact, Assignment, Device, Finished, Heartbeat, Hello, Judged, Keep, Welcome
+from luthier.trial import RUNGS, Metrics, Point
+from luthier.wire import (
+    Artifact,
+    Assignment,
+    Device,
+    Finished,
+    Heartbeat,
+    Hello,
+    Judged,
+    Keep,
+    RungReached,
+    RungVerdict,
+    Welcome,
+)
 from service.app import create_app
 from service.context import Context
 from service.loops import Ticker
@@ -154,24 +166,50 @@ class FakeWorker:
         return found[0]
 
     def work(self, assignment: Assignment) -> None:
-        """Pretend to train, then judge, export and finish."""
+        """Pretend to train, then judge, export and finish; or pause at a rung where the service says so."""
         self.heartbeat(assignment, loss=1.0)
+        if not self.climb(assignment):
+            self.finish(assignment, outcome="waiting")
+            return
         claim = self.claim(assignment)
         scored = self.score(assignment)
         judged = self.post(
             f"/v1/trials/{assignment.trial_id}/judged", Judged(**claim, metrics=scored, device_seconds=self.seconds)
         )
-        keep = Keep.model_validate(judged.json()).keep
-        artifacts = self.export(assignment) if keep and assignment.design.stages else ()
+        keep = Keep.model_validate(judged.json())
+        artifacts = self.export(assignment) if keep.keep and assignment.design.stages else ()
         self.finish(
             assignment,
             outcome="complete",
             metrics=scored,
-            test_metrics=scored if keep else None,
+            test_metrics=scored if keep.test else None,
             artifacts=artifacts,
             trained_tokens=1000,
         )
         self.done.append(assignment)
+
+    def climb(self, assignment: Assignment) -> bool:
+        """Report the rungs up to the goal, and those after it as long as the trial goes on."""
+        goal = assignment.goal
+        for rung in range(len(RUNGS)):
+            if goal is None:
+                break
+            verdict = self.reach(assignment, rung)
+            goal = verdict.goal
+            if verdict.action == "pause":
+                return False
+        return True
+
+    def reach(self, assignment: Assignment, rung: int) -> RungVerdict:
+        report = RungReached(
+            **self.claim(assignment),
+            rung=rung,
+            share=RUNGS[rung],
+            stage=0,
+            step=rung + 1,
+            metrics=self.score(assignment),
+        )
+        return RungVerdict.model_validate(self.post(f"/v1/trials/{assignment.trial_id}/rung", report).json())
 
     def heartbeat(self, assignment: Assignment, *, seconds: float | None = None, **values: float) -> dict[str, Any]:
         now = datetime.now(UTC)

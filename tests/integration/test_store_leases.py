@@ -11,7 +11,7 @@ from luthier.errors import LeaseLost, MissingMetric, NotFound
 from luthier.store import artifacts, curves, jobs, leases, tables, trials
 from luthier.store.database import Database
 from luthier.store.records import RungRecord, TrialRecord
-from luthier.trial import TRIAL_TRANSITIONS, JobState, Point, TrialState
+from luthier.trial import TRIAL_TRANSITIONS, JobState, Metrics, Point, RowScores, TrialState, Usage
 from luthier.wire import Artifact, CheckpointSaved, Claim, Finished, Judged, RungReached
 from tests.integration.store_samples import (
     METRICS,
@@ -29,11 +29,16 @@ from tests.integration.together import run_together
 OUTCOMES = ["complete", "failed", "infeasible", "cancelled", "waiting"]
 TERMINAL = [state for state in TrialState if state.terminal]
 ADAPTER = Artifact(kind="adapter", files={"adapter_model.safetensors": digest("weights")}, bytes=9)
+USAGE = Usage(
+    peak_memory_bytes=2**40, train_seconds=8.5, train_tokens=2**40, steps=9, judge_seconds=0.1, judged_rows=32
+)
+SCORES = RowScores(nll=(1 / 3, 2.0), tokens=(3, 4), bytes=(9.5, 12.0), reward=(0.0, 1.0), general_bits_per_byte=1.5)
 LOSS = Point(stage=0, step=5, name="train_loss", value=2.5, at=NOW)
 
 
 def finished(claim: Claim, outcome: str = "complete", **fields: Any) -> Finished:
     fields = {"device_seconds": 12.5, "metrics": METRICS, "artifacts": (ADAPTER,), "points": (LOSS,)} | fields
+    fields = {"usage": USAGE, "test_scores": SCORES} | fields
     return Finished(owner=claim.owner, fence=claim.fence, outcome=outcome, **fields)
 
 
@@ -46,8 +51,12 @@ def verdict(claim: Claim) -> Judged:
     return Judged(**dict(claim), metrics=METRICS, device_seconds=8.0)
 
 
-def reached(claim: Claim, rung: int, loss: float = 2.0) -> RungReached:
-    return RungReached(**dict(claim), rung=rung, share=0.25, stage=0, step=7, metrics={"perplexity": loss})
+def scored(bits_per_byte: float) -> Metrics:
+    return METRICS.model_copy(update={"bits_per_byte": bits_per_byte})
+
+
+def reached(claim: Claim, rung: int, bits_per_byte: float = 2.0) -> RungReached:
+    return RungReached(**dict(claim), rung=rung, share=0.25, stage=0, step=7, metrics=scored(bits_per_byte))
 
 
 def end(outcome: str) -> Callable[[Connection, str, Claim], object]:
@@ -58,6 +67,7 @@ REPORTS: list[Callable[[Connection, str, Claim], object]] = [
     lambda c, trial_id, claim: leases.renew(c, trial_id, claim, after(1), 60, 99.0),
     lambda c, trial_id, claim: leases.save_checkpoint(c, trial_id, saved(claim, "late")),
     lambda c, trial_id, claim: leases.reach_rung(c, trial_id, reached(claim, 2), after(1)),
+    lambda c, trial_id, claim: leases.raise_goal(c, trial_id, claim, 1),
     lambda c, trial_id, claim: leases.judge(c, trial_id, verdict(claim)),
     *map(end, OUTCOMES),
 ]
@@ -68,6 +78,7 @@ def everything(c: Connection) -> list[tuple[Any, ...]]:
     kept = (
         tables.trials,
         tables.rungs,
+        tables.test_scores,
         tables.points,
         tables.artifacts,
         tables.artifact_files,
@@ -219,13 +230,15 @@ def test_rungs_are_kept_once_each_and_the_trial_stands_at_the_highest(database: 
     with database.begin() as c:
         taken = leased_trial(c)
         claim = claim_of(taken)
-        for rung, loss in ((0, 9.0), (1, 5.0), (0, 8.0)):
-            standing = leases.reach_rung(c, taken.id, reached(claim, rung, loss), after(rung))
+        for rung, bits_per_byte in ((0, 9.0), (1, 5.0), (0, 8.0)):
+            standing = leases.reach_rung(c, taken.id, reached(claim, rung, bits_per_byte), after(rung))
+        assert standing == trials.get(c, taken.id)
         assert standing.rung == 1
+        assert standing.measured == (scored(8.0), scored(5.0))
         kept = {"trial_id": taken.id, "share": 0.25, "stage": 0, "step": 7}
         assert trials.rungs(c, "ftjob-a") == [
-            RungRecord(**kept, rung=0, metrics={"perplexity": 8.0}, at=after(0)),
-            RungRecord(**kept, rung=1, metrics={"perplexity": 5.0}, at=after(1)),
+            RungRecord(**kept, rung=0, metrics=scored(8.0), at=after(0)),
+            RungRecord(**kept, rung=1, metrics=scored(5.0), at=after(1)),
         ]
 
 
@@ -322,6 +335,7 @@ def test_a_lease_ends_as_the_report_says(database: Database, outcome: str) -> No
         assert trials.get(c, taken.id) == ended
         assert curves.of_trial(c, taken.id) == [LOSS]
         assert artifacts.of_trial(c, taken.id) == [ADAPTER]
+        assert trials.row_scores(c, "ftjob-a") == {taken.id: SCORES}
     changes: dict[str, Any] = {
         "state": TrialState(outcome),
         "owner": None,
@@ -329,6 +343,7 @@ def test_a_lease_ends_as_the_report_says(database: Database, outcome: str) -> No
         "device_seconds": 12.5,
         "metrics": METRICS,
         "test_metrics": METRICS,
+        "usage": USAGE,
     }
     if outcome == "waiting":
         changes |= {"attempts": 0}
@@ -423,6 +438,17 @@ def test_a_failure_keeps_its_reason_even_with_a_nul_in_it(database: Database) ->
         taken = leased_trial(c)
         report = finished(claim_of(taken), "failed", error="loss is nan\0", metrics=None)
         assert leases.finish(c, taken.id, report, after(5)).error == "loss is nan\N{REPLACEMENT CHARACTER}"
+
+
+def test_what_an_end_does_not_bring_stays_as_it_was(database: Database) -> None:
+    with database.begin() as c:
+        taken = leased_trial(c)
+        leases.finish(c, taken.id, finished(claim_of(taken), "waiting"), after(1))
+        again = lease(c, now=after(2))
+        ended = leases.finish(c, again.id, finished(claim_of(again), usage=None, test_scores=None), after(3))
+        assert (ended.usage, trials.row_scores(c, "ftjob-a")) == (USAGE, {taken.id: SCORES})
+        add_job(c, "ftjob-b", after(1))
+        assert trials.row_scores(c, "ftjob-b") == {}
 
 
 # Losing

@@ -30,9 +30,22 @@ from workers.train.forward import TOKEN_CAP as WORKERS_TOKEN_CAP
 
 MODELS = Path(__file__).parents[1] / "models"
 UPDATE: TypeAdapter[Update] = TypeAdapter(Update)
-DECODER_UPDATES = (
-    "full top_layers lora rslora dora layernorm pissa lora_plus vera ia3 oft adalora prompt prefix".split()
-)
+DECODER_UPDATES = [
+    "full",
+    "top_layers",
+    "lora",
+    "rslora",
+    "dora",
+    "layernorm",
+    "pissa",
+    "lora_plus",
+    "vera",
+    "ia3",
+    "oft",
+    "adalora",
+    "prompt",
+    "prefix",
+]
 ENCODER_UPDATES = [kind for kind in DECODER_UPDATES if kind not in ("prompt", "prefix")] + ["bitfit"]
 
 

@@ -1,0 +1,177 @@
+"""Who pauses at a rung, who goes on, and whose checkpoint nobody needs any more."""
+
+import pytest
+
+from luthier.trial import RUNGS, TrialState, rung_name
+from search.halving import ETA, above, goes_on, hopeless, promotable, standing
+from search.history import Past
+from search.priors import baselines
+from tests.unit.search_samples import AtRandom, space_of
+
+SPACE = space_of()
+ALIVE = (TrialState.WAITING, TrialState.LEASED)
+ENDED = [state for state in TrialState if state.terminal]
+
+
+def past(number: int, *scores: float, goal: int | None = 0, **fields: object) -> Past:
+    """A trial that scored so at its rungs, and waits."""
+    design = SPACE.sample(AtRandom(number))
+    measured = tuple((score, score) for score in scores)
+    return Past(
+        **{
+            "number": number,
+            "design": design,
+            "state": TrialState.WAITING,
+            "goal": goal,
+            "measured": measured,
+            **fields,
+        }
+    )
+
+
+def complete(number: int, *scores: float) -> Past:
+    return past(number, *scores, goal=None, state=TrialState.COMPLETE, value=scores[-1])
+
+
+def at_first(*scores: float) -> list[Past]:
+    """Trials 2, 3, … that pause at the first rung with these scores."""
+    return [past(number, score) for number, score in enumerate(scores, 2)]
+
+
+def numbers(found: list[Past]) -> list[int]:
+    return [one.number for one in found]
+
+
+def test_rungs_are_shares_of_the_training_that_people_can_read() -> None:
+    assert [rung_name(rung) for rung in range(len(RUNGS))] == ["1/9", "1/3"]
+    assert [above(rung) for rung in range(len(RUNGS))] == [1, None]
+
+
+@pytest.mark.parametrize("count", range(3))
+def test_of_fewer_than_three_nobody_is_promoted(count: int) -> None:
+    assert promotable(at_first(*range(count))) is None
+
+
+@pytest.mark.parametrize(("count", "places"), [(3, 1), (5, 1), (6, 2), (8, 2), (9, 3), (20, 6)])
+def test_those_promoted_are_the_best_third(count: int, places: int) -> None:
+    history = at_first(*(float((7 * i) % count) for i in range(count)))
+    best = sorted(history, key=lambda one: one.measured)[:places]
+    promoted = []
+    while (one := promotable(history)) is not None:
+        promoted.append(one)
+        history = [past(p.number, p.measured[0][0], goal=1) if p.number == one.number else p for p in history]
+    assert promoted == best, "the best of them first"
+
+
+def test_equal_objectives_are_told_apart_by_bits_per_byte_and_then_by_number() -> None:
+    history = [past(n, measured=((0.5, bits),)) for n, bits in ((2, 0.9), (3, 0.7), (4, 0.7))]
+    assert numbers(standing(history, 0)) == [3, 4, 2]
+    assert promotable(history) == history[1]
+
+
+def test_a_place_is_won_among_all_that_were_ever_scored_there() -> None:
+    ended = [past(2, 1.0, goal=None, state=state, value=1.0) for state in ENDED]
+    for better in ended:
+        assert promotable([better, past(3, 2.0), past(4, 3.0)]) is None, "the one place is taken"
+
+
+def test_a_trial_that_paused_is_promoted_when_worse_ones_have_come() -> None:
+    history = at_first(1.0, 2.0)
+    assert promotable(history) is None
+    history.append(past(4, 3.0))
+    assert promotable(history) == history[0]
+
+
+def test_the_higher_rung_comes_first() -> None:
+    first = at_first(0.1, 0.2, 0.3)
+    second = [past(number, 9.0, float(number), goal=1) for number in range(10, 13)]
+    assert promotable([*first, *second]) == second[0]
+    assert promotable([*first, *second[1:]]) == first[0], "of two at the second rung none has a place yet"
+
+
+def test_only_what_pauses_is_promoted() -> None:
+    waiting = [past(2, 1.0, goal=1), past(2, 1.0, goal=None), past(2, 1.0, state=TrialState.LEASED)]
+    for one in waiting:
+        assert promotable([one, past(3, 2.0), past(4, 3.0)]) is None
+
+
+def test_confirmations_are_not_compared_at_rungs() -> None:
+    history = [*at_first(1.0, 2.0), past(4, 3.0, goal=None, confirms=2)]
+    assert numbers(standing(history, 0)) == [2, 3]
+    assert promotable(history) is None
+
+
+@pytest.mark.parametrize(("score", "wanted"), [(0.5, True), (1.5, False), (9.0, False)])
+def test_a_trial_goes_on_without_pausing_when_it_is_among_the_best(score: float, wanted: bool) -> None:
+    history = [*at_first(1.0, 2.0), past(9, score, state=TrialState.LEASED)]
+    assert goes_on(history, 9) is wanted
+
+
+def test_the_first_to_arrive_pause_whatever_they_score() -> None:
+    assert not goes_on([past(2, 0.0, state=TrialState.LEASED)], 2)
+
+
+def test_nothing_is_hopeless_as_long_as_enough_may_come() -> None:
+    history = at_first(1.0, 2.0, 3.0, 4.0)
+    assert hopeless(history, coming=8, kept=1) == []
+
+
+@pytest.mark.parametrize(("coming", "lost"), [(8, []), (5, [5]), (2, [4, 5]), (0, [3, 4, 5])])
+def test_hopeless_are_those_whom_all_that_come_cannot_lift_into_the_best_third(coming: int, lost: list[int]) -> None:
+    assert numbers(hopeless(at_first(1.0, 2.0, 3.0, 4.0), coming, kept=1)) == lost
+
+
+def test_what_is_still_on_its_way_to_a_rung_may_lift_others_there() -> None:
+    history = at_first(1.0, 2.0, 3.0)
+    assert numbers(hopeless(history, 0, kept=1)) == [3, 4]
+    climbing = [past(number, state=state) for number, state in enumerate((*ALIVE, TrialState.LEASED), 20)]
+    assert numbers(hopeless([*history, *climbing], 0, kept=1)) == [4]
+    failed = [past(number, state=TrialState.FAILED) for number in range(20, 26)]
+    assert numbers(hopeless([*history, *failed], 0, kept=1)) == [3, 4]
+
+
+def test_as_many_are_kept_as_are_trained_to_the_end_whatever_their_place() -> None:
+    history = at_first(1.0, 2.0, 3.0, 4.0)
+    assert numbers(hopeless(history, 0, kept=3)) == [5]
+    assert numbers(hopeless([complete(9, 0.5, 0.5), *history], 0, kept=3)) == [4, 5], "a complete one is one of them"
+    assert numbers(hopeless([complete(1, 0.5, 0.5), *history], 0, kept=3)) == [5], "the default is not"
+    failed = past(9, 0.5, goal=None, state=TrialState.FAILED)
+    assert numbers(hopeless([failed, *history], 0, kept=3)) == [5], "nor is one that failed"
+
+
+def test_hopeless_are_only_those_that_pause() -> None:
+    history = [*at_first(1.0, 2.0), past(8, 8.0, state=TrialState.LEASED), past(9, 9.0, goal=None)]
+    assert numbers(hopeless(history, 0, kept=1)) == [3]
+
+
+def test_each_rung_has_its_own_places() -> None:
+    second = [past(number, 1.0, float(number), goal=1) for number in range(10, 13)]
+    assert numbers(hopeless(second, 0, kept=1)) == [11, 12]
+    first = at_first(*(float(n) for n in range(2, 8)))
+    found = hopeless([*first, *second], 0, kept=1)
+    assert [n for n in numbers(found) if n >= 10] == [], "six at the first rung may still arrive at the second"
+
+
+def test_a_hopeless_trial_is_never_promoted_afterwards() -> None:
+    """Trials arrive one by one in any order; whoever was hopeless at some time is never promotable later."""
+    for seed in range(20):
+        draw = AtRandom(seed)
+        scores = [draw.log_uniform("score", 0.1, 10.0) for _ in range(24)]
+        history: list[Past] = []
+        given_up: set[int] = set()
+        for number, score in enumerate(scores):
+            history.append(past(number + 2, score))
+            while (one := promotable(history)) is not None:
+                assert one.number not in given_up
+                history = [past(p.number, p.measured[0][0], goal=1) if p == one else p for p in history]
+            given_up |= set(numbers(hopeless(history, len(scores) - number - 1, kept=0)))
+        promoted = {one.number for one in history if one.goal == 1}
+        assert promoted | given_up == {one.number for one in history}, "in the end nobody is left in doubt"
+        assert len(promoted) >= len(scores) // ETA
+
+
+def test_baselines_are_scored_at_rungs_too() -> None:
+    default = Past(
+        number=1, design=baselines(SPACE)[1], state=TrialState.COMPLETE, value=0.5, measured=((0.5, 0.5), (0.4, 0.4))
+    )
+    assert promotable([default, past(2, 1.0), past(3, 2.0)]) is None, "the default has the one place"

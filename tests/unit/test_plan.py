@@ -1,0 +1,323 @@
+"""What a job does next, played through to its end: a pure function of the trials so far, whatever their order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from luthier.design import Design
+from luthier.task import Pin
+from luthier.trial import RUNGS, TrialState
+from search import halving
+from search.choose import best
+from search.history import Past
+from search.plan import Confirm, End, Plan, Promote, Refuse, Step, Try, confirmed, hopeless, next_step, reserve
+from search.space import Space
+from tests.unit.search_samples import complete, space_of
+
+SPACE = space_of()
+FEW = Pin(
+    algorithm=("sft",), update=("full",), layers=(6,), kv_heads=(4,), epochs=(1,), batch_size=(8,),
+    learning_rate_multiplier=(1.0, 2.0),
+)  # fmt: skip
+
+
+def fits(design: Design) -> None:
+    return None
+
+
+def plan_of(trials: int, finalists: int = 3, confirmations: int = 2) -> Plan:
+    return Plan(trials=trials, finalists=finalists, confirmations=confirmations, seed=5)
+
+
+def quality(past: Past) -> float:
+    """As if the n-th design were the better the more its number shuffles upwards; every seed the same."""
+    number = past.number if past.confirms is None else past.confirms
+    return 9.0 if number == 0 else 3.0 + (number * 7 % 23) / 100
+
+
+@dataclass
+class Job:
+    """A job's trials, as the service and its workers would move them."""
+
+    plan: Plan
+    space: Space = field(default_factory=lambda: SPACE)
+    score: Callable[[Past], float] = quality
+    fails: Callable[[Past], bool] = lambda past: False
+    refusal: Callable[[Design], str | None] = fits
+    budget: float | None = None
+    trials: list[Past] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    def run(self, crew: int = 1) -> End:
+        """Take steps for so many workers until there are no more."""
+        for _ in range(10_000):
+            while len([past for past in self.trials if past.open]) < crew:
+                step = self.next()
+                if step is None:
+                    break
+                self.steps.append(step)
+                if isinstance(step, End):
+                    assert not any(past.open for past in self.trials)
+                    return step
+                self.take(step)
+            self.work()
+        raise AssertionError("the job does not end")
+
+    def next(self) -> Step | None:
+        return next_step(self.space, self.trials, self.plan, remaining=self.remaining(), refusal=self.refusal)
+
+    def remaining(self) -> float | None:
+        return None if self.budget is None else self.budget - sum(past.device_seconds for past in self.trials)
+
+    def take(self, step: Step) -> None:
+        number = len(self.trials)
+        match step:
+            case Try():
+                self.trials.append(Past(number=number, design=step.design, state=TrialState.WAITING, goal=step.goal))
+            case Refuse():
+                self.trials.append(Past(number=number, design=step.design, state=TrialState.INFEASIBLE))
+            case Promote():
+                assert self.trials[step.number].paused
+                self.change(step.number, goal=step.goal)
+            case Confirm():
+                design = self.trials[step.number].design
+                self.trials.append(Past(number=number, design=design, state=TrialState.WAITING, confirms=step.number))
+
+    def work(self) -> None:
+        """The first open trial is trained to its goal."""
+        past = next(past for past in self.trials if past.open)
+        if self.fails(past):
+            self.change(past.number, state=TrialState.FAILED, device_seconds=0.5)
+            return
+        value = self.score(past)
+        while past.goal is not None and past.design.stages:
+            past = self.change(past.number, measured=((value, value),) * (past.goal + 1))
+            if not halving.goes_on(self.trials, past.number):
+                self.change(past.number, device_seconds=RUNGS[past.goal])
+                return
+            past = self.change(past.number, goal=halving.above(past.goal))
+        if self.fails(past):
+            self.change(past.number, state=TrialState.FAILED, device_seconds=0.5)
+            return
+        measured = ((value, value),) * len(RUNGS) if past.design.stages else ()
+        self.change(past.number, state=TrialState.COMPLETE, value=value, device_seconds=1.0, measured=measured)
+
+    def change(self, number: int, **fields: object) -> Past:
+        self.trials[number] = self.trials[number].model_copy(update=fields)
+        return self.trials[number]
+
+    def designs(self) -> list[Past]:
+        return [past for past in self.trials if past.confirms is None]
+
+    def whole(self) -> set[int]:
+        return {past.number for past in self.designs() if past.state is TrialState.COMPLETE}
+
+
+def of_kind(steps: Sequence[Step], kind: type) -> list:
+    return [step for step in steps if isinstance(step, kind)]
+
+
+def test_the_baselines_come_first_and_are_trained_to_the_end() -> None:
+    job = Job(plan_of(12))
+    job.run()
+    assert [(step.origin, step.goal) for step in of_kind(job.steps, Try)[:2]] == [("baseline", None)] * 2
+    assert {0, 1} <= job.whole()
+
+
+def test_all_other_designs_set_out_for_the_first_rung() -> None:
+    job = Job(plan_of(12))
+    job.run()
+    assert {step.goal for step in of_kind(job.steps, Try)[2:]} == {0}
+    assert {step.origin for step in of_kind(job.steps, Try)[2:]} == {"prior", "proposed"}
+
+
+@pytest.mark.parametrize("crew", [1, 2, 5])
+@pytest.mark.parametrize("trials", [6, 9, 14, 30])
+def test_a_job_trains_its_best_designs_to_the_end_and_confirms_them(trials: int, crew: int) -> None:
+    job = Job(plan_of(trials))
+    end = job.run(crew)
+    assert end.reason == f"all {trials} trials are done"
+    assert len(job.designs()) == trials
+    ranked = sorted(job.designs()[2:], key=lambda past: (quality(past), past.number))
+    assert {past.number for past in ranked[:3]} <= job.whole(), "the best three, wherever they first paused"
+    repeated = [past.confirms for past in job.trials if past.confirms is not None]
+    assert sorted(repeated) == sorted([*(past.number for past in ranked[:3]), 1] * 2)
+    won = best(job.trials)
+    assert won is not None
+    assert quality(won.trial) == min(map(quality, job.designs()))
+    spent = sum(past.device_seconds for past in job.designs())
+    assert spent < 0.6 * trials or trials < 14, "most designs cost a ninth of a training"
+
+
+def test_those_promoted_are_those_of_the_top_third() -> None:
+    job = Job(plan_of(30))
+    job.run()
+    first = halving.standing(job.trials, 0)
+    beyond = {past.number for past in job.trials if len(past.measured) > 1 and past.confirms is None}
+    assert {past.number for past in first[: len(first) // 3]} <= beyond
+    assert len(beyond) <= len(first) // 2, "and few that were overtaken later"
+
+
+@pytest.mark.parametrize("finalists", [1, 3])
+@pytest.mark.parametrize("trials", [2, 3, 4, 5])
+def test_tiny_budgets_end_well(trials: int, finalists: int) -> None:
+    job = Job(plan_of(trials, finalists))
+    job.run()
+    assert len(job.designs()) == trials
+    assert len(job.whole()) == 2 + min(trials - 2, finalists)
+    assert len([past for past in job.trials if past.confirms is not None]) == 2 * (min(trials - 2, finalists) + 1)
+
+
+def test_where_all_designs_are_finalists_none_pauses() -> None:
+    job = Job(plan_of(5, finalists=3))
+    job.run()
+    assert {step.goal for step in of_kind(job.steps, Try)} == {None}
+    assert of_kind(job.steps, Promote) == []
+
+
+def test_without_confirmations_the_job_ends_with_its_finalists() -> None:
+    job = Job(plan_of(9, confirmations=0))
+    job.run()
+    assert of_kind(job.steps, Confirm) == []
+    assert len(job.trials) == 9
+
+
+def test_further_seeds_are_counted_from_one_for_each_finalist() -> None:
+    job = Job(plan_of(4, finalists=1))
+    job.run()
+    found = [(step.number, step.repeat) for step in of_kind(job.steps, Confirm)]
+    winner = confirmed(job.trials, job.plan)[0].number
+    assert found == [(winner, 1), (winner, 2), (1, 1), (1, 2)]
+
+
+def test_a_confirmation_that_fails_is_not_repeated() -> None:
+    job = Job(plan_of(5), fails=lambda past: past.confirms is not None)
+    job.run()
+    assert len(of_kind(job.steps, Confirm)) == 8
+
+
+def test_confirmations_do_not_change_who_is_confirmed() -> None:
+    """The best of single runs look worse once repeated; the next in line does not take their place for that."""
+    job = Job(plan_of(9), score=lambda past: quality(past) + 0.5 * (past.confirms is not None))
+    job.run()
+    assert {step.number for step in of_kind(job.steps, Confirm)} == {
+        past.number for past in (*sorted(job.designs()[2:], key=quality)[:3], job.trials[1])
+    }
+    won = best(job.trials)
+    assert won is not None
+    assert won.trial.number in {step.number for step in of_kind(job.steps, Confirm)}
+
+
+def test_a_lucky_single_run_does_not_beat_a_mean() -> None:
+    design = [SPACE.sample(_Nth(n)) for n in range(4)]
+    history = [
+        complete(2, design[0], 1.0),
+        complete(3, design[1], 1.02),
+        complete(4, design[0], 1.3).model_copy(update={"confirms": 2}),
+    ]
+    won = best(history)
+    assert won is not None
+    assert won.trial.number == 2
+
+
+def test_when_all_trials_fail_the_job_ends() -> None:
+    job = Job(plan_of(9), fails=lambda past: bool(past.design.stages))
+    assert job.run().reason == "all 9 trials are done"
+    assert job.whole() == {0}
+    assert of_kind(job.steps, Confirm) == []
+
+
+def test_when_the_promoted_fail_later_the_next_best_take_their_places() -> None:
+    job = Job(plan_of(12), fails=lambda past: past.number > 1 and past.confirms is None and past.goal is None)
+    job.run()
+    assert job.whole() == {0, 1}
+    assert all(past.state is TrialState.FAILED for past in job.trials[2:] if past.confirms is None)
+
+
+def test_any_number_may_pause_at_once() -> None:
+    job = Job(plan_of(60), score=lambda past: float(past.number))  # each is worse than all before
+    job.run()
+    assert len([past for past in job.trials if past.paused]) >= 30
+
+
+def test_a_spent_space_ends_the_search_with_its_best() -> None:
+    job = Job(plan_of(50), space=space_of(pin=FEW))
+    assert job.run().reason == "all 4 designs that the pins and constraints allow have been tried"
+    assert job.whole() == {0, 1, 2, 3}
+    assert len(of_kind(job.steps, Promote)) == 2
+
+
+def test_what_is_refused_is_noted_and_costs_no_trial() -> None:
+    def too_deep(design: Design) -> str | None:
+        return "it needs 9 GiB" if design.stages and design.stages[0].update.kind == "full" else None
+
+    job = Job(plan_of(12), refusal=too_deep)
+    job.run()
+    refused = of_kind(job.steps, Refuse)
+    assert refused
+    assert {step.why for step in refused} == {"it needs 9 GiB"}
+    assert len(job.designs()) == 12 + len(refused)
+
+
+def test_a_budget_leaves_enough_to_confirm_the_best() -> None:
+    job = Job(plan_of(500), budget=30.0)
+    assert job.run().reason == "what is left of the budget is needed to finish and confirm the best"
+    assert len([past for past in job.trials if past.confirms is not None]) == 8
+    assert len(job.designs()) > 20
+    remaining = job.remaining()
+    assert remaining is not None
+    assert -3 < remaining < 6
+
+
+def test_once_the_best_are_confirmed_no_design_is_added() -> None:
+    """More time, as when workers have joined, does not reopen what was compared."""
+    job = Job(plan_of(500), budget=30.0)
+    while not of_kind(job.steps, Confirm):
+        step = job.next()
+        assert step is not None
+        job.steps.append(step)
+        job.take(step)
+        job.work()
+    job.budget = 1000.0
+    job.run()
+    assert max(past.number for past in job.designs()) < min(past.number for past in job.trials if past.confirms)
+
+
+def test_what_finishing_takes_is_known_from_whole_trials_alone() -> None:
+    plan = plan_of(20)
+    assert reserve([], plan) == 0.0
+    design = SPACE.sample(_Nth(3))
+    assert reserve([complete(2, design, 1.0, device_seconds=4.0)], plan) == 4.0 * 4 * 2
+
+
+def test_nothing_is_promoted_that_was_given_up() -> None:
+    for trials in (6, 12, 30):
+        job = Job(plan_of(trials))
+        given_up: set[int] = set()
+        for _ in range(10_000):
+            step = job.next()
+            if isinstance(step, End):
+                break
+            if step is None:
+                job.work()
+                continue
+            assert not (isinstance(step, Promote) and step.number in given_up)
+            job.take(step)
+            if any(past.open for past in job.trials):
+                job.work()
+            given_up |= {past.number for past in hopeless(job.trials, job.plan, None)}
+        assert len(given_up) >= trials // 3 - 1
+
+
+class _Nth:
+    """Answers a space's questions so that the n-th design is another than those before."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def categorical(self, name: str, choices: Sequence) -> object:
+        return choices[self.n % len(choices)]
+
+    def log_uniform(self, name: str, low: float, high: float) -> float:
+        return low + (high - low) * (self.n + 1) / 10
