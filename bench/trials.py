@@ -24,6 +24,7 @@ from luthier.model import BaseModelEntry, read_facts
 from luthier.task import Constraints, DataKind, Grader, JudgeSpec, Pin
 from luthier.trial import Usage
 from luthier.wire import Assignment, CheckpointSaved, Directive, Heartbeat, Judged, Keep, RungReached, RungVerdict
+from search.priors import baselines
 from search.space import Space, space
 from service.tokens import counter
 from workers import trial, warm
@@ -91,12 +92,15 @@ class Task:
             rewarded=self.grader is not None,
         )
 
-    def judge(self, link: LocalLink) -> JudgeSpec:
-        held_out = link.keep(self.held_out)
+    def plain(self) -> Design:
+        """What is tried before anything else."""
+        return baselines(self.space)[1]
+
+    def judge(self, validation: str, test: str) -> JudgeSpec:
         return JudgeSpec(
             kind=self.kind,
-            validation=held_out,
-            test=held_out,
+            validation=validation,
+            test=test,
             objective="perplexity",
             grader=self.grader,
             window=128 if self.entry.facts.family == "encoder" else 512,
@@ -148,12 +152,17 @@ class Run:
     seconds: float
     usage: Usage
 
+    @classmethod
+    def of(cls, seconds: float, usage: Mapping[str, Any]) -> Run:
+        return cls(seconds=seconds, usage=Usage.model_validate(usage))
+
 
 def run(task: Task, design: Design, *, seed: int = 0) -> Run:
     """Train, judge and export a design. Base model and rows are in memory already, as between a job's trials."""
     with tempfile.TemporaryDirectory(prefix="luthier-bench-") as folder:
         link = LocalLink(Path(folder))
-        judge = task.judge(link)
+        held_out = link.keep(task.held_out)
+        judge = task.judge(held_out, held_out)
         assignment = Assignment(
             trial_id="trial-bench",
             job_id="ftjob-bench",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import RUNGS, JobState, TrialState
@@ -71,6 +71,10 @@ def estimated_finish(
     search = job.search
     if job.state is not JobState.RUNNING or job.started_at is None:
         return None
+    if work_left is not None:
+        if search.device_seconds is not None:
+            work_left = min(work_left, max(0.0, search.device_seconds - device_seconds(trials)))
+        return _before(now + timedelta(seconds=work_left / max(1, crew)), search.deadline)
     shares = [min(1.0, sum(map(_trained, _launched(trials))) / _expected(job))]
     if search.device_seconds is not None:
         shares.append(min(1.0, device_seconds(trials) / search.device_seconds))

@@ -3,6 +3,7 @@ job will be done."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ from search.work import Workload, workload
 from service import budget
 from service.context import Context
 
+_NUMBERS: Final = re.compile(r"(-\d+)+$")
 LATEST: Final = 200  # finished trials that calibrations look at
 HEADROOM: Final = 0.95  # of a device's memory, since an allocator never fills it
 
@@ -119,19 +121,22 @@ class Ledger:
 
 
 def rooms(crew: Sequence[WorkerRecord]) -> list[Room]:
-    """The devices of these workers, each once. CPU workers with as much memory to the byte are taken to be on one
-    machine, and share it."""
-    found: dict[tuple[str, str, int], Room] = {}
-    for worker in crew:
-        device = worker.device
-        key = device.kind, device.name, device.memory_bytes
-        sharing = sum((each.device.kind, each.device.name, each.device.memory_bytes) == key for each in crew)
-        found[key] = room(device, 1 if device.kind == "cuda" else sharing)
-    return list(found.values())
+    """The devices of these workers, each kind of them once. CPU workers of one host share its memory."""
+    return list(dict.fromkeys(room(worker.device, sharing(worker, crew)) for worker in crew))
 
 
-def room(device: Device, sharing: int = 1) -> Room:
-    return Room(device=device, memory_bytes=HEADROOM * device.memory_bytes / sharing)
+def sharing(worker: WorkerRecord, crew: Sequence[WorkerRecord]) -> int:
+    """How many of the crew have their memory from where this one has it. Workers that nobody has named otherwise are
+    named after their host."""
+    if worker.device.kind == "cuda":
+        return 1
+    host = _NUMBERS.sub("", worker.name)
+    return sum(each.device == worker.device and _NUMBERS.sub("", each.name) == host for each in crew)
+
+
+def room(device: Device, among: int = 1) -> Room:
+    """What of the device one of so many workers may use."""
+    return Room(device=device, memory_bytes=HEADROOM * device.memory_bytes / among)
 
 
 def this_machine() -> Device:

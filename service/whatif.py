@@ -149,13 +149,15 @@ def _check(design: Design, asked: _Question, entries: Sequence[BaseModelEntry]) 
 
 
 def _model(body: EstimateDesign, asked: _Question, entries: Sequence[BaseModelEntry]) -> str:
+    known = ", ".join(entry.name for entry in entries) or "none; add one with `luthier models add NAME FOLDER`"
     if body.model is not None:
+        if body.model not in [entry.name for entry in entries]:
+            raise NotFound(f"there is no base model {body.model!r}; registered: {known}", param="model")
         return body.model
     if asked.job is not None and asked.job.search.pin.model:
         return asked.job.search.pin.model[0]
     if len(entries) == 1:
         return entries[0].name
-    known = ", ".join(entry.name for entry in entries) or "none; add one with `luthier models add NAME FOLDER`"
     raise UserError(f"say in model which base model is meant; registered: {known}", param="model")
 
 
@@ -189,7 +191,9 @@ def _room(body: EstimateDesign, crew: Sequence[WorkerRecord]) -> costs.Room:
             device = Device(kind=kind, name=f"a {kind.upper()} device", memory_bytes=memory, four_bit=four_bit)
             return costs.Room(device=_like(device, crew), memory_bytes=memory)
         case None:
-            return costs.rooms(crew)[0] if crew else costs.room(costs.this_machine())
+            if not crew:
+                return costs.room(costs.this_machine())
+            return costs.room(crew[0].device, costs.sharing(crew[0], crew))
         case name:
             named = [worker for worker in crew if name in (worker.name, worker.id)]
             if not named:
@@ -197,8 +201,7 @@ def _room(body: EstimateDesign, crew: Sequence[WorkerRecord]) -> costs.Room:
                 raise NotFound(
                     f"there is no live worker {name!r}; live: {live}. Or give a kind and memory_bytes", param="device"
                 )
-            sharing = [worker for worker in crew if worker.device == named[0].device]
-            return costs.room(named[0].device, 1 if named[0].device.kind == "cuda" else len(sharing))
+            return costs.room(named[0].device, costs.sharing(named[0], crew))
 
 
 def _like(device: Device, crew: Sequence[WorkerRecord]) -> Device:
