@@ -28,6 +28,7 @@ def main() -> int:
     with service(home) as server:
         luthier(server, "models", "add", MODEL, str(model))
         options = ["--objective", "perplexity", "--grader", "text_similarity", "--trials", str(TRIALS)]
+        options += ["--finalists", "2", "--confirmations", "1"]
         options += ["--epochs", "1", "--batch-size", "8", "--seed", "0", "--follow"]
         console.print(f"\n[bold]3. The job[/bold] `luthier submit {data} {' '.join(options)}`", highlight=False)
         code = luthier(server, "submit", str(data), *options)

@@ -26,6 +26,7 @@ PAGE: Final = Path("docs/tour.md")
 ENCODER: Final = "all-minilm-l6-v2"
 ENDED: Final = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 COLUMNS: Final = 118  # of the tables
+SMALL: Final = {"finalists": 2, "confirmations": 1}
 INTRODUCTION: Final = """\
 # A tour
 
@@ -53,7 +54,7 @@ class Stop:
 
 
 def search(trials: int, **pin: list[Any]) -> dict[str, Any]:
-    return {"trials": trials, "pin": {"epochs": [1], "batch_size": [8], **pin}}
+    return {"trials": trials, **SMALL, "pin": {"epochs": [1], "batch_size": [8], **pin}}
 
 
 STOPS: Final = (
@@ -68,7 +69,7 @@ STOPS: Final = (
         about="The same paragraphs. An encoder fills in masked words, and is judged by pseudo-perplexity "
         "(Salazar et al. 2020), which says nothing beside a decoder's perplexity.",
         data=tour_data.paragraphs,
-        body={"model": ENCODER, "search": {"trials": 8}},
+        body={"model": ENCODER, "search": {"trials": 8, **SMALL}},
     ),
     Stop(
         title="Instructions",

@@ -99,7 +99,12 @@ class Agent:
             where = traceback.extract_tb(bug.__traceback__)[-1]
             outcome, error = "failed", f"{type(bug).__name__}: {bug} ({where.name}, {Path(where.filename).name})"
         return Finished(
-            **held.claim, outcome=outcome, device_seconds=held.device_seconds, error=error, points=held.drain()
+            **held.claim,
+            outcome=outcome,
+            device_seconds=held.device_seconds,
+            trained_tokens=held.tokens,
+            error=error,
+            points=held.drain(),
         )
 
 

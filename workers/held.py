@@ -25,6 +25,7 @@ class HeldLease:
         self.assignment = assignment
         self.interval = lease_seconds / 4
         self.meter = Meter()
+        self.tokens = 0  # trained on so far, earlier leases included
         self._began = time.monotonic()
         self._points: list[Point] = []
         self._guard = threading.Lock()

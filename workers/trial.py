@@ -220,6 +220,7 @@ class TrialWatch:
 
     def _look(self, progress: Progress) -> None:
         position = progress.position
+        self.held.tokens = position.tokens
         self.held.record(position.stage, position.step, progress.report.values)
         crossed = self._crossed(progress)
         metrics = self._judge(progress) if crossed or (progress.next_stage and progress.scorer is None) else None

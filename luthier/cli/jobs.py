@@ -60,6 +60,12 @@ def submit(
     task: Annotated[Goal, typer.Option(help="What the model is to learn.")] = Goal.AUTO,
     trials: Annotated[int | None, typer.Option(help="How many designs to try (default: 24).")] = None,
     seconds: Annotated[float | None, typer.Option(help="Device-seconds to spend, over all workers.")] = None,
+    finalists: Annotated[
+        int | None, typer.Option(help="How many of the best are trained to the end and confirmed (default: 3).")
+    ] = None,
+    confirmations: Annotated[
+        int | None, typer.Option(help="Further seeds that the finalists are trained from (default: 2).")
+    ] = None,
     objective: Annotated[Objective, typer.Option(help="What the best design is best at.")] = Objective.AUTO,
     grader: Annotated[str | None, typer.Option(metavar="NAME|JSON|@FILE", help=GRADER_HELP)] = None,
     algorithm: Annotated[
@@ -97,7 +103,8 @@ def submit(
         "batch_size": _one(batch_size),
     }
     search: dict[str, Any] = {"objective": objective, "pin": {k: v for k, v in pin.items() if v}}
-    search |= {k: v for k, v in {"trials": trials, "device_seconds": seconds}.items() if v is not None}
+    limits = {"trials": trials, "device_seconds": seconds, "finalists": finalists, "confirmations": confirmations}
+    search |= {k: v for k, v in limits.items() if v is not None}
     body: dict[str, Any] = {"search": search, "task": {"goal": task}}
     if grader is not None:
         body["task"]["grader"] = read_grader(grader)

@@ -75,9 +75,12 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
         "expires_at": None,
         "finished_by": report.owner,
         "device_seconds": _at_least(report.device_seconds),
+        "trained_tokens": case(
+            (_t.trained_tokens > report.trained_tokens, _t.trained_tokens), else_=report.trained_tokens
+        ),
     }
     if outcome.terminal:
-        changes |= {"finished_at": now, "error": report.error, "trained_tokens": report.trained_tokens}
+        changes |= {"finished_at": now, "error": report.error}
     else:
         changes |= {"attempts": _t.attempts - 1}
     kept = ("metrics", "test_metrics", "usage")

@@ -32,7 +32,7 @@ def submit(client: Client, folder: Path) -> str:
     data.write_text("".join(json.dumps(row) + "\n" for row in data_samples.pairs(120)))
     pin = {"epochs": [6], "batch_size": [4], "algorithm": ["sft"], "layers": [6], "kv_heads": [4]}
     file = client.upload(data)
-    return client.create_job(training_file=file.id, search={"trials": TRIALS, "pin": pin}).id
+    return client.create_job(training_file=file.id, search={"trials": TRIALS, "confirmations": 0, "pin": pin}).id
 
 
 def in_the_middle(client: Client, job_id: str) -> Trial | None:

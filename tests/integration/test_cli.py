@@ -42,7 +42,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def followed(live: Live, data: Path) -> subprocess.CompletedProcess[str]:
     """A small job, followed to its end."""
-    options = ["--trials", "4", "--task", "behaviour", "--epochs", "3", "--batch-size", "4", "--follow"]
+    options = ["--trials", "4", "--confirmations", "0", "--task", "behaviour", "--epochs", "3", "--batch-size", "4"]
+    options += ["--follow"]
     return live.command("submit", str(data), *options)
 
 
@@ -136,6 +137,8 @@ def test_ctrl_c_stops_the_watching_and_not_the_job(live: Live, data: Path) -> No
         (["submit", "{data}", "--algorithm", "dpo"], "dpo"),
         (["submit", "{data}", "--trials", "0"], "trials"),
         (["submit", "{data}", "--seconds", "-1"], "device_seconds"),
+        (["submit", "{data}", "--finalists", "0"], "finalists"),
+        (["submit", "{data}", "--confirmations", "11"], "confirmations"),
         (["trials", "ftjob-nope"], "ftjob-nope"),
         (["models", "add", "x", "/nowhere"], "/nowhere"),
         (["best"], "JOB"),
@@ -195,7 +198,7 @@ def test_environments_are_listed_with_their_options(live: Live) -> None:
 
 
 def test_an_environment_is_submitted_in_place_of_a_file(live: Live) -> None:
-    options = ["--option", "boxes=4", "--rows", "60", "--trials", "2"]
+    options = ["--option", "boxes=4", "--rows", "60", "--trials", "2", "--confirmations", "0"]
     submitted = live.command("submit", "--environment", "tools/move", *options, "--json")
     assert submitted.returncode == 0, submitted.stderr
     job = json.loads(submitted.stdout)

@@ -96,7 +96,9 @@ def test_a_job_on_an_encoder_beats_its_pseudo_perplexity(tmp_path: Path) -> None
     client = live.start()
     try:
         client.add_model("tiny-encoder", str(ENCODER))
-        job = client.create_job(client.upload(file).id, search={"trials": 4, "pin": {"learning_rate_multiplier": [3]}})
+        job = client.create_job(
+            client.upload(file).id, search={"trials": 4, "confirmations": 0, "pin": {"learning_rate_multiplier": [3]}}
+        )
         ended = eventually(lambda: (now := client.job(job.id)).status.terminal and now, 400)
         assert ended.status == "succeeded", [event.message for event in client.events(job.id)]
         best = client.best(job.id)

@@ -61,7 +61,9 @@ def _submit(client: Client, folder: Path) -> Job:
     data.write_bytes(write_rows(data_samples.pairs(60)))
     file = client.upload(data)
     task = {"goal": "behaviour", "grader": MULTI}
-    return client.create_job(file.id, task=task, search={"trials": 2}, hyperparameters={"n_epochs": 1})
+    return client.create_job(
+        file.id, task=task, search={"trials": 2, "confirmations": 0}, hyperparameters={"n_epochs": 1}
+    )
 
 
 def test_trials_are_graded_by_code_and_a_model_and_fail_when_it_does_not_answer(

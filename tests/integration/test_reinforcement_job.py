@@ -26,7 +26,7 @@ def test_playing_for_the_reward_beats_the_base(tmp_path: Path) -> None:
         job = client.create_job(
             client.upload(file).id,
             task={"grader": {"type": "text_similarity"}},
-            search={"trials": 4, "pin": pins},
+            search={"trials": 4, "confirmations": 0, "pin": pins},
         )
         eventually(lambda: client.job(job.id).status in (JobState.SUCCEEDED, JobState.FAILED), 400)
         trials = client.trials(job.id)

@@ -28,7 +28,7 @@ pytest_plugins = ("tests.integration.service_fixtures",)
 def test_the_judge_follows_from_the_data_and_the_task(
     service: Service, worker: FakeWorker, rows: list, task: dict, objective: str, grader: str | None
 ) -> None:
-    job_id = service.submit(rows, task=task, search={"trials": 2})
+    job_id = service.submit(rows, task=task, search={"trials": 2, "confirmations": 0})
     judge = worker.take().judge
     assert (judge.objective, judge.grader and judge.grader.type) == (objective, grader)
     assert 16 <= judge.max_new_tokens <= 128
@@ -52,7 +52,7 @@ LONG = [{**row, "completion": "a long answer, " * 600} for row in sums()]  # abo
 def test_all_trials_read_rows_as_long_as_the_longest_context_that_is_searched(
     service: Service, worker: FakeWorker, rows: list, pin: dict, read: tuple[int, int], factors: set
 ) -> None:
-    job_id = service.submit(rows, search={"trials": 14, "pin": pin})
+    job_id = service.submit(rows, search={"trials": 14, "confirmations": 0, "pin": pin})
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
     assert {(trial.judge.window, trial.judge.max_tokens) for trial in worker.done} == {read}
     found = {trial.design.architecture.rope_factor for trial in worker.done if trial.number > 1}
@@ -62,7 +62,7 @@ def test_all_trials_read_rows_as_long_as_the_longest_context_that_is_searched(
 
 
 def test_train_validation_and_test_rows_share_no_prompt(service: Service, worker: FakeWorker) -> None:
-    service.submit(sums(200), search={"trials": 2})
+    service.submit(sums(200), search={"trials": 2, "confirmations": 0})
     assignment = worker.take()
     digests = (assignment.train, assignment.judge.validation, assignment.judge.test)
     splits = [service.http.get(f"/v1/blobs/{digest}").text.splitlines() for digest in digests]
@@ -73,18 +73,18 @@ def test_train_validation_and_test_rows_share_no_prompt(service: Service, worker
 
 def test_rows_of_the_validation_file_are_left_out_of_training_and_an_event_says_so(service: Service) -> None:
     validation = service.upload(sums(12), "validation.jsonl")
-    job_id = service.submit(validation_file=validation, search={"trials": 2})
+    job_id = service.submit(validation_file=validation, search={"trials": 2, "confirmations": 0})
     assert any("in the validation file: 12" in message for message in service.messages(job_id))
 
 
 def test_a_model_registered_later_is_not_in_a_running_search(service: Service) -> None:
-    job_id = service.submit(search={"trials": 8})
+    job_id = service.submit(search={"trials": 8, "confirmations": 0})
     service.add_model("another")
     assert service.client.job(job_id).luthier.search.pin.model == ("tiny-chat",)
 
 
 def test_the_same_seed_proposes_the_same_designs(service: Service, worker: FakeWorker) -> None:
-    first, second = (service.submit(search={"trials": 8}, seed=7) for _ in range(2))
+    first, second = (service.submit(search={"trials": 8, "confirmations": 0}, seed=7) for _ in range(2))
     for job_id in (first, second):
         worker.work_until_ended(service.client, job_id)
     designs = [[trial.design for trial in service.client.trials(job_id)] for job_id in (first, second)]
@@ -93,10 +93,10 @@ def test_the_same_seed_proposes_the_same_designs(service: Service, worker: FakeW
 
 def test_where_likelihood_decides_a_grader_brings_no_rollouts(service: Service) -> None:
     graded = {"grader": {"type": "string_check"}}
-    counted = service.submit(task=graded, search={"trials": 4, "objective": "perplexity"})
-    rewarded = service.submit(task=graded, search={"trials": 4})
+    counted = service.submit(task=graded, search={"trials": 4, "confirmations": 0, "objective": "perplexity"})
+    rewarded = service.submit(task=graded, search={"trials": 4, "confirmations": 0})
     pinned = service.submit(
-        task=graded, search={"trials": 4, "objective": "perplexity", "pin": {"algorithm": ["grpo"]}}
+        task=graded, search={"trials": 4, "confirmations": 0, "objective": "perplexity", "pin": {"algorithm": ["grpo"]}}
     )
     programs = {job: service.client.job(job).luthier.search.pin.algorithm for job in (counted, rewarded, pinned)}
     assert programs == {counted: ("sft", "clm"), rewarded: None, pinned: ("grpo",)}

@@ -373,6 +373,19 @@ def test_submit_names_what_is_wrong_before_it_uploads(
 def _submit(service: Service, folder: Path, grader: str) -> subprocess.CompletedProcess[str]:
     data = folder / "train.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in sums()))
-    command = [sys.executable, "-P", "-m", "luthier", "submit", str(data), "--trials", "2", "--grader", grader]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "luthier",
+        "submit",
+        str(data),
+        "--trials",
+        "2",
+        "--confirmations",
+        "0",
+        "--grader",
+        grader,
+    ]
     environment = os.environ | {"LUTHIER_SERVER": service.url, "COLUMNS": "500"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

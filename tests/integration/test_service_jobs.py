@@ -26,7 +26,7 @@ pytest_plugins = ("tests.integration.service_fixtures",)
 
 
 def test_a_job_runs_to_its_end_and_the_best_trial_wins(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 6}, suffix="sums")
+    job_id = service.submit(search={"trials": 6, "confirmations": 0}, suffix="sums")
 
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
 
@@ -36,14 +36,14 @@ def test_a_job_runs_to_its_end_and_the_best_trial_wins(service: Service, worker:
     assert job.luthier.best is not None
     assert job.luthier.best.trial == best.trial
     assert job.fine_tuned_model == f"ft:tiny-chat:sums:{job_id[-8:]}"
-    assert (job.model, job.trained_tokens, job.luthier.trials_done) == ("tiny-chat", 6000, 6)
+    assert (job.model, job.trained_tokens, job.luthier.trials_done) == ("tiny-chat", 5000, 6)
     assert job.luthier.device_seconds == 6.0
     assert job.finished_at is not None
     assert job.error is None
 
 
 def test_the_baselines_come_first_and_stand_beside_the_winner(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 4})
+    job_id = service.submit(search={"trials": 4, "confirmations": 0})
     worker.work_until_ended(service.client, job_id)
 
     trials_ = service.client.trials(job_id)
@@ -60,7 +60,7 @@ def test_the_baselines_come_first_and_stand_beside_the_winner(service: Service, 
 
 
 def test_the_events_tell_the_story_in_order(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 3})
+    job_id = service.submit(search={"trials": 3, "confirmations": 0})
     worker.work_until_ended(service.client, job_id)
 
     story = [message.split(":")[0].split(";")[0] for message in service.messages(job_id)]
@@ -86,7 +86,7 @@ def test_the_events_tell_the_story_in_order(service: Service, worker: FakeWorker
 
 
 def test_curves_are_kept_by_name(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 2})
+    job_id = service.submit(search={"trials": 2, "confirmations": 0})
     assignment = worker.take()
     worker.heartbeat(assignment, loss=2.5, learning_rate=0.1)
 
@@ -97,7 +97,7 @@ def test_curves_are_kept_by_name(service: Service, worker: FakeWorker) -> None:
 
 def test_a_job_that_does_not_beat_its_base_says_so(service: Service, worker: FakeWorker) -> None:
     worker.score = lambda assignment: metrics(2.0 + assignment.number / 10)
-    job_id = service.submit(search={"trials": 3})
+    job_id = service.submit(search={"trials": 3, "confirmations": 0})
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
 
     assert service.client.best(job_id).number == 1
@@ -107,7 +107,7 @@ def test_a_job_that_does_not_beat_its_base_says_so(service: Service, worker: Fak
 def test_a_job_whose_trained_trials_all_fail_is_failed_with_the_first_error(
     service: Service, worker: FakeWorker
 ) -> None:
-    job_id = service.submit(search={"trials": 3})
+    job_id = service.submit(search={"trials": 3, "confirmations": 0})
     for number in range(3):
         assignment = worker.take()
         assert assignment.number == number
@@ -126,14 +126,14 @@ def test_a_job_whose_trained_trials_all_fail_is_failed_with_the_first_error(
 
 
 def test_a_complete_trial_without_the_deciding_metric_is_a_failed_one(service: Service, worker: FakeWorker) -> None:
-    service.submit(search={"trials": 2, "objective": "reward"})
+    service.submit(search={"trials": 2, "confirmations": 0, "objective": "reward"})
     answer = worker.finish(worker.take(), outcome="complete", metrics=metrics(1.0, reward=None))
     assert answer.json()["state"] == "failed"
     assert "the judge reported none" in answer.json()["error"]
 
 
 def test_an_infeasible_trial_is_told_and_does_not_end_the_job(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 3})
+    job_id = service.submit(search={"trials": 3, "confirmations": 0})
     worker.work(worker.take())
     worker.finish(worker.take(), outcome="infeasible", error="it needs 9 GiB")
     worker.work(worker.take())
@@ -143,7 +143,7 @@ def test_an_infeasible_trial_is_told_and_does_not_end_the_job(service: Service, 
 
 
 def test_cancelling_stops_the_running_trial_at_its_next_heartbeat(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 8})
+    job_id = service.submit(search={"trials": 8, "confirmations": 0})
     worker.work(worker.take())
     assignment = worker.take()
     assert worker.heartbeat(assignment)["action"] == "continue"
@@ -160,7 +160,7 @@ def test_cancelling_stops_the_running_trial_at_its_next_heartbeat(service: Servi
 
 
 def test_nothing_runs_past_the_budget_of_device_seconds(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 50, "device_seconds": 10.0})
+    job_id = service.submit(search={"trials": 50, "confirmations": 0, "device_seconds": 10.0})
     for _ in range(2):
         worker.work(worker.take())
     assignment = worker.take()
@@ -180,7 +180,7 @@ def test_a_waiting_trial_of_a_job_whose_budget_is_spent_is_never_leased(service:
     crew = [FakeWorker(service.http, name=f"fake {n}", seconds=6.0) for n in range(2)]
     for member in crew:
         member.register()
-    job_id = service.submit(search={"trials": 50, "device_seconds": 10.0})
+    job_id = service.submit(search={"trials": 50, "confirmations": 0, "device_seconds": 10.0})
     first, second = crew[0].take(), crew[1].take()
     crew[0].work(first)
     crew[1].heartbeat(second)
@@ -194,7 +194,7 @@ def test_a_waiting_trial_of_a_job_whose_budget_is_spent_is_never_leased(service:
 
 def test_a_job_ends_at_its_deadline(service: Service, worker: FakeWorker) -> None:
     deadline = datetime.now(UTC) + timedelta(seconds=6)
-    job_id = service.submit(search={"trials": 5000, "deadline": deadline.isoformat()})
+    job_id = service.submit(search={"trials": 5000, "confirmations": 0, "deadline": deadline.isoformat()})
     for _ in range(2):
         worker.work(worker.take())
     assignment = worker.take()
@@ -216,7 +216,7 @@ def test_a_job_ends_when_the_pins_leave_no_other_design(service: Service, worker
         "batch_size": [8],
         "learning_rate_multiplier": [1.0, 2.0],
     }
-    job_id = service.submit(search={"trials": 50, "pin": pin})
+    job_id = service.submit(search={"trials": 50, "confirmations": 0, "pin": pin})
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
     assert len(service.client.trials(job_id)) == 4
     assert "No more trials: all 4 designs that the pins and constraints allow have been tried." in service.messages(
@@ -227,7 +227,7 @@ def test_a_job_ends_when_the_pins_leave_no_other_design(service: Service, worker
 def test_a_lost_worker_costs_nothing_but_time(service: Service, worker: FakeWorker) -> None:
     other = FakeWorker(service.http, name="other")
     other.register()
-    job_id = service.submit(search={"trials": 2, "finalists": 1})
+    job_id = service.submit(search={"trials": 2, "confirmations": 0, "finalists": 1})
     assignment = worker.take()
     _lose_workers(service)
 
@@ -242,7 +242,7 @@ def test_a_lost_worker_costs_nothing_but_time(service: Service, worker: FakeWork
 
 
 def test_a_trial_that_loses_its_worker_three_times_has_failed(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 2})
+    job_id = service.submit(search={"trials": 2, "confirmations": 0})
     for _ in range(3):
         assert worker.take().number == 0
         _lose_workers(service)
@@ -251,7 +251,7 @@ def test_a_trial_that_loses_its_worker_three_times_has_failed(service: Service, 
 
 
 def test_a_lost_trial_of_a_cancelled_job_is_not_waited_for(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 2})
+    job_id = service.submit(search={"trials": 2, "confirmations": 0})
     worker.take()
     service.client.cancel(job_id)
     _lose_workers(service)
@@ -259,7 +259,7 @@ def test_a_lost_trial_of_a_cancelled_job_is_not_waited_for(service: Service, wor
 
 
 def test_a_worker_that_comes_back_under_its_name_gives_up_what_it_held(service: Service, worker: FakeWorker) -> None:
-    service.submit(search={"trials": 2})
+    service.submit(search={"trials": 2, "confirmations": 0})
     assignment = worker.take()
     back = FakeWorker(service.http, name=worker.name)
     back.register()
@@ -269,7 +269,7 @@ def test_a_worker_that_comes_back_under_its_name_gives_up_what_it_held(service: 
 
 
 def test_a_trial_that_is_handed_back_goes_on_from_its_checkpoint(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 2})
+    job_id = service.submit(search={"trials": 2, "confirmations": 0})
     assignment = worker.take()
     manifests = [_save_checkpoint(worker, assignment, step) for step in (1, 2)]
     worker.finish(assignment, outcome="waiting")
@@ -280,7 +280,7 @@ def test_a_trial_that_is_handed_back_goes_on_from_its_checkpoint(service: Servic
 
 
 def test_a_checkpoint_whose_blobs_were_not_uploaded_is_refused(service: Service, worker: FakeWorker) -> None:
-    service.submit(search={"trials": 2})
+    service.submit(search={"trials": 2, "confirmations": 0})
     assignment = worker.take()
     saved = CheckpointSaved(**worker.claim(assignment), manifest="0" * 64, blobs=(), stage=0, step=1)
     answer = worker.http.post(f"/v1/trials/{assignment.trial_id}/checkpoint", json=saved.model_dump(mode="json"))
@@ -292,7 +292,7 @@ def test_a_restart_of_the_service_loses_nothing(tmp_path: Path) -> None:
         before.add_model()
         worker = FakeWorker(before.http)
         worker.register()
-        job_id = before.submit(search={"trials": 4})
+        job_id = before.submit(search={"trials": 4, "confirmations": 0})
         worker.work(worker.take())
         assignment = worker.take()
         told = before.messages(job_id)
@@ -306,7 +306,7 @@ def test_a_restart_of_the_service_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_sending_a_finish_again_changes_nothing(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 3})
+    job_id = service.submit(search={"trials": 3, "confirmations": 0})
     assignment = worker.take()
     report = {"outcome": "complete", "metrics": metrics(2.0), "test_metrics": metrics(2.0)}
     first = worker.finish(assignment, **report).json()
@@ -319,7 +319,7 @@ def test_as_many_trials_are_open_as_there_are_workers(service: Service) -> None:
     crew = [FakeWorker(service.http, name=f"fake {n}") for n in range(3)]
     for member in crew:
         member.register()
-    job_id = service.submit(search={"trials": 20})
+    job_id = service.submit(search={"trials": 20, "confirmations": 0})
     held = [member.take() for member in crew]
     assert len({assignment.trial_id for assignment in held}) == 3
     assert len(service.client.trials(job_id)) == 3
@@ -328,7 +328,7 @@ def test_as_many_trials_are_open_as_there_are_workers(service: Service) -> None:
 
 
 def test_the_older_job_is_worked_on_first(service: Service, worker: FakeWorker) -> None:
-    older, newer = service.submit(search={"trials": 2}), service.submit(search={"trials": 2})
+    older, newer = service.submit(search={"trials": 2, "confirmations": 0}), service.submit(search={"trials": 2})
     wait_until(lambda: all(service.client.trials(job_id) for job_id in (older, newer)))
     leases = []
     for _ in range(4):
@@ -342,14 +342,14 @@ def test_the_older_job_is_worked_on_first(service: Service, worker: FakeWorker) 
 
 
 def test_only_finalists_and_the_default_keep_their_weights(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 6, "finalists": 2})
+    job_id = service.submit(search={"trials": 6, "confirmations": 0, "finalists": 2})
     worker.work_until_ended(service.client, job_id)
     kept = {trial.number for trial in service.client.trials(job_id) if _artifacts(service, trial.id)}
     assert kept == {1, 4, 5}
 
 
 def test_weights_that_are_let_go_are_deleted_but_for_what_others_share(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 4, "finalists": 1})
+    job_id = service.submit(search={"trials": 4, "confirmations": 0, "finalists": 1})
     assignments = [worker.take()]
     worker.work(assignments[0])
     while len(assignments) < 3:
@@ -368,7 +368,9 @@ def test_weights_that_are_let_go_are_deleted_but_for_what_others_share(service: 
 
 
 def test_trials_of_several_stages_tell_what_each_but_the_last_has_brought(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(preferences(), search={"trials": 3, "pin": {"algorithm": ["sft+dpo"], "update": ["full"]}})
+    job_id = service.submit(
+        preferences(), search={"trials": 3, "confirmations": 0, "pin": {"algorithm": ["sft+dpo"], "update": ["full"]}}
+    )
     for number in range(3):
         assignment = worker.take()
         worker.heartbeat(assignment, loss=2.5, valid_loss=1.5, valid_accuracy=0.7)
@@ -380,7 +382,7 @@ def test_trials_of_several_stages_tell_what_each_but_the_last_has_brought(servic
 
 
 def test_checkpoints_of_trials_that_have_ended_are_let_go(service: Service, worker: FakeWorker) -> None:
-    service.submit(search={"trials": 2})
+    service.submit(search={"trials": 2, "confirmations": 0})
     assignment = worker.take()
     older, newer = (_save_checkpoint(worker, assignment, step) for step in (1, 2))
     here = service.context
@@ -394,7 +396,7 @@ def test_checkpoints_of_trials_that_have_ended_are_let_go(service: Service, work
 
 
 def test_the_merged_model_and_the_adapter_come_as_tar_streams(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 3, "pin": {"update": ["lora"]}})
+    job_id = service.submit(search={"trials": 3, "confirmations": 0, "pin": {"update": ["lora"]}})
     worker.work_until_ended(service.client, job_id)
     best = service.client.best(job_id)
     assert {artifact.kind for artifact in best.artifacts} == {"merged", "adapter"}
@@ -411,14 +413,14 @@ def test_the_merged_model_and_the_adapter_come_as_tar_streams(service: Service, 
 
 
 def test_a_winner_without_an_adapter_says_why(service: Service, worker: FakeWorker, tmp_path: Path) -> None:
-    job_id = service.submit(search={"trials": 3, "pin": {"update": ["full"]}})
+    job_id = service.submit(search={"trials": 3, "confirmations": 0, "pin": {"update": ["full"]}})
     worker.work_until_ended(service.client, job_id)
     with pytest.raises(NotFound, match=r"has no adapter that fits the base model.*ask for format=merged"):
         service.client.download(job_id, tmp_path / "adapter", "adapter")
 
 
 def test_a_winner_that_cannot_be_merged_says_why(service: Service, worker: FakeWorker, tmp_path: Path) -> None:
-    job_id = service.submit(search={"trials": 3, "pin": {"update": ["prefix"]}})
+    job_id = service.submit(search={"trials": 3, "confirmations": 0, "pin": {"update": ["prefix"]}})
     worker.work_until_ended(service.client, job_id)
     assert {artifact.kind for artifact in service.client.best(job_id).artifacts} == {"adapter"}
     with pytest.raises(
@@ -428,13 +430,13 @@ def test_a_winner_that_cannot_be_merged_says_why(service: Service, worker: FakeW
 
 
 def test_a_job_without_a_complete_trial_has_no_best(service: Service) -> None:
-    job_id = service.submit(search={"trials": 2})
+    job_id = service.submit(search={"trials": 2, "confirmations": 0})
     with pytest.raises(NotFound, match="has no complete trial"):
         service.client.best(job_id)
 
 
 def test_an_artifact_that_was_not_uploaded_whole_is_refused(service: Service, worker: FakeWorker) -> None:
-    service.submit(search={"trials": 2})
+    service.submit(search={"trials": 2, "confirmations": 0})
     assignment = worker.take()
     report = {
         **worker.claim(assignment),

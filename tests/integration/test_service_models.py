@@ -38,7 +38,7 @@ def test_pickled_weights_are_refused(service: Service, tmp_path: Path) -> None:
 
 def test_a_model_is_neither_replaced_nor_removed_while_a_live_job_uses_it(service: Service, tmp_path: Path) -> None:
     other = shutil.copytree(TINY_CHAT, tmp_path / "other")
-    job_id = service.submit(search={"trials": 2})
+    job_id = service.submit(search={"trials": 2, "confirmations": 0})
     replace, remove = service.client.add_model, service.client.remove_model
     for change in (lambda: replace("tiny-chat", str(other)), lambda: remove("tiny-chat")):
         with pytest.raises(Conflict, match=f"used by job {job_id}, which has not ended: cancel the job first"):
@@ -51,12 +51,12 @@ def test_a_model_is_neither_replaced_nor_removed_while_a_live_job_uses_it(servic
 
 def test_registering_a_model_again_changes_nothing_even_while_it_is_used(service: Service) -> None:
     (before,) = service.client.models()
-    service.submit(search={"trials": 2})
+    service.submit(search={"trials": 2, "confirmations": 0})
     assert service.client.add_model("tiny-chat", str(TINY_CHAT)) == before
 
 
 def test_a_fine_tuned_model_names_its_job_and_stays_with_it(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 2})
+    job_id = service.submit(search={"trials": 2, "confirmations": 0})
     worker.work_until_ended(service.client, job_id)
     _, tuned = service.client.models()
     assert (tuned.job, tuned.facts) == (job_id, None)
@@ -107,7 +107,7 @@ def test_the_documented_examples_are_accepted(service: Service) -> None:
 
 def test_health_and_readiness(service: Service) -> None:
     assert service.http.get("/healthz").json() == {"status": "ok"}
-    service.submit(search={"trials": 2})
+    service.submit(search={"trials": 2, "confirmations": 0})
     assert service.http.get("/readyz").json() == {"status": "ready", "active_jobs": 1}
 
 
@@ -136,7 +136,7 @@ def test_something_else_that_answers_is_no_luthier_service() -> None:
 
 
 def test_the_client_unpacks_weights_into_a_folder(service: Service, worker: FakeWorker, tmp_path: Path) -> None:
-    job_id = service.submit(search={"trials": 2})
+    job_id = service.submit(search={"trials": 2, "confirmations": 0})
     worker.work_until_ended(service.client, job_id)
     files = service.client.download(job_id, tmp_path / "new" / "folder")
     assert sorted(file.name for file in files) == ["model.safetensors", "tokenizer.json"]
@@ -144,7 +144,9 @@ def test_the_client_unpacks_weights_into_a_folder(service: Service, worker: Fake
 
 
 def test_the_client_filters_jobs_by_metadata_and_limits(service: Service) -> None:
-    ids = [service.submit(search={"trials": 2}, metadata={"team": team}) for team in ("a", "b", "a")]
+    ids = [
+        service.submit(search={"trials": 2, "confirmations": 0}, metadata={"team": team}) for team in ("a", "b", "a")
+    ]
     assert [job.id for job in service.client.jobs(metadata={"team": "a"})] == [ids[2], ids[0]]
     assert [job.id for job in service.client.jobs(limit=2)] == [ids[2], ids[1]]
 
@@ -207,5 +209,5 @@ def test_calls_without_a_list_of_tools_are_named_too(bare: Service, tmp_path: Pa
 
 def test_training_biases_alone_is_refused_before_it_is_queued_where_there_are_none(service: Service) -> None:
     with pytest.raises(IllegalDesign, match="bitfit moves biases alone, and tiny-chat has none; choose from full"):
-        service.submit(search={"trials": 3, "pin": {"update": ["bitfit"]}})
+        service.submit(search={"trials": 3, "confirmations": 0, "pin": {"update": ["bitfit"]}})
     assert service.client.jobs() == []

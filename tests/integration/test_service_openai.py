@@ -70,7 +70,7 @@ def test_openais_client_raises_its_own_errors(client: OpenAI) -> None:
 
 
 def test_the_result_is_listed_as_a_model(client: OpenAI, service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={"trials": 2})
+    job_id = service.submit(search={"trials": 2, "confirmations": 0})
     worker.work_until_ended(service.client, job_id)
     job = client.fine_tuning.jobs.retrieve(job_id)
     assert job.status == "succeeded"
@@ -80,7 +80,7 @@ def test_the_result_is_listed_as_a_model(client: OpenAI, service: Service, worke
 
 def test_paging_over_jobs_visits_each_once(client: OpenAI, service: Service) -> None:
     file = service.upload(sums())
-    ids = [service.client.create_job(file, search={"trials": 2}).id for _ in range(5)]
+    ids = [service.client.create_job(file, search={"trials": 2, "confirmations": 0}).id for _ in range(5)]
     page = client.fine_tuning.jobs.list(limit=2)
     assert isinstance(page, SyncCursorPage)
     assert [job.id for job in page] == ids[::-1]
@@ -124,7 +124,7 @@ def test_a_reinforcement_job_is_openais_in_and_out(client: OpenAI, service: Serv
 
 
 def test_finished_and_failed_jobs_and_their_events_fit_too(service: Service, worker: FakeWorker) -> None:
-    done, broken = service.submit(search={"trials": 2}), service.submit(search={"trials": 2})
+    done, broken = service.submit(search={"trials": 2, "confirmations": 0}), service.submit(search={"trials": 2})
     worker.work_until_ended(service.client, done)
     for _ in range(2):
         worker.finish(worker.take(), outcome="failed", error="no luck")

@@ -28,11 +28,20 @@ def test_two_replicas_share_the_work_and_end_each_job_once(database: Database, t
 
         assert ended == ["succeeded"] * 4
         worked = Counter(assignment.trial_id for member in crew for assignment in member.done)
-        assert len(worked) == 12
-        assert set(worked.values()) == {1}
-        assert [trial.number for trial in right.client.trials(job_id)] == list(range(12))
-        told = Counter(message.split(":")[0] for message in right.messages(job_id))
+        assert set(worked.values()) == {1}, "what is done is done once"
+        trials = right.client.trials(job_id)
+        assert [trial.number for trial in trials] == list(range(12 + 8))
+        states = Counter(trial.state.value for trial in trials)
+        assert states["complete"] == len(worked) >= 2 + 3 + 8
+        assert states["complete"] + states["pruned"] == 20
+        assert Counter(trial.confirms for trial in trials if trial.confirms is not None)[1] == 2
+        assert {trial.attempts for trial in trials} == {0, 1}, "a pause costs none"
+        messages = right.messages(job_id)
+        told = Counter(message.split(":")[0] for message in messages)
         assert (told["Finished"], told["No more trials"]) == (1, 1)
+        steps = Counter(message for message in messages if "goes on" in message or "once more" in message)
+        assert steps
+        assert set(steps.values()) == {1}, "what is promoted or confirmed is so once"
         assert left.client.best(job_id) == right.client.best(job_id)
 
 

@@ -20,7 +20,7 @@ def job(state: JobState = JobState.RUNNING, **search: object) -> JobRecord:
         started_at=START,
         state=state,
         task=Task(),
-        search=Search.model_validate({"trials": 10, **search}),
+        search=Search.model_validate({"trials": 5, "finalists": 3, "confirmations": 0, **search}),
         constraints=Constraints(),
         training_file="file-a",
         train="0" * 64,
@@ -68,14 +68,66 @@ def test_a_deadline_passes_at_its_very_moment() -> None:
     assert budget.overrun(limited, [], after(60)) == "the deadline 2030-01-01 00:01:00 UTC has passed"
 
 
+def changed(trial: TrialRecord, **changes: object) -> TrialRecord:
+    return trial.model_copy(update=changes)
+
+
+def test_what_pauses_is_not_open() -> None:
+    paused = changed(rows(0, 1)[0], state=TrialState.WAITING, goal=0, rung=0)
+    assert budget.open_trials([paused]) == []
+    for change in ({"goal": 1}, {"rung": None}, {"goal": None}, {"state": TrialState.LEASED}):
+        assert budget.open_trials([changed(paused, **change)])
+
+
+def test_confirmations_and_what_was_refused_are_no_designs() -> None:
+    ran, fresh, repeated = rows(3)
+    repeated = changed(repeated, origin="confirmation")
+    refused = changed(fresh, state=TrialState.INFEASIBLE)
+    grew = changed(refused, started_at=START)
+    assert budget.designs([ran, fresh, repeated, refused, grew]) == [ran, fresh, grew]
+    assert budget.confirmations([ran, repeated]) == [repeated]
+
+
+@pytest.mark.parametrize(("trials", "finalists", "planned"), [(24, 3, 8), (24, 1, 4), (4, 3, 6), (2, 3, 2), (1, 3, 2)])
+def test_the_finalists_there_can_be_and_the_default_are_to_be_confirmed(
+    trials: int, finalists: int, planned: int
+) -> None:
+    assert budget.planned_confirmations(job(trials=trials, finalists=finalists, confirmations=2)) == planned
+
+
+def test_what_remains_is_the_least_of_what_is_left_of_the_budget_and_the_time() -> None:
+    assert budget.remaining(job(), rows(1), 2, after(0)) is None
+    assert budget.remaining(job(device_seconds=40), rows(1), 2, after(0)) == 30
+    assert budget.remaining(job(deadline=after(50)), rows(1), 2, after(20)) == 60
+    assert budget.remaining(job(deadline=after(50)), rows(1), 0, after(20)) == 30
+    assert budget.remaining(job(deadline=after(50), device_seconds=40), rows(1), 2, after(20)) == 30
+    assert budget.remaining(job(deadline=after(50), device_seconds=5), rows(1), 2, after(60)) == 0
+
+
 def test_the_estimate_goes_on_at_the_pace_so_far() -> None:
-    assert budget.estimated_finish(job(), rows(2, 1), after(20)) == after(100)
+    assert budget.estimated_finish(job(), rows(2, 1), after(20)) == after(50)
+
+
+def test_the_estimate_knows_that_most_designs_are_not_trained_to_the_end() -> None:
+    """Of 18 designs beside the baselines: all to 1/9, six to 1/3, three to the end."""
+    whole = 2 + 18 / 9 + 6 * 2 / 9 + 3 * 2 / 3
+    estimate = budget.estimated_finish(job(trials=20), rows(2), after(20))
+    assert estimate is not None
+    assert (estimate - START).total_seconds() == pytest.approx(20 * whole / 2)
+    paused = [changed(row, state=TrialState.WAITING, goal=0, rung=0) for row in rows(9)]
+    later = budget.estimated_finish(job(trials=20), [*rows(2), *paused], after(30))
+    assert later is not None
+    assert (later - START).total_seconds() == pytest.approx(30 * whole / 3)
+
+
+def test_the_estimate_counts_confirmations() -> None:
+    assert budget.estimated_finish(job(confirmations=2), rows(2), after(20)) == after(20 * (5 + 8) / 2)
 
 
 def test_the_estimate_follows_the_budget_that_runs_out_first() -> None:
-    limited = job(device_seconds=40)
-    assert budget.estimated_finish(limited, rows(2), after(20)) == after(40)
-    assert budget.estimated_finish(job(deadline=after(50)), rows(2), after(20)) == after(50)
+    limited = job(device_seconds=25)
+    assert budget.estimated_finish(limited, rows(2), after(20)) == after(25)
+    assert budget.estimated_finish(job(deadline=after(45)), rows(2), after(20)) == after(45)
 
 
 def test_there_is_no_estimate_before_the_first_trial_or_after_the_end() -> None:

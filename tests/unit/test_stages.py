@@ -16,7 +16,7 @@ from luthier.design import Architecture, Design, Dpo, Full, Lora, Optimiser, Sft
 from luthier.errors import Interrupted
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import TrialState
-from luthier.wire import Assignment, CheckpointSaved, Directive, Heartbeat, RungReached
+from luthier.wire import Assignment, CheckpointSaved, Directive, Heartbeat, RungReached, RungVerdict
 from tests import data_samples
 from workers.held import HeldLease
 from workers.judge import judge
@@ -49,8 +49,8 @@ class Line(Link):
         (self.cache / file.name).write_bytes(file.read_bytes())
         return file.name
 
-    def rung(self, trial_id: str, reached: RungReached) -> None:
-        pass
+    def rung(self, trial_id: str, reached: RungReached) -> RungVerdict:
+        return RungVerdict(action="continue")
 
     def checkpoint(self, trial_id: str, saved: CheckpointSaved) -> None:
         pass

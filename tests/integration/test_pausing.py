@@ -1,0 +1,272 @@
+"""A trial that pauses at each rung and is promoted later ends bit for bit where an uninterrupted one ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from luthier.design import (
+    AdaLora,
+    Algorithm,
+    Architecture,
+    Design,
+    Dpo,
+    Full,
+    Grpo,
+    Lora,
+    Optimiser,
+    Sft,
+    Stage,
+    Update,
+)
+from luthier.task import DataKind, JudgeSpec, StringCheck
+from luthier.trial import RUNGS
+from luthier.wire import (
+    Assignment,
+    CheckpointSaved,
+    Directive,
+    Finished,
+    Heartbeat,
+    Judged,
+    Keep,
+    RungReached,
+    RungVerdict,
+)
+from tests import data_samples
+from tests.playing import HAS_D
+from workers.agent import Agent
+from workers.judge import judge
+from workers.link import Link
+from workers.trial import RUNG_ROWS, few
+from workers.warm import Base
+
+Curve = dict[tuple[int, int, str], float]
+GRADED = StringCheck(operation="like", reference="{{item.completion}}")
+
+
+class Service(Link):
+    """A service of one trial, in memory and in a folder of blobs. It lets the trial pause at the goal that it has."""
+
+    def __init__(self, folder: Path, assignment: Assignment) -> None:
+        super().__init__("http://localhost", folder)
+        self.assignment = assignment
+        self.curve: Curve = {}
+        self.rungs: list[RungReached] = []
+        self.finished: list[Finished] = []
+
+    def put(self, rows: Sequence[dict[str, Any]]) -> str:
+        return self._keep("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def _keep(self, content: bytes) -> str:
+        digest = hashlib.sha256(content).hexdigest()
+        (self.cache / digest).write_bytes(content)
+        return digest
+
+    def put_blob(self, file: Path) -> str:
+        return self._keep(file.read_bytes())
+
+    def get_blob(self, digest: str) -> Path:
+        return Path(shutil.copy(self.cache / digest, self.cache / f"{digest}.copy"))
+
+    def heartbeat(self, trial_id: str, heartbeat: Heartbeat) -> Directive:
+        self._draw(heartbeat.points)
+        return Directive.model_validate({"action": "continue", "reason": None, "expires_at": "2030-01-01T00:00:00Z"})
+
+    def _draw(self, points: Sequence[Any]) -> None:
+        for point in points:
+            at = (point.stage, point.step, point.name)
+            assert at not in self.curve, "no step is taken twice"
+            self.curve[at] = point.value
+
+    def checkpoint(self, trial_id: str, saved: CheckpointSaved) -> None:
+        self.assignment = self.assignment.model_copy(update={"checkpoint": saved.manifest})
+
+    def rung(self, trial_id: str, reached: RungReached) -> RungVerdict:
+        self.rungs.append(reached)
+        goal = self.assignment.goal
+        return RungVerdict(action="continue" if goal is None or reached.rung < goal else "pause", goal=goal)
+
+    def judged(self, trial_id: str, judged: Judged) -> Keep:
+        return Keep(keep=True, test=True)
+
+    def finish(self, trial_id: str, finished: Finished) -> None:
+        self._draw(finished.points)
+        self.finished.append(finished)
+
+    def work(self) -> Finished:
+        """One lease, by a worker that has just been drawing other random numbers."""
+        torch.randn(5)
+        agent = Agent(self, "worker", torch.device("cpu"), 1)
+        agent._work(self.assignment, 60.0, 1e9)
+        return self.finished[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    stages: tuple[Stage, ...]
+    kind: DataKind = DataKind.PAIRS
+    graded: bool = False
+    rows: int = 36
+
+
+def stage(algorithm: Algorithm, update: Update, *, epochs: float = 1) -> Stage:
+    recipe = Optimiser(learning_rate=2e-3, batch_size=2, epochs=epochs, warmup=0.1, weight_decay=0.01)
+    return Stage(algorithm=algorithm, update=update, optimiser=recipe)
+
+
+PLANS = {
+    "sft full": Plan(stages=(stage(Sft(), Full()),)),
+    "sft lora": Plan(stages=(stage(Sft(), Lora(rank=2)),)),
+    "sft adalora": Plan(stages=(stage(Sft(), AdaLora(rank=2)),)),
+    "sft lora, graded": Plan(stages=(stage(Sft(), Lora(rank=2)),), graded=True),
+    "grpo lora": Plan(stages=(stage(Grpo(group=2), Lora(rank=2)),), graded=True, rows=18),
+    "grpo full": Plan(stages=(stage(Grpo(group=2, beta=0.1), Full()),), graded=True, rows=18),
+    "sft+dpo": Plan(
+        stages=(stage(Sft(), Lora(rank=2), epochs=0.5), stage(Dpo(), Full())), kind=DataKind.PREFERENCE, rows=24
+    ),
+    "sft+dpo, the rung at the end of a stage": Plan(
+        stages=(stage(Sft(), Full(), epochs=0.5), stage(Dpo(), Lora(rank=2))), kind=DataKind.PREFERENCE, rows=18
+    ),
+}
+
+
+def service(plan: Plan, folder: Path, tiny: Base, goal: int | None) -> Service:
+    samples = data_samples.pairs if plan.kind is DataKind.PAIRS else data_samples.preference
+    rows = samples(plan.rows + 20)
+    folder.mkdir()
+    assignment = Assignment(
+        trial_id="trial-abc",
+        job_id="ftjob-abc",
+        number=2,
+        owner="worker",
+        fence=1,
+        seed=3,
+        design=Design(architecture=Architecture(base=tiny.entry.name), stages=plan.stages),
+        base=tiny.entry,
+        train="",
+        judge=JudgeSpec(
+            kind=plan.kind,
+            validation="",
+            test="",
+            objective="reward" if plan.graded or plan.kind is DataKind.PREFERENCE else "perplexity",
+            grader=HAS_D if plan.graded else None,
+            max_new_tokens=4,
+        ),
+        checkpoint=None,
+        goal=goal,
+        device_seconds=0,
+    )
+    here = Service(folder, assignment)
+    held_out = {"validation": here.put(rows[-20:-10]), "test": here.put(rows[-10:])}
+    spec = assignment.judge.model_copy(update=held_out)
+    here.assignment = assignment.model_copy(update={"train": here.put(rows[:-20]), "judge": spec})
+    return here
+
+
+def weights(finished: Finished) -> dict[str, str]:
+    files = {f"{one.kind}/{path}": digest for one in finished.artifacts for path, digest in one.files.items()}
+    return {path: digest for path, digest in files.items() if path.endswith(".safetensors")}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_promoted_trial_is_an_uninterrupted_one(name: str, tiny: Base, tmp_path: Path) -> None:
+    whole = service(PLANS[name], tmp_path / "whole", tiny, goal=None)
+    unbroken = whole.work()
+    assert unbroken.outcome == "complete", unbroken.error
+
+    pausing = service(PLANS[name], tmp_path / "pausing", tiny, goal=0)
+    for fence, goal in enumerate((0, 1, None), 1):
+        pausing.assignment = pausing.assignment.model_copy(update={"goal": goal, "fence": fence})
+        ended = pausing.work()
+        assert ended.outcome == ("complete" if goal is None else "waiting"), ended.error
+        assert ended.trained_tokens > 0
+
+    assert [reached.rung for reached in pausing.rungs] == [0, 1]
+    assert [dict(reached) | {"fence": 0} for reached in pausing.rungs] == [
+        dict(reached) | {"fence": 0} for reached in whole.rungs
+    ]
+    assert pausing.curve == whole.curve
+    same = ("metrics", "test_metrics", "trained_tokens")
+    assert [getattr(ended, name) for name in same] == [getattr(unbroken, name) for name in same]
+    assert weights(ended) == weights(unbroken) != {}
+
+
+def test_what_is_scored_at_a_rung_is_on_the_curves(tiny: Base, tmp_path: Path) -> None:
+    here = service(PLANS["sft lora, graded"], tmp_path / "one", tiny, goal=None)
+    here.work()
+    for reached in here.rungs:
+        assert reached.metrics.reward is not None
+        assert here.curve[0, reached.step, "valid_reward"] == reached.metrics.reward
+        loss = torch.tensor(here.curve[0, reached.step, "valid_loss"], dtype=torch.float64)
+        assert float(loss.exp()) == pytest.approx(reached.metrics.perplexity)
+    assert [reached.share for reached in here.rungs] == list(RUNGS)
+    assert [reached.step for reached in here.rungs] == [2, 6], "of 18"
+
+
+def test_scoring_at_rungs_does_not_move_the_training(tiny: Base, tmp_path: Path, monkeypatch: Any) -> None:
+    scored = service(PLANS["grpo lora"], tmp_path / "scored", tiny, goal=None)
+    unscored = service(PLANS["grpo lora"], tmp_path / "unscored", tiny, goal=None)
+    one = scored.work()
+    monkeypatch.setattr("workers.trial.RUNGS", ())
+    other = unscored.work()
+    assert scored.rungs
+    assert not unscored.rungs
+    assert weights(one) == weights(other) != {}
+    steps = {at: value for at, value in scored.curve.items() if not at[2].startswith("valid_")}
+    assert steps == unscored.curve
+
+
+def test_two_rungs_at_one_step_are_reported_together_and_it_pauses_once(tiny: Base, tmp_path: Path) -> None:
+    plan = Plan(stages=(stage(Sft(), Lora(rank=2)),), rows=4)
+    here = service(plan, tmp_path / "short", tiny, goal=0)
+    assert here.work().outcome == "waiting"
+    assert [(reached.rung, reached.step) for reached in here.rungs] == [(0, 1), (1, 1)]
+    here.assignment = here.assignment.model_copy(update={"goal": None})
+    assert here.work().outcome == "complete"
+    assert len(here.rungs) == 2
+
+
+def test_at_its_last_step_a_trial_is_judged_and_does_not_pause(tiny: Base, tmp_path: Path) -> None:
+    here = service(Plan(stages=(stage(Sft(), Lora(rank=2)),), rows=2), tmp_path / "one step", tiny, goal=0)
+    assert here.work().outcome == "complete"
+    assert here.rungs == []
+
+
+@pytest.mark.parametrize(("stages", "rows"), [((1, 2), 6), ((1, 8), 9), ((3, 6), 18), ((1, 1, 7), 9), ((1, 2), 9)])
+def test_a_rung_at_the_border_of_two_stages_is_reported_once(
+    stages: tuple[int, ...], rows: int, tiny: Base, tmp_path: Path
+) -> None:
+    """Shares of stages are sums of fractions, which do not always add up."""
+    total = sum(stages)
+    programme = tuple(stage(Sft(), Lora(rank=2), epochs=count / total) for count in stages)
+    here = service(Plan(stages=programme, rows=rows), tmp_path / "border", tiny, goal=None)
+    assert here.work().outcome == "complete"
+    assert [reached.rung for reached in here.rungs] == [0, 1]
+
+
+def test_of_verdicts_both_labels_are_scored_at_rungs() -> None:
+    spec = JudgeSpec(kind=DataKind.UNPAIRED, validation="v", test="t", objective="reward")
+    rows = [{"n": n, "label": n >= 100} for n in range(104)]
+    chosen = few(rows, spec)
+    assert (len(chosen), sum(row["label"] for row in chosen)) == (RUNG_ROWS, 4)
+    even = few([{"n": n, "label": n % 4 == 0} for n in range(200)], spec)
+    assert (len(even), sum(row["label"] for row in even)) == (RUNG_ROWS, RUNG_ROWS // 2)
+    beyond = spec.model_copy(update={"max_rows": 101})
+    assert sum(row["label"] for row in few(rows, beyond)) == 1, "rows that the judge leaves out are left out here too"
+
+
+def test_at_rungs_the_judge_itself_scores_the_first_rows(tiny: Base, tmp_path: Path) -> None:
+    spec = JudgeSpec(kind=DataKind.PAIRS, validation="v", test="t", objective="reward", grader=HAS_D)
+    rows = data_samples.pairs(60)
+    first = few(rows, spec)
+    assert list(first) == rows[:RUNG_ROWS]
+    whole = judge(tiny.model, tiny.tokenizer, spec.model_copy(update={"max_generations": 1}), first)
+    assert (whole.rows, whole.reward_name) == (RUNG_ROWS, "string_check")

@@ -1,0 +1,403 @@
+"""How the service spends a job's budget: trials pause at rungs, the best go on, the finalists are confirmed."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from luthier.api_types import Trial
+from luthier.design import Design
+from luthier.store import trials as store
+from luthier.trial import RUNGS, TrialState
+from luthier.wire import Assignment, CheckpointSaved, Keep, RungReached
+from service import loops
+from service.garbage import GRACE
+from service.loops import tick
+from tests.integration.service_harness import FakeWorker, Service, metrics, serving, wait_until
+
+pytest_plugins = ("tests.integration.service_fixtures",)
+
+WIDE = {"trials": 14, "finalists": 1, "confirmations": 0}
+
+
+def by_order(*scores: float) -> "Scores":
+    return Scores(dict(enumerate(scores)))
+
+
+class Scores:
+    """A judge that finds what it was told to, by the trial's number; the base is bad and the default is middling."""
+
+    def __init__(self, scores: dict[int, float]) -> None:
+        self.scores = {0: 9.0, 1: 5.0, **scores}
+
+    def __call__(self, assignment: Assignment) -> object:
+        return metrics(self.scores.get(assignment.number, 5.0))
+
+
+def trial(service: Service, job_id: str, number: int) -> Trial:
+    return service.client.trials(job_id)[number]
+
+
+def take(worker: FakeWorker, number: int) -> Assignment:
+    assignment = worker.take()
+    assert assignment.number == number
+    return assignment
+
+
+def save(worker: FakeWorker, assignment: Assignment) -> str:
+    state = worker.put(f"state of {assignment.trial_id} under {assignment.fence}")
+    manifest = worker.put(f'{{"state.safetensors": "{state}"}}')
+    saved = CheckpointSaved(**worker.claim(assignment), manifest=manifest, blobs=(state,), stage=0, step=2)
+    worker.post(f"/v1/trials/{assignment.trial_id}/checkpoint", saved)
+    return manifest
+
+
+def baselines(worker: FakeWorker) -> None:
+    for number in (0, 1):
+        worker.work(take(worker, number))
+
+
+def pause(worker: FakeWorker, number: int) -> str:
+    """Bring a trial to its first rung, where it pauses; its checkpoint."""
+    assignment = take(worker, number)
+    assert worker.reach(assignment, 0).action == "pause"
+    manifest = save(worker, assignment)
+    worker.finish(assignment, outcome="waiting")
+    return manifest
+
+
+def test_designs_set_out_for_the_first_rung_and_the_baselines_for_the_end(service: Service, worker: FakeWorker) -> None:
+    service.submit(search=WIDE)
+    goals = []
+    for _ in range(4):
+        assignment = worker.take()
+        goals.append(assignment.goal)
+        worker.work(assignment)
+    assert goals == [None, None, 0, 0]
+
+
+def test_a_trial_pauses_at_its_goal_and_says_how_it_stands(service: Service, worker: FakeWorker) -> None:
+    worker.score = by_order(9.0, 5.0, 4.0)
+    job_id = service.submit(search=WIDE)
+    baselines(worker)
+    pause(worker, 2)
+    paused = trial(service, job_id, 2)
+    assert (paused.state, paused.paused, paused.rung, paused.goal) == (TrialState.WAITING, True, 0, 0)
+    assert (paused.measured, paused.metrics, paused.attempts) == ((metrics(4.0),), None, 0)
+    [told] = [message for message in service.messages(job_id) if "pauses" in message]
+    assert told.startswith("Trial 2 pauses at 1/9 of its training, with 4 bits per byte")
+    progress = service.client.job(job_id).luthier
+    assert (progress.trials_done, progress.trials_paused, progress.trials_total) == (3, 1, 14)
+
+
+def test_a_trial_among_the_best_third_goes_on_and_its_goal_is_raised(service: Service, worker: FakeWorker) -> None:
+    worker.score = by_order(9.0, 5.0, 4.0, 4.5, 3.0)
+    job_id = service.submit(search=WIDE)
+    baselines(worker)
+    pause(worker, 2)
+    pause(worker, 3)
+    assignment = take(worker, 4)
+    verdict = worker.reach(assignment, 0)
+    assert (verdict.action, verdict.goal) == ("continue", 1)
+    assert trial(service, job_id, 4).goal == 1
+    assert any(m.startswith("Trial 4 is among the best third at 1/9") for m in service.messages(job_id))
+    again = worker.reach(assignment, 0)
+    assert again == verdict, "said again, it is answered again"
+    assert sum("among the best third" in message for message in service.messages(job_id)) == 1
+    assert worker.reach(assignment, 1).action == "pause", "alone at the second rung"
+
+
+def test_a_paused_trial_is_promoted_once_worse_ones_have_come_and_goes_on_from_its_checkpoint(
+    service: Service, worker: FakeWorker
+) -> None:
+    worker.score = by_order(9.0, 5.0, 3.0, 4.0, 4.5)
+    job_id = service.submit(search=WIDE)
+    baselines(worker)
+    manifest = pause(worker, 2)
+    pause(worker, 3)
+    pause(worker, 4)
+    other = FakeWorker(service.http, name="other")
+    other.register()
+    promoted = take(other, 2)
+    assert (promoted.goal, promoted.checkpoint, promoted.fence) == (1, manifest, 2)
+    assert any(
+        message == "Trial 2, which pauses at 1/9 of its training, goes on to 1/3."
+        for message in service.messages(job_id)
+    )
+    assert trial(service, job_id, 2).paused is False
+
+
+def test_a_rung_below_the_goal_and_one_without_a_goal_ask_for_nothing(service: Service, worker: FakeWorker) -> None:
+    worker.score = by_order(9.0, 5.0, 3.0, 4.0, 4.5)
+    service.submit(search=WIDE)
+    worker.work(worker.take())
+    default = take(worker, 1)
+    assert [worker.reach(default, rung).action for rung in range(len(RUNGS))] == ["continue", "continue"]
+    worker.finish(default, outcome="complete", metrics=metrics(5.0))
+    pause(worker, 2)
+    pause(worker, 3)
+    lost = take(worker, 2)
+    assert lost.goal == 1, "three were scored, the default among them"
+    verdict = worker.reach(lost, 0)
+    assert (verdict.action, verdict.goal) == ("continue", 1)
+
+
+def test_a_rung_without_the_metric_that_decides_is_refused(service: Service, worker: FakeWorker) -> None:
+    job_id = service.submit(search={**WIDE, "objective": "reward"}, task={"grader": {"type": "string_check"}})
+    baselines(worker)
+    assignment = take(worker, 2)
+    report = RungReached(
+        **worker.claim(assignment), rung=0, share=RUNGS[0], stage=0, step=1, metrics=metrics(1.0, reward=None)
+    )
+    answer = service.http.post(f"/v1/trials/{assignment.trial_id}/rung", json=report.model_dump(mode="json"))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "metrics.reward")
+    assert trial(service, job_id, 2).measured == ()
+
+
+def test_a_late_rung_of_a_lost_lease_is_refused(service: Service, worker: FakeWorker) -> None:
+    service.submit(search=WIDE)
+    baselines(worker)
+    assignment = take(worker, 2)
+    tick(service.context, datetime.now(UTC) + timedelta(seconds=service.context.settings.lease_seconds + 1))
+    report = RungReached(**worker.claim(assignment), rung=0, share=RUNGS[0], stage=0, step=1, metrics=metrics(1.0))
+    answer = service.http.post(f"/v1/trials/{assignment.trial_id}/rung", json=report.model_dump(mode="json"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "lease_lost")
+
+
+def test_a_worker_lost_between_the_verdict_and_the_pause_leaves_a_paused_trial(
+    service: Service, worker: FakeWorker
+) -> None:
+    job_id = service.submit(search=WIDE)
+    baselines(worker)
+    assert worker.reach(take(worker, 2), 0).action == "pause"
+    tick(service.context, datetime.now(UTC) + timedelta(seconds=service.context.settings.lease_seconds + 1))
+    assert trial(service, job_id, 2).paused
+    assert take(worker, 3).goal == 0, "the next design, and not the one that pauses"
+
+
+def test_a_whole_job_promotes_its_best_and_prunes_the_others(service: Service, worker: FakeWorker) -> None:
+    scores = {number: 4.0 - (number * 5 % 12) / 10 for number in range(2, 14)}
+    worker.score = Scores(scores)
+    job_id = service.submit(search={**WIDE, "finalists": 2})
+    assert worker.work_until_ended(service.client, job_id) == "succeeded"
+    found = service.client.trials(job_id)
+    assert len(found) == 14
+    states = Counter(trial.state for trial in found)
+    assert set(states) == {TrialState.COMPLETE, TrialState.PRUNED}
+    best_two = sorted(scores, key=scores.__getitem__)[:2]
+    assert {0, 1, *best_two} <= {trial.number for trial in found if trial.state is TrialState.COMPLETE}
+    assert service.client.best(job_id).number == best_two[0]
+    assert states[TrialState.PRUNED] >= 6
+    progress = service.client.job(job_id).luthier
+    assert (progress.trials_done, progress.trials_paused, progress.confirmations_total) == (14, 0, 0)
+    for one in found[2:]:
+        assert len(one.measured) >= 1
+        assert one.rung == len(one.measured) - 1
+
+
+def test_the_hopeless_are_given_up_while_the_job_runs_and_their_checkpoints_dropped(
+    service: Service, worker: FakeWorker
+) -> None:
+    worker.score = Scores({number: 3.0 + number / 10 for number in range(2, 14)})  # each is worse than those before
+    job_id = service.submit(search=WIDE)
+    baselines(worker)
+    manifests: dict[int, str] = {}
+
+    def given_up() -> list[int]:
+        return [one.number for one in service.client.trials(job_id) if one.state is TrialState.PRUNED]
+
+    while not given_up():
+        assignment = worker.take()
+        on = worker.climb(assignment)
+        manifests[assignment.number] = save(worker, assignment)
+        if on:
+            worker.finish(assignment, outcome="complete", metrics=worker.score(assignment))
+        else:
+            worker.finish(assignment, outcome="waiting")
+    assert service.client.job(job_id).status == "running"
+    gone = given_up()
+    assert any(message.startswith("Given up, as too many others did better") for message in service.messages(job_id))
+    here = service.context
+    here.garbage.sweep(here.database, here.blobs, datetime.now(UTC) + 2 * GRACE)
+    assert not any(here.blobs.exists(manifests[number]) for number in gone)
+    paused = [one.number for one in service.client.trials(job_id) if one.paused]
+    assert paused
+    assert all(here.blobs.exists(manifests[number]) for number in paused)
+    told = service.messages(job_id)
+    tick(here, datetime.now(UTC))
+    assert service.messages(job_id) == told, "said once"
+
+
+def test_when_the_job_ends_no_checkpoint_is_left(service: Service, worker: FakeWorker) -> None:
+    worker.score = by_order(9.0, 5.0, 3.0, 4.0, 4.5)
+    job_id = service.submit(search={**WIDE, "trials": 5})
+    baselines(worker)
+    kept = [pause(worker, number) for number in (2, 3, 4)]
+    assert worker.work_until_ended(service.client, job_id) == "succeeded"
+    assert [trial(service, job_id, n).state.value for n in (2, 3, 4)] == ["complete", "pruned", "pruned"]
+    here = service.context
+    here.garbage.sweep(here.database, here.blobs, datetime.now(UTC) + 2 * GRACE)
+    assert not any(here.blobs.exists(manifest) for manifest in kept)
+    with here.database.read() as c:
+        assert {row.checkpoint for row in store.of_job(c, job_id)} == {None}
+
+
+def test_cancelling_prunes_what_pauses_and_cancels_what_never_ran(service: Service, worker: FakeWorker) -> None:
+    job_id = service.submit(search=WIDE)
+    baselines(worker)
+    pause(worker, 2)
+    wait_until(lambda: len(service.client.trials(job_id)) == 4)
+    service.client.cancel(job_id)
+    assert [one.state.value for one in service.client.trials(job_id)] == [
+        "complete",
+        "complete",
+        "pruned",
+        "cancelled",
+    ]
+
+
+def test_a_spent_budget_prunes_what_pauses_and_the_best_so_far_wins(service: Service, worker: FakeWorker) -> None:
+    worker.score = by_order(9.0, 5.0, 3.0)
+    job_id = service.submit(search={**WIDE, "device_seconds": 10.0})
+    baselines(worker)
+    pause(worker, 2)
+    running = take(worker, 3)
+    assert worker.heartbeat(running, seconds=8.0)["action"] == "stop"
+    worker.finish(running, outcome="cancelled", device_seconds=8.0)
+    wait_until(lambda: service.client.job(job_id).status.terminal)
+    assert service.client.job(job_id).status == "succeeded"
+    assert service.client.best(job_id).number == 1
+    assert [trial(service, job_id, n).state.value for n in (2, 3)] == ["pruned", "cancelled"]
+
+
+def test_of_a_budget_enough_is_kept_to_confirm_the_best(service: Service, worker: FakeWorker) -> None:
+    """Two device-seconds for each whole trial, three finalists and the default, two seeds: 16 of what remains."""
+    worker.seconds = 2.0
+    job_id = service.submit(search={"trials": 500, "device_seconds": 40.0})
+    assert worker.work_until_ended(service.client, job_id) == "succeeded"
+    found = service.client.trials(job_id)
+    assert Counter(one.origin for one in found)["confirmation"] == 8
+    assert all(one.state is TrialState.COMPLETE for one in found[-8:])
+    assert len(found) < 40
+
+
+# Confirmations
+
+
+def test_the_finalists_and_the_default_are_trained_from_other_seeds(service: Service, worker: FakeWorker) -> None:
+    worker.score = by_order(9.0, 5.0, 3.0, 4.0)
+    job_id = service.submit(search={"trials": 4, "finalists": 1, "confirmations": 2}, seed=70)
+    assert worker.work_until_ended(service.client, job_id) == "succeeded"
+    found = service.client.trials(job_id)
+    assert [(one.confirms, one.seed, one.origin) for one in found[4:]] == [
+        (2, 71, "confirmation"),
+        (2, 72, "confirmation"),
+        (1, 71, "confirmation"),
+        (1, 72, "confirmation"),
+    ]
+    for one in found[4:]:
+        assert one.confirms is not None
+        assert one.design == found[one.confirms].design
+        assert (one.goal, one.state) == (None, TrialState.COMPLETE)
+        assert one.test_metrics is not None, "the test rows are scored for each seed"
+    assert {one.seed for one in found[:4]} == {70}
+    progress = service.client.job(job_id).luthier
+    assert (progress.trials_done, progress.trials_total) == (4, 4)
+    assert (progress.confirmations_done, progress.confirmations_total) == (4, 4)
+    assert "Trial 4 trains the design of trial 2 once more, from another seed." in service.messages(job_id)
+
+
+def test_of_a_confirmation_the_test_rows_are_scored_and_the_weights_not_kept(
+    service: Service, worker: FakeWorker
+) -> None:
+    service.submit(search={"trials": 2, "confirmations": 1})
+    baselines(worker)
+    again = take(worker, 2)
+    report = {**worker.claim(again), "metrics": metrics(2.0).model_dump(), "device_seconds": 1.0}
+    answer = worker.http.post(f"/v1/trials/{again.trial_id}/judged", json=report)
+    assert Keep.model_validate(answer.json()) == Keep(keep=False, test=True)
+
+
+@pytest.mark.parametrize("luck", [0.0, 2.0])
+def test_whoever_wins_after_confirmations_has_weights(service: Service, worker: FakeWorker, luck: float) -> None:
+    """The single runs of the finalists were lucky: others have better ones than their means, but none that is kept."""
+    worker.score = lambda assignment: metrics(
+        9.0 if not assignment.design.stages else 3.0 + assignment.number / 100 + luck * (assignment.number > 8)
+    )
+    job_id = service.submit(search={"trials": 9, "finalists": 2, "confirmations": 1})
+    assert worker.work_until_ended(service.client, job_id) == "succeeded"
+    found = service.client.trials(job_id)
+    best = service.client.best(job_id)
+    assert {one.confirms for one in found if one.confirms is not None} == {1, 2, 3}
+    assert best.number in {1, 2, 3}
+    assert best.artifacts
+    assert best.test_metrics is not None
+
+
+def test_a_lucky_finalist_is_overtaken_once_repeated(service: Service, worker: FakeWorker) -> None:
+    scores = {2: 3.0, 3: 3.1}
+    worker.score = lambda assignment: metrics(
+        {0: 9.0, 1: 5.0, **scores}.get(assignment.number, 4.0 if assignment.number in (4, 5) else 3.1)
+    )
+    job_id = service.submit(search={"trials": 4, "finalists": 2, "confirmations": 2})
+    worker.work_until_ended(service.client, job_id)
+    assert service.client.best(job_id).number == 3
+    assert service.client.best(job_id).artifacts
+
+
+# Refusals
+
+
+def test_a_design_that_cannot_run_is_noted_and_never_launched(
+    service: Service, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[str] = []
+
+    def refusal(design: Design) -> str | None:
+        if design.stages and len(refused) < 2 and design.stages[0].update.kind != "lora":
+            refused.append(design.digest())
+            return "it needs 9.1 GiB, the largest worker has 8.0"
+        return None
+
+    monkeypatch.setattr(loops, "_refusal", lambda here, job: refusal)
+    job_id = service.submit(search={"trials": 5, "confirmations": 0})
+    assert worker.work_until_ended(service.client, job_id) == "succeeded"
+    found = service.client.trials(job_id)
+    gone = [one for one in found if one.state is TrialState.INFEASIBLE]
+    assert len(gone) == 2
+    assert {(one.error, one.started_at, one.device_seconds) for one in gone} == {
+        ("it needs 9.1 GiB, the largest worker has 8.0", None, 0.0)
+    }
+    assert len(found) == 5 + 2, "what is refused is no trial of the budget"
+    progress = service.client.job(job_id).luthier
+    assert (progress.trials_done, progress.trials_total) == (5, 5)
+    assert sum("is not launched: it needs 9.1 GiB" in message for message in service.messages(job_id)) == 2
+    assert not {one.id for one in gone} & {assignment.trial_id for assignment in worker.done}
+
+
+# No memory between ticks
+
+
+def test_a_restart_finds_the_trials_that_pause_and_goes_on_with_them(tmp_path: Path) -> None:
+    with serving(tmp_path) as before:
+        before.add_model()
+        worker = FakeWorker(before.http, score=by_order(9.0, 5.0, 3.0, 4.0, 4.5))
+        worker.register()
+        job_id = before.submit(search={**WIDE, "trials": 5})
+        baselines(worker)
+        manifest = pause(worker, 2)
+        pause(worker, 3)
+        last = take(worker, 4)
+        assert worker.reach(last, 0).action == "pause"
+        save(worker, last)
+    with serving(tmp_path) as after:
+        worker.http = after.http
+        worker.finish(last, outcome="waiting")
+        promoted = take(worker, 2)
+        assert (promoted.goal, promoted.checkpoint) == (1, manifest)
+        assert worker.reach(promoted, 1).action == "pause"
+        worker.finish(promoted, outcome="waiting")
+        assert worker.work_until_ended(after.client, job_id) == "succeeded"
+        assert after.client.best(job_id).number == 2
+        assert [one.attempts for one in after.client.trials(job_id)] == [1, 1, 1, 0, 0]

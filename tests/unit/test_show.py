@@ -1,0 +1,103 @@
+"""What the tables of the command line say of trials that pause, were given up, or confirm others."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from luthier.api_types import Job, Progress, Trial
+from luthier.cli.follow import _standing
+from luthier.cli.show import state_of, trials_table
+from luthier.design import Architecture, Design, Lora, Optimiser, Sft, Stage
+from luthier.task import Constraints, DataKind, Search, Task
+from luthier.trial import JobState, Metrics, TrialState
+
+DESIGN = Design(
+    architecture=Architecture(base="tiny"),
+    stages=(Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=Optimiser(learning_rate=1e-3)),),
+)
+MEASURED = Metrics(perplexity=12.5, bits_per_byte=0.9, tokens=100, rows=32)
+
+
+def trial(number: int = 5, state: TrialState = TrialState.WAITING, **fields: object) -> Trial:
+    nothing = dict.fromkeys(("rung", "worker", "started_at", "finished_at", "metrics", "test_metrics", "error"))
+    counts = dict.fromkeys(("seed", "attempts", "created_at", "device_seconds", "trained_tokens"), 0)
+    return Trial(
+        **{
+            "id": f"trial-{number}",
+            "job_id": "ftjob-abc",
+            "number": number,
+            "state": state,
+            "summary": DESIGN.summary(),
+            "design": DESIGN,
+            "origin": "prior",
+            **nothing,
+            **counts,
+            **fields,
+        }
+    )
+
+
+def printed(*trials: Trial) -> str:
+    out = StringIO()
+    Console(file=out, width=160).print(trials_table(trials, None))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("state", "rung", "paused", "said"),
+    [
+        (TrialState.WAITING, 0, True, "paused at 1/9"),
+        (TrialState.WAITING, 1, True, "paused at 1/3"),
+        (TrialState.WAITING, 0, False, "waiting"),
+        (TrialState.PRUNED, 1, False, "pruned at 1/3"),
+        (TrialState.PRUNED, None, False, "pruned"),
+        (TrialState.LEASED, 1, False, "leased"),
+        (TrialState.COMPLETE, 1, False, "complete"),
+    ],
+)
+def test_the_state_says_where_a_trial_pauses_or_was_given_up(
+    state: TrialState, rung: int | None, paused: bool, said: str
+) -> None:
+    assert state_of(trial(state=state, rung=rung, paused=paused)) == said
+    assert said in printed(trial(state=state, rung=rung, paused=paused))
+
+
+def test_what_was_measured_at_a_rung_stands_under_a_trial_without_a_score() -> None:
+    line = "at 1/9, on fewer rows: perplexity 12.50"
+    assert line in printed(trial(rung=0, paused=True, measured=(MEASURED,)))
+    assert "at 1/3, on fewer rows" in printed(trial(rung=1, paused=True, measured=(MEASURED, MEASURED)))
+    assert "fewer rows" not in printed(trial(state=TrialState.COMPLETE, rung=0, measured=(MEASURED,), metrics=MEASURED))
+
+
+def test_a_confirmation_names_the_trial_that_it_repeats() -> None:
+    assert "#2 once more, from seed 43" in printed(trial(origin="confirmation", confirms=2, seed=43))
+
+
+@pytest.mark.parametrize(
+    ("progress", "said"),
+    [
+        ({"trials_done": 4, "trials_paused": 3}, "no score yet, 3 paused"),
+        ({"trials_done": 4, "confirmations_total": 8}, "no score yet"),
+        ({"trials_done": 9, "confirmations_total": 8, "confirmations_done": 5}, "no score yet, confirmations 5/8"),
+        ({"trials_done": 9}, "no score yet"),
+    ],
+)
+def test_the_line_of_progress_tells_of_pauses_and_then_of_confirmations(progress: dict[str, int], said: str) -> None:
+    luthier = Progress(
+        kind=DataKind.PAIRS,
+        objective="perplexity",
+        task=Task(),
+        search=Search(trials=9),
+        constraints=Constraints(),
+        trials_total=9,
+        trials_running=1,
+        device_seconds=1.0,
+        best=None,
+        estimated_finish=None,
+        **progress,
+    )
+    job = Job.model_construct(status=JobState.RUNNING, luthier=luthier)
+    assert _standing(job, 0.0) == said
