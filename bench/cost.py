@@ -79,7 +79,7 @@ def tasks() -> dict[str, Task]:
         task("preference", DataKind.PREFERENCE, data_samples.preference(88)),
         task("unpaired", DataKind.UNPAIRED, data_samples.unpaired(88)),
         task("graded", DataKind.PAIRS, data_samples.pairs(40), grader=grader, max_new_tokens=8),
-        task("encoder", DataKind.TEXT, data_samples.text(96), model="tiny-encoder"),
+        task("encoder", DataKind.TEXT, data_samples.text(64), model="tiny-encoder"),
     ]
     return {one.name: one for one in found}
 

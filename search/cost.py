@@ -207,11 +207,14 @@ def calibrate(kind: Kind, seen: Sequence[Seen]) -> Calibration:
 
 def token_ratio(seen: Iterable[Seen]) -> float:
     """Tokens that were trained on for each one expected, over trials of one dataset; 1 where none tells."""
-    ratios = []
+    found: list[tuple[bool, float]] = []
     for each in seen:
         doing = plan(each.facts, each.design, each.job, "cpu")
-        if each.usage.steps and doing.steps and not doing.drawn:
-            ratios.append(each.usage.train_tokens / (doing.tokens * each.usage.steps / doing.steps))
+        if each.usage.steps and doing.steps and each.usage.train_tokens:
+            expected = doing.tokens * each.usage.steps / doing.steps
+            found.append((doing.drawn > 0, each.usage.train_tokens / expected))
+    least = min((drawn for drawn, _ in found), default=False)  # where answers are drawn their length is a guess as well
+    ratios = [ratio for drawn, ratio in found if drawn == least]
     return float(np.median(ratios)) if ratios else 1.0
 
 

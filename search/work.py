@@ -65,7 +65,7 @@ FOUR_BITS: Final = 0.14  # of float32, with the scales of NF4 (Dettmers et al. 2
 MOMENTS: Final = 2  # of AdamW, for each number that moves
 INFLUENCE_ROWS, INFLUENCE_TOKENS = 16, 256  # that layers are weighed on before some are cut
 SVD_PASSES: Final = 34  # of PiSSA over each matrix: 16 power iterations, there and back
-ANSWER_EXCESS: Final = 1.25
+ANSWER_EXCESS, ANSWER_MARGIN = 1.5, 4.0
 STEP_SPREAD: Final = 1.5  # standard deviations by which the longest step of a training exceeds the mean
 
 
@@ -91,9 +91,9 @@ class Workload(Frozen):
 
     @property
     def answer(self) -> float:
-        """Tokens until the last of a batch of drawn answers has ended: a little more than the rows' own answers have,
-        where they have any."""
-        likely = ANSWER_EXCESS * self.target + 1
+        """Tokens until the last of a few answers has ended, where the model has learnt to end them: rather more than
+        the rows' own have, where they have any."""
+        likely = ANSWER_EXCESS * self.target + ANSWER_MARGIN
         return min(float(self.max_new_tokens), likely) if self.target else float(self.max_new_tokens)
 
 
@@ -250,7 +250,7 @@ class _Stage:
         self.steps = math.ceil(passes / stage.optimiser.batch_size)
         self.seen = float(passes)  # examples, each as often as it is seen
         self.tokens = self.seen * self.diet.tokens
-        self.drawn = self.seen * self.group * self.job.answer
+        self.drawn = self.seen * self.group * self.job.max_new_tokens
         self.edited = design.architecture.window
 
     @property
@@ -327,7 +327,7 @@ class _Stage:
             self.update,
             batches,
             self.job.prompt,
-            self.job.answer,
+            self.job.max_new_tokens,
             batch=prompts / batches,
             adapted=True,
         )
@@ -379,9 +379,9 @@ def _diet(algorithm: Algorithm, job: Workload) -> _Diet:
     whole = prompt + target
     match algorithm:
         case Grpo(group=group) | Rloo(group=group):
-            return _Diet(job.rows, group, group * (prompt + job.answer), group * job.answer)
+            return _Diet(job.rows, group, group * (prompt + job.max_new_tokens), group * job.max_new_tokens)
         case Raft():
-            return _Diet(job.rows, 1, prompt + job.answer, job.answer)
+            return _Diet(job.rows, 1, prompt + job.max_new_tokens, job.max_new_tokens)
         case Dpo() | Ipo() | Simpo() | RewardModel():
             return _Diet(job.rows, 2, 2 * whole, 2 * target)
         case Orpo():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -14,8 +13,8 @@ MIB = 2**20
 
 
 @pytest.fixture
-def clock() -> Iterator[list[float]]:
-    yield [0.0]
+def clock() -> list[float]:
+    return [0.0]
 
 
 def test_seconds_are_counted_in_steps_and_in_scoring_apart(clock: list[float]) -> None:
@@ -39,9 +38,9 @@ def test_scoring_that_fails_took_its_time_too(clock: list[float]) -> None:
     def fail() -> None:
         with meter.judging(4):
             clock[0] += 3.0
-            raise ValueError
+            raise ValueError("nothing to score")
 
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="nothing to score"):
         fail()
     assert meter.usage().judge_seconds == 3.0
 
