@@ -11,6 +11,7 @@
     ├── LeaseLost                     409  the trial belongs to somebody else by now
     ├── Stopped                       409  the service asked a trial to stop: cancelled, or the budget is spent
     ├── Interrupted                   503  the worker is shutting down: the trial is given back
+    │   └── Paused                    503  the trial stands at its rung: it is given back until it is promoted
     ├── Infeasible                    422  the design does not fit the device
     ├── TrialFailed (RuntimeError)    500  training or judging went wrong (a loss that is not a number, …)
     ├── MissingMetric (LookupError)   500  the judge's contract was broken: never replaced by another metric

@@ -14,7 +14,7 @@ from pydantic import Field
 from luthier.design import Design, Frozen
 from luthier.model import BaseModelEntry
 from luthier.task import JudgeSpec
-from luthier.trial import Metrics, Point, RowScores, Usage
+from luthier.trial import RUNGS, Metrics, Point, RowScores, Usage
 
 
 class Device(Frozen):
@@ -92,7 +92,7 @@ class CheckpointSaved(Claim):
 class RungReached(Claim):
     """The trial stands at a share of its full token budget. `metrics` are the judge's, of fewer rows."""
 
-    rung: int = Field(ge=0)
+    rung: int = Field(ge=0, lt=len(RUNGS))
     share: float = Field(gt=0, le=1)
     stage: int
     step: int

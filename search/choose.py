@@ -49,10 +49,12 @@ def rank(history: Sequence[Past]) -> list[Past]:
     The value of a trial that was confirmed from other seeds is the mean over all of them. Those that are confirmed come
     before those that are not: the best of many single runs owes some of its lead to luck, and a mean does not.
     """
-    trained = [past for past in _complete(history) if past.design.stages]
-    confirmed = {past.confirms for past in history}
-    designs = [past for past in trained if past.confirms is None]
-    return sorted(designs, key=lambda past: (past.number not in confirmed, *_merit(past, trained)))
+    confirmed, means = {past.confirms for past in history}, _means(history)
+    designs = [past for past in _complete(history) if past.design.stages and past.confirms is None]
+    return sorted(
+        designs,
+        key=lambda past: (past.number not in confirmed, means[past.number], past.device_seconds, past.number),
+    )
 
 
 def finalists(history: Sequence[Past], count: int) -> list[Past]:
@@ -62,8 +64,7 @@ def finalists(history: Sequence[Past], count: int) -> list[Past]:
 
 def mean_value(past: Past, history: Sequence[Past]) -> float:
     """The objective of a complete trial's design, over the seeds that it was trained from."""
-    values = [_value(one) for one in _complete(history) if past.number in (one.number, one.confirms)]
-    return sum(values) / len(values)
+    return _means(history)[past.number]
 
 
 def best(history: Sequence[Past]) -> Choice | None:
@@ -82,8 +83,12 @@ def _complete(history: Sequence[Past]) -> list[Past]:
     return [past for past in history if past.state is TrialState.COMPLETE]
 
 
-def _merit(past: Past, history: Sequence[Past]) -> tuple[float, float, int]:
-    return mean_value(past, history), past.device_seconds, past.number
+def _means(history: Sequence[Past]) -> dict[int, float]:
+    """By the number of each design's first trial."""
+    values: dict[int, list[float]] = {}
+    for past in _complete(history):
+        values.setdefault(past.number if past.confirms is None else past.confirms, []).append(_value(past))
+    return {number: sum(found) / len(found) for number, found in values.items()}
 
 
 def _beats(winner: Past, history: Sequence[Past], number: int) -> bool:

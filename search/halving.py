@@ -45,14 +45,11 @@ def hopeless(history: Sequence[Past], coming: int, kept: int) -> list[Past]:
         ranked = standing(history, rung)
         climbing = sum(len(past.measured) <= rung and past.confirms is None for past in history if _alive(past))
         places = (len(ranked) + climbing + coming) // ETA
-        found += [
-            past
-            for place, past in enumerate(ranked)
-            if past.paused
-            and past.goal == rung
-            and place >= places
-            and sum(_to_end(ahead) for ahead in ranked[:place]) >= kept
-        ]
+        ahead = 0  # of those that may be trained to the end
+        for place, past in enumerate(ranked):
+            if past.paused and past.goal == rung and place >= places and ahead >= kept:
+                found.append(past)
+            ahead += _to_end(past)
     return found
 
 

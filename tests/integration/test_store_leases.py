@@ -66,7 +66,7 @@ def end(outcome: str) -> Callable[[Connection, str, Claim], object]:
 REPORTS: list[Callable[[Connection, str, Claim], object]] = [
     lambda c, trial_id, claim: leases.renew(c, trial_id, claim, after(1), 60, 99.0),
     lambda c, trial_id, claim: leases.save_checkpoint(c, trial_id, saved(claim, "late")),
-    lambda c, trial_id, claim: leases.reach_rung(c, trial_id, reached(claim, 2), after(1)),
+    lambda c, trial_id, claim: leases.reach_rung(c, trial_id, reached(claim, 1), after(1)),
     lambda c, trial_id, claim: leases.raise_goal(c, trial_id, claim, 1),
     lambda c, trial_id, claim: leases.judge(c, trial_id, verdict(claim)),
     *map(end, OUTCOMES),

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from luthier.design import Design
 from luthier.errors import MissingMetric
 from luthier.trial import Metrics, TrialState
-from search.choose import best, objective_value, rank
+from search.choose import best, finalists, mean_value, objective_value, rank
 from search.history import Past
 from search.priors import baselines
 from tests.unit.search_samples import AtRandom, complete, space_of
@@ -103,3 +103,46 @@ def test_a_baseline_without_a_score_is_not_beaten() -> None:
 def test_nothing_complete_means_no_choice() -> None:
     assert best([]) is None
     assert best([Past(number=0, design=BASE, state=TrialState.WAITING)]) is None
+
+
+def confirmation(number: int, of: int, value: float) -> Past:
+    return complete(number, tuned(of), value).model_copy(update={"confirms": of})
+
+
+def test_the_value_of_a_confirmed_design_is_the_mean_over_its_seeds() -> None:
+    history = [complete(2, tuned(2), 1.0), complete(3, tuned(3), 1.1)]
+    history += [confirmation(4, 2, 1.4), confirmation(5, 2, 1.2), confirmation(6, 3, 1.1)]
+    assert mean_value(history[0], history) == pytest.approx(1.2)
+    assert [past.number for past in rank(history)] == [3, 2], "a confirmation is no design of its own"
+
+
+def test_only_complete_confirmations_count() -> None:
+    failed = confirmation(4, 2, 9.0).model_copy(update={"state": TrialState.FAILED, "value": None})
+    history = [complete(2, tuned(2), 1.0), failed]
+    assert mean_value(history[0], history) == 1.0
+
+
+def test_what_was_confirmed_comes_before_what_was_not() -> None:
+    history = [complete(2, tuned(2), 1.0), complete(3, tuned(3), 1.1), confirmation(4, 2, 1.4)]
+    assert [past.number for past in rank(history)] == [2, 3]
+    running = history[-1].model_copy(update={"state": TrialState.LEASED, "value": None})
+    assert [past.number for past in rank([*history[:2], running])] == [2, 3]
+
+
+def test_finalists_are_the_best_beside_the_default() -> None:
+    history = [complete(0, BASE, 0.1), complete(1, DEFAULT, 0.5)]
+    history += [complete(number, tuned(number), number / 10) for number in range(7, 1, -1)]
+    assert [past.number for past in finalists(history, 3)] == [2, 3, 4]
+    unlucky = [*history, confirmation(8, 2, 9.0), confirmation(9, 3, 9.0), confirmation(10, 4, 9.0)]
+    assert {past.number for past in finalists(unlucky, 3)} == {2, 3, 4}, "whatever their other seeds bring"
+    assert [past.number for past in finalists(history, 99)] == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_confirmed_winner_is_held_against_the_mean_of_the_default() -> None:
+    history = [complete(1, DEFAULT, 1.0), complete(2, tuned(2), 0.9), confirmation(3, 2, 0.9)]
+    again = complete(4, DEFAULT, 0.7).model_copy(update={"confirms": 1})
+    before, after = best(history), best([*history, again])
+    assert before is not None
+    assert after is not None
+    assert (before.trial.number, before.beats_default) == (2, True)
+    assert (after.trial.number, after.beats_default) == (1, False)

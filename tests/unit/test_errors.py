@@ -21,6 +21,7 @@ STATUS = {
     "lease_lost": 409,
     "stopped": 409,
     "interrupted": 503,
+    "paused": 503,
     "infeasible": 422,
     "trial_failed": 500,
     "missing_metric": 500,
