@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
-from workers.usage import Meter, peak_resident
+from workers.usage import Meter, machine_memory, peak_resident
 
 MIB = 2**20
 
@@ -59,3 +61,12 @@ def test_a_lease_answers_for_its_own_peak_of_memory() -> None:
     after.begin(torch.device("cpu"))
     assert after.usage().peak_memory_bytes <= at_most - 50 * MIB
     assert peak_resident() > 0
+
+
+def test_a_container_has_the_memory_that_it_is_limited_to(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    whole = machine_memory(limit)
+    limit.write_text("max\n")
+    assert machine_memory(limit) == whole == psutil.virtual_memory().total
+    limit.write_text(f"{64 * MIB}\n")
+    assert machine_memory(limit) == 64 * MIB
