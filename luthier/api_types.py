@@ -290,3 +290,34 @@ class GraderRun(Resource):
 
 class GraderValidation(Resource):
     grader: Grader = Field(description="the grader, with its defaults filled in")
+
+
+class CostParts(Resource):
+    memory: dict[str, int] = Field(description="bytes by what holds them when most is held")
+    seconds: dict[str, float] = Field(description="training, rollouts, judging, other")
+
+
+class DesignEstimate(Resource):
+    """What a trial of a design is expected to take, from its lease to its export. Nothing was trained."""
+
+    object: Literal["design.estimate"] = "design.estimate"
+    design: Design
+    summary: str = Field(description="the design in one line")
+    device: str
+    memory_bytes: int = Field(description="highest; on a CPU of the whole worker process")
+    seconds: float
+    tokens_per_second: float = Field(description="trained on, while training")
+    flops: float = Field(description="of the training's matrix products")
+    parameters: int
+    trainable_parameters: int
+    tokens: int = Field(description="trained on")
+    steps: int = Field(description="of the optimiser")
+    inference_flops: float = Field(description="for each token of an answer")
+    feasible: bool = Field(description="whether it fits into the device's memory, and keeps to the job's constraints")
+    why: str | None = Field(description="why not, with the numbers")
+    parts: CostParts
+    calibrated_from: int = Field(
+        description="finished trials on this kind of device that set the prices; 0: defaults alone, which may be off "
+        "by several times"
+    )
+    unchanged: DesignEstimate | None = Field(default=None, description="where a change was asked: without it")

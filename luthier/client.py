@@ -28,6 +28,7 @@ from luthier.api_types import (
     Best,
     Dataset,
     Deleted,
+    DesignEstimate,
     Environment,
     Event,
     FileObject,
@@ -164,6 +165,12 @@ class Client:
     def report_page(self, job_id: str, form: Literal["html", "markdown"]) -> str:
         """The report as a page for people."""
         return self._send("GET", f"{_JOBS}/{job_id}/report", params={"format": form}).content.decode()
+
+    def estimate(self, **question: Any) -> DesignEstimate:
+        """What a design, or a change to one, would take; `question` are the fields of POST /v1/designs/estimate, those
+        left None are not sent. Nothing is trained."""
+        body = {name: value for name, value in question.items() if value is not None}
+        return self._one(DesignEstimate, "POST", "/v1/designs/estimate", json=body)
 
     @contextmanager
     def artifact(self, job_id: str, form: str = "merged") -> Iterator[Iterator[bytes]]:

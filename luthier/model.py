@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,7 +19,44 @@ ORIGIN: Final = "origin.json"  # in a folder that was converted or downloaded: t
 HEADLESS_ENCODERS: Final = ("BertModel", "RobertaModel", "XLMRobertaModel", "DistilBertModel", "ModernBertModel")
 # Families whose first token has position `pad_token_id + 1`.
 OFFSET_POSITIONS: Final = ("roberta", "xlm-roberta", "camembert")
+_LAYER: Final = re.compile(r"(?:^|\.)\w*(?:layers?|blocks?|h)\.(?P<index>\d+)\.")
+_NORM: Final = re.compile(r"(?:norm\w*|ln_\w+)\.(?:weight|bias)$", re.IGNORECASE)
+_LAST_NORM: Final = re.compile(r"(?:^|\.)(?:norm|final_norm)\.(?:weight|bias)$")
+_BIAS: Final = re.compile(r"\.bias$")
+_TABLE: Final = re.compile(r"(?:embeddings?|embed_\w+|wte|wpe)\.weight$")
 _DISTILBERT_NAMES: Final = {"dim": "hidden_size", "n_heads": "num_attention_heads", "n_layers": "num_hidden_layers"}
+
+
+class Linear(Frozen):
+    """A linear layer: what adapters sit on."""
+
+    name: str = Field(description="its path; of those in a transformer layer from there down, e.g. self_attn.q_proj")
+    inputs: int = Field(ge=1)
+    outputs: int = Field(ge=1)
+    layered: bool = Field(default=True, description="whether each transformer layer has one")
+
+    @property
+    def attention(self) -> bool:
+        return self.layered and "att" in self.name
+
+    @property
+    def numbers(self) -> int:
+        """How many it holds, its bias left out."""
+        return self.inputs * self.outputs
+
+
+class Anatomy(Frozen):
+    """What a model's weights are made of, by the headers of its files. All transformer layers are taken to be alike."""
+
+    layers: int = Field(ge=1, description="transformer layers with weights of their own; fewer where they are shared")
+    layer: int = Field(ge=1, description="parameters of one of them")
+    tensors: int = Field(ge=1, description="tensors of one of them")
+    norms: int = Field(ge=0, description="parameters of the normalisations in one of them")
+    biases: int = Field(ge=0, description="parameters of the biases in one of them")
+    outer_norms: int = Field(ge=0, description="parameters of the normalisations outside of them")
+    last_norm: int = Field(ge=0, description="those of the one that follows the last layer")
+    outer_biases: int = Field(ge=0)
+    linear: tuple[Linear, ...] = Field(description="all but the output head")
 
 
 class ModelFacts(Frozen):
@@ -56,6 +94,11 @@ class ModelFacts(Frozen):
         "its token embeddings, behind an identity transform",
     )
     tied: bool = Field(default=True, description="whether the output head shares its weights with the embeddings")
+    anatomy: Anatomy | None = Field(
+        default=None,
+        exclude_if=lambda anatomy: anatomy is None,  # models registered before the field
+        description="what the weights are made of",
+    )
 
 
 class BaseModelEntry(Frozen):
@@ -106,6 +149,7 @@ def read_facts(folder: Path) -> ModelFacts:
             head="tied" if architecture in HEADLESS_ENCODERS else "own",
             **_origin(folder),
             tied=bool(config.get("tie_word_embeddings")) or _tables(headers, config) < 2,
+            anatomy=_anatomy({name: tensor["shape"] for h in headers for name, tensor in h.items()}, config),
         )
     except KeyError as missing:
         raise UserError(f"{folder / 'config.json'} lacks the field {missing}", param="source") from missing
@@ -125,6 +169,52 @@ def _tables(headers: list[dict[str, dict[str, Any]]], config: dict[str, Any]) ->
     """How many tensors have a row for each token: the embeddings, and the output head where it has its own."""
     shape = [config["vocab_size"], config["hidden_size"]]
     return sum(tensor["shape"] == shape for header in headers for tensor in header.values())
+
+
+def _anatomy(shapes: dict[str, list[int]], config: dict[str, Any]) -> Anatomy | None:
+    """None where the tensors' names tell nothing of layers."""
+    inside: dict[int, dict[str, list[int]]] = {}
+    outside: dict[str, list[int]] = {}
+    for name, shape in shapes.items():
+        if found := _LAYER.search(name):
+            inside.setdefault(int(found["index"]), {})[name[found.end() :]] = shape
+        elif "pooler" not in name:  # of headless encoders, which masked language models leave out
+            outside[name] = shape
+    if not inside:
+        return None
+    first = inside[min(inside)]
+    turned = config.get("model_type") == "gpt2"  # whose Conv1D keeps the inputs first
+    linear = [
+        *_linear(first, turned=turned, layered=True),
+        *(each for each in _linear(outside, turned=turned, layered=False) if each.outputs != config["vocab_size"]),
+    ]
+    if config["architectures"][0] in HEADLESS_ENCODERS:
+        width = config["hidden_size"]
+        linear.append(Linear(name="head.dense", inputs=width, outputs=width, layered=False))
+    return Anatomy(
+        layers=len(inside),
+        layer=sum(math.prod(shape) for layer in inside.values() for shape in layer.values()) // len(inside),
+        tensors=len(first),
+        norms=_numbers(first, _NORM),
+        biases=_numbers(first, _BIAS),
+        outer_norms=_numbers(outside, _NORM),
+        last_norm=_numbers(outside, _LAST_NORM),
+        outer_biases=_numbers(outside, _BIAS),
+        linear=tuple(linear),
+    )
+
+
+def _linear(shapes: dict[str, list[int]], *, turned: bool, layered: bool) -> list[Linear]:
+    found = []
+    for name, shape in shapes.items():
+        if len(shape) == 2 and name.endswith(".weight") and not _TABLE.search(name):
+            outputs, inputs = reversed(shape) if turned else shape
+            found.append(Linear(name=name.removesuffix(".weight"), inputs=inputs, outputs=outputs, layered=layered))
+    return found
+
+
+def _numbers(shapes: dict[str, list[int]], named: re.Pattern[str]) -> int:
+    return sum(math.prod(shape) for name, shape in shapes.items() if named.search(name))
 
 
 def _attention_window(config: dict[str, Any]) -> int | None:

@@ -286,6 +286,12 @@ class Search(Frozen):
 
 class Constraints(Frozen):
     parameters: int | None = Field(default=None, ge=1, description="largest allowed number of model parameters")
+    memory_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        exclude_if=lambda limit: limit is None,  # jobs older than the field keep their text
+        description="most memory that a trial may be expected to need, on a CPU the whole worker process",
+    )
 
 
 class JudgeSpec(Frozen):

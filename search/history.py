@@ -25,6 +25,13 @@ class Past(Frozen):
     measured: tuple[Standing, ...] = Field(default=(), description="at the rungs reached, in their order")
     confirms: int | None = Field(default=None, description="the trial whose design this one trains from another seed")
 
+    error: str | None = Field(default=None, description="why it failed or cannot run")
+
+    @property
+    def refused(self) -> bool:
+        """Whether it was found unable to run before it was launched."""
+        return self.state is TrialState.INFEASIBLE and self.device_seconds == 0
+
     @property
     def open(self) -> bool:
         """Whether a worker has it, or may take it."""

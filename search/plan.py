@@ -22,6 +22,7 @@ from search.propose import origin, propose
 from search.space import Space
 
 FIRST_RUNG: Final = 0
+PATIENCE: Final = 20  # designs refused one after the other, at least, before no more are proposed
 BASELINES: Final = (UNTUNED, DEFAULT)
 SPENT: Final = "what is left of the budget is needed to finish and confirm the best"
 
@@ -98,9 +99,22 @@ def _explored(history: Sequence[Past], plan: Plan, remaining: float | None) -> s
     """Why no further design is started; None while they are."""
     if len(_designs(history)) >= plan.trials:
         return f"all {plan.trials} trials are done"
+    if (refused := _refused_in_a_row(history)) >= max(PATIENCE, plan.trials):
+        return f"the last {refused} designs that were proposed cannot run: {_why_refused(history)}"
     if remaining is not None and remaining <= reserve(history, plan):
         return SPENT
     return None
+
+
+def _refused_in_a_row(history: Sequence[Past]) -> int:
+    """How many of the latest designs were refused before they were launched."""
+    latest = sorted((past for past in history if past.confirms is None), key=lambda past: past.number, reverse=True)
+    return next((count for count, past in enumerate(latest) if not past.refused), len(latest))
+
+
+def _why_refused(history: Sequence[Past]) -> str:
+    last = max((past for past in history if past.refused), key=lambda past: past.number)
+    return last.error or last.design.summary()
 
 
 def _confirming(history: Sequence[Past]) -> bool:
@@ -172,11 +186,7 @@ def _promote(past: Past) -> Promote:
 
 def _designs(history: Sequence[Past]) -> list[Past]:
     """Those that count: not the confirmations, nor what was refused before it was launched."""
-    return [
-        past
-        for past in history
-        if past.confirms is None and (past.state is not TrialState.INFEASIBLE or past.device_seconds > 0)
-    ]
+    return [past for past in history if past.confirms is None and not past.refused]
 
 
 def _sound(past: Past) -> bool:

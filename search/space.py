@@ -106,6 +106,10 @@ class Space(Frozen):
         """The answers that `sample` makes this design of; raises IllegalDesign where none do."""
         return self._replay(design).values
 
+    def answers(self, design: Design) -> dict[str, Value]:
+        """What a design says of each axis, whether or not the space allows it."""
+        return self._answers(design)
+
     def distributions(self, design: Design) -> dict[str, BaseDistribution]:
         """Optuna's distribution for each answer of `encode`."""
         return self._replay(design).distributions

@@ -14,7 +14,7 @@ from luthier.blobs import Blobs
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service import problems
-from service.api import blobs, environments, files, graders, health, jobs, models, reports, results, workers
+from service.api import blobs, designs, environments, files, graders, health, jobs, models, reports, results, workers
 from service.context import Context
 from service.garbage import Garbage
 from service.limits import BodyLimit
@@ -34,6 +34,7 @@ TAGS: Final = [
     {"name": "Environments", "description": "What makes rows and rewards in place of a file and a grader."},
     {"name": "Graders", "description": "Graders tried on one answer, before a job uses them."},
     {"name": "Results", "description": "Trials, curves, the best design and its weights."},
+    {"name": "Designs", "description": "What a design would take, with nothing trained."},
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
     {"name": "Health", "description": "Liveness and readiness."},
@@ -66,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.add_middleware(BodyLimit)
     problems.install(app)
-    for part in (files, jobs, environments, graders, results, reports, models, workers, blobs, health):
+    for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
     return app
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import RUNGS, JobState, TrialState
@@ -55,18 +55,41 @@ def planned_confirmations(job: JobRecord) -> int:
     return job.search.confirmations * (min(job.search.finalists, _searched(job)) + 1)
 
 
-def estimated_finish(job: JobRecord, trials: Sequence[TrialRecord], now: datetime) -> datetime | None:
-    """When the budget will be used up at the pace so far; None where there is no pace yet or the job does not run."""
+def estimated_finish(
+    job: JobRecord,
+    trials: Sequence[TrialRecord],
+    now: datetime,
+    *,
+    work_left: float | None = None,
+    crew: int = 1,
+) -> datetime | None:
+    """When the job will be done: after the device-seconds of `work_left`, shared by a crew of workers, where they are
+    known; else when the budget will be used up at the pace so far. Never later than the budget allows.
+
+    None where there is no pace yet, or the job does not run.
+    """
     search = job.search
     if job.state is not JobState.RUNNING or job.started_at is None:
         return None
+    if work_left is not None:
+        if search.device_seconds is not None:
+            work_left = min(work_left, max(0.0, search.device_seconds - device_seconds(trials)))
+        return _before(now + timedelta(seconds=work_left / max(1, crew)), search.deadline)
     shares = [min(1.0, sum(map(_trained, _launched(trials))) / _expected(job))]
     if search.device_seconds is not None:
         shares.append(min(1.0, device_seconds(trials) / search.device_seconds))
     if max(shares) == 0:
         return search.deadline
-    pace = job.started_at + (now - job.started_at) / max(shares)
-    return min(pace, search.deadline) if search.deadline is not None else pace
+    return _before(job.started_at + (now - job.started_at) / max(shares), search.deadline)
+
+
+def trainings_left(job: JobRecord, trials: Sequence[TrialRecord]) -> float:
+    """How many whole trainings' work the job still is."""
+    return max(0.0, _expected(job) - sum(map(_trained, _launched(trials))))
+
+
+def _before(moment: datetime, deadline: datetime | None) -> datetime:
+    return moment if deadline is None else min(moment, deadline)
 
 
 def _expected(job: JobRecord) -> float:

@@ -48,6 +48,7 @@ def _past(job: JobRecord, trial: TrialRecord, confirms: int | None) -> Past:
         state=trial.state,
         value=value,
         device_seconds=trial.device_seconds,
+        error=trial.error,
         goal=trial.goal,
         measured=tuple(standing(metrics, job.judge.objective) for metrics in trial.measured),
         confirms=confirms,

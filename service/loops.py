@@ -19,9 +19,9 @@ from luthier.store import files, jobs, leases, models, trials, workers
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from search.choose import best
-from search.plan import Confirm, End, Plan, Promote, Refusal, Refuse, Try, hopeless, next_step
+from search.plan import Confirm, End, Plan, Promote, Refuse, Try, hopeless, next_step
 from search.space import Space, space
-from service import budget, diary, history
+from service import budget, costs, diary, history
 from service.context import Context, utc_now
 from service.settle import drop_checkpoints, settle_lost
 
@@ -138,7 +138,7 @@ def _fill(here: Context, job: JobRecord, rows: Rows, crew: int, now: datetime) -
             history.past(job, rows),
             _plan(job),
             remaining=budget.remaining(job, rows, crew, now),
-            refusal=_refusal(here, job),
+            refusal=costs.refusal(here, job, rows, now),
         )
         if step is None:
             return rows, None
@@ -204,11 +204,6 @@ def _prune(here: Context, job: JobRecord, rows: Rows, crew: int, now: datetime) 
 def _plan(job: JobRecord) -> Plan:
     search = job.search
     return Plan(trials=search.trials, finalists=search.finalists, confirmations=search.confirmations, seed=job.seed)
-
-
-def _refusal(here: Context, job: JobRecord) -> Refusal:
-    """What keeps a design from being launched at all."""
-    return lambda design: None
 
 
 def space_of(here: Context, job: JobRecord) -> Space:

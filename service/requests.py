@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from luthier.design import Frozen
+from luthier.design import Design, Frozen
 from luthier.task import Constraints, Grader, Search, Task
 
 MAX_SEED: Final = 2**31 - 1
@@ -154,4 +154,34 @@ class AddModel(Frozen):
     source: Name = Field(
         description="absolute path of a folder with config.json, tokenizer.json and *.safetensors, or of a GGUF file; "
         "or a hub id, org/name or org/name@revision"
+    )
+
+
+class DeviceChoice(Frozen):
+    """A device that need not be there."""
+
+    kind: Literal["cpu", "cuda", "mps"]
+    memory_bytes: int = Field(ge=1, description="that a trial may have")
+
+
+class EstimateDesign(Frozen):
+    """A design, or a change to one, and where it is to be trained on what."""
+
+    design: Design | None = Field(
+        default=None, description="left out: the best of the job so far, or the plain LoRA default"
+    )
+    change: dict[str, Any] | None = Field(
+        default=None,
+        description="what is to be otherwise: names of `search.pin`, or rank, block, tokens, top_layers, depth_rule, "
+        "rope_rule, later_update",
+        examples=[{"update": "full"}, {"rank": 64}, {"layers": 20, "epochs": 3}],
+    )
+    model: Name | None = Field(default=None, description="a registered base model, for the plain default")
+    dataset: Name | None = Field(default=None, description="id of an uploaded file", examples=["file-5f2ab0"])
+    job: Name | None = Field(default=None, description="in place of a dataset: its rows, judge and constraints")
+    trial: Name | None = Field(default=None, description="of the job: its design in place of the best one")
+    device: Name | DeviceChoice | None = Field(
+        default=None,
+        description="name of a live worker, or a kind and its memory; left out: the first live worker, else the "
+        "service's own CPU",
     )

@@ -32,8 +32,12 @@ def dataset(record: FileRecord) -> api.Dataset:
     return api.Dataset(file_id=record.id, filename=record.filename, **dict(_profile(record)))
 
 
-def job(record: JobRecord, trials: Sequence[TrialRecord], now: datetime) -> api.Job:
-    finish = budget.estimated_finish(record, trials, now)
+def job(
+    record: JobRecord, trials: Sequence[TrialRecord], now: datetime, work_left: tuple[float, int] | None = None
+) -> api.Job:
+    """`work_left`: the device-seconds that it is still expected to take, and how many workers share them."""
+    seconds, crew = work_left or (None, 1)
+    finish = budget.estimated_finish(record, trials, now, work_left=seconds, crew=crew)
     estimated = None if finish is None else _seconds(finish)
     best = best_trial(record, trials)
     return api.Job(

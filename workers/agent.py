@@ -19,7 +19,6 @@ import traceback
 from pathlib import Path
 from typing import Literal
 
-import psutil
 import torch
 import transformers
 
@@ -28,6 +27,7 @@ from luthier.wire import Assignment, Device, Finished, Hello
 from workers import trial
 from workers.held import HeldLease
 from workers.link import Link
+from workers.usage import machine_memory
 
 log = logging.getLogger("luthier.worker")
 
@@ -119,7 +119,7 @@ def describe(device: torch.device, threads: int) -> Device:
             threads=threads,
             four_bit=importlib.util.find_spec("bitsandbytes") is not None,
         )
-    memory = psutil.virtual_memory().total
+    memory = machine_memory()
     kind: Literal["cpu", "mps"] = "mps" if device.type == "mps" else "cpu"
     return Device(kind=kind, name=f"{os.uname().machine} {kind.upper()}", memory_bytes=memory, threads=threads)
 

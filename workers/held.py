@@ -11,6 +11,7 @@ from luthier.errors import Interrupted, LeaseLost, LuthierError, Stopped
 from luthier.trial import Point
 from luthier.wire import Assignment, Heartbeat
 from workers.link import Link
+from workers.usage import Meter
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ class HeldLease:
         self.link = link
         self.assignment = assignment
         self.interval = lease_seconds / 4
+        self.meter = Meter()
         self.tokens = 0  # trained on so far, earlier leases included
         self._began = time.monotonic()
         self._points: list[Point] = []

@@ -50,6 +50,7 @@ RESUME, BROUGHT = "resume", "brought.json"  # the folder of a checkpoint to resu
 def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: float) -> Finished:
     """Do the work of a lease. Raises LeaseLost, Stopped, Interrupted (Paused at a rung), Infeasible or TrialFailed."""
     assignment = held.assignment
+    held.meter.begin(device)
     model = _build(link, assignment)
     torch.nn.Module.to(model, device)
     with tempfile.TemporaryDirectory(prefix="luthier-trial-") as scratch:
@@ -112,14 +113,14 @@ def _conclude(
     """Judge the trained model; score it on the test split and export it where the service wants to keep it."""
     assignment = held.assignment
     held.check()
-    metrics, _ = _score(link, assignment, model, assignment.judge.validation)
+    metrics, _ = _score(link, held, model, assignment.judge.validation)
     held.check()
     worth = link.judged(assignment.trial_id, Judged(**held.claim, metrics=metrics, device_seconds=held.device_seconds))
     test_metrics: Metrics | None = None
     test_scores: RowScores | None = None
     artifacts: list[Artifact] = []
     if worth.test:
-        test_metrics, test_scores = _score(link, assignment, model, assignment.judge.test)
+        test_metrics, test_scores = _score(link, held, model, assignment.judge.test)
         general = general_bits_per_byte(model, warm.tokenizer(assignment.base, assignment.judge), assignment.judge)
         test_scores = test_scores.model_copy(update={"general_bits_per_byte": general})
     if worth.keep and test_metrics is not None and assignment.design.stages:
@@ -144,16 +145,19 @@ def _conclude(
         metrics=metrics,
         test_metrics=test_metrics,
         test_scores=test_scores,
+        usage=held.meter.usage(),
         artifacts=tuple(artifacts),
         trained_tokens=tokens,
         points=held.drain(),
     )
 
 
-def _score(link: Link, assignment: Assignment, model: CausalModel, split: str) -> tuple[Metrics, RowScores]:
+def _score(link: Link, held: HeldLease, model: CausalModel, split: str) -> tuple[Metrics, RowScores]:
+    assignment = held.assignment
     tokenizer = warm.tokenizer(assignment.base, assignment.judge)
     rows = warm.rows(link.get_blob(split))
-    return judge_rows(model, tokenizer, assignment.judge, rows)
+    with held.meter.judging(min(len(rows), assignment.judge.max_rows)):
+        return judge_rows(model, tokenizer, assignment.judge, rows)
 
 
 def _upload(link: Link, held: HeldLease, exported: Exported) -> Artifact:
@@ -209,9 +213,16 @@ class TrialWatch:
     def examples(self, stage: Stage) -> Sequence[Example]:
         assignment = self.held.assignment
         train_rows = self.link.get_blob(assignment.train)
-        return warm.examples(assignment.base, assignment.judge, train_rows, stage.algorithm)
+        found = warm.examples(assignment.base, assignment.judge, train_rows, stage.algorithm)
+        self.held.meter.stepping()  # what comes before a stage's first step is of that step
+        return found
 
     def after_step(self, progress: Progress) -> None:
+        self.held.meter.stepped(progress.report.tokens)
+        self._look(progress)
+        self.held.meter.stepping()
+
+    def _look(self, progress: Progress) -> None:
         position = progress.position
         self.held.tokens = position.tokens
         self.held.record(position.stage, position.step, progress.report.values)
@@ -262,7 +273,8 @@ class TrialWatch:
             "pseudo_windows": min(spec.pseudo_windows, RUNG_WINDOWS),
         }
         rows = few(warm.rows(self.link.get_blob(spec.validation)), spec)
-        return judge(progress.model, warm.tokenizer(base, spec), spec.model_copy(update=fewer), rows)
+        with self.held.meter.judging(min(len(rows), RUNG_ROWS)):
+            return judge(progress.model, warm.tokenizer(base, spec), spec.model_copy(update=fewer), rows)
 
     def _points(self, metrics: Metrics) -> dict[str, float]:
         found = {"valid_loss": math.log(metrics.likelihood[1])}

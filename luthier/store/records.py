@@ -99,6 +99,17 @@ class TrialRecord(Frozen):
         return self.state is TrialState.WAITING and reached
 
 
+class MeasuredTrial(Frozen):
+    """A complete trial whose worker has said what it took."""
+
+    job_id: str
+    design: Design
+    usage: Usage
+    device_seconds: float = Field(ge=0)
+    fence: int = Field(description="how many leases there have been; the usage is that of the last one")
+    device: Device = Field(description="that it was finished on")
+
+
 class RungRecord(Frozen):
     """A trial's measurements at a share of its full token budget."""
 

@@ -12,7 +12,7 @@ from luthier.design import Design
 from luthier.errors import NotFound
 from luthier.store import tables
 from luthier.store.database import insert_into
-from luthier.store.records import Origin, RungRecord, TrialRecord, new_id
+from luthier.store.records import MeasuredTrial, Origin, RungRecord, TrialRecord, new_id
 from luthier.trial import TRIAL_TRANSITIONS, RowScores, TrialState
 
 _trials = tables.trials
@@ -79,6 +79,20 @@ def rungs(c: Connection, job_id: str) -> list[RungRecord]:
         .order_by(_trials.c.number, tables.rungs.c.rung)
     )
     return [RungRecord(**row) for row in c.execute(query).mappings()]
+
+
+def measured(c: Connection, limit: int) -> list[MeasuredTrial]:
+    """The complete trials that say what they took, of all jobs, the latest first."""
+    workers = tables.workers
+    fields = [_trials.c[name] for name in MeasuredTrial.model_fields if name != "device"]
+    query = (
+        select(*fields, workers.c.device)
+        .join(workers, workers.c.id == _trials.c.finished_by)
+        .where(_trials.c.state == TrialState.COMPLETE, _trials.c.usage.is_not(None))
+        .order_by(_trials.c.finished_at.desc(), _trials.c.id)
+        .limit(limit)
+    )
+    return [MeasuredTrial(**row) for row in c.execute(query).mappings()]
 
 
 def row_scores(c: Connection, job_id: str) -> dict[str, RowScores]:

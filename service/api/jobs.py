@@ -12,10 +12,10 @@ from luthier.errors import Conflict, UserError
 from luthier.store import Connection, events, files, jobs, trials
 from luthier.store.records import JobRecord
 from luthier.trial import JobState
-from service import diary, views
+from service import costs, diary, views
 from service.admission import admit
 from service.api.paging import After, Limit
-from service.context import Here, utc_now
+from service.context import Context, Here, utc_now
 from service.requests import CreateJob
 from service.settle import drop_checkpoints
 
@@ -88,7 +88,7 @@ def list_jobs(here: Here, request: Request, after: After = None, limit: Limit = 
 def get_job(here: Here, job_id: JobId) -> Job:
     """`luthier` holds what OpenAI's shape has no place for: progress, the best so far, what was asked for."""
     with here.database.read() as c:
-        return _view(c, jobs.get(c, job_id))
+        return _view(c, jobs.get(c, job_id), here)
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job")
@@ -114,8 +114,13 @@ def list_events(here: Here, job_id: JobId, after: After = None, limit: Limit = 2
     return Page(data=tuple(map(views.event, records)), has_more=has_more)
 
 
-def _view(c: Connection, record: JobRecord) -> Job:
-    return views.job(record, trials.of_job(c, record.id), utc_now())
+def _view(c: Connection, record: JobRecord, here: Context | None = None) -> Job:
+    """With `here` the finish is estimated from costs, which a listing does without."""
+    rows, now = trials.of_job(c, record.id), utc_now()
+    expected = None
+    if here is not None and record.state is JobState.RUNNING:
+        expected = costs.work_left(here, c, record, rows, now)
+    return views.job(record, rows, now, expected)
 
 
 def _metadata_filter(request: Request) -> dict[str, str]:

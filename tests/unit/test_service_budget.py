@@ -133,3 +133,22 @@ def test_the_estimate_follows_the_budget_that_runs_out_first() -> None:
 def test_there_is_no_estimate_before_the_first_trial_or_after_the_end() -> None:
     assert budget.estimated_finish(job(), rows(0, 1), after(20)) is None
     assert budget.estimated_finish(job(JobState.SUCCEEDED), rows(10), after(20)) is None
+
+
+def test_the_estimate_follows_what_is_known_of_the_work_left() -> None:
+    assert budget.estimated_finish(job(), rows(2), after(20), work_left=300.0, crew=2) == after(170)
+    assert budget.estimated_finish(job(), rows(0, 1), after(20), work_left=300.0) == after(320)
+
+
+def test_no_more_work_is_left_than_the_budget_allows() -> None:
+    limited = job(device_seconds=40)
+    assert budget.estimated_finish(limited, rows(2), after(20), work_left=300.0) == after(40)
+    assert budget.estimated_finish(job(deadline=after(50)), rows(2), after(20), work_left=300.0) == after(50)
+    assert budget.estimated_finish(job(JobState.SUCCEEDED), rows(10), after(20), work_left=300.0) is None
+
+
+def test_the_work_left_shrinks_as_trials_are_trained() -> None:
+    left = [budget.trainings_left(job(), rows(done)) for done in (0, 1, 2, 5)]
+    assert left == sorted(left, reverse=True)
+    assert left[0] - left[1] == pytest.approx(1.0)
+    assert budget.trainings_left(job(), rows(50)) == 0

@@ -1,0 +1,36 @@
+"""Designs by themselves: what one would take, with nothing trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Body
+
+from luthier.api_types import DesignEstimate
+from service import whatif
+from service.context import Here, utc_now
+from service.requests import EstimateDesign
+
+router = APIRouter(prefix="/v1/designs", tags=["Designs"])
+
+EXAMPLES: Final = {
+    "rank": {
+        "summary": "The plain LoRA default on a file, with rank 64",
+        "value": {"model": "tiny-chat", "dataset": "file-5f2ab0", "change": {"rank": 64}},
+    },
+    "full": {
+        "summary": "A job's best design so far, with all weights trained, on a card with 24 GB",
+        "value": {
+            "job": "ftjob-7c91d4",
+            "change": {"update": "full"},
+            "device": {"kind": "cuda", "memory_bytes": 24_000_000_000},
+        },
+    },
+}
+
+
+@router.post("/estimate", summary="Estimate memory, time and cost of a design")
+def estimate_design(here: Here, body: Annotated[EstimateDesign, Body(openapi_examples=EXAMPLES)]) -> DesignEstimate:
+    """Nothing is trained. Where a change is asked for, the same for the design without it stands beside the answer."""
+    with here.database.read() as c:
+        return whatif.answer(here, c, body, utc_now())

@@ -1,0 +1,80 @@
+"""`luthier what-if` against a real service."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from luthier.design import Architecture, Design, Full, Optimiser, Sft, Stage
+from tests.integration.service_harness import Service, sums
+
+pytest_plugins = ("tests.integration.service_fixtures",)
+
+
+@pytest.fixture
+def file(service: Service) -> str:
+    return service.upload(sums())
+
+
+def what_if(service: Service, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "luthier", "what-if", *arguments]
+    environment = os.environ | {"LUTHIER_SERVER": service.url, "COLUMNS": "160"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_change_and_what_it_changes_stand_side_by_side(service: Service, file: str) -> None:
+    shown = what_if(service, "--data", file, "--model", "tiny-chat", "--set", "rank=64", "--set", "epochs=3")
+    assert shown.returncode == 0, shown.stderr
+    assert "sft lora r16" in shown.stdout
+    assert "sft lora r64" in shown.stdout
+    for line in ("memory", "time", "tokens per second", "FLOPs", "that move", "feasible"):
+        assert line in shown.stdout
+    assert "983,040" in shown.stdout
+    assert "default prices, which may be off by several times" in shown.stdout
+
+
+def test_json_is_the_answer_of_the_service(service: Service, file: str, tmp_path: Path) -> None:
+    stage = Stage(algorithm=Sft(), update=Full(), optimiser=Optimiser(learning_rate=1e-5))
+    design = tmp_path / "design.json"
+    design.write_text(Design(architecture=Architecture(base="tiny-chat"), stages=(stage,)).canonical())
+    shown = what_if(service, "--data", file, "--design", str(design), "--device", "cuda:0.001", "--json")
+    assert shown.returncode == 0, shown.stderr
+    found = json.loads(shown.stdout)
+    assert found["trainable_parameters"] == 1_803_904
+    assert found["feasible"] is False
+    assert "there are 1 MiB" in found["why"]
+
+
+def test_a_design_that_does_not_fit_is_said_not_to(service: Service, file: str) -> None:
+    shown = what_if(service, "--data", file, "--device", "cpu:0.25")
+    assert shown.returncode == 0
+    assert "not feasible: it is expected to need" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "rank=5"], "choose from 4, 8, 16, 32, 64"),
+        (["--set", "rank"], "--set takes NAME=VALUE"),
+        (["--set", "speed=9"], "there is no 'speed' to change"),
+        (["--device", "cuda:much"], "--device takes a worker's name or KIND:GIB"),
+        (["--model", "huge"], "there is no base model 'huge'"),
+    ],
+)
+def test_wrong_use_exits_with_2_and_names_what_is_possible(
+    service: Service, file: str, arguments: list[str], message: str
+) -> None:
+    shown = what_if(service, "--data", file, *arguments)
+    assert shown.returncode == 2
+    assert message in shown.stderr.replace("\n", " ")
+
+
+def test_help_says_what_can_be_set(service: Service) -> None:
+    shown = what_if(service, "--help")
+    assert shown.returncode == 0
+    assert "Nothing is trained" in shown.stdout
