@@ -23,15 +23,15 @@ SHORTEST_PARAGRAPH, LONGEST_PARAGRAPH, PARAGRAPHS = 200, 400, 96
 CONVERSATIONS, PREFERENCES = 48, 56
 
 
-def paragraphs(cache: Path) -> Path:
+def paragraphs(cache: Path, count: int = PARAGRAPHS) -> Path:
     """Domain text: paragraphs of Python's tutorial."""
-    file = cache / f"python-tutorial-{PARAGRAPHS}.jsonl"
+    file = cache / f"python-tutorial-{count}.jsonl"
     if not file.exists():
         found: list[str] = []
         for page in _tutorial(cache):
             blocks = (" ".join(block.split()) for block in re.split(r"\n\s*\n", page) if block[:1].isalpha())
             found += [block for block in blocks if SHORTEST_PARAGRAPH <= len(block) <= LONGEST_PARAGRAPH]
-        _write(file, ({"text": text} for text in found[:PARAGRAPHS]))
+        _write(file, ({"text": text} for text in found[:count]))
     return file
 
 

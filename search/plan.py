@@ -18,6 +18,7 @@ from luthier.trial import TrialState
 from search import choose, halving
 from search.choose import DEFAULT
 from search.history import Past
+from search.memory import Memory
 from search.propose import origin, propose
 from search.space import Space
 
@@ -74,7 +75,13 @@ Refusal = Callable[[Design], str | None]  # why a design cannot run on any worke
 
 
 def next_step(
-    space: Space, history: Sequence[Past], plan: Plan, *, remaining: float | None, refusal: Refusal
+    space: Space,
+    history: Sequence[Past],
+    plan: Plan,
+    *,
+    remaining: float | None,
+    refusal: Refusal,
+    memory: Sequence[Memory] = (),
 ) -> Step | None:
     """The next thing to do where a worker is free; None until a trial that is open tells more.
 
@@ -84,7 +91,7 @@ def next_step(
     if why is None:
         if (promoted := halving.promotable(history)) is not None:
             return _promote(promoted)
-        design = propose(space, history, plan.seed, plan.trials)
+        design = propose(space, history, plan.seed, plan.trials, memory)
         if design is not None:
             return _try(space, history, design, refusal)
         why = f"all {len(_designs(history))} designs that the pins and constraints allow have been tried"

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Final, Literal
 
+import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState as OptunaState
@@ -20,17 +21,26 @@ from optuna.trial import TrialState as OptunaState
 from luthier.design import Design
 from luthier.errors import IllegalDesign
 from luthier.trial import TrialState
+from search.features import Features, features
+from search.halving import order
 from search.history import Past
+from search.memory import Memory
 from search.priors import baselines, priors
 from search.space import Space
-from search.suggest import Enumeration, Sampled
+from search.suggest import Enumeration, Sampled, Varied
+from search.surrogate import Surrogate, normal_scores
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # or it prints a line for each study, to stderr
 
 ASKS: Final = 16  # of the sampler, before the designs left are enumerated instead
+PRIORS_FIRST: Final = 4  # without past jobs to learn from, so many priors come before anything is compared
+RANDOM, NEIGHBOURS, PARENTS = 160, 96, 6  # candidates drawn anywhere, and next to the best so far
+CAUTION: Final = 0.5  # standard deviations by which a design may be better than it seems
 
 
-def propose(space: Space, history: Sequence[Past], seed: int, budget: int) -> Design | None:
+def propose(
+    space: Space, history: Sequence[Past], seed: int, budget: int, memory: Sequence[Memory] = ()
+) -> Design | None:
     """A design that is not in the history, or None when the space has no other.
 
     `budget` is the number of trials of the whole job, two baselines included; priors get half of the others.
@@ -38,10 +48,68 @@ def propose(space: Space, history: Sequence[Past], seed: int, budget: int) -> De
     """
     tried = {past.design.digest() for past in history}
     draw = random.Random(f"{seed}/{len(history)}")
-    given = chain(baselines(space), priors(space)[: (budget - 1) // 2])
-    sampled = _sampled(space, sorted(history, key=lambda past: past.number), draw.getrandbits(32))
-    proposals = chain(given, sampled, _enumerated(space, draw))
+    first = [] if memory else priors(space)[: min(PRIORS_FIRST, (budget - 1) // 2)]
+    given = chain(baselines(space), first)
+    ordered = sorted(history, key=lambda past: past.number)
+    proposals = chain(given, _by_merit(space, ordered, memory, draw, tried), _enumerated(space, draw))
     return next((design for design in proposals if design.digest() not in tried), None)
+
+
+def _by_merit(
+    space: Space, history: Sequence[Past], memory: Sequence[Memory], draw: random.Random, tried: set[str]
+) -> Iterator[Design]:
+    """Candidates that were not tried, the most promising first: priors, neighbours of the best, and anything."""
+    candidates = {design.digest(): design for design in _candidates(space, history, draw)}
+    untried = [design for digest, design in candidates.items() if digest not in tried]
+    if not untried:
+        return
+    seen, scores, jobs = _seen(space, history, memory)
+    alike = [1.0, *[past_job.alike for past_job in memory]]
+    known = {past.number for past in order(history)}
+    pending = [
+        _features(space, past.design)
+        for past in history
+        if past.number not in known and past.open and past.design.stages
+    ]
+    if pending:  # believed to turn out as predicted, so that workers at the same time try different things
+        mean_P, _ = Surrogate(seen, scores, jobs, alike).predict(pending) if seen else (np.zeros(len(pending)), None)
+        seen, scores, jobs = [*seen, *pending], [*scores, *mean_P], [*jobs, *[0] * len(pending)]
+    if not seen:
+        yield from untried
+        return
+    mean_M, deviation_M = Surrogate(seen, scores, jobs, alike).predict([_features(space, one) for one in untried])
+    for index in np.argsort(mean_M - CAUTION * deviation_M, kind="stable"):
+        yield untried[index]
+
+
+def _candidates(space: Space, history: Sequence[Past], draw: random.Random) -> Iterator[Design]:
+    yield from priors(space)
+    for _ in range(RANDOM):
+        yield space.sample(Varied(draw, {}))
+    parents = []
+    for past in order(history):
+        try:
+            parents.append(space.encode(past.design))
+        except IllegalDesign:
+            continue  # a default that ignores a pin
+    for answers in parents[:PARENTS]:
+        for _ in range(NEIGHBOURS // PARENTS):
+            yield space.sample(Varied(draw, answers))
+
+
+def _seen(
+    space: Space, history: Sequence[Past], memory: Sequence[Memory]
+) -> tuple[list[Features], list[float], list[int]]:
+    """All scored trials, of this job and of past ones: features, score, and job, 0 being this one."""
+    here = [_features(space, past.design) for past in order(history) if past.design.stages]
+    ranked = [here, *[list(past_job.ranked) for past_job in memory]]
+    seen = [one for job in ranked for one in job]
+    scores = [score for job in ranked for score in normal_scores(len(job))]
+    return seen, scores, [number for number, job in enumerate(ranked) for _ in job]
+
+
+def _features(space: Space, design: Design) -> Features:
+    return features(design, space.model(design.architecture.base).hidden_size)
 
 
 def origin(space: Space, design: Design) -> Literal["baseline", "prior", "proposed"]:
