@@ -85,7 +85,7 @@ STOPS: Final = (
     ),
     Stop(
         title="Preferences",
-        about="A chosen and a rejected answer to each prompt.",
+        about="Two answers to each instruction: the dataset's, which is chosen, and the untuned model's own.",
         data=tour_data.preferences,
         body={"model": MODEL, "search": search(5)},
     ),

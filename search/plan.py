@@ -8,6 +8,7 @@ The service applies the answers to the store one at a time; benchmarks replay th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
@@ -23,6 +24,7 @@ from search.propose import origin, propose
 from search.space import Space
 
 FIRST_RUNG: Final = 0
+PATIENCE, PATIENT_SHARE = 8, 1 / 3  # designs in a row, at least, and as a share of the budget
 
 
 class Plan(Frozen):
@@ -32,6 +34,7 @@ class Plan(Frozen):
     finalists: int = Field(ge=1)
     confirmations: int = Field(ge=0, description="further seeds for the finalists and the default")
     seed: int
+    early_finish: bool = Field(default=True, description="end where further designs are not expected to pay")
 
 
 class Try(Frozen):
@@ -104,7 +107,25 @@ def _explored(history: Sequence[Past], plan: Plan, remaining: float | None) -> s
         return f"all {plan.trials} trials are done"
     if remaining is not None and remaining <= reserve(history, plan):
         return "what is left of the budget is needed to finish and confirm the best"
-    return None
+    return _settled(history, plan) if plan.early_finish else None
+
+
+def _settled(history: Sequence[Past], plan: Plan) -> str | None:
+    """Why further designs are not expected to pay; None while they may.
+
+    When as many designs in a row as PATIENCE says have been scored and none of them came first, the chance that the next
+    one does is small whatever the objective: of n designs in no particular order the last m hold the best with a chance
+    of m / n, and a search that gets better with time has better ones than that.
+    """
+    ranked = halving.order(history)
+    patience = max(PATIENCE, math.ceil(plan.trials * PATIENT_SHARE))
+    if not ranked or len(ranked) < 2 * patience:
+        return None
+    first = ranked[0]
+    later = [past for past in ranked if past.number > first.number]
+    if len(later) < patience:
+        return None
+    return f"none of the last {len(later)} designs came before trial {first.number}, and more are not expected to"
 
 
 def reserve(history: Sequence[Past], plan: Plan) -> float:

@@ -69,7 +69,8 @@ def _kernel(one: Sequence[Features], other: Sequence[Features]) -> Vector:
     axes = sorted({axis for f in (*one, *other) for axis in f.numbers})
     near = {axis: _near([f.numbers.get(axis) for f in one], [f.numbers.get(axis) for f in other]) for axis in axes}
     rate_MN = near.pop(LEARNING_RATE)
-    parts = [program_MN, update_MN, rate_MN * update_MN, rate_MN * update_MN * program_MN, *near.values()]
+    together = [rate_MN * update_MN, rate_MN * update_MN * program_MN]
+    parts = [program_MN, update_MN, rate_MN, *together, *near.values()]
     product_MN = np.prod([program_MN, update_MN, rate_MN, *near.values()], axis=0)
     return ADDITIVE * np.mean(parts, axis=0) + (1 - ADDITIVE) * product_MN
 

@@ -49,7 +49,7 @@ GRID: Final[dict[str, Any]] = {
     "kv_heads": (4,),
     "window": (0,),
     "learning_rate_multiplier": (0.25, 0.5, 1.0, 2.0, 4.0),
-    "batch_size": (4, 16),
+    "batch_size": (2, 8),
     "epochs": (1.0, 2.0),
 }
 PARTIAL: Final = ("full", "top_layers", "lora", "rslora", "ia3", "layernorm")
