@@ -10,11 +10,13 @@ import argparse
 import math
 import statistics
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 
 from bench.atlas.table import Table, tables
 from bench.replay import Scored, replay
@@ -23,6 +25,7 @@ from bench.searchers import SEARCHERS
 WITHIN: Final = 0.01
 SHARES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.simplefilter("ignore", ExperimentalWarning)  # of TPE's `group` and of HyperbandPruner
 
 
 @dataclass(frozen=True, kw_only=True)

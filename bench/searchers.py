@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, Final, Literal
 
@@ -13,11 +14,14 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner
 from optuna.trial import TrialState as OptunaState
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from bench.atlas.table import Table
+from bench.atlas.table import Table, tables
+from bench.atlas.tasks import MODEL, entry
+from bench.replay import replay
 from luthier.design import Design
 from luthier.trial import RUNGS
 from search import halving
 from search.history import Past
+from search.memory import Memory, Occasion, alikeness, remember
 from search.plan import End, Plan, Promote, Try, next_step
 from search.priors import baselines, priors
 from search.space import Space
@@ -25,6 +29,8 @@ from search.suggest import Enumeration, Sampled
 
 Verdict = Literal["continue", "pause", "stop"]
 SCORES: Final = len(RUNGS) + 1
+USUAL_TRIALS: Final = 24
+HIDDEN, TOKENS_A_ROW = 128, 50  # of the model, and about so many in a row of each task
 RESOURCES: Final = (1, 3, 9)  # of the rungs and the end, for schedulers that count in whole numbers
 
 
@@ -154,15 +160,63 @@ class Permanent:
         pass
 
 
+class PermanentTpe(Permanent):
+    """The baseline with Optuna's multivariate TPE in the place of chance. All that was scored is told as complete, with
+    its place in the order of all: paused trials that are left running, or told pruned, would repel the sampler."""
+
+    def __init__(self, table: Table, seed: int, trials: int) -> None:
+        super().__init__(table, seed, trials)
+        space = table.task.space
+        given = {design.digest() for design in (*baselines(space), *priors(space)[: (trials - 1) // 2])}
+        self._coming = [design for design in self._coming if design.digest() in given]
+        self._seed = seed
+
+    def next(self, history: Sequence[Past]) -> Try | Promote | None:
+        step = super().next(history)
+        if step is not None:
+            return step
+        tried = {past.design.digest() for past in history}
+        study = self._study(history)
+        for _ in range(100):
+            design = self._table.task.space.sample(Sampled(study.ask()))
+            if design.digest() not in tried and known(self._table, design):
+                return Try(design=design, origin="proposed", goal=0)
+        return None
+
+    def _study(self, history: Sequence[Past]) -> optuna.Study:
+        sampler = optuna.samplers.TPESampler(
+            multivariate=True, group=True, constant_liar=True, seed=self._seed + len(history)
+        )
+        study = optuna.create_study(direction="minimize", sampler=sampler)
+        space = self._table.task.space
+        scored = [past for past in halving.order(history) if past.design.stages]
+        waiting = [past for past in history if past.open and not past.measured and past.design.stages]
+        for place, past in enumerate([*scored, *waiting]):
+            done = place < len(scored)
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=OptunaState.COMPLETE if done else OptunaState.RUNNING,
+                    value=float(place) if done else None,
+                    params=space.encode(past.design),
+                    distributions=space.distributions(past.design),
+                )
+            )
+        return study
+
+
 class Luthier:
     """`search.plan.next_step`, as the service calls it."""
 
-    def __init__(self, table: Table, seed: int, trials: int) -> None:
-        self._table, self._space = table, table.task.space
-        self._plan = Plan(trials=trials, finalists=3, confirmations=0, seed=seed)
+    def __init__(self, table: Table, seed: int, trials: int, memory: Sequence[Memory] = ()) -> None:
+        self._table, self._space, self._memory = table, table.task.space, memory
+        self._plan = Plan(trials=trials, finalists=3, confirmations=0, seed=seed, early_finish=False)
+        self.seen: Sequence[Past] = ()
 
     def next(self, history: Sequence[Past]) -> Try | Promote | End | None:
-        step = next_step(self._space, history, self._plan, remaining=None, refusal=lambda design: None)
+        self.seen = list(history)
+        step = next_step(
+            self._space, history, self._plan, remaining=None, refusal=lambda design: None, memory=self._memory
+        )
         assert step is None or isinstance(step, Try | Promote | End)
         return step
 
@@ -171,6 +225,37 @@ class Luthier:
 
     def ended(self, past: Past) -> None:
         pass
+
+
+def remembering(table: Table, seed: int, trials: int) -> Luthier:
+    """With what jobs of the usual size left behind on the other tasks, and on none that is like this one otherwise."""
+    here = _occasion(table)
+    memory = [
+        remember(_job(other.task.name, seed), {MODEL.name: HIDDEN}, alikeness(here, _occasion(other)))
+        for other in tables()
+        if other.task.name != table.task.name
+    ]
+    return Luthier(table, seed, trials, memory)
+
+
+@cache
+def _job(name: str, seed: int) -> Sequence[Past]:
+    """The trials of a job on another task, which remembered nothing."""
+    table = next(table for table in tables() if table.task.name == name)
+    searcher = Luthier(table, seed, USUAL_TRIALS)
+    for _ in replay(table, searcher, workers=2):
+        pass
+    return searcher.seen
+
+
+def _occasion(table: Table) -> Occasion:
+    return Occasion(
+        kind=table.task.kind,
+        objective=table.task.spec.objective,
+        tokens=TOKENS_A_ROW * table.task.train,
+        base=MODEL.name,
+        parameters=entry().facts.parameters,
+    )
 
 
 def known(table: Table, design: Design) -> bool:
@@ -201,8 +286,10 @@ def _ray(number: int) -> Any:
 Make = Callable[[Table, int], Any]
 
 SEARCHERS: Final[dict[str, Make]] = {
-    "Luthier": lambda table, seed: Luthier(table, seed, 60),
+    "Luthier": lambda table, seed: remembering(table, seed, 60),
+    "Luthier, remembering nothing": lambda table, seed: Luthier(table, seed, 60),
     "promotion + random + priors": lambda table, seed: Permanent(table, seed, 60),
+    "promotion + TPE + priors": lambda table, seed: PermanentTpe(table, seed, 60),
     "random": Everything,
     "TPE + MedianPruner": lambda table, seed: Tpe(table, seed, MedianPruner()),
     "TPE + HyperbandPruner": lambda table, seed: Tpe(

@@ -53,7 +53,7 @@ class Stop:
 
 
 def search(trials: int, **pin: list[Any]) -> dict[str, Any]:
-    return {"trials": trials, "pin": {"epochs": [1], "batch_size": [8], **pin}}
+    return {"trials": trials, "pin": {"epochs": [1], "batch_size": [8]} | pin}
 
 
 STOPS: Final = (
@@ -97,11 +97,11 @@ STOPS: Final = (
             "task": {
                 "environment": {
                     "name": "reasoning_gym/chain_sum",
-                    "rows": 96,
+                    "rows": 240,
                     "options": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
                 }
             },
-            "search": search(5, grpo_group=[4]),
+            "search": search(5, grpo_group=[4], epochs=[0.4]),
         },
     ),
 )

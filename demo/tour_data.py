@@ -72,17 +72,14 @@ def preferences(cache: Path) -> Path:
 
 def _answers(folder: Path, prompts: Sequence[str]) -> Iterator[str]:
     """What the model says to each prompt, drawn at temperature 1."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     torch.manual_seed(0)
     for prompt in prompts:
-        said = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        end = said["input_ids"].shape[1]
-        answer = model.generate(
-            **said, do_sample=True, max_new_tokens=ANSWER_TOKENS, pad_token_id=tokenizer.pad_token_id
-        )
+        asked = [{"role": "user", "content": prompt}]
+        said = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        end, padding = said["input_ids"].shape[1], tokenizer.pad_token_id
+        answer = model.generate(**said, do_sample=True, max_new_tokens=ANSWER_TOKENS, pad_token_id=padding)
         yield tokenizer.decode(answer[0, end:], skip_special_tokens=True)
 
 

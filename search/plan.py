@@ -41,7 +41,7 @@ class Try(Frozen):
     """Queue a trial of this design."""
 
     design: Design
-    origin: Literal["baseline", "prior", "memory", "proposed"]
+    origin: Literal["baseline", "prior", "proposed"]
     goal: int | None
 
 
@@ -49,7 +49,7 @@ class Refuse(Frozen):
     """Note that this design cannot run, and why; it is never launched."""
 
     design: Design
-    origin: Literal["baseline", "prior", "memory", "proposed"]
+    origin: Literal["baseline", "prior", "proposed"]
     why: str
 
 
@@ -113,9 +113,9 @@ def _explored(history: Sequence[Past], plan: Plan, remaining: float | None) -> s
 def _settled(history: Sequence[Past], plan: Plan) -> str | None:
     """Why further designs are not expected to pay; None while they may.
 
-    When as many designs in a row as PATIENCE says have been scored and none of them came first, the chance that the next
-    one does is small whatever the objective: of n designs in no particular order the last m hold the best with a chance
-    of m / n, and a search that gets better with time has better ones than that.
+    They are given up when so many in a row were scored and none came first. After n designs in no particular order the
+    next one comes first with a chance of 1 / (n + 1); where the search has learnt something it should do better, so
+    that a long run without says that what is left to gain is small.
     """
     ranked = halving.order(history)
     patience = max(PATIENCE, math.ceil(plan.trials * PATIENT_SHARE))

@@ -1,40 +1,34 @@
 """The next design to try: a pure function of the space, the job's trials so far and a seed.
 
-Baselines come first, then priors, then Optuna's TPE (Bergstra et al. 2011; Watanabe 2023) in its multivariate form,
-grouped for the conditional space. No study outlives a call: it is rebuilt from the rows, so that a restarted service
-proposes what the old one would have proposed, whatever the order in which the rows come.
+Baselines come first, then a few priors where no past job has anything to say; from then on the candidate that a
+surrogate of all trials, here and in past jobs, finds the most promising. Candidates are the priors, neighbours of the
+best so far, and designs drawn at random. Nothing outlives a call: all is rebuilt from the rows, so that a restarted
+service proposes what the old one would have proposed, whatever the order in which the rows come.
 """
 
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Final, Literal
 
 import numpy as np
-import optuna
-from optuna.exceptions import ExperimentalWarning
-from optuna.trial import TrialState as OptunaState
 
 from luthier.design import Design
 from luthier.errors import IllegalDesign
-from luthier.trial import TrialState
 from search.features import Features, features
 from search.halving import order
 from search.history import Past
 from search.memory import Memory
 from search.priors import baselines, priors
 from search.space import Space
-from search.suggest import Enumeration, Sampled, Varied
+from search.suggest import Enumeration, Varied
 from search.surrogate import Surrogate, normal_scores
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # or it prints a line for each study, to stderr
-
-ASKS: Final = 16  # of the sampler, before the designs left are enumerated instead
 PRIORS_FIRST: Final = 4  # without past jobs to learn from, so many priors come before anything is compared
 RANDOM, NEIGHBOURS, PARENTS = 160, 96, 6  # candidates drawn anywhere, and next to the best so far
+MIDDLING: Final = 0.0  # the mean of normal scores
 CAUTION: Final = 0.5  # standard deviations by which a design may be better than it seems
 
 
@@ -71,9 +65,9 @@ def _by_merit(
         for past in history
         if past.number not in known and past.open and past.design.stages
     ]
-    if pending:  # believed to turn out as predicted, so that workers at the same time try different things
-        mean_P, _ = Surrogate(seen, scores, jobs, alike).predict(pending) if seen else (np.zeros(len(pending)), None)
-        seen, scores, jobs = [*seen, *pending], [*scores, *mean_P], [*jobs, *[0] * len(pending)]
+    # Believed to turn out middling, so that workers at the same time try different things (the constant liar of
+    # Ginsbourger et al. 2010).
+    seen, scores, jobs = [*seen, *pending], [*scores, *[MIDDLING] * len(pending)], [*jobs, *[0] * len(pending)]
     if not seen:
         yield from untried
         return
@@ -119,52 +113,9 @@ def origin(space: Space, design: Design) -> Literal["baseline", "prior", "propos
     return "prior" if design in priors(space) else "proposed"
 
 
-def _sampled(space: Space, history: Sequence[Past], seed: int) -> Iterator[Design]:
-    """What TPE asks for, up to ASKS times; refused asks are told as failed."""
-    study = _study(space, history, seed)
-    for _ in range(ASKS):
-        trial = study.ask()
-        yield space.sample(Sampled(trial))
-        study.tell(trial, state=OptunaState.FAIL)
-
-
 def _enumerated(space: Space, draw: random.Random) -> Iterator[Design]:
     """Every design of the space, in random order."""
     answers = Enumeration(draw)
     yield space.sample(answers)
     while answers.advance():
         yield space.sample(answers)
-
-
-def _study(space: Space, history: Sequence[Past], seed: int) -> optuna.Study:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # `group` has been experimental since 2.8
-        sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
-    study = optuna.create_study(direction="minimize", sampler=sampler, pruner=optuna.pruners.NopPruner())
-    for past in history:
-        if (trial := _told(space, past)) is not None:
-            study.add_trial(trial)
-    return study
-
-
-def _told(space: Space, past: Past) -> optuna.trial.FrozenTrial | None:
-    """The trial as Optuna sees it; None outside the space: the untuned model, or a default that ignores a pin."""
-    try:
-        params, distributions = space.encode(past.design), space.distributions(past.design)
-    except IllegalDesign:
-        return None
-    state = _optuna_state(past.state)
-    value = past.value if state is OptunaState.COMPLETE else None
-    return optuna.trial.create_trial(state=state, value=value, params=params, distributions=distributions)
-
-
-def _optuna_state(state: TrialState) -> OptunaState:
-    match state:
-        case TrialState.WAITING | TrialState.LEASED:
-            return OptunaState.RUNNING  # the constant liar keeps away from them
-        case TrialState.COMPLETE:
-            return OptunaState.COMPLETE
-        case TrialState.PRUNED:
-            return OptunaState.PRUNED
-        case TrialState.FAILED | TrialState.INFEASIBLE | TrialState.CANCELLED:
-            return OptunaState.FAIL  # measured better than a dummy loss

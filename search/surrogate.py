@@ -72,11 +72,13 @@ def _kernel(one: Sequence[Features], other: Sequence[Features]) -> Vector:
     together = [rate_MN * update_MN, rate_MN * update_MN * program_MN]
     parts = [program_MN, update_MN, rate_MN, *together, *near.values()]
     product_MN = np.prod([program_MN, update_MN, rate_MN, *near.values()], axis=0)
-    return ADDITIVE * np.mean(parts, axis=0) + (1 - ADDITIVE) * product_MN
+    both_MN: Vector = ADDITIVE * np.mean(parts, axis=0) + (1 - ADDITIVE) * product_MN
+    return both_MN
 
 
 def _equal(one: Sequence[str], other: Sequence[str]) -> Vector:
-    return (np.array(one)[:, None] == np.array(other)[None]).astype(float)
+    equal_MN: Vector = (np.array(one)[:, None] == np.array(other)[None]).astype(np.float64)
+    return equal_MN
 
 
 def _near(one: Sequence[float | None], other: Sequence[float | None]) -> Vector:

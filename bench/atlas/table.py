@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Final
 
@@ -57,8 +57,10 @@ class Table:
         return value <= self.best.value + share * abs(self.best.value)
 
 
-def tables() -> list[Table]:
-    return [_read(task) for task in TASKS]
+@cache
+def tables() -> tuple[Table, ...]:
+    """Those that were recorded."""
+    return tuple(_read(task) for task in TASKS if (FOLDER / f"{task.name}.jsonl").exists())
 
 
 def _read(task: Task) -> Table:

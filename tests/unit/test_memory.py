@@ -48,7 +48,7 @@ def test_a_job_is_most_like_one_with_its_own_data_and_model() -> None:
         occasion(parameters=134_000_000),
     ]
     assert all(alikeness(here, other) < alikeness(here, here) for other in others)
-    assert 0 < min(alikeness(here, other) for other in others)
+    assert min(alikeness(here, other) for other in others) > 0
 
 
 def test_alikeness_goes_both_ways_and_falls_with_distance() -> None:

@@ -35,11 +35,10 @@ from luthier.design import (
 )
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Pin
-from search.axes import SETTINGS, Interval, with_devices
+from search.axes import RANKS, SETTINGS, Interval, with_devices
 from search.learning_rate import UPDATE_FACTOR, default_learning_rate
 from search.legality import check, programs
 from search.priors import baselines
-from search.axes import RANKS
 from search.space import OFT_BLOCKS, PISSA_MOST, VERA_RANKS, VIRTUAL_TOKENS
 from search.suggest import STEPS, Enumeration, V, Value
 from tests.unit.search_samples import SMOL, TINY, entry, samples, space_of
