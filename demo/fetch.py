@@ -33,13 +33,13 @@ def base_model(cache: Path) -> Path:
     return folder
 
 
-def instructions(cache: Path) -> Path:
+def instructions(cache: Path, count: int = DEMO_ROWS) -> Path:
     """A JSONL file of short instructions with their answers."""
-    file = cache / f"alpaca-{DEMO_ROWS}-rows-of-{DEMO_CHARACTERS}.jsonl"
+    file = cache / f"alpaca-{count}-rows-of-{DEMO_CHARACTERS}.jsonl"
     if not file.exists():
         rows = json.loads(member(cache, "alpaca_en_demo.json"))
         short = [row for row in rows if len(row["instruction"] + row["input"] + row["output"]) <= DEMO_CHARACTERS]
-        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in short[:DEMO_ROWS]), "utf-8")
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in short[:count]), "utf-8")
     return file
 
 

@@ -54,7 +54,7 @@ class Stop:
 
 
 def search(trials: int, **pin: list[Any]) -> dict[str, Any]:
-    return {"trials": trials, **SMALL, "pin": {"epochs": [1], "batch_size": [8], **pin}}
+    return {"trials": trials, **SMALL, "pin": {"epochs": [1], "batch_size": [8]} | pin}
 
 
 STOPS: Final = (
@@ -86,7 +86,7 @@ STOPS: Final = (
     ),
     Stop(
         title="Preferences",
-        about="A chosen and a rejected answer to each prompt.",
+        about="Two answers to each instruction: the dataset's, which is chosen, and the untuned model's own.",
         data=tour_data.preferences,
         body={"model": MODEL, "search": search(5)},
     ),
@@ -98,11 +98,11 @@ STOPS: Final = (
             "task": {
                 "environment": {
                     "name": "reasoning_gym/chain_sum",
-                    "rows": 96,
+                    "rows": 240,
                     "options": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
                 }
             },
-            "search": search(5, grpo_group=[4]),
+            "search": search(5, grpo_group=[4], epochs=[0.4]),
         },
     ),
 )

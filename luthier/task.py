@@ -234,6 +234,11 @@ class Pin(Frozen):
         exclude_if=lambda placement: placement is None,
         description="of lora, rslora, dora, lora_plus, pissa: all, attention, mlp, embeddings (all and the embeddings)",
     )
+    rank: tuple[int, ...] | None = Field(
+        default=None,
+        exclude_if=lambda rank: rank is None,
+        description="of lora, rslora, dora, lora_plus, adalora, qlora, and of pissa up to 32",
+    )
     model: tuple[str, ...] | None = Field(default=None, description="names of registered base models")
     layers: tuple[int, ...] | None = Field(default=None, description="layers kept")
     kv_heads: tuple[int, ...] | None = Field(default=None, description="key/value heads kept")
@@ -280,6 +285,13 @@ class Search(Frozen):
     )
     confirmations: int = Field(
         default=2, ge=0, le=10, description="further seeds with which the finalists and the default are trained"
+    )
+    memory: bool = Field(
+        default=True,
+        description="start from what like jobs of this installation have learnt; off: from general experience alone",
+    )
+    early_finish: bool = Field(
+        default=True, description="end before the budget is spent where further designs are not expected to pay"
     )
     pin: Pin = Pin()
 

@@ -29,6 +29,8 @@ OWN: Final = 1.0  # the factor of a model that keeps its own context
 ROPE_FACTORS: Final = (4.0, 2.0)
 MOST_STRETCHED: Final = 64.0
 DEPTH_SHARES: Final = (1, 7 / 8, 3 / 4)
+RANKS: Final = (4, 8, 16, 32, 64)
+MOST_RANK: Final = 1024
 BATCH_SIZES: Final = (4, 8, 16, 32)
 EPOCHS: Final = (1.0, 2.0, 3.0)
 
@@ -198,6 +200,13 @@ def update_names(pin: Pin, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]
             )
     _check("update", pin.update, possible.__contains__, possible)
     return tuple(name for name in possible if name in pin.update)
+
+
+def ranks(pin: Pin) -> tuple[int, ...]:
+    if pin.rank is None:
+        return RANKS
+    _check("rank", pin.rank, lambda rank: 1 <= rank <= MOST_RANK, [f"1 to {MOST_RANK}"])
+    return _ascending(pin.rank)
 
 
 def batch_sizes(rows: int, pin: Pin) -> tuple[int, ...]:

@@ -73,5 +73,24 @@ def standing(history: Sequence[Past], rung: int) -> list[Past]:
     return sorted(scored, key=lambda past: (past.measured[rung], past.number))
 
 
+def order(history: Sequence[Past]) -> list[Past]:
+    """All trials that were ever scored, best first, by the best that is known of each.
+
+    The standing at a rung orders all that got there; those that went on keep their places as a group, and share
+    them out among themselves by how they stand further up.
+    """
+    done = [past for past in history if past.value is not None and past.confirms is None and past.design.stages]
+    ordered = sorted(done, key=lambda past: (past.value, past.number))
+    for rung in reversed(range(len(RUNGS))):
+        level = standing(history, rung)
+        here = {past.number for past in level}
+        further = [past for past in ordered if past.number in here]
+        numbers = {past.number for past in further}
+        turns = iter(further)
+        unscored = [past for past in ordered if past.number not in here]
+        ordered = unscored + [next(turns) if past.number in numbers else past for past in level]
+    return ordered
+
+
 def _places(history: Sequence[Past], rung: int) -> int:
     return len(standing(history, rung)) // ETA

@@ -8,6 +8,7 @@ The service applies the answers to the store one at a time; benchmarks replay th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
@@ -18,11 +19,13 @@ from luthier.trial import RUNGS, TrialState
 from search import choose, halving
 from search.choose import DEFAULT, UNTUNED
 from search.history import Past
+from search.memory import Memory
 from search.propose import origin, propose
 from search.space import Space
 
 FIRST_RUNG: Final = 0
-PATIENCE: Final = 20  # designs refused one after the other, at least, before no more are proposed
+REFUSED: Final = 20  # designs refused one after the other, at least, before no more are proposed
+PATIENCE, PATIENT_SHARE = 8, 1 / 3  # designs in a row that bring nothing, at least, and as a share of the budget
 BASELINES: Final = (UNTUNED, DEFAULT)
 SPENT: Final = "what is left of the budget is needed to finish and confirm the best"
 
@@ -34,13 +37,14 @@ class Plan(Frozen):
     finalists: int = Field(ge=1)
     confirmations: int = Field(ge=0, description="further seeds for the finalists and the default")
     seed: int
+    early_finish: bool = Field(default=True, description="end where further designs are not expected to pay")
 
 
 class Try(Frozen):
     """Queue a trial of this design."""
 
     design: Design
-    origin: Literal["baseline", "prior", "memory", "proposed"]
+    origin: Literal["baseline", "prior", "proposed"]
     goal: int | None
 
 
@@ -48,7 +52,7 @@ class Refuse(Frozen):
     """Note that this design cannot run, and why; it is never launched."""
 
     design: Design
-    origin: Literal["baseline", "prior", "memory", "proposed"]
+    origin: Literal["baseline", "prior", "proposed"]
     why: str
 
 
@@ -77,7 +81,13 @@ Refusal = Callable[[Design], str | None]  # why a design cannot run on any worke
 
 
 def next_step(
-    space: Space, history: Sequence[Past], plan: Plan, *, remaining: float | None, refusal: Refusal
+    space: Space,
+    history: Sequence[Past],
+    plan: Plan,
+    *,
+    remaining: float | None,
+    refusal: Refusal,
+    memory: Sequence[Memory] = (),
 ) -> Step | None:
     """The next thing to do where a worker is free; None until a trial that is open tells more.
 
@@ -87,7 +97,7 @@ def next_step(
     if why is None:
         if (promoted := halving.promotable(history)) is not None:
             return _promote(promoted)
-        design = propose(space, history, plan.seed, plan.trials)
+        design = propose(space, history, plan.seed, plan.trials, memory)
         if design is not None and not _confirming(history):
             return _try(space, design, plan, refusal)
         tried = f"all {len(_designs(history))} designs that the pins and constraints allow have been tried"
@@ -99,11 +109,29 @@ def _explored(history: Sequence[Past], plan: Plan, remaining: float | None) -> s
     """Why no further design is started; None while they are."""
     if len(_designs(history)) >= plan.trials:
         return f"all {plan.trials} trials are done"
-    if (refused := _refused_in_a_row(history)) >= max(PATIENCE, plan.trials):
+    if (refused := _refused_in_a_row(history)) >= max(REFUSED, plan.trials):
         return f"the last {refused} designs that were proposed cannot run: {_why_refused(history)}"
     if remaining is not None and remaining <= reserve(history, plan):
         return SPENT
-    return None
+    return _settled(history, plan) if plan.early_finish else None
+
+
+def _settled(history: Sequence[Past], plan: Plan) -> str | None:
+    """Why further designs are not expected to pay; None while they may.
+
+    They are given up when so many in a row were scored and none came first. After n designs in no particular order the
+    next one comes first with a chance of 1 / (n + 1); where the search has learnt something it should do better, so
+    that a long run without says that what is left to gain is small.
+    """
+    ranked = halving.order(history)
+    patience = max(PATIENCE, math.ceil(plan.trials * PATIENT_SHARE))
+    if not ranked or len(ranked) < 2 * patience:
+        return None
+    first = ranked[0]
+    later = [past for past in ranked if past.number > first.number]
+    if len(later) < patience:
+        return None
+    return f"none of the last {len(later)} designs came before trial {first.number}, and more are not expected to"
 
 
 def _refused_in_a_row(history: Sequence[Past]) -> int:

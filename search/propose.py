@@ -1,36 +1,40 @@
 """The next design to try: a pure function of the space, the job's trials so far and a seed.
 
-Baselines come first, then priors, then Optuna's TPE (Bergstra et al. 2011; Watanabe 2023) in its multivariate form,
-grouped for the conditional space. No study outlives a call: it is rebuilt from the rows, so that a restarted service
-proposes what the old one would have proposed, whatever the order in which the rows come.
+Baselines come first, then a few priors where no past job has anything to say; from then on the candidate that a
+surrogate of all trials, here and in past jobs, finds the most promising. Candidates are the priors, neighbours of the
+best so far, and designs drawn at random. Nothing outlives a call: all is rebuilt from the rows, so that a restarted
+service proposes what the old one would have proposed, whatever the order in which the rows come.
 """
 
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Final, Literal
 
-import optuna
-from optuna.exceptions import ExperimentalWarning
-from optuna.trial import TrialState as OptunaState
+import numpy as np
 
 from luthier.design import Design
 from luthier.errors import IllegalDesign
-from luthier.trial import TrialState
+from search.features import Features, features
+from search.halving import order
 from search.history import Past
+from search.memory import Memory
 from search.priors import baselines, priors
 from search.space import Space
-from search.suggest import Enumeration, Sampled
+from search.suggest import Enumeration, Varied
+from search.surrogate import Surrogate, normal_scores
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # or it prints a line for each study, to stderr
+PRIORS_FIRST: Final = 4  # without past jobs to learn from, so many priors come before anything is compared
+RANDOM, NEIGHBOURS, PARENTS = 160, 96, 6  # candidates drawn anywhere, and next to the best so far
+MIDDLING: Final = 0.0  # the mean of normal scores
+CAUTION: Final = 0.5  # standard deviations by which a design may be better than it seems
 
-ASKS: Final = 16  # of the sampler, before the designs left are enumerated instead
 
-
-def propose(space: Space, history: Sequence[Past], seed: int, budget: int) -> Design | None:
+def propose(
+    space: Space, history: Sequence[Past], seed: int, budget: int, memory: Sequence[Memory] = ()
+) -> Design | None:
     """A design that is not in the history, or None when the space has no other.
 
     `budget` is the number of trials of the whole job, two baselines included; priors get half of the others.
@@ -38,10 +42,68 @@ def propose(space: Space, history: Sequence[Past], seed: int, budget: int) -> De
     """
     tried = {past.design.digest() for past in history}
     draw = random.Random(f"{seed}/{len(history)}")
-    given = chain(baselines(space), priors(space)[: (budget - 1) // 2])
-    sampled = _sampled(space, sorted(history, key=lambda past: past.number), draw.getrandbits(32))
-    proposals = chain(given, sampled, _enumerated(space, draw))
+    first = [] if memory else priors(space)[: min(PRIORS_FIRST, (budget - 1) // 2)]
+    given = chain(baselines(space), first)
+    ordered = sorted(history, key=lambda past: past.number)
+    proposals = chain(given, _by_merit(space, ordered, memory, draw, tried), _enumerated(space, draw))
     return next((design for design in proposals if design.digest() not in tried), None)
+
+
+def _by_merit(
+    space: Space, history: Sequence[Past], memory: Sequence[Memory], draw: random.Random, tried: set[str]
+) -> Iterator[Design]:
+    """Candidates that were not tried, the most promising first: priors, neighbours of the best, and anything."""
+    candidates = {design.digest(): design for design in _candidates(space, history, draw)}
+    untried = [design for digest, design in candidates.items() if digest not in tried]
+    if not untried:
+        return
+    seen, scores, jobs = _seen(space, history, memory)
+    alike = [1.0, *[past_job.alike for past_job in memory]]
+    known = {past.number for past in order(history)}
+    pending = [
+        _features(space, past.design)
+        for past in history
+        if past.number not in known and past.open and past.design.stages
+    ]
+    # Believed to turn out middling, so that workers at the same time try different things (the constant liar of
+    # Ginsbourger et al. 2010).
+    seen, scores, jobs = [*seen, *pending], [*scores, *[MIDDLING] * len(pending)], [*jobs, *[0] * len(pending)]
+    if not seen:
+        yield from untried
+        return
+    mean_M, deviation_M = Surrogate(seen, scores, jobs, alike).predict([_features(space, one) for one in untried])
+    for index in np.argsort(mean_M - CAUTION * deviation_M, kind="stable"):
+        yield untried[index]
+
+
+def _candidates(space: Space, history: Sequence[Past], draw: random.Random) -> Iterator[Design]:
+    yield from priors(space)
+    for _ in range(RANDOM):
+        yield space.sample(Varied(draw, {}))
+    parents = []
+    for past in order(history):
+        try:
+            parents.append(space.encode(past.design))
+        except IllegalDesign:
+            continue  # a default that ignores a pin
+    for answers in parents[:PARENTS]:
+        for _ in range(NEIGHBOURS // PARENTS):
+            yield space.sample(Varied(draw, answers))
+
+
+def _seen(
+    space: Space, history: Sequence[Past], memory: Sequence[Memory]
+) -> tuple[list[Features], list[float], list[int]]:
+    """All scored trials, of this job and of past ones: features, score, and job, 0 being this one."""
+    here = [_features(space, past.design) for past in order(history) if past.design.stages]
+    ranked = [here, *[list(past_job.ranked) for past_job in memory]]
+    seen = [one for job in ranked for one in job]
+    scores = [score for job in ranked for score in normal_scores(len(job))]
+    return seen, scores, [number for number, job in enumerate(ranked) for _ in job]
+
+
+def _features(space: Space, design: Design) -> Features:
+    return features(design, space.model(design.architecture.base).hidden_size)
 
 
 def origin(space: Space, design: Design) -> Literal["baseline", "prior", "proposed"]:
@@ -51,52 +113,9 @@ def origin(space: Space, design: Design) -> Literal["baseline", "prior", "propos
     return "prior" if design in priors(space) else "proposed"
 
 
-def _sampled(space: Space, history: Sequence[Past], seed: int) -> Iterator[Design]:
-    """What TPE asks for, up to ASKS times; refused asks are told as failed."""
-    study = _study(space, history, seed)
-    for _ in range(ASKS):
-        trial = study.ask()
-        yield space.sample(Sampled(trial))
-        study.tell(trial, state=OptunaState.FAIL)
-
-
 def _enumerated(space: Space, draw: random.Random) -> Iterator[Design]:
     """Every design of the space, in random order."""
     answers = Enumeration(draw)
     yield space.sample(answers)
     while answers.advance():
         yield space.sample(answers)
-
-
-def _study(space: Space, history: Sequence[Past], seed: int) -> optuna.Study:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # `group` has been experimental since 2.8
-        sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
-    study = optuna.create_study(direction="minimize", sampler=sampler, pruner=optuna.pruners.NopPruner())
-    for past in history:
-        if (trial := _told(space, past)) is not None:
-            study.add_trial(trial)
-    return study
-
-
-def _told(space: Space, past: Past) -> optuna.trial.FrozenTrial | None:
-    """The trial as Optuna sees it; None outside the space: the untuned model, or a default that ignores a pin."""
-    try:
-        params, distributions = space.encode(past.design), space.distributions(past.design)
-    except IllegalDesign:
-        return None
-    state = _optuna_state(past.state)
-    value = past.value if state is OptunaState.COMPLETE else None
-    return optuna.trial.create_trial(state=state, value=value, params=params, distributions=distributions)
-
-
-def _optuna_state(state: TrialState) -> OptunaState:
-    match state:
-        case TrialState.WAITING | TrialState.LEASED:
-            return OptunaState.RUNNING  # the constant liar keeps away from them
-        case TrialState.COMPLETE:
-            return OptunaState.COMPLETE
-        case TrialState.PRUNED:
-            return OptunaState.PRUNED
-        case TrialState.FAILED | TrialState.INFEASIBLE | TrialState.CANCELLED:
-            return OptunaState.FAIL  # measured better than a dummy loss

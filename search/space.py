@@ -50,10 +50,9 @@ from search.axes import SETTINGS, Axis, Interval, ModelSpace
 from search.learning_rate import default_learning_rate, significant
 from search.suggest import Replay, Suggest, Value
 
-RANKS: Final = (4, 8, 16, 32, 64)
 _ALGORITHMS: Final[TypeAdapter[Algorithm]] = TypeAdapter(Algorithm)
 _UPDATES: Final[TypeAdapter[Update]] = TypeAdapter(Update)
-PISSA_RANKS: Final = (4, 8, 16, 32)  # no matrix may be thinner: a single key head often has 64 rows, or 32
+PISSA_MOST: Final = 32  # no matrix may be thinner: a single key head often has 64 rows, or 32
 VERA_RANKS: Final = (64, 128, 256, 512)  # of frozen matrices: a rank costs one number a layer
 SAME: Final = "same"  # of later stages: the first stage's update, which goes on with its parameters
 LATER: Final = ("lora", "full")
@@ -69,6 +68,7 @@ class Space(Frozen):
     family: Family = Field(description="of all the models")
     models: tuple[ModelSpace, ...]
     programs: tuple[str, ...] = Field(description="the usual one first")
+    ranks: tuple[int, ...] = Field(description="of low-rank adapters")
     multipliers: Axis = Field(description="learning rate, relative to the default of algorithm, update and model")
     batch_sizes: tuple[int, ...]
     epochs: tuple[float, ...]
@@ -174,6 +174,11 @@ class Space(Frozen):
                     answers[name] = getattr(stage.algorithm, setting.field)
         return answers
 
+    @property
+    def _pissa_ranks(self) -> tuple[int, ...]:
+        """The thin ones of the ranks, or the thickest that goes where none of them does."""
+        return tuple(rank for rank in self.ranks if rank <= PISSA_MOST) or (PISSA_MOST,)
+
     def _update(self, suggest: Suggest, model: ModelSpace, program: str, *, edited: bool) -> Update:
         possible = model.updates_on(program, edited=edited)
         match suggest.categorical(_update_axis(model, possible), possible):
@@ -186,7 +191,7 @@ class Space(Frozen):
             case "bitfit":
                 return BitFit()
             case "pissa":
-                rank = suggest.categorical("rank[pissa]", PISSA_RANKS)
+                rank = suggest.categorical("rank[pissa]", self._pissa_ranks)
                 return _placed("pissa", rank, _placement(suggest, model, "pissa"))
             case "vera":
                 return Vera(rank=suggest.categorical("rank[vera]", VERA_RANKS))
@@ -195,15 +200,15 @@ class Space(Frozen):
             case "oft":
                 return Oft(block=suggest.categorical("block", OFT_BLOCKS))
             case "adalora":
-                return AdaLora(rank=suggest.categorical("rank", RANKS))
+                return AdaLora(rank=suggest.categorical("rank", self.ranks))
             case "prompt":
                 return Prompt(tokens=suggest.categorical("tokens", VIRTUAL_TOKENS))
             case "prefix":
                 return Prefix(tokens=suggest.categorical("tokens", VIRTUAL_TOKENS))
             case "qlora":
-                return QLora(rank=suggest.categorical("rank", RANKS))
+                return QLora(rank=suggest.categorical("rank", self.ranks))
             case adapter:
-                rank = suggest.categorical("rank", RANKS)
+                rank = suggest.categorical("rank", self.ranks)
                 return _placed(adapter, rank, _placement(suggest, model, adapter))
 
     def _later(self, suggest: Suggest, model: ModelSpace, first: Update) -> Update:
@@ -257,6 +262,7 @@ def space(
         family=family,
         models=left,
         programs=programs,
+        ranks=axes.ranks(pin),
         multipliers=axes.multipliers(pin),
         batch_sizes=axes.batch_sizes(rows, pin),
         epochs=axes.epochs(pin),

@@ -69,6 +69,28 @@ class Replay:
         return answer
 
 
+class Varied:
+    """Answers at random, but for those given, which are kept; one of these is left out of account, drawn by chance.
+
+    What a changed answer makes new is answered at random, and what it makes illegal too.
+    """
+
+    def __init__(self, draw: random.Random, answers: Mapping[str, Value]) -> None:
+        self._draw = draw
+        changed = draw.choice(sorted(answers)) if answers else None
+        self._kept = {name: value for name, value in answers.items() if name != changed}
+
+    def categorical(self, name: str, choices: Sequence[V]) -> V:
+        kept = [choice for choice in choices if choice == self._kept.get(name)]
+        return kept[0] if kept else self._draw.choice(choices)
+
+    def log_uniform(self, name: str, low: float, high: float) -> float:
+        kept = self._kept.get(name)
+        if isinstance(kept, (int, float)) and low <= kept <= high:
+            return kept
+        return math.exp(self._draw.uniform(math.log(low), math.log(high)))
+
+
 class Enumeration:
     """Every set of answers once, depth first, in an order drawn from `draw`; call `advance` between the runs.
 

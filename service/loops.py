@@ -19,10 +19,12 @@ from luthier.store import files, jobs, leases, models, trials, workers
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from search.choose import best
+from search.memory import Memory
 from search.plan import Confirm, End, Plan, Promote, Refuse, Try, hopeless, next_step
 from search.space import Space, space
 from service import budget, costs, diary, history
 from service.context import Context, utc_now
+from service.memories import memories
 from service.settle import drop_checkpoints, settle_lost
 
 log = logging.getLogger(__name__)
@@ -130,15 +132,20 @@ def _go_on(here: Context, job: JobRecord, crew: int, now: datetime) -> None:
 def _fill(here: Context, job: JobRecord, rows: Rows, crew: int, now: datetime) -> tuple[Rows, str | None]:
     """Take the search's steps until there is a trial for each of the `crew`. Answers with the rows then, and why there
     will be no more, if so."""
-    designs = None
+    designs: Space | None = None
+    past_jobs: Sequence[Memory] = ()
     while len(budget.open_trials(rows)) < crew:
-        designs = designs or space_of(here, job)
+        if designs is None:
+            designs = space_of(here, job)
+            with here.database.read() as c:
+                past_jobs = memories(c, job)
         step = next_step(
             designs,
             history.past(job, rows),
             _plan(job),
             remaining=budget.remaining(job, rows, crew, now),
             refusal=costs.refusal(here, job, rows, now),
+            memory=past_jobs,
         )
         if step is None:
             return rows, None
@@ -203,7 +210,13 @@ def _prune(here: Context, job: JobRecord, rows: Rows, crew: int, now: datetime) 
 
 def _plan(job: JobRecord) -> Plan:
     search = job.search
-    return Plan(trials=search.trials, finalists=search.finalists, confirmations=search.confirmations, seed=job.seed)
+    return Plan(
+        trials=search.trials,
+        finalists=search.finalists,
+        confirmations=search.confirmations,
+        seed=job.seed,
+        early_finish=search.early_finish,
+    )
 
 
 def space_of(here: Context, job: JobRecord) -> Space:

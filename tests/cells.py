@@ -87,9 +87,9 @@ class Course:
 
 
 COURSES: Final = {
-    "grpo": Course(rows=8, epochs=8.0, pace=20.0),
-    "rloo": Course(rows=8, epochs=8.0, pace=20.0, settings=(("group", 8),)),
-    "raft": Course(rows=8, epochs=8.0, pace=4.0, settings=(("group", 8),)),
+    "grpo": Course(rows=8, epochs=5.0, pace=20.0),
+    "rloo": Course(rows=8, epochs=5.0, pace=20.0, settings=(("group", 8),)),
+    "raft": Course(rows=8, epochs=5.0, pace=4.0, settings=(("group", 8),)),
     "mlm": Course(rows=64, epochs=4.0, settings=(("mask", 0.4),)),
 }
 

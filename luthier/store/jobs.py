@@ -65,6 +65,13 @@ def active(c: Connection) -> list[JobRecord]:
     return [JobRecord(**row) for row in c.execute(query).mappings()]
 
 
+def ended_before(c: Connection, moment: datetime, most: int) -> list[JobRecord]:
+    """The latest jobs that had succeeded by then, latest first."""
+    query = select(_jobs).where(_jobs.c.state == JobState.SUCCEEDED, _jobs.c.finished_at <= moment)
+    latest = query.order_by(_jobs.c.finished_at.desc(), _jobs.c.id).limit(most)
+    return [JobRecord(**row) for row in c.execute(latest).mappings()]
+
+
 def move(c: Connection, job_id: str, to: JobState, now: datetime, error: dict[str, Any] | None = None) -> bool:
     """Change the job's state; False, and nothing changed, where no legal transition leads from its state to `to`."""
     changes: dict[str, Any] = {"state": to}

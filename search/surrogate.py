@@ -1,0 +1,92 @@
+"""What the trials so far, here and in past jobs, say of designs that were not tried: a Gaussian process on features.
+
+Kernels are sums over axes and their product (Duvenaud et al. 2011, "Additive Gaussian Processes"): the sum carries what
+is known of one axis to designs that differ on the others, the product what is peculiar to a neighbourhood. Trials of
+other jobs count by how alike the jobs are (the intrinsic coregionalisation model of Bonilla et al. 2007). Scores are
+normal scores of the ranks within a job, so that jobs with different objectives can be compared. Nothing is fitted: for
+ten to sixty trials, length scales that experience gives do better than what a likelihood would choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.features import Features
+
+Vector = NDArray[np.float64]
+
+# How much of an objective's variation each part explains; they add up to 1.
+ADDITIVE: Final = 0.6
+NOISE: Final = 0.05  # variance of a score that comes from the seed, and from rungs that rank otherwise than the end
+# Pairs of axes that act together: the best learning rate depends on what moves and on how many steps there are.
+NAMES: Final = ("program", "phases", "ends", "update", "group", "later")
+LEARNING_RATE: Final = "learning_rate"
+
+
+class Surrogate:
+    """The process after some trials. Lower scores are better."""
+
+    def __init__(
+        self, seen: Sequence[Features], scores: Sequence[float], jobs: Sequence[int], alike: Sequence[float]
+    ) -> None:
+        """`jobs` says whose each trial is, 0 being the job at hand; `alike` how like it each of the jobs is, 0 to 1."""
+        self._seen, self._jobs, self._alike = list(seen), np.array(jobs, dtype=int), np.array(alike)
+        kernel_NN = _kernel(self._seen, self._seen) * self._between(self._jobs, self._jobs)
+        self._root_NN = np.linalg.cholesky(kernel_NN + NOISE * np.eye(len(self._seen)))
+        self._weights_N = np.linalg.solve(
+            self._root_NN.T, np.linalg.solve(self._root_NN, np.array(scores, dtype=float))
+        )
+
+    def predict(self, designs: Sequence[Features]) -> tuple[Vector, Vector]:
+        """Mean and standard deviation of each design's score in the job at hand."""
+        here_M = np.zeros(len(designs), dtype=int)
+        kernel_MN = _kernel(designs, self._seen) * self._between(here_M, self._jobs)
+        half_NM = np.linalg.solve(self._root_NN, kernel_MN.T)
+        return kernel_MN @ self._weights_N, np.sqrt(np.maximum(1.0 - (half_NM**2).sum(axis=0), 1e-9))
+
+    def _between(self, one_M: NDArray[np.int_], other_N: NDArray[np.int_]) -> Vector:
+        """How much trials of two jobs tell of each other."""
+        same_MN = one_M[:, None] == other_N[None]
+        alike_MN: Vector = np.where(same_MN, 1.0, self._alike[one_M][:, None] * self._alike[other_N][None])
+        return alike_MN
+
+
+def normal_scores(count: int) -> list[float]:
+    """Scores of so many trials in the order of their ranks, the best first (Blom 1958)."""
+    return [NormalDist().inv_cdf((rank + 0.625) / (count + 0.25)) for rank in range(count)]
+
+
+def _kernel(one: Sequence[Features], other: Sequence[Features]) -> Vector:
+    """How alike designs are, 0 to 1."""
+    same = {name: _equal([f.names[name] for f in one], [f.names[name] for f in other]) for name in NAMES}
+    program_MN = (same["program"] + same["phases"] + same["ends"]) / 3
+    update_MN = (2 * same["update"] + 2 * same["group"] + same["later"]) / 5
+    axes = sorted({axis for f in (*one, *other) for axis in f.numbers})
+    near = {axis: _near([f.numbers.get(axis) for f in one], [f.numbers.get(axis) for f in other]) for axis in axes}
+    rate_MN = near.pop(LEARNING_RATE)
+    together = [rate_MN * update_MN, rate_MN * update_MN * program_MN]
+    parts = [program_MN, update_MN, rate_MN, *together, *near.values()]
+    product_MN = np.prod([program_MN, update_MN, rate_MN, *near.values()], axis=0)
+    both_MN: Vector = ADDITIVE * np.mean(parts, axis=0) + (1 - ADDITIVE) * product_MN
+    return both_MN
+
+
+def _equal(one: Sequence[str], other: Sequence[str]) -> Vector:
+    equal_MN: Vector = (np.array(one)[:, None] == np.array(other)[None]).astype(np.float64)
+    return equal_MN
+
+
+def _near(one: Sequence[float | None], other: Sequence[float | None]) -> Vector:
+    """Squared exponential; a design that has the axis and one that lacks it are half as alike as they would be."""
+    known = [value for value in (*one, *other) if value is not None]
+    middle = sum(known) / len(known)
+    one_M, other_N = (np.array([middle if value is None else value for value in side]) for side in (one, other))
+    lacks_M, lacks_N = (np.array([value is None for value in side]) for side in (one, other))
+    both_MN = 0.5 + 0.5 * (lacks_M[:, None] == lacks_N[None])
+    near_MN: Vector = np.exp(-0.5 * (one_M[:, None] - other_N[None]) ** 2) * both_MN
+    return near_MN

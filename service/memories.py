@@ -1,0 +1,57 @@
+"""What this installation learnt from past jobs, as far as it bears on the job at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from luthier.dataset import Profile
+from luthier.errors import NotFound
+from luthier.model import BaseModelEntry
+from luthier.store import Connection, files, jobs, models, trials
+from luthier.store.records import JobRecord
+from search.memory import Memory, Occasion, alikeness, remember
+from service import history
+
+MOST: Final = 5  # the jobs that are most alike; more would say the same again
+LOOKED_AT: Final = 50  # the latest jobs
+
+
+def memories(c: Connection, job: JobRecord) -> tuple[Memory, ...]:
+    """The past jobs that are most like this one, the likest first.
+
+    Only those that had ended when this one was created: what is proposed does not depend on when that is asked.
+    """
+    if not job.search.memory:
+        return ()
+    entries = {entry.name: entry for entry in models.list_(c)}
+    here = _occasion(c, job, entries)
+    past = [
+        other for other in jobs.ended_before(c, job.created_at, LOOKED_AT) if other.judge.family == job.judge.family
+    ]
+    if here is None:
+        return ()
+    like = [(alikeness(here, there), other) for other in past if (there := _occasion(c, other, entries)) is not None]
+    likest = sorted(like, key=lambda pair: (-pair[0], pair[1].id))[:MOST]
+    hidden_sizes = {name: entry.facts.hidden_size for name, entry in entries.items()}
+    return tuple(
+        remember(history.past(other, trials.of_job(c, other.id)), hidden_sizes, alike) for alike, other in likest
+    )
+
+
+def _occasion(c: Connection, job: JobRecord, entries: Mapping[str, BaseModelEntry]) -> Occasion | None:
+    """None where the file or the base model has been deleted since."""
+    base = entries.get((job.search.pin.model or ("",))[0])
+    try:
+        profile = Profile.model_validate(files.get(c, job.training_file).profile)
+    except NotFound:
+        return None
+    if base is None:
+        return None
+    return Occasion(
+        kind=job.judge.kind,
+        objective=job.judge.objective,
+        tokens=profile.tokens,
+        base=base.name,
+        parameters=base.facts.parameters,
+    )
