@@ -109,6 +109,12 @@ class Metrics(Frozen):
     )
     reward: float | None = Field(default=None, description="mean grade of greedy generations, or preference accuracy")
     reward_name: str | None = Field(default=None, description="what the reward measures")
+    margin: float | None = Field(
+        default=None,
+        exclude_if=lambda margin: margin is None,
+        description="of preferences, paired or not: by how much likelier the better answers are, in nats a token; it "
+        "moves long before the reward, which counts answers in order",
+    )
     tokens: int = Field(ge=1, description="target tokens scored")
     rows: int = Field(ge=1, description="held-out rows scored")
 

@@ -39,8 +39,12 @@ def objective_value(metrics: Metrics, objective: Literal["perplexity", "reward"]
 
 
 def standing(metrics: Metrics, objective: Literal["perplexity", "reward"]) -> Standing:
-    """How a trial did at a rung. Raises MissingMetric where the judge did not report the objective."""
-    return objective_value(metrics, objective), metrics.bits_per_byte
+    """How a trial did at a rung. Raises MissingMetric where the judge did not report the objective.
+
+    Where a few rows' rewards are equal the margin decides, which moves long before them; without one, the likelihood.
+    """
+    second = metrics.bits_per_byte if objective == "perplexity" or metrics.margin is None else -metrics.margin
+    return objective_value(metrics, objective), second
 
 
 def rank(history: Sequence[Past]) -> list[Past]:

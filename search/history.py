@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from luthier.design import Design, Frozen
 from luthier.trial import TrialState
 
-# The objective, and the bits per byte that decide where a few rows' rewards are equal; lower is better of both.
+# The objective, and what decides where a few rows' rewards are equal; lower is better of both.
 Standing = tuple[float, float]
 
 

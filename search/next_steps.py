@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from luthier.report import ComparisonReport
-from search.axes import SETTINGS, Interval
+from search.axes import RANKS, SETTINGS, Interval
 from search.case import Case, Tried
 from search.doubts import SEEDS
 from search.learning_rate import default_learning_rate
-from search.space import RANKS
 from search.words import count
 
 EDGE = 0.15  # of a range, on its natural scale: a best value that near to an end lies at the edge

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -81,21 +81,22 @@ def judge_rows(
     tokens = sum(found.tokens)
     perplexity = math.exp(min(found.total / tokens, 700.0))  # exp overflows just above 709
     encoder = spec.family == "encoder"
-    reward, reward_name, rewards = _reward(model, render, spec, scored)
-    if not all(map(math.isfinite, rewards)):
+    rewarded = _reward(model, render, spec, scored)
+    if not all(map(math.isfinite, rewarded.rows)):
         raise TrialFailed("a held-out row's likelihood or reward is not a number")
     metrics = Metrics(
         perplexity=None if encoder else perplexity,
         pseudo_perplexity=perplexity if encoder else None,
         bits_per_byte=found.total / math.log(2) / found.content,
-        reward=reward,
-        reward_name=reward_name,
+        reward=rewarded.value,
+        reward_name=rewarded.name,
+        margin=rewarded.margin,
         tokens=tokens,
         rows=len(scored),
     )
     labels = tuple(bool(row["label"]) for row in scored) if spec.kind is DataKind.UNPAIRED else None
     return metrics, RowScores(
-        nll=found.nll, tokens=found.tokens, bytes=found.bytes, reward=rewards or None, labels=labels
+        nll=found.nll, tokens=found.tokens, bytes=found.bytes, reward=rewarded.rows or None, labels=labels
     )
 
 
@@ -182,41 +183,46 @@ def _laid(model: CausalModel, examples: Sequence[tuple[Tokens, ...]]) -> Iterato
         yield lay_out([tokens for example in group for tokens in example], model.device)
 
 
-def _reward(
-    model: CausalModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]
-) -> tuple[float | None, str | None, tuple[float, ...]]:
-    """The reward, its name, and what it is made of, row by row."""
+class _Rewarded(NamedTuple):
+    """The reward, its name, what it is made of, row by row, and the margin where there is one."""
+
+    value: float | None = None
+    name: str | None = None
+    rows: tuple[float, ...] = ()
+    margin: float | None = None
+
+
+def _reward(model: CausalModel, render: Renderer, spec: JudgeSpec, rows: Sequence[Row]) -> _Rewarded:
     match spec.kind:
         case DataKind.PREFERENCE:
-            wins = _wins(model, render, rows)
-            return sum(wins) / len(wins), "preference_accuracy", wins
+            return _preferred(model, render, rows)
         case DataKind.UNPAIRED:
-            area, means = _label_auc(model, render, rows)
-            return area, "label_auc", means
+            return _label_auc(model, render, rows)
         case DataKind.TEXT:
-            return None, None, ()
+            return _Rewarded()
         case DataKind.PAIRS | DataKind.CHAT | DataKind.PROMPTS:
             world = world_of(spec, render)
             if world is None:
-                return None, None, ()
+                return _Rewarded()
             rewards = [rollout.reward for rollout in play(model, world, rows[: spec.max_generations])]
-            return sum(rewards) / len(rewards), world.name, tuple(rewards)
+            return _Rewarded(sum(rewards) / len(rewards), world.name, tuple(rewards))
 
 
 @torch.no_grad()
-def _wins(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> tuple[float, ...]:
+def _preferred(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> _Rewarded:
     """For each row 1 where the chosen answer is the likelier one per token; a tie is half a win."""
     answers = ("chosen", "rejected")
     pairs = [tuple(render.pair(r["prompt"], r[a], r.get("tools")) for a in answers) for r in rows]
-    wins: list[float] = []
-    for laid in _laid(model, pairs):
-        mean_P2 = per_token(sequence_logps(target_logps(model, laid), laid), laid).view(-1, 2)
-        chosen_P, rejected_P = mean_P2[:, 0], mean_P2[:, 1]
-        wins += ((chosen_P > rejected_P).double() + 0.5 * (chosen_P == rejected_P).double()).tolist()
-    return tuple(wins)
+    means = [
+        per_token(sequence_logps(target_logps(model, laid), laid), laid).view(-1, 2).double()
+        for laid in _laid(model, pairs)
+    ]
+    lead_P = torch.cat([mean_P2[:, 0] - mean_P2[:, 1] for mean_P2 in means])
+    wins = ((lead_P > 0).double() + 0.5 * (lead_P == 0).double()).tolist()
+    return _Rewarded(sum(wins) / len(wins), "preference_accuracy", tuple(wins), float(lead_P.mean()))
 
 
-def _label_auc(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> tuple[float, tuple[float, ...]]:
+def _label_auc(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> _Rewarded:
     """The share of (desirable, undesirable) pairs of rows that the likelihood per token puts in order; and that
     likelihood."""
     answers = [(render.pair(row["prompt"], row["completion"]),) for row in rows]
@@ -225,4 +231,5 @@ def _label_auc(model: CausalModel, render: Renderer, rows: Sequence[Row]) -> tup
     lead_DU = mean_S[wanted_S][:, None] - mean_S[~wanted_S][None]
     if not lead_DU.numel():
         raise TrialFailed("the held-out rows are all of one label: there is nothing to tell apart")
-    return float(((lead_DU > 0).double() + 0.5 * (lead_DU == 0).double()).mean()), tuple(mean_S.tolist())
+    area = float(((lead_DU > 0).double() + 0.5 * (lead_DU == 0).double()).mean())
+    return _Rewarded(area, "label_auc", tuple(mean_S.tolist()), float(lead_DU.mean()))

@@ -26,8 +26,8 @@ def fits(design: Design) -> None:
     return None
 
 
-def plan_of(trials: int, finalists: int = 3, confirmations: int = 2) -> Plan:
-    return Plan(trials=trials, finalists=finalists, confirmations=confirmations, seed=5)
+def plan_of(trials: int, finalists: int = 3, confirmations: int = 2, *, early_finish: bool = False) -> Plan:
+    return Plan(trials=trials, finalists=finalists, confirmations=confirmations, seed=5, early_finish=early_finish)
 
 
 def quality(past: Past) -> float:
@@ -321,3 +321,34 @@ class _Nth:
 
     def log_uniform(self, name: str, low: float, high: float) -> float:
         return low + (high - low) * (self.n + 1) / 10
+
+
+def best_at(number: int) -> Callable[[Past], float]:
+    """As if one design were better than all others, which are the worse the later they come."""
+
+    def value(past: Past) -> float:
+        shown = past.number if past.confirms is None else past.confirms
+        return 1.0 if shown == number else 2.0 + shown / 100
+
+    return value
+
+
+@pytest.mark.parametrize(("trials", "tried"), [(24, 16), (60, 40), (12, 12)])
+def test_a_search_that_finds_nothing_better_for_long_ends_early_and_says_why(trials: int, tried: int) -> None:
+    job = Job(plan_of(trials, early_finish=True), score=best_at(4))
+    end = job.run()
+    assert len([past for past in job.designs() if past.design.stages]) == min(tried, trials - 1)
+    if tried < trials:
+        assert end.reason == (f"none of the last {tried - 4} designs came before trial 4, and more are not expected to")
+    assert 4 in job.whole()
+    assert any(past.confirms == 4 for past in job.trials), "what was found is confirmed all the same"
+
+
+def test_a_search_that_still_gets_better_goes_on() -> None:
+    job = Job(plan_of(24, early_finish=True), score=lambda past: 9.0 - (past.confirms or past.number) / 100)
+    assert job.run().reason == "all 24 trials are done"
+
+
+def test_an_early_finish_can_be_declined() -> None:
+    job = Job(plan_of(24, early_finish=False), score=best_at(4))
+    assert job.run().reason == "all 24 trials are done"
