@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from luthier.design import Design
 from luthier.errors import MissingMetric
 from luthier.trial import Metrics, TrialState
-from search.choose import best, finalists, mean_value, objective_value, rank
+from search.choose import best, finalists, mean_value, objective_value, rank, standing
 from search.history import Past
 from search.priors import baselines
 from tests.unit.search_samples import AtRandom, complete, space_of
@@ -34,6 +34,14 @@ def test_a_higher_reward_is_a_lower_value() -> None:
 def test_a_missing_reward_is_an_error_and_never_replaced() -> None:
     with pytest.raises(MissingMetric, match="the objective is reward, but the judge reported none"):
         objective_value(metrics(reward=None), "reward")
+
+
+def test_at_rungs_equal_rewards_are_told_apart_by_the_margin_and_without_one_by_the_likelihood() -> None:
+    plain = metrics(reward=0.5)
+    assert standing(plain, "reward") == (-0.5, 0.75)
+    ahead, behind = (plain.model_copy(update={"margin": margin}) for margin in (0.2, 0.1))
+    assert standing(ahead, "reward") < standing(behind, "reward")
+    assert standing(ahead, "perplexity") == (0.75, 0.75)
 
 
 def test_a_complete_trial_needs_a_value() -> None:

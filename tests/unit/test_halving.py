@@ -3,7 +3,7 @@
 import pytest
 
 from luthier.trial import RUNGS, TrialState, rung_name
-from search.halving import ETA, above, goes_on, hopeless, promotable, standing
+from search.halving import ETA, above, goes_on, hopeless, order, promotable, standing
 from search.history import Past
 from search.priors import baselines
 from tests.unit.search_samples import AtRandom, space_of
@@ -63,7 +63,7 @@ def test_those_promoted_are_the_best_third(count: int, places: int) -> None:
     assert promoted == best, "the best of them first"
 
 
-def test_equal_objectives_are_told_apart_by_bits_per_byte_and_then_by_number() -> None:
+def test_equal_objectives_are_told_apart_by_the_second_figure_and_then_by_number() -> None:
     history = [past(n, measured=((0.5, bits),)) for n, bits in ((2, 0.9), (3, 0.7), (4, 0.7))]
     assert numbers(standing(history, 0)) == [3, 4, 2]
     assert promotable(history) == history[1]
@@ -175,3 +175,20 @@ def test_baselines_are_scored_at_rungs_too() -> None:
         number=1, design=baselines(SPACE)[1], state=TrialState.COMPLETE, value=0.5, measured=((0.5, 0.5), (0.4, 0.4))
     )
     assert promotable([default, past(2, 1.0), past(3, 2.0)]) is None, "the default has the one place"
+
+
+def test_the_order_of_all_is_that_of_the_rung_where_those_who_went_on_share_out_their_places() -> None:
+    stopped = [past(2, 1.0), past(4, 3.0), past(6, 5.0)]
+    went_on = [past(3, 2.0, 9.0, goal=1), past(5, 4.0, 8.0, goal=1)]
+    assert numbers(order([*stopped, *went_on])) == [2, 5, 4, 3, 6]
+
+
+def test_what_is_known_of_the_end_goes_before_what_rungs_said() -> None:
+    lucky, good, paused = complete(2, 1.0, 1.0, 7.0), complete(3, 2.0, 2.0, 6.0), past(4, 3.0)
+    assert numbers(order([lucky, good, paused])) == [3, 2, 4]
+
+
+def test_the_order_leaves_out_what_was_never_scored_the_untuned_model_and_confirmations() -> None:
+    untuned = Past(number=0, design=baselines(SPACE)[0], state=TrialState.COMPLETE, value=0.0)
+    again = complete(9, 1.0, 1.0, 1.0).model_copy(update={"confirms": 2})
+    assert numbers(order([untuned, past(7), past(2, 1.0), again])) == [2]

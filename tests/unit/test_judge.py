@@ -182,17 +182,19 @@ def test_preference_accuracy_is_the_share_of_pairs_whose_chosen_answer_is_likeli
     rows = data_samples.preference(12)
     for row in rows[::3]:  # some the other way round
         row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
-    wins = []
+    wins, leads = [], []
     for row in map(as_conversation, rows):
         means = []
         for answer in (row["chosen"], row["rejected"]):
             ids, targets = pair_as_textbook(tiny.tokenizer, row["prompt"], answer)
             means.append(logps(tiny.model, ids)[targets.index(True) - 1 :].mean())
         wins.append(float(means[0] > means[1]))
+        leads.append(float(means[0] - means[1]))
     metrics = judged(tiny, spec(DataKind.PREFERENCE), rows)
     assert 0 < sum(wins) < len(wins)
     assert metrics.reward == pytest.approx(sum(wins) / len(wins))
     assert metrics.reward_name == "preference_accuracy"
+    assert metrics.margin == pytest.approx(sum(leads) / len(leads), abs=1e-5)
 
 
 def test_a_pair_of_which_the_limit_leaves_no_answer_counts_half(tiny: Base) -> None:
@@ -218,6 +220,8 @@ def test_label_auc_is_the_share_of_desirable_and_undesirable_rows_in_order(tiny:
     assert 0 < sum(wins) < len(wins)
     assert metrics.reward == pytest.approx(sum(wins) / len(wins))
     assert metrics.reward_name == "label_auc"
+    leads = [wanted - unwanted for wanted in means[True] for unwanted in means[False]]
+    assert metrics.margin == pytest.approx(sum(leads) / len(leads), abs=1e-5)
 
 
 def test_answers_found_equally_likely_count_half_whatever_their_labels(tiny: Base) -> None:

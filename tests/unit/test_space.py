@@ -331,6 +331,22 @@ def test_pins_are_honoured_by_every_sample() -> None:
     assert rates == {"full": pytest.approx(full * 10, rel=0.005), "dora": pytest.approx(full * 100, rel=0.005)}
 
 
+def test_a_pinned_rank_holds_for_every_low_rank_update_but_those_with_ranks_of_their_own() -> None:
+    designs = samples(space_of(pin=Pin(algorithm=("sft",), rank=(6, 48))))
+    ranks: dict[str, set[int]] = {}
+    for design in designs:
+        update = design.stages[0].update
+        if hasattr(update, "rank"):
+            ranks.setdefault(update.kind, set()).add(update.rank)
+    assert ranks.pop("vera") <= set(VERA_RANKS)
+    assert ranks.pop("pissa") == {6}
+    assert ranks == {key: {6, 48} for key in ("lora", "rslora", "dora", "lora_plus", "adalora")}
+    wide = samples(space_of(pin=Pin(algorithm=("sft",), update=("pissa",), rank=(48,))), 5)
+    assert {design.stages[0].update.rank for design in wide if isinstance(design.stages[0].update, Pissa)} == {
+        PISSA_MOST
+    }
+
+
 def test_a_pinned_beta_is_taken_as_it_is() -> None:
     designs = samples(space_of(DataKind.PREFERENCE, Pin(algorithm=("dpo",), beta=(0.12345,))), 20)
     assert {design.stages[0].algorithm for design in designs} == {Dpo(beta=0.12345)}
@@ -387,6 +403,7 @@ def test_the_order_of_a_pin_matters_for_models_only() -> None:
         ({"rope_factor": (0.5,)}, "search.pin.rope_factor", r"0.5 is not possible; choose from 1 \(.*context\) to 64"),
         ({"rope_factor": (65,)}, "search.pin.rope_factor", "65.0 is not possible"),
         ({"batch_size": (8, 301)}, "search.pin.batch_size", "301 is not possible; choose from 1 to the 300 training"),
+        ({"rank": (0,)}, "search.pin.rank", "0 is not possible; choose from 1 to 1024"),
         ({"epochs": (0.0,)}, "search.pin.epochs", "0.0 is not possible; choose from numbers above 0"),
         ({"learning_rate_multiplier": (-1.0,)}, "search.pin.learning_rate_multiplier", "-1.0 is not possible"),
         ({"beta": (0.1,)}, "search.pin.beta", "belongs to dpo and this search has only sft, clm"),

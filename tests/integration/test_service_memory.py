@@ -1,0 +1,77 @@
+"""What a job starts from where the installation has finished others before."""
+
+import pytest
+
+from luthier.store import jobs
+from luthier.store.records import JobRecord
+from search.memory import Memory
+from service.memories import memories
+from tests import data_samples
+from tests.integration.service_harness import FakeWorker, Service
+
+pytest_plugins = ("tests.integration.service_fixtures",)
+
+SMALL = {"trials": 4, "finalists": 1, "confirmations": 0}
+
+
+def remembered(service: Service, job_id: str) -> tuple[Memory, ...]:
+    with service.context.database.read() as c:
+        return memories(c, jobs.get(c, job_id))
+
+
+def record(service: Service, job_id: str) -> JobRecord:
+    with service.context.database.read() as c:
+        return jobs.get(c, job_id)
+
+
+@pytest.fixture
+def first(service: Service, worker: FakeWorker) -> str:
+    """A job that has ended."""
+    job_id = service.submit(search=SMALL)
+    assert worker.work_until_ended(service.client, job_id) == "succeeded"
+    return job_id
+
+
+def test_the_first_job_has_nothing_to_remember(service: Service, first: str) -> None:
+    assert remembered(service, first) == ()
+
+
+def test_a_job_remembers_the_scored_designs_of_the_jobs_that_ended_before_it(service: Service, first: str) -> None:
+    second = service.submit(search=SMALL)
+    (memory,) = remembered(service, second)
+    assert 0 < memory.alike < 1
+    assert len(memory.ranked) == SMALL["trials"] - 1  # the untuned model has no design to learn from
+    tried = {trial.design.stages[0].update.kind for trial in service.client.trials(first) if trial.design.stages}
+    assert {design.names["update"] for design in memory.ranked} == tried
+
+
+def test_a_job_with_other_data_is_less_like_it(service: Service, first: str) -> None:
+    same, other = service.submit(search=SMALL), service.submit(data_samples.preference(40), search=SMALL)
+    assert remembered(service, same)[0].alike > remembered(service, other)[0].alike > 0
+
+
+def test_a_job_that_ends_later_changes_nothing_for_those_that_are_there(service: Service, worker: FakeWorker) -> None:
+    early, late = service.submit(search=SMALL), service.submit(search=SMALL)
+    worker.work_until_ended(service.client, early)
+    assert remembered(service, late) == ()
+
+
+def test_a_job_may_start_from_general_experience_alone(service: Service, first: str) -> None:
+    second = service.submit(search=SMALL | {"memory": False})
+    assert remembered(service, second) == ()
+    assert record(service, second).search.memory is False
+
+
+def test_a_deleted_dataset_is_not_remembered(service: Service, first: str) -> None:
+    service.client.delete_file(record(service, first).training_file)
+    assert remembered(service, service.submit(search=SMALL)) == ()
+
+
+def test_the_search_begins_with_what_a_like_job_found(service: Service, worker: FakeWorker, first: str) -> None:
+    fresh, warm = (service.submit(search=SMALL | {"memory": memory}, seed=1) for memory in (False, True))
+    for job_id in (fresh, warm):
+        assert worker.work_until_ended(service.client, job_id) == "succeeded"
+    origins = [[trial.origin for trial in service.client.trials(job_id)] for job_id in (fresh, warm)]
+    assert origins[0][2] == "prior"
+    designs = [service.client.trials(job_id)[2].design for job_id in (fresh, warm)]
+    assert designs[0] != designs[1]
