@@ -29,7 +29,7 @@ def submit(client: Client, folder: Path) -> str:
     """A job whose trials take some seconds each, so that a kill falls into the middle of one."""
     client.add_model("tiny", str(TINY))
     data = folder / "pairs.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in data_samples.pairs(120)))
+    data.write_text("".join(json.dumps(row) + "\n" for row in data_samples.pairs(80)))
     pin = {"epochs": [6], "batch_size": [4], "algorithm": ["sft"], "layers": [6], "kv_heads": [4]}
     file = client.upload(data)
     return client.create_job(training_file=file.id, search={"trials": TRIALS, "confirmations": 0, "pin": pin}).id
@@ -41,7 +41,7 @@ def in_the_middle(client: Client, job_id: str) -> Trial | None:
     done = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.design.stages]
     running = [trial for trial in trials if trial.state is TrialState.LEASED and trial.design.stages]
     steps = [p.step for t in running for p in client.points(job_id, t.id) if p.name == "train_loss"]
-    return running[0] if done and steps and max(steps) > 40 else None
+    return running[0] if done and steps and max(steps) > 24 else None
 
 
 def ended(client: Client, job_id: str) -> JobState | None:
