@@ -70,9 +70,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=16, help="seeds of each search (default: 16)")
     parser.add_argument("--workers", type=int, default=2, help="workers that share a search (default: 2)")
     parser.add_argument("--only", help="searches whose name holds this")
+    parser.add_argument("--task", help="replay on this task alone; the others are remembered all the same")
     given = parser.parse_args()
     names = [name for name in SEARCHERS if given.only is None or given.only in name]
     for table in tables():
+        if given.task not in (None, table.task.name):
+            continue
         print(
             f"\n{table.task.name}: {len(table.curves)} designs, {table.cost:.0f} CPU-seconds in all, "
             f"best {table.best.value:.4f} ({table.best.design.summary()}), untuned {table.untuned.value:.4f}, "
