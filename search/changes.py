@@ -14,9 +14,9 @@ from luthier.task import Pin
 from search.space import Space
 from search.suggest import V, Value
 
-# Questions of the space that no pin answers.
+# Questions that not every design is asked: to change the answer where there is no such question is refused.
 OWN: Final = ("rank", "block", "tokens", "top_layers", "depth_rule", "rope_rule", "later_update")
-CHANGES: Final = (*Pin.model_fields, *OWN)
+CHANGES: Final = tuple(dict.fromkeys((*Pin.model_fields, *OWN)))
 
 _PINNED: Final = "search.pin."
 

@@ -138,7 +138,7 @@ def test_ctrl_c_stops_the_watching_and_not_the_job(live: Live, data: Path) -> No
     newest = eventually(lambda: next((j for j in live.client.jobs() if j.status is JobState.RUNNING), None), 60)
     time.sleep(2)
     watching.send_signal(signal.SIGINT)
-    output, _ = watching.communicate(timeout=30)
+    output, _ = watching.communicate(timeout=90)
     assert watching.returncode == 0
     assert "The job goes on" in output
     assert live.client.job(newest.id).status is JobState.RUNNING

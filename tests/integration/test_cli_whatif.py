@@ -59,7 +59,7 @@ def test_a_design_that_does_not_fit_is_said_not_to(service: Service, file: str) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "rank=5"], "choose from 4, 8, 16, 32, 64"),
+        (["--set", "rank=0"], "choose from 1 to 1024"),
         (["--set", "rank"], "--set takes NAME=VALUE"),
         (["--set", "speed=9"], "there is no 'speed' to change"),
         (["--device", "cuda:much"], "--device takes a worker's name or KIND:GIB"),

@@ -11,7 +11,7 @@ from luthier.design import Design
 from luthier.store import trials as store
 from luthier.trial import RUNGS, TrialState
 from luthier.wire import Assignment, CheckpointSaved, Keep, RungReached
-from service import loops
+from service import costs
 from service.garbage import GRACE
 from service.loops import tick
 from tests.integration.service_harness import FakeWorker, Service, metrics, serving, wait_until
@@ -360,7 +360,7 @@ def test_a_design_that_cannot_run_is_noted_and_never_launched(
             return "it needs 9.1 GiB, the largest worker has 8.0"
         return None
 
-    monkeypatch.setattr(loops, "_refusal", lambda here, job: refusal)
+    monkeypatch.setattr(costs, "refusal", lambda here, job, rows, now: refusal)
     job_id = service.submit(search={"trials": 5, "confirmations": 0})
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
     found = service.client.trials(job_id)
