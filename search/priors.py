@@ -207,10 +207,6 @@ def priors(space: Space) -> list[Design]:
     return list(designs.values())[1:]
 
 
-def _recipes(space: Space) -> Sequence[Recipe]:
-    return ENCODER_RECIPES if space.family == "encoder" else RECIPES[space.kind]
-
-
 class _Wishes:
     """Answers a space's questions (`Suggest`) as a recipe would like them answered."""
 
