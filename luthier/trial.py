@@ -17,6 +17,8 @@ from luthier.design import Frozen
 
 # Shares of a trial's whole training at which it is scored, compared with its peers, and perhaps paused.
 RUNGS: Final = (1 / 9, 1 / 3)
+# Rows, answers and windows of encoders that it is scored on there, and after a stage.
+RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
 
 
 def rung_name(rung: int) -> str:

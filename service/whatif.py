@@ -21,7 +21,7 @@ from search.changes import changed, place
 from search.choose import best
 from search.priors import baselines
 from search.space import Space, space
-from search.work import Workload, workload
+from search.workload import Workload, workload
 from service import costs, history
 from service.admission import ENCODER_WINDOW, GRADED, LEAST_NEW_TOKENS, MOST_NEW_TOKENS
 from service.context import Context

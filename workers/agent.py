@@ -104,6 +104,7 @@ class Agent:
             device_seconds=held.device_seconds,
             trained_tokens=held.tokens,
             error=error,
+            usage=held.meter.usage(),
             points=held.drain(),
         )
 

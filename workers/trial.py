@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from luthier.design import Stage
 from luthier.errors import BlobMissing, Infeasible, Interrupted, Paused
 from luthier.task import DataKind, JudgeSpec
-from luthier.trial import RUNGS, Metrics, RowScores
+from luthier.trial import RUNG_GENERATIONS, RUNG_ROWS, RUNG_WINDOWS, RUNGS, Metrics, RowScores
 from luthier.wire import Artifact, Assignment, CheckpointSaved, Finished, Judged, RungReached
 from workers import warm
 from workers.export import Exported, export
@@ -40,8 +40,6 @@ Brought = list[
     dict[str, float]
 ]  # of each stage but the last, in order: how the model did on held-out rows when it ended
 
-# What a trial is scored on at rungs and at the end of stages: rows, answers, and windows of encoders.
-RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
 NEARLY = 1e-9  # shares of stages are sums of fractions: a rung at the very end of one is crossed there, and once
 
 RESUME, BROUGHT = "resume", "brought.json"  # the folder of a checkpoint to resume from, and a file of a checkpoint

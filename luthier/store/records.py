@@ -100,10 +100,11 @@ class TrialRecord(Frozen):
 
 
 class MeasuredTrial(Frozen):
-    """A complete trial whose worker has said what it took."""
+    """A trial whose worker has said what it took."""
 
     job_id: str
     design: Design
+    state: TrialState
     usage: Usage
     device_seconds: float = Field(ge=0)
     fence: int = Field(description="how many leases there have been; the usage is that of the last one")

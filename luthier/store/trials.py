@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, and_, case, literal, select
+from sqlalchemy import Connection, and_, case, func, literal, select
 
 from luthier.design import Design
 from luthier.errors import NotFound
@@ -19,6 +19,7 @@ _trials = tables.trials
 
 COLUMNS: Final = tuple(_trials.c[field] for field in TrialRecord.model_fields)
 
+_TELLING: Final = (TrialState.COMPLETE, TrialState.WAITING, TrialState.PRUNED)  # of what a design takes
 # What `TrialRecord.paused` says of a waiting trial, never NULL.
 PAUSED: Final = and_(_trials.c.goal.is_not(None), _trials.c.rung.is_not(None), _trials.c.rung >= _trials.c.goal)
 
@@ -82,14 +83,15 @@ def rungs(c: Connection, job_id: str) -> list[RungRecord]:
 
 
 def measured(c: Connection, limit: int) -> list[MeasuredTrial]:
-    """The complete trials that say what they took, of all jobs, the latest first."""
+    """The trials that say what they took, of all jobs, the latest first: those that are complete, and those that pause
+    or were given up at a rung."""
     workers = tables.workers
     fields = [_trials.c[name] for name in MeasuredTrial.model_fields if name != "device"]
     query = (
         select(*fields, workers.c.device)
         .join(workers, workers.c.id == _trials.c.finished_by)
-        .where(_trials.c.state == TrialState.COMPLETE, _trials.c.usage.is_not(None))
-        .order_by(_trials.c.finished_at.desc(), _trials.c.id)
+        .where(_trials.c.state.in_(_TELLING), _trials.c.usage.is_not(None))
+        .order_by(func.coalesce(_trials.c.finished_at, _trials.c.started_at).desc(), _trials.c.id)
         .limit(limit)
     )
     return [MeasuredTrial(**row) for row in c.execute(query).mappings()]

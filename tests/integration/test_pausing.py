@@ -188,6 +188,8 @@ def test_a_promoted_trial_is_an_uninterrupted_one(name: str, tiny: Base, tmp_pat
         ended = pausing.work()
         assert ended.outcome == ("complete" if goal is None else "waiting"), ended.error
         assert ended.trained_tokens > 0
+        assert ended.usage is not None
+        assert ended.usage.steps > 0
 
     assert [reached.rung for reached in pausing.rungs] == [0, 1]
     assert [dict(reached) | {"fence": 0} for reached in pausing.rungs] == [
