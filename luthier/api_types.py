@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from luthier.dataset import Profile
 from luthier.design import Design
 from luthier.model import ModelFacts
+from luthier.schedule import CatchUp, Contest, Overlap, RunState, Trigger
 from luthier.task import Constraints, DataKind, Grader, Search, Task
 from luthier.trial import JobState, Metrics, TrialState
 from luthier.wire import Artifact, Device
@@ -120,6 +121,7 @@ class Progress(Resource):
     device_seconds: float = Field(description="spent so far, over all workers")
     best: Standing | None = Field(description="best trial so far on the validation rows")
     estimated_finish: int | None
+    schedule_id: str | None = Field(default=None, description="the schedule that the job was made by")
 
 
 class Job(Resource):
@@ -321,3 +323,42 @@ class DesignEstimate(Resource):
         "by several times"
     )
     unchanged: DesignEstimate | None = Field(default=None, description="where a change was asked: without it")
+
+
+class ScheduleRun(Resource):
+    """What became of one tick of a schedule."""
+
+    id: str
+    object: Literal["schedule.run"] = "schedule.run"
+    schedule_id: str
+    due_at: int = Field(description="the tick; of a manual run when it was asked for")
+    trigger: Trigger = Field(description="cron; catch_up: made up for, late; manual: run now")
+    state: RunState
+    job: str | None = Field(description="the job that it became")
+    reason: str | None = Field(description="why it failed, was skipped or was missed")
+    contest: Contest | None = Field(default=None, description="how its winner did against the champion of the alias")
+    started_at: int | None
+    ended_at: int | None
+
+
+class Schedule(Resource):
+    """A job that is created again and again, at the ticks of a cron expression."""
+
+    id: str
+    object: Literal["schedule"] = "schedule"
+    created_at: int
+    name: str
+    cron: str
+    time_zone: str
+    job: dict[str, Any] = Field(description="body of the jobs; `training_file` is an id or {newest: filename}")
+    overlap: Overlap
+    misfire_grace_seconds: float
+    catch_up: CatchUp
+    catch_up_seconds: float
+    enabled: bool
+    alert_after: int = Field(description="runs that fail in a row before `luthier.schedule.failing` is sent")
+    alias: str | None = Field(description="taken over by a winner that beats the champion beyond the noise")
+    failures: int = Field(description="runs in a row that have failed")
+    failing: bool = Field(description="whether those are `alert_after` or more")
+    next_runs: tuple[int, ...] = Field(description="the next ticks; none while it is disabled")
+    last_run: ScheduleRun | None

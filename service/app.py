@@ -13,8 +13,9 @@ from luthier.api_types import ErrorBody
 from luthier.blobs import Blobs
 from luthier.settings import Settings
 from luthier.store.database import Database
-from service import problems
+from service import loops, problems, schedules
 from service.api import blobs, designs, environments, files, graders, health, jobs, models, reports, results, workers
+from service.api import schedules as schedule_routes
 from service.context import Context
 from service.garbage import Garbage
 from service.limits import BodyLimit
@@ -36,6 +37,7 @@ TAGS: Final = [
     {"name": "Results", "description": "Trials, curves, the best design and its weights."},
     {"name": "Designs", "description": "What a design would take, with nothing trained."},
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
+    {"name": "Schedules", "description": "Jobs that are created again and again, at the ticks of a cron expression."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
     {"name": "Health", "description": "Liveness and readiness."},
 ]
@@ -69,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
+    app.include_router(schedule_routes.router)
     return app
 
 
@@ -82,10 +85,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         else:
             database.check()
         here = Context(settings=settings, database=database, blobs=Blobs(settings.blobs), garbage=Garbage())
-        ticker = Ticker(here)
+        ticker = Ticker(here, loops.tick, "jobs")
+        tickers = (ticker, Ticker(here, schedules.tick, "schedules"))
         app.state.context, app.state.ticker = here, ticker
-        ticker.start()
+        for each in tickers:
+            each.start()
         try:
             yield
         finally:
-            ticker.stop()
+            for each in tickers:
+                each.stop()

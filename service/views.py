@@ -71,6 +71,7 @@ def job(
             device_seconds=budget.device_seconds(trials),
             best=None if best is None else _standing(best),
             estimated_finish=estimated,
+            schedule_id=record.schedule_id,
         ),
     )
 
