@@ -15,6 +15,7 @@ from luthier.trial import Metrics
 from luthier.wire import Artifact
 from search import choose
 from service import budget, history
+from service.models import usable_name
 
 
 def file(record: FileRecord) -> api.FileObject:
@@ -71,6 +72,7 @@ def job(
             device_seconds=budget.device_seconds(trials),
             best=None if best is None else _standing(best),
             estimated_finish=estimated,
+            paused=record.paused and not record.state.terminal,
         ),
     )
 
@@ -99,6 +101,7 @@ def best(
         base_test_metrics=_test(base),
         default_test_metrics=_test(default),
         artifacts=tuple(artifacts),
+        model=usable_name(record, winner, artifacts),
     )
 
 
@@ -175,6 +178,7 @@ def worker(record: WorkerRecord, *, live: bool) -> api.Worker:
         created_at=_seconds(record.created_at),
         last_seen_at=_seconds(record.seen_at),
         live=live,
+        generates=record.generates if live else None,
     )
 
 

@@ -61,6 +61,7 @@ class JobRecord(Frozen):
     best_trial_id: str | None = None
     fine_tuned_model: str | None = None
     trained_tokens: int | None = None
+    paused: bool = Field(default=False, description="nothing of it is leased until it is resumed")
 
 
 class TrialRecord(Frozen):
@@ -143,3 +144,4 @@ class WorkerRecord(Frozen):
     pid: int
     created_at: AwareDatetime
     seen_at: AwareDatetime
+    generates: str | None = Field(default=None, description="the model in its generation process, while there is one")

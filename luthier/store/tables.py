@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -31,7 +32,7 @@ from luthier.design import Design
 from luthier.model import ModelFacts
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, RowScores, TrialState, Usage
-from luthier.wire import Device
+from luthier.wire import Answered, Device, GenerationState, Question
 
 
 class Utc(TypeDecorator[datetime]):
@@ -138,6 +139,7 @@ jobs = Table(
     Column("best_trial_id", String),
     Column("fine_tuned_model", String),
     Column("trained_tokens", BigInteger),
+    Column("paused", Boolean, nullable=False),
     Index(None, "created_at", "id"),
     Index(None, "state", "created_at", "id"),
 )
@@ -265,4 +267,30 @@ workers = Table(
     Column("pid", BigInteger, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("seen_at", Utc, nullable=False),
+    # The base model that its generation process has in memory, while there is one.
+    Column("generates", String),
+)
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("created_at", Utc, nullable=False),
+    Column("question", Document(Question), nullable=False),
+    Column("state", _state(GenerationState), nullable=False),
+    Column("owner", String),
+    Column("fence", Integer, nullable=False),
+    Column("expires_at", Utc),
+    Column("wanted_until", Utc, nullable=False),
+    Column("said", Integer, nullable=False),
+    Column("answer", Document(Answered)),
+    Index(None, "state", "created_at"),
+)
+
+generation_pieces = Table(
+    "generation_pieces",
+    metadata,
+    Column("generation_id", ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("text", Prose, nullable=False),
 )
