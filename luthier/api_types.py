@@ -122,6 +122,7 @@ class Progress(Resource):
     best: Standing | None = Field(description="best trial so far on the validation rows")
     estimated_finish: int | None
     schedule_id: str | None = Field(default=None, description="the schedule that the job was made by")
+    paused: bool = Field(default=False, description="nothing is started until it is resumed; `status` has no such word")
 
 
 class Job(Resource):
@@ -155,6 +156,45 @@ class Event(Resource):
     type: Literal["message", "metrics"]
     message: str
     data: dict[str, Any] | None = None
+
+
+class CheckpointMetrics(Resource):
+    """OpenAI's; null where the judge has no such measure. Losses are nats a target token."""
+
+    step: int
+    train_loss: float | None = None
+    train_mean_token_accuracy: float | None = None
+    valid_loss: float | None = Field(default=None, description="on the few rows that are scored at rungs")
+    valid_mean_token_accuracy: float | None = Field(default=None, description="share of pairs in order; preferences")
+    full_valid_loss: float | None = Field(default=None, description="on all validation rows that are scored")
+    full_valid_mean_token_accuracy: float | None = None
+
+
+class CheckpointFacts(Resource):
+    trial: str
+    number: int
+    stage: int
+    share: float = Field(description="of the trial's whole training; 1: its end")
+    usable: bool = Field(description="whether its weights are there, so that it answers under its name")
+    metrics: Metrics
+
+
+class Checkpoint(Resource):
+    """Where a trial was scored on held-out rows, in OpenAI's shape."""
+
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    metrics: CheckpointMetrics
+    step_number: int = Field(description="of its stage")
+    luthier: CheckpointFacts
+
+
+class CheckpointPage(Page[Checkpoint]):
+    first_id: str | None
+    last_id: str | None
 
 
 class StageScore(Resource):
@@ -217,6 +257,7 @@ class Best(Resource):
     base_test_metrics: Metrics | None
     default_test_metrics: Metrics | None
     artifacts: tuple[Artifact, ...]
+    model: str | None = Field(default=None, description="what it is called in /v1/chat/completions; null: not kept")
 
 
 class Model(Resource):
@@ -249,6 +290,7 @@ class Worker(Resource):
     created_at: int
     last_seen_at: int
     live: bool
+    generates: str | None = Field(default=None, description="the model that it has in memory to answer with")
 
 
 class GraderErrors(Resource):

@@ -26,6 +26,8 @@ from pydantic import BaseModel
 
 from luthier.api_types import (
     Best,
+    Checkpoint,
+    CheckpointPage,
     Dataset,
     Deleted,
     DesignEstimate,
@@ -47,7 +49,7 @@ from luthier.report import Report
 from luthier.trial import Point
 
 R = TypeVar("R", bound=BaseModel)
-L = TypeVar("L", FileObject, Job, Event, Trial, Schedule, ScheduleRun)
+L = TypeVar("L", FileObject, Job, Event, Trial, Schedule, ScheduleRun, Checkpoint)
 
 DEFAULT_URL: Final = "http://127.0.0.1:8420"
 PAGE: Final = 1000
@@ -129,9 +131,22 @@ class Client:
         """Raises Conflict for a job that has ended."""
         return self._one(Job, "POST", f"{_JOBS}/{job_id}/cancel")
 
+    def pause(self, job_id: str) -> Job:
+        """Running trials are given back with a checkpoint, and nothing is started until `resume`. Raises Conflict for a
+        job that has ended."""
+        return self._one(Job, "POST", f"{_JOBS}/{job_id}/pause")
+
+    def resume(self, job_id: str) -> Job:
+        """Raises Conflict for a job that has ended."""
+        return self._one(Job, "POST", f"{_JOBS}/{job_id}/resume")
+
     def events(self, job_id: str, *, limit: int | None = None) -> list[Event]:
         """Newest first; all of them, or the first `limit`."""
         return self._list(Page[Event], f"{_JOBS}/{job_id}/events", limit)
+
+    def checkpoints(self, job_id: str, *, limit: int | None = None) -> list[Checkpoint]:
+        """Where trials were scored on held-out rows, newest first; all of them, or the first `limit`."""
+        return self._list(CheckpointPage, f"{_JOBS}/{job_id}/checkpoints", limit)
 
     # Graders
 

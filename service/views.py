@@ -15,6 +15,7 @@ from luthier.trial import Metrics
 from luthier.wire import Artifact
 from search import choose
 from service import budget, history
+from service.models import usable_name
 
 
 def file(record: FileRecord) -> api.FileObject:
@@ -72,6 +73,7 @@ def job(
             best=None if best is None else _standing(best),
             estimated_finish=estimated,
             schedule_id=record.schedule_id,
+            paused=record.paused and not record.state.terminal,
         ),
     )
 
@@ -100,6 +102,7 @@ def best(
         base_test_metrics=_test(base),
         default_test_metrics=_test(default),
         artifacts=tuple(artifacts),
+        model=usable_name(record, winner, artifacts),
     )
 
 
@@ -176,6 +179,7 @@ def worker(record: WorkerRecord, *, live: bool) -> api.Worker:
         created_at=_seconds(record.created_at),
         last_seen_at=_seconds(record.seen_at),
         live=live,
+        generates=record.generates if live else None,
     )
 
 

@@ -110,6 +110,7 @@ def _conclude(
 ) -> Finished:
     """Judge the trained model; score it on the test split and export it where the service wants to keep it."""
     assignment = held.assignment
+    held.trained()
     held.check()
     metrics, _ = _score(link, held, model, assignment.judge.validation)
     held.check()

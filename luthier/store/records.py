@@ -63,6 +63,7 @@ class JobRecord(Frozen):
     fine_tuned_model: str | None = None
     trained_tokens: int | None = None
     schedule_id: str | None = Field(default=None, description="the schedule that it was made by")
+    paused: bool = Field(default=False, description="nothing of it is leased until it is resumed")
 
 
 class TrialRecord(Frozen):
@@ -183,3 +184,4 @@ class ScheduleRunRecord(Frozen):
     created_at: AwareDatetime
     started_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
+    generates: str | None = Field(default=None, description="the model in its generation process, while there is one")

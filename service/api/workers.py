@@ -96,7 +96,8 @@ def lease(here: Here, worker_id: str) -> Assignment | Response:
 
 @router.post("/trials/{trial_id}/heartbeat", summary="Renew a lease")
 def heartbeat(here: Here, trial_id: TrialId, beat: Heartbeat) -> Directive:
-    """Carries the curves home. The answer tells the worker to stop when the job has ended or its budget is spent."""
+    """Carries the curves home. The answer tells the worker to stop when the job has ended or its budget is spent, and
+    to give the trial back when the job is paused."""
     now = utc_now()
     with here.database.begin() as c:
         trial = leases.renew(c, trial_id, beat, now, here.settings.lease_seconds, beat.device_seconds)
@@ -105,6 +106,8 @@ def heartbeat(here: Here, trial_id: TrialId, beat: Heartbeat) -> Directive:
         job = jobs.get(c, trial.job_id)
         reason = _stop_reason(job, trials.of_job(c, job.id), now)
     assert trial.expires_at is not None  # it has just been renewed
+    if reason is None and job.paused:
+        return Directive(action="pause", expires_at=trial.expires_at)
     return Directive(action="stop" if reason else "continue", reason=reason, expires_at=trial.expires_at)
 
 
