@@ -120,6 +120,8 @@ class Progress(Resource):
     device_seconds: float = Field(description="spent so far, over all workers")
     best: Standing | None = Field(description="best trial so far on the validation rows")
     estimated_finish: int | None
+    notes: str = Field(default="", description="what people have written beside the job")
+    tags: tuple[str, ...] = ()
 
 
 class Job(Resource):
@@ -321,3 +323,80 @@ class DesignEstimate(Resource):
         "by several times"
     )
     unchanged: DesignEstimate | None = Field(default=None, description="where a change was asked: without it")
+
+
+class DesignWords(Resource):
+    """One axis of a design, in sentences."""
+
+    axis: str
+    words: tuple[str, ...]
+
+
+class TrialDetails(Trial):
+    """A trial with what the listing leaves out."""
+
+    stopped: bool = Field(default=False, description="whether somebody asked for its end")
+    explained: tuple[DesignWords, ...] = Field(description="its design, axis by axis")
+    artifacts: tuple[Artifact, ...] = Field(description="the weights that were kept of it")
+
+
+class TrialLine(Resource):
+    """A line of a trial's log."""
+
+    lease: int = Field(description="counted from 1; a trial that pauses or loses its worker has several")
+    at: int
+    text: str
+
+
+class TrialSample(Resource):
+    """What a trial's model says to a held-out prompt, beside what the untuned base says."""
+
+    prompt: str
+    reference: str | None = Field(description="the row's own answer, where it has one")
+    answer: str
+    base_answer: str | None = Field(description="null until trial 0, the base, has answered")
+
+
+class AxisChoice(Resource):
+    """A member or a value of an axis: whether it can be asked for, and whether this request leaves it to be tried."""
+
+    value: str | int | float
+    about: str | None = None
+    legal: bool = Field(description="whether it may be pinned for such data and models")
+    why: str | None = Field(default=None, description="why not")
+    searched: bool = Field(description="whether a job of this request tries it")
+
+
+class Axis(Resource):
+    name: str = Field(description="as in `search.pin`")
+    choices: tuple[AxisChoice, ...] = ()
+    low: float | None = Field(default=None, description="of a range that is searched whole")
+    high: float | None = None
+    pinned: bool = False
+    takes: str | None = Field(default=None, description="what may be pinned besides, in words")
+
+
+class DesignSpace(Resource):
+    """What a request for a job would search, what else is legal, and why the rest is not. Nothing is queued."""
+
+    object: Literal["design.space"] = "design.space"
+    kind: DataKind
+    family: Literal["decoder", "encoder"]
+    rows: int = Field(description="to train on, about")
+    axes: tuple[Axis, ...]
+    problem: ErrorDetail | None = Field(description="why a job cannot be made of the request as it is")
+    trainings: float = Field(description="whole trainings that the job is, about; most designs are stopped early")
+    default: DesignEstimate | None = Field(description="what the plain LoRA default would take")
+    device_seconds: float | None = Field(description="what the job would take in all, about")
+    workers: int = Field(description="live ones, which share that")
+
+
+class DatasetRows(Resource):
+    """Some rows of a file, as they were normalised."""
+
+    object: Literal["list"] = "list"
+    data: tuple[dict[str, Any], ...]
+    first: int = Field(description="number of the first of these rows, counted from 1")
+    total: int = Field(description="rows of the file, or of those that contain what was looked for")
+    numbers: tuple[int, ...] = Field(description="of these rows in the file, counted from 1")
+    has_more: bool

@@ -14,7 +14,7 @@ be reached raises Unreachable.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import RawIOBase
 from pathlib import Path
@@ -27,8 +27,10 @@ from pydantic import BaseModel
 from luthier.api_types import (
     Best,
     Dataset,
+    DatasetRows,
     Deleted,
     DesignEstimate,
+    DesignSpace,
     Environment,
     Event,
     FileObject,
@@ -38,6 +40,9 @@ from luthier.api_types import (
     Model,
     Page,
     Trial,
+    TrialDetails,
+    TrialLine,
+    TrialSample,
     Worker,
 )
 from luthier.errors import LuthierError, Unreachable, tree
@@ -100,6 +105,11 @@ class Client:
         """The profile of a file."""
         return self._one(Dataset, "GET", f"/v1/datasets/{file_id}")
 
+    def rows(self, file_id: str, *, first: int = 1, limit: int = 20, contains: str = "") -> DatasetRows:
+        """A page of a file's rows as they were normalised, counted from 1; those in which something stands."""
+        wanted = {"first": first, "limit": limit, "contains": contains}
+        return self._one(DatasetRows, "GET", f"/v1/datasets/{file_id}/rows", params=wanted)
+
     # Jobs
 
     def create_job(self, training_file: str | None = None, **options: Any) -> Job:
@@ -131,6 +141,11 @@ class Client:
         """Newest first; all of them, or the first `limit`."""
         return self._list(Page[Event], f"{_JOBS}/{job_id}/events", limit)
 
+    def describe(self, job_id: str, *, notes: str | None = None, tags: Sequence[str] | None = None) -> Job:
+        """Write notes and tags beside a job; what is left out stays as it is."""
+        body = {name: value for name, value in {"notes": notes, "tags": tags}.items() if value is not None}
+        return self._one(Job, "PATCH", f"{_JOBS}/{job_id}", json=body)
+
     # Graders
 
     def run_grader(self, grader: Mapping[str, Any], model_sample: str, item: Mapping[str, Any]) -> GraderRun:
@@ -154,6 +169,30 @@ class Client:
         page = self._one(Page[Point], "GET", f"{_JOBS}/{job_id}/trials/{trial_id}/points", params=wanted)
         return list(page.data)
 
+    def trial(self, job_id: str, trial: str) -> TrialDetails:
+        """One trial, by its id or its number: its design in sentences, and the weights that were kept."""
+        return self._one(TrialDetails, "GET", f"{_JOBS}/{job_id}/trials/{trial}")
+
+    def log(self, job_id: str, trial: str) -> list[TrialLine]:
+        """What its workers did with a trial, the last thousand lines."""
+        return list(self._one(Page[TrialLine], "GET", f"{_JOBS}/{job_id}/trials/{trial}/log").data)
+
+    def samples(self, job_id: str, trial: str) -> list[TrialSample]:
+        """A trial's answers to held-out prompts beside the base's."""
+        return list(self._one(Page[TrialSample], "GET", f"{_JOBS}/{job_id}/trials/{trial}/samples").data)
+
+    def add_trial(self, job_id: str, **design: Any) -> Trial:
+        """Queue a design by hand: `design`, a whole one, or `change` to that of `trial` (left out: the best so far).
+
+        Raises IllegalDesign, Infeasible, or Conflict where the job takes no more.
+        """
+        body = {name: value for name, value in design.items() if value is not None}
+        return self._one(Trial, "POST", f"{_JOBS}/{job_id}/trials", json=body)
+
+    def cancel_trial(self, job_id: str, trial: str) -> Trial:
+        """Stop one trial; the job goes on. Raises Conflict for one that has ended."""
+        return self._one(Trial, "POST", f"{_JOBS}/{job_id}/trials/{trial}/cancel")
+
     def best(self, job_id: str) -> Best:
         """The winner beside its baselines. Raises NotFound until a trial is complete."""
         return self._one(Best, "GET", f"{_JOBS}/{job_id}/best")
@@ -171,6 +210,11 @@ class Client:
         left None are not sent. Nothing is trained."""
         body = {name: value for name, value in question.items() if value is not None}
         return self._one(DesignEstimate, "POST", "/v1/designs/estimate", json=body)
+
+    def design_space(self, training_file: str | None = None, **options: Any) -> DesignSpace:
+        """What a job would search, why the rest is not legal, and what it would take; `options` as in `create_job`."""
+        body = {name: value for name, value in {"training_file": training_file, **options}.items() if value is not None}
+        return self._one(DesignSpace, "POST", "/v1/designs/space", json=body)
 
     @contextmanager
     def artifact(self, job_id: str, form: str = "merged") -> Iterator[Iterator[bytes]]:

@@ -14,7 +14,20 @@ from luthier.blobs import Blobs
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service import problems
-from service.api import blobs, designs, environments, files, graders, health, jobs, models, reports, results, workers
+from service.api import (
+    blobs,
+    designs,
+    environments,
+    files,
+    graders,
+    health,
+    jobs,
+    models,
+    reports,
+    results,
+    trials,
+    workers,
+)
 from service.context import Context
 from service.garbage import Garbage
 from service.limits import BodyLimit
@@ -67,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.add_middleware(BodyLimit)
     problems.install(app)
-    for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health):
+    for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
     return app
 

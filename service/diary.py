@@ -79,6 +79,16 @@ def confirming(c: Connection, job_id: str, number: int, confirmed: int, now: dat
     _say(c, job_id, f"Trial {number} trains the design of trial {confirmed} once more, from another seed.", now)
 
 
+def stopping(c: Connection, trial: TrialRecord, now: datetime) -> None:
+    """Of a trial that somebody has stopped; a running one ends at its next heartbeat."""
+    how = "" if trial.state is TrialState.CANCELLED else " It ends at its next heartbeat."
+    _say(c, trial.job_id, f"Trial {trial.number} was stopped by hand.{how}", now)
+
+
+def queued_by_hand(c: Connection, trial: TrialRecord, now: datetime) -> None:
+    _say(c, trial.job_id, f"Trial {trial.number} was queued by hand: {trial.design.summary()}.", now)
+
+
 def new_best(c: Connection, trial: TrialRecord, base: Metrics | None, now: datetime) -> None:
     assert trial.metrics is not None
     against = f"; the untuned base has {numbers(base)}" if base is not None else ""

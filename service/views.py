@@ -71,6 +71,8 @@ def job(
             device_seconds=budget.device_seconds(trials),
             best=None if best is None else _standing(best),
             estimated_finish=estimated,
+            notes=record.notes,
+            tags=record.tags,
         ),
     )
 

@@ -61,6 +61,8 @@ class JobRecord(Frozen):
     best_trial_id: str | None = None
     fine_tuned_model: str | None = None
     trained_tokens: int | None = None
+    notes: str = ""
+    tags: tuple[str, ...] = ()
 
 
 class TrialRecord(Frozen):
@@ -91,6 +93,7 @@ class TrialRecord(Frozen):
     trained_tokens: int = 0
     checkpoint: str | None = Field(default=None, description="digest of the latest checkpoint's manifest")
     error: str | None = None
+    stopped: bool = Field(default=False, description="whether somebody asked for its end")
 
     @property
     def paused(self) -> bool:

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -30,7 +31,7 @@ from sqlalchemy import (
 from luthier.design import Design
 from luthier.model import ModelFacts
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
-from luthier.trial import JobState, Metrics, RowScores, TrialState, Usage
+from luthier.trial import JobState, Metrics, RowScores, Sample, TrialState, Usage
 from luthier.wire import Device
 
 
@@ -138,6 +139,8 @@ jobs = Table(
     Column("best_trial_id", String),
     Column("fine_tuned_model", String),
     Column("trained_tokens", BigInteger),
+    Column("notes", Prose, nullable=False),
+    Column("tags", Document(tuple[str, ...]), nullable=False),
     Index(None, "created_at", "id"),
     Index(None, "state", "created_at", "id"),
 )
@@ -172,6 +175,8 @@ trials = Table(
     Column("error", Prose),
     # Who ended the lease `fence`, so that a repeated report of the same end is recognised.
     Column("finished_by", String),
+    # Somebody asked for its end; whoever holds it learns of that at the next heartbeat.
+    Column("stopped", Boolean, nullable=False),
     UniqueConstraint("job_id", "number"),
     UniqueConstraint("job_id", "digest", "seed"),
     Index(None, "state", "job_id", "number"),
@@ -265,4 +270,21 @@ workers = Table(
     Column("pid", BigInteger, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("seen_at", Utc, nullable=False),
+)
+
+log_lines = Table(
+    "log_lines",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("lease", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Utc, nullable=False),
+    Column("text", Prose, nullable=False),
+)
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("samples", Document(tuple[Sample, ...]), nullable=False),
 )

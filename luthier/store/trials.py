@@ -132,3 +132,21 @@ def cancel_waiting(c: Connection, job_id: str, now: datetime) -> None:
         .where(_trials.c.job_id == job_id, _trials.c.state == TrialState.WAITING)
         .values(state=case((PAUSED, pruned), else_=cancelled), finished_at=now)
     )
+
+
+def stop(c: Connection, trial_id: str, now: datetime) -> TrialRecord:
+    """End a trial by itself: at once where nobody holds it, else when whoever holds it hears of it. A trial that has
+    ended stays as it is.
+    """
+    assert TrialState.CANCELLED in TRIAL_TRANSITIONS[TrialState.WAITING]
+    open_ = _trials.c.state.in_((TrialState.WAITING, TrialState.LEASED))
+    c.execute(_trials.update().where(_trials.c.id == trial_id, open_).values(stopped=True))
+    cancel_stopped(c, trial_id, now)
+    return get(c, trial_id)
+
+
+def cancel_stopped(c: Connection, trial_id: str, now: datetime) -> bool:
+    """End a trial that was asked to stop and that nobody holds (any more); whether there was one."""
+    waiting = (_trials.c.id == trial_id, _trials.c.state == TrialState.WAITING, _trials.c.stopped)
+    changes = {"state": TrialState.CANCELLED, "finished_at": now}
+    return c.execute(_trials.update().where(*waiting).values(changes)).rowcount == 1
