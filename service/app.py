@@ -16,6 +16,7 @@ from luthier.store.database import Database
 from service import problems
 from service.api import blobs, designs, environments, files, graders, health, jobs, models, reports, results, workers
 from service.context import Context
+from service.dashboard import ROUTERS
 from service.garbage import Garbage
 from service.limits import BodyLimit
 from service.loops import Ticker
@@ -69,6 +70,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
+    for router in ROUTERS:
+        app.include_router(router)
     return app
 
 
