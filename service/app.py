@@ -29,6 +29,7 @@ from service.api import (
     workers,
 )
 from service.context import Context
+from service.dashboard import ROUTERS
 from service.garbage import Garbage
 from service.limits import BodyLimit
 from service.loops import Ticker
@@ -82,6 +83,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
+    for router in ROUTERS:
+        app.include_router(router)
     return app
 
 
