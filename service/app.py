@@ -14,7 +14,21 @@ from luthier.blobs import Blobs
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service import problems
-from service.api import blobs, designs, environments, files, graders, health, jobs, models, reports, results, workers
+from service.api import (
+    blobs,
+    charts,
+    designs,
+    environments,
+    files,
+    graders,
+    health,
+    jobs,
+    models,
+    reports,
+    results,
+    stream,
+    workers,
+)
 from service.context import Context
 from service.dashboard import ROUTERS
 from service.garbage import Garbage
@@ -70,6 +84,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
+    app.include_router(charts.router)
+    app.include_router(stream.router)
     for router in ROUTERS:
         app.include_router(router)
     return app
