@@ -26,6 +26,8 @@ from pydantic import BaseModel
 
 from luthier.api_types import (
     Best,
+    CurvePoints,
+    Curves,
     Dataset,
     DatasetRows,
     Deleted,
@@ -37,12 +39,15 @@ from luthier.api_types import (
     GraderRun,
     GraderValidation,
     Job,
+    Landscape,
     Model,
     Page,
+    Timeline,
     Trial,
     TrialDetails,
     TrialLine,
     TrialSample,
+    Update,
     Worker,
 )
 from luthier.errors import LuthierError, Unreachable, tree
@@ -146,6 +151,21 @@ class Client:
         body = {name: value for name, value in {"notes": notes, "tags": tags}.items() if value is not None}
         return self._one(Job, "PATCH", f"{_JOBS}/{job_id}", json=body)
 
+    def stream(self, job_id: str, after: str | None = None) -> Iterator[Update]:
+        """A job as it goes on, until it has ended: its own state, trials, points of curves and events. `after`: the id
+        of an event; nothing that came later is left out, though some of it may come twice."""
+        params = {} if after is None else {"after": after}
+        with self._stream("GET", f"{_JOBS}/{job_id}/events/stream", params=params) as response:
+            message: dict[str, str] = {}
+            for line in response.iter_lines():
+                field, _, value = line.partition(": ")
+                if field in ("event", "id", "data"):
+                    message[field] = value
+                elif not line and "event" in message:
+                    kind, seen = message.pop("event"), message.get("id")
+                    data = _NEWS[kind].model_validate_json(message["data"]) if kind in _NEWS else None
+                    yield Update.model_construct(kind=cast("Any", kind), id=seen, data=data)
+
     # Graders
 
     def run_grader(self, grader: Mapping[str, Any], model_sample: str, item: Mapping[str, Any]) -> GraderRun:
@@ -215,6 +235,19 @@ class Client:
         """What a job would search, why the rest is not legal, and what it would take; `options` as in `create_job`."""
         body = {name: value for name, value in {"training_file": training_file, **options}.items() if value is not None}
         return self._one(DesignSpace, "POST", "/v1/designs/space", json=body)
+
+    def curves(self, job_id: str, name: str = "loss", *, points: int = 200) -> Curves:
+        """One curve of all trials, each thinned to so many points, and where the trials were scored on the way."""
+        wanted = {"name": name, "points": points}
+        return self._one(Curves, "GET", f"{_JOBS}/{job_id}/curves", params=wanted)
+
+    def landscape(self, job_id: str) -> Landscape:
+        """All scored designs by column."""
+        return self._one(Landscape, "GET", f"{_JOBS}/{job_id}/landscape")
+
+    def timeline(self, job_id: str) -> Timeline:
+        """Which worker trained what, and when."""
+        return self._one(Timeline, "GET", f"{_JOBS}/{job_id}/timeline")
 
     @contextmanager
     def artifact(self, job_id: str, form: str = "merged") -> Iterator[Iterator[bytes]]:
@@ -292,6 +325,12 @@ class Client:
 
 
 _JOBS: Final = "/v1/fine_tuning/jobs"
+_NEWS: Final[dict[str, type[Job | Trial | CurvePoints | Event]]] = {
+    "job": Job,
+    "trial": Trial,
+    "points": CurvePoints,
+    "event": Event,
+}
 _GRADERS: Final = "/v1/fine_tuning/alpha/graders"
 _PURPOSE: Final = {"purpose": "fine-tune"}
 

@@ -16,6 +16,7 @@ from luthier.store.database import Database
 from service import problems
 from service.api import (
     blobs,
+    charts,
     designs,
     environments,
     files,
@@ -25,6 +26,7 @@ from service.api import (
     models,
     reports,
     results,
+    stream,
     trials,
     workers,
 )
@@ -83,6 +85,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
+    app.include_router(charts.router)
+    app.include_router(stream.router)
     for router in ROUTERS:
         app.include_router(router)
     return app

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
 from pydantic import AwareDatetime, Field
 
@@ -100,6 +101,20 @@ class TrialRecord(Frozen):
         """Whether it waits at its goal to be promoted, and is not to be leased until then."""
         reached = self.goal is not None and self.rung is not None and self.rung >= self.goal
         return self.state is TrialState.WAITING and reached
+
+
+class TrialMark(NamedTuple):
+    """How far a trial is."""
+
+    id: str
+    number: int
+    state: TrialState
+    rung: int | None
+    goal: int | None
+    fence: int
+    created_at: datetime
+    finished_at: datetime | None
+    device_seconds: float
 
 
 class MeasuredTrial(Frozen):

@@ -12,7 +12,7 @@ from luthier.design import Design
 from luthier.errors import NotFound
 from luthier.store import tables
 from luthier.store.database import insert_into
-from luthier.store.records import MeasuredTrial, Origin, RungRecord, TrialRecord, new_id
+from luthier.store.records import MeasuredTrial, Origin, RungRecord, TrialMark, TrialRecord, new_id
 from luthier.trial import TRIAL_TRANSITIONS, RowScores, TrialState
 
 _trials = tables.trials
@@ -68,6 +68,13 @@ def of_job(c: Connection, job_id: str) -> list[TrialRecord]:
     """In the order of their numbers."""
     query = select(*COLUMNS).where(_trials.c.job_id == job_id).order_by(_trials.c.number)
     return [TrialRecord(**row) for row in c.execute(query).mappings()]
+
+
+def marks(c: Connection, job_id: str) -> list[TrialMark]:
+    """How far each trial of the job is, by number, without what takes long to read."""
+    fields = [_trials.c[field] for field in TrialMark._fields]
+    query = select(*fields).where(_trials.c.job_id == job_id).order_by(_trials.c.number)
+    return [TrialMark(*row) for row in c.execute(query)]
 
 
 def rungs(c: Connection, job_id: str) -> list[RungRecord]:

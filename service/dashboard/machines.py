@@ -51,5 +51,3 @@ def _succeeded(c: Connection) -> Sequence[JobRecord]:
 
 def _winner(c: Connection, job: JobRecord) -> TrialRecord | None:
     return None if job.best_trial_id is None else trials.get(c, job.best_trial_id)
-
-

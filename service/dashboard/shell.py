@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -62,6 +63,7 @@ def page(request: Request, template: str, *, title: str, status: int = 200, **va
         "title": title,
         "places": [place for place in NAVIGATION if _exists(request, place.path)],
         "here": _section(request.url.path),
+        "exists": partial(_exists, request),
         "flash": None if said is None else unquote(said),
         "theme": theme if theme in THEMES else None,
     }

@@ -158,5 +158,3 @@ def values_of(design: Design) -> dict[str, str | int | float]:
         "window": architecture.window,
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
