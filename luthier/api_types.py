@@ -123,6 +123,8 @@ class Progress(Resource):
     estimated_finish: int | None
     schedule_id: str | None = Field(default=None, description="the schedule that the job was made by")
     paused: bool = Field(default=False, description="nothing is started until it is resumed; `status` has no such word")
+    notes: str = Field(default="", description="what people have written beside the job")
+    tags: tuple[str, ...] = ()
 
 
 class Job(Resource):
@@ -404,3 +406,180 @@ class Schedule(Resource):
     failing: bool = Field(description="whether those are `alert_after` or more")
     next_runs: tuple[int, ...] = Field(description="the next ticks; none while it is disabled")
     last_run: ScheduleRun | None
+
+
+class DesignWords(Resource):
+    """One axis of a design, in sentences."""
+
+    axis: str
+    words: tuple[str, ...]
+
+
+class TrialDetails(Trial):
+    """A trial with what the listing leaves out."""
+
+    stopped: bool = Field(default=False, description="whether somebody asked for its end")
+    explained: tuple[DesignWords, ...] = Field(description="its design, axis by axis")
+    artifacts: tuple[Artifact, ...] = Field(description="the weights that were kept of it")
+
+
+class TrialLine(Resource):
+    """A line of a trial's log."""
+
+    lease: int = Field(description="counted from 1; a trial that pauses or loses its worker has several")
+    at: int
+    text: str
+
+
+class TrialSample(Resource):
+    """What a trial's model says to a held-out prompt, beside what the untuned base says."""
+
+    prompt: str
+    reference: str | None = Field(description="the row's own answer, where it has one")
+    answer: str
+    base_answer: str | None = Field(description="null until trial 0, the base, has answered")
+
+
+class AxisChoice(Resource):
+    """A member or a value of an axis: whether it can be asked for, and whether this request leaves it to be tried."""
+
+    value: str | int | float
+    about: str | None = None
+    legal: bool = Field(description="whether it may be pinned for such data and models")
+    why: str | None = Field(default=None, description="why not")
+    searched: bool = Field(description="whether a job of this request tries it")
+
+
+class Axis(Resource):
+    name: str = Field(description="as in `search.pin`")
+    choices: tuple[AxisChoice, ...] = ()
+    low: float | None = Field(default=None, description="of a range that is searched whole")
+    high: float | None = None
+    pinned: bool = False
+    takes: str | None = Field(default=None, description="what may be pinned besides, in words")
+
+
+class DesignSpace(Resource):
+    """What a request for a job would search, what else is legal, and why the rest is not. Nothing is queued."""
+
+    object: Literal["design.space"] = "design.space"
+    kind: DataKind
+    family: Literal["decoder", "encoder"]
+    rows: int = Field(description="to train on, about")
+    axes: tuple[Axis, ...]
+    problem: ErrorDetail | None = Field(description="why a job cannot be made of the request as it is")
+    trainings: float = Field(description="whole trainings that the job is, about; most designs are stopped early")
+    default: DesignEstimate | None = Field(description="what the plain LoRA default would take")
+    device_seconds: float | None = Field(description="what the job would take in all, about")
+    workers: int = Field(description="live ones, which share that")
+
+
+class DatasetRows(Resource):
+    """Some rows of a file, as they were normalised."""
+
+    object: Literal["list"] = "list"
+    data: tuple[dict[str, Any], ...]
+    first: int = Field(description="number of the first of these rows, counted from 1")
+    total: int = Field(description="rows of the file, or of those that contain what was looked for")
+    numbers: tuple[int, ...] = Field(description="of these rows in the file, counted from 1")
+    has_more: bool
+
+
+class TrialCurve(Resource):
+    number: int = Field(description="of the trial")
+    step: tuple[int, ...] = Field(description="of the optimiser, counted on from stage to stage")
+    value: tuple[float, ...]
+
+
+class RungMark(Resource):
+    """Where a trial was scored on the way."""
+
+    number: int = Field(description="of the trial")
+    rung: int
+    step: int = Field(description="as on the curves")
+    score: float = Field(description="in the objective's units, on fewer rows than at the end")
+
+
+class Curves(Resource):
+    """One curve of all trials of a job. Long ones are thinned: each stretch keeps its lowest and its highest point."""
+
+    object: Literal["fine_tuning.job.curves"] = "fine_tuning.job.curves"
+    name: str
+    names: tuple[str, ...] = Field(description="the curves that the job's trials have")
+    trials: tuple[TrialCurve, ...]
+    rungs: tuple[RungMark, ...]
+
+
+class LandscapeAxis(Resource):
+    """An axis of the designs of a job, and what it was worth."""
+
+    axis: str
+    group: Literal["learning algorithm", "weight update", "architecture", "hyperparameters"]
+    values: tuple[str | int | float | None, ...] = Field(description="of each design; null where it has no such axis")
+    share: float | None = Field(description="of the variance of the designs' standing; null where it cannot be told")
+    weak: bool = Field(description="whether there were too few trials to make much of the share")
+    default: str | None
+    best: str | None
+    worth: float | None = Field(description="how much worse the best would be, had the axis stayed at the default")
+
+
+class Landscape(Resource):
+    """All designs of a job that were scored, by column: what they are, how good they are and what they cost.
+
+    Confirmations are in the score of the design that they confirm.
+    """
+
+    object: Literal["fine_tuning.job.landscape"] = "fine_tuning.job.landscape"
+    unit: str = Field(description="what scores are in")
+    lower_is_better: bool
+    base: float | None = Field(description="the untuned model's score")
+    default: float | None = Field(description="the plain LoRA default's score")
+    best: int | None = Field(description="number of the best trial")
+    number: tuple[int, ...]
+    summary: tuple[str, ...]
+    state: tuple[str, ...] = Field(description="in words: complete, running, paused at 1/9, …")
+    score: tuple[float | None, ...] = Field(description="of complete designs, as the mean over their seeds")
+    last: tuple[float, ...] = Field(description="the last score, which may be that of a rung, on fewer rows")
+    standing: tuple[float, ...] = Field(description="share of the other designs that it is worse than")
+    device_seconds: tuple[float, ...]
+    parameters: tuple[int | None, ...]
+    front: tuple[bool, ...] = Field(description="whether none beats it in score, size and cost of training at once")
+    axes: tuple[LandscapeAxis, ...]
+
+
+class Span(Resource):
+    """One lease: a worker's time with a trial."""
+
+    number: int = Field(description="of the trial")
+    lease: int
+    start: float = Field(description="Unix seconds")
+    end: float | None = Field(description="null while it lasts")
+    outcome: str | None = Field(description="what the lease ended with; null while it lasts")
+
+
+class WorkerSpans(Resource):
+    worker: str
+    spans: tuple[Span, ...]
+
+
+class Timeline(Resource):
+    """Which worker trained what, and when."""
+
+    object: Literal["fine_tuning.job.timeline"] = "fine_tuning.job.timeline"
+    workers: tuple[WorkerSpans, ...]
+
+
+class CurvePoints(Resource):
+    """New points of a trial's curves: [name, stage, step, value]."""
+
+    trial: str
+    number: int
+    points: tuple[tuple[str, int, int, float], ...]
+
+
+class Update(Resource):
+    """One message of a job's stream. `id` is that of the last event before it, from which the stream can go on."""
+
+    kind: Literal["job", "trial", "points", "event", "end"]
+    id: str | None
+    data: Job | Trial | CurvePoints | Event | None = Field(description="null at the end")

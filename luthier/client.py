@@ -14,7 +14,7 @@ be reached raises Unreachable.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import RawIOBase
 from pathlib import Path
@@ -28,20 +28,30 @@ from luthier.api_types import (
     Best,
     Checkpoint,
     CheckpointPage,
+    CurvePoints,
+    Curves,
     Dataset,
+    DatasetRows,
     Deleted,
     DesignEstimate,
+    DesignSpace,
     Environment,
     Event,
     FileObject,
     GraderRun,
     GraderValidation,
     Job,
+    Landscape,
     Model,
     Page,
     Schedule,
     ScheduleRun,
+    Timeline,
     Trial,
+    TrialDetails,
+    TrialLine,
+    TrialSample,
+    Update,
     Worker,
 )
 from luthier.errors import LuthierError, Unreachable, tree
@@ -104,6 +114,11 @@ class Client:
         """The profile of a file."""
         return self._one(Dataset, "GET", f"/v1/datasets/{file_id}")
 
+    def rows(self, file_id: str, *, first: int = 1, limit: int = 20, contains: str = "") -> DatasetRows:
+        """A page of a file's rows as they were normalised, counted from 1; those in which something stands."""
+        wanted = {"first": first, "limit": limit, "contains": contains}
+        return self._one(DatasetRows, "GET", f"/v1/datasets/{file_id}/rows", params=wanted)
+
     # Jobs
 
     def create_job(self, training_file: str | None = None, **options: Any) -> Job:
@@ -148,6 +163,26 @@ class Client:
         """Where trials were scored on held-out rows, newest first; all of them, or the first `limit`."""
         return self._list(CheckpointPage, f"{_JOBS}/{job_id}/checkpoints", limit)
 
+    def describe(self, job_id: str, *, notes: str | None = None, tags: Sequence[str] | None = None) -> Job:
+        """Write notes and tags beside a job; what is left out stays as it is."""
+        body = {name: value for name, value in {"notes": notes, "tags": tags}.items() if value is not None}
+        return self._one(Job, "PATCH", f"{_JOBS}/{job_id}", json=body)
+
+    def stream(self, job_id: str, after: str | None = None) -> Iterator[Update]:
+        """A job as it goes on, until it has ended: its own state, trials, points of curves and events. `after`: the id
+        of an event; nothing that came later is left out, though some of it may come twice."""
+        params = {} if after is None else {"after": after}
+        with self._stream("GET", f"{_JOBS}/{job_id}/events/stream", params=params) as response:
+            message: dict[str, str] = {}
+            for line in response.iter_lines():
+                field, _, value = line.partition(": ")
+                if field in ("event", "id", "data"):
+                    message[field] = value
+                elif not line and "event" in message:
+                    kind, seen = message.pop("event"), message.get("id")
+                    data = _NEWS[kind].model_validate_json(message["data"]) if kind in _NEWS else None
+                    yield Update.model_construct(kind=cast("Any", kind), id=seen, data=data)
+
     # Graders
 
     def run_grader(self, grader: Mapping[str, Any], model_sample: str, item: Mapping[str, Any]) -> GraderRun:
@@ -171,6 +206,30 @@ class Client:
         page = self._one(Page[Point], "GET", f"{_JOBS}/{job_id}/trials/{trial_id}/points", params=wanted)
         return list(page.data)
 
+    def trial(self, job_id: str, trial: str) -> TrialDetails:
+        """One trial, by its id or its number: its design in sentences, and the weights that were kept."""
+        return self._one(TrialDetails, "GET", f"{_JOBS}/{job_id}/trials/{trial}")
+
+    def log(self, job_id: str, trial: str) -> list[TrialLine]:
+        """What its workers did with a trial, the last thousand lines."""
+        return list(self._one(Page[TrialLine], "GET", f"{_JOBS}/{job_id}/trials/{trial}/log").data)
+
+    def samples(self, job_id: str, trial: str) -> list[TrialSample]:
+        """A trial's answers to held-out prompts beside the base's."""
+        return list(self._one(Page[TrialSample], "GET", f"{_JOBS}/{job_id}/trials/{trial}/samples").data)
+
+    def add_trial(self, job_id: str, **design: Any) -> Trial:
+        """Queue a design by hand: `design`, a whole one, or `change` to that of `trial` (left out: the best so far).
+
+        Raises IllegalDesign, Infeasible, or Conflict where the job takes no more.
+        """
+        body = {name: value for name, value in design.items() if value is not None}
+        return self._one(Trial, "POST", f"{_JOBS}/{job_id}/trials", json=body)
+
+    def cancel_trial(self, job_id: str, trial: str) -> Trial:
+        """Stop one trial; the job goes on. Raises Conflict for one that has ended."""
+        return self._one(Trial, "POST", f"{_JOBS}/{job_id}/trials/{trial}/cancel")
+
     def best(self, job_id: str) -> Best:
         """The winner beside its baselines. Raises NotFound until a trial is complete."""
         return self._one(Best, "GET", f"{_JOBS}/{job_id}/best")
@@ -188,6 +247,24 @@ class Client:
         left None are not sent. Nothing is trained."""
         body = {name: value for name, value in question.items() if value is not None}
         return self._one(DesignEstimate, "POST", "/v1/designs/estimate", json=body)
+
+    def design_space(self, training_file: str | None = None, **options: Any) -> DesignSpace:
+        """What a job would search, why the rest is not legal, and what it would take; `options` as in `create_job`."""
+        body = {name: value for name, value in {"training_file": training_file, **options}.items() if value is not None}
+        return self._one(DesignSpace, "POST", "/v1/designs/space", json=body)
+
+    def curves(self, job_id: str, name: str = "loss", *, points: int = 200) -> Curves:
+        """One curve of all trials, each thinned to so many points, and where the trials were scored on the way."""
+        wanted = {"name": name, "points": points}
+        return self._one(Curves, "GET", f"{_JOBS}/{job_id}/curves", params=wanted)
+
+    def landscape(self, job_id: str) -> Landscape:
+        """All scored designs by column."""
+        return self._one(Landscape, "GET", f"{_JOBS}/{job_id}/landscape")
+
+    def timeline(self, job_id: str) -> Timeline:
+        """Which worker trained what, and when."""
+        return self._one(Timeline, "GET", f"{_JOBS}/{job_id}/timeline")
 
     @contextmanager
     def artifact(self, job_id: str, form: str = "merged") -> Iterator[Iterator[bytes]]:
@@ -297,6 +374,12 @@ class Client:
 
 _JOBS: Final = "/v1/fine_tuning/jobs"
 _SCHEDULES: Final = "/v1/schedules"
+_NEWS: Final[dict[str, type[Job | Trial | CurvePoints | Event]]] = {
+    "job": Job,
+    "trial": Trial,
+    "points": CurvePoints,
+    "event": Event,
+}
 _GRADERS: Final = "/v1/fine_tuning/alpha/graders"
 _PURPOSE: Final = {"purpose": "fine-tune"}
 

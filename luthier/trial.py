@@ -172,3 +172,19 @@ class Point(Frozen):
     name: str = Field(max_length=64)
     value: float
     at: datetime
+
+
+class LogLine(Frozen):
+    """One line of what a worker did with a trial. (lease, number) makes it idempotent, as curves are."""
+
+    number: int = Field(ge=0, description="counted from 0 in each lease")
+    at: datetime
+    text: str = Field(max_length=2000)
+
+
+class Sample(Frozen):
+    """A short greedy answer to a held-out prompt. The prompts are the same for all trials of a job."""
+
+    prompt: str = Field(description="as a person reads it; of text its beginning")
+    reference: str | None = Field(default=None, description="the row's own answer, where it has one")
+    answer: str

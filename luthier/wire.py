@@ -16,7 +16,7 @@ from pydantic import Field
 from luthier.design import Design, Frozen
 from luthier.model import BaseModelEntry
 from luthier.task import JudgeSpec
-from luthier.trial import RUNGS, Metrics, Point, RowScores, Usage
+from luthier.trial import RUNGS, LogLine, Metrics, Point, RowScores, Sample, Usage
 
 
 class Device(Frozen):
@@ -77,6 +77,7 @@ class Claim(Frozen):
 class Heartbeat(Claim):
     device_seconds: float = Field(ge=0)
     points: tuple[Point, ...] = ()
+    lines: tuple[LogLine, ...] = ()
 
 
 class Directive(Frozen):
@@ -151,6 +152,8 @@ class Finished(Claim):
     trained_tokens: int = Field(default=0, ge=0)
     error: str | None = None
     points: tuple[Point, ...] = ()
+    lines: tuple[LogLine, ...] = ()
+    samples: tuple[Sample, ...] = Field(default=(), description="answers to held-out prompts, where weights are kept")
 
 
 class Question(Frozen):

@@ -14,9 +14,25 @@ from luthier.blobs import Blobs
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service import loops, problems, schedules
-from service.api import blobs, designs, environments, files, graders, health, jobs, models, reports, results, workers
+from service.api import (
+    blobs,
+    charts,
+    designs,
+    environments,
+    files,
+    graders,
+    health,
+    jobs,
+    models,
+    reports,
+    results,
+    stream,
+    trials,
+    workers,
+)
 from service.api import schedules as schedule_routes
 from service.context import Context
+from service.dashboard import ROUTERS
 from service.garbage import Garbage
 from service.limits import BodyLimit
 from service.loops import Ticker
@@ -69,9 +85,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.add_middleware(BodyLimit)
     problems.install(app)
-    for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health):
+    for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
     app.include_router(schedule_routes.router)
+    app.include_router(charts.router)
+    app.include_router(stream.router)
+    for router in ROUTERS:
+        app.include_router(router)
     return app
 
 

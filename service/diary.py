@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 from luthier.errors import LuthierError
 from luthier.store import Connection, events
@@ -27,7 +28,8 @@ def started(c: Connection, job: JobRecord, workers: int, now: datetime) -> None:
 
 def trial_started(c: Connection, trial: TrialRecord, worker: str, now: datetime) -> None:
     again = f" again (lease {trial.fence})" if trial.fence > 1 else ""
-    _say(c, trial.job_id, f"Trial {trial.number} started{again} on {worker}: {trial.design.summary()}.", now)
+    text = f"Trial {trial.number} started{again} on {worker}: {trial.design.summary()}."
+    _say(c, trial.job_id, text, now, {**_lease(trial), "worker": worker})
 
 
 def trial_ended(c: Connection, trial: TrialRecord, now: datetime) -> None:
@@ -37,19 +39,20 @@ def trial_ended(c: Connection, trial: TrialRecord, now: datetime) -> None:
         case TrialState.COMPLETE:
             assert trial.metrics is not None  # the store refuses a complete trial without
             text = f"{name} complete: {numbers(trial.metrics)}, after {seconds}."
-            data = {"trial": trial.id, "number": trial.number, "metrics": trial.metrics.model_dump(mode="json")}
+            data = {**_end(trial), "metrics": trial.metrics.model_dump(mode="json")}
             events.add(c, trial.job_id, "info", "metrics", text, now, data)
         case TrialState.FAILED:
-            _warn(c, trial.job_id, f"{name} failed: {trial.error or 'its worker gave no reason'}", now)
+            _warn(c, trial.job_id, f"{name} failed: {trial.error or 'its worker gave no reason'}", now, _end(trial))
         case TrialState.INFEASIBLE:
             reason = trial.error or "its worker gave no reason"
-            _say(c, trial.job_id, f"{name} does not fit the device: {reason}", now)
+            _say(c, trial.job_id, f"{name} does not fit the device: {reason}", now, _end(trial))
         case TrialState.CANCELLED:
-            _say(c, trial.job_id, f"{name} stopped after {seconds}.", now)
+            _say(c, trial.job_id, f"{name} stopped after {seconds}.", now, _end(trial))
         case TrialState.WAITING if trial.paused:
-            _say(c, trial.job_id, f"{name} pauses at {_rung(trial)}, with {numbers(trial.measured[-1])}.", now)
+            text = f"{name} pauses at {_rung(trial)}, with {numbers(trial.measured[-1])}."
+            _say(c, trial.job_id, text, now, {**_end(trial), "state": "paused"})
         case TrialState.WAITING:
-            _say(c, trial.job_id, f"{name} was handed back by its worker and waits for another.", now)
+            _say(c, trial.job_id, f"{name} was handed back by its worker and waits for another.", now, _end(trial))
         case TrialState.PRUNED | TrialState.LEASED:
             raise AssertionError(f"no lease ends as {trial.state}")
 
@@ -79,6 +82,16 @@ def confirming(c: Connection, job_id: str, number: int, confirmed: int, now: dat
     _say(c, job_id, f"Trial {number} trains the design of trial {confirmed} once more, from another seed.", now)
 
 
+def stopping(c: Connection, trial: TrialRecord, now: datetime) -> None:
+    """Of a trial that somebody has stopped; a running one ends at its next heartbeat."""
+    how = "" if trial.state is TrialState.CANCELLED else " It ends at its next heartbeat."
+    _say(c, trial.job_id, f"Trial {trial.number} was stopped by hand.{how}", now)
+
+
+def queued_by_hand(c: Connection, trial: TrialRecord, now: datetime) -> None:
+    _say(c, trial.job_id, f"Trial {trial.number} was queued by hand: {trial.design.summary()}.", now)
+
+
 def new_best(c: Connection, trial: TrialRecord, base: Metrics | None, now: datetime) -> None:
     assert trial.metrics is not None
     against = f"; the untuned base has {numbers(base)}" if base is not None else ""
@@ -92,7 +105,7 @@ def worker_lost(c: Connection, trial: TrialRecord, now: datetime) -> None:
         case _:
             progress = "its last checkpoint" if trial.checkpoint else "the start"
             text = f"Trial {trial.number} lost its worker; it waits for another and goes on from {progress}."
-            _warn(c, trial.job_id, text, now)
+            _warn(c, trial.job_id, text, now, {**_end(trial), "state": "lost"})
 
 
 def budget_spent(c: Connection, job: JobRecord, reason: str, now: datetime) -> None:
@@ -165,9 +178,18 @@ def _judged_by(job: JobRecord) -> str:
             return "accuracy on held-out preference pairs"
 
 
-def _say(c: Connection, job_id: str, message: str, now: datetime) -> None:
-    events.add(c, job_id, "info", "message", message, now)
+def _lease(trial: TrialRecord) -> dict[str, Any]:
+    """What a program needs to know of an event in the life of a lease."""
+    return {"trial": trial.id, "number": trial.number, "lease": trial.fence}
 
 
-def _warn(c: Connection, job_id: str, message: str, now: datetime) -> None:
-    events.add(c, job_id, "warn", "message", message, now)
+def _end(trial: TrialRecord) -> dict[str, Any]:
+    return {**_lease(trial), "state": trial.state.value}
+
+
+def _say(c: Connection, job_id: str, message: str, now: datetime, data: dict[str, Any] | None = None) -> None:
+    events.add(c, job_id, "info", "message", message, now, data)
+
+
+def _warn(c: Connection, job_id: str, message: str, now: datetime, data: dict[str, Any] | None = None) -> None:
+    events.add(c, job_id, "warn", "message", message, now, data)

@@ -123,14 +123,14 @@ def _go_on(here: Context, job: JobRecord, crew: int, now: datetime) -> None:
             trials.cancel_waiting(c, job.id, now)
             rows = trials.of_job(c, job.id)
     else:
-        rows, reason = _fill(here, job, rows, max(1, crew), now)
+        rows, reason = fill(here, job, rows, max(1, crew), now)
     if reason is None:
         _prune(here, job, rows, crew, now)
     elif not budget.open_trials(rows):
         _conclude(here, job, rows, reason, now)
 
 
-def _fill(here: Context, job: JobRecord, rows: Rows, crew: int, now: datetime) -> tuple[Rows, str | None]:
+def fill(here: Context, job: JobRecord, rows: Rows, crew: int, now: datetime) -> tuple[Rows, str | None]:
     """Take the search's steps until there is a trial for each of the `crew`. Answers with the rows then, and why there
     will be no more, if so."""
     designs: Space | None = None

@@ -9,11 +9,12 @@ from typing import Any, Final
 import anyio
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from luthier.errors import LuthierError, NotFound, TooLarge, UserError
+from service.dashboard.shell import error_page, wants_page
 
 log = logging.getLogger(__name__)
 
@@ -65,24 +66,31 @@ def install(app: FastAPI) -> None:
     """Register the handlers."""
 
     @app.exception_handler(LuthierError)
-    def luthier_error(request: Request, error: LuthierError) -> JSONResponse:
+    def luthier_error(request: Request, error: LuthierError) -> Response:
         if error.status >= 500:
             log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
-        return respond(error)
+        return _answer(request, error)
 
     @app.exception_handler(RequestValidationError)
-    def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
-        return respond(explain(error.errors(), error.body))
+    def invalid_request(request: Request, error: RequestValidationError) -> Response:
+        return _answer(request, explain(error.errors(), error.body))
 
     @app.exception_handler(HTTPException)
-    def http_error(request: Request, error: HTTPException) -> JSONResponse:
+    def http_error(request: Request, error: HTTPException) -> Response:
         problem = _translate(request, error)
+        if wants_page(request):
+            return error_page(request, problem, error.status_code, error.headers)
         return JSONResponse(problem.body(), status_code=error.status_code, headers=error.headers)
 
     @app.exception_handler(Exception)
-    def unexpected(request: Request, error: Exception) -> JSONResponse:
+    def unexpected(request: Request, error: Exception) -> Response:
         log.error("%s %s failed unexpectedly: %r", request.method, request.url.path, error)  # the server adds the rest
-        return respond(LuthierError("something went wrong inside the service; its log has the details"))
+        return _answer(request, LuthierError("something went wrong inside the service; its log has the details"))
+
+
+def _answer(request: Request, error: LuthierError) -> Response:
+    """As a page where a browser asks for one, else as JSON."""
+    return error_page(request, error, error.status) if wants_page(request) else respond(error)
 
 
 class Hangup(JSONResponse):

@@ -74,6 +74,8 @@ def job(
             estimated_finish=estimated,
             schedule_id=record.schedule_id,
             paused=record.paused and not record.state.terminal,
+            notes=record.notes,
+            tags=record.tags,
         ),
     )
 

@@ -102,14 +102,18 @@ def _question(here: Context, c: Connection, body: EstimateDesign) -> _Question:
     assert body.dataset is not None
     record = files.get(c, body.dataset)
     profile = Profile.model_validate(record.profile)
-    held_out = round(HELD_OUT_SHARE * profile.rows)
     return _Question(
         profile=profile,
         file_id=record.id,
-        rows=max(1, profile.rows - 2 * held_out),
+        rows=rows_to_train(profile),
         rewarded=profile.kind in GRADED,
         job=None,
     )
+
+
+def rows_to_train(profile: Profile) -> int:
+    """About how many rows of a file are trained on, before it is split."""
+    return max(1, profile.rows - 2 * round(HELD_OUT_SHARE * profile.rows))
 
 
 def _start(c: Connection, body: EstimateDesign, asked: _Question, entries: Sequence[BaseModelEntry]) -> Design:

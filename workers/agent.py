@@ -98,6 +98,7 @@ class Agent:
             log.exception("trial %s failed", held.assignment.trial_id)
             where = traceback.extract_tb(bug.__traceback__)[-1]
             outcome, error = "failed", f"{type(bug).__name__}: {bug} ({where.name}, {Path(where.filename).name})"
+        held.say(f"Ended as {outcome}: {error}")
         return Finished(
             **held.claim,
             outcome=outcome,
@@ -106,6 +107,7 @@ class Agent:
             error=error,
             usage=held.meter.usage(),
             points=held.drain(),
+            lines=held.drain_lines(),
         )
 
 

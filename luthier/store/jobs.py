@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -122,4 +122,12 @@ def set_result(
         .values(best_trial_id=best_trial_id, fine_tuned_model=fine_tuned_model, trained_tokens=trained_tokens)
     )
     if changed.rowcount == 0:
+        get(c, job_id)
+
+
+def describe(c: Connection, job_id: str, notes: str | None, tags: Sequence[str] | None) -> None:
+    """Change what people have written beside a job; None leaves it. Raises NotFound."""
+    changes = {"notes": notes, "tags": None if tags is None else tuple(tags)}
+    given = {name: value for name, value in changes.items() if value is not None}
+    if not given or c.execute(_jobs.update().where(_jobs.c.id == job_id).values(given)).rowcount == 0:
         get(c, job_id)

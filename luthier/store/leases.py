@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, case, func, literal, not_, null, select
 
 from luthier.errors import LeaseLost, MissingMetric
-from luthier.store import artifacts, curves, scores, tables, trials
+from luthier.store import artifacts, curves, logs, samples, scores, tables, trials
 from luthier.store.database import insert_into
 from luthier.store.records import TrialRecord
 from luthier.store.trials import PAUSED
@@ -62,7 +62,8 @@ def renew(
 
 
 def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> TrialRecord:
-    """End the lease as the report says and store all that it carries: metrics, scores, usage, points and artifacts.
+    """End the lease as the report says and store all that it carries: metrics, scores, usage, points, log, samples
+    and artifacts.
 
     `waiting` gives the trial back, paused where it stands at its goal, and the lease does not count as an attempt. The
     same report sent again by the same lease changes nothing and returns the row.
@@ -95,6 +96,9 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
     if report.test_scores is not None:
         scores.add(c, trial_id, report.test_scores)
     curves.add(c, trial_id, report.points)
+    logs.add(c, trial_id, report.fence, report.lines)
+    if report.samples:
+        samples.put(c, trial_id, report.samples)
     artifacts.replace(c, trial_id, report.artifacts)
     return record
 

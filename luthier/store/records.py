@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
 from pydantic import AwareDatetime, Field
 
@@ -64,6 +65,8 @@ class JobRecord(Frozen):
     trained_tokens: int | None = None
     schedule_id: str | None = Field(default=None, description="the schedule that it was made by")
     paused: bool = Field(default=False, description="nothing of it is leased until it is resumed")
+    notes: str = ""
+    tags: tuple[str, ...] = ()
 
 
 class TrialRecord(Frozen):
@@ -95,12 +98,27 @@ class TrialRecord(Frozen):
     checkpoint: str | None = Field(default=None, description="digest of the latest checkpoint's manifest")
     error: str | None = None
     weights_of: str | None = Field(default=None, description="of a champion: the trial whose weights it is")
+    stopped: bool = Field(default=False, description="whether somebody asked for its end")
 
     @property
     def paused(self) -> bool:
         """Whether it waits at its goal to be promoted, and is not to be leased until then."""
         reached = self.goal is not None and self.rung is not None and self.rung >= self.goal
         return self.state is TrialState.WAITING and reached
+
+
+class TrialMark(NamedTuple):
+    """How far a trial is."""
+
+    id: str
+    number: int
+    state: TrialState
+    rung: int | None
+    goal: int | None
+    fence: int
+    created_at: datetime
+    finished_at: datetime | None
+    device_seconds: float
 
 
 class MeasuredTrial(Frozen):
@@ -148,6 +166,7 @@ class WorkerRecord(Frozen):
     pid: int
     created_at: AwareDatetime
     seen_at: AwareDatetime
+    generates: str | None = Field(default=None, description="the model in its generation process, while there is one")
 
 
 class ScheduleRecord(Frozen):
@@ -184,4 +203,3 @@ class ScheduleRunRecord(Frozen):
     created_at: AwareDatetime
     started_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
-    generates: str | None = Field(default=None, description="the model in its generation process, while there is one")

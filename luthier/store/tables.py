@@ -32,7 +32,7 @@ from luthier.design import Design
 from luthier.model import ModelFacts
 from luthier.schedule import CatchUp, Contest, Overlap, RunState
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
-from luthier.trial import JobState, Metrics, RowScores, TrialState, Usage
+from luthier.trial import JobState, Metrics, RowScores, Sample, TrialState, Usage
 from luthier.wire import Answered, Device, GenerationState, Question
 
 
@@ -143,6 +143,8 @@ jobs = Table(
     # Not a foreign key either: a schedule may be deleted, and its jobs stay.
     Column("schedule_id", String, index=True),
     Column("paused", Boolean, nullable=False),
+    Column("notes", Prose, nullable=False),
+    Column("tags", Document(tuple[str, ...]), nullable=False),
     Index(None, "created_at", "id"),
     Index(None, "state", "created_at", "id"),
 )
@@ -179,6 +181,8 @@ trials = Table(
     Column("finished_by", String),
     # Of a champion: the trial of an earlier job whose weights it is.
     Column("weights_of", String),
+    # Somebody asked for its end; whoever holds it learns of that at the next heartbeat.
+    Column("stopped", Boolean, nullable=False),
     UniqueConstraint("job_id", "number"),
     UniqueConstraint("job_id", "digest", "seed"),
     Index(None, "state", "job_id", "number"),
@@ -384,4 +388,21 @@ webhook_deliveries = Table(
     Column("delivered_at", Utc),
     Index(None, "state", "next_at"),
     Index(None, "endpoint_id", "created_at", "id"),
+)
+
+log_lines = Table(
+    "log_lines",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("lease", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Utc, nullable=False),
+    Column("text", Prose, nullable=False),
+)
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("samples", Document(tuple[Sample, ...]), nullable=False),
 )

@@ -12,7 +12,7 @@ from luthier.design import Design
 from luthier.errors import NotFound
 from luthier.store import tables
 from luthier.store.database import insert_into
-from luthier.store.records import MeasuredTrial, Origin, RungRecord, TrialRecord, new_id
+from luthier.store.records import MeasuredTrial, Origin, RungRecord, TrialMark, TrialRecord, new_id
 from luthier.trial import TRIAL_TRANSITIONS, RowScores, TrialState
 
 _trials = tables.trials
@@ -69,6 +69,13 @@ def of_job(c: Connection, job_id: str) -> list[TrialRecord]:
     """In the order of their numbers."""
     query = select(*COLUMNS).where(_trials.c.job_id == job_id).order_by(_trials.c.number)
     return [TrialRecord(**row) for row in c.execute(query).mappings()]
+
+
+def marks(c: Connection, job_id: str) -> list[TrialMark]:
+    """How far each trial of the job is, by number, without what takes long to read."""
+    fields = [_trials.c[field] for field in TrialMark._fields]
+    query = select(*fields).where(_trials.c.job_id == job_id).order_by(_trials.c.number)
+    return [TrialMark(*row) for row in c.execute(query)]
 
 
 def rungs(c: Connection, job_id: str) -> list[RungRecord]:
@@ -134,3 +141,21 @@ def cancel_waiting(c: Connection, job_id: str, now: datetime) -> None:
         .where(_trials.c.job_id == job_id, _trials.c.state == TrialState.WAITING)
         .values(state=case((PAUSED, pruned), else_=cancelled), finished_at=now)
     )
+
+
+def stop(c: Connection, trial_id: str, now: datetime) -> TrialRecord:
+    """End a trial by itself: at once where nobody holds it, else when whoever holds it hears of it. A trial that has
+    ended stays as it is.
+    """
+    assert TrialState.CANCELLED in TRIAL_TRANSITIONS[TrialState.WAITING]
+    open_ = _trials.c.state.in_((TrialState.WAITING, TrialState.LEASED))
+    c.execute(_trials.update().where(_trials.c.id == trial_id, open_).values(stopped=True))
+    cancel_stopped(c, trial_id, now)
+    return get(c, trial_id)
+
+
+def cancel_stopped(c: Connection, trial_id: str, now: datetime) -> bool:
+    """End a trial that was asked to stop and that nobody holds (any more); whether there was one."""
+    waiting = (_trials.c.id == trial_id, _trials.c.state == TrialState.WAITING, _trials.c.stopped)
+    changes = {"state": TrialState.CANCELLED, "finished_at": now}
+    return c.execute(_trials.update().where(*waiting).values(changes)).rowcount == 1

@@ -11,12 +11,13 @@ from luthier.api_types import CheckpointPage, Event, Job, Page
 from luthier.errors import Conflict, NotFound, UserError
 from luthier.store import Connection, events, files, jobs, trials
 from luthier.store.records import JobRecord
+from luthier.trial import JobState
 from service import budget, checkpoints, costs, diary, endings, views
 from service.admission import admit
 from service.api.paging import After, Limit
 from service.context import Context, Here, utc_now
 from service.loops import look_after
-from service.requests import CreateJob
+from service.requests import CreateJob, DescribeJob
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning jobs"])
 
@@ -88,6 +89,14 @@ def get_job(here: Here, job_id: JobId) -> Job:
     """`luthier` holds what OpenAI's shape has no place for: progress, the best so far, what was asked for."""
     with here.database.read() as c:
         return _view(c, jobs.get(c, job_id), here)
+
+
+@router.patch("/{job_id}", summary="Write notes and tags")
+def describe_job(here: Here, job_id: JobId, body: DescribeJob) -> Job:
+    """What people write beside a job, at any time. It changes nothing of the search."""
+    with here.database.begin() as c:
+        jobs.describe(c, job_id, body.notes, body.tags and tuple(dict.fromkeys(body.tags)))
+        return _view(c, jobs.get(c, job_id))
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job")

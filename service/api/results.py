@@ -13,10 +13,11 @@ from luthier.errors import NotFound
 from luthier.store import Connection, artifacts, curves, jobs, trials
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import Point
+from luthier.wire import Artifact
 from service import history, views
 from service.api.jobs import JobId
 from service.api.paging import After
-from service.context import Here, utc_now
+from service.context import Context, Here, utc_now
 from service.tar import BlobArchive
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Results"])
@@ -88,11 +89,13 @@ def get_artifact(
         kept = {artifact.kind: artifact for artifact in artifacts.of_trial(c, winner.id)}
     if form not in kept:
         raise NotFound(_why_not(winner, form, tuple(kept)), param="format")
-    archive = BlobArchive(here.blobs, kept[form].files, winner.finished_at or utc_now())
-    headers = {
-        "Content-Disposition": f'attachment; filename="{job_id}-{form}.tar"',
-        "Content-Length": str(archive.bytes),
-    }
+    return tar_of(here, winner, kept[form], f"{job_id}-{form}.tar")
+
+
+def tar_of(here: Context, trial: TrialRecord, artifact: Artifact, filename: str) -> StreamingResponse:
+    """A trial's weights as a download."""
+    archive = BlobArchive(here.blobs, artifact.files, trial.finished_at or utc_now())
+    headers = {"Content-Disposition": f'attachment; filename="{filename}"', "Content-Length": str(archive.bytes)}
     return StreamingResponse(iter(archive), 200, headers, "application/x-tar")
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Response, status
 
 from luthier.api_types import Page, Trial, Worker
 from luthier.errors import MissingMetric, UserError
-from luthier.store import Connection, curves, jobs, leases, models, trials, workers
+from luthier.store import Connection, curves, jobs, leases, logs, models, trials, workers
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.wire import (
     Assignment,
@@ -32,6 +32,8 @@ from service.loops import look_after
 from service.settle import settle, settle_lost
 
 router = APIRouter(prefix="/v1", tags=["Workers"])
+
+STOPPED: Final = "somebody stopped the trial"
 
 TrialId = Annotated[str, Path(description="id of a leased trial", examples=["trial-03bd77"])]
 
@@ -96,15 +98,16 @@ def lease(here: Here, worker_id: str) -> Assignment | Response:
 
 @router.post("/trials/{trial_id}/heartbeat", summary="Renew a lease")
 def heartbeat(here: Here, trial_id: TrialId, beat: Heartbeat) -> Directive:
-    """Carries the curves home. The answer tells the worker to stop when the job has ended or its budget is spent, and
-    to give the trial back when the job is paused."""
+    """Carries the curves home. The answer tells the worker to stop when the job has ended, its budget is spent, or
+    somebody stopped the trial, and to give the trial back when the job is paused."""
     now = utc_now()
     with here.database.begin() as c:
         trial = leases.renew(c, trial_id, beat, now, here.settings.lease_seconds, beat.device_seconds)
         workers.touch(c, beat.owner, now)
         curves.add(c, trial_id, beat.points)
+        logs.add(c, trial_id, beat.fence, beat.lines)
         job = jobs.get(c, trial.job_id)
-        reason = _stop_reason(job, trials.of_job(c, job.id), now)
+        reason = _stop_reason(job, trials.of_job(c, job.id), now) or (STOPPED if trial.stopped else None)
     assert trial.expires_at is not None  # it has just been renewed
     if reason is None and job.paused:
         return Directive(action="pause", expires_at=trial.expires_at)

@@ -61,6 +61,7 @@ class Service(Link):
         self.curve: Curve = {}
         self.rungs: list[RungReached] = []
         self.finished: list[Finished] = []
+        self.log: list[str] = []
 
     def put(self, rows: Sequence[dict[str, Any]]) -> str:
         return self._keep("".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -78,6 +79,7 @@ class Service(Link):
 
     def heartbeat(self, trial_id: str, heartbeat: Heartbeat) -> Directive:
         self._draw(heartbeat.points)
+        self.log += [line.text for line in heartbeat.lines]
         return Directive.model_validate({"action": "continue", "reason": None, "expires_at": "2030-01-01T00:00:00Z"})
 
     def _draw(self, points: Sequence[Any]) -> None:
@@ -99,6 +101,7 @@ class Service(Link):
 
     def finish(self, trial_id: str, finished: Finished) -> None:
         self._draw(finished.points)
+        self.log += [line.text for line in finished.lines]
         self.finished.append(finished)
 
     def work(self) -> Finished:
@@ -196,9 +199,15 @@ def test_a_promoted_trial_is_an_uninterrupted_one(name: str, tiny: Base, tmp_pat
         dict(reached) | {"fence": 0} for reached in whole.rungs
     ]
     assert pausing.curve == whole.curve
-    same = ("metrics", "test_metrics", "trained_tokens")
+    same = ("metrics", "test_metrics", "trained_tokens", "samples")
     assert [getattr(ended, name) for name in same] == [getattr(unbroken, name) for name in same]
     assert weights(ended) == weights(unbroken) != {}
+    assert len(ended.samples) == 3
+    assert [line.split(":")[0] for line in whole.log if "the training" in line] == [
+        "At 1/9 of the training",
+        "At 1/3 of the training",
+    ]
+    assert sum(line.startswith("Goes on from its checkpoint") for line in pausing.log) == 2
 
 
 def test_what_is_scored_at_a_rung_is_on_the_curves(tiny: Base, tmp_path: Path) -> None:

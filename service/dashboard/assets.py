@@ -1,0 +1,80 @@
+"""What pages load: style, ES modules, and plotly's own bundle. Nothing comes from elsewhere, nothing is built.
+
+All files share one version, which stands in their address: they are cached for good, and modules that import each other
+by relative address always find their like.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from functools import cache
+from importlib.metadata import version as version_of
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Header, Response
+
+from luthier.errors import NotFound
+
+router = APIRouter(prefix="/static", include_in_schema=False)
+
+FOLDER: Final = Path(__file__).parent / "static"
+PLOTLY: Final = "plotly.min.js"
+MEDIA: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+FOR_GOOD: Final = "public, max-age=31536000, immutable"
+
+
+@router.get("/{version}/{name}")
+def asset(version: str, name: str, accept_encoding: Annotated[str, Header()] = "") -> Response:
+    """Of an outdated version the present file, which nobody is to keep."""
+    if name not in names():
+        raise NotFound(f"there is no file {name!r} here; there are {', '.join(names())}")
+    headers = {
+        "Cache-Control": FOR_GOOD if version == present() else "no-store",
+        "Vary": "Accept-Encoding",
+        "X-Content-Type-Options": "nosniff",
+    }
+    content = _content(name)
+    if "gzip" in accept_encoding:
+        headers["Content-Encoding"] = "gzip"
+        content = _packed(name)
+    return Response(content, headers=headers, media_type=MEDIA[Path(name).suffix])
+
+
+def address(name: str) -> str:
+    """Where a page finds a file."""
+    assert name in names(), f"there is no static file {name}"
+    return f"/static/{present()}/{name}"
+
+
+@cache
+def names() -> tuple[str, ...]:
+    return (*sorted(path.name for path in FOLDER.iterdir() if path.suffix in MEDIA), PLOTLY)
+
+
+@cache
+def present() -> str:
+    """The version of all files together."""
+    digest = hashlib.sha256(version_of("plotly").encode())
+    for name in names():
+        if name != PLOTLY:
+            digest.update(name.encode() + b"\0" + _content(name))
+    return digest.hexdigest()[:12]
+
+
+@cache
+def _content(name: str) -> bytes:
+    if name == PLOTLY:
+        return (files("plotly") / "package_data" / PLOTLY).read_bytes()
+    return (FOLDER / name).read_bytes()
+
+
+@cache
+def _packed(name: str) -> bytes:
+    return gzip.compress(_content(name), 6, mtime=0)
