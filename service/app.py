@@ -13,9 +13,10 @@ from luthier.api_types import ErrorBody
 from luthier.blobs import Blobs
 from luthier.settings import Settings
 from luthier.store.database import Database
-from service import loops, problems, schedules
+from service import loops, problems, schedules, webhooks
 from service.api import blobs, designs, environments, files, graders, health, jobs, models, reports, results, workers
 from service.api import schedules as schedule_routes
+from service.api import webhooks as webhook_routes
 from service.context import Context
 from service.garbage import Garbage
 from service.limits import BodyLimit
@@ -38,6 +39,7 @@ TAGS: Final = [
     {"name": "Designs", "description": "What a design would take, with nothing trained."},
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
     {"name": "Schedules", "description": "Jobs that are created again and again, at the ticks of a cron expression."},
+    {"name": "Webhooks", "description": "Where events are sent, signed, until they are received."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
     {"name": "Health", "description": "Liveness and readiness."},
 ]
@@ -71,7 +73,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
-    app.include_router(schedule_routes.router)
+    for part in (schedule_routes, webhook_routes):
+        app.include_router(part.router)
     return app
 
 
@@ -86,7 +89,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             database.check()
         here = Context(settings=settings, database=database, blobs=Blobs(settings.blobs), garbage=Garbage())
         ticker = Ticker(here, loops.tick, "jobs")
-        tickers = (ticker, Ticker(here, schedules.tick, "schedules"))
+        tickers = (ticker, Ticker(here, schedules.tick, "schedules"), Ticker(here, webhooks.deliver, "webhooks"))
         app.state.context, app.state.ticker = here, ticker
         for each in tickers:
             each.start()
