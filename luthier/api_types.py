@@ -21,6 +21,10 @@ from luthier.wire import Artifact, Device
 
 T = TypeVar("T")
 
+WebhookEvent = Literal[
+    "fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled", "luthier.schedule.failing"
+]
+
 
 class Resource(BaseModel):
     """Base of everything the API answers with."""
@@ -583,3 +587,32 @@ class Update(Resource):
     kind: Literal["job", "trial", "points", "event", "end"]
     id: str | None
     data: Job | Trial | CurvePoints | Event | None = Field(description="null at the end")
+
+
+class WebhookEndpoint(Resource):
+    """Where events are sent, signed with the endpoint's secret."""
+
+    id: str
+    object: Literal["webhook_endpoint"] = "webhook_endpoint"
+    url: str
+    events: tuple[WebhookEvent, ...]
+    created_at: int
+    secret: str | None = Field(default=None, description="whsec_…; shown once, when the endpoint is created")
+
+
+class WebhookDelivery(Resource):
+    """One event on its way to one endpoint."""
+
+    id: str
+    object: Literal["webhook_delivery"] = "webhook_delivery"
+    endpoint_id: str
+    event_id: str = Field(description="the header webhook-id: the same whenever the event is sent again")
+    type: WebhookEvent
+    payload: dict[str, Any]
+    state: Literal["pending", "delivered", "failed"] = Field(description="failed: given up after the last attempt")
+    attempts: int
+    next_attempt_at: int | None
+    status: int | None = Field(description="HTTP status of the latest answer")
+    error: str | None = Field(description="why the latest attempt failed")
+    created_at: int
+    delivered_at: int | None

@@ -52,6 +52,8 @@ from luthier.api_types import (
     TrialLine,
     TrialSample,
     Update,
+    WebhookDelivery,
+    WebhookEndpoint,
     Worker,
 )
 from luthier.errors import LuthierError, Unreachable, tree
@@ -59,7 +61,7 @@ from luthier.report import Report
 from luthier.trial import Point
 
 R = TypeVar("R", bound=BaseModel)
-L = TypeVar("L", FileObject, Job, Event, Trial, Schedule, ScheduleRun, Checkpoint)
+L = TypeVar("L", FileObject, Job, Event, Trial, Schedule, ScheduleRun, Checkpoint, WebhookDelivery, WebhookEndpoint)
 
 DEFAULT_URL: Final = "http://127.0.0.1:8420"
 PAGE: Final = 1000
@@ -335,6 +337,25 @@ class Client:
         """What became of each tick, the latest first; all of them, or the first `limit`."""
         return self._list(Page[ScheduleRun], f"{_SCHEDULES}/{schedule_id}/runs", limit)
 
+    # Webhooks
+
+    def create_webhook(self, url: str, events: Sequence[str] | None = None) -> WebhookEndpoint:
+        """Have events sent to `url`, all of them or those named. The answer alone holds the secret that signs them."""
+        body = {"url": url} | ({} if events is None else {"events": list(events)})
+        return self._one(WebhookEndpoint, "POST", _WEBHOOKS, json=body)
+
+    def webhooks(self, *, limit: int | None = None) -> list[WebhookEndpoint]:
+        """Newest first; all of them, or the first `limit`."""
+        return self._list(Page[WebhookEndpoint], _WEBHOOKS, limit)
+
+    def delete_webhook(self, endpoint_id: str) -> Deleted:
+        """With what is still to be delivered to it."""
+        return self._one(Deleted, "DELETE", f"{_WEBHOOKS}/{endpoint_id}")
+
+    def webhook_deliveries(self, endpoint_id: str, *, limit: int | None = None) -> list[WebhookDelivery]:
+        """What was sent and what is still to be, newest first; all of them, or the first `limit`."""
+        return self._list(Page[WebhookDelivery], f"{_WEBHOOKS}/{endpoint_id}/deliveries", limit)
+
     # HTTP
 
     def _one(self, kind: type[R], method: str, path: str, **request: Any) -> R:
@@ -380,6 +401,7 @@ _NEWS: Final[dict[str, type[Job | Trial | CurvePoints | Event]]] = {
     "points": CurvePoints,
     "event": Event,
 }
+_WEBHOOKS: Final = "/v1/webhook_endpoints"
 _GRADERS: Final = "/v1/fine_tuning/alpha/graders"
 _PURPOSE: Final = {"purpose": "fine-tune"}
 

@@ -13,7 +13,7 @@ from luthier.api_types import ErrorBody
 from luthier.blobs import Blobs
 from luthier.settings import Settings
 from luthier.store.database import Database
-from service import loops, problems, schedules
+from service import loops, problems, schedules, webhooks
 from service.api import (
     blobs,
     charts,
@@ -31,6 +31,7 @@ from service.api import (
     workers,
 )
 from service.api import schedules as schedule_routes
+from service.api import webhooks as webhook_routes
 from service.context import Context
 from service.dashboard import ROUTERS
 from service.garbage import Garbage
@@ -54,6 +55,7 @@ TAGS: Final = [
     {"name": "Designs", "description": "What a design would take, with nothing trained."},
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
     {"name": "Schedules", "description": "Jobs that are created again and again, at the ticks of a cron expression."},
+    {"name": "Webhooks", "description": "Where events are sent, signed, until they are received."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
     {"name": "Health", "description": "Liveness and readiness."},
 ]
@@ -87,9 +89,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
-    app.include_router(schedule_routes.router)
-    app.include_router(charts.router)
-    app.include_router(stream.router)
+    for part in (schedule_routes, webhook_routes, charts, stream):
+        app.include_router(part.router)
     for router in ROUTERS:
         app.include_router(router)
     return app
@@ -106,7 +107,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             database.check()
         here = Context(settings=settings, database=database, blobs=Blobs(settings.blobs), garbage=Garbage())
         ticker = Ticker(here, loops.tick, "jobs")
-        tickers = (ticker, Ticker(here, schedules.tick, "schedules"))
+        tickers = (ticker, Ticker(here, schedules.tick, "schedules"), Ticker(here, webhooks.deliver, "webhooks"))
         app.state.context, app.state.ticker = here, ticker
         for each in tickers:
             each.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from luthier.errors import Conflict
-from luthier.store import Connection, jobs, trials
+from luthier.store import Connection, jobs, trials, webhooks
 from luthier.store.records import JobRecord
 from luthier.trial import JobState
 from service import diary, streaks
@@ -15,7 +15,9 @@ from service.settle import drop_checkpoints
 
 def ended(c: Connection, job_id: str, now: datetime) -> None:
     """Tell everybody who waits for the end of this job."""
-    streaks.job_ended(c, jobs.get(c, job_id), now)
+    job = jobs.get(c, job_id)
+    webhooks.announce(c, f"fine_tuning.job.{job.state}", {"id": job.id}, now)
+    streaks.job_ended(c, job, now)
 
 
 def cancel(here: Context, c: Connection, job_id: str, now: datetime) -> JobRecord:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from luthier.api_types import WebhookEvent
 from luthier.design import Design, Frozen
 from luthier.schedule import CatchUp, Overlap
 from luthier.task import Constraints, DataKind, Grader, Search, Task
@@ -288,3 +290,19 @@ class LookAtSpace(CreateJob):
 
     kind: DataKind | None = Field(default=None, description="of the rows, where there is no file")
     rows: int = Field(default=256, ge=1, description="to train on, where there is no file")
+
+
+def _http_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in value):
+        raise _expected("a URL that begins with http:// or https://")
+    return value
+
+
+class CreateEndpoint(Frozen):
+    """Where to send which events."""
+
+    url: Annotated[Name, AfterValidator(_http_url)] = Field(examples=["https://example.com/luthier"])
+    events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1, max_length=100)] = Field(
+        default=get_args(WebhookEvent), description="left out: all that there are"
+    )

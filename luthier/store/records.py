@@ -203,3 +203,30 @@ class ScheduleRunRecord(Frozen):
     created_at: AwareDatetime
     started_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
+
+
+class EndpointRecord(Frozen):
+    """Where webhooks go. The secret signs them; it is kept as it is, since signing needs it."""
+
+    id: str = Field(description="whend-…")
+    url: str
+    events: tuple[str, ...]
+    secret: str = Field(repr=False)
+    created_at: AwareDatetime
+
+
+class DeliveryRecord(Frozen):
+    """One event on its way to one endpoint."""
+
+    id: str = Field(description="whdel-…")
+    endpoint_id: str
+    event_id: str = Field(description="evt-…; the same for all endpoints, and whenever it is sent again")
+    type: str
+    payload: str
+    state: Literal["pending", "delivered", "failed"]
+    attempts: int = Field(default=0, ge=0)
+    next_at: AwareDatetime | None = None
+    status: int | None = Field(default=None, description="HTTP status of the latest answer")
+    error: str | None = None
+    created_at: AwareDatetime
+    delivered_at: AwareDatetime | None = None
