@@ -17,10 +17,12 @@ from service import history, views
 from service.api.jobs import JobId
 from service.api.paging import After
 from service.context import Here, utc_now
-from service.tar import BlobArchive
+from service.exports.portable import portable
+from service.tar import Archive, of_blob
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Results"])
 
+Form = Literal["adapter", "merged", "gguf"]
 TAR: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/x-tar": {}}, "description": "A tar stream"}
 }
@@ -75,20 +77,26 @@ def get_artifact(
     here: Here,
     job_id: JobId,
     form: Annotated[
-        Literal["adapter", "merged"],
+        Form,
         Query(
             alias="format",
             description="`adapter`: PEFT's files; `merged`: a whole model, ready to load, which prompt and prefix "
-            "cannot make",
+            "cannot make; `gguf`: the merged model as one file for llama.cpp, with an Ollama Modelfile",
         ),
     ] = "merged",
 ) -> StreamingResponse:
     with here.database.read() as c:
-        _, _, winner = _winner(c, job_id)
+        job, _, winner = _winner(c, job_id)
         kept = {artifact.kind: artifact for artifact in artifacts.of_trial(c, winner.id)}
-    if form not in kept:
-        raise NotFound(_why_not(winner, form, tuple(kept)), param="format")
-    archive = BlobArchive(here.blobs, kept[form].files, winner.finished_at or utc_now())
+    stored: Literal["adapter", "merged"] = "merged" if form == "gguf" else form
+    if stored not in kept:
+        raise NotFound(_why_not(winner, stored, tuple(kept)), param="format")
+    files = kept[stored].files
+    if form == "gguf":
+        entries = portable(here.blobs, files, job.fine_tuned_model or winner.id)
+    else:
+        entries = [of_blob(here.blobs, path, digest) for path, digest in files.items()]
+    archive = Archive(entries, winner.finished_at or utc_now())
     headers = {
         "Content-Disposition": f'attachment; filename="{job_id}-{form}.tar"',
         "Content-Length": str(archive.bytes),
