@@ -19,6 +19,8 @@ from service.context import Context
 from service.garbage import Garbage
 from service.limits import BodyLimit
 from service.loops import Ticker
+from service.metrics import Metrics
+from service.observing import Observed
 
 DESCRIPTION: Final = """
 Luthier designs fine-tunings of language models: give it a dataset, get the best design trained, with the evidence.
@@ -37,7 +39,7 @@ TAGS: Final = [
     {"name": "Designs", "description": "What a design would take, with nothing trained."},
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
-    {"name": "Health", "description": "Liveness and readiness."},
+    {"name": "Health", "description": "Liveness, readiness and metrics."},
 ]
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
@@ -64,8 +66,9 @@ def create_app(settings: Settings) -> FastAPI:
         responses=ERRORS,
         swagger_ui_parameters={"validatorUrl": None, "docExpansion": "list"},
     )
-    app.state.settings = settings
+    app.state.settings, app.state.metrics = settings, Metrics()
     app.add_middleware(BodyLimit)
+    app.add_middleware(Observed, metrics=app.state.metrics)
     problems.install(app)
     for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
@@ -84,6 +87,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         here = Context(settings=settings, database=database, blobs=Blobs(settings.blobs), garbage=Garbage())
         ticker = Ticker(here)
         app.state.context, app.state.ticker = here, ticker
+        app.state.metrics.watch(here)
         ticker.start()
         try:
             yield
