@@ -270,9 +270,9 @@ class Client:
 
     @contextmanager
     def artifact(self, job_id: str, form: str = "merged") -> Iterator[Iterator[bytes]]:
-        """The best trial's weights, as `adapter` or `merged`, in pieces of a tar archive.
+        """The best trial's weights, as `adapter`, `merged` or `gguf`, in pieces of a tar archive.
 
-        Raises NotFound with the reason where they do not exist in that form.
+        Raises NotFound with the reason where they do not exist in that form, UserError where they cannot be put in it.
         """
         with self._stream("GET", f"{_JOBS}/{job_id}/artifact", params={"format": form}) as response:
             yield response.iter_bytes(CHUNK)

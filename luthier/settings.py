@@ -7,6 +7,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from luthier.logs import LogFormat
+
 
 class GraderSettings(BaseSettings):
     """What graders may do and whom they may ask: a setting of the service, and of each machine with workers."""
@@ -24,7 +26,15 @@ class GraderSettings(BaseSettings):
     grader_timeout_seconds: float = Field(default=60.0, gt=0, description="how long one of its answers may take")
 
 
-class Settings(GraderSettings):
+class LogSettings(BaseSettings):
+    """How the service and each worker log."""
+
+    model_config = SettingsConfigDict(env_prefix="LUTHIER_", frozen=True)
+
+    log_format: LogFormat = Field(default="text", description="log lines for people, or as JSON for programs")
+
+
+class Settings(GraderSettings, LogSettings):
     """Each field is the environment variable LUTHIER_<NAME>; the command line's options come before it."""
 
     home: Path = Field(default=Path("~/.luthier"), description="where the embedded store, artifacts and caches live")

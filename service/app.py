@@ -37,6 +37,8 @@ from service.dashboard import ROUTERS
 from service.garbage import Garbage
 from service.limits import BodyLimit
 from service.loops import Ticker
+from service.metrics import Metrics
+from service.observing import Observed
 
 DESCRIPTION: Final = """
 Luthier designs fine-tunings of language models: give it a dataset, get the best design trained, with the evidence.
@@ -57,7 +59,7 @@ TAGS: Final = [
     {"name": "Schedules", "description": "Jobs that are created again and again, at the ticks of a cron expression."},
     {"name": "Webhooks", "description": "Where events are sent, signed, until they are received."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
-    {"name": "Health", "description": "Liveness and readiness."},
+    {"name": "Health", "description": "Liveness, readiness and metrics."},
 ]
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
@@ -84,8 +86,9 @@ def create_app(settings: Settings) -> FastAPI:
         responses=ERRORS,
         swagger_ui_parameters={"validatorUrl": None, "docExpansion": "list"},
     )
-    app.state.settings = settings
+    app.state.settings, app.state.metrics = settings, Metrics()
     app.add_middleware(BodyLimit)
+    app.add_middleware(Observed, metrics=app.state.metrics)
     problems.install(app)
     for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
@@ -109,6 +112,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         ticker = Ticker(here, loops.tick, "jobs")
         tickers = (ticker, Ticker(here, schedules.tick, "schedules"), Ticker(here, webhooks.deliver, "webhooks"))
         app.state.context, app.state.ticker = here, ticker
+        app.state.metrics.watch(here)
         for each in tickers:
             each.start()
         try:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from luthier import logs
 from luthier.dataset import Profile
 from luthier.errors import LuthierError, TrialFailed, UserError
 from luthier.store import files, jobs, leases, models, trials, workers
@@ -73,7 +74,7 @@ def tick(here: Context, now: datetime) -> None:
 def look_after(here: Context, job_id: str, now: datetime) -> None:
     """Bring one job as far as it can go now. A job that cannot go on fails; what else goes wrong is only logged."""
     try:
-        with here.turn:
+        with here.turn, logs.about(job_id=job_id):
             _advance_or_fail(here, job_id, now)
     except Exception:  # one job must not keep the others, or the request that asks for this, from going on
         log.exception("job %s could not be looked after; the next tick tries again", job_id)

@@ -22,7 +22,9 @@ from typing import Literal
 import torch
 import transformers
 
+from luthier import logs
 from luthier.errors import Infeasible, Interrupted, LeaseLost, LuthierError, Stopped
+from luthier.settings import LogSettings
 from luthier.wire import Assignment, Device, Finished, Hello
 from workers import trial
 from workers.held import HeldLease
@@ -65,7 +67,10 @@ class Agent:
     def _work(self, assignment: Assignment, lease_seconds: float, checkpoint_seconds: float) -> None:
         log.info("trial %d of %s: %s", assignment.number, assignment.job_id, assignment.design.summary())
         try:
-            with HeldLease(self.link, assignment, lease_seconds) as held:
+            with (
+                logs.about(job_id=assignment.job_id, trial_id=assignment.trial_id),
+                HeldLease(self.link, assignment, lease_seconds) as held,
+            ):
                 self._held = held
                 if self._stopping.is_set():
                     held.interrupt()
@@ -142,8 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads for torch (default: 1)")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.configure(LogSettings().log_format)
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(options.threads)
     agent = Agent(Link(options.server, options.cache.expanduser()), options.name, pick_device(), options.threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -15,6 +14,7 @@ import typer
 import uvicorn
 from filelock import FileLock, Timeout
 
+from luthier import logs
 from luthier.cli.show import console
 from luthier.errors import Conflict, UserError
 from luthier.settings import Settings
@@ -43,8 +43,7 @@ def serve(
 ) -> None:
     """Start the service with its embedded store and local workers; Ctrl-C stops it and loses nothing."""
     settings = _settings(home=home, host=host, port=port)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logs.configure(settings.log_format)
     _require_loopback(settings.host)
     settings.home_dir.mkdir(parents=True, exist_ok=True)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
@@ -18,10 +19,12 @@ from service import history, views
 from service.api.jobs import JobId
 from service.api.paging import After
 from service.context import Context, Here, utc_now
-from service.tar import BlobArchive
+from service.exports.portable import portable
+from service.tar import Archive, Entry, of_blob
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Results"])
 
+Form = Literal["adapter", "merged", "gguf"]
 TAR: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/x-tar": {}}, "description": "A tar stream"}
 }
@@ -76,25 +79,33 @@ def get_artifact(
     here: Here,
     job_id: JobId,
     form: Annotated[
-        Literal["adapter", "merged"],
+        Form,
         Query(
             alias="format",
             description="`adapter`: PEFT's files; `merged`: a whole model, ready to load, which prompt and prefix "
-            "cannot make",
+            "cannot make; `gguf`: the merged model as one file for llama.cpp, with an Ollama Modelfile",
         ),
     ] = "merged",
 ) -> StreamingResponse:
     with here.database.read() as c:
-        _, _, winner = _winner(c, job_id)
+        job, _, winner = _winner(c, job_id)
         kept = {artifact.kind: artifact for artifact in artifacts.of_trial(c, winner.id)}
-    if form not in kept:
-        raise NotFound(_why_not(winner, form, tuple(kept)), param="format")
-    return tar_of(here, winner, kept[form], f"{job_id}-{form}.tar")
+    stored: Literal["adapter", "merged"] = "merged" if form == "gguf" else form
+    if stored not in kept:
+        raise NotFound(_why_not(winner, stored, tuple(kept)), param="format")
+    filename = f"{job_id}-{form}.tar"
+    if form == "gguf":
+        return download(portable(here.blobs, kept[stored].files, job.fine_tuned_model or winner.id), winner, filename)
+    return tar_of(here, winner, kept[stored], filename)
 
 
 def tar_of(here: Context, trial: TrialRecord, artifact: Artifact, filename: str) -> StreamingResponse:
     """A trial's weights as a download."""
-    archive = BlobArchive(here.blobs, artifact.files, trial.finished_at or utc_now())
+    return download([of_blob(here.blobs, path, digest) for path, digest in artifact.files.items()], trial, filename)
+
+
+def download(entries: Iterable[Entry], trial: TrialRecord, filename: str) -> StreamingResponse:
+    archive = Archive(entries, trial.finished_at or utc_now())
     headers = {"Content-Disposition": f'attachment; filename="{filename}"', "Content-Length": str(archive.bytes)}
     return StreamingResponse(iter(archive), 200, headers, "application/x-tar")
 
