@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.dashboard import assets, job, jobs
+from service.dashboard import assets, datasets, job, jobs, machines, newjob, trial
 
-ROUTERS: Final = (assets.router, jobs.router, job.router)
+ROUTERS: Final = (assets.router, jobs.router, job.router, trial.router, datasets.router, machines.router, newjob.router)
