@@ -91,7 +91,7 @@ function cost(space) {
   const updates = space.axes.find((axis) => axis.name === "update").choices.filter((choice) => choice.searched).length;
   const words = space.problem
     ? ""
-    : `${space.rows} ${space.kind} rows to train on; ${tried} ${tried === 1 ? "program" : "programs"} × ${updates} weight ${updates === 1 ? "update" : "updates"} to search.`;
+    : `${space.rows} rows of ${space.kind} to train on; ${tried} ${tried === 1 ? "program" : "programs"} × ${updates} weight ${updates === 1 ? "update" : "updates"} to search.`;
   $("#costs-words").textContent = words;
   facts($("#costs-facts"), estimate && !space.problem ? [
     ["In all", `about ${duration(space.device_seconds)} of device time`],
