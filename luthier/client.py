@@ -42,12 +42,16 @@ from luthier.api_types import (
     Landscape,
     Model,
     Page,
+    Schedule,
+    ScheduleRun,
     Timeline,
     Trial,
     TrialDetails,
     TrialLine,
     TrialSample,
     Update,
+    WebhookDelivery,
+    WebhookEndpoint,
     Worker,
 )
 from luthier.errors import LuthierError, Unreachable, tree
@@ -55,7 +59,7 @@ from luthier.report import Report
 from luthier.trial import Point
 
 R = TypeVar("R", bound=BaseModel)
-L = TypeVar("L", FileObject, Job, Event, Trial)
+L = TypeVar("L", FileObject, Job, Event, Trial, Schedule, ScheduleRun, WebhookDelivery, WebhookEndpoint)
 
 DEFAULT_URL: Final = "http://127.0.0.1:8420"
 PAGE: Final = 1000
@@ -287,6 +291,56 @@ class Client:
     def workers(self) -> list[Worker]:
         return list(self._one(Page[Worker], "GET", "/v1/workers").data)
 
+    # Schedules
+
+    def create_schedule(self, name: str, cron: str, job: Mapping[str, Any], **options: Any) -> Schedule:
+        """Create jobs again and again. `job` is the body of POST /v1/fine_tuning/jobs, whose `training_file` may be
+        {"newest": filename}; `options` are the other fields of POST /v1/schedules, those left None are not sent."""
+        body = {"name": name, "cron": cron, "job": job} | {key: v for key, v in options.items() if v is not None}
+        return self._one(Schedule, "POST", _SCHEDULES, json=body)
+
+    def schedules(self, *, limit: int | None = None) -> list[Schedule]:
+        """Newest first; all of them, or the first `limit`."""
+        return self._list(Page[Schedule], _SCHEDULES, limit)
+
+    def schedule(self, schedule_id: str) -> Schedule:
+        return self._one(Schedule, "GET", f"{_SCHEDULES}/{schedule_id}")
+
+    def change_schedule(self, schedule_id: str, **changes: Any) -> Schedule:
+        """What is not named stays; `enabled=False` stops it for the time being."""
+        return self._one(Schedule, "PATCH", f"{_SCHEDULES}/{schedule_id}", json=changes)
+
+    def delete_schedule(self, schedule_id: str) -> Deleted:
+        """With its history; its jobs stay."""
+        return self._one(Deleted, "DELETE", f"{_SCHEDULES}/{schedule_id}")
+
+    def run_schedule(self, schedule_id: str) -> ScheduleRun:
+        """Run it now, also where it is disabled; the answer says what came of it."""
+        return self._one(ScheduleRun, "POST", f"{_SCHEDULES}/{schedule_id}/run")
+
+    def schedule_runs(self, schedule_id: str, *, limit: int | None = None) -> list[ScheduleRun]:
+        """What became of each tick, the latest first; all of them, or the first `limit`."""
+        return self._list(Page[ScheduleRun], f"{_SCHEDULES}/{schedule_id}/runs", limit)
+
+    # Webhooks
+
+    def create_webhook(self, url: str, events: Sequence[str] | None = None) -> WebhookEndpoint:
+        """Have events sent to `url`, all of them or those named. The answer alone holds the secret that signs them."""
+        body = {"url": url} | ({} if events is None else {"events": list(events)})
+        return self._one(WebhookEndpoint, "POST", _WEBHOOKS, json=body)
+
+    def webhooks(self, *, limit: int | None = None) -> list[WebhookEndpoint]:
+        """Newest first; all of them, or the first `limit`."""
+        return self._list(Page[WebhookEndpoint], _WEBHOOKS, limit)
+
+    def delete_webhook(self, endpoint_id: str) -> Deleted:
+        """With what is still to be delivered to it."""
+        return self._one(Deleted, "DELETE", f"{_WEBHOOKS}/{endpoint_id}")
+
+    def webhook_deliveries(self, endpoint_id: str, *, limit: int | None = None) -> list[WebhookDelivery]:
+        """What was sent and what is still to be, newest first; all of them, or the first `limit`."""
+        return self._list(Page[WebhookDelivery], f"{_WEBHOOKS}/{endpoint_id}/deliveries", limit)
+
     # HTTP
 
     def _one(self, kind: type[R], method: str, path: str, **request: Any) -> R:
@@ -331,6 +385,8 @@ _NEWS: Final[dict[str, type[Job | Trial | CurvePoints | Event]]] = {
     "points": CurvePoints,
     "event": Event,
 }
+_SCHEDULES: Final = "/v1/schedules"
+_WEBHOOKS: Final = "/v1/webhook_endpoints"
 _GRADERS: Final = "/v1/fine_tuning/alpha/graders"
 _PURPOSE: Final = {"purpose": "fine-tune"}
 

@@ -13,7 +13,7 @@ from luthier.api_types import ErrorBody
 from luthier.blobs import Blobs
 from luthier.settings import Settings
 from luthier.store.database import Database
-from service import problems
+from service import loops, problems, schedules, webhooks
 from service.api import (
     blobs,
     charts,
@@ -30,6 +30,8 @@ from service.api import (
     trials,
     workers,
 )
+from service.api import schedules as schedule_routes
+from service.api import webhooks as webhook_routes
 from service.context import Context
 from service.dashboard import ROUTERS
 from service.garbage import Garbage
@@ -52,6 +54,8 @@ TAGS: Final = [
     {"name": "Results", "description": "Trials, curves, the best design and its weights."},
     {"name": "Designs", "description": "What a design would take, with nothing trained."},
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
+    {"name": "Schedules", "description": "Jobs that are created again and again, at the ticks of a cron expression."},
+    {"name": "Webhooks", "description": "Where events are sent, signed, until they are received."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
     {"name": "Health", "description": "Liveness and readiness."},
 ]
@@ -85,6 +89,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
+    for part in (schedule_routes, webhook_routes):
+        app.include_router(part.router)
     app.include_router(charts.router)
     app.include_router(stream.router)
     for router in ROUTERS:
@@ -102,10 +108,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         else:
             database.check()
         here = Context(settings=settings, database=database, blobs=Blobs(settings.blobs), garbage=Garbage())
-        ticker = Ticker(here)
+        ticker = Ticker(here, loops.tick, "jobs")
+        tickers = (ticker, Ticker(here, schedules.tick, "schedules"), Ticker(here, webhooks.deliver, "webhooks"))
         app.state.context, app.state.ticker = here, ticker
-        ticker.start()
+        for each in tickers:
+            each.start()
         try:
             yield
         finally:
-            ticker.stop()
+            for each in tickers:
+                each.stop()

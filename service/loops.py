@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -22,7 +22,7 @@ from search.choose import best
 from search.memory import Memory
 from search.plan import Confirm, End, Plan, Promote, Refuse, Try, hopeless, next_step
 from search.space import Space, space
-from service import budget, costs, diary, history
+from service import budget, costs, diary, endings, history
 from service.context import Context, utc_now
 from service.memories import memories
 from service.settle import drop_checkpoints, settle_lost
@@ -35,12 +35,13 @@ Rows = Sequence[TrialRecord]
 
 
 class Ticker:
-    """A thread that looks after all jobs every `tick_seconds` until it is stopped."""
+    """A thread that takes a `look` every `tick_seconds` until it is stopped."""
 
-    def __init__(self, here: Context) -> None:
+    def __init__(self, here: Context, look: Callable[[Context, datetime], None], name: str) -> None:
         self._here = here
+        self._look = look
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="luthier-ticker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"luthier-{name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -56,9 +57,9 @@ class Ticker:
     def _run(self) -> None:
         while not self._stop.wait(self._here.settings.tick_seconds):
             try:
-                tick(self._here, utc_now())
+                self._look(self._here, utc_now())
             except Exception:  # whatever happens once must not end the service's heartbeat
-                log.exception("a tick failed; the next one tries again")
+                log.exception("a look at the %s failed; the next one tries again", self._thread.name)
 
 
 def tick(here: Context, now: datetime) -> None:
@@ -254,6 +255,7 @@ def _conclude(here: Context, job: JobRecord, rows: Rows, reason: str, now: datet
         jobs.set_result(c, job.id, winner.id, name, sum(row.trained_tokens for row in rows))
         diary.budget_spent(c, job, reason, now)
         diary.succeeded(c, jobs.get(c, job.id), winner, base, choice, now)
+        endings.ended(c, job.id, now)
         here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job.id)))
 
 
@@ -276,4 +278,5 @@ def _fail(here: Context, job_id: str, error: LuthierError, now: datetime) -> Non
             return
         trials.cancel_waiting(c, job_id, now)
         diary.failed(c, jobs.get(c, job_id), error, now)
+        endings.ended(c, job_id, now)
         here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))

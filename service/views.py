@@ -73,6 +73,7 @@ def job(
             estimated_finish=estimated,
             notes=record.notes,
             tags=record.tags,
+            schedule_id=record.schedule_id,
         ),
     )
 

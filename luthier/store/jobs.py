@@ -65,9 +65,11 @@ def active(c: Connection) -> list[JobRecord]:
     return [JobRecord(**row) for row in c.execute(query).mappings()]
 
 
-def ended_before(c: Connection, moment: datetime, most: int) -> list[JobRecord]:
-    """The latest jobs that had succeeded by then, latest first."""
+def ended_before(c: Connection, moment: datetime, most: int, *, schedule_id: str | None = None) -> list[JobRecord]:
+    """The latest jobs that had succeeded by then, latest first; of one schedule, or of whatever made them."""
     query = select(_jobs).where(_jobs.c.state == JobState.SUCCEEDED, _jobs.c.finished_at <= moment)
+    if schedule_id is not None:
+        query = query.where(_jobs.c.schedule_id == schedule_id)
     latest = query.order_by(_jobs.c.finished_at.desc(), _jobs.c.id).limit(most)
     return [JobRecord(**row) for row in c.execute(latest).mappings()]
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import AwareDatetime, Field
 
 from luthier.design import Design, Frozen
+from luthier.schedule import CatchUp, Contest, Overlap, RunState, Trigger
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, TrialState, Usage
 from luthier.wire import Device
@@ -64,6 +65,7 @@ class JobRecord(Frozen):
     trained_tokens: int | None = None
     notes: str = ""
     tags: tuple[str, ...] = ()
+    schedule_id: str | None = Field(default=None, description="the schedule that it was made by")
 
 
 class TrialRecord(Frozen):
@@ -95,6 +97,7 @@ class TrialRecord(Frozen):
     checkpoint: str | None = Field(default=None, description="digest of the latest checkpoint's manifest")
     error: str | None = None
     stopped: bool = Field(default=False, description="whether somebody asked for its end")
+    weights_of: str | None = Field(default=None, description="of a champion: the trial whose weights it is")
 
     @property
     def paused(self) -> bool:
@@ -161,3 +164,66 @@ class WorkerRecord(Frozen):
     pid: int
     created_at: AwareDatetime
     seen_at: AwareDatetime
+
+
+class ScheduleRecord(Frozen):
+    """A job that is created again and again, at the ticks of a cron expression."""
+
+    id: str = Field(description="sched-…")
+    name: str
+    created_at: AwareDatetime
+    cron: str
+    time_zone: str
+    job: dict[str, Any] = Field(description="the body of POST /v1/fine_tuning/jobs; its file may be the newest one")
+    overlap: Overlap
+    misfire_grace_seconds: float
+    catch_up: CatchUp
+    catch_up_seconds: float
+    enabled: bool
+    alert_after: int
+    alias: str | None = None
+    next_at: AwareDatetime | None = Field(default=None, description="the first tick that nothing is decided about")
+    failures: int = Field(default=0, ge=0, description="runs in a row that have failed")
+
+
+class ScheduleRunRecord(Frozen):
+    """What became of one tick."""
+
+    id: str = Field(description="schedrun-…")
+    schedule_id: str
+    due_at: AwareDatetime
+    trigger: Trigger
+    state: RunState
+    job_id: str | None = None
+    reason: str | None = None
+    contest: Contest | None = None
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
+
+
+class EndpointRecord(Frozen):
+    """Where webhooks go. The secret signs them; it is kept as it is, since signing needs it."""
+
+    id: str = Field(description="whend-…")
+    url: str
+    events: tuple[str, ...]
+    secret: str = Field(repr=False)
+    created_at: AwareDatetime
+
+
+class DeliveryRecord(Frozen):
+    """One event on its way to one endpoint."""
+
+    id: str = Field(description="whdel-…")
+    endpoint_id: str
+    event_id: str = Field(description="evt-…; the same for all endpoints, and whenever it is sent again")
+    type: str
+    payload: str
+    state: Literal["pending", "delivered", "failed"]
+    attempts: int = Field(default=0, ge=0)
+    next_at: AwareDatetime | None = None
+    status: int | None = Field(default=None, description="HTTP status of the latest answer")
+    error: str | None = None
+    created_at: AwareDatetime
+    delivered_at: AwareDatetime | None = None

@@ -30,6 +30,7 @@ from sqlalchemy import (
 
 from luthier.design import Design
 from luthier.model import ModelFacts
+from luthier.schedule import CatchUp, Contest, Overlap, RunState
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, RowScores, Sample, TrialState, Usage
 from luthier.wire import Device
@@ -141,6 +142,8 @@ jobs = Table(
     Column("trained_tokens", BigInteger),
     Column("notes", Prose, nullable=False),
     Column("tags", Document(tuple[str, ...]), nullable=False),
+    # Not a foreign key either: a schedule may be deleted, and its jobs stay.
+    Column("schedule_id", String, index=True),
     Index(None, "created_at", "id"),
     Index(None, "state", "created_at", "id"),
 )
@@ -177,6 +180,8 @@ trials = Table(
     Column("finished_by", String),
     # Somebody asked for its end; whoever holds it learns of that at the next heartbeat.
     Column("stopped", Boolean, nullable=False),
+    # Of a champion: the trial of an earlier job whose weights it is.
+    Column("weights_of", String),
     UniqueConstraint("job_id", "number"),
     UniqueConstraint("job_id", "digest", "seed"),
     Index(None, "state", "job_id", "number"),
@@ -287,4 +292,90 @@ samples = Table(
     metadata,
     Column("trial_id", ForeignKey("trials.id"), primary_key=True),
     Column("samples", Document(tuple[Sample, ...]), nullable=False),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", Prose, nullable=False, unique=True),
+    Column("created_at", Utc, nullable=False),
+    Column("cron", String, nullable=False),
+    Column("time_zone", String, nullable=False),
+    Column("job", _json(), nullable=False),
+    Column("overlap", _state(Overlap), nullable=False),
+    Column("misfire_grace_seconds", Double, nullable=False),
+    Column("catch_up", _state(CatchUp), nullable=False),
+    Column("catch_up_seconds", Double, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("alert_after", Integer, nullable=False),
+    Column("alias", String),
+    # The first tick that nothing has been decided about.
+    Column("next_at", Utc),
+    Column("failures", Integer, nullable=False),
+    Index(None, "created_at", "id"),
+    Index(None, "enabled", "next_at"),
+)
+
+schedule_runs = Table(
+    "schedule_runs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("schedule_id", ForeignKey("schedules.id", ondelete="CASCADE"), nullable=False),
+    Column("due_at", Utc, nullable=False),
+    Column("trigger", String, nullable=False),
+    Column("state", _state(RunState), nullable=False, index=True),
+    Column("job_id", String, index=True),
+    Column("reason", Prose),
+    Column("contest", Document(Contest)),
+    Column("created_at", Utc, nullable=False),
+    Column("started_at", Utc),
+    Column("ended_at", Utc),
+    UniqueConstraint("schedule_id", "due_at"),
+)
+
+alias_versions = Table(
+    "alias_versions",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("model", String, nullable=False),
+    Column("job_id", String, nullable=False),
+    Column("trial_id", String, nullable=False),
+    # The version that a roll back from here leads to.
+    Column("before", Integer),
+    Column("origin", String, nullable=False),
+    Column("contest", Document(Contest)),
+    Column("created_at", Utc, nullable=False),
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("url", Prose, nullable=False),
+    Column("events", _json(), nullable=False),
+    Column("secret", String, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Index(None, "created_at", "id"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("endpoint_id", ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("event_id", String, nullable=False),
+    Column("type", String, nullable=False),
+    # As it is signed and sent, byte for byte.
+    Column("payload", Prose, nullable=False),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Utc),
+    Column("status", Integer),
+    Column("error", Prose),
+    Column("created_at", Utc, nullable=False),
+    Column("delivered_at", Utc),
+    Index(None, "state", "next_at"),
+    Index(None, "endpoint_id", "created_at", "id"),
 )

@@ -8,16 +8,15 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Body, Path, Request
 
 from luthier.api_types import Event, Job, Page
-from luthier.errors import Conflict, UserError
+from luthier.errors import UserError
 from luthier.store import Connection, events, files, jobs, trials
 from luthier.store.records import JobRecord
 from luthier.trial import JobState
-from service import costs, diary, views
+from service import costs, diary, endings, views
 from service.admission import admit
 from service.api.paging import After, Limit
 from service.context import Context, Here, utc_now
 from service.requests import CreateJob, DescribeJob
-from service.settle import drop_checkpoints
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning jobs"])
 
@@ -104,13 +103,7 @@ def cancel_job(here: Here, job_id: JobId) -> Job:
     """Waiting trials are dropped at once, running ones stop at their next heartbeat. The best so far stays."""
     now = utc_now()
     with here.database.begin() as c:
-        if not jobs.move(c, job_id, JobState.CANCELLED, now):
-            raise Conflict(f"job {job_id} has ended already: it is {jobs.get(c, job_id).state}")
-        trials.cancel_waiting(c, job_id, now)
-        record = jobs.get(c, job_id)
-        diary.cancelled(c, record, now)
-        here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))
-        return _view(c, record)
+        return _view(c, endings.cancel(here, c, job_id, now))
 
 
 @router.get("/{job_id}/events", summary="Read a job's events")
