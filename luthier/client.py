@@ -219,7 +219,8 @@ class Client:
         return self._one(Model, "POST", "/v1/models", json=body, timeout=None)
 
     def remove_model(self, name: str) -> Deleted:
-        """Forget a base model. Raises Conflict while a job that has not ended uses it."""
+        """Forget a base model, or delete the result of a job. Raises Conflict for a base model while a job that has not
+        ended uses it."""
         return self._one(Deleted, "DELETE", f"/v1/models/{name}")
 
     def workers(self) -> list[Worker]:

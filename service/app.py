@@ -14,7 +14,22 @@ from luthier.blobs import Blobs
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service import problems
-from service.api import blobs, designs, environments, files, graders, health, jobs, models, reports, results, workers
+from service.api import (
+    blobs,
+    completions,
+    designs,
+    environments,
+    files,
+    generations,
+    graders,
+    health,
+    jobs,
+    models,
+    proxy,
+    reports,
+    results,
+    workers,
+)
 from service.context import Context
 from service.garbage import Garbage
 from service.limits import BodyLimit
@@ -36,6 +51,7 @@ TAGS: Final = [
     {"name": "Results", "description": "Trials, curves, the best design and its weights."},
     {"name": "Designs", "description": "What a design would take, with nothing trained."},
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
+    {"name": "Completions", "description": "Answers of base models and of what jobs have made."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
     {"name": "Health", "description": "Liveness and readiness."},
 ]
@@ -69,6 +85,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
+    app.include_router(generations.router)
+    app.include_router(completions.router if settings.vllm_url is None else proxy.router)
     return app
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Response, status
 
 from luthier.api_types import Page, Trial, Worker
 from luthier.errors import MissingMetric, UserError
-from luthier.store import Connection, curves, jobs, leases, models, trials, workers
+from luthier.store import Connection, curves, generations, jobs, leases, models, trials, workers
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.wire import (
     Assignment,
@@ -43,11 +43,13 @@ def register(here: Here, hello: Hello) -> Welcome:
     with here.database.begin() as c:
         worker = workers.register(c, hello, now)
         settle_lost(here, c, leases.release(c, worker.id, now), now)
+        generations.release(c, worker.id)
     return Welcome(
         worker_id=worker.id,
         lease_seconds=settings.lease_seconds,
         checkpoint_seconds=settings.checkpoint_seconds,
         poll_seconds=settings.poll_seconds,
+        generation_idle_seconds=settings.generation_idle_seconds,
     )
 
 
