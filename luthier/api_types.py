@@ -128,6 +128,7 @@ class Progress(Resource):
     notes: str = Field(default="", description="what people have written beside the job")
     tags: tuple[str, ...] = ()
     schedule_id: str | None = Field(default=None, description="the schedule that the job was made by")
+    paused: bool = Field(default=False, description="nothing is started until it is resumed; `status` has no such word")
 
 
 class Job(Resource):
@@ -161,6 +162,45 @@ class Event(Resource):
     type: Literal["message", "metrics"]
     message: str
     data: dict[str, Any] | None = None
+
+
+class CheckpointMetrics(Resource):
+    """OpenAI's; null where the judge has no such measure. Losses are nats a target token."""
+
+    step: int
+    train_loss: float | None = None
+    train_mean_token_accuracy: float | None = None
+    valid_loss: float | None = Field(default=None, description="on the few rows that are scored at rungs")
+    valid_mean_token_accuracy: float | None = Field(default=None, description="share of pairs in order; preferences")
+    full_valid_loss: float | None = Field(default=None, description="on all validation rows that are scored")
+    full_valid_mean_token_accuracy: float | None = None
+
+
+class CheckpointFacts(Resource):
+    trial: str
+    number: int
+    stage: int
+    share: float = Field(description="of the trial's whole training; 1: its end")
+    usable: bool = Field(description="whether its weights are there, so that it answers under its name")
+    metrics: Metrics
+
+
+class Checkpoint(Resource):
+    """Where a trial was scored on held-out rows, in OpenAI's shape."""
+
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    metrics: CheckpointMetrics
+    step_number: int = Field(description="of its stage")
+    luthier: CheckpointFacts
+
+
+class CheckpointPage(Page[Checkpoint]):
+    first_id: str | None
+    last_id: str | None
 
 
 class StageScore(Resource):
@@ -223,6 +263,7 @@ class Best(Resource):
     base_test_metrics: Metrics | None
     default_test_metrics: Metrics | None
     artifacts: tuple[Artifact, ...]
+    model: str | None = Field(default=None, description="what it is called in /v1/chat/completions; null: not kept")
 
 
 class Model(Resource):
@@ -235,6 +276,77 @@ class Model(Resource):
     source: str | None = Field(default=None, description="the folder or hub id of a base model")
     facts: ModelFacts | None = None
     job: str | None = Field(default=None, description="the job that made a fine-tuned model")
+
+
+class CompletionUsage(Resource):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatMessage(Resource):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: str | None = None
+
+
+class ChatChoice(Resource):
+    index: int = 0
+    message: ChatMessage
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+class ChatCompletion(Resource):
+    """An answer, in OpenAI's shape."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: tuple[ChatChoice, ...]
+    usage: CompletionUsage
+
+
+class ChatDelta(Resource):
+    role: Literal["assistant"] | None = Field(default=None, exclude_if=lambda role: role is None)
+    content: str | None = Field(default=None, exclude_if=lambda content: content is None)
+
+
+class ChatChunkChoice(Resource):
+    index: int = 0
+    delta: ChatDelta
+    finish_reason: Literal["stop", "length"] | None = None
+    logprobs: None = None
+
+
+class ChatChunk(Resource):
+    """A piece of a streamed answer; the last one has no choices where the tokens were to be counted."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: tuple[ChatChunkChoice, ...]
+    usage: CompletionUsage | None = None
+
+
+class CompletionChoice(Resource):
+    index: int = 0
+    text: str
+    finish_reason: Literal["stop", "length"] | None = None
+    logprobs: None = None
+
+
+class Completion(Resource):
+    """How a text goes on, whole or, streamed, a piece of it."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: tuple[CompletionChoice, ...]
+    usage: CompletionUsage | None = None
 
 
 class Environment(Resource):
@@ -255,6 +367,7 @@ class Worker(Resource):
     created_at: int
     last_seen_at: int
     live: bool
+    generates: str | None = Field(default=None, description="the model that it has in memory to answer with")
 
 
 class GraderErrors(Resource):

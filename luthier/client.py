@@ -26,6 +26,8 @@ from pydantic import BaseModel
 
 from luthier.api_types import (
     Best,
+    Checkpoint,
+    CheckpointPage,
     CurvePoints,
     Curves,
     Dataset,
@@ -59,7 +61,7 @@ from luthier.report import Report
 from luthier.trial import Point
 
 R = TypeVar("R", bound=BaseModel)
-L = TypeVar("L", FileObject, Job, Event, Trial, Schedule, ScheduleRun, WebhookDelivery, WebhookEndpoint)
+L = TypeVar("L", FileObject, Job, Event, Trial, Schedule, ScheduleRun, WebhookDelivery, WebhookEndpoint, Checkpoint)
 
 DEFAULT_URL: Final = "http://127.0.0.1:8420"
 PAGE: Final = 1000
@@ -146,6 +148,15 @@ class Client:
         """Raises Conflict for a job that has ended."""
         return self._one(Job, "POST", f"{_JOBS}/{job_id}/cancel")
 
+    def pause(self, job_id: str) -> Job:
+        """Running trials are given back with a checkpoint, and nothing is started until `resume`. Raises Conflict for a
+        job that has ended."""
+        return self._one(Job, "POST", f"{_JOBS}/{job_id}/pause")
+
+    def resume(self, job_id: str) -> Job:
+        """Raises Conflict for a job that has ended."""
+        return self._one(Job, "POST", f"{_JOBS}/{job_id}/resume")
+
     def events(self, job_id: str, *, limit: int | None = None) -> list[Event]:
         """Newest first; all of them, or the first `limit`."""
         return self._list(Page[Event], f"{_JOBS}/{job_id}/events", limit)
@@ -169,6 +180,10 @@ class Client:
                     kind, seen = message.pop("event"), message.get("id")
                     data = _NEWS[kind].model_validate_json(message["data"]) if kind in _NEWS else None
                     yield Update.model_construct(kind=cast("Any", kind), id=seen, data=data)
+
+    def checkpoints(self, job_id: str, *, limit: int | None = None) -> list[Checkpoint]:
+        """Where trials were scored on held-out rows, newest first; all of them, or the first `limit`."""
+        return self._list(CheckpointPage, f"{_JOBS}/{job_id}/checkpoints", limit)
 
     # Graders
 
@@ -285,7 +300,8 @@ class Client:
         return self._one(Model, "POST", "/v1/models", json=body, timeout=None)
 
     def remove_model(self, name: str) -> Deleted:
-        """Forget a base model. Raises Conflict while a job that has not ended uses it."""
+        """Forget a base model, or delete the result of a job. Raises Conflict for a base model while a job that has not
+        ended uses it."""
         return self._one(Deleted, "DELETE", f"/v1/models/{name}")
 
     def workers(self) -> list[Worker]:

@@ -67,10 +67,10 @@ def estimated_finish(
     """When the job will be done: after the device-seconds of `work_left`, shared by a crew of workers, where they are
     known; else when the budget will be used up at the pace so far. Never later than the budget allows.
 
-    None where there is no pace yet, or the job does not run.
+    None where there is no pace yet, or the job does not run or is paused.
     """
     search = job.search
-    if job.state is not JobState.RUNNING or job.started_at is None:
+    if job.state is not JobState.RUNNING or job.started_at is None or job.paused:
         return None
     if work_left is not None:
         if search.device_seconds is not None:

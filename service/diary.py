@@ -139,6 +139,22 @@ def cancelled(c: Connection, job: JobRecord, now: datetime) -> None:
     _say(c, job.id, "Cancelled; trials that are running stop at their next heartbeat.", now)
 
 
+def paused(c: Connection, job: JobRecord, running: int, now: datetime) -> None:
+    """`running`: how many of its trials are under a lease."""
+    several = f"{running} running trials stop at their next heartbeats, each with a checkpoint"
+    those = "the running trial stops at its next heartbeat, with a checkpoint" if running == 1 else several
+    _say(c, job.id, f"Paused{f': {those}' if running else ''}. Nothing more is started until it is resumed.", now)
+
+
+def resumed(c: Connection, job: JobRecord, now: datetime) -> None:
+    _say(c, job.id, "Resumed; each trial goes on from where it stopped.", now)
+
+
+def deleted(c: Connection, job: JobRecord, now: datetime) -> None:
+    """`job` as it was before."""
+    _say(c, job.id, f"The model {job.fine_tuned_model} was deleted, and its weights with it.", now)
+
+
 def numbers(metrics: Metrics) -> str:
     """Metrics in one phrase."""
     reward = ""

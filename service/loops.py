@@ -11,11 +11,10 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final
 
 from luthier.dataset import Profile
 from luthier.errors import LuthierError, TrialFailed, UserError
-from luthier.store import files, jobs, leases, models, trials, workers
+from luthier.store import files, generations, jobs, leases, models, trials, workers
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from search.choose import best
@@ -25,11 +24,10 @@ from search.space import Space, space
 from service import budget, costs, diary, endings, history
 from service.context import Context, utc_now
 from service.memories import memories
+from service.models import result_name
 from service.settle import drop_checkpoints, settle_lost
 
 log = logging.getLogger(__name__)
-
-NAME_TAIL: Final = 8  # characters of the job's id in the name of its model
 
 Rows = Sequence[TrialRecord]
 
@@ -84,6 +82,7 @@ def look_after(here: Context, job_id: str, now: datetime) -> None:
 def _take_back(here: Context, now: datetime) -> None:
     with here.database.begin() as c:
         settle_lost(here, c, leases.expire(c, now), now)
+        generations.expire(c, now)
 
 
 def _advance_or_fail(here: Context, job_id: str, now: datetime) -> None:
@@ -97,6 +96,8 @@ def _advance(here: Context, job_id: str, now: datetime) -> None:
     with here.database.read() as c:
         job = jobs.get(c, job_id)
         crew = len(workers.live(c, now, here.settings.lease_seconds))
+    if job.paused:
+        return
     match job.state:
         case JobState.QUEUED:
             _start(here, job, crew, now)
@@ -243,7 +244,7 @@ def _conclude(here: Context, job: JobRecord, rows: Rows, reason: str, now: datet
     if choice is None or winner is None or not winner.design.stages:
         _fail(here, job.id, _why_nothing(rows, reason), now)
         return
-    name = f"ft:{winner.design.architecture.base}:{job.suffix or 'luthier'}:{job.id[-NAME_TAIL:]}"
+    name = result_name(job, winner)
     base = next((row for row in rows if row.number == history.BASELINES[0]), None)
     with here.database.begin() as c:
         jobs.lock(c, job.id)

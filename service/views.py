@@ -15,6 +15,7 @@ from luthier.trial import Metrics
 from luthier.wire import Artifact
 from search import choose
 from service import budget, history
+from service.models import usable_name
 
 
 def file(record: FileRecord) -> api.FileObject:
@@ -74,6 +75,7 @@ def job(
             notes=record.notes,
             tags=record.tags,
             schedule_id=record.schedule_id,
+            paused=record.paused and not record.state.terminal,
         ),
     )
 
@@ -102,6 +104,7 @@ def best(
         base_test_metrics=_test(base),
         default_test_metrics=_test(default),
         artifacts=tuple(artifacts),
+        model=usable_name(record, winner, artifacts),
     )
 
 
@@ -178,6 +181,7 @@ def worker(record: WorkerRecord, *, live: bool) -> api.Worker:
         created_at=_seconds(record.created_at),
         last_seen_at=_seconds(record.seen_at),
         live=live,
+        generates=record.generates if live else None,
     )
 
 

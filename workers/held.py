@@ -37,6 +37,7 @@ class HeldLease:
         self._sending = threading.Lock()
         self._over = threading.Event()
         self._verdict: LuthierError | None = None
+        self._paused = self._trained = False
         self._thread = threading.Thread(target=self._keep, name=f"lease-{assignment.trial_id}", daemon=True)
 
     @property
@@ -89,6 +90,12 @@ class HeldLease:
         """Raise what the service said, if it said anything."""
         if self._verdict is not None:
             raise self._verdict
+        if self._paused and not self._trained:
+            raise Interrupted("the job is paused")
+
+    def trained(self) -> None:
+        """What is left is to judge and to export, for which a paused job waits: no checkpoint could keep half of it."""
+        self._trained = True
 
     def beat(self) -> None:
         """Renew the lease and send what is on the curves and in the log; when this returns the service has it all.
@@ -105,8 +112,13 @@ class HeldLease:
                     self._points[:0] = points
                     self._lines[:0] = lines
                 raise
-        if directive.action == "stop":
-            self._verdict = self._verdict or Stopped(directive.reason or "the service asked to stop")
+        match directive.action:
+            case "stop":
+                self._verdict = self._verdict or Stopped(directive.reason or "the service asked to stop")
+            case "pause":
+                self._paused = True
+            case "continue":
+                self._paused = False  # paused and resumed before the trial could stop
 
     def _keep(self) -> None:
         while not self._over.wait(self.interval):

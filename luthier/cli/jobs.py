@@ -231,6 +231,22 @@ def cancel(job: JobArgument, server: ServerOption = None) -> None:
     console.print(f"{job_id} is cancelled")
 
 
+def pause(job: JobArgument, server: ServerOption = None) -> None:
+    """Let a job rest: running trials are given back with a checkpoint, and nothing is started."""
+    with connect(server) as client:
+        job_id = resolve(client, job)
+        client.pause(job_id)
+    console.print(f"{job_id} is paused; `luthier resume {job_id}` goes on with it")
+
+
+def resume(job: JobArgument, server: ServerOption = None) -> None:
+    """Go on with a paused job, each trial from where it stopped."""
+    with connect(server) as client:
+        job_id = resolve(client, job)
+        client.resume(job_id)
+    console.print(f"{job_id} goes on")
+
+
 def resolve(client: Client, job: str) -> str:
     """The id of a job, of the newest one for `last`. Raises NotFound where there is none."""
     if job != "last":

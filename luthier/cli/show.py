@@ -61,7 +61,7 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
         table.add_row(
             job.id,
             f"{datetime.fromtimestamp(job.created_at).astimezone():%d %b %H:%M}",
-            Text(job.status, style=JOB_COLOURS.get(job.status, "")),
+            Text("paused" if progress.paused else job.status, style=JOB_COLOURS.get(job.status, "")),
             f"{progress.trials_done}/{progress.trials_total}",
             best,
             job.model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, and_, func, select, union
 
 from luthier.store import tables
 from luthier.store.database import insert_into
@@ -37,6 +37,20 @@ def brought(c: Connection, job_id: str) -> dict[str, dict[int, dict[str, float]]
     for row in c.execute(query.order_by(_points.c.step)).mappings():
         found.setdefault(row["trial_id"], {}).setdefault(row["stage"], {})[row["name"]] = row["value"]
     return found
+
+
+def train_losses(c: Connection, job_id: str) -> dict[tuple[str, int, int], float]:
+    """The training loss at the rungs of a job's trials and at the last step of each stage, by trial, stage and step."""
+    of_job = select(tables.trials.c.id).where(tables.trials.c.job_id == job_id)
+    where = (_points.c.trial_id.in_(of_job), _points.c.name == "train_loss")
+    rungs = tables.rungs.c
+    at_rungs = select(rungs.trial_id, rungs.stage, rungs.step).where(rungs.trial_id.in_(of_job))
+    key = (_points.c.trial_id, _points.c.stage)
+    last = select(*key, func.max(_points.c.step)).where(*where).group_by(*key)
+    moments = union(at_rungs, last).subquery()
+    same = [column == moment for column, moment in zip((*key, _points.c.step), moments.c, strict=True)]
+    query = select(*key, _points.c.step, _points.c.value).join(moments, and_(*same)).where(*where)
+    return {(trial, stage, step): value for trial, stage, step, value in c.execute(query)}
 
 
 def of_trial(c: Connection, trial_id: str, name: str | None = None) -> list[Point]:

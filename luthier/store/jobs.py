@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, select, true
+from sqlalchemy import Connection, exists, func, not_, select, true
 
 from luthier.errors import NotFound
 from luthier.store import tables
@@ -58,6 +58,18 @@ def list_(c: Connection, after: str | None, limit: int, metadata: Mapping[str, s
     return [JobRecord(**row) for row in rows], has_more
 
 
+def by_model(c: Connection, name: str) -> JobRecord | None:
+    """The job whose result is called `name`."""
+    row = c.execute(select(_jobs).where(_jobs.c.fine_tuned_model == name)).mappings().one_or_none()
+    return None if row is None else JobRecord(**row)
+
+
+def with_tail(c: Connection, tail: str) -> list[JobRecord]:
+    """The jobs whose id ends so."""
+    query = select(_jobs).where(_jobs.c.id.endswith(tail, autoescape=True))
+    return [JobRecord(**row) for row in c.execute(query).mappings()]
+
+
 def active(c: Connection) -> list[JobRecord]:
     """The jobs that the service has to look after, queued or running, oldest first."""
     states = (JobState.QUEUED, JobState.RUNNING)
@@ -85,6 +97,19 @@ def move(c: Connection, job_id: str, to: JobState, now: datetime, error: dict[st
         changes["error"] = error
     legal = [state for state, successors in JOB_TRANSITIONS.items() if to in successors]
     return c.execute(_jobs.update().where(_jobs.c.id == job_id, _jobs.c.state.in_(legal)).values(changes)).rowcount == 1
+
+
+def pause(c: Connection, job_id: str) -> bool:
+    """Let none of the job's trials be leased; False, and nothing changed, where it has ended or is paused already."""
+    live = _jobs.c.state.in_([state for state in JobState if not state.terminal])
+    changed = _jobs.update().where(_jobs.c.id == job_id, live, not_(_jobs.c.paused)).values(paused=True)
+    return c.execute(changed).rowcount == 1
+
+
+def resume(c: Connection, job_id: str) -> bool:
+    """Undo `pause`; False, and nothing changed, where the job is not paused."""
+    changed = _jobs.update().where(_jobs.c.id == job_id, _jobs.c.paused).values(paused=False)
+    return c.execute(changed).rowcount == 1
 
 
 def set_result(

@@ -26,14 +26,15 @@ _t = tables.trials.c
 
 
 def acquire(c: Connection, owner: str, now: datetime, lease_seconds: float) -> TrialRecord | None:
-    """Lease a waiting trial of the oldest running job that has one, none that is paused: of the highest rung, and of
+    """Lease a waiting trial of the oldest running job that has one, neither of them paused: of the highest rung, and of
     these the one with the lowest number. None when there is nothing to do.
     """
     jobs = tables.jobs.c
     free = (
         select(_t.id)
         .join(tables.jobs, jobs.id == _t.job_id)
-        .where(_t.state.in_(_before(TrialState.LEASED)), not_(PAUSED), jobs.state == JobState.RUNNING)
+        .where(_t.state.in_(_before(TrialState.LEASED)), not_(PAUSED))
+        .where(jobs.state == JobState.RUNNING, not_(jobs.paused))
         .order_by(jobs.created_at, jobs.id, func.coalesce(_t.rung, -1).desc(), _t.number)
         .limit(1)
         .with_for_update(of=_trials, skip_locked=True)

@@ -66,6 +66,7 @@ class JobRecord(Frozen):
     notes: str = ""
     tags: tuple[str, ...] = ()
     schedule_id: str | None = Field(default=None, description="the schedule that it was made by")
+    paused: bool = Field(default=False, description="nothing of it is leased until it is resumed")
 
 
 class TrialRecord(Frozen):
@@ -164,6 +165,7 @@ class WorkerRecord(Frozen):
     pid: int
     created_at: AwareDatetime
     seen_at: AwareDatetime
+    generates: str | None = Field(default=None, description="the model in its generation process, while there is one")
 
 
 class ScheduleRecord(Frozen):

@@ -33,7 +33,7 @@ from luthier.model import ModelFacts
 from luthier.schedule import CatchUp, Contest, Overlap, RunState
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, RowScores, Sample, TrialState, Usage
-from luthier.wire import Device
+from luthier.wire import Answered, Device, GenerationState, Question
 
 
 class Utc(TypeDecorator[datetime]):
@@ -144,6 +144,7 @@ jobs = Table(
     Column("tags", Document(tuple[str, ...]), nullable=False),
     # Not a foreign key either: a schedule may be deleted, and its jobs stay.
     Column("schedule_id", String, index=True),
+    Column("paused", Boolean, nullable=False),
     Index(None, "created_at", "id"),
     Index(None, "state", "created_at", "id"),
 )
@@ -275,6 +276,32 @@ workers = Table(
     Column("pid", BigInteger, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("seen_at", Utc, nullable=False),
+    # The base model that its generation process has in memory, while there is one.
+    Column("generates", String),
+)
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("created_at", Utc, nullable=False),
+    Column("question", Document(Question), nullable=False),
+    Column("state", _state(GenerationState), nullable=False),
+    Column("owner", String),
+    Column("fence", Integer, nullable=False),
+    Column("expires_at", Utc),
+    Column("wanted_until", Utc, nullable=False),
+    Column("said", Integer, nullable=False),
+    Column("answer", Document(Answered)),
+    Index(None, "state", "created_at"),
+)
+
+generation_pieces = Table(
+    "generation_pieces",
+    metadata,
+    Column("generation_id", ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("text", Prose, nullable=False),
 )
 
 log_lines = Table(

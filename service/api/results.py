@@ -12,7 +12,7 @@ from luthier.design import VirtualTokens
 from luthier.errors import NotFound
 from luthier.store import Connection, artifacts, curves, jobs, trials
 from luthier.store.records import JobRecord, TrialRecord
-from luthier.trial import Point
+from luthier.trial import JobState, Point
 from luthier.wire import Artifact
 from service import history, views
 from service.api.jobs import JobId
@@ -85,10 +85,10 @@ def get_artifact(
     ] = "merged",
 ) -> StreamingResponse:
     with here.database.read() as c:
-        _, _, winner = _winner(c, job_id)
+        job, _, winner = _winner(c, job_id)
         kept = {artifact.kind: artifact for artifact in artifacts.of_trial(c, winner.id)}
     if form not in kept:
-        raise NotFound(_why_not(winner, form, tuple(kept)), param="format")
+        raise NotFound(_why_not(job, winner, form, tuple(kept)), param="format")
     return tar_of(here, winner, kept[form], f"{job_id}-{form}.tar")
 
 
@@ -114,7 +114,9 @@ def _winner(c: Connection, job_id: str) -> tuple[JobRecord, list[TrialRecord], T
     return job, rows, winner
 
 
-def _why_not(winner: TrialRecord, form: str, kept: tuple[str, ...]) -> str:
+def _why_not(job: JobRecord, winner: TrialRecord, form: str, kept: tuple[str, ...]) -> str:
+    if job.state is JobState.SUCCEEDED and job.fine_tuned_model is None:
+        return f"the model of job {job.id} was deleted"
     if not winner.design.stages:
         return "the best trial is the untuned base model, which has no weights of its own"
     if form == "adapter" and "merged" in kept:
