@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.dashboard import assets, job, jobs
+from service.dashboard import assets, compare, exports, job, jobs
 
-ROUTERS: Final = (assets.router, jobs.router, job.router)
+ROUTERS: Final = (assets.router, jobs.router, compare.router, exports.router, job.router)
