@@ -125,10 +125,10 @@ class Progress(Resource):
     device_seconds: float = Field(description="spent so far, over all workers")
     best: Standing | None = Field(description="best trial so far on the validation rows")
     estimated_finish: int | None
-    schedule_id: str | None = Field(default=None, description="the schedule that the job was made by")
-    paused: bool = Field(default=False, description="nothing is started until it is resumed; `status` has no such word")
     notes: str = Field(default="", description="what people have written beside the job")
     tags: tuple[str, ...] = ()
+    schedule_id: str | None = Field(default=None, description="the schedule that the job was made by")
+    paused: bool = Field(default=False, description="nothing is started until it is resumed; `status` has no such word")
 
 
 class Job(Resource):
@@ -278,6 +278,77 @@ class Model(Resource):
     job: str | None = Field(default=None, description="the job that made a fine-tuned model")
 
 
+class CompletionUsage(Resource):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatMessage(Resource):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: str | None = None
+
+
+class ChatChoice(Resource):
+    index: int = 0
+    message: ChatMessage
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+class ChatCompletion(Resource):
+    """An answer, in OpenAI's shape."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: tuple[ChatChoice, ...]
+    usage: CompletionUsage
+
+
+class ChatDelta(Resource):
+    role: Literal["assistant"] | None = Field(default=None, exclude_if=lambda role: role is None)
+    content: str | None = Field(default=None, exclude_if=lambda content: content is None)
+
+
+class ChatChunkChoice(Resource):
+    index: int = 0
+    delta: ChatDelta
+    finish_reason: Literal["stop", "length"] | None = None
+    logprobs: None = None
+
+
+class ChatChunk(Resource):
+    """A piece of a streamed answer; the last one has no choices where the tokens were to be counted."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: tuple[ChatChunkChoice, ...]
+    usage: CompletionUsage | None = None
+
+
+class CompletionChoice(Resource):
+    index: int = 0
+    text: str
+    finish_reason: Literal["stop", "length"] | None = None
+    logprobs: None = None
+
+
+class Completion(Resource):
+    """How a text goes on, whole or, streamed, a piece of it."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: tuple[CompletionChoice, ...]
+    usage: CompletionUsage | None = None
+
+
 class Environment(Resource):
     """What a job can name in `task.environment`: it makes the rows and scores the answers."""
 
@@ -371,45 +442,6 @@ class DesignEstimate(Resource):
         "by several times"
     )
     unchanged: DesignEstimate | None = Field(default=None, description="where a change was asked: without it")
-
-
-class ScheduleRun(Resource):
-    """What became of one tick of a schedule."""
-
-    id: str
-    object: Literal["schedule.run"] = "schedule.run"
-    schedule_id: str
-    due_at: int = Field(description="the tick; of a manual run when it was asked for")
-    trigger: Trigger = Field(description="cron; catch_up: made up for, late; manual: run now")
-    state: RunState
-    job: str | None = Field(description="the job that it became")
-    reason: str | None = Field(description="why it failed, was skipped or was missed")
-    contest: Contest | None = Field(default=None, description="how its winner did against the champion of the alias")
-    started_at: int | None
-    ended_at: int | None
-
-
-class Schedule(Resource):
-    """A job that is created again and again, at the ticks of a cron expression."""
-
-    id: str
-    object: Literal["schedule"] = "schedule"
-    created_at: int
-    name: str
-    cron: str
-    time_zone: str
-    job: dict[str, Any] = Field(description="body of the jobs; `training_file` is an id or {newest: filename}")
-    overlap: Overlap
-    misfire_grace_seconds: float
-    catch_up: CatchUp
-    catch_up_seconds: float
-    enabled: bool
-    alert_after: int = Field(description="runs that fail in a row before `luthier.schedule.failing` is sent")
-    alias: str | None = Field(description="taken over by a winner that beats the champion beyond the noise")
-    failures: int = Field(description="runs in a row that have failed")
-    failing: bool = Field(description="whether those are `alert_after` or more")
-    next_runs: tuple[int, ...] = Field(description="the next ticks; none while it is disabled")
-    last_run: ScheduleRun | None
 
 
 class DesignWords(Resource):
@@ -587,6 +619,45 @@ class Update(Resource):
     kind: Literal["job", "trial", "points", "event", "end"]
     id: str | None
     data: Job | Trial | CurvePoints | Event | None = Field(description="null at the end")
+
+
+class ScheduleRun(Resource):
+    """What became of one tick of a schedule."""
+
+    id: str
+    object: Literal["schedule.run"] = "schedule.run"
+    schedule_id: str
+    due_at: int = Field(description="the tick; of a manual run when it was asked for")
+    trigger: Trigger = Field(description="cron; catch_up: made up for, late; manual: run now")
+    state: RunState
+    job: str | None = Field(description="the job that it became")
+    reason: str | None = Field(description="why it failed, was skipped or was missed")
+    contest: Contest | None = Field(default=None, description="how its winner did against the champion of the alias")
+    started_at: int | None
+    ended_at: int | None
+
+
+class Schedule(Resource):
+    """A job that is created again and again, at the ticks of a cron expression."""
+
+    id: str
+    object: Literal["schedule"] = "schedule"
+    created_at: int
+    name: str
+    cron: str
+    time_zone: str
+    job: dict[str, Any] = Field(description="body of the jobs; `training_file` is an id or {newest: filename}")
+    overlap: Overlap
+    misfire_grace_seconds: float
+    catch_up: CatchUp
+    catch_up_seconds: float
+    enabled: bool
+    alert_after: int = Field(description="runs that fail in a row before `luthier.schedule.failing` is sent")
+    alias: str | None = Field(description="taken over by a winner that beats the champion beyond the noise")
+    failures: int = Field(description="runs in a row that have failed")
+    failing: bool = Field(description="whether those are `alert_after` or more")
+    next_runs: tuple[int, ...] = Field(description="the next ticks; none while it is disabled")
+    last_run: ScheduleRun | None
 
 
 class WebhookEndpoint(Resource):

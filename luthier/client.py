@@ -61,7 +61,7 @@ from luthier.report import Report
 from luthier.trial import Point
 
 R = TypeVar("R", bound=BaseModel)
-L = TypeVar("L", FileObject, Job, Event, Trial, Schedule, ScheduleRun, Checkpoint, WebhookDelivery, WebhookEndpoint)
+L = TypeVar("L", FileObject, Job, Event, Trial, Schedule, ScheduleRun, WebhookDelivery, WebhookEndpoint, Checkpoint)
 
 DEFAULT_URL: Final = "http://127.0.0.1:8420"
 PAGE: Final = 1000
@@ -161,10 +161,6 @@ class Client:
         """Newest first; all of them, or the first `limit`."""
         return self._list(Page[Event], f"{_JOBS}/{job_id}/events", limit)
 
-    def checkpoints(self, job_id: str, *, limit: int | None = None) -> list[Checkpoint]:
-        """Where trials were scored on held-out rows, newest first; all of them, or the first `limit`."""
-        return self._list(CheckpointPage, f"{_JOBS}/{job_id}/checkpoints", limit)
-
     def describe(self, job_id: str, *, notes: str | None = None, tags: Sequence[str] | None = None) -> Job:
         """Write notes and tags beside a job; what is left out stays as it is."""
         body = {name: value for name, value in {"notes": notes, "tags": tags}.items() if value is not None}
@@ -184,6 +180,10 @@ class Client:
                     kind, seen = message.pop("event"), message.get("id")
                     data = _NEWS[kind].model_validate_json(message["data"]) if kind in _NEWS else None
                     yield Update.model_construct(kind=cast("Any", kind), id=seen, data=data)
+
+    def checkpoints(self, job_id: str, *, limit: int | None = None) -> list[Checkpoint]:
+        """Where trials were scored on held-out rows, newest first; all of them, or the first `limit`."""
+        return self._list(CheckpointPage, f"{_JOBS}/{job_id}/checkpoints", limit)
 
     # Graders
 
@@ -300,7 +300,8 @@ class Client:
         return self._one(Model, "POST", "/v1/models", json=body, timeout=None)
 
     def remove_model(self, name: str) -> Deleted:
-        """Forget a base model. Raises Conflict while a job that has not ended uses it."""
+        """Forget a base model, or delete the result of a job. Raises Conflict for a base model while a job that has not
+        ended uses it."""
         return self._one(Deleted, "DELETE", f"/v1/models/{name}")
 
     def workers(self) -> list[Worker]:
@@ -394,13 +395,13 @@ class Client:
 
 
 _JOBS: Final = "/v1/fine_tuning/jobs"
-_SCHEDULES: Final = "/v1/schedules"
 _NEWS: Final[dict[str, type[Job | Trial | CurvePoints | Event]]] = {
     "job": Job,
     "trial": Trial,
     "points": CurvePoints,
     "event": Event,
 }
+_SCHEDULES: Final = "/v1/schedules"
 _WEBHOOKS: Final = "/v1/webhook_endpoints"
 _GRADERS: Final = "/v1/fine_tuning/alpha/graders"
 _PURPOSE: Final = {"purpose": "fine-tune"}

@@ -48,6 +48,15 @@ class Settings(GraderSettings, LogSettings):
     lease_seconds: float = Field(default=30.0, gt=0, description="a lease not renewed for so long is taken back")
     checkpoint_seconds: float = Field(default=60.0, gt=0, description="training time that a lost worker may cost")
     poll_seconds: float = Field(default=1.0, gt=0, description="how often an idle worker asks for work")
+    generation_idle_seconds: float = Field(
+        default=300.0, gt=0, description="how long a worker keeps the model in memory that nobody chats with any more"
+    )
+    vllm_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="OpenAI-compatible API that answers completions in place of the workers, e.g. http://gpu:8000/v1",
+    )
+    vllm_api_key: SecretStr | None = Field(default=None, description="its key; never stored and never shown")
     tick_seconds: float = Field(default=0.5, gt=0, description="how often the service looks after its jobs")
 
     @property

@@ -17,13 +17,16 @@ from service import loops, problems, schedules, webhooks
 from service.api import (
     blobs,
     charts,
+    completions,
     designs,
     environments,
     files,
+    generations,
     graders,
     health,
     jobs,
     models,
+    proxy,
     reports,
     results,
     stream,
@@ -56,6 +59,7 @@ TAGS: Final = [
     {"name": "Results", "description": "Trials, curves, the best design and its weights."},
     {"name": "Designs", "description": "What a design would take, with nothing trained."},
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
+    {"name": "Completions", "description": "Answers of base models and of what jobs have made."},
     {"name": "Schedules", "description": "Jobs that are created again and again, at the ticks of a cron expression."},
     {"name": "Webhooks", "description": "Where events are sent, signed, until they are received."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
@@ -92,7 +96,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
-    for part in (schedule_routes, webhook_routes, charts, stream):
+    app.include_router(completions.router if settings.vllm_url is None else proxy.router)
+    for part in (generations, schedule_routes, webhook_routes, charts, stream):
         app.include_router(part.router)
     for router in ROUTERS:
         app.include_router(router)

@@ -150,6 +150,11 @@ def resumed(c: Connection, job: JobRecord, now: datetime) -> None:
     _say(c, job.id, "Resumed; each trial goes on from where it stopped.", now)
 
 
+def deleted(c: Connection, job: JobRecord, now: datetime) -> None:
+    """`job` as it was before."""
+    _say(c, job.id, f"The model {job.fine_tuned_model} was deleted, and its weights with it.", now)
+
+
 def numbers(metrics: Metrics) -> str:
     """Metrics in one phrase."""
     reward = ""

@@ -15,7 +15,7 @@ from datetime import datetime
 from luthier import logs
 from luthier.dataset import Profile
 from luthier.errors import LuthierError, TrialFailed, UserError
-from luthier.store import files, jobs, leases, models, trials, workers
+from luthier.store import files, generations, jobs, leases, models, trials, workers
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from search.choose import best
@@ -83,6 +83,7 @@ def look_after(here: Context, job_id: str, now: datetime) -> None:
 def _take_back(here: Context, now: datetime) -> None:
     with here.database.begin() as c:
         settle_lost(here, c, leases.expire(c, now), now)
+        generations.expire(c, now)
 
 
 def _advance_or_fail(here: Context, job_id: str, now: datetime) -> None:

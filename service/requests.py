@@ -195,6 +195,35 @@ class EstimateDesign(Frozen):
     )
 
 
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
+
+
+class DescribeJob(Frozen):
+    """What people write beside a job; what is left out stays as it is."""
+
+    notes: Annotated[str, StringConstraints(max_length=20_000)] | None = None
+    tags: tuple[Tag, ...] | None = Field(default=None, max_length=32)
+
+
+class AddTrial(Frozen):
+    """A design by hand: whole, or as a change to that of a trial."""
+
+    design: Design | None = None
+    trial: Name | None = Field(
+        default=None, description="id or number of the trial that `change` starts from; left out: the best so far"
+    )
+    change: dict[str, Any] | None = Field(
+        default=None, description="as in POST /v1/designs/estimate", examples=[{"rank": 64}, {"update": "full"}]
+    )
+
+
+class LookAtSpace(CreateJob):
+    """A request for a job as it would be made; where an environment makes the rows, what these will be."""
+
+    kind: DataKind | None = Field(default=None, description="of the rows, where there is no file")
+    rows: int = Field(default=256, ge=1, description="to train on, where there is no file")
+
+
 class NewestFile(Frozen):
     """The file that is the newest one of its name when a run begins, so that new data is picked up."""
 
@@ -261,35 +290,6 @@ class ChangeSchedule(Frozen):
     enabled: bool | None = None
     alert_after: Streak | None = None
     alias: AliasName | None = Field(default=None, description="null: winners are no longer promoted")
-
-
-Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
-
-
-class DescribeJob(Frozen):
-    """What people write beside a job; what is left out stays as it is."""
-
-    notes: Annotated[str, StringConstraints(max_length=20_000)] | None = None
-    tags: tuple[Tag, ...] | None = Field(default=None, max_length=32)
-
-
-class AddTrial(Frozen):
-    """A design by hand: whole, or as a change to that of a trial."""
-
-    design: Design | None = None
-    trial: Name | None = Field(
-        default=None, description="id or number of the trial that `change` starts from; left out: the best so far"
-    )
-    change: dict[str, Any] | None = Field(
-        default=None, description="as in POST /v1/designs/estimate", examples=[{"rank": 64}, {"update": "full"}]
-    )
-
-
-class LookAtSpace(CreateJob):
-    """A request for a job as it would be made; where an environment makes the rows, what these will be."""
-
-    kind: DataKind | None = Field(default=None, description="of the rows, where there is no file")
-    rows: int = Field(default=256, ge=1, description="to train on, where there is no file")
 
 
 def _http_url(value: str) -> str:

@@ -72,10 +72,10 @@ def job(
             device_seconds=budget.device_seconds(trials),
             best=None if best is None else _standing(best),
             estimated_finish=estimated,
-            schedule_id=record.schedule_id,
-            paused=record.paused and not record.state.terminal,
             notes=record.notes,
             tags=record.tags,
+            schedule_id=record.schedule_id,
+            paused=record.paused and not record.state.terminal,
         ),
     )
 

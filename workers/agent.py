@@ -27,6 +27,7 @@ from luthier.errors import Infeasible, Interrupted, LeaseLost, LuthierError, Sto
 from luthier.settings import LogSettings
 from luthier.wire import Assignment, Device, Finished, Hello
 from workers import trial
+from workers.generation.host import Host
 from workers.held import HeldLease
 from workers.link import Link
 from workers.usage import machine_memory
@@ -57,12 +58,17 @@ class Agent:
         hello = Hello(name=self.name, device=describe(self.device, self.threads), pid=os.getpid())
         welcome = self.link.register(hello)
         log.info("worker %s on %s is ready", self.name, hello.device.name)
-        while not self._stopping.is_set():
-            assignment = self.link.lease(welcome.worker_id)
-            if assignment is None:
-                self._stopping.wait(welcome.poll_seconds)
-            else:
-                self._work(assignment, welcome.lease_seconds, welcome.checkpoint_seconds)
+        host = Host(self.link, welcome, self.threads)
+        host.start()
+        try:
+            while not self._stopping.is_set():
+                assignment = self.link.lease(welcome.worker_id)
+                if assignment is None:
+                    self._stopping.wait(welcome.poll_seconds)
+                else:
+                    self._work(assignment, welcome.lease_seconds, welcome.checkpoint_seconds)
+        finally:
+            host.stop()
 
     def _work(self, assignment: Assignment, lease_seconds: float, checkpoint_seconds: float) -> None:
         log.info("trial %d of %s: %s", assignment.number, assignment.job_id, assignment.design.summary())

@@ -114,8 +114,8 @@ def _conclude(
 ) -> Finished:
     """Judge the trained model; score it on the test split and export it where the service wants to keep it."""
     assignment = held.assignment
-    held.trained()
     validation = warm.rows(link.get_blob(assignment.judge.validation))
+    held.trained()
     held.check()
     metrics, _ = _score(link, held, model, assignment.judge.validation)
     held.say(f"Judged on {metrics.rows} validation rows: {_scores(metrics)}")

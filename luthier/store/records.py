@@ -63,10 +63,10 @@ class JobRecord(Frozen):
     best_trial_id: str | None = None
     fine_tuned_model: str | None = None
     trained_tokens: int | None = None
-    schedule_id: str | None = Field(default=None, description="the schedule that it was made by")
-    paused: bool = Field(default=False, description="nothing of it is leased until it is resumed")
     notes: str = ""
     tags: tuple[str, ...] = ()
+    schedule_id: str | None = Field(default=None, description="the schedule that it was made by")
+    paused: bool = Field(default=False, description="nothing of it is leased until it is resumed")
 
 
 class TrialRecord(Frozen):
@@ -97,8 +97,8 @@ class TrialRecord(Frozen):
     trained_tokens: int = 0
     checkpoint: str | None = Field(default=None, description="digest of the latest checkpoint's manifest")
     error: str | None = None
-    weights_of: str | None = Field(default=None, description="of a champion: the trial whose weights it is")
     stopped: bool = Field(default=False, description="whether somebody asked for its end")
+    weights_of: str | None = Field(default=None, description="of a champion: the trial whose weights it is")
 
     @property
     def paused(self) -> bool:

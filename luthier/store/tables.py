@@ -140,11 +140,11 @@ jobs = Table(
     Column("best_trial_id", String),
     Column("fine_tuned_model", String),
     Column("trained_tokens", BigInteger),
+    Column("notes", Prose, nullable=False),
+    Column("tags", Document(tuple[str, ...]), nullable=False),
     # Not a foreign key either: a schedule may be deleted, and its jobs stay.
     Column("schedule_id", String, index=True),
     Column("paused", Boolean, nullable=False),
-    Column("notes", Prose, nullable=False),
-    Column("tags", Document(tuple[str, ...]), nullable=False),
     Index(None, "created_at", "id"),
     Index(None, "state", "created_at", "id"),
 )
@@ -179,10 +179,10 @@ trials = Table(
     Column("error", Prose),
     # Who ended the lease `fence`, so that a repeated report of the same end is recognised.
     Column("finished_by", String),
-    # Of a champion: the trial of an earlier job whose weights it is.
-    Column("weights_of", String),
     # Somebody asked for its end; whoever holds it learns of that at the next heartbeat.
     Column("stopped", Boolean, nullable=False),
+    # Of a champion: the trial of an earlier job whose weights it is.
+    Column("weights_of", String),
     UniqueConstraint("job_id", "number"),
     UniqueConstraint("job_id", "digest", "seed"),
     Index(None, "state", "job_id", "number"),

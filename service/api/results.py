@@ -13,7 +13,7 @@ from luthier.design import VirtualTokens
 from luthier.errors import NotFound
 from luthier.store import Connection, artifacts, curves, jobs, trials
 from luthier.store.records import JobRecord, TrialRecord
-from luthier.trial import Point
+from luthier.trial import JobState, Point
 from luthier.wire import Artifact
 from service import history, views
 from service.api.jobs import JobId
@@ -92,7 +92,7 @@ def get_artifact(
         kept = {artifact.kind: artifact for artifact in artifacts.of_trial(c, winner.id)}
     stored: Literal["adapter", "merged"] = "merged" if form == "gguf" else form
     if stored not in kept:
-        raise NotFound(_why_not(winner, stored, tuple(kept)), param="format")
+        raise NotFound(_why_not(job, winner, stored, tuple(kept)), param="format")
     filename = f"{job_id}-{form}.tar"
     if form == "gguf":
         return download(portable(here.blobs, kept[stored].files, job.fine_tuned_model or winner.id), winner, filename)
@@ -125,7 +125,9 @@ def _winner(c: Connection, job_id: str) -> tuple[JobRecord, list[TrialRecord], T
     return job, rows, winner
 
 
-def _why_not(winner: TrialRecord, form: str, kept: tuple[str, ...]) -> str:
+def _why_not(job: JobRecord, winner: TrialRecord, form: str, kept: tuple[str, ...]) -> str:
+    if job.state is JobState.SUCCEEDED and job.fine_tuned_model is None:
+        return f"the model of job {job.id} was deleted"
     if not winner.design.stages:
         return "the best trial is the untuned base model, which has no weights of its own"
     if form == "adapter" and "merged" in kept:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Response, status
 
 from luthier.api_types import Page, Trial, Worker
 from luthier.errors import MissingMetric, UserError
-from luthier.store import Connection, curves, jobs, leases, logs, models, trials, workers
+from luthier.store import Connection, curves, generations, jobs, leases, logs, models, trials, workers
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.wire import (
     Assignment,
@@ -45,11 +45,13 @@ def register(here: Here, hello: Hello) -> Welcome:
     with here.database.begin() as c:
         worker = workers.register(c, hello, now)
         settle_lost(here, c, leases.release(c, worker.id, now), now)
+        generations.release(c, worker.id)
     return Welcome(
         worker_id=worker.id,
         lease_seconds=settings.lease_seconds,
         checkpoint_seconds=settings.checkpoint_seconds,
         poll_seconds=settings.poll_seconds,
+        generation_idle_seconds=settings.generation_idle_seconds,
     )
 
 
@@ -98,7 +100,7 @@ def lease(here: Here, worker_id: str) -> Assignment | Response:
 
 @router.post("/trials/{trial_id}/heartbeat", summary="Renew a lease")
 def heartbeat(here: Here, trial_id: TrialId, beat: Heartbeat) -> Directive:
-    """Carries the curves home. The answer tells the worker to stop when the job has ended, its budget is spent, or
+    """Carries the curves home. The answer tells the worker to stop when the job has ended, its budget is spent or
     somebody stopped the trial, and to give the trial back when the job is paused."""
     now = utc_now()
     with here.database.begin() as c:

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.dashboard import assets, job, jobs
+from service.dashboard import assets, compare, datasets, exports, job, jobs, machines, newjob, trial
 
-ROUTERS: Final = (assets.router, jobs.router, job.router)
+ROUTERS: Final = (
+    assets.router,
+    jobs.router,
+    compare.router,
+    exports.router,
+    job.router,
+    trial.router,
+    datasets.router,
+    machines.router,
+    newjob.router,
+)

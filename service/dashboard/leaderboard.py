@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
 from fastapi import Depends, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from luthier.design import Design, Frozen
 from luthier.errors import UserError
@@ -89,7 +89,7 @@ class Row(Frozen):
     standing: float | None
     score: float | None
     seeds: int
-    rung: str | None
+    rung: str | None = Field(description="share of the training after which it was scored; None: all of it")
     test: float | None
     parameters: int | None
     seconds: float
@@ -99,6 +99,7 @@ class Row(Frozen):
 
 class Table(Frozen):
     view: View
+    prefix: str
     rows: tuple[Row, ...]
     found: int
     total: int
@@ -108,9 +109,15 @@ class Table(Frozen):
     common: tuple[tuple[str, str], ...]
     values: dict[int, dict[str, str]]
 
+    def words(self, row: Row) -> str:
+        """The design in one line, without the base model that all have."""
+        return row.summary.removeprefix(self.prefix).lstrip(" →,") or row.summary
+
 
 def table(case: Case, asked: View) -> Table:
     everything = rows(case)
+    shared = {row.design.architecture.base for row in everything}
+    prefix = shared.pop() if len(shared) == 1 else ""
     chosen = tuple(row for row in everything if row.number in asked.picked)
     found = [row for row in everything if _shown(row, asked)]
     found.sort(key=_KEYS[asked.sort], reverse=asked.order == "descending")
@@ -124,6 +131,7 @@ def table(case: Case, asked: View) -> Table:
     differing, common = differences(list(values.values()))
     return Table(
         view=asked.model_copy(update={"page": number}),
+        prefix=prefix,
         rows=compared if asked.differences and len(chosen) > 1 else on_page,
         found=len(found),
         total=len(everything),
@@ -170,7 +178,11 @@ def numbers(listed: str) -> tuple[int, ...]:
 
 
 def _fields(part: BaseModel, prefix: str) -> dict[str, str]:
-    found = {name: value for name, value in part.model_dump().items() if name != "kind" and value is not None}
+    """Those of a rule that nothing follows are left out."""
+    found = {name: value for name, value in part if name != "kind" and value is not None}
+    for rule, edit in (("depth_rule", "layers"), ("rope_rule", "rope_factor")):
+        if edit not in found:
+            found.pop(rule, None)
     return {f"{prefix}{name.replace('_', ' ')}": _said(value) for name, value in found.items()}
 
 

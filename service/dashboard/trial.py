@@ -71,6 +71,8 @@ def show_trial(request: Request, here: Here, job_id: JobId, trial_id: TrialName)
         rungs=[(rung_name(rung), found) for rung, found in enumerate(trial.measured)],
         scores=_scores(job, trial, base),
         best=best is not None and best.id == trial.id,
+        objective=job.judge.objective,
+        unit=_unit(job, [trial, base]),
         origin=ORIGINS[shown.origin],
         worker=names.get(trial.owner or ""),
         log=log,
@@ -123,6 +125,14 @@ def _scores(job: JobRecord, trial: TrialRecord, base: TrialRecord) -> list[Score
         )
         for name, mine, other in pairs
     ]
+
+
+def _unit(job: JobRecord, rows: Sequence[TrialRecord]) -> str:
+    """What scores are in."""
+    if job.judge.objective == "perplexity":
+        return "Bits per byte"
+    names = (row.metrics.reward_name for row in rows if row.metrics is not None)
+    return next((name.replace("_", " ").capitalize() for name in names if name), "Reward")
 
 
 def _shown(job: JobRecord, metrics: Metrics | None) -> float | None:

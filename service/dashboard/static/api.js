@@ -31,12 +31,8 @@ export async function call(method, path, body) {
   return found;
 }
 
-// A place for the words of an error, beside what was asked for.
+// The words of an error in their place, or none.
 export function complain(place, error) {
-  if (!place) {
-    alert(error.message);
-    return;
-  }
   place.hidden = !error;
   place.textContent = error ? error.message : "";
   if (error) place.scrollIntoView({ block: "nearest" });
@@ -72,28 +68,3 @@ document.addEventListener("click", async (event) => {
     complain($("#problem"), error);
   }
 });
-
-// Parts of a page that runs on: <div id="part-…" data-part> are fetched again and put in place.
-export function keepFresh(seconds, after = () => {}) {
-  const again = async () => {
-    if (!document.hidden) {
-      try {
-        const text = await (await fetch(location.href, { headers: { accept: "text/html" } })).text();
-        const page = new DOMParser().parseFromString(text, "text/html");
-        for (const part of $$("[data-part]")) {
-          const fresh = page.getElementById(part.id);
-          if (fresh && fresh.innerHTML !== part.dataset.was) {
-            part.dataset.was = fresh.innerHTML;
-            part.innerHTML = fresh.innerHTML;
-          }
-        }
-        after(page);
-        if (!page.querySelector("[data-live]")) return;
-      } catch {
-        // the next time, perhaps
-      }
-    }
-    setTimeout(again, seconds * 1000);
-  };
-  setTimeout(again, seconds * 1000);
-}

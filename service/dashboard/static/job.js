@@ -36,6 +36,7 @@ function curves() {
   for (const number of live) if (!named.has(number)) named.set(number, { color: colour("live"), width: 1.6 });
   const others = data.curves.trials.filter((trial) => !named.has(trial.number));
   const shown = data.curves.trials.filter((trial) => named.has(trial.number));
+  tell(shown, named);
   const hover = "%{text}<br>step %{x}: %{y:.4g}<extra></extra>";
   const faint = { x: [], y: [], text: [] };
   for (const trial of others) {
@@ -57,19 +58,22 @@ function curves() {
     layout: {
       x: { title: "step" },
       y: { title: data.curves.name.replaceAll("_", " "), type: get("curve-log").checked ? "log" : "linear", nticks: 6 },
-      annotations: ends(shown, named),
     },
   };
 }
 
-// The numbers of the curves that stand out, at their ends.
-function ends(shown, named) {
-  return shown.filter((trial) => trial.step.length).slice(-12).map((trial) => ({
-    x: trial.step.at(-1),
-    y: get("curve-log").checked ? Math.log10(trial.value.at(-1)) : trial.value.at(-1),
-    text: `#${trial.number}`, showarrow: false, xanchor: "left", xshift: 4,
-    font: { size: 11.5, color: named.get(trial.number).color },
-  }));
+// The curves that stand out, by name.
+function tell(shown, named) {
+  get("curves-named").replaceChildren(...shown.slice(0, 12).map(({ number }) =>
+    key(named.get(number).color, `#${number}${number === data.landscape.best ? " best" : ""}`)));
+}
+
+function key(tint, words) {
+  const item = document.createElement("span");
+  const dot = Object.assign(document.createElement("i"), { className: "key dot" });
+  dot.style.setProperty("--tint", tint);
+  item.append(dot, ` ${words}`);
+  return item;
 }
 
 function marks(named) {
@@ -237,7 +241,7 @@ function front() {
         line: { color: colour("mark", 0.45), width: 1.2, shape: "hv" },
       },
       trace(whole.filter((i) => !land.front[i]), colour("soft", 0.35)),
-      { ...trace(on, colour("mark")), mode: "markers+text", texttemplate: "" },
+      trace(on, colour("mark")),
     ],
     layout: {
       x: { title: "device-seconds of the training", rangemode: "tozero" },
@@ -273,18 +277,15 @@ function timeline() {
   const end = (span) => span.end ?? now;
   const chosen = picked();
   const found = new Set(spans.map(outcome));
-  get("timeline-legend").replaceChildren(...OUTCOMES.filter(([key]) => found.has(key)).map(([, tint, words]) => {
-    const item = document.createElement("span");
-    const key = Object.assign(document.createElement("i"), { className: "key dot" });
-    key.style.setProperty("--tint", `var(--${tint})`);
-    item.append(key, ` ${words}`);
-    return item;
-  }));
-  const traces = OUTCOMES.map(([key, tint]) => {
-    const those = spans.filter((span) => outcome(span) === key);
+  get("timeline-legend").replaceChildren(...OUTCOMES.filter(([each]) => found.has(each))
+    .map(([, tint, words]) => key(`var(--${tint})`, words)));
+  const whole = Math.max(...spans.map(end)) - start;
+  const [unit, size] = whole > 10_800 ? ["hours", 3600] : whole > 300 ? ["minutes", 60] : ["seconds", 1];
+  const traces = OUTCOMES.map(([kind, tint]) => {
+    const those = spans.filter((span) => outcome(span) === kind);
     return {
-      type: "bar", orientation: "h", y: those.map((span) => span.worker), base: those.map((span) => span.start - start),
-      x: those.map((span) => end(span) - span.start), width: 0.55,
+      type: "bar", orientation: "h", y: those.map((span) => span.worker), base: those.map((span) => (span.start - start) / size),
+      x: those.map((span) => (end(span) - span.start) / size), width: 0.55,
       text: those.map((span) => `#${span.number}`), textposition: "inside", insidetextanchor: "middle", textangle: 0,
       constraintext: "inside", textfont: { size: 11, color: colour("sheet") },
       customdata: those.map((span) => `${label(span.number)}<br>lease ${span.lease}, ${span.outcome ?? "running"}, ${duration(end(span) - span.start)}`),
@@ -300,7 +301,7 @@ function timeline() {
     layout: {
       barmode: "overlay",
       uniformtext: { minsize: 9, mode: "hide" },
-      x: { title: "seconds since the first lease", rangemode: "tozero" },
+      x: { title: `${unit} since the first lease`, rangemode: "tozero" },
       y: { autorange: "reversed", type: "category", gridcolor: "rgba(0,0,0,0)" },
     },
   };

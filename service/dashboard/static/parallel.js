@@ -135,7 +135,8 @@ export function parallel(element, { count, clear, pick, choose }) {
       const group = svg("g", { class: `axis${axis.score ? " score" : ""}`, transform: `translate(${x(i)} 0)` });
       group.append(svg("line", { y1: y(1), y2: y(0) }));
       const words = axis.name.length > 17 ? `${axis.name.slice(0, 16)}…` : axis.name;
-      group.append(svg("text", { class: "name", y: i % 2 && axes.length > 7 ? 28 : 14, "text-anchor": "middle" }, words));
+      const [anchor, shift] = i === 0 ? ["start", 12 - SIDE] : axis.score ? ["end", SIDE - 12] : ["middle", 0];
+      group.append(svg("text", { class: "name", x: shift, y: i % 2 && axes.length > 7 ? 30 : 14, "text-anchor": anchor }, words));
       for (const tick of axis.ticks) {
         group.append(svg("text", { class: "tick", x: -6, y: y(axis.at(tick)) + 4, "text-anchor": "end" }, axis.text(tick)));
       }

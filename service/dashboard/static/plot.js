@@ -14,10 +14,9 @@ export function colour(name, alpha = 1) {
   return `rgba(${r}, ${g}, ${b}, ${alpha})`;
 }
 
-// Of designs that were chosen one by one: told apart in both themes, also by those who see fewer colours.
-const LIGHT = ["#2a5d9f", "#b0672a", "#1d7a4a", "#8a3f8f", "#1f7f8c", "#b3372f", "#6b7a1f", "#5c4fa8"];
-const DARK = ["#86b3ec", "#e0a468", "#5fc28d", "#cf8fd4", "#5cc0cd", "#ee8177", "#b9c765", "#a89cf0"];
-export const series = (index) => (dark() ? DARK : LIGHT)[index % LIGHT.length];
+// Of designs that were chosen one by one.
+export const SERIES = 8;
+export const series = (index) => colour(`s${index % SERIES}`);
 
 // From good to bad, for lines and dots that show a standing between 0 and 1.
 export function scale(standing, alpha = 1) {
