@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from luthier.dataset import Profile
 from luthier.design import Design
+from luthier.keys import Scope
 from luthier.model import ModelFacts
 from luthier.task import Constraints, DataKind, Grader, Search, Task
 from luthier.trial import JobState, Metrics, TrialState
@@ -321,3 +322,21 @@ class DesignEstimate(Resource):
         "by several times"
     )
     unchanged: DesignEstimate | None = Field(default=None, description="where a change was asked: without it")
+
+
+class ApiKey(Resource):
+    """A key, without the key itself."""
+
+    id: str
+    object: Literal["key"] = "key"
+    name: str
+    scope: Scope = Field(description="`read` < `submit` < `admin`; `worker` is for workers and nothing else")
+    hint: str = Field(description="how the key begins")
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+    last_used_at: int | None = Field(description="to the minute")
+
+
+class NewApiKey(ApiKey):
+    key: str = Field(description="the key itself, shown this once")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -39,6 +40,18 @@ class Settings(GraderSettings):
     checkpoint_seconds: float = Field(default=60.0, gt=0, description="training time that a lost worker may cost")
     poll_seconds: float = Field(default=1.0, gt=0, description="how often an idle worker asks for work")
     tick_seconds: float = Field(default=0.5, gt=0, description="how often the service looks after its jobs")
+    secret: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="what keys and sessions are signed with, the same for all replicas; default: a file in the home",
+    )
+    requests_per_minute: int = Field(default=1200, ge=1, description="that one key may make; workers' are not counted")
+    attempts_per_minute: int = Field(default=30, ge=1, description="wrong keys and log-ins from one address")
+
+    @property
+    def local_only(self) -> bool:
+        """Whether only this machine can reach the service."""
+        return is_loopback(self.host)
 
     @property
     def home_dir(self) -> Path:
@@ -51,3 +64,11 @@ class Settings(GraderSettings):
     @property
     def blobs(self) -> str:
         return self.blobs_url or f"file://{self.home_dir / 'blobs'}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own way to itself."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -11,13 +11,28 @@ from fastapi_offline import FastAPIOffline
 
 from luthier.api_types import ErrorBody
 from luthier.blobs import Blobs
+from luthier.keys import mint, secret_of
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service import problems
-from service.api import blobs, designs, environments, files, graders, health, jobs, models, reports, results, workers
+from service.api import (
+    blobs,
+    designs,
+    environments,
+    files,
+    graders,
+    health,
+    jobs,
+    keys,
+    models,
+    reports,
+    results,
+    workers,
+)
 from service.context import Context
 from service.dashboard import ROUTERS
 from service.garbage import Garbage
+from service.gate import Gate
 from service.limits import BodyLimit
 from service.loops import Ticker
 
@@ -39,13 +54,15 @@ TAGS: Final = [
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
     {"name": "Health", "description": "Liveness and readiness."},
+    {"name": "Keys", "description": "Who may do what: API keys and their scopes."},
 ]
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     "4XX": {
         "model": ErrorBody,
         "description": "400: the request is wrong, and the message says where; 404: there is no such thing; "
-        "409: the thing is not in a state that allows this; 413: the body is larger than a limit",
+        "409: the thing is not in a state that allows this; 413: the body is larger than a limit; "
+        "401: a key is needed; 403: the key does not allow this; 429: too many requests, see Retry-After",
     },
     "5XX": {"model": ErrorBody, "description": "Something went wrong inside the service"},
 }
@@ -66,9 +83,11 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_parameters={"validatorUrl": None, "docExpansion": "list"},
     )
     app.state.settings = settings
+    app.state.worker_key = mint()  # of the workers that this process starts
     app.add_middleware(BodyLimit)
+    app.add_middleware(Gate, settings=settings, worker_key=app.state.worker_key)  # before any body is read
     problems.install(app)
-    for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health):
+    for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health, keys):
         app.include_router(part.router)
     for router in ROUTERS:
         app.include_router(router)
@@ -84,7 +103,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             database.upgrade()
         else:
             database.check()
-        here = Context(settings=settings, database=database, blobs=Blobs(settings.blobs), garbage=Garbage())
+        here = Context(
+            settings=settings,
+            database=database,
+            blobs=Blobs(settings.blobs),
+            garbage=Garbage(),
+            secret=secret_of(settings),
+        )
         ticker = Ticker(here)
         app.state.context, app.state.ticker = here, ticker
         ticker.start()

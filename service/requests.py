@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from luthier.design import Design, Frozen
+from luthier.keys import Scope
 from luthier.task import Constraints, Grader, Search, Task
 
 MAX_SEED: Final = 2**31 - 1
@@ -185,3 +186,13 @@ class EstimateDesign(Frozen):
         description="name of a live worker, or a kind and its memory; left out: the first live worker, else the "
         "service's own CPU",
     )
+
+
+class AddKey(Frozen):
+    """A key for somebody or something."""
+
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)] = Field(
+        description="whose it is, or what it is for"
+    )
+    scope: Scope = Field(default=Scope.SUBMIT, description="`read` < `submit` < `admin`; `worker` is for workers")
+    days: float | None = Field(default=None, gt=0, le=36_500, description="until it expires; null: never")

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from luthier.cli import cells, environment, jobs, models, report, serving, whatif
+from luthier.cli import cells, environment, jobs, keys, models, report, serving, whatif
 from luthier.cli.show import errors
 from luthier.errors import LuthierError, UserError
 
@@ -32,6 +32,7 @@ app.command(name="environments")(environment.list_environments)
 app.add_typer(models.app, name="models")
 app.command()(cells.cells)
 app.command(name="what-if")(whatif.what_if)
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

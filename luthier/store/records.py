@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 
 from luthier.design import Design, Frozen
+from luthier.keys import Scope
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, TrialState, Usage
 from luthier.wire import Device
@@ -143,3 +145,20 @@ class WorkerRecord(Frozen):
     pid: int
     created_at: AwareDatetime
     seen_at: AwareDatetime
+
+
+class KeyRecord(Frozen):
+    """An API key, without the key."""
+
+    id: str = Field(description="key-…")
+    name: str
+    scope: Scope
+    hint: str = Field(description="how the key begins")
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None = None
+    revoked_at: AwareDatetime | None = None
+    used_at: AwareDatetime | None = Field(default=None, description="to the minute")
+
+    def live(self, now: datetime) -> bool:
+        """Neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)

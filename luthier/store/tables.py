@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 
 from luthier.design import Design
+from luthier.keys import Scope
 from luthier.model import ModelFacts
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, RowScores, TrialState, Usage
@@ -265,4 +266,18 @@ workers = Table(
     Column("pid", BigInteger, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("seen_at", Utc, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", Prose, nullable=False),
+    Column("scope", _state(Scope), nullable=False),
+    Column("hint", String, nullable=False),
+    Column("digest", String, nullable=False, unique=True),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc),
+    Column("revoked_at", Utc),
+    Column("used_at", Utc),
 )

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.dashboard import assets, jobs
+from service.dashboard import assets, jobs, login
 
-ROUTERS: Final = (assets.router, jobs.router)
+ROUTERS: Final = (assets.router, jobs.router, login.router)
