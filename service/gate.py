@@ -105,7 +105,9 @@ class Gate:
             if request.method not in READING and not _same_site(request):
                 raise Forbidden("the browser does not say that a page of this service sent this, so it is refused")
             return Caller(id=record.id, name=record.name, scope=record.scope, logged_in=True)
-        raise Unauthenticated("this needs a key: send `Authorization: Bearer KEY`, or log in at /login")
+        raise Unauthenticated(
+            "this needs a key: in LUTHIER_API_KEY, or as `Authorization: Bearer KEY`; browsers log in at /login"
+        )
 
     async def _count_attempt(self, request: Request) -> None:
         address = request.client.host if request.client else ""

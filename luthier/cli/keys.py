@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
@@ -15,11 +17,9 @@ from luthier.cli.connection import JsonOption
 from luthier.cli.show import as_json, console, errors
 from luthier.cli.store import HomeOption, open_store, settings_of
 from luthier.keys import Scope, secret_of
-from luthier.store import keys
-from service import views
-from service.issue import issue
-from service.problems import explain
-from service.requests import AddKey
+
+if TYPE_CHECKING:
+    from luthier.store import Connection  # what only these commands need is imported by them: it takes seconds
 
 app = typer.Typer(help="API keys: needed by everybody once there is one.", no_args_is_help=True)
 
@@ -35,13 +35,16 @@ def create(
     json: JsonOption = False,
 ) -> None:
     """Make a key and print it, this once: only its HMAC is kept. From the first key on, every request needs one."""
+    from service import keyring
+    from service.problems import explain
+    from service.requests import AddKey
+
     try:
         wanted = AddKey(name=name, scope=scope, days=days)
     except ValidationError as error:
         raise explain([{**one, "loc": ("query", *one["loc"])} for one in error.errors()], None) from error
-    settings = settings_of(home=home)
-    with closing(open_store(settings)) as store, store.begin() as c:
-        made = issue(c, secret_of(settings), wanted, datetime.now(UTC))
+    with _store(home) as c:
+        made = keyring.issue(c, secret_of(settings_of(home=home)), wanted, datetime.now(UTC))
     if json:
         as_json(made)
         return
@@ -54,8 +57,10 @@ def create(
 @app.command(name="list")
 def list_keys(home: HomeOption = None, json: JsonOption = False) -> None:
     """Show the keys, without what would open anything."""
-    with closing(open_store(settings_of(home=home))) as store, store.read() as c:
-        found = [views.key(record) for record in keys.list_(c)]
+    from service import keyring
+
+    with _store(home) as c:
+        found = keyring.listed(c)
     if json:
         as_json(found)
         return
@@ -73,9 +78,17 @@ def revoke(
     home: HomeOption = None,
 ) -> None:
     """Take a key back. Keys stay needed, also after the last one is revoked."""
+    from service import keyring
+
+    with _store(home) as c:
+        key = keyring.revoke(c, key_id, datetime.now(UTC))
+    console.print(f"{key.name} ({key.hint}) opens nothing any more")
+
+
+@contextmanager
+def _store(home: Path | None) -> Iterator[Connection]:
     with closing(open_store(settings_of(home=home))) as store, store.begin() as c:
-        record = keys.revoke(c, key_id, datetime.now(UTC))
-    console.print(f"{record.name} ({record.hint}) opens nothing any more")
+        yield c
 
 
 def _state(key: ApiKey) -> str:

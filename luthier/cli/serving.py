@@ -21,7 +21,6 @@ from luthier.cli.show import console
 from luthier.cli.store import HomeOption, open_store, settings_of
 from luthier.errors import Conflict, UserError
 from luthier.settings import Settings
-from luthier.store import keys
 from luthier.store.database import Database
 from service.app import create_app
 from workers.engines.local import LocalEngine, default_workers
@@ -53,6 +52,8 @@ def serve(
 
 def _require_a_key(settings: Settings) -> None:
     """Where others can reach the service they need a key, and without one nobody could use it."""
+    from luthier.store import keys
+
     if settings.local_only:
         return
     with closing(open_store(settings)) as store, store.read() as c:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from luthier.settings import Settings
-from luthier.store.database import Database
+
+if TYPE_CHECKING:
+    from luthier.store.database import Database
 
 HomeOption = Annotated[Path | None, typer.Option(help="Home folder (default: $LUTHIER_HOME or ~/.luthier).")]
 
@@ -20,6 +22,8 @@ def settings_of(**given: Any) -> Settings:
 
 def open_store(settings: Settings) -> Database:
     """An SQLite store is made, or brought up to date; another one is only checked (`luthier db upgrade`)."""
+    from luthier.store.database import Database  # takes a second, and most commands do without
+
     store = Database(settings.database)
     if store.url.get_backend_name() == "sqlite":
         store.upgrade()

@@ -19,7 +19,7 @@ from luthier.errors import Forbidden, NotFound, TooManyRequests, Unauthenticated
 from luthier.keys import Scope, mint
 from luthier.store import keys
 from service.auth import SESSION
-from service.issue import issue
+from service.keyring import issue
 from service.requests import AddKey
 from tests.integration.service_harness import FakeWorker, Service, serving, sums
 
@@ -87,7 +87,7 @@ def test_an_error_of_the_gate_has_openais_shape(guarded: Guarded) -> None:
     missing = guarded.service.http.get("/v1/files")
     assert missing.headers["WWW-Authenticate"] == "Bearer"
     assert missing.json()["error"] == {
-        "message": "this needs a key: send `Authorization: Bearer KEY`, or log in at /login",
+        "message": "this needs a key: in LUTHIER_API_KEY, or as `Authorization: Bearer KEY`; browsers log in at /login",
         "type": "invalid_request_error",
         "param": None,
         "code": "unauthenticated",

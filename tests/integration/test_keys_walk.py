@@ -13,7 +13,7 @@ from starlette.routing import Mount
 from luthier.keys import Scope
 from luthier.settings import Settings
 from service.app import create_app
-from service.issue import issue
+from service.keyring import issue
 from service.requests import AddKey
 from service.scopes import scope_of
 from tests.integration.service_harness import Service, serving
