@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from luthier.dataset import Profile
 from luthier.design import Design
+from luthier.keys import Scope
 from luthier.model import ModelFacts
 from luthier.schedule import CatchUp, Contest, Overlap, RunState, Trigger
 from luthier.task import Constraints, DataKind, Grader, Search, Task
@@ -687,3 +688,21 @@ class WebhookDelivery(Resource):
     error: str | None = Field(description="why the latest attempt failed")
     created_at: int
     delivered_at: int | None
+
+
+class ApiKey(Resource):
+    """A key, without the key itself."""
+
+    id: str
+    object: Literal["key"] = "key"
+    name: str
+    scope: Scope = Field(description="`read` < `submit` < `admin`; `worker` is for workers and nothing else")
+    hint: str = Field(description="how the key begins")
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+    last_used_at: int | None = Field(description="to the minute")
+
+
+class NewApiKey(ApiKey):
+    key: str = Field(description="the key itself, shown this once")

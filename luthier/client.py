@@ -13,6 +13,7 @@ be reached raises Unreachable.
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ import httpx
 from pydantic import BaseModel
 
 from luthier.api_types import (
+    ApiKey,
     Best,
     Checkpoint,
     CheckpointPage,
@@ -43,6 +45,7 @@ from luthier.api_types import (
     Job,
     Landscape,
     Model,
+    NewApiKey,
     Page,
     Schedule,
     ScheduleRun,
@@ -56,7 +59,8 @@ from luthier.api_types import (
     WebhookEndpoint,
     Worker,
 )
-from luthier.errors import LuthierError, Unreachable, tree
+from luthier.errors import LuthierError, Unreachable, UserError, tree
+from luthier.keys import Scope, well_formed
 from luthier.report import Report
 from luthier.trial import Point
 
@@ -71,11 +75,15 @@ CHUNK: Final = 1 << 20
 class Client:
     """One connection pool to one service; close it, or use it as a context manager. Thread-safe."""
 
-    def __init__(self, base_url: str = DEFAULT_URL, *, timeout: float = 60.0) -> None:
-        """`timeout` is how many seconds the service may be silent; uploads are checked before they are answered."""
+    def __init__(self, base_url: str = DEFAULT_URL, *, api_key: str | None = None, timeout: float = 60.0) -> None:
+        """`api_key` is LUTHIER_API_KEY of the environment where left out; raises UserError for what cannot be a key.
+        `timeout` is how many seconds the service may be silent; uploads are checked before they are answered.
+        """
         self.base_url = base_url.rstrip("/")
         # A proxy of the environment is for the world outside, the service is on this machine or near it.
-        self._http = httpx.Client(base_url=self.base_url, timeout=timeout, trust_env=False)
+        self._http = httpx.Client(
+            base_url=self.base_url, headers=authorization(api_key), timeout=timeout, trust_env=False
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -357,6 +365,20 @@ class Client:
         """What was sent and what is still to be, newest first; all of them, or the first `limit`."""
         return self._list(Page[WebhookDelivery], f"{_WEBHOOKS}/{endpoint_id}/deliveries", limit)
 
+    # Keys
+
+    def api_keys(self) -> list[ApiKey]:
+        """Newest first, revoked ones too."""
+        return list(self._one(Page[ApiKey], "GET", "/v1/keys").data)
+
+    def create_key(self, name: str, scope: Scope = Scope.SUBMIT, *, days: float | None = None) -> NewApiKey:
+        """A key that expires after so many days, or never. The answer is the only one that holds the key itself."""
+        return self._one(NewApiKey, "POST", "/v1/keys", json={"name": name, "scope": scope, "days": days})
+
+    def revoke_key(self, key_id: str) -> ApiKey:
+        """From now on the key opens nothing, and whoever logged in with it is logged out."""
+        return self._one(ApiKey, "DELETE", f"/v1/keys/{key_id}")
+
     # HTTP
 
     def _one(self, kind: type[R], method: str, path: str, **request: Any) -> R:
@@ -427,6 +449,14 @@ class _Pieces(RawIOBase):
 def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> Path:
     archive.extract(member, folder, filter="data")  # refuses whatever would land outside of the folder
     return folder / member.name
+
+
+def authorization(api_key: str | None = None) -> dict[str, str]:
+    """The header that carries the key, or else LUTHIER_API_KEY; none where there is neither. Raises UserError."""
+    given = (api_key or os.environ.get("LUTHIER_API_KEY", "")).strip()
+    if given and not well_formed(given):
+        raise UserError("LUTHIER_API_KEY is no key of Luthier's: it is mistyped or not whole", param="api_key")
+    return {"Authorization": f"Bearer {given}"} if given else {}
 
 
 def error_of(response: httpx.Response) -> LuthierError:

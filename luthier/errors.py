@@ -7,7 +7,10 @@
     │   ├── GraderFault               400  a grader that cannot grade, or an answer that cannot be graded
     │   ├── NotFound (LookupError)    404
     │   ├── Conflict                  409  the thing is not in a state that allows this
-    │   └── TooLarge                  413
+    │   ├── TooLarge                  413
+    │   ├── Unauthenticated           401  a key is needed, and there was none, or not a good one
+    │   ├── Forbidden                 403  the key does not allow this
+    │   └── TooManyRequests           429  says after how many seconds to come again
     ├── LeaseLost                     409  the trial belongs to somebody else by now
     ├── Stopped                       409  the service asked a trial to stop: cancelled, or the budget is spent
     ├── Interrupted                   503  the worker is shutting down: the trial is given back
@@ -110,6 +113,22 @@ class Conflict(UserError):
 
 class TooLarge(UserError):
     status = 413
+
+
+class Unauthenticated(UserError):
+    status = 401
+
+
+class Forbidden(UserError):
+    status = 403
+
+
+class TooManyRequests(UserError):
+    status = 429
+
+    def __init__(self, message: str, *, retry_after: int = 1, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.retry_after = retry_after
 
 
 class LeaseLost(LuthierError):

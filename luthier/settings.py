@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -58,6 +59,18 @@ class Settings(GraderSettings, LogSettings):
     )
     vllm_api_key: SecretStr | None = Field(default=None, description="its key; never stored and never shown")
     tick_seconds: float = Field(default=0.5, gt=0, description="how often the service looks after its jobs")
+    secret: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="what keys and sessions are signed with, the same for all replicas; default: a file in the home",
+    )
+    requests_per_minute: int = Field(default=1200, ge=1, description="that one key may make; workers' are not counted")
+    attempts_per_minute: int = Field(default=30, ge=1, description="wrong keys and log-ins from one address")
+
+    @property
+    def local_only(self) -> bool:
+        """Whether only this machine can reach the service."""
+        return is_loopback(self.host)
 
     @property
     def home_dir(self) -> Path:
@@ -70,3 +83,11 @@ class Settings(GraderSettings, LogSettings):
     @property
     def blobs(self) -> str:
         return self.blobs_url or f"file://{self.home_dir / 'blobs'}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own way to itself."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -11,6 +11,7 @@ from fastapi_offline import FastAPIOffline
 
 from luthier.api_types import ErrorBody
 from luthier.blobs import Blobs
+from luthier.keys import mint, secret_of
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service import loops, problems, schedules, webhooks
@@ -25,6 +26,7 @@ from service.api import (
     graders,
     health,
     jobs,
+    keys,
     models,
     proxy,
     reports,
@@ -38,6 +40,7 @@ from service.api import webhooks as webhook_routes
 from service.context import Context
 from service.dashboard import ROUTERS
 from service.garbage import Garbage
+from service.gate import Gate
 from service.limits import BodyLimit
 from service.loops import Ticker
 from service.metrics import Metrics
@@ -64,13 +67,15 @@ TAGS: Final = [
     {"name": "Webhooks", "description": "Where events are sent, signed, until they are received."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
     {"name": "Health", "description": "Liveness, readiness and metrics."},
+    {"name": "Keys", "description": "Who may do what: API keys and their scopes."},
 ]
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     "4XX": {
         "model": ErrorBody,
         "description": "400: the request is wrong, and the message says where; 404: there is no such thing; "
-        "409: the thing is not in a state that allows this; 413: the body is larger than a limit",
+        "409: the thing is not in a state that allows this; 413: the body is larger than a limit; "
+        "401: a key is needed; 403: the key does not allow this; 429: too many requests, see Retry-After",
     },
     "5XX": {"model": ErrorBody, "description": "Something went wrong inside the service"},
 }
@@ -91,13 +96,15 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_parameters={"validatorUrl": None, "docExpansion": "list"},
     )
     app.state.settings, app.state.metrics = settings, Metrics()
+    app.state.worker_key = mint()  # of the workers that this process starts
     app.add_middleware(BodyLimit)
+    app.add_middleware(Gate, settings=settings, worker_key=app.state.worker_key)  # before any body is read
     app.add_middleware(Observed, metrics=app.state.metrics)
     problems.install(app)
     for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
     app.include_router(completions.router if settings.vllm_url is None else proxy.router)
-    for part in (generations, schedule_routes, webhook_routes, charts, stream):
+    for part in (generations, schedule_routes, webhook_routes, charts, stream, keys):
         app.include_router(part.router)
     for router in ROUTERS:
         app.include_router(router)
@@ -113,7 +120,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             database.upgrade()
         else:
             database.check()
-        here = Context(settings=settings, database=database, blobs=Blobs(settings.blobs), garbage=Garbage())
+        here = Context(
+            settings=settings,
+            database=database,
+            blobs=Blobs(settings.blobs),
+            garbage=Garbage(),
+            secret=secret_of(settings),
+        )
         ticker = Ticker(here, loops.tick, "jobs")
         tickers = (ticker, Ticker(here, schedules.tick, "schedules"), Ticker(here, webhooks.deliver, "webhooks"))
         app.state.context, app.state.ticker = here, ticker

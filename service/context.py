@@ -11,6 +11,7 @@ from typing import Annotated, BinaryIO, cast
 from fastapi import Depends, Request
 
 from luthier.blobs import Blobs
+from luthier.keys import Secret
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service.garbage import Garbage
@@ -36,6 +37,7 @@ class Context:
     database: Database
     blobs: Blobs
     garbage: Garbage
+    secret: Secret
     turn: Lock = field(default_factory=Lock)  # one thread at a time looks after jobs
     questions: Arrivals = field(default_factory=Arrivals)
     _row_counts: dict[str, int] = field(default_factory=dict)

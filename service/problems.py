@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from luthier.errors import LuthierError, NotFound, TooLarge, UserError
+from luthier.errors import LuthierError, NotFound, TooLarge, TooManyRequests, Unauthenticated, UserError
 from service.dashboard.shell import error_page, wants_page
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def install(app: FastAPI) -> None:
 
 def _answer(request: Request, error: LuthierError) -> Response:
     """As a page where a browser asks for one, else as JSON."""
-    return error_page(request, error, error.status) if wants_page(request) else respond(error)
+    return error_page(request, error, error.status, headers_of(error)) if wants_page(request) else respond(error)
 
 
 class Hangup(JSONResponse):
@@ -117,7 +117,18 @@ class Hangup(JSONResponse):
 def respond(error: LuthierError) -> JSONResponse:
     """The response for an error."""
     kind = Hangup if isinstance(error, TooLarge) else JSONResponse
-    return kind(error.body(), status_code=error.status)
+    return kind(error.body(), error.status, headers_of(error))
+
+
+def headers_of(error: LuthierError) -> dict[str, str]:
+    """What HTTP wants beside an error's words."""
+    match error:
+        case Unauthenticated():
+            return {"WWW-Authenticate": "Bearer"}
+        case TooManyRequests(retry_after=seconds):
+            return {"Retry-After": str(seconds)}
+        case _:
+            return {}
 
 
 def explain(problems: Sequence[Mapping[str, Any]], body: Any) -> UserError:

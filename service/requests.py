@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from luthier.api_types import WebhookEvent
 from luthier.design import Design, Frozen
+from luthier.keys import Scope
 from luthier.schedule import CatchUp, Overlap
 from luthier.task import Constraints, DataKind, Grader, Search, Task
 
@@ -306,3 +307,13 @@ class CreateEndpoint(Frozen):
     events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1, max_length=100)] = Field(
         default=get_args(WebhookEvent), description="left out: all that there are"
     )
+
+
+class AddKey(Frozen):
+    """A key for somebody or something."""
+
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)] = Field(
+        description="whose it is, or what it is for"
+    )
+    scope: Scope = Field(default=Scope.SUBMIT, description="`read` < `submit` < `admin`; `worker` is for workers")
+    days: float | None = Field(default=None, gt=0, le=36_500, description="until it expires; null: never")

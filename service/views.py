@@ -9,7 +9,7 @@ from typing import Any
 from luthier import api_types as api
 from luthier.dataset import Profile
 from luthier.model import BaseModelEntry
-from luthier.store.records import EventRecord, FileRecord, JobRecord, TrialRecord, WorkerRecord
+from luthier.store.records import EventRecord, FileRecord, JobRecord, KeyRecord, TrialRecord, WorkerRecord
 from luthier.task import Pin
 from luthier.trial import Metrics
 from luthier.wire import Artifact
@@ -182,6 +182,19 @@ def worker(record: WorkerRecord, *, live: bool) -> api.Worker:
         last_seen_at=_seconds(record.seen_at),
         live=live,
         generates=record.generates if live else None,
+    )
+
+
+def key(record: KeyRecord) -> api.ApiKey:
+    return api.ApiKey(
+        id=record.id,
+        name=record.name,
+        scope=record.scope,
+        hint=record.hint,
+        created_at=_seconds(record.created_at),
+        expires_at=_maybe_seconds(record.expires_at),
+        revoked_at=_maybe_seconds(record.revoked_at),
+        last_used_at=_maybe_seconds(record.used_at),
     )
 
 

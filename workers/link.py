@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel
 
-from luthier.client import error_of
+from luthier.client import authorization, error_of
 from luthier.errors import Unreachable
 from luthier.wire import (
     Assignment,
@@ -37,6 +37,7 @@ CHUNK = 1 << 20
 
 class Link:
     """Calls are repeated while the service cannot be reached, for `patience` seconds; every one of them is idempotent.
+    They carry the key of LUTHIER_API_KEY where there is one.
 
     Raises the service's own errors (LeaseLost above all), and Unreachable when patience is over.
     """
@@ -46,7 +47,12 @@ class Link:
         self.cache = cache
         self.patience = patience
         cache.mkdir(parents=True, exist_ok=True)
-        self._http = httpx.Client(base_url=self.server, timeout=httpx.Timeout(30.0, read=120.0), trust_env=False)
+        self._http = httpx.Client(
+            base_url=self.server,
+            headers=authorization(),
+            timeout=httpx.Timeout(30.0, read=120.0),
+            trust_env=False,
+        )
 
     def register(self, hello: Hello) -> Welcome:
         return Welcome.model_validate(self._post("/v1/workers", hello).json())

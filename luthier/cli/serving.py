@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import closing
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import uvicorn
@@ -16,20 +18,14 @@ from filelock import FileLock, Timeout
 
 from luthier import logs
 from luthier.cli.show import console
+from luthier.cli.store import HomeOption, open_store, settings_of
 from luthier.errors import Conflict, UserError
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service.app import create_app
 from workers.engines.local import LocalEngine, default_workers
 
-HomeOption = Annotated[Path | None, typer.Option(help="Home folder (default: $LUTHIER_HOME or ~/.luthier).")]
-
 database = typer.Typer(help="The SQL store.", no_args_is_help=True)
-
-
-def _settings(**given: Any) -> Settings:
-    """Settings from the environment, with the options that were given on the command line before them."""
-    return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def serve(
@@ -42,10 +38,10 @@ def serve(
     ] = None,
 ) -> None:
     """Start the service with its embedded store and local workers; Ctrl-C stops it and loses nothing."""
-    settings = _settings(home=home, host=host, port=port)
+    settings = settings_of(home=home, host=host, port=port)
     logs.configure(settings.log_format)
-    _require_loopback(settings.host)
     settings.home_dir.mkdir(parents=True, exist_ok=True)
+    _require_a_key(settings)
     try:
         with FileLock(settings.home_dir / "serve.lock", timeout=0):
             _serve(settings, default_workers() if workers is None else workers)
@@ -53,23 +49,26 @@ def serve(
         raise Conflict(f"another `luthier serve` is using {settings.home_dir}; give this one its own --home") from None
 
 
-def _require_loopback(host: str) -> None:
-    """There are no keys yet, and whoever reaches the service may read what it can read: so nobody else reaches it."""
-    try:
-        loopback = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise UserError(
-            f"--host {host} would let anybody in: listen on 127.0.0.1 and reach it through an SSH tunnel or a proxy "
-            "that asks who is there",
-            param="host",
-        )
+def _require_a_key(settings: Settings) -> None:
+    """Where others can reach the service they need a key, and without one nobody could use it."""
+    from luthier.store import keys
+
+    if settings.local_only:
+        return
+    with closing(open_store(settings)) as store, store.read() as c:
+        if any(key.live(datetime.now(UTC)) for key in keys.list_(c)):
+            return
+    raise UserError(
+        f"--host {settings.host} lets others than this machine in, and there is no key that they could show. Make one "
+        "first: luthier keys create NAME --scope admin",
+        param="host",
+    )
 
 
 def _serve(settings: Settings, workers: int) -> None:
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         settings.host,
         settings.port,
         http="h11",
@@ -78,8 +77,8 @@ def _serve(settings: Settings, workers: int) -> None:
         timeout_graceful_shutdown=10,
     )
     socket = config.bind_socket()
-    address = f"http://{settings.host}:{socket.getsockname()[1]}"
-    engine = LocalEngine(settings.home_dir, workers)
+    address = f"http://{_reachable(settings.host)}:{socket.getsockname()[1]}"
+    engine = LocalEngine(settings.home_dir, workers, app.state.worker_key)
     console.print(f"Luthier serves {settings.home_dir} at {address} (API: {address}/docs), {workers} local worker(s)")
     engine.start(address)
     try:
@@ -88,6 +87,17 @@ def _serve(settings: Settings, workers: int) -> None:
         console.print("stopped; what was running goes on when the service is started again")
     finally:
         engine.stop()
+
+
+def _reachable(host: str) -> str:
+    """The host in a URL for this machine. Listening on all addresses is listening on the loopback too."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "[::1]"
+    return host if address.version == 4 else f"[{host}]"
 
 
 class _Server(uvicorn.Server):
@@ -134,7 +144,7 @@ def upgrade(
     url: Annotated[str | None, typer.Option(help="SQLAlchemy URL (default: $LUTHIER_DATABASE_URL or SQLite).")] = None,
 ) -> None:
     """Bring the store's tables to this version. `serve` does it by itself for SQLite; for PostgreSQL run it once."""
-    settings = _settings(home=home, database_url=url)
+    settings = settings_of(home=home, database_url=url)
     if settings.database_url is None:
         settings.home_dir.mkdir(parents=True, exist_ok=True)
     store = Database(settings.database)

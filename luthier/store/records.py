@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import AwareDatetime, Field
 
 from luthier.design import Design, Frozen
+from luthier.keys import Scope
 from luthier.schedule import CatchUp, Contest, Overlap, RunState, Trigger
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, TrialState, Usage
@@ -230,3 +231,20 @@ class DeliveryRecord(Frozen):
     error: str | None = None
     created_at: AwareDatetime
     delivered_at: AwareDatetime | None = None
+
+
+class KeyRecord(Frozen):
+    """An API key, without the key."""
+
+    id: str = Field(description="key-…")
+    name: str
+    scope: Scope
+    hint: str = Field(description="how the key begins")
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None = None
+    revoked_at: AwareDatetime | None = None
+    used_at: AwareDatetime | None = Field(default=None, description="to the minute")
+
+    def live(self, now: datetime) -> bool:
+        """Neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)

@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 
 from luthier.design import Design
+from luthier.keys import Scope
 from luthier.model import ModelFacts
 from luthier.schedule import CatchUp, Contest, Overlap, RunState
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
@@ -405,4 +406,18 @@ samples = Table(
     metadata,
     Column("trial_id", ForeignKey("trials.id"), primary_key=True),
     Column("samples", Document(tuple[Sample, ...]), nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", Prose, nullable=False),
+    Column("scope", _state(Scope), nullable=False),
+    Column("hint", String, nullable=False),
+    Column("digest", String, nullable=False, unique=True),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc),
+    Column("revoked_at", Utc),
+    Column("used_at", Utc),
 )

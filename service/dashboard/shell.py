@@ -66,6 +66,7 @@ def page(request: Request, template: str, *, title: str, status: int = 200, **va
         "exists": partial(_exists, request),
         "flash": None if said is None else unquote(said),
         "theme": theme if theme in THEMES else None,
+        "logged_in": getattr(getattr(request.state, "caller", None), "logged_in", False),
     }
     response = HTMLResponse(_TEMPLATES.get_template(template).render(**values, **frame), status, HEADERS)
     if said is not None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 
 from luthier.client import Client
 from luthier.design import AdapterUpdate, VirtualTokens
@@ -49,6 +50,7 @@ class Service:
     ticker: Ticker
     http: httpx.Client
     client: Client
+    app: FastAPI
 
     def add_model(self, name: str = "tiny-chat") -> None:
         self.client.add_model(name, str(TINY_CHAT))
@@ -83,7 +85,14 @@ def serving(home: Path, **settings: Any) -> Iterator[Service]:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
             with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as http, Client(url) as client:
-                yield Service(url=url, context=app.state.context, ticker=app.state.ticker, http=http, client=client)
+                yield Service(
+                    url=url,
+                    context=app.state.context,
+                    ticker=app.state.ticker,
+                    http=http,
+                    client=client,
+                    app=app,
+                )
         finally:
             server.should_exit = True
             thread.join()

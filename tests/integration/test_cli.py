@@ -163,7 +163,7 @@ def test_ctrl_c_stops_the_watching_and_not_the_job(live: Live, data: Path) -> No
         (["trials", "ftjob-nope"], "ftjob-nope"),
         (["models", "add", "x", "/nowhere"], "/nowhere"),
         (["best"], "JOB"),
-        (["serve", "--host", "0.0.0.0"], "would let anybody in"),
+        (["serve", "--host", "0.0.0.0"], "luthier keys create NAME --scope admin"),
         (["frobnicate"], "frobnicate"),
     ],
 )

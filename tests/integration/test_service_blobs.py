@@ -44,7 +44,8 @@ def test_a_blob_that_breaks_off_is_not_there(service: Service) -> None:
     url = httpx.URL(service.url)
     incoming = service.context.settings.home_dir / "blobs" / "incoming"
     with socket.create_connection((url.host, url.port or 0)) as connection:
-        connection.sendall(f"PUT /v1/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: {2 * MEBIBYTE}\r\n\r\n".encode())
+        head = f"PUT /v1/blobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: {2 * MEBIBYTE}\r\n\r\n"
+        connection.sendall(head.encode())
         connection.sendall(content)
         wait_until(lambda: any(incoming.glob("*")))
     wait_until(lambda: not any(incoming.glob("*")))

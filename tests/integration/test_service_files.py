@@ -212,7 +212,7 @@ def test_an_upload_that_breaks_off_leaves_nothing_behind(
     incoming.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(incoming))
     head = (
-        f"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
+        f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
         "Content-Length: 1000000\r\n\r\n"
     ).encode()
     address = (httpx.URL(service.url).host, httpx.URL(service.url).port or 0)

@@ -41,11 +41,15 @@ def worker_name(server: str, index: int) -> str:
 
 
 class LocalEngine:
-    """Starts `count` workers and starts again those that die. Their output goes to `home`/logs/worker-N.log."""
+    """Starts `count` workers and starts again those that die. Their output goes to `home`/logs/worker-N.log.
 
-    def __init__(self, home: Path, count: int) -> None:
+    They get `key` through their environment, which no other user of the machine can read.
+    """
+
+    def __init__(self, home: Path, count: int, key: str) -> None:
         self.home = home
         self.count = count
+        self._key = key
         self._stopping = threading.Event()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._keeper: threading.Thread | None = None
@@ -77,6 +81,8 @@ class LocalEngine:
 
     def _launch(self, server: str, index: int) -> subprocess.Popen[bytes]:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment["LUTHIER_API_KEY"] = self._key
+        environment.pop("LUTHIER_SECRET", None)
         if gpu_count():
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpu_count())))).split(",")
             environment["CUDA_VISIBLE_DEVICES"] = visible[index % len(visible)]

@@ -1,0 +1,64 @@
+"""Logging in with a key, for people with a browser. What the login allows is what the key allows."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Form, Request, Response
+
+from luthier.errors import Unauthenticated
+from luthier.keys import Scope
+from service.auth import SESSION, SESSION_SECONDS, key_of, keys_needed, session
+from service.context import Here, utc_now
+from service.dashboard.shell import page, redirect
+
+router = APIRouter(include_in_schema=False)
+
+# An address of this service. Browsers drop control characters, read \ as /, and take what follows // for another host.
+INSIDE: Final = re.compile(r"/(?![/\\])[^\x00-\x20\\]*")
+
+
+@router.get("/login")
+def show(request: Request, here: Here, next: str = "/") -> Response:  # noqa: A002 - the name that everybody gives it
+    if not keys_needed(here):
+        return redirect(_inside(next))
+    return _form(request, next)
+
+
+@router.post("/login")
+def log_in(
+    request: Request,
+    here: Here,
+    key: Annotated[str, Form()],
+    next: Annotated[str, Form()] = "/",  # noqa: A002
+) -> Response:
+    try:
+        record = key_of(here, key.strip(), utc_now())
+    except Unauthenticated as error:
+        return _form(request, next, error.message)
+    if record.scope is Scope.WORKER:
+        return _form(request, next, "that key is for workers, who have no pages to look at")
+    response = redirect(_inside(next))
+    secure = request.url.scheme == "https"
+    cookie = session(here, record)
+    response.set_cookie(SESSION, cookie, max_age=SESSION_SECONDS, httponly=True, samesite="strict", secure=secure)
+    return response
+
+
+@router.post("/logout")
+def log_out() -> Response:
+    response = redirect("/login")
+    response.delete_cookie(SESSION, httponly=True, samesite="strict")
+    return response
+
+
+def _form(request: Request, where: str, problem: str | None = None) -> Response:
+    status = 200 if problem is None else 401
+    values = {"where": _inside(where), "problem": problem}
+    return page(request, "login.html.jinja", title="Log in", status=status, **values)
+
+
+def _inside(where: str) -> str:
+    """Where to go after the login: never to another site."""
+    return where if INSIDE.fullmatch(where) else "/"
