@@ -14,7 +14,20 @@ from luthier.blobs import Blobs
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service import loops, problems, schedules, webhooks
-from service.api import blobs, designs, environments, files, graders, health, jobs, models, reports, results, workers
+from service.api import (
+    aliases,
+    blobs,
+    designs,
+    environments,
+    files,
+    graders,
+    health,
+    jobs,
+    models,
+    reports,
+    results,
+    workers,
+)
 from service.api import schedules as schedule_routes
 from service.api import webhooks as webhook_routes
 from service.context import Context
@@ -39,6 +52,7 @@ TAGS: Final = [
     {"name": "Designs", "description": "What a design would take, with nothing trained."},
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
     {"name": "Schedules", "description": "Jobs that are created again and again, at the ticks of a cron expression."},
+    {"name": "Aliases", "description": "Names for the best model so far."},
     {"name": "Webhooks", "description": "Where events are sent, signed, until they are received."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
     {"name": "Health", "description": "Liveness and readiness."},
@@ -73,7 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
-    for part in (schedule_routes, webhook_routes):
+    for part in (schedule_routes, aliases, webhook_routes):
         app.include_router(part.router)
     return app
 

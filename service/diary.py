@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from luthier.errors import LuthierError
+from luthier.schedule import Contest
 from luthier.store import Connection, events
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import Metrics, TrialState, rung_name
@@ -27,12 +28,13 @@ def started(c: Connection, job: JobRecord, workers: int, now: datetime) -> None:
 
 def trial_started(c: Connection, trial: TrialRecord, worker: str, now: datetime) -> None:
     again = f" again (lease {trial.fence})" if trial.fence > 1 else ""
-    _say(c, trial.job_id, f"Trial {trial.number} started{again} on {worker}: {trial.design.summary()}.", now)
+    what = "The champion is scored" if trial.origin == "champion" else f"Trial {trial.number} started"
+    _say(c, trial.job_id, f"{what}{again} on {worker}: {trial.design.summary()}.", now)
 
 
 def trial_ended(c: Connection, trial: TrialRecord, now: datetime) -> None:
     """One line for each way in which a lease ends, lost workers aside."""
-    name, seconds = f"Trial {trial.number}", f"{trial.device_seconds:.1f} device-seconds"
+    name, seconds = _name(trial), f"{trial.device_seconds:.1f} device-seconds"
     match trial.state:
         case TrialState.COMPLETE:
             assert trial.metrics is not None  # the store refuses a complete trial without
@@ -91,7 +93,7 @@ def worker_lost(c: Connection, trial: TrialRecord, now: datetime) -> None:
             trial_ended(c, trial, now)
         case _:
             progress = "its last checkpoint" if trial.checkpoint else "the start"
-            text = f"Trial {trial.number} lost its worker; it waits for another and goes on from {progress}."
+            text = f"{_name(trial)} lost its worker; it waits for another and goes on from {progress}."
             _warn(c, trial.job_id, text, now)
 
 
@@ -126,6 +128,15 @@ def cancelled(c: Connection, job: JobRecord, now: datetime) -> None:
     _say(c, job.id, "Cancelled; trials that are running stop at their next heartbeat.", now)
 
 
+def challenged(c: Connection, job_id: str, champion: str, now: datetime) -> None:
+    _say(c, job_id, f"The search is over; the champion {champion} is now scored on the same test rows.", now)
+
+
+def contested(c: Connection, job_id: str, alias: str, contest: Contest, now: datetime) -> None:
+    outcome = "now stands for the model of this job" if contest.promoted else "stays as it is"
+    _say(c, job_id, f"alias/{alias} {outcome}: {contest.why}.", now)
+
+
 def numbers(metrics: Metrics) -> str:
     """Metrics in one phrase."""
     reward = ""
@@ -134,6 +145,10 @@ def numbers(metrics: Metrics) -> str:
         reward = f", reward {metrics.reward:.4g}{named}"
     name, value = metrics.likelihood
     return f"{metrics.bits_per_byte:.4g} bits per byte ({name} {value:.4g}){reward}"
+
+
+def _name(trial: TrialRecord) -> str:
+    return "The champion" if trial.origin == "champion" else f"Trial {trial.number}"
 
 
 def _rung(trial: TrialRecord) -> str:
