@@ -16,6 +16,7 @@ from luthier.settings import Settings
 from luthier.store.database import Database
 from service import loops, problems, schedules, webhooks
 from service.api import (
+    aliases,
     blobs,
     charts,
     completions,
@@ -64,6 +65,7 @@ TAGS: Final = [
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
     {"name": "Completions", "description": "Answers of base models and of what jobs have made."},
     {"name": "Schedules", "description": "Jobs that are created again and again, at the ticks of a cron expression."},
+    {"name": "Aliases", "description": "Names for the best model so far."},
     {"name": "Webhooks", "description": "Where events are sent, signed, until they are received."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
     {"name": "Health", "description": "Liveness, readiness and metrics."},
@@ -104,7 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
     for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
     app.include_router(completions.router if settings.vllm_url is None else proxy.router)
-    for part in (generations, schedule_routes, webhook_routes, charts, stream, keys):
+    for part in (generations, schedule_routes, aliases, webhook_routes, charts, stream, keys):
         app.include_router(part.router)
     for router in ROUTERS:
         app.include_router(router)

@@ -317,3 +317,10 @@ class AddKey(Frozen):
     )
     scope: Scope = Field(default=Scope.SUBMIT, description="`read` < `submit` < `admin`; `worker` is for workers")
     days: float | None = Field(default=None, gt=0, le=36_500, description="until it expires; null: never")
+
+
+class SetAlias(Frozen):
+    """Let an alias stand for a model."""
+
+    name: AliasName = Field(examples=["support"])
+    model: Name = Field(description="a fine-tuned model", examples=["ft:tiny-chat:luthier:7c91d4e2"])
