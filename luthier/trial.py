@@ -19,6 +19,7 @@ from luthier.design import Frozen
 RUNGS: Final = (1 / 9, 1 / 3)
 # Rows, answers and windows of encoders that it is scored on there, and after a stage.
 RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
+RUNG_PAIRS: Final = 96  # of preferences: each says yes or no only, and 32 of them are wrong by 9 % either way
 
 
 def rung_name(rung: int) -> str:
