@@ -253,7 +253,8 @@ def _conclude(here: Context, job: JobRecord, rows: Rows, reason: str, now: datet
         trials.cancel_waiting(c, job.id, now)
         jobs.set_result(c, job.id, winner.id, name, sum(row.trained_tokens for row in rows))
         diary.budget_spent(c, job, reason, now)
-        diary.succeeded(c, jobs.get(c, job.id), winner, base, choice, now)
+        won = history.seeds(rows, winner.number)
+        diary.succeeded(c, jobs.get(c, job.id), won, base, choice, now)
         here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job.id)))
 
 
