@@ -152,7 +152,11 @@ class Permanent:
         while self._coming:
             design = self._coming.pop(0)
             if design.digest() not in tried:
-                return Try(design=design, origin="proposed", goal=0 if len(history) > 1 else None)
+                return Try(
+                    design=design,
+                    origin="proposed",
+                    goal=halving.first_rung(self._space.kind) if len(history) > 1 else None,
+                )
         return None
 
     def verdict(self, history: Sequence[Past], number: int) -> Verdict:
@@ -186,7 +190,7 @@ class PermanentTpe(Permanent):
                 asked.append(self._study.ask())
                 design = self._space.sample(Sampled(asked[-1]))
                 if design.digest() not in tried and known(self._table, design):
-                    return Try(design=design, origin="proposed", goal=0)
+                    return Try(design=design, origin="proposed", goal=halving.first_rung(self._space.kind))
             return None
         finally:
             for trial in asked:  # what comes of it is told by its place

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import RUNGS, JobState, TrialState
-from search.halving import ETA
+from search.halving import ETA, first_rung
 from search.plan import BASELINES
 
 
@@ -93,15 +93,16 @@ def _before(moment: datetime, deadline: datetime | None) -> datetime:
 
 
 def _expected(job: JobRecord) -> float:
-    """How many whole trainings the job is, as halving spends them: each design to the first rung, the best of them to
-    the next, and so on."""
+    """How many whole trainings the job is, as halving spends them: each design to where it pauses first, the best of
+    them to the next rung, and so on."""
     count = _searched(job)
     least = min(job.search.finalists, count)
     shares = [0.0, *RUNGS, 1.0]
     if count == least:
         whole = float(count)
     else:
-        reaching = [max(least, count / ETA**rung) for rung in range(len(RUNGS) + 1)]
+        first = first_rung(job.judge.kind)
+        reaching = [max(least, count / ETA ** max(0, rung - first)) for rung in range(len(RUNGS) + 1)]
         whole = sum(n * (b - a) for n, a, b in zip(reaching, shares, shares[1:], strict=False))
     return len(BASELINES) + whole + planned_confirmations(job)
 

@@ -21,8 +21,7 @@ import torch
 from bench.atlas.tasks import TASKS, Task, entry, rows
 from luthier.design import Design
 from luthier.errors import LuthierError
-from luthier.task import DataKind
-from luthier.trial import RUNG_PAIRS, RUNGS
+from luthier.trial import RUNGS
 from search.choose import standing
 from workers import warm
 from workers.judge import judge, renderer
@@ -34,7 +33,7 @@ from workers.train.loop import Progress, train
 
 FOLDER: Final = Path(__file__).parent
 SEED: Final = 1
-RUNG_ROWS, RUNG_GENERATIONS = 16, 12  # a part of the held-out rows; of preferences as many as workers take
+RUNG_ROWS, RUNG_GENERATIONS = 16, 12  # a part of the held-out rows, as workers score at rungs
 
 
 class Recorder:
@@ -50,8 +49,7 @@ class Recorder:
     def after_step(self, progress: Progress) -> None:
         for share in RUNGS:
             if progress.before < share <= progress.share:
-                rows = RUNG_PAIRS if self.task.kind is DataKind.PREFERENCE else RUNG_ROWS
-                few = {"max_rows": rows, "max_generations": RUNG_GENERATIONS}
+                few = {"max_rows": RUNG_ROWS, "max_generations": RUNG_GENERATIONS}
                 self.score(progress.model, few)
 
     def score(self, model: CausalModel, limits: dict[str, int] | None = None) -> None:
