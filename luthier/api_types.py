@@ -106,7 +106,8 @@ class Standing(Resource):
     trial: str
     number: int
     summary: str
-    metrics: Metrics
+    metrics: Metrics = Field(description="on the validation rows, means over the design's seeds")
+    seeds: int = Field(default=1, ge=1, description="that the design was trained from")
 
 
 class Progress(Resource):
@@ -249,7 +250,8 @@ class Trial(Resource):
 
 
 class Best(Resource):
-    """The winner of a job (while it runs: the best so far) beside its two baselines."""
+    """The winner of a job (while it runs: the best so far) beside its two baselines. All metrics are means over the
+    seeds that a design was trained from; the weights are those of the first."""
 
     object: Literal["fine_tuning.job.best"] = "fine_tuning.job.best"
     trial: str
@@ -263,6 +265,8 @@ class Best(Resource):
     test_metrics: Metrics | None
     base_test_metrics: Metrics | None
     default_test_metrics: Metrics | None
+    seeds: int = Field(default=1, ge=1, description="that the winner was trained from")
+    default_seeds: int = Field(default=1, ge=1, description="that the plain LoRA default was trained from")
     artifacts: tuple[Artifact, ...]
     model: str | None = Field(default=None, description="what it is called in /v1/chat/completions; null: not kept")
 

@@ -33,8 +33,8 @@ from luthier.design import (
     VirtualTokens,
 )
 from luthier.model import ModelFacts
-from luthier.task import DataKind
-from luthier.trial import RUNG_GENERATIONS, RUNG_ROWS, RUNG_WINDOWS, RUNGS
+from luthier.task import DataKind, rung_rows
+from luthier.trial import RUNG_GENERATIONS, RUNG_WINDOWS, RUNGS
 from search.parameters import Moving, Shape, moving, shape
 from search.passes import TOKEN_CAP, Kind, Passes, Work, backward, decoding, forward, likelihood
 from search.resident import FLOAT, Memory, kept_once, kept_per_token, sampling_bytes, scoring_bytes
@@ -91,13 +91,14 @@ def plan(facts: ModelFacts, design: Design, job: Workload, kind: Kind) -> Plan:
     phases += [stage.sampling_memory(resting) for stage in stages if stage.group]
     rungs = _rungs(stages)
     moments = max((MOMENTS * FLOAT * stage.moving.numbers for stage in stages), default=0)
-    part = min(1.0, RUNG_ROWS / max(1, min(max(job.validation, job.test), job.max_rows)))
+    at_rungs = min(rung_rows(job.kind), job.validation, job.max_rows)
+    part = min(1.0, at_rungs / max(1, min(max(job.validation, job.test), job.max_rows)))
     if rungs:
         phases.append(resting._replace(scoring=scoring * part, sampling=sampling, optimiser=float(moments)))
     phases.append(resting._replace(scoring=scoring, sampling=sampling))
     if stages:
         phases.append(resting._replace(copies=resting.copies + (FLOAT * model.parameters if kind == "cpu" else 0)))
-    few = _scored(model, job, min(RUNG_ROWS, job.validation), kind, RUNG_GENERATIONS, RUNG_WINDOWS, _in_front(design))
+    few = _scored(model, job, at_rungs, kind, RUNG_GENERATIONS, RUNG_WINDOWS, _in_front(design))
     moved = max((stage.moving.numbers for stage in stages), default=0)
     return Plan(
         training=Work().plus(*(stage.training() for stage in stages)),
@@ -108,7 +109,7 @@ def plan(facts: ModelFacts, design: Design, job: Workload, kind: Kind) -> Plan:
         tokens=sum(stage.tokens for stage in stages),
         drawn=sum(stage.drawn for stage in stages),
         steps=sum(stage.steps for stage in stages),
-        judged_rows=judged + rungs * min(RUNG_ROWS, job.validation),
+        judged_rows=judged + rungs * at_rungs,
         parameters=model.parameters + max((stage.moving.added for stage in stages), default=0),
         trainable=moved,
         inference=decoding(model, None, 1, 0.0, 1, batch=1, adapted=False),

@@ -10,7 +10,7 @@ from luthier.errors import LuthierError
 from luthier.schedule import Contest
 from luthier.store import Connection, events
 from luthier.store.records import JobRecord, TrialRecord
-from luthier.trial import Metrics, TrialState, rung_name
+from luthier.trial import Metrics, TrialState, mean_metrics, rung_name
 from search.choose import Choice
 
 
@@ -115,13 +115,16 @@ def budget_spent(c: Connection, job: JobRecord, reason: str, now: datetime) -> N
 
 
 def succeeded(
-    c: Connection, job: JobRecord, winner: TrialRecord, base: TrialRecord | None, choice: Choice, now: datetime
+    c: Connection, job: JobRecord, won: Sequence[TrialRecord], base: TrialRecord | None, choice: Choice, now: datetime
 ) -> None:
-    assert winner.metrics is not None
-    found = f"trial {winner.number} is the best, {numbers(winner.metrics)} ({winner.design.summary()})"
+    """`won` are the trials of the winning design, one for each seed, that whose weights are kept first."""
+    winner, over = won[0], f" on average over {len(won)} seeds" if len(won) > 1 else ""
+    mean = mean_metrics([one.metrics for one in won if one.metrics is not None])
+    found = f"trial {winner.number} is the best, {numbers(mean)}{over} ({winner.design.summary()})"
     _say(c, job.id, f"Finished: {found}. It is called {job.fine_tuned_model}.", now)
-    if winner.test_metrics is not None and base is not None and base.test_metrics is not None:
-        tested = f"{numbers(winner.test_metrics)}, against {numbers(base.test_metrics)} for the untuned base"
+    tests = [one.test_metrics for one in won if one.test_metrics is not None]
+    if tests and base is not None and base.test_metrics is not None:
+        tested = f"{numbers(mean_metrics(tests))}{over}, against {numbers(base.test_metrics)} for the untuned base"
         _say(c, job.id, f"On test rows that no proposal has seen: {tested}.", now)
     if not choice.beats_base:
         _warn(

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from luthier.design import Stage
 from luthier.errors import BlobMissing, Infeasible, Interrupted, Paused
-from luthier.task import DataKind, JudgeSpec
+from luthier.task import DataKind, JudgeSpec, rung_rows
 from luthier.trial import RUNG_GENERATIONS, RUNG_ROWS, RUNG_WINDOWS, RUNGS, Metrics, RowScores, Sample, rung_name
 from luthier.wire import Artifact, Assignment, CheckpointSaved, Finished, Judged, RungReached
 from workers import kept, warm
@@ -215,7 +215,7 @@ def few(rows: Sequence[Row], spec: JudgeSpec) -> Sequence[Row]:
         by_label = ([row for row in judged if row["label"]], [row for row in judged if not row["label"]])
         most = max(RUNG_ROWS // 2, RUNG_ROWS - min(map(len, by_label)))
         judged = [row for those in by_label for row in those[:most]]
-    return judged[:RUNG_ROWS]
+    return judged[: rung_rows(spec.kind)]
 
 
 class TrialWatch:
@@ -306,12 +306,12 @@ class TrialWatch:
         """How a model in training does, by the judge's own measure of a few rows, whatever trains it."""
         base, spec = self.held.assignment.base, self.held.assignment.judge
         fewer = {
-            "max_rows": RUNG_ROWS,
+            "max_rows": rung_rows(spec.kind),
             "max_generations": min(spec.max_generations, RUNG_GENERATIONS),
             "pseudo_windows": min(spec.pseudo_windows, RUNG_WINDOWS),
         }
         rows = few(warm.rows(self.link.get_blob(spec.validation)), spec)
-        with self.held.meter.judging(min(len(rows), RUNG_ROWS)):
+        with self.held.meter.judging(len(rows)):
             return judge(progress.model, warm.tokenizer(base, spec), spec.model_copy(update=fewer), rows)
 
     def _points(self, metrics: Metrics) -> dict[str, float]:

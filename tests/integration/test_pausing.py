@@ -28,7 +28,7 @@ from luthier.design import (
     Update,
 )
 from luthier.task import DataKind, JudgeSpec, StringCheck
-from luthier.trial import RUNGS
+from luthier.trial import RUNG_PAIRS, RUNG_ROWS, RUNGS
 from luthier.wire import (
     Assignment,
     CheckpointSaved,
@@ -45,7 +45,7 @@ from tests.playing import HAS_D
 from workers.agent import Agent
 from workers.judge import judge
 from workers.link import Link
-from workers.trial import RUNG_ROWS, few
+from workers.trial import few
 from workers.warm import Base
 
 Curve = dict[tuple[int, int, str], float]
@@ -272,6 +272,14 @@ def test_of_verdicts_both_labels_are_scored_at_rungs() -> None:
     assert (len(even), sum(row["label"] for row in even)) == (RUNG_ROWS, RUNG_ROWS // 2)
     beyond = spec.model_copy(update={"max_rows": 101})
     assert sum(row["label"] for row in few(rows, beyond)) == 1, "rows that the judge leaves out are left out here too"
+
+
+def test_of_preferences_more_rows_are_scored_at_rungs_because_each_says_little() -> None:
+    spec = JudgeSpec(kind=DataKind.PREFERENCE, validation="v", test="t", objective="reward")
+    rows = [{"n": n} for n in range(200)]
+    assert few(rows, spec) == rows[:RUNG_PAIRS]
+    assert few(rows, spec.model_copy(update={"max_rows": 40})) == rows[:40]
+    assert few(rows, spec.model_copy(update={"kind": DataKind.PAIRS})) == rows[:RUNG_ROWS]
 
 
 def test_at_rungs_the_judge_itself_scores_the_first_rows(tiny: Base, tmp_path: Path) -> None:
