@@ -9,7 +9,7 @@ import threading
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import uvicorn
@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 from luthier.cli.show import console
 from luthier.errors import Conflict, UserError
 from luthier.settings import Settings
-from luthier.store.database import Database
-from service.app import create_app
-from workers.engines.local import LocalEngine, default_workers
+
+if TYPE_CHECKING:
+    from workers.engines.local import LocalEngine  # what only `serve` needs is imported there: it takes seconds
 
 HomeOption = Annotated[Path | None, typer.Option(help="Home folder (default: $LUTHIER_HOME or ~/.luthier).")]
 
@@ -42,6 +42,8 @@ def serve(
     ] = None,
 ) -> None:
     """Start the service with its embedded store and local workers; Ctrl-C stops it and loses nothing."""
+    from workers.engines.local import default_workers
+
     settings = _settings(home=home, host=host, port=port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -69,6 +71,9 @@ def _require_loopback(host: str) -> None:
 
 
 def _serve(settings: Settings, workers: int) -> None:
+    from service.app import create_app
+    from workers.engines.local import LocalEngine
+
     config = uvicorn.Config(
         create_app(settings),
         settings.host,
@@ -135,6 +140,8 @@ def upgrade(
     url: Annotated[str | None, typer.Option(help="SQLAlchemy URL (default: $LUTHIER_DATABASE_URL or SQLite).")] = None,
 ) -> None:
     """Bring the store's tables to this version. `serve` does it by itself for SQLite; for PostgreSQL run it once."""
+    from luthier.store.database import Database
+
     settings = _settings(home=home, database_url=url)
     if settings.database_url is None:
         settings.home_dir.mkdir(parents=True, exist_ok=True)
