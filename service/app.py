@@ -14,7 +14,20 @@ from luthier.blobs import Blobs
 from luthier.settings import Settings
 from luthier.store.database import Database
 from service import problems
-from service.api import blobs, designs, environments, files, graders, health, jobs, models, reports, results, workers
+from service.api import (
+    blobs,
+    designs,
+    environments,
+    exports,
+    files,
+    graders,
+    health,
+    jobs,
+    models,
+    reports,
+    results,
+    workers,
+)
 from service.context import Context
 from service.garbage import Garbage
 from service.limits import BodyLimit
@@ -70,7 +83,20 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(Observed, metrics=app.state.metrics)
     problems.install(app)
-    for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health):
+    for part in (
+        files,
+        jobs,
+        environments,
+        graders,
+        results,
+        reports,
+        designs,
+        models,
+        workers,
+        blobs,
+        health,
+        exports,
+    ):
         app.include_router(part.router)
     return app
 
