@@ -49,6 +49,8 @@ class Settings(GraderSettings, LogSettings):
     checkpoint_seconds: float = Field(default=60.0, gt=0, description="training time that a lost worker may cost")
     poll_seconds: float = Field(default=1.0, gt=0, description="how often an idle worker asks for work")
     tick_seconds: float = Field(default=0.5, gt=0, description="how often the service looks after its jobs")
+    mlflow_url: str | None = Field(default=None, description="MLflow's tracking server, which is told of all trials")
+    tensorboard_dir: Path | None = Field(default=None, description="folder for TensorBoard's files on all trials")
 
     @property
     def home_dir(self) -> Path:

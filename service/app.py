@@ -34,6 +34,7 @@ from service.limits import BodyLimit
 from service.loops import Ticker
 from service.metrics import Metrics
 from service.observing import Observed
+from service.tracking.publisher import Publisher, wanted
 
 DESCRIPTION: Final = """
 Luthier designs fine-tunings of language models: give it a dataset, get the best design trained, with the evidence.
@@ -111,11 +112,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         else:
             database.check()
         here = Context(settings=settings, database=database, blobs=Blobs(settings.blobs), garbage=Garbage())
-        ticker = Ticker(here)
+        ticker, publisher = Ticker(here), Publisher(here, wanted(settings))
         app.state.context, app.state.ticker = here, ticker
         app.state.metrics.watch(here)
         ticker.start()
+        publisher.start()
         try:
             yield
         finally:
+            publisher.stop()
             ticker.stop()
