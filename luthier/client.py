@@ -293,6 +293,12 @@ class Client:
             with tarfile.open(fileobj=cast("IO[bytes]", _Pieces(pieces)), mode="r|", bufsize=CHUNK) as archive:
                 return [_unpack(archive, member, folder) for member in archive]
 
+    def optuna(self, job_id: str, path: Path) -> None:
+        """Write the job, as far as it has come, as an Optuna storage file for `optuna-dashboard sqlite:///PATH`."""
+        with self._stream("GET", f"{_JOBS}/{job_id}/optuna") as response, path.open("wb") as file:
+            for piece in response.iter_bytes(CHUNK):
+                file.write(piece)
+
     # Models and workers
 
     def models(self) -> list[Model]:
