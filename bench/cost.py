@@ -30,7 +30,7 @@ from bench.trials import Draw, Run, Task, run
 from luthier.design import Design
 from luthier.task import DataKind, TextSimilarity
 from search.cost import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
-from search.work import workload
+from search.workload import workload
 from tests import data_samples
 
 RESULTS: Final = Path(__file__).parent / "results" / "cost.json"

@@ -10,7 +10,8 @@ from typing import Final, Literal, Protocol
 
 from bench.atlas.table import Curve, Table
 from luthier.design import Design
-from luthier.trial import RUNGS, TrialState
+from luthier.trial import TrialState
+from search import halving
 from search.history import Past
 from search.plan import End, Promote, Try
 
@@ -71,7 +72,8 @@ def replay(table: Table, searcher: Searcher, workers: int) -> Iterator[Scored]:
             continue
         match searcher.verdict(history, number):
             case "continue":
-                history[number] = past.model_copy(update={"goal": None if past.goal is None else _above(past.goal)})
+                if past.goal is not None and len(past.measured) > past.goal:
+                    history[number] = past.model_copy(update={"goal": halving.above(past.goal)})
                 heapq.heappush(running, (now + _segment(table, past, False), next(order), number))
             case "pause":
                 free += 1
@@ -111,7 +113,3 @@ def _scored(table: Table, past: Past) -> Past:
     if at == len(curve.standing) - 1:
         return past.model_copy(update=changes | {"state": TrialState.COMPLETE, "value": curve.value})
     return past.model_copy(update=changes | {"measured": (*past.measured, curve.standing[at])})
-
-
-def _above(goal: int) -> int | None:
-    return goal + 1 if goal + 1 < len(RUNGS) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, Final, Literal
@@ -11,6 +11,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
@@ -18,7 +20,6 @@ from bench.atlas.table import Table, tables
 from bench.atlas.tasks import MODEL, entry
 from bench.replay import replay
 from luthier.design import Design
-from luthier.trial import RUNGS
 from search import halving
 from search.history import Past
 from search.memory import Memory, Occasion, alikeness, remember
@@ -28,9 +29,10 @@ from search.space import Space
 from search.suggest import Enumeration, Sampled
 
 Verdict = Literal["continue", "pause", "stop"]
-SCORES: Final = len(RUNGS) + 1
 USUAL_TRIALS: Final = 24
 HIDDEN, TOKENS_A_ROW = 128, 50  # of the model, and about so many in a row of each task
+ASKED: Final = 100  # questions to a sampler that repeats itself, before it has nothing new
+TOLD: Final = 10**6  # so far apart are the numbers of trials that Optuna was told of and those that it made itself
 RESOURCES: Final = (1, 3, 9)  # of the rungs and the end, for schedulers that count in whole numbers
 
 
@@ -69,7 +71,7 @@ class Tpe:
 
     def next(self, history: Sequence[Past]) -> Try | None:
         tried = {past.design.digest(): past for past in history}
-        for _ in range(100):
+        for _ in range(ASKED):
             trial = self._study.ask()
             design = self._space.sample(Sampled(trial))
             digest = design.digest()
@@ -137,10 +139,10 @@ class Permanent:
     """The baseline that every sampler has to beat: priors, then random designs, and halving that promotes."""
 
     def __init__(self, table: Table, seed: int, trials: int) -> None:
-        self._table = table
-        space, draw = table.task.space, random.Random(seed)
-        given = [*baselines(space), *priors(space)[: (trials - 1) // 2]]
-        self._coming = [design for design in (*given, *_shuffled(space, draw)) if known(table, design)]
+        self._table, self._space = table, table.task.space
+        self._given = [*baselines(self._space), *priors(self._space)[: (trials - 1) // 2]]
+        anything = _shuffled(self._space, random.Random(seed))
+        self._coming = [design for design in (*self._given, *anything) if known(table, design)]
 
     def next(self, history: Sequence[Past]) -> Try | Promote | None:
         if (past := halving.promotable(history)) is not None:
@@ -150,7 +152,11 @@ class Permanent:
         while self._coming:
             design = self._coming.pop(0)
             if design.digest() not in tried:
-                return Try(design=design, origin="proposed", goal=0 if len(history) > 1 else None)
+                return Try(
+                    design=design,
+                    origin="proposed",
+                    goal=halving.first_rung(self._space.kind) if len(history) > 1 else None,
+                )
         return None
 
     def verdict(self, history: Sequence[Past], number: int) -> Verdict:
@@ -166,42 +172,62 @@ class PermanentTpe(Permanent):
 
     def __init__(self, table: Table, seed: int, trials: int) -> None:
         super().__init__(table, seed, trials)
-        space = table.task.space
-        given = {design.digest() for design in (*baselines(space), *priors(space)[: (trials - 1) // 2])}
-        self._coming = [design for design in self._coming if design.digest() in given]
-        self._seed = seed
+        self._coming = [design for design in self._coming if design in self._given]
+        self._told = _Told()
+        sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+        self._study = optuna.create_study(direction="minimize", sampler=sampler, storage=self._told)
+        self._frozen: dict[int, FrozenTrial] = {}  # by the trial's number in the search
 
     def next(self, history: Sequence[Past]) -> Try | Promote | None:
         step = super().next(history)
         if step is not None:
             return step
+        self._tell(history)
         tried = {past.design.digest() for past in history}
-        study = self._study(history)
-        for _ in range(100):
-            design = self._table.task.space.sample(Sampled(study.ask()))
-            if design.digest() not in tried and known(self._table, design):
-                return Try(design=design, origin="proposed", goal=0)
-        return None
+        asked: list[optuna.Trial] = []
+        try:
+            for _ in range(ASKED):
+                asked.append(self._study.ask())
+                design = self._space.sample(Sampled(asked[-1]))
+                if design.digest() not in tried and known(self._table, design):
+                    return Try(design=design, origin="proposed", goal=halving.first_rung(self._space.kind))
+            return None
+        finally:
+            for trial in asked:  # what comes of it is told by its place
+                self._study.tell(trial, state=OptunaState.FAIL)
 
-    def _study(self, history: Sequence[Past]) -> optuna.Study:
-        sampler = optuna.samplers.TPESampler(
-            multivariate=True, group=True, constant_liar=True, seed=self._seed + len(history)
-        )
-        study = optuna.create_study(direction="minimize", sampler=sampler)
-        space = self._table.task.space
+    def _tell(self, history: Sequence[Past]) -> None:
         scored = [past for past in halving.order(history) if past.design.stages]
         waiting = [past for past in history if past.open and not past.measured and past.design.stages]
+        self._told.told = []
         for place, past in enumerate([*scored, *waiting]):
-            done = place < len(scored)
-            study.add_trial(
-                optuna.trial.create_trial(
-                    state=OptunaState.COMPLETE if done else OptunaState.RUNNING,
-                    value=float(place) if done else None,
-                    params=space.encode(past.design),
-                    distributions=space.distributions(past.design),
-                )
-            )
-        return study
+            if past.number not in self._frozen:
+                self._frozen[past.number] = self._as_told(past)
+            frozen, done = self._frozen[past.number], place < len(scored)
+            frozen.state = OptunaState.COMPLETE if done else OptunaState.RUNNING
+            frozen.values = [float(place)] if done else None
+            self._told.told.append(frozen)
+
+    def _as_told(self, past: Past) -> FrozenTrial:
+        replayed = self._space.encode(past.design), self._space.distributions(past.design)
+        frozen = create_trial(value=0.0, params=replayed[0], distributions=replayed[1])
+        frozen.number = TOLD + past.number
+        return frozen
+
+
+class _Told(InMemoryStorage):
+    """Optuna's storage in memory, with finished trials beside those that were asked. They are replaced as a whole: the
+    places of all change with each score, and to build a study anew for each question takes longer than to answer it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[FrozenTrial] = []
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[OptunaState] | None = None
+    ) -> list[FrozenTrial]:
+        told = [trial for trial in self.told if states is None or trial.state in states]
+        return told + super().get_all_trials(study_id, deepcopy, states)
 
 
 class Luthier:

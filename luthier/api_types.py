@@ -15,11 +15,16 @@ from luthier.dataset import Profile
 from luthier.design import Design
 from luthier.keys import Scope
 from luthier.model import ModelFacts
+from luthier.schedule import AliasOrigin, CatchUp, Contest, Overlap, RunState, Trigger
 from luthier.task import Constraints, DataKind, Grader, Search, Task
 from luthier.trial import JobState, Metrics, TrialState
 from luthier.wire import Artifact, Device
 
 T = TypeVar("T")
+
+WebhookEvent = Literal[
+    "fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled", "luthier.schedule.failing"
+]
 
 
 class Resource(BaseModel):
@@ -101,7 +106,8 @@ class Standing(Resource):
     trial: str
     number: int
     summary: str
-    metrics: Metrics
+    metrics: Metrics = Field(description="on the validation rows, means over the design's seeds")
+    seeds: int = Field(default=1, ge=1, description="that the design was trained from")
 
 
 class Progress(Resource):
@@ -121,6 +127,10 @@ class Progress(Resource):
     device_seconds: float = Field(description="spent so far, over all workers")
     best: Standing | None = Field(description="best trial so far on the validation rows")
     estimated_finish: int | None
+    notes: str = Field(default="", description="what people have written beside the job")
+    tags: tuple[str, ...] = ()
+    schedule_id: str | None = Field(default=None, description="the schedule that the job was made by")
+    paused: bool = Field(default=False, description="nothing is started until it is resumed; `status` has no such word")
 
 
 class Job(Resource):
@@ -154,6 +164,45 @@ class Event(Resource):
     type: Literal["message", "metrics"]
     message: str
     data: dict[str, Any] | None = None
+
+
+class CheckpointMetrics(Resource):
+    """OpenAI's; null where the judge has no such measure. Losses are nats a target token."""
+
+    step: int
+    train_loss: float | None = None
+    train_mean_token_accuracy: float | None = None
+    valid_loss: float | None = Field(default=None, description="on the few rows that are scored at rungs")
+    valid_mean_token_accuracy: float | None = Field(default=None, description="share of pairs in order; preferences")
+    full_valid_loss: float | None = Field(default=None, description="on all validation rows that are scored")
+    full_valid_mean_token_accuracy: float | None = None
+
+
+class CheckpointFacts(Resource):
+    trial: str
+    number: int
+    stage: int
+    share: float = Field(description="of the trial's whole training; 1: its end")
+    usable: bool = Field(description="whether its weights are there, so that it answers under its name")
+    metrics: Metrics
+
+
+class Checkpoint(Resource):
+    """Where a trial was scored on held-out rows, in OpenAI's shape."""
+
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    metrics: CheckpointMetrics
+    step_number: int = Field(description="of its stage")
+    luthier: CheckpointFacts
+
+
+class CheckpointPage(Page[Checkpoint]):
+    first_id: str | None
+    last_id: str | None
 
 
 class StageScore(Resource):
@@ -201,7 +250,8 @@ class Trial(Resource):
 
 
 class Best(Resource):
-    """The winner of a job (while it runs: the best so far) beside its two baselines."""
+    """The winner of a job (while it runs: the best so far) beside its two baselines. All metrics are means over the
+    seeds that a design was trained from; the weights are those of the first."""
 
     object: Literal["fine_tuning.job.best"] = "fine_tuning.job.best"
     trial: str
@@ -215,7 +265,10 @@ class Best(Resource):
     test_metrics: Metrics | None
     base_test_metrics: Metrics | None
     default_test_metrics: Metrics | None
+    seeds: int = Field(default=1, ge=1, description="that the winner was trained from")
+    default_seeds: int = Field(default=1, ge=1, description="that the plain LoRA default was trained from")
     artifacts: tuple[Artifact, ...]
+    model: str | None = Field(default=None, description="what it is called in /v1/chat/completions; null: not kept")
 
 
 class Model(Resource):
@@ -228,6 +281,77 @@ class Model(Resource):
     source: str | None = Field(default=None, description="the folder or hub id of a base model")
     facts: ModelFacts | None = None
     job: str | None = Field(default=None, description="the job that made a fine-tuned model")
+
+
+class CompletionUsage(Resource):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatMessage(Resource):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: str | None = None
+
+
+class ChatChoice(Resource):
+    index: int = 0
+    message: ChatMessage
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+class ChatCompletion(Resource):
+    """An answer, in OpenAI's shape."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: tuple[ChatChoice, ...]
+    usage: CompletionUsage
+
+
+class ChatDelta(Resource):
+    role: Literal["assistant"] | None = Field(default=None, exclude_if=lambda role: role is None)
+    content: str | None = Field(default=None, exclude_if=lambda content: content is None)
+
+
+class ChatChunkChoice(Resource):
+    index: int = 0
+    delta: ChatDelta
+    finish_reason: Literal["stop", "length"] | None = None
+    logprobs: None = None
+
+
+class ChatChunk(Resource):
+    """A piece of a streamed answer; the last one has no choices where the tokens were to be counted."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: tuple[ChatChunkChoice, ...]
+    usage: CompletionUsage | None = None
+
+
+class CompletionChoice(Resource):
+    index: int = 0
+    text: str
+    finish_reason: Literal["stop", "length"] | None = None
+    logprobs: None = None
+
+
+class Completion(Resource):
+    """How a text goes on, whole or, streamed, a piece of it."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: tuple[CompletionChoice, ...]
+    usage: CompletionUsage | None = None
 
 
 class Environment(Resource):
@@ -248,6 +372,7 @@ class Worker(Resource):
     created_at: int
     last_seen_at: int
     live: bool
+    generates: str | None = Field(default=None, description="the model that it has in memory to answer with")
 
 
 class GraderErrors(Resource):
@@ -324,6 +449,251 @@ class DesignEstimate(Resource):
     unchanged: DesignEstimate | None = Field(default=None, description="where a change was asked: without it")
 
 
+class DesignWords(Resource):
+    """One axis of a design, in sentences."""
+
+    axis: str
+    words: tuple[str, ...]
+
+
+class TrialDetails(Trial):
+    """A trial with what the listing leaves out."""
+
+    stopped: bool = Field(default=False, description="whether somebody asked for its end")
+    explained: tuple[DesignWords, ...] = Field(description="its design, axis by axis")
+    artifacts: tuple[Artifact, ...] = Field(description="the weights that were kept of it")
+
+
+class TrialLine(Resource):
+    """A line of a trial's log."""
+
+    lease: int = Field(description="counted from 1; a trial that pauses or loses its worker has several")
+    at: int
+    text: str
+
+
+class TrialSample(Resource):
+    """What a trial's model says to a held-out prompt, beside what the untuned base says."""
+
+    prompt: str
+    reference: str | None = Field(description="the row's own answer, where it has one")
+    answer: str
+    base_answer: str | None = Field(description="null until trial 0, the base, has answered")
+
+
+class AxisChoice(Resource):
+    """A member or a value of an axis: whether it can be asked for, and whether this request leaves it to be tried."""
+
+    value: str | int | float
+    about: str | None = None
+    legal: bool = Field(description="whether it may be pinned for such data and models")
+    why: str | None = Field(default=None, description="why not")
+    searched: bool = Field(description="whether a job of this request tries it")
+
+
+class Axis(Resource):
+    name: str = Field(description="as in `search.pin`")
+    choices: tuple[AxisChoice, ...] = ()
+    low: float | None = Field(default=None, description="of a range that is searched whole")
+    high: float | None = None
+    pinned: bool = False
+    takes: str | None = Field(default=None, description="what may be pinned besides, in words")
+
+
+class DesignSpace(Resource):
+    """What a request for a job would search, what else is legal, and why the rest is not. Nothing is queued."""
+
+    object: Literal["design.space"] = "design.space"
+    kind: DataKind
+    family: Literal["decoder", "encoder"]
+    rows: int = Field(description="to train on, about")
+    axes: tuple[Axis, ...]
+    problem: ErrorDetail | None = Field(description="why a job cannot be made of the request as it is")
+    trainings: float = Field(description="whole trainings that the job is, about; most designs are stopped early")
+    default: DesignEstimate | None = Field(description="what the plain LoRA default would take")
+    device_seconds: float | None = Field(description="what the job would take in all, about")
+    workers: int = Field(description="live ones, which share that")
+
+
+class DatasetRows(Resource):
+    """Some rows of a file, as they were normalised."""
+
+    object: Literal["list"] = "list"
+    data: tuple[dict[str, Any], ...]
+    first: int = Field(description="number of the first of these rows, counted from 1")
+    total: int = Field(description="rows of the file, or of those that contain what was looked for")
+    numbers: tuple[int, ...] = Field(description="of these rows in the file, counted from 1")
+    has_more: bool
+
+
+class TrialCurve(Resource):
+    number: int = Field(description="of the trial")
+    step: tuple[int, ...] = Field(description="of the optimiser, counted on from stage to stage")
+    value: tuple[float, ...]
+
+
+class RungMark(Resource):
+    """Where a trial was scored on the way."""
+
+    number: int = Field(description="of the trial")
+    rung: int
+    step: int = Field(description="as on the curves")
+    score: float = Field(description="in the objective's units, on fewer rows than at the end")
+
+
+class Curves(Resource):
+    """One curve of all trials of a job. Long ones are thinned: each stretch keeps its lowest and its highest point."""
+
+    object: Literal["fine_tuning.job.curves"] = "fine_tuning.job.curves"
+    name: str
+    names: tuple[str, ...] = Field(description="the curves that the job's trials have")
+    trials: tuple[TrialCurve, ...]
+    rungs: tuple[RungMark, ...]
+
+
+class LandscapeAxis(Resource):
+    """An axis of the designs of a job, and what it was worth."""
+
+    axis: str
+    group: Literal["learning algorithm", "weight update", "architecture", "hyperparameters"]
+    values: tuple[str | int | float | None, ...] = Field(description="of each design; null where it has no such axis")
+    share: float | None = Field(description="of the variance of the designs' standing; null where it cannot be told")
+    weak: bool = Field(description="whether there were too few trials to make much of the share")
+    default: str | None
+    best: str | None
+    worth: float | None = Field(description="how much worse the best would be, had the axis stayed at the default")
+
+
+class Landscape(Resource):
+    """All designs of a job that were scored, by column: what they are, how good they are and what they cost.
+
+    Confirmations are in the score of the design that they confirm.
+    """
+
+    object: Literal["fine_tuning.job.landscape"] = "fine_tuning.job.landscape"
+    unit: str = Field(description="what scores are in")
+    lower_is_better: bool
+    base: float | None = Field(description="the untuned model's score")
+    default: float | None = Field(description="the plain LoRA default's score")
+    best: int | None = Field(description="number of the best trial")
+    number: tuple[int, ...]
+    summary: tuple[str, ...]
+    state: tuple[str, ...] = Field(description="in words: complete, running, paused at 1/9, …")
+    score: tuple[float | None, ...] = Field(description="of complete designs, as the mean over their seeds")
+    last: tuple[float, ...] = Field(description="the last score, which may be that of a rung, on fewer rows")
+    standing: tuple[float, ...] = Field(description="share of the other designs that it is worse than")
+    device_seconds: tuple[float, ...]
+    parameters: tuple[int | None, ...]
+    front: tuple[bool, ...] = Field(description="whether none beats it in score, size and cost of training at once")
+    axes: tuple[LandscapeAxis, ...]
+
+
+class Span(Resource):
+    """One lease: a worker's time with a trial."""
+
+    number: int = Field(description="of the trial")
+    lease: int
+    start: float = Field(description="Unix seconds")
+    end: float | None = Field(description="null while it lasts")
+    outcome: str | None = Field(description="what the lease ended with; null while it lasts")
+
+
+class WorkerSpans(Resource):
+    worker: str
+    spans: tuple[Span, ...]
+
+
+class Timeline(Resource):
+    """Which worker trained what, and when."""
+
+    object: Literal["fine_tuning.job.timeline"] = "fine_tuning.job.timeline"
+    workers: tuple[WorkerSpans, ...]
+
+
+class CurvePoints(Resource):
+    """New points of a trial's curves: [name, stage, step, value]."""
+
+    trial: str
+    number: int
+    points: tuple[tuple[str, int, int, float], ...]
+
+
+class Update(Resource):
+    """One message of a job's stream. `id` is that of the last event before it, from which the stream can go on."""
+
+    kind: Literal["job", "trial", "points", "event", "end"]
+    id: str | None
+    data: Job | Trial | CurvePoints | Event | None = Field(description="null at the end")
+
+
+class ScheduleRun(Resource):
+    """What became of one tick of a schedule."""
+
+    id: str
+    object: Literal["schedule.run"] = "schedule.run"
+    schedule_id: str
+    due_at: int = Field(description="the tick; of a manual run when it was asked for")
+    trigger: Trigger = Field(description="cron; catch_up: made up for, late; manual: run now")
+    state: RunState
+    job: str | None = Field(description="the job that it became")
+    reason: str | None = Field(description="why it failed, was skipped or was missed")
+    contest: Contest | None = Field(default=None, description="how its winner did against the champion of the alias")
+    started_at: int | None
+    ended_at: int | None
+
+
+class Schedule(Resource):
+    """A job that is created again and again, at the ticks of a cron expression."""
+
+    id: str
+    object: Literal["schedule"] = "schedule"
+    created_at: int
+    name: str
+    cron: str
+    time_zone: str
+    job: dict[str, Any] = Field(description="body of the jobs; `training_file` is an id or {newest: filename}")
+    overlap: Overlap
+    misfire_grace_seconds: float
+    catch_up: CatchUp
+    catch_up_seconds: float
+    enabled: bool
+    alert_after: int = Field(description="runs that fail in a row before `luthier.schedule.failing` is sent")
+    alias: str | None = Field(description="taken over by a winner that beats the champion beyond the noise")
+    failures: int = Field(description="runs in a row that have failed")
+    failing: bool = Field(description="whether those are `alert_after` or more")
+    next_runs: tuple[int, ...] = Field(description="the next ticks; none while it is disabled")
+    last_run: ScheduleRun | None
+
+
+class WebhookEndpoint(Resource):
+    """Where events are sent, signed with the endpoint's secret."""
+
+    id: str
+    object: Literal["webhook_endpoint"] = "webhook_endpoint"
+    url: str
+    events: tuple[WebhookEvent, ...]
+    created_at: int
+    secret: str | None = Field(default=None, description="whsec_…; shown once, when the endpoint is created")
+
+
+class WebhookDelivery(Resource):
+    """One event on its way to one endpoint."""
+
+    id: str
+    object: Literal["webhook_delivery"] = "webhook_delivery"
+    endpoint_id: str
+    event_id: str = Field(description="the header webhook-id: the same whenever the event is sent again")
+    type: WebhookEvent
+    payload: dict[str, Any]
+    state: Literal["pending", "delivered", "failed"] = Field(description="failed: given up after the last attempt")
+    attempts: int
+    next_attempt_at: int | None
+    status: int | None = Field(description="HTTP status of the latest answer")
+    error: str | None = Field(description="why the latest attempt failed")
+    created_at: int
+    delivered_at: int | None
+
+
 class ApiKey(Resource):
     """A key, without the key itself."""
 
@@ -340,3 +710,25 @@ class ApiKey(Resource):
 
 class NewApiKey(ApiKey):
     key: str = Field(description="the key itself, shown this once")
+
+
+class AliasVersion(Resource):
+    """What an alias has stood for since a moment."""
+
+    version: int
+    model: str = Field(description="a fine-tuned model")
+    job: str = Field(description="the job that made it")
+    origin: AliasOrigin = Field(description="schedule: won against the champion; user: set by hand; rollback")
+    contest: Contest | None = Field(default=None, description="how it won")
+    created_at: int
+
+
+class Alias(Resource):
+    """A name for the best model so far: `alias/NAME` wherever a model is named."""
+
+    id: str = Field(description="alias/NAME")
+    object: Literal["alias"] = "alias"
+    name: str
+    model: str = Field(description="what it stands for now")
+    job: str
+    versions: tuple[AliasVersion, ...] = Field(description="all that it has stood for, the latest first")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import RawIOBase
 from pathlib import Path
@@ -26,21 +26,38 @@ import httpx
 from pydantic import BaseModel
 
 from luthier.api_types import (
+    Alias,
     ApiKey,
     Best,
+    Checkpoint,
+    CheckpointPage,
+    CurvePoints,
+    Curves,
     Dataset,
+    DatasetRows,
     Deleted,
     DesignEstimate,
+    DesignSpace,
     Environment,
     Event,
     FileObject,
     GraderRun,
     GraderValidation,
     Job,
+    Landscape,
     Model,
     NewApiKey,
     Page,
+    Schedule,
+    ScheduleRun,
+    Timeline,
     Trial,
+    TrialDetails,
+    TrialLine,
+    TrialSample,
+    Update,
+    WebhookDelivery,
+    WebhookEndpoint,
     Worker,
 )
 from luthier.errors import LuthierError, Unreachable, UserError, tree
@@ -49,7 +66,7 @@ from luthier.report import Report
 from luthier.trial import Point
 
 R = TypeVar("R", bound=BaseModel)
-L = TypeVar("L", FileObject, Job, Event, Trial)
+L = TypeVar("L", FileObject, Job, Event, Trial, Schedule, ScheduleRun, WebhookDelivery, WebhookEndpoint, Checkpoint)
 
 DEFAULT_URL: Final = "http://127.0.0.1:8420"
 PAGE: Final = 1000
@@ -108,6 +125,11 @@ class Client:
         """The profile of a file."""
         return self._one(Dataset, "GET", f"/v1/datasets/{file_id}")
 
+    def rows(self, file_id: str, *, first: int = 1, limit: int = 20, contains: str = "") -> DatasetRows:
+        """A page of a file's rows as they were normalised, counted from 1; those in which something stands."""
+        wanted = {"first": first, "limit": limit, "contains": contains}
+        return self._one(DatasetRows, "GET", f"/v1/datasets/{file_id}/rows", params=wanted)
+
     # Jobs
 
     def create_job(self, training_file: str | None = None, **options: Any) -> Job:
@@ -135,9 +157,42 @@ class Client:
         """Raises Conflict for a job that has ended."""
         return self._one(Job, "POST", f"{_JOBS}/{job_id}/cancel")
 
+    def pause(self, job_id: str) -> Job:
+        """Running trials are given back with a checkpoint, and nothing is started until `resume`. Raises Conflict for a
+        job that has ended."""
+        return self._one(Job, "POST", f"{_JOBS}/{job_id}/pause")
+
+    def resume(self, job_id: str) -> Job:
+        """Raises Conflict for a job that has ended."""
+        return self._one(Job, "POST", f"{_JOBS}/{job_id}/resume")
+
     def events(self, job_id: str, *, limit: int | None = None) -> list[Event]:
         """Newest first; all of them, or the first `limit`."""
         return self._list(Page[Event], f"{_JOBS}/{job_id}/events", limit)
+
+    def describe(self, job_id: str, *, notes: str | None = None, tags: Sequence[str] | None = None) -> Job:
+        """Write notes and tags beside a job; what is left out stays as it is."""
+        body = {name: value for name, value in {"notes": notes, "tags": tags}.items() if value is not None}
+        return self._one(Job, "PATCH", f"{_JOBS}/{job_id}", json=body)
+
+    def stream(self, job_id: str, after: str | None = None) -> Iterator[Update]:
+        """A job as it goes on, until it has ended: its own state, trials, points of curves and events. `after`: the id
+        of an event; nothing that came later is left out, though some of it may come twice."""
+        params = {} if after is None else {"after": after}
+        with self._stream("GET", f"{_JOBS}/{job_id}/events/stream", params=params) as response:
+            message: dict[str, str] = {}
+            for line in response.iter_lines():
+                field, _, value = line.partition(": ")
+                if field in ("event", "id", "data"):
+                    message[field] = value
+                elif not line and "event" in message:
+                    kind, seen = message.pop("event"), message.get("id")
+                    data = _NEWS[kind].model_validate_json(message["data"]) if kind in _NEWS else None
+                    yield Update.model_construct(kind=cast("Any", kind), id=seen, data=data)
+
+    def checkpoints(self, job_id: str, *, limit: int | None = None) -> list[Checkpoint]:
+        """Where trials were scored on held-out rows, newest first; all of them, or the first `limit`."""
+        return self._list(CheckpointPage, f"{_JOBS}/{job_id}/checkpoints", limit)
 
     # Graders
 
@@ -162,6 +217,30 @@ class Client:
         page = self._one(Page[Point], "GET", f"{_JOBS}/{job_id}/trials/{trial_id}/points", params=wanted)
         return list(page.data)
 
+    def trial(self, job_id: str, trial: str) -> TrialDetails:
+        """One trial, by its id or its number: its design in sentences, and the weights that were kept."""
+        return self._one(TrialDetails, "GET", f"{_JOBS}/{job_id}/trials/{trial}")
+
+    def log(self, job_id: str, trial: str) -> list[TrialLine]:
+        """What its workers did with a trial, the last thousand lines."""
+        return list(self._one(Page[TrialLine], "GET", f"{_JOBS}/{job_id}/trials/{trial}/log").data)
+
+    def samples(self, job_id: str, trial: str) -> list[TrialSample]:
+        """A trial's answers to held-out prompts beside the base's."""
+        return list(self._one(Page[TrialSample], "GET", f"{_JOBS}/{job_id}/trials/{trial}/samples").data)
+
+    def add_trial(self, job_id: str, **design: Any) -> Trial:
+        """Queue a design by hand: `design`, a whole one, or `change` to that of `trial` (left out: the best so far).
+
+        Raises IllegalDesign, Infeasible, or Conflict where the job takes no more.
+        """
+        body = {name: value for name, value in design.items() if value is not None}
+        return self._one(Trial, "POST", f"{_JOBS}/{job_id}/trials", json=body)
+
+    def cancel_trial(self, job_id: str, trial: str) -> Trial:
+        """Stop one trial; the job goes on. Raises Conflict for one that has ended."""
+        return self._one(Trial, "POST", f"{_JOBS}/{job_id}/trials/{trial}/cancel")
+
     def best(self, job_id: str) -> Best:
         """The winner beside its baselines. Raises NotFound until a trial is complete."""
         return self._one(Best, "GET", f"{_JOBS}/{job_id}/best")
@@ -180,11 +259,29 @@ class Client:
         body = {name: value for name, value in question.items() if value is not None}
         return self._one(DesignEstimate, "POST", "/v1/designs/estimate", json=body)
 
+    def design_space(self, training_file: str | None = None, **options: Any) -> DesignSpace:
+        """What a job would search, why the rest is not legal, and what it would take; `options` as in `create_job`."""
+        body = {name: value for name, value in {"training_file": training_file, **options}.items() if value is not None}
+        return self._one(DesignSpace, "POST", "/v1/designs/space", json=body)
+
+    def curves(self, job_id: str, name: str = "loss", *, points: int = 200) -> Curves:
+        """One curve of all trials, each thinned to so many points, and where the trials were scored on the way."""
+        wanted = {"name": name, "points": points}
+        return self._one(Curves, "GET", f"{_JOBS}/{job_id}/curves", params=wanted)
+
+    def landscape(self, job_id: str) -> Landscape:
+        """All scored designs by column."""
+        return self._one(Landscape, "GET", f"{_JOBS}/{job_id}/landscape")
+
+    def timeline(self, job_id: str) -> Timeline:
+        """Which worker trained what, and when."""
+        return self._one(Timeline, "GET", f"{_JOBS}/{job_id}/timeline")
+
     @contextmanager
     def artifact(self, job_id: str, form: str = "merged") -> Iterator[Iterator[bytes]]:
-        """The best trial's weights, as `adapter` or `merged`, in pieces of a tar archive.
+        """The best trial's weights, as `adapter`, `merged` or `gguf`, in pieces of a tar archive.
 
-        Raises NotFound with the reason where they do not exist in that form.
+        Raises NotFound with the reason where they do not exist in that form, UserError where they cannot be put in it.
         """
         with self._stream("GET", f"{_JOBS}/{job_id}/artifact", params={"format": form}) as response:
             yield response.iter_bytes(CHUNK)
@@ -212,11 +309,83 @@ class Client:
         return self._one(Model, "POST", "/v1/models", json=body, timeout=None)
 
     def remove_model(self, name: str) -> Deleted:
-        """Forget a base model. Raises Conflict while a job that has not ended uses it."""
+        """Forget a base model, or delete the result of a job. Raises Conflict for a base model while a job that has not
+        ended uses it."""
         return self._one(Deleted, "DELETE", f"/v1/models/{name}")
 
     def workers(self) -> list[Worker]:
         return list(self._one(Page[Worker], "GET", "/v1/workers").data)
+
+    # Schedules
+
+    def create_schedule(self, name: str, cron: str, job: Mapping[str, Any], **options: Any) -> Schedule:
+        """Create jobs again and again. `job` is the body of POST /v1/fine_tuning/jobs, whose `training_file` may be
+        {"newest": filename}; `options` are the other fields of POST /v1/schedules, those left None are not sent."""
+        body = {"name": name, "cron": cron, "job": job} | {key: v for key, v in options.items() if v is not None}
+        return self._one(Schedule, "POST", _SCHEDULES, json=body)
+
+    def schedules(self, *, limit: int | None = None) -> list[Schedule]:
+        """Newest first; all of them, or the first `limit`."""
+        return self._list(Page[Schedule], _SCHEDULES, limit)
+
+    def schedule(self, schedule_id: str) -> Schedule:
+        return self._one(Schedule, "GET", f"{_SCHEDULES}/{schedule_id}")
+
+    def change_schedule(self, schedule_id: str, **changes: Any) -> Schedule:
+        """What is not named stays; `enabled=False` stops it for the time being."""
+        return self._one(Schedule, "PATCH", f"{_SCHEDULES}/{schedule_id}", json=changes)
+
+    def delete_schedule(self, schedule_id: str) -> Deleted:
+        """With its history; its jobs stay."""
+        return self._one(Deleted, "DELETE", f"{_SCHEDULES}/{schedule_id}")
+
+    def run_schedule(self, schedule_id: str) -> ScheduleRun:
+        """Run it now, also where it is disabled; the answer says what came of it."""
+        return self._one(ScheduleRun, "POST", f"{_SCHEDULES}/{schedule_id}/run")
+
+    def schedule_runs(self, schedule_id: str, *, limit: int | None = None) -> list[ScheduleRun]:
+        """What became of each tick, the latest first; all of them, or the first `limit`."""
+        return self._list(Page[ScheduleRun], f"{_SCHEDULES}/{schedule_id}/runs", limit)
+
+    # Aliases
+
+    def aliases(self) -> list[Alias]:
+        """By name, each with all that it has stood for."""
+        return list(self._one(Page[Alias], "GET", _ALIASES).data)
+
+    def alias(self, name: str) -> Alias:
+        return self._one(Alias, "GET", f"{_ALIASES}/{name}")
+
+    def set_alias(self, name: str, model: str) -> Alias:
+        """Let `alias/NAME` stand for a fine-tuned model."""
+        return self._one(Alias, "POST", _ALIASES, json={"name": name, "model": model})
+
+    def roll_back(self, name: str) -> Alias:
+        """Let `alias/NAME` stand for what it stood for before. Raises Conflict where that is nothing."""
+        return self._one(Alias, "POST", f"{_ALIASES}/{name}/rollback")
+
+    def delete_alias(self, name: str) -> Deleted:
+        """With its history; the models stay."""
+        return self._one(Deleted, "DELETE", f"{_ALIASES}/{name}")
+
+    # Webhooks
+
+    def create_webhook(self, url: str, events: Sequence[str] | None = None) -> WebhookEndpoint:
+        """Have events sent to `url`, all of them or those named. The answer alone holds the secret that signs them."""
+        body = {"url": url} | ({} if events is None else {"events": list(events)})
+        return self._one(WebhookEndpoint, "POST", _WEBHOOKS, json=body)
+
+    def webhooks(self, *, limit: int | None = None) -> list[WebhookEndpoint]:
+        """Newest first; all of them, or the first `limit`."""
+        return self._list(Page[WebhookEndpoint], _WEBHOOKS, limit)
+
+    def delete_webhook(self, endpoint_id: str) -> Deleted:
+        """With what is still to be delivered to it."""
+        return self._one(Deleted, "DELETE", f"{_WEBHOOKS}/{endpoint_id}")
+
+    def webhook_deliveries(self, endpoint_id: str, *, limit: int | None = None) -> list[WebhookDelivery]:
+        """What was sent and what is still to be, newest first; all of them, or the first `limit`."""
+        return self._list(Page[WebhookDelivery], f"{_WEBHOOKS}/{endpoint_id}/deliveries", limit)
 
     # Keys
 
@@ -270,6 +439,15 @@ class Client:
 
 
 _JOBS: Final = "/v1/fine_tuning/jobs"
+_NEWS: Final[dict[str, type[Job | Trial | CurvePoints | Event]]] = {
+    "job": Job,
+    "trial": Trial,
+    "points": CurvePoints,
+    "event": Event,
+}
+_SCHEDULES: Final = "/v1/schedules"
+_ALIASES: Final = "/v1/aliases"
+_WEBHOOKS: Final = "/v1/webhook_endpoints"
 _GRADERS: Final = "/v1/fine_tuning/alpha/graders"
 _PURPOSE: Final = {"purpose": "fine-tune"}
 

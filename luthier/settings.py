@@ -8,6 +8,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from luthier.logs import LogFormat
+
 
 class GraderSettings(BaseSettings):
     """What graders may do and whom they may ask: a setting of the service, and of each machine with workers."""
@@ -25,7 +27,15 @@ class GraderSettings(BaseSettings):
     grader_timeout_seconds: float = Field(default=60.0, gt=0, description="how long one of its answers may take")
 
 
-class Settings(GraderSettings):
+class LogSettings(BaseSettings):
+    """How the service and each worker log."""
+
+    model_config = SettingsConfigDict(env_prefix="LUTHIER_", frozen=True)
+
+    log_format: LogFormat = Field(default="text", description="log lines for people, or as JSON for programs")
+
+
+class Settings(GraderSettings, LogSettings):
     """Each field is the environment variable LUTHIER_<NAME>; the command line's options come before it."""
 
     home: Path = Field(default=Path("~/.luthier"), description="where the embedded store, artifacts and caches live")
@@ -39,6 +49,15 @@ class Settings(GraderSettings):
     lease_seconds: float = Field(default=30.0, gt=0, description="a lease not renewed for so long is taken back")
     checkpoint_seconds: float = Field(default=60.0, gt=0, description="training time that a lost worker may cost")
     poll_seconds: float = Field(default=1.0, gt=0, description="how often an idle worker asks for work")
+    generation_idle_seconds: float = Field(
+        default=300.0, gt=0, description="how long a worker keeps the model in memory that nobody chats with any more"
+    )
+    vllm_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="OpenAI-compatible API that answers completions in place of the workers, e.g. http://gpu:8000/v1",
+    )
+    vllm_api_key: SecretStr | None = Field(default=None, description="its key; never stored and never shown")
     tick_seconds: float = Field(default=0.5, gt=0, description="how often the service looks after its jobs")
     secret: SecretStr | None = Field(
         default=None,

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationInfo, field_va
 from pydantic_core import PydanticCustomError
 
 from luthier.design import Frozen, Placement
+from luthier.trial import RUNG_PAIRS, RUNG_ROWS
 
 Family = Literal["decoder", "encoder"]
 
@@ -23,6 +24,11 @@ class DataKind(StrEnum):
     PREFERENCE = "preference"  # prompt, chosen, rejected
     PROMPTS = "prompts"  # prompt, and what a grader reads
     UNPAIRED = "unpaired"  # prompt, completion, label (whether the completion is desirable)
+
+
+def rung_rows(kind: DataKind) -> int:
+    """How many held-out rows a trial is scored on at a rung, at most."""
+    return RUNG_PAIRS if kind is DataKind.PREFERENCE else RUNG_ROWS
 
 
 SimilarityMetric = Literal[

@@ -6,9 +6,11 @@ machine is not a failure: the trial goes back to `waiting` and resumes from its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
+from statistics import fmean, geometric_mean
 from typing import Final
 
 from pydantic import Field, model_validator
@@ -17,6 +19,9 @@ from luthier.design import Frozen
 
 # Shares of a trial's whole training at which it is scored, compared with its peers, and perhaps paused.
 RUNGS: Final = (1 / 9, 1 / 3)
+# Rows, answers and windows of encoders that it is scored on there, and after a stage.
+RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
+RUNG_PAIRS: Final = 96  # of preferences: each says yes or no only, and 32 of them are wrong by 9 % either way
 
 
 def rung_name(rung: int) -> str:
@@ -133,6 +138,24 @@ class Metrics(Frozen):
         return "pseudo-perplexity", self.pseudo_perplexity
 
 
+def mean_metrics(seeds: Sequence[Metrics]) -> Metrics:
+    """Of one design trained from several seeds, at least one: the mean of each metric, of perplexities the geometric
+    one, which is that of their logarithms; rows and tokens are those of the first."""
+    first = seeds[0]
+    if len(seeds) == 1:
+        return first
+    name = "perplexity" if first.perplexity is not None else "pseudo_perplexity"
+    rewards = [one.reward for one in seeds if one.reward is not None]
+    margins = [one.margin for one in seeds if one.margin is not None]
+    changes = {
+        name: geometric_mean(one.likelihood[1] for one in seeds),
+        "bits_per_byte": fmean(one.bits_per_byte for one in seeds),
+        "reward": fmean(rewards) if rewards else None,
+        "margin": fmean(margins) if margins else None,
+    }
+    return first.model_copy(update=changes)
+
+
 class RowScores(Frozen):
     """What the judge found for each held-out row by itself, in the order of the rows: what intervals are drawn from.
 
@@ -170,3 +193,19 @@ class Point(Frozen):
     name: str = Field(max_length=64)
     value: float
     at: datetime
+
+
+class LogLine(Frozen):
+    """One line of what a worker did with a trial. (lease, number) makes it idempotent, as curves are."""
+
+    number: int = Field(ge=0, description="counted from 0 in each lease")
+    at: datetime
+    text: str = Field(max_length=2000)
+
+
+class Sample(Frozen):
+    """A short greedy answer to a held-out prompt. The prompts are the same for all trials of a job."""
+
+    prompt: str = Field(description="as a person reads it; of text its beginning")
+    reference: str | None = Field(default=None, description="the row's own answer, where it has one")
+    answer: str

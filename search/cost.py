@@ -20,7 +20,10 @@ from scipy.optimize import nnls
 from luthier.design import Design, Frozen
 from luthier.model import ModelFacts
 from luthier.trial import Usage
-from search.work import Kind, Memory, Plan, Work, Workload, plan
+from search.passes import Kind, Work
+from search.resident import Memory
+from search.work import Plan, plan
+from search.workload import Workload
 
 Vector = npt.NDArray[np.float64]
 
@@ -79,7 +82,7 @@ GENEROSITY: Final = 3.0  # an estimate without any finished trial may be wrong b
 
 
 class Seen(Frozen):
-    """A finished trial: what it was, and what its last lease took."""
+    """A trial: what it was, and what its last lease took."""
 
     design: Design
     facts: ModelFacts
@@ -88,6 +91,12 @@ class Seen(Frozen):
     seconds: float | None = Field(
         default=None, ge=0, description="of the whole trial; None where it had more than one lease"
     )
+    ended: bool = Field(default=True, description="False where it paused at a rung: it never came to the last scoring")
+
+    @property
+    def even(self) -> bool:
+        """Whether the steps made are like the others of the design: of several stages the first may be all that was."""
+        return self.ended or len(self.design.stages) == 1
 
 
 class Estimate(Frozen):
@@ -210,7 +219,7 @@ def token_ratio(seen: Iterable[Seen]) -> float:
     found: list[tuple[bool, float]] = []
     for each in seen:
         doing = plan(each.facts, each.design, each.job, "cpu")
-        if each.usage.steps and doing.steps and each.usage.train_tokens:
+        if each.even and each.usage.steps and doing.steps and each.usage.train_tokens:
             expected = doing.tokens * each.usage.steps / doing.steps
             found.append((doing.drawn > 0, each.usage.train_tokens / expected))
     least = min((drawn for drawn, _ in found), default=False)  # where answers are drawn their length is a guess as well
@@ -223,7 +232,7 @@ def _seconds(kind: Kind, seen: Sequence[Seen], plans: Sequence[Plan]) -> tuple[f
     taken: list[float] = []
     for each, doing in zip(seen, plans, strict=True):
         usage = each.usage
-        if usage.steps and doing.steps:
+        if each.even and usage.steps and doing.steps:
             rows.append(doing.training.times(usage.steps / doing.steps))
             taken.append(usage.train_seconds)
         if usage.judged_rows and doing.judged_rows:
@@ -239,9 +248,12 @@ def _seconds(kind: Kind, seen: Sequence[Seen], plans: Sequence[Plan]) -> tuple[f
 def _bytes(kind: Kind, seen: Sequence[Seen], plans: Sequence[Plan]) -> tuple[float, ...]:
     """Which phase holds most depends on the prices, and these on the phase: two rounds settle it."""
     defaults = np.array(MEMORY_DEFAULTS[kind])
-    prices, taken = defaults, np.array([float(each.usage.peak_memory_bytes) for each in seen])
+    whole = [(each, doing) for each, doing in zip(seen, plans, strict=True) if each.ended]
+    if not whole:
+        return MEMORY_DEFAULTS[kind]
+    prices, taken = defaults, np.array([float(each.usage.peak_memory_bytes) for each, _ in whole])
     for _ in range(ROUNDS):
-        rows = [max(doing.phases, key=lambda phase: float(prices @ np.array(phase))) for doing in plans]
+        rows = [max(doing.phases, key=lambda phase: float(prices @ np.array(phase))) for _, doing in whole]
         prices = np.array(_fit(np.array(rows, dtype=float), taken, defaults, paced=False))
     return tuple(prices.tolist())
 

@@ -57,7 +57,7 @@ def explain(case: Case) -> Report:
         seeds=tuple(_seeds(case)),
         forgetting=_forgetting(case),
         axes=worths,
-        front=tuple(_front(case)),
+        front=tuple(front(case)),
         tried=tuple(_tried(case, tried) for tried in case.tried),
         rejected=tuple(_rejected(case)),
         weaknesses=tuple(weaknesses(case, judged, compared)),
@@ -254,7 +254,8 @@ def _axes(case: Case) -> tuple[AxisReport, ...]:
     return tuple(AxisReport(**dict(worth)) for worth in importance(case.history, case.facts))
 
 
-def _front(case: Case) -> Iterator[FrontReport]:
+def front(case: Case) -> Iterator[FrontReport]:
+    """The designs, and the untuned base, that no other beats in quality, size and training cost at once."""
     candidates = [*case.ranked, *([case.base] if case.base is not None else [])]
     prices = [
         pareto.Price(
@@ -283,7 +284,7 @@ def _tried(case: Case, tried: Tried) -> TriedReport:
         number=tried.number,
         summary=past.design.summary(),
         origin=tried.origin,
-        state=_state(tried),
+        state=state(tried),
         confirms=past.confirms,
         share=tried.share,
         score=None if score is None else case.shown(score),
@@ -292,7 +293,8 @@ def _tried(case: Case, tried: Tried) -> TriedReport:
     )
 
 
-def _state(tried: Tried) -> str:
+def state(tried: Tried) -> str:
+    """In words."""
     past = tried.past
     if past.paused:
         return f"paused at {rung_name(len(past.measured) - 1)}"

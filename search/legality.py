@@ -76,6 +76,11 @@ def refusal(program: str, kind: DataKind, *, rewarded: bool = False) -> str | No
     return f"{fault}; for {kind} data: {'; '.join(alone)}" + (f"; in stages {staged}" if staged else "")
 
 
+def fault(program: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
+    """Why it does not go, without what would."""
+    return _fault(program.split("+"), kind, rewarded)
+
+
 def rules(program: str) -> list[AlgorithmRule]:
     """The rows of the table for a legal program's stages."""
     return [_RULE_OF[algorithm] for algorithm in program.split("+")]

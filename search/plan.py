@@ -23,7 +23,6 @@ from search.memory import Memory
 from search.propose import origin, propose
 from search.space import Space
 
-FIRST_RUNG: Final = 0
 REFUSED: Final = 20  # designs refused one after the other, at least, before no more are proposed
 PATIENCE, PATIENT_SHARE = 8, 1 / 3  # designs in a row that bring nothing, at least, and as a share of the budget
 BASELINES: Final = (UNTUNED, DEFAULT)
@@ -171,7 +170,7 @@ def _try(space: Space, design: Design, plan: Plan, refusal: Refusal) -> Step:
         return Refuse(design=design, origin=source, why=why)
     # Where all are finalists anyway, nothing is to be found out on the way.
     whole = source == "baseline" or plan.trials - len(BASELINES) <= plan.finalists
-    return Try(design=design, origin=source, goal=None if whole else FIRST_RUNG)
+    return Try(design=design, origin=source, goal=None if whole else halving.first_rung(space.kind))
 
 
 def _finish(history: Sequence[Past], plan: Plan, why: str) -> Step | None:

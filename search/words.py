@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable, Sequence
 
 from luthier.design import Design, Frozen
+from luthier.model import ModelFacts
 from luthier.report import AxisReport, AxisWords
 from luthier.task import DataKind
 from search.case import Case, Tried
 from search.importance import AS_IT_IS
 from search.pareto import parameters
+from search.rules import EDITS
 
 _KINDS = {
     DataKind.TEXT: "running text",
@@ -179,3 +181,48 @@ def seconds(value: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def explained(design: Design, facts: ModelFacts | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """A design by itself, axis by axis. `facts` of its base model, where it is still registered."""
+    architecture, changed = design.architecture, edits(design)
+    how = f"{architecture.base} {f'with {changed}' if changed else 'as it is'}"
+    if facts is None:
+        size = "it is not registered any more, so its size is not known"
+    elif not design.stages:
+        size = f"{millions(facts.parameters)} parameters"
+    else:
+        size = f"{millions(parameters(design, facts))} parameters in use"
+    made = ("architecture", (f"{how}: {size}.", *(f"It {_edit_words(edit)}." for edit in _edits_made(design))))
+    if not design.stages:
+        return (("learning algorithm", ("Untuned: the base model as it is, against which all others count.",)), made)
+    stages = design.stages
+    return (
+        (
+            "learning algorithm",
+            (
+                *dict.fromkeys(f"{stage.algorithm.kind}: {about(type(stage.algorithm))}" for stage in stages),
+                *(settings for stage in stages if (settings := _settings(stage.algorithm))),
+                *_hyperparameters(design),
+            ),
+        ),
+        (
+            "weight update",
+            tuple(dict.fromkeys(f"{_update(stage.update)}: {about(type(stage.update))}" for stage in stages)),
+        ),
+        made,
+    )
+
+
+def _settings(algorithm: Frozen) -> str:
+    """An algorithm's own numbers, where it has any."""
+    values = [f"{name.replace('_', ' ')} {value:g}" for name, value in algorithm if isinstance(value, int | float)]
+    return f"{getattr(algorithm, 'kind', '')}: {', '.join(values)}." if values else ""
+
+
+def _edits_made(design: Design) -> list[str]:
+    return [rule.edit for rule in EDITS if getattr(design.architecture, rule.edit) is not None]
+
+
+def _edit_words(edit: str) -> str:
+    return next(rule.does for rule in EDITS if rule.edit == edit)

@@ -56,17 +56,18 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
         crew = workers.live(c, now, here.settings.lease_seconds)
     four_bit = bool(crew) and all(worker.device.four_bit for worker in crew)
     fixed = fixed_elsewhere(body, training.kind)
-    _check_models(fixed, entries)
+    check_models(fixed, entries)
     splits = _split(here, training, validation)
     if training.kind is DataKind.UNPAIRED:
         _check_labels(splits, "training_file" if validation is None else "validation_file")
-    if _conversational(splits.train):
+    if conversational(splits.train[0]):
         entries = _speaking(entries)
     place = _tools_at(here, training, validation)
     if place is not None:
         entries = _showing_tools(place, entries, _wanted(body, fixed))
     grader = _grader(body, training.kind)
-    designs, pin = _space(body, fixed, training, entries, len(splits.train), four_bit=four_bit)
+    length = Profile.model_validate(training.profile).long_rows
+    designs, pin = designs_of(body, fixed, training.kind, length, entries, len(splits.train), four_bit=four_bit)
     search = body.search.model_copy(update={"pin": pin})
     judge = _judge(here, body, training, grader, splits, designs, tools=place is not None)
     record = JobRecord(
@@ -159,7 +160,7 @@ def _entries(c: Connection) -> list[BaseModelEntry]:
     return entries
 
 
-def _check_models(fixed: Sequence[Fixed], entries: Sequence[BaseModelEntry]) -> None:
+def check_models(fixed: Sequence[Fixed], entries: Sequence[BaseModelEntry]) -> None:
     known = [entry.name for entry in entries]
     for wanted in fixed:
         if wanted.axis == "model" and wanted.value not in known:
@@ -168,9 +169,9 @@ def _check_models(fixed: Sequence[Fixed], entries: Sequence[BaseModelEntry]) -> 
             )
 
 
-def _conversational(rows: Sequence[Row]) -> bool:
+def conversational(row: Row) -> bool:
     """Whether rows are message lists, which only a chat template turns into text. A dataset is of one form."""
-    return "messages" in rows[0] or not isinstance(rows[0].get("prompt", ""), str)
+    return "messages" in row or not isinstance(row.get("prompt", ""), str)
 
 
 def _speaking(entries: Sequence[BaseModelEntry]) -> list[BaseModelEntry]:
@@ -244,18 +245,18 @@ def _rows(here: Context, record: FileRecord) -> list[Row]:
         return dataset.read_rows(stream.read())
 
 
-def _space(
+def designs_of(
     body: CreateJob,
     fixed: Sequence[Fixed],
-    training: FileRecord,
+    kind: DataKind,
+    length: int,
     entries: Sequence[BaseModelEntry],
     rows: int,
     *,
     four_bit: bool,
 ) -> tuple[Space, Pin]:
-    """The space, and the pin that makes the same one later: a model registered in the meantime is not in it, and what
-    the workers of now can do is."""
-    kind, length = training.kind, Profile.model_validate(training.profile).long_rows
+    """The space for `rows` rows to train on, of which the long ones have `length` tokens; and the pin that makes the
+    same one later: a model registered in the meantime is not in it, and what the workers of now can do is."""
     pin = merge(body.search.pin, fixed)
     try:
         family = legality.family(kind, entries, pin)

@@ -15,27 +15,38 @@ from luthier.blobs import Blobs
 from luthier.keys import mint, secret_of
 from luthier.settings import Settings
 from luthier.store.database import Database
-from service import problems
+from service import loops, problems, schedules, webhooks
 from service.api import (
+    aliases,
     blobs,
+    charts,
+    completions,
     designs,
     environments,
     files,
+    generations,
     graders,
     health,
     jobs,
     keys,
     models,
+    proxy,
     reports,
     results,
+    stream,
+    trials,
     workers,
 )
+from service.api import schedules as schedule_routes
+from service.api import webhooks as webhook_routes
 from service.context import Context
 from service.dashboard import ROUTERS
 from service.garbage import Garbage
 from service.gate import Gate
 from service.limits import BodyLimit
 from service.loops import Ticker
+from service.metrics import Metrics
+from service.observing import Observed
 
 DESCRIPTION: Final = """
 Luthier designs fine-tunings of language models: give it a dataset, get the best design trained, with the evidence.
@@ -53,8 +64,12 @@ TAGS: Final = [
     {"name": "Results", "description": "Trials, curves, the best design and its weights."},
     {"name": "Designs", "description": "What a design would take, with nothing trained."},
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
+    {"name": "Completions", "description": "Answers of base models and of what jobs have made."},
+    {"name": "Schedules", "description": "Jobs that are created again and again, at the ticks of a cron expression."},
+    {"name": "Aliases", "description": "Names for the best model so far."},
+    {"name": "Webhooks", "description": "Where events are sent, signed, until they are received."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
-    {"name": "Health", "description": "Liveness and readiness."},
+    {"name": "Health", "description": "Liveness, readiness and metrics."},
     {"name": "Keys", "description": "Who may do what: API keys and their scopes."},
 ]
 
@@ -87,12 +102,16 @@ def create_app(settings: Settings) -> FastAPI:
         dependencies=[Security(BEARER)],
         swagger_ui_parameters={"validatorUrl": None, "docExpansion": "list"},
     )
-    app.state.settings = settings
+    app.state.settings, app.state.metrics = settings, Metrics()
     app.state.worker_key = mint()  # of the workers that this process starts
     app.add_middleware(BodyLimit)
     app.add_middleware(Gate, settings=settings, worker_key=app.state.worker_key)  # before any body is read
+    app.add_middleware(Observed, metrics=app.state.metrics)
     problems.install(app)
-    for part in (files, jobs, environments, graders, results, reports, designs, models, workers, blobs, health, keys):
+    for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
+        app.include_router(part.router)
+    app.include_router(completions.router if settings.vllm_url is None else proxy.router)
+    for part in (generations, schedule_routes, aliases, webhook_routes, charts, stream, keys):
         app.include_router(part.router)
     for router in ROUTERS:
         app.include_router(router)
@@ -115,10 +134,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             garbage=Garbage(),
             secret=secret_of(settings),
         )
-        ticker = Ticker(here)
+        ticker = Ticker(here, loops.tick, "jobs")
+        tickers = (ticker, Ticker(here, schedules.tick, "schedules"), Ticker(here, webhooks.deliver, "webhooks"))
         app.state.context, app.state.ticker = here, ticker
-        ticker.start()
+        app.state.metrics.watch(here)
+        for each in tickers:
+            each.start()
         try:
             yield
         finally:
-            ticker.stop()
+            for each in tickers:
+                each.stop()

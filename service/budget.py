@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from luthier.store.records import JobRecord, TrialRecord
+from luthier.task import DataKind, Search
 from luthier.trial import RUNGS, JobState, TrialState
-from search.halving import ETA
+from search.halving import ETA, first_rung
 from search.plan import BASELINES
 
 
@@ -52,7 +53,7 @@ def confirmations(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def planned_confirmations(job: JobRecord) -> int:
     """How many there will be when all goes well: of the finalists and the default."""
-    return job.search.confirmations * (min(job.search.finalists, _searched(job)) + 1)
+    return _confirmations(job.search)
 
 
 def estimated_finish(
@@ -66,16 +67,16 @@ def estimated_finish(
     """When the job will be done: after the device-seconds of `work_left`, shared by a crew of workers, where they are
     known; else when the budget will be used up at the pace so far. Never later than the budget allows.
 
-    None where there is no pace yet, or the job does not run.
+    None where there is no pace yet, or the job does not run or is paused.
     """
     search = job.search
-    if job.state is not JobState.RUNNING or job.started_at is None:
+    if job.state is not JobState.RUNNING or job.started_at is None or job.paused:
         return None
     if work_left is not None:
         if search.device_seconds is not None:
             work_left = min(work_left, max(0.0, search.device_seconds - device_seconds(trials)))
         return _before(now + timedelta(seconds=work_left / max(1, crew)), search.deadline)
-    shares = [min(1.0, sum(map(_trained, _launched(trials))) / _expected(job))]
+    shares = [min(1.0, sum(map(_trained, _launched(trials))) / whole_trainings(job.search, job.judge.kind))]
     if search.device_seconds is not None:
         shares.append(min(1.0, device_seconds(trials) / search.device_seconds))
     if max(shares) == 0:
@@ -85,25 +86,26 @@ def estimated_finish(
 
 def trainings_left(job: JobRecord, trials: Sequence[TrialRecord]) -> float:
     """How many whole trainings' work the job still is."""
-    return max(0.0, _expected(job) - sum(map(_trained, _launched(trials))))
+    return max(0.0, whole_trainings(job.search, job.judge.kind) - sum(map(_trained, _launched(trials))))
 
 
 def _before(moment: datetime, deadline: datetime | None) -> datetime:
     return moment if deadline is None else min(moment, deadline)
 
 
-def _expected(job: JobRecord) -> float:
-    """How many whole trainings the job is, as halving spends them: each design to the first rung, the best of them to
-    the next, and so on."""
-    count = _searched(job)
-    least = min(job.search.finalists, count)
+def whole_trainings(search: Search, kind: DataKind) -> float:
+    """How many whole trainings a job is, as halving spends them: each design to where it pauses first, the best of
+    them to the next rung, and so on."""
+    count = _searched(search)
+    least = min(search.finalists, count)
     shares = [0.0, *RUNGS, 1.0]
     if count == least:
         whole = float(count)
     else:
-        reaching = [max(least, count / ETA**rung) for rung in range(len(RUNGS) + 1)]
+        first = first_rung(kind)
+        reaching = [max(least, count / ETA ** max(0, rung - first)) for rung in range(len(RUNGS) + 1)]
         whole = sum(n * (b - a) for n, a, b in zip(reaching, shares, shares[1:], strict=False))
-    return len(BASELINES) + whole + planned_confirmations(job)
+    return len(BASELINES) + whole + _confirmations(search)
 
 
 def _trained(trial: TrialRecord) -> float:
@@ -115,8 +117,12 @@ def _trained(trial: TrialRecord) -> float:
     return RUNGS[0] if trial.state.terminal else 0.0
 
 
-def _searched(job: JobRecord) -> int:
-    return max(0, job.search.trials - len(BASELINES))
+def _confirmations(search: Search) -> int:
+    return search.confirmations * (min(search.finalists, _searched(search)) + 1)
+
+
+def _searched(search: Search) -> int:
+    return max(0, search.trials - len(BASELINES))
 
 
 def _launched(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -17,6 +17,20 @@ from luthier.store.database import Database
 from service.garbage import Garbage
 
 
+class Arrivals:
+    """How many questions this replica has taken in: a glance tells whether to look into the store for one."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        return self._count
+
+    def arrived(self) -> None:
+        self._count += 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     settings: Settings
@@ -25,6 +39,7 @@ class Context:
     garbage: Garbage
     secret: Secret
     turn: Lock = field(default_factory=Lock)  # one thread at a time looks after jobs
+    questions: Arrivals = field(default_factory=Arrivals)
     _row_counts: dict[str, int] = field(default_factory=dict)
 
     def keep(self, stream: BinaryIO) -> tuple[str, int]:

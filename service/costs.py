@@ -18,16 +18,17 @@ from luthier.errors import NotFound
 from luthier.model import BaseModelEntry, ModelFacts
 from luthier.store import Connection, files, jobs, models, trials, workers
 from luthier.store.records import JobRecord, MeasuredTrial, TrialRecord, WorkerRecord
+from luthier.trial import TrialState
 from luthier.wire import Device
 from search.axes import FOUR_BIT
 from search.cost import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
 from search.plan import Refusal
-from search.work import Workload, workload
+from search.workload import Workload, workload
 from service import budget
 from service.context import Context
 
 _NUMBERS: Final = re.compile(r"(-\d+)+$")
-LATEST: Final = 200  # finished trials that calibrations look at
+LATEST: Final = 200  # trials that calibrations look at
 HEADROOM: Final = 0.95  # of a device's memory, since an allocator never fills it
 
 
@@ -95,7 +96,8 @@ class Ledger:
                     facts=self._entries[each.design.architecture.base].facts,
                     job=self._workload(self._jobs[each.job_id], 1.0),
                     usage=each.usage,
-                    seconds=each.device_seconds if each.fence == 1 else None,
+                    seconds=each.device_seconds if each.fence == 1 and each.state is TrialState.COMPLETE else None,
+                    ended=each.state is TrialState.COMPLETE,
                 ),
             )
             for each in self._measured

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 from luthier.errors import LuthierError
+from luthier.schedule import Contest
 from luthier.store import Connection, events
 from luthier.store.records import JobRecord, TrialRecord
-from luthier.trial import Metrics, TrialState, rung_name
+from luthier.trial import Metrics, TrialState, mean_metrics, rung_name
 from search.choose import Choice
 
 
@@ -27,29 +29,32 @@ def started(c: Connection, job: JobRecord, workers: int, now: datetime) -> None:
 
 def trial_started(c: Connection, trial: TrialRecord, worker: str, now: datetime) -> None:
     again = f" again (lease {trial.fence})" if trial.fence > 1 else ""
-    _say(c, trial.job_id, f"Trial {trial.number} started{again} on {worker}: {trial.design.summary()}.", now)
+    what = "The champion is scored" if trial.origin == "champion" else f"Trial {trial.number} started"
+    text = f"{what}{again} on {worker}: {trial.design.summary()}."
+    _say(c, trial.job_id, text, now, {**_lease(trial), "worker": worker})
 
 
 def trial_ended(c: Connection, trial: TrialRecord, now: datetime) -> None:
     """One line for each way in which a lease ends, lost workers aside."""
-    name, seconds = f"Trial {trial.number}", f"{trial.device_seconds:.1f} device-seconds"
+    name, seconds = _name(trial), f"{trial.device_seconds:.1f} device-seconds"
     match trial.state:
         case TrialState.COMPLETE:
             assert trial.metrics is not None  # the store refuses a complete trial without
             text = f"{name} complete: {numbers(trial.metrics)}, after {seconds}."
-            data = {"trial": trial.id, "number": trial.number, "metrics": trial.metrics.model_dump(mode="json")}
+            data = {**_end(trial), "metrics": trial.metrics.model_dump(mode="json")}
             events.add(c, trial.job_id, "info", "metrics", text, now, data)
         case TrialState.FAILED:
-            _warn(c, trial.job_id, f"{name} failed: {trial.error or 'its worker gave no reason'}", now)
+            _warn(c, trial.job_id, f"{name} failed: {trial.error or 'its worker gave no reason'}", now, _end(trial))
         case TrialState.INFEASIBLE:
             reason = trial.error or "its worker gave no reason"
-            _say(c, trial.job_id, f"{name} does not fit the device: {reason}", now)
+            _say(c, trial.job_id, f"{name} does not fit the device: {reason}", now, _end(trial))
         case TrialState.CANCELLED:
-            _say(c, trial.job_id, f"{name} stopped after {seconds}.", now)
+            _say(c, trial.job_id, f"{name} stopped after {seconds}.", now, _end(trial))
         case TrialState.WAITING if trial.paused:
-            _say(c, trial.job_id, f"{name} pauses at {_rung(trial)}, with {numbers(trial.measured[-1])}.", now)
+            text = f"{name} pauses at {_rung(trial)}, with {numbers(trial.measured[-1])}."
+            _say(c, trial.job_id, text, now, {**_end(trial), "state": "paused"})
         case TrialState.WAITING:
-            _say(c, trial.job_id, f"{name} was handed back by its worker and waits for another.", now)
+            _say(c, trial.job_id, f"{name} was handed back by its worker and waits for another.", now, _end(trial))
         case TrialState.PRUNED | TrialState.LEASED:
             raise AssertionError(f"no lease ends as {trial.state}")
 
@@ -79,6 +84,16 @@ def confirming(c: Connection, job_id: str, number: int, confirmed: int, now: dat
     _say(c, job_id, f"Trial {number} trains the design of trial {confirmed} once more, from another seed.", now)
 
 
+def stopping(c: Connection, trial: TrialRecord, now: datetime) -> None:
+    """Of a trial that somebody has stopped; a running one ends at its next heartbeat."""
+    how = "" if trial.state is TrialState.CANCELLED else " It ends at its next heartbeat."
+    _say(c, trial.job_id, f"Trial {trial.number} was stopped by hand.{how}", now)
+
+
+def queued_by_hand(c: Connection, trial: TrialRecord, now: datetime) -> None:
+    _say(c, trial.job_id, f"Trial {trial.number} was queued by hand: {trial.design.summary()}.", now)
+
+
 def new_best(c: Connection, trial: TrialRecord, base: Metrics | None, now: datetime) -> None:
     assert trial.metrics is not None
     against = f"; the untuned base has {numbers(base)}" if base is not None else ""
@@ -91,8 +106,8 @@ def worker_lost(c: Connection, trial: TrialRecord, now: datetime) -> None:
             trial_ended(c, trial, now)
         case _:
             progress = "its last checkpoint" if trial.checkpoint else "the start"
-            text = f"Trial {trial.number} lost its worker; it waits for another and goes on from {progress}."
-            _warn(c, trial.job_id, text, now)
+            text = f"{_name(trial)} lost its worker; it waits for another and goes on from {progress}."
+            _warn(c, trial.job_id, text, now, {**_end(trial), "state": "lost"})
 
 
 def budget_spent(c: Connection, job: JobRecord, reason: str, now: datetime) -> None:
@@ -100,13 +115,16 @@ def budget_spent(c: Connection, job: JobRecord, reason: str, now: datetime) -> N
 
 
 def succeeded(
-    c: Connection, job: JobRecord, winner: TrialRecord, base: TrialRecord | None, choice: Choice, now: datetime
+    c: Connection, job: JobRecord, won: Sequence[TrialRecord], base: TrialRecord | None, choice: Choice, now: datetime
 ) -> None:
-    assert winner.metrics is not None
-    found = f"trial {winner.number} is the best, {numbers(winner.metrics)} ({winner.design.summary()})"
+    """`won` are the trials of the winning design, one for each seed, that whose weights are kept first."""
+    winner, over = won[0], f" on average over {len(won)} seeds" if len(won) > 1 else ""
+    mean = mean_metrics([one.metrics for one in won if one.metrics is not None])
+    found = f"trial {winner.number} is the best, {numbers(mean)}{over} ({winner.design.summary()})"
     _say(c, job.id, f"Finished: {found}. It is called {job.fine_tuned_model}.", now)
-    if winner.test_metrics is not None and base is not None and base.test_metrics is not None:
-        tested = f"{numbers(winner.test_metrics)}, against {numbers(base.test_metrics)} for the untuned base"
+    tests = [one.test_metrics for one in won if one.test_metrics is not None]
+    if tests and base is not None and base.test_metrics is not None:
+        tested = f"{numbers(mean_metrics(tests))}{over}, against {numbers(base.test_metrics)} for the untuned base"
         _say(c, job.id, f"On test rows that no proposal has seen: {tested}.", now)
     if not choice.beats_base:
         _warn(
@@ -126,6 +144,31 @@ def cancelled(c: Connection, job: JobRecord, now: datetime) -> None:
     _say(c, job.id, "Cancelled; trials that are running stop at their next heartbeat.", now)
 
 
+def paused(c: Connection, job: JobRecord, running: int, now: datetime) -> None:
+    """`running`: how many of its trials are under a lease."""
+    several = f"{running} running trials stop at their next heartbeats, each with a checkpoint"
+    those = "the running trial stops at its next heartbeat, with a checkpoint" if running == 1 else several
+    _say(c, job.id, f"Paused{f': {those}' if running else ''}. Nothing more is started until it is resumed.", now)
+
+
+def resumed(c: Connection, job: JobRecord, now: datetime) -> None:
+    _say(c, job.id, "Resumed; each trial goes on from where it stopped.", now)
+
+
+def deleted(c: Connection, job: JobRecord, now: datetime) -> None:
+    """`job` as it was before."""
+    _say(c, job.id, f"The model {job.fine_tuned_model} was deleted, and its weights with it.", now)
+
+
+def challenged(c: Connection, job_id: str, champion: str, now: datetime) -> None:
+    _say(c, job_id, f"The search is over; the champion {champion} is now scored on the same test rows.", now)
+
+
+def contested(c: Connection, job_id: str, alias: str, contest: Contest, now: datetime) -> None:
+    outcome = "now stands for the model of this job" if contest.promoted else "stays as it is"
+    _say(c, job_id, f"alias/{alias} {outcome}: {contest.why}.", now)
+
+
 def numbers(metrics: Metrics) -> str:
     """Metrics in one phrase."""
     reward = ""
@@ -134,6 +177,10 @@ def numbers(metrics: Metrics) -> str:
         reward = f", reward {metrics.reward:.4g}{named}"
     name, value = metrics.likelihood
     return f"{metrics.bits_per_byte:.4g} bits per byte ({name} {value:.4g}){reward}"
+
+
+def _name(trial: TrialRecord) -> str:
+    return "The champion" if trial.origin == "champion" else f"Trial {trial.number}"
 
 
 def _rung(trial: TrialRecord) -> str:
@@ -154,9 +201,18 @@ def _judged_by(job: JobRecord) -> str:
             return "accuracy on held-out preference pairs"
 
 
-def _say(c: Connection, job_id: str, message: str, now: datetime) -> None:
-    events.add(c, job_id, "info", "message", message, now)
+def _lease(trial: TrialRecord) -> dict[str, Any]:
+    """What a program needs to know of an event in the life of a lease."""
+    return {"trial": trial.id, "number": trial.number, "lease": trial.fence}
 
 
-def _warn(c: Connection, job_id: str, message: str, now: datetime) -> None:
-    events.add(c, job_id, "warn", "message", message, now)
+def _end(trial: TrialRecord) -> dict[str, Any]:
+    return {**_lease(trial), "state": trial.state.value}
+
+
+def _say(c: Connection, job_id: str, message: str, now: datetime, data: dict[str, Any] | None = None) -> None:
+    events.add(c, job_id, "info", "message", message, now, data)
+
+
+def _warn(c: Connection, job_id: str, message: str, now: datetime, data: dict[str, Any] | None = None) -> None:
+    events.add(c, job_id, "warn", "message", message, now, data)

@@ -24,12 +24,12 @@ def report(here: Context, job_id: str) -> Report:
     """What a job has found out, as far as it has come. Raises NotFound."""
     with here.database.read() as c:
         job = jobs.get(c, job_id)
-        rows = trials.of_job(c, job_id)
-        case = _case(c, here, job, rows)
+        case = case_of(c, here, job, trials.of_job(c, job_id))
     return explain(case.model_copy(update={"space": _space(here, job)}))
 
 
-def _case(c: Connection, here: Context, job: JobRecord, rows: Sequence[TrialRecord]) -> Case:
+def case_of(c: Connection, here: Context, job: JobRecord, rows: Sequence[TrialRecord]) -> Case:
+    """A job as the report and the charts are made of it, apart from its space, which takes longer to make."""
     past = history.past(job, rows)
     found = scores.of_job(c, job.id)
     tried = tuple(

@@ -27,6 +27,13 @@ def repeats(trials: Sequence[TrialRecord]) -> dict[int, int]:
     return {trial.number: first[trial.digest] for trial in trials if first[trial.digest] != trial.number}
 
 
+def seeds(trials: Sequence[TrialRecord], number: int) -> list[TrialRecord]:
+    """The complete trials of a trial's design, that one first: its means decide."""
+    repeated = repeats(trials)
+    found = sorted((t for t in trials if repeated.get(t.number, t.number) == number), key=lambda trial: trial.number)
+    return [trial for trial in found if trial.state is TrialState.COMPLETE]
+
+
 def judged(job: JobRecord, trials: Sequence[TrialRecord], trial_id: str, metrics: Metrics) -> list[Past]:
     """The history as it will be once this trial, still running, is complete with these metrics."""
     complete = {"state": TrialState.COMPLETE, "metrics": metrics}

@@ -9,38 +9,38 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final
 
+from luthier import logs
 from luthier.dataset import Profile
 from luthier.errors import LuthierError, TrialFailed, UserError
-from luthier.store import files, jobs, leases, models, trials, workers
+from luthier.store import files, generations, jobs, leases, models, trials, workers
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from search.choose import best
 from search.memory import Memory
 from search.plan import Confirm, End, Plan, Promote, Refuse, Try, hopeless, next_step
 from search.space import Space, space
-from service import budget, costs, diary, history
+from service import budget, champions, costs, diary, endings, history
 from service.context import Context, utc_now
 from service.memories import memories
+from service.models import result_name
 from service.settle import drop_checkpoints, settle_lost
 
 log = logging.getLogger(__name__)
-
-NAME_TAIL: Final = 8  # characters of the job's id in the name of its model
 
 Rows = Sequence[TrialRecord]
 
 
 class Ticker:
-    """A thread that looks after all jobs every `tick_seconds` until it is stopped."""
+    """A thread that takes a `look` every `tick_seconds` until it is stopped."""
 
-    def __init__(self, here: Context) -> None:
+    def __init__(self, here: Context, look: Callable[[Context, datetime], None], name: str) -> None:
         self._here = here
+        self._look = look
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="luthier-ticker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"luthier-{name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -56,9 +56,9 @@ class Ticker:
     def _run(self) -> None:
         while not self._stop.wait(self._here.settings.tick_seconds):
             try:
-                tick(self._here, utc_now())
+                self._look(self._here, utc_now())
             except Exception:  # whatever happens once must not end the service's heartbeat
-                log.exception("a tick failed; the next one tries again")
+                log.exception("a look at the %s failed; the next one tries again", self._thread.name)
 
 
 def tick(here: Context, now: datetime) -> None:
@@ -74,7 +74,7 @@ def tick(here: Context, now: datetime) -> None:
 def look_after(here: Context, job_id: str, now: datetime) -> None:
     """Bring one job as far as it can go now. A job that cannot go on fails; what else goes wrong is only logged."""
     try:
-        with here.turn:
+        with here.turn, logs.about(job_id=job_id):
             _advance_or_fail(here, job_id, now)
     except Exception:  # one job must not keep the others, or the request that asks for this, from going on
         log.exception("job %s could not be looked after; the next tick tries again", job_id)
@@ -83,6 +83,7 @@ def look_after(here: Context, job_id: str, now: datetime) -> None:
 def _take_back(here: Context, now: datetime) -> None:
     with here.database.begin() as c:
         settle_lost(here, c, leases.expire(c, now), now)
+        generations.expire(c, now)
 
 
 def _advance_or_fail(here: Context, job_id: str, now: datetime) -> None:
@@ -96,6 +97,8 @@ def _advance(here: Context, job_id: str, now: datetime) -> None:
     with here.database.read() as c:
         job = jobs.get(c, job_id)
         crew = len(workers.live(c, now, here.settings.lease_seconds))
+    if job.paused:
+        return
     match job.state:
         case JobState.QUEUED:
             _start(here, job, crew, now)
@@ -122,14 +125,14 @@ def _go_on(here: Context, job: JobRecord, crew: int, now: datetime) -> None:
             trials.cancel_waiting(c, job.id, now)
             rows = trials.of_job(c, job.id)
     else:
-        rows, reason = _fill(here, job, rows, max(1, crew), now)
+        rows, reason = fill(here, job, rows, max(1, crew), now)
     if reason is None:
         _prune(here, job, rows, crew, now)
     elif not budget.open_trials(rows):
         _conclude(here, job, rows, reason, now)
 
 
-def _fill(here: Context, job: JobRecord, rows: Rows, crew: int, now: datetime) -> tuple[Rows, str | None]:
+def fill(here: Context, job: JobRecord, rows: Rows, crew: int, now: datetime) -> tuple[Rows, str | None]:
     """Take the search's steps until there is a trial for each of the `crew`. Answers with the rows then, and why there
     will be no more, if so."""
     designs: Space | None = None
@@ -242,7 +245,9 @@ def _conclude(here: Context, job: JobRecord, rows: Rows, reason: str, now: datet
     if choice is None or winner is None or not winner.design.stages:
         _fail(here, job.id, _why_nothing(rows, reason), now)
         return
-    name = f"ft:{winner.design.architecture.base}:{job.suffix or 'luthier'}:{job.id[-NAME_TAIL:]}"
+    if not champions.scored(here, job, now):
+        return  # its end brings the next look
+    name = result_name(job, winner)
     base = next((row for row in rows if row.number == history.BASELINES[0]), None)
     with here.database.begin() as c:
         jobs.lock(c, job.id)
@@ -253,7 +258,10 @@ def _conclude(here: Context, job: JobRecord, rows: Rows, reason: str, now: datet
         trials.cancel_waiting(c, job.id, now)
         jobs.set_result(c, job.id, winner.id, name, sum(row.trained_tokens for row in rows))
         diary.budget_spent(c, job, reason, now)
-        diary.succeeded(c, jobs.get(c, job.id), winner, base, choice, now)
+        won = history.seeds(rows, winner.number)
+        diary.succeeded(c, jobs.get(c, job.id), won, base, choice, now)
+        champions.decide(c, jobs.get(c, job.id), winner, base, now)
+        endings.ended(c, job.id, now)
         here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job.id)))
 
 
@@ -276,4 +284,5 @@ def _fail(here: Context, job_id: str, error: LuthierError, now: datetime) -> Non
             return
         trials.cancel_waiting(c, job_id, now)
         diary.failed(c, jobs.get(c, job_id), error, now)
+        endings.ended(c, job_id, now)
         here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))

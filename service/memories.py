@@ -18,7 +18,7 @@ LOOKED_AT: Final = 50  # the latest jobs
 
 
 def memories(c: Connection, job: JobRecord) -> tuple[Memory, ...]:
-    """The past jobs that are most like this one, the likest first.
+    """The past jobs that are most like this one, the likest first; before all others those of its own schedule.
 
     Only those that had ended when this one was created: what is proposed does not depend on when that is asked.
     """
@@ -26,13 +26,14 @@ def memories(c: Connection, job: JobRecord) -> tuple[Memory, ...]:
         return ()
     entries = {entry.name: entry for entry in models.list_(c)}
     here = _occasion(c, job, entries)
-    past = [
-        other for other in jobs.ended_before(c, job.created_at, LOOKED_AT) if other.judge.family == job.judge.family
-    ]
+    own = jobs.ended_before(c, job.created_at, MOST, schedule_id=job.schedule_id) if job.schedule_id else []
+    others = {other.id: other for other in (*own, *jobs.ended_before(c, job.created_at, LOOKED_AT))}
+    past = [other for other in others.values() if other.judge.family == job.judge.family]
     if here is None:
         return ()
     like = [(alikeness(here, there), other) for other in past if (there := _occasion(c, other, entries)) is not None]
-    likest = sorted(like, key=lambda pair: (-pair[0], pair[1].id))[:MOST]
+    ours = {other.id for other in own}
+    likest = sorted(like, key=lambda pair: (pair[1].id not in ours, -pair[0], pair[1].id))[:MOST]
     hidden_sizes = {name: entry.facts.hidden_size for name, entry in entries.items()}
     return tuple(
         remember(history.past(other, trials.of_job(c, other.id)), hidden_sizes, alike) for alike, other in likest

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -15,9 +16,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from luthier.api_types import WebhookEvent
 from luthier.design import Design, Frozen
 from luthier.keys import Scope
-from luthier.task import Constraints, Grader, Search, Task
+from luthier.schedule import CatchUp, Overlap
+from luthier.task import Constraints, DataKind, Grader, Search, Task
 
 MAX_SEED: Final = 2**31 - 1
 
@@ -111,14 +114,9 @@ class WandbIntegration(Frozen):
     wandb: dict[str, Any] = Field(default_factory=dict)
 
 
-class CreateJob(Frozen):
-    """OpenAI's body; `model` and `method` may be left out, and `task`, `search` and `constraints` are Luthier's own."""
+class JobWithoutFile(Frozen):
+    """What jobs and schedules of jobs have in common."""
 
-    training_file: Name | None = Field(
-        default=None,
-        description="id of an uploaded file; left out where `task.environment` makes the rows",
-        examples=["file-5f2a…"],
-    )
     validation_file: Name | None = Field(default=None, description="id of a file whose rows choose between the trials")
     model: Name | None = Field(default=None, description='a registered base model; left out or "auto": any of them')
     method: Method | None = None
@@ -132,6 +130,16 @@ class CreateJob(Frozen):
     task: Task = Task()
     search: Search = Search()
     constraints: Constraints = Constraints()
+
+
+class CreateJob(JobWithoutFile):
+    """OpenAI's body; `model` and `method` may be left out, and `task`, `search` and `constraints` are Luthier's own."""
+
+    training_file: Name | None = Field(
+        default=None,
+        description="id of an uploaded file; left out where `task.environment` makes the rows",
+        examples=["file-5f2a…"],
+    )
 
 
 class ValidateGrader(Frozen):
@@ -188,6 +196,119 @@ class EstimateDesign(Frozen):
     )
 
 
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
+
+
+class DescribeJob(Frozen):
+    """What people write beside a job; what is left out stays as it is."""
+
+    notes: Annotated[str, StringConstraints(max_length=20_000)] | None = None
+    tags: tuple[Tag, ...] | None = Field(default=None, max_length=32)
+
+
+class AddTrial(Frozen):
+    """A design by hand: whole, or as a change to that of a trial."""
+
+    design: Design | None = None
+    trial: Name | None = Field(
+        default=None, description="id or number of the trial that `change` starts from; left out: the best so far"
+    )
+    change: dict[str, Any] | None = Field(
+        default=None, description="as in POST /v1/designs/estimate", examples=[{"rank": 64}, {"update": "full"}]
+    )
+
+
+class LookAtSpace(CreateJob):
+    """A request for a job as it would be made; where an environment makes the rows, what these will be."""
+
+    kind: DataKind | None = Field(default=None, description="of the rows, where there is no file")
+    rows: int = Field(default=256, ge=1, description="to train on, where there is no file")
+
+
+class NewestFile(Frozen):
+    """The file that is the newest one of its name when a run begins, so that new data is picked up."""
+
+    newest: Name = Field(description="filename, as it was uploaded", examples=["train.jsonl"])
+
+
+def _file(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return handler(value)
+    except ValidationError as error:
+        raise _expected("the id of an uploaded file, or {'newest': filename}") from error
+
+
+class ScheduledJob(JobWithoutFile):
+    """The body of POST /v1/fine_tuning/jobs, whose file may be the newest one of a name."""
+
+    training_file: Annotated[Name | NewestFile | None, WrapValidator(_file)] = None
+
+
+AliasName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Seconds = Annotated[float, Field(ge=0, le=366 * 86400)]
+Streak = Annotated[int, Field(ge=1, le=1000)]
+
+
+class CreateSchedule(Frozen):
+    """A job that is created again and again."""
+
+    name: Name = Field(examples=["nightly"])
+    cron: Name = Field(
+        description="minute, hour, day of month, month, day of week", examples=["30 3 * * *", "0 22 * * FRI"]
+    )
+    time_zone: Name = Field(default="UTC", description="of the IANA database", examples=["Europe/Berlin"])
+    job: ScheduledJob
+    overlap: Overlap = Field(
+        default=Overlap.SKIP,
+        description="while an earlier run has not ended: `skip` this one, `queue` it, `replace` the earlier one, or "
+        "`allow` both",
+    )
+    misfire_grace_seconds: Seconds = Field(default=300.0, description="a tick noticed later than so has been missed")
+    catch_up: CatchUp = Field(
+        default=CatchUp.LATEST, description="which ticks that have been missed are made up for: none, latest, all"
+    )
+    catch_up_seconds: Seconds = Field(default=86400.0, description="how far back those may lie")
+    enabled: bool = True
+    alert_after: Streak = Field(
+        default=3, description="runs that fail in a row before `luthier.schedule.failing` is sent to webhooks"
+    )
+    alias: AliasName | None = Field(
+        default=None, description="the alias that a winner takes over where it beats the champion beyond the noise"
+    )
+
+
+class ChangeSchedule(Frozen):
+    """What is to be otherwise; all else stays."""
+
+    name: Name | None = None
+    cron: Name | None = None
+    time_zone: Name | None = None
+    job: ScheduledJob | None = None
+    overlap: Overlap | None = None
+    misfire_grace_seconds: Seconds | None = None
+    catch_up: CatchUp | None = None
+    catch_up_seconds: Seconds | None = None
+    enabled: bool | None = None
+    alert_after: Streak | None = None
+    alias: AliasName | None = Field(default=None, description="null: winners are no longer promoted")
+
+
+def _http_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or any(c.isspace() for c in value):
+        raise _expected("a URL that begins with http:// or https://")
+    return value
+
+
+class CreateEndpoint(Frozen):
+    """Where to send which events."""
+
+    url: Annotated[Name, AfterValidator(_http_url)] = Field(examples=["https://example.com/luthier"])
+    events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1, max_length=100)] = Field(
+        default=get_args(WebhookEvent), description="left out: all that there are"
+    )
+
+
 class AddKey(Frozen):
     """A key for somebody or something."""
 
@@ -196,3 +317,10 @@ class AddKey(Frozen):
     )
     scope: Scope = Field(default=Scope.SUBMIT, description="`read` < `submit` < `admin`; `worker` is for workers")
     days: float | None = Field(default=None, gt=0, le=36_500, description="until it expires; null: never")
+
+
+class SetAlias(Frozen):
+    """Let an alias stand for a model."""
+
+    name: AliasName = Field(examples=["support"])
+    model: Name = Field(description="a fine-tuned model", examples=["ft:tiny-chat:luthier:7c91d4e2"])

@@ -37,6 +37,7 @@ def settle(here: Context, trial_id: str, report: Finished, now: datetime) -> Tri
             here.garbage.condemn(_drop_fallen(c, job, rows))
         if job.state.terminal:
             trials.cancel_waiting(c, job.id, now)
+        trials.cancel_stopped(c, trial_id, now)
         here.garbage.forsake(drop_checkpoints(c, [trials.get(c, trial_id)]))
     return trial
 
@@ -47,6 +48,7 @@ def settle_lost(here: Context, c: Connection, lost: Sequence[TrialRecord], now: 
         diary.worker_lost(c, trial, now)
         if jobs.get(c, trial.job_id).state.terminal:
             trials.cancel_waiting(c, trial.job_id, now)
+        trials.cancel_stopped(c, trial.id, now)
         here.garbage.forsake(drop_checkpoints(c, [trials.get(c, trial.id)]))
 
 

@@ -1,9 +1,9 @@
-"""A tar archive of blobs, made while it is sent: it never lies on disk or in memory as a whole."""
+"""A tar archive that is made while it is sent: it never lies on disk or in memory as a whole."""
 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,35 +15,55 @@ END: Final = bytes(2 * tarfile.BLOCKSIZE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Member:
-    digest: str
-    header: bytes
-    padding: bytes
+class Entry:
+    """A file: its path in the archive, its size in bytes, and its content in pieces."""
+
+    path: str
+    bytes: int
+    content: Iterable[bytes]
 
 
-class BlobArchive:
-    """The files (path → digest) in the POSIX (PAX) format, sorted by path. Raises BlobMissing at once, or never."""
+class Archive:
+    """The files in the POSIX (PAX) format, sorted by path."""
 
-    def __init__(self, blobs: Blobs, files: Mapping[str, str], changed: datetime) -> None:
-        self._blobs = blobs
-        self._members: list[_Member] = []
+    def __init__(self, entries: Iterable[Entry], changed: datetime) -> None:
+        self._members: list[tuple[bytes, Entry]] = []
         self.bytes = len(END)
-        for path, digest in sorted(files.items()):
-            entry = tarfile.TarInfo(path)
-            entry.size, entry.mtime, entry.mode = blobs.size(digest), int(changed.timestamp()), 0o644
-            member = _Member(
-                digest=digest,
-                header=entry.tobuf(tarfile.PAX_FORMAT),
-                padding=bytes(-entry.size % tarfile.BLOCKSIZE),
-            )
-            self._members.append(member)
-            self.bytes += len(member.header) + entry.size + len(member.padding)
+        for entry in sorted(entries, key=lambda entry: entry.path):
+            info = tarfile.TarInfo(entry.path)
+            info.size, info.mtime, info.mode = entry.bytes, int(changed.timestamp()), 0o644
+            header = info.tobuf(tarfile.PAX_FORMAT)
+            self._members.append((header, entry))
+            self.bytes += len(header) + entry.bytes + _padding(entry)
 
     def __iter__(self) -> Iterator[bytes]:
-        for member in self._members:
-            yield member.header
-            with self._blobs.open(member.digest) as source:
-                while chunk := source.read(CHUNK):
-                    yield chunk
-            yield member.padding
+        for header, entry in self._members:
+            yield header
+            yield from entry.content
+            yield bytes(_padding(entry))
         yield END
+
+
+def of_blob(blobs: Blobs, path: str, digest: str) -> Entry:
+    """Raises BlobMissing at once, or never."""
+    return Entry(path=path, bytes=blobs.size(digest), content=_Pieces(blobs, digest))
+
+
+def of_text(path: str, text: str) -> Entry:
+    content = text.encode()
+    return Entry(path=path, bytes=len(content), content=[content])
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    blobs: Blobs
+    digest: str
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self.blobs.open(self.digest) as source:
+            while chunk := source.read(CHUNK):
+                yield chunk
+
+
+def _padding(entry: Entry) -> int:
+    return -entry.bytes % tarfile.BLOCKSIZE

@@ -11,10 +11,11 @@ from luthier.dataset import Profile
 from luthier.model import BaseModelEntry
 from luthier.store.records import EventRecord, FileRecord, JobRecord, KeyRecord, TrialRecord, WorkerRecord
 from luthier.task import Pin
-from luthier.trial import Metrics
+from luthier.trial import Metrics, mean_metrics
 from luthier.wire import Artifact
 from search import choose
 from service import budget, history
+from service.models import usable_name
 
 
 def file(record: FileRecord) -> api.FileObject:
@@ -69,8 +70,12 @@ def job(
             confirmations_done=sum(trial.state.terminal for trial in budget.confirmations(trials)),
             confirmations_total=max(budget.planned_confirmations(record), len(budget.confirmations(trials))),
             device_seconds=budget.device_seconds(trials),
-            best=None if best is None else _standing(best),
+            best=None if best is None else _standing(best, trials),
             estimated_finish=estimated,
+            notes=record.notes,
+            tags=record.tags,
+            schedule_id=record.schedule_id,
+            paused=record.paused and not record.state.terminal,
         ),
     )
 
@@ -85,20 +90,23 @@ def best(
     record: JobRecord, trials: Sequence[TrialRecord], winner: TrialRecord, artifacts: Sequence[Artifact]
 ) -> api.Best:
     assert winner.metrics is not None  # only complete trials win
-    base, default = (next((trial for trial in trials if trial.number == n), None) for n in history.BASELINES)
+    base, default, won = (history.seeds(trials, number) for number in (*history.BASELINES, winner.number))
     return api.Best(
         trial=winner.id,
         number=winner.number,
         summary=winner.design.summary(),
         design=winner.design,
         objective=record.judge.objective,
-        metrics=winner.metrics,
+        metrics=mean_metrics([one.metrics for one in won if one.metrics]),
         base_metrics=_validation(base),
         default_metrics=_validation(default),
-        test_metrics=_test(winner),
+        test_metrics=_test(won),
         base_test_metrics=_test(base),
         default_test_metrics=_test(default),
+        seeds=len(won),
+        default_seeds=max(1, len(default)),
         artifacts=tuple(artifacts),
+        model=usable_name(record, winner, artifacts),
     )
 
 
@@ -175,6 +183,7 @@ def worker(record: WorkerRecord, *, live: bool) -> api.Worker:
         created_at=_seconds(record.created_at),
         last_seen_at=_seconds(record.seen_at),
         live=live,
+        generates=record.generates if live else None,
     )
 
 
@@ -230,17 +239,25 @@ def _single(pinned: Sequence[Any] | None) -> Any:
     return pinned[0] if pinned is not None and len(pinned) == 1 else "auto"
 
 
-def _standing(record: TrialRecord) -> api.Standing:
-    assert record.metrics is not None
-    return api.Standing(trial=record.id, number=record.number, summary=record.design.summary(), metrics=record.metrics)
+def _standing(record: TrialRecord, trials: Sequence[TrialRecord]) -> api.Standing:
+    found = [one.metrics for one in history.seeds(trials, record.number) if one.metrics is not None]
+    return api.Standing(
+        trial=record.id,
+        number=record.number,
+        summary=record.design.summary(),
+        metrics=mean_metrics(found),
+        seeds=len(found),
+    )
 
 
-def _validation(record: TrialRecord | None) -> Metrics | None:
-    return None if record is None else record.metrics
+def _validation(seeds: Sequence[TrialRecord]) -> Metrics | None:
+    found = [one.metrics for one in seeds if one.metrics is not None]
+    return mean_metrics(found) if found else None
 
 
-def _test(record: TrialRecord | None) -> Metrics | None:
-    return None if record is None else record.test_metrics
+def _test(seeds: Sequence[TrialRecord]) -> Metrics | None:
+    found = [one.test_metrics for one in seeds if one.test_metrics is not None]
+    return mean_metrics(found) if found else None
 
 
 def _seconds(moment: datetime) -> int:

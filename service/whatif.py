@@ -21,7 +21,7 @@ from search.changes import changed, place
 from search.choose import best
 from search.priors import baselines
 from search.space import Space, space
-from search.work import Workload, workload
+from search.workload import Workload, workload
 from service import costs, history
 from service.admission import ENCODER_WINDOW, GRADED, LEAST_NEW_TOKENS, MOST_NEW_TOKENS
 from service.context import Context
@@ -102,14 +102,18 @@ def _question(here: Context, c: Connection, body: EstimateDesign) -> _Question:
     assert body.dataset is not None
     record = files.get(c, body.dataset)
     profile = Profile.model_validate(record.profile)
-    held_out = round(HELD_OUT_SHARE * profile.rows)
     return _Question(
         profile=profile,
         file_id=record.id,
-        rows=max(1, profile.rows - 2 * held_out),
+        rows=rows_to_train(profile),
         rewarded=profile.kind in GRADED,
         job=None,
     )
+
+
+def rows_to_train(profile: Profile) -> int:
+    """About how many rows of a file are trained on, before it is split."""
+    return max(1, profile.rows - 2 * round(HELD_OUT_SHARE * profile.rows))
 
 
 def _start(c: Connection, body: EstimateDesign, asked: _Question, entries: Sequence[BaseModelEntry]) -> Design:

@@ -100,6 +100,9 @@ class UpdateConformance:
     adapter: ClassVar[bool]
     drawn: ClassVar[bool] = False  # whether anything of it is drawn at random
 
+    def __init_subclass__(cls) -> None:
+        cls.pytestmark = [pytest.mark.xdist_group(cls.__name__)]  # what it trains is for all its tests
+
     @classmethod
     def base(cls, tiny: PreTrainedModel) -> PreTrainedModel:
         """The model that it is put on."""

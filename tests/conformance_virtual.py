@@ -46,6 +46,9 @@ class VirtualConformance:
     learning_rate: ClassVar[float]
     falls_to: ClassVar[float] = 0.9  # of the first steps' loss
 
+    def __init_subclass__(cls) -> None:
+        cls.pytestmark = [pytest.mark.xdist_group(cls.__name__)]  # what it trains is for all its tests
+
     @pytest.fixture(scope="class", params=ALGORITHMS, ids=lambda algorithm: algorithm.kind)
     @classmethod
     def run(cls, request: pytest.FixtureRequest, tiny: Base) -> Run:

@@ -22,9 +22,12 @@ from typing import Literal
 import torch
 import transformers
 
+from luthier import logs
 from luthier.errors import Infeasible, Interrupted, LeaseLost, LuthierError, Stopped
+from luthier.settings import LogSettings
 from luthier.wire import Assignment, Device, Finished, Hello
 from workers import trial
+from workers.generation.host import Host
 from workers.held import HeldLease
 from workers.link import Link
 from workers.usage import machine_memory
@@ -55,17 +58,25 @@ class Agent:
         hello = Hello(name=self.name, device=describe(self.device, self.threads), pid=os.getpid())
         welcome = self.link.register(hello)
         log.info("worker %s on %s is ready", self.name, hello.device.name)
-        while not self._stopping.is_set():
-            assignment = self.link.lease(welcome.worker_id)
-            if assignment is None:
-                self._stopping.wait(welcome.poll_seconds)
-            else:
-                self._work(assignment, welcome.lease_seconds, welcome.checkpoint_seconds)
+        host = Host(self.link, welcome, self.threads)
+        host.start()
+        try:
+            while not self._stopping.is_set():
+                assignment = self.link.lease(welcome.worker_id)
+                if assignment is None:
+                    self._stopping.wait(welcome.poll_seconds)
+                else:
+                    self._work(assignment, welcome.lease_seconds, welcome.checkpoint_seconds)
+        finally:
+            host.stop()
 
     def _work(self, assignment: Assignment, lease_seconds: float, checkpoint_seconds: float) -> None:
         log.info("trial %d of %s: %s", assignment.number, assignment.job_id, assignment.design.summary())
         try:
-            with HeldLease(self.link, assignment, lease_seconds) as held:
+            with (
+                logs.about(job_id=assignment.job_id, trial_id=assignment.trial_id),
+                HeldLease(self.link, assignment, lease_seconds) as held,
+            ):
                 self._held = held
                 if self._stopping.is_set():
                     held.interrupt()
@@ -98,13 +109,16 @@ class Agent:
             log.exception("trial %s failed", held.assignment.trial_id)
             where = traceback.extract_tb(bug.__traceback__)[-1]
             outcome, error = "failed", f"{type(bug).__name__}: {bug} ({where.name}, {Path(where.filename).name})"
+        held.say(f"Ended as {outcome}: {error}")
         return Finished(
             **held.claim,
             outcome=outcome,
             device_seconds=held.device_seconds,
             trained_tokens=held.tokens,
             error=error,
+            usage=held.meter.usage(),
             points=held.drain(),
+            lines=held.drain_lines(),
         )
 
 
@@ -139,8 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads for torch (default: 1)")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.configure(LogSettings().log_format)
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(options.threads)
     agent = Agent(Link(options.server, options.cache.expanduser()), options.name, pick_device(), options.threads)

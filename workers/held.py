@@ -1,4 +1,4 @@
-"""A lease while it is held: a thread renews it, carries curve points home, and learns when to stop."""
+"""A lease while it is held: a thread renews it, carries curve points and log lines home, and learns when to stop."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import logging
 import threading
 import time
 from datetime import UTC, datetime
+from typing import Final
 
 from luthier.errors import Interrupted, LeaseLost, LuthierError, Stopped
-from luthier.trial import Point
+from luthier.trial import LogLine, Point
 from luthier.wire import Assignment, Heartbeat
 from workers.link import Link
 from workers.usage import Meter
 
 log = logging.getLogger(__name__)
+
+LONGEST_LINE: Final = 2000
 
 
 class HeldLease:
@@ -28,10 +31,13 @@ class HeldLease:
         self.tokens = 0  # trained on so far, earlier leases included
         self._began = time.monotonic()
         self._points: list[Point] = []
+        self._lines: list[LogLine] = []
+        self._said = 0
         self._guard = threading.Lock()
         self._sending = threading.Lock()
         self._over = threading.Event()
         self._verdict: LuthierError | None = None
+        self._paused = self._trained = False
         self._thread = threading.Thread(target=self._keep, name=f"lease-{assignment.trial_id}", daemon=True)
 
     @property
@@ -64,6 +70,18 @@ class HeldLease:
             points, self._points = tuple(self._points), []
         return points
 
+    def say(self, text: str) -> None:
+        """Put a line into the trial's log; it travels with the next heartbeat."""
+        with self._guard:
+            self._lines.append(LogLine(number=self._said, at=datetime.now(UTC), text=text[:LONGEST_LINE]))
+            self._said += 1
+
+    def drain_lines(self) -> tuple[LogLine, ...]:
+        """The lines not sent yet; the caller sends them."""
+        with self._guard:
+            lines, self._lines = tuple(self._lines), []
+        return lines
+
     def interrupt(self) -> None:
         """Ask the worker's own thread to give the trial back. Safe to call from a signal handler."""
         self._verdict = self._verdict or Interrupted("the worker is shutting down")
@@ -72,23 +90,35 @@ class HeldLease:
         """Raise what the service said, if it said anything."""
         if self._verdict is not None:
             raise self._verdict
+        if self._paused and not self._trained:
+            raise Interrupted("the job is paused")
+
+    def trained(self) -> None:
+        """What is left is to judge and to export, for which a paused job waits: no checkpoint could keep half of it."""
+        self._trained = True
 
     def beat(self) -> None:
-        """Renew the lease and send what is on the curves; when this returns the service has it all.
+        """Renew the lease and send what is on the curves and in the log; when this returns the service has it all.
 
-        Raises LeaseLost, or Unreachable when the service stays away; the points are then kept for the next time.
+        Raises LeaseLost, or Unreachable when the service stays away; all is then kept for the next time.
         """
         with self._sending:
-            points = self.drain()
-            heartbeat = Heartbeat(**self.claim, device_seconds=self.device_seconds, points=points)
+            points, lines = self.drain(), self.drain_lines()
+            heartbeat = Heartbeat(**self.claim, device_seconds=self.device_seconds, points=points, lines=lines)
             try:
                 directive = self.link.heartbeat(self.assignment.trial_id, heartbeat)
             except LuthierError:
                 with self._guard:
                     self._points[:0] = points
+                    self._lines[:0] = lines
                 raise
-        if directive.action == "stop":
-            self._verdict = self._verdict or Stopped(directive.reason or "the service asked to stop")
+        match directive.action:
+            case "stop":
+                self._verdict = self._verdict or Stopped(directive.reason or "the service asked to stop")
+            case "pause":
+                self._paused = True
+            case "continue":
+                self._paused = False  # paused and resumed before the trial could stop
 
     def _keep(self) -> None:
         while not self._over.wait(self.interval):

@@ -17,12 +17,16 @@ from luthier.wire import (
     CheckpointSaved,
     Directive,
     Finished,
+    Generation,
     Heartbeat,
     Hello,
     Judged,
     Keep,
+    Offer,
     RungReached,
     RungVerdict,
+    Said,
+    Spoken,
     Welcome,
 )
 
@@ -72,6 +76,17 @@ class Link:
     def finish(self, trial_id: str, finished: Finished) -> None:
         self._post(f"/v1/trials/{trial_id}/finish", finished)
 
+    def offer(self, worker_id: str, offer: Offer) -> Generation | None:
+        """Returns after some seconds where nobody asks."""
+        response = self._post(f"/v1/workers/{worker_id}/generation", offer)
+        return None if response.status_code == httpx.codes.NO_CONTENT else Generation.model_validate(response.json())
+
+    def said(self, generation_id: str, said: Said) -> None:
+        self._post(f"/v1/generations/{generation_id}/pieces", said)
+
+    def spoken(self, generation_id: str, spoken: Spoken) -> None:
+        self._post(f"/v1/generations/{generation_id}/end", spoken)
+
     def put_blob(self, file: Path) -> str:
         """Upload a file; returns its digest."""
 
@@ -86,19 +101,23 @@ class Link:
         target = self.cache / digest
         if not target.exists():
             part = target.with_suffix(".part")
-
-            def fetch() -> httpx.Response:
-                with self._http.stream("GET", f"/v1/blobs/{digest}") as response, part.open("wb") as out:
-                    if response.is_success:
-                        for chunk in response.iter_bytes(CHUNK):
-                            out.write(chunk)
-                    else:
-                        response.read()
-                    return response
-
-            self._patiently(fetch)
+            self.fetch(digest, part)
             part.rename(target)
         return target
+
+    def fetch(self, digest: str, target: Path) -> None:
+        """Download the blob into a file. Raises BlobMissing."""
+
+        def fetch() -> httpx.Response:
+            with self._http.stream("GET", f"/v1/blobs/{digest}") as response, target.open("wb") as out:
+                if response.is_success:
+                    for chunk in response.iter_bytes(CHUNK):
+                        out.write(chunk)
+                else:
+                    response.read()
+                return response
+
+        self._patiently(fetch)
 
     def drop_blob(self, digest: str) -> None:
         """Forget a local copy."""

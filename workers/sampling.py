@@ -45,7 +45,7 @@ def sample(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[Ids] = [()] * len(prompts)
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), _own_settings_aside(model), mixed_precision(model.device):
+    with torch.random.fork_rng(devices), own_settings_aside(model), mixed_precision(model.device):
         if seed is not None:
             torch.manual_seed(seed)
         for start in range(0, len(order), batch):
@@ -75,7 +75,7 @@ def spoken(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 
 @contextmanager
-def _own_settings_aside(model: CausalModel) -> Iterator[None]:
+def own_settings_aside(model: CausalModel) -> Iterator[None]:
     """Generation settings shipped with a model (a repetition penalty, say) would join these; keep them out."""
     plain = model.get_base_model() if isinstance(model, PeftModelForCausalLM) else model
     own, plain.generation_config = plain.generation_config, GenerationConfig()

@@ -16,15 +16,16 @@ from transformers import PreTrainedModel
 
 from luthier.design import Stage
 from luthier.errors import BlobMissing, Infeasible, Interrupted, Paused
-from luthier.task import DataKind, JudgeSpec
-from luthier.trial import RUNGS, Metrics, RowScores
+from luthier.task import DataKind, JudgeSpec, rung_rows
+from luthier.trial import RUNG_GENERATIONS, RUNG_ROWS, RUNG_WINDOWS, RUNGS, Metrics, RowScores, Sample, rung_name
 from luthier.wire import Artifact, Assignment, CheckpointSaved, Finished, Judged, RungReached
-from workers import warm
+from workers import kept, warm
 from workers.export import Exported, export
 from workers.held import HeldLease
 from workers.judge import general_bits_per_byte, judge, judge_rows, renderer
 from workers.link import Link
 from workers.rollout import World, world_of
+from workers.samples import spoken_samples
 from workers.train import checkpoint as checkpoints
 from workers.train.algorithms import Example
 from workers.train.architectures import build
@@ -40,8 +41,6 @@ Brought = list[
     dict[str, float]
 ]  # of each stage but the last, in order: how the model did on held-out rows when it ended
 
-# What a trial is scored on at rungs and at the end of stages: rows, answers, and windows of encoders.
-RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
 NEARLY = 1e-9  # shares of stages are sums of fractions: a rung at the very end of one is crossed there, and once
 
 RESUME, BROUGHT = "resume", "brought.json"  # the folder of a checkpoint to resume from, and a file of a checkpoint
@@ -51,6 +50,9 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
     """Do the work of a lease. Raises LeaseLost, Stopped, Interrupted (Paused at a rung), Infeasible or TrialFailed."""
     assignment = held.assignment
     held.meter.begin(device)
+    held.say(f"Lease {assignment.fence} on {device}: {assignment.design.summary()}")
+    if assignment.weights is not None:
+        return _judge_again(link, held, assignment.weights, device)
     model = _build(link, assignment)
     torch.nn.Module.to(model, device)
     with tempfile.TemporaryDirectory(prefix="luthier-trial-") as scratch:
@@ -58,6 +60,8 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
         adapter, scorer, tokens, brought = None, None, 0, Brought()
         if assignment.design.stages:
             resume = _fetch_checkpoint(link, assignment, Path(scratch))
+            if resume is not None:
+                held.say(f"Goes on from its checkpoint: {_place(resume.position.stage, resume.position.step)}")
             watch = TrialWatch(link, held, checkpoint_seconds, Path(scratch))
             trained = train(
                 model,
@@ -72,6 +76,14 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
             whole_head = assignment.base.facts.head == "own"
             judged, adapter = _result(trained, Path(scratch) / "adapter", whole_head=whole_head)
         return _conclude(link, held, judged, adapter, scorer, tokens, brought, Path(scratch))
+
+
+def _judge_again(link: Link, held: HeldLease, weights: Artifact, device: torch.device) -> Finished:
+    """Judge what an earlier job has exported, as it is, on the rows of this one."""
+    with tempfile.TemporaryDirectory(prefix="luthier-champion-") as scratch:
+        model = kept.load(link, held.assignment.base, weights, Path(scratch))
+        torch.nn.Module.to(model, device)
+        return _conclude(link, held, model, None, None, 0, Brought(), Path(scratch))
 
 
 def _build(link: Link, assignment: Assignment) -> PreTrainedModel:
@@ -112,17 +124,24 @@ def _conclude(
 ) -> Finished:
     """Judge the trained model; score it on the test split and export it where the service wants to keep it."""
     assignment = held.assignment
+    validation = warm.rows(link.get_blob(assignment.judge.validation))
+    held.trained()
     held.check()
     metrics, _ = _score(link, held, model, assignment.judge.validation)
+    held.say(f"Judged on {metrics.rows} validation rows: {_scores(metrics)}")
     held.check()
     worth = link.judged(assignment.trial_id, Judged(**held.claim, metrics=metrics, device_seconds=held.device_seconds))
     test_metrics: Metrics | None = None
     test_scores: RowScores | None = None
     artifacts: list[Artifact] = []
+    samples: tuple[Sample, ...] = ()
+    if worth.keep:
+        samples = spoken_samples(model, warm.tokenizer(assignment.base, assignment.judge), assignment.judge, validation)
     if worth.test:
         test_metrics, test_scores = _score(link, held, model, assignment.judge.test)
         general = general_bits_per_byte(model, warm.tokenizer(assignment.base, assignment.judge), assignment.judge)
         test_scores = test_scores.model_copy(update={"general_bits_per_byte": general})
+        held.say(f"Judged on {test_metrics.rows} test rows: {_scores(test_metrics)}")
     if worth.keep and test_metrics is not None and assignment.design.stages:
         exported = export(
             scratch / "export",
@@ -134,10 +153,11 @@ def _conclude(
             metrics=metrics,
             test_metrics=test_metrics,
             train_rows=warm.rows(link.get_blob(assignment.train)),
-            validation_rows=warm.rows(link.get_blob(assignment.judge.validation)),
+            validation_rows=validation,
             brought=brought,
         )
         artifacts = [_upload(link, held, artifact) for artifact in exported]
+        held.say(f"Exported: {', '.join(f'{one.kind} ({one.bytes / 1e6:.1f} MB)' for one in artifacts)}")
     return Finished(
         **held.claim,
         outcome="complete",
@@ -149,6 +169,8 @@ def _conclude(
         artifacts=tuple(artifacts),
         trained_tokens=tokens,
         points=held.drain(),
+        lines=held.drain_lines(),
+        samples=samples,
     )
 
 
@@ -193,7 +215,7 @@ def few(rows: Sequence[Row], spec: JudgeSpec) -> Sequence[Row]:
         by_label = ([row for row in judged if row["label"]], [row for row in judged if not row["label"]])
         most = max(RUNG_ROWS // 2, RUNG_ROWS - min(map(len, by_label)))
         judged = [row for those in by_label for row in those[:most]]
-    return judged[:RUNG_ROWS]
+    return judged[: rung_rows(spec.kind)]
 
 
 class TrialWatch:
@@ -235,6 +257,7 @@ class TrialWatch:
             self.brought.append(found)
         self.held.record(position.stage, position.step, found)
         goes_on = [self._ask(rung, progress, metrics) for rung in crossed if metrics is not None]
+        self._tell(progress, found)
         try:
             self.held.check()
             if goes_on and not goes_on[-1]:
@@ -244,6 +267,18 @@ class TrialWatch:
             raise
         if progress.share < 1.0 and time.monotonic() - self._saved_at >= self.checkpoint_seconds:
             self._save(progress)
+
+    def _tell(self, progress: Progress, found: dict[str, float]) -> None:
+        """The log has where stages begin and end; what is in between is on the curves."""
+        stage, step = progress.position.stage, progress.position.step
+        if step == 1:
+            design = self.held.assignment.design.stages[stage]
+            self.held.say(f"Stage {stage + 1} made its first step: {design.algorithm.kind} by {design.update.kind}")
+        if progress.next_stage:
+            scores = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+            self.held.say(f"Stage {stage + 1} is done after {step} steps: {scores}")
+        elif progress.share > 1.0 - NEARLY:
+            self.held.say(f"Trained to the end: {step} steps, {progress.position.tokens} tokens")
 
     def _crossed(self, progress: Progress) -> list[int]:
         """The rungs that the last step has led to. One that leads to the end leads to none: the trial is judged now."""
@@ -262,18 +297,21 @@ class TrialWatch:
             step=position.step,
             metrics=metrics,
         )
-        return self.link.rung(self.held.assignment.trial_id, reached).action == "continue"
+        goes_on = self.link.rung(self.held.assignment.trial_id, reached).action == "continue"
+        verdict = "goes on" if goes_on else "pauses"
+        self.held.say(f"At {rung_name(rung)} of the training: {_scores(metrics)}; it {verdict}")
+        return goes_on
 
     def _judge(self, progress: Progress) -> Metrics:
         """How a model in training does, by the judge's own measure of a few rows, whatever trains it."""
         base, spec = self.held.assignment.base, self.held.assignment.judge
         fewer = {
-            "max_rows": RUNG_ROWS,
+            "max_rows": rung_rows(spec.kind),
             "max_generations": min(spec.max_generations, RUNG_GENERATIONS),
             "pseudo_windows": min(spec.pseudo_windows, RUNG_WINDOWS),
         }
         rows = few(warm.rows(self.link.get_blob(spec.validation)), spec)
-        with self.held.meter.judging(min(len(rows), RUNG_ROWS)):
+        with self.held.meter.judging(len(rows)):
             return judge(progress.model, warm.tokenizer(base, spec), spec.model_copy(update=fewer), rows)
 
     def _points(self, metrics: Metrics) -> dict[str, float]:
@@ -309,4 +347,16 @@ class TrialWatch:
             self.link.checkpoint(self.held.assignment.trial_id, saved)
         except BlobMissing as missing:  # swept away before it was referred to: the checkpoint before stays good
             log.warning("checkpoint of %s not kept: %s", self.held.assignment.trial_id, missing)
+        else:
+            self.held.say(f"Checkpoint kept: {_place(saved.stage, saved.step)}")
         self._saved_at = time.monotonic()
+
+
+def _place(stage: int, step: int) -> str:
+    return f"stage {stage + 1}, step {step}"
+
+
+def _scores(metrics: Metrics) -> str:
+    name, value = metrics.likelihood
+    reward = "" if metrics.reward is None else f", {metrics.reward_name or 'reward'} {metrics.reward:.4g}"
+    return f"{metrics.bits_per_byte:.4g} bits per byte, {name} {value:.4g}{reward}"

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from luthier.cli import cells, environment, jobs, keys, models, report, serving, whatif
+from luthier.cli import aliases, cells, environment, jobs, keys, models, report, schedules, serving, webhooks, whatif
 from luthier.cli.show import errors
 from luthier.errors import LuthierError, UserError
 
@@ -28,10 +28,15 @@ app.command()(report.report)
 app.command()(jobs.export)
 app.command()(jobs.generate)
 app.command()(jobs.cancel)
+app.command()(jobs.pause)
+app.command()(jobs.resume)
 app.command(name="environments")(environment.list_environments)
 app.add_typer(models.app, name="models")
 app.command()(cells.cells)
 app.command(name="what-if")(whatif.what_if)
+app.add_typer(schedules.app, name="schedules")
+app.add_typer(aliases.app, name="aliases")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(keys.app, name="keys")
 
 

@@ -74,4 +74,5 @@ def _standing(job: Job, now: float) -> str:
     repeated = f", confirmations {state.confirmations_done}/{state.confirmations_total}"
     confirmed = repeated if state.trials_done == state.trials_total and state.confirmations_total else ""
     left = f", about {duration(max(0.0, state.estimated_finish - now))} left" if state.estimated_finish else ""
-    return best + paused + confirmed + left
+    resting = "the job is paused; " if state.paused else ""
+    return resting + best + paused + confirmed + left

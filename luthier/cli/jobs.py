@@ -40,6 +40,7 @@ class Objective(StrEnum):
 class Format(StrEnum):
     ADAPTER = "adapter"
     MERGED = "merged"
+    GGUF = "gguf"
 
 
 def submit(
@@ -190,7 +191,12 @@ def export(
     job: JobArgument,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder to write to.")],
     kind: Annotated[
-        Format, typer.Option("--format", help="The whole model, or the adapter (prompt and prefix have nothing else).")
+        Format,
+        typer.Option(
+            "--format",
+            help="The whole model, the adapter (prompt and prefix have nothing else), or one file for llama.cpp and "
+            "Ollama.",
+        ),
     ] = Format.MERGED,
     server: ServerOption = None,
 ) -> None:
@@ -199,7 +205,7 @@ def export(
         raise UserError(f"{directory} exists and is not an empty folder", param="DIR")
     with connect(server) as client:
         client.download(resolve(client, job), directory, kind.value)
-    console.print(f"wrote the {kind} model to {directory}; its README.md says how to load it")
+    console.print(f"wrote the {kind} model to {directory}; its README.md says how to use it")
 
 
 def generate(
@@ -229,6 +235,22 @@ def cancel(job: JobArgument, server: ServerOption = None) -> None:
         job_id = resolve(client, job)
         client.cancel(job_id)
     console.print(f"{job_id} is cancelled")
+
+
+def pause(job: JobArgument, server: ServerOption = None) -> None:
+    """Let a job rest: running trials are given back with a checkpoint, and nothing is started."""
+    with connect(server) as client:
+        job_id = resolve(client, job)
+        client.pause(job_id)
+    console.print(f"{job_id} is paused; `luthier resume {job_id}` goes on with it")
+
+
+def resume(job: JobArgument, server: ServerOption = None) -> None:
+    """Go on with a paused job, each trial from where it stopped."""
+    with connect(server) as client:
+        job_id = resolve(client, job)
+        client.resume(job_id)
+    console.print(f"{job_id} goes on")
 
 
 def resolve(client: Client, job: str) -> str:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
 from contextlib import closing
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvicorn
 from filelock import FileLock, Timeout
 
+from luthier import logs
 from luthier.cli.show import console
 from luthier.cli.store import HomeOption, open_store, settings_of
 from luthier.errors import Conflict, UserError
 from luthier.settings import Settings
-from luthier.store.database import Database
-from service.app import create_app
-from workers.engines.local import LocalEngine, default_workers
+
+if TYPE_CHECKING:
+    from workers.engines.local import LocalEngine  # what only `serve` needs is imported there: it takes seconds
 
 database = typer.Typer(help="The SQL store.", no_args_is_help=True)
 
@@ -38,9 +37,10 @@ def serve(
     ] = None,
 ) -> None:
     """Start the service with its embedded store and local workers; Ctrl-C stops it and loses nothing."""
+    from workers.engines.local import default_workers
+
     settings = settings_of(home=home, host=host, port=port)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logs.configure(settings.log_format)
     settings.home_dir.mkdir(parents=True, exist_ok=True)
     _require_a_key(settings)
     try:
@@ -67,6 +67,9 @@ def _require_a_key(settings: Settings) -> None:
 
 
 def _serve(settings: Settings, workers: int) -> None:
+    from service.app import create_app
+    from workers.engines.local import LocalEngine
+
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -148,6 +151,8 @@ def upgrade(
     settings = settings_of(home=home, database_url=url)
     if settings.database_url is None:
         settings.home_dir.mkdir(parents=True, exist_ok=True)
+    from luthier.store.database import Database
+
     store = Database(settings.database)
     store.upgrade()
     store.close()

@@ -61,7 +61,7 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
         table.add_row(
             job.id,
             f"{datetime.fromtimestamp(job.created_at).astimezone():%d %b %H:%M}",
-            Text(job.status, style=JOB_COLOURS.get(job.status, "")),
+            Text("paused" if progress.paused else job.status, style=JOB_COLOURS.get(job.status, "")),
             f"{progress.trials_done}/{progress.trials_total}",
             best,
             job.model,
@@ -118,20 +118,24 @@ def _design(trial: Trial, shared: str) -> str:
 
 
 def best_table(best: Best) -> Table:
-    """The winner beside its two baselines, on both splits."""
+    """The winner beside its two baselines, on both splits: means over the seeds."""
     table = Table(box=None, header_style="bold")
     table.add_column("", no_wrap=True)
     name = _likelihood_name([best.metrics])
     for column in (name, "bits/byte", "reward", f"test {name}", "test bits/byte", "test reward"):
         table.add_column(column, justify="right")
     for label, validation, test in (
-        ("winner", best.metrics, best.test_metrics),
+        (f"winner{_mean_of(best.seeds)}", best.metrics, best.test_metrics),
         ("untuned base", best.base_metrics, best.base_test_metrics),
-        ("LoRA default", best.default_metrics, best.default_test_metrics),
+        (f"LoRA default{_mean_of(best.default_seeds)}", best.default_metrics, best.default_test_metrics),
     ):
         cells = [number(value) for metrics in (validation, test) for value in _values(metrics)]
         table.add_row(label, *cells)
     return table
+
+
+def _mean_of(seeds: int) -> str:
+    return f", mean of {seeds} seeds" if seeds > 1 else ""
 
 
 def headline(metrics: Metrics) -> str:

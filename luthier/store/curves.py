@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, and_, func, select, union
 
 from luthier.store import tables
 from luthier.store.database import insert_into
@@ -32,12 +32,25 @@ def add(c: Connection, trial_id: str, points: Iterable[Point]) -> None:
 
 def brought(c: Connection, job_id: str) -> dict[str, dict[int, dict[str, float]]]:
     """By trial and stage, the latest scores of a job's trials on held-out rows."""
-    of_job = select(tables.trials.c.id).where(tables.trials.c.job_id == job_id)
-    query = select(_points).where(_points.c.trial_id.in_(of_job), _points.c.name.in_(HELD_OUT))
+    query = select(_points).where(_points.c.trial_id.in_(_of_job(job_id)), _points.c.name.in_(HELD_OUT))
     found: dict[str, dict[int, dict[str, float]]] = {}
     for row in c.execute(query.order_by(_points.c.step)).mappings():
         found.setdefault(row["trial_id"], {}).setdefault(row["stage"], {})[row["name"]] = row["value"]
     return found
+
+
+def train_losses(c: Connection, job_id: str) -> dict[tuple[str, int, int], float]:
+    """The training loss at the rungs of a job's trials and at the last step of each stage, by trial, stage and step."""
+    of_job = select(tables.trials.c.id).where(tables.trials.c.job_id == job_id)
+    where = (_points.c.trial_id.in_(of_job), _points.c.name == "train_loss")
+    rungs = tables.rungs.c
+    at_rungs = select(rungs.trial_id, rungs.stage, rungs.step).where(rungs.trial_id.in_(of_job))
+    key = (_points.c.trial_id, _points.c.stage)
+    last = select(*key, func.max(_points.c.step)).where(*where).group_by(*key)
+    moments = union(at_rungs, last).subquery()
+    same = [column == moment for column, moment in zip((*key, _points.c.step), moments.c, strict=True)]
+    query = select(*key, _points.c.step, _points.c.value).join(moments, and_(*same)).where(*where)
+    return {(trial, stage, step): value for trial, stage, step, value in c.execute(query)}
 
 
 def of_trial(c: Connection, trial_id: str, name: str | None = None) -> list[Point]:
@@ -46,3 +59,29 @@ def of_trial(c: Connection, trial_id: str, name: str | None = None) -> list[Poin
     if name is not None:
         query = query.where(_points.c.name == name)
     return [Point(**row) for row in c.execute(query.order_by(*(_points.c[name] for name in _KEY))).mappings()]
+
+
+def names(c: Connection, job_id: str) -> list[str]:
+    """The curves that a job's trials have, in alphabetical order."""
+    query = select(_points.c.name).where(_points.c.trial_id.in_(_of_job(job_id))).distinct()
+    return sorted(c.execute(query).scalars())
+
+
+def of_job(c: Connection, job_id: str, name: str) -> dict[str, list[tuple[int, int, float]]]:
+    """One curve of a job's trials, by trial: (stage, step, value), in the order of stages and steps."""
+    columns = _points.c.trial_id, _points.c.stage, _points.c.step, _points.c.value
+    query = select(*columns).where(_points.c.trial_id.in_(_of_job(job_id)), _points.c.name == name)
+    found: dict[str, list[tuple[int, int, float]]] = {}
+    for trial_id, stage, step, value in c.execute(query.order_by(*columns[:3])):
+        found.setdefault(trial_id, []).append((stage, step, value))
+    return found
+
+
+def _of_job(job_id: str) -> Select[tuple[str]]:
+    return select(tables.trials.c.id).where(tables.trials.c.job_id == job_id)
+
+
+def counts(c: Connection, trial_ids: Collection[str]) -> dict[str, int]:
+    """How many points each of these trials has, those without any left out."""
+    query = select(_points.c.trial_id, func.count()).where(_points.c.trial_id.in_(trial_ids))
+    return {row[0]: row[1] for row in c.execute(query.group_by(_points.c.trial_id))}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
+from luthier.errors import NotFound
 from luthier.store import tables
 from luthier.store.paging import page
 from luthier.store.records import EventRecord, EventType, Level, new_id
 
 _events = tables.events
+_COLUMNS: Final = tuple(_events.c[field] for field in EventRecord.model_fields)
 
 
 def add(
@@ -30,8 +32,32 @@ def add(
     return record
 
 
+def get(c: Connection, event_id: str) -> EventRecord:
+    """Raises NotFound."""
+    row = c.execute(select(*_COLUMNS).where(_events.c.id == event_id)).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"there is no event {event_id!r} to continue after", param="after")
+    return EventRecord(**row)
+
+
+def telling(c: Connection, job_id: str) -> list[EventRecord]:
+    """Those that carry data, oldest first."""
+    query = select(*_COLUMNS).where(_events.c.job_id == job_id, _events.c.data.is_not(None))
+    return [EventRecord(**row) for row in c.execute(query.order_by(_events.c.position)).mappings()]
+
+
+def since(c: Connection, job_id: str, after: str | None, limit: int) -> list[EventRecord]:
+    """Oldest first, those after the event `after`, or all. Raises NotFound for an unknown one."""
+    query = select(*_COLUMNS).where(_events.c.job_id == job_id)
+    if after is not None:
+        seen = get(c, after)
+        position = select(_events.c.position).where(_events.c.id == seen.id).scalar_subquery()
+        query = query.where(_events.c.position > position)
+    return [EventRecord(**row) for row in c.execute(query.order_by(_events.c.position).limit(limit)).mappings()]
+
+
 def list_(c: Connection, job_id: str, after: str | None, limit: int) -> tuple[list[EventRecord], bool]:
     """Newest first, and whether more follow. Raises NotFound for an unknown `after`."""
-    query = select(*(_events.c[field] for field in EventRecord.model_fields)).where(_events.c.job_id == job_id)
+    query = select(*_COLUMNS).where(_events.c.job_id == job_id)
     rows, has_more = page(c, query, _events, ("position",), after, limit)
     return [EventRecord(**row) for row in rows], has_more

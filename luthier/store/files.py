@@ -25,6 +25,15 @@ def get(c: Connection, file_id: str) -> FileRecord:
     return FileRecord(**row)
 
 
+def newest(c: Connection, filename: str) -> FileRecord:
+    """The file of that name that was uploaded last. Raises NotFound."""
+    named = select(_files).where(_files.c.filename == filename)
+    row = c.execute(named.order_by(_files.c.created_at.desc(), _files.c.id.desc()).limit(1)).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"there is no file named {filename!r}", param="training_file")
+    return FileRecord(**row)
+
+
 def list_(c: Connection, after: str | None, limit: int) -> tuple[list[FileRecord], bool]:
     """Newest first, and whether more follow. Raises NotFound for an unknown `after`."""
     rows, has_more = page(c, select(_files), _files, ("created_at", "id"), after, limit)

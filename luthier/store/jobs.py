@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, select, true
+from sqlalchemy import Connection, exists, func, not_, select, true
 
 from luthier.errors import NotFound
 from luthier.store import tables
@@ -36,6 +36,14 @@ def get(c: Connection, job_id: str) -> JobRecord:
     return JobRecord(**row)
 
 
+def of_model(c: Connection, model: str) -> JobRecord:
+    """The job that made a fine-tuned model. Raises NotFound."""
+    row = c.execute(select(_jobs).where(_jobs.c.fine_tuned_model == model).limit(1)).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"there is no fine-tuned model {model!r}", param="model")
+    return JobRecord(**row)
+
+
 def lock(c: Connection, job_id: str) -> JobRecord:
     """The job as it is now, and as it stays to the end of the transaction: whoever takes a step of its search locks it
     first, and then its trials. Raises NotFound.
@@ -58,6 +66,18 @@ def list_(c: Connection, after: str | None, limit: int, metadata: Mapping[str, s
     return [JobRecord(**row) for row in rows], has_more
 
 
+def by_model(c: Connection, name: str) -> JobRecord | None:
+    """The job whose result is called `name`."""
+    row = c.execute(select(_jobs).where(_jobs.c.fine_tuned_model == name)).mappings().one_or_none()
+    return None if row is None else JobRecord(**row)
+
+
+def with_tail(c: Connection, tail: str) -> list[JobRecord]:
+    """The jobs whose id ends so."""
+    query = select(_jobs).where(_jobs.c.id.endswith(tail, autoescape=True))
+    return [JobRecord(**row) for row in c.execute(query).mappings()]
+
+
 def active(c: Connection) -> list[JobRecord]:
     """The jobs that the service has to look after, queued or running, oldest first."""
     states = (JobState.QUEUED, JobState.RUNNING)
@@ -65,9 +85,11 @@ def active(c: Connection) -> list[JobRecord]:
     return [JobRecord(**row) for row in c.execute(query).mappings()]
 
 
-def ended_before(c: Connection, moment: datetime, most: int) -> list[JobRecord]:
-    """The latest jobs that had succeeded by then, latest first."""
+def ended_before(c: Connection, moment: datetime, most: int, *, schedule_id: str | None = None) -> list[JobRecord]:
+    """The latest jobs that had succeeded by then, latest first; of one schedule, or of whatever made them."""
     query = select(_jobs).where(_jobs.c.state == JobState.SUCCEEDED, _jobs.c.finished_at <= moment)
+    if schedule_id is not None:
+        query = query.where(_jobs.c.schedule_id == schedule_id)
     latest = query.order_by(_jobs.c.finished_at.desc(), _jobs.c.id).limit(most)
     return [JobRecord(**row) for row in c.execute(latest).mappings()]
 
@@ -85,6 +107,19 @@ def move(c: Connection, job_id: str, to: JobState, now: datetime, error: dict[st
     return c.execute(_jobs.update().where(_jobs.c.id == job_id, _jobs.c.state.in_(legal)).values(changes)).rowcount == 1
 
 
+def pause(c: Connection, job_id: str) -> bool:
+    """Let none of the job's trials be leased; False, and nothing changed, where it has ended or is paused already."""
+    live = _jobs.c.state.in_([state for state in JobState if not state.terminal])
+    changed = _jobs.update().where(_jobs.c.id == job_id, live, not_(_jobs.c.paused)).values(paused=True)
+    return c.execute(changed).rowcount == 1
+
+
+def resume(c: Connection, job_id: str) -> bool:
+    """Undo `pause`; False, and nothing changed, where the job is not paused."""
+    changed = _jobs.update().where(_jobs.c.id == job_id, _jobs.c.paused).values(paused=False)
+    return c.execute(changed).rowcount == 1
+
+
 def set_result(
     c: Connection, job_id: str, best_trial_id: str | None, fine_tuned_model: str | None, trained_tokens: int | None
 ) -> None:
@@ -95,4 +130,12 @@ def set_result(
         .values(best_trial_id=best_trial_id, fine_tuned_model=fine_tuned_model, trained_tokens=trained_tokens)
     )
     if changed.rowcount == 0:
+        get(c, job_id)
+
+
+def describe(c: Connection, job_id: str, notes: str | None, tags: Sequence[str] | None) -> None:
+    """Change what people have written beside a job; None leaves it. Raises NotFound."""
+    changes = {"notes": notes, "tags": None if tags is None else tuple(tags)}
+    given = {name: value for name, value in changes.items() if value is not None}
+    if not given or c.execute(_jobs.update().where(_jobs.c.id == job_id).values(given)).rowcount == 0:
         get(c, job_id)

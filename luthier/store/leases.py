@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, case, func, literal, not_, null, select
 
 from luthier.errors import LeaseLost, MissingMetric
-from luthier.store import artifacts, curves, scores, tables, trials
+from luthier.store import artifacts, curves, logs, samples, scores, tables, trials
 from luthier.store.database import insert_into
 from luthier.store.records import TrialRecord
 from luthier.store.trials import PAUSED
@@ -26,14 +26,15 @@ _t = tables.trials.c
 
 
 def acquire(c: Connection, owner: str, now: datetime, lease_seconds: float) -> TrialRecord | None:
-    """Lease a waiting trial of the oldest running job that has one, none that is paused: of the highest rung, and of
+    """Lease a waiting trial of the oldest running job that has one, neither of them paused: of the highest rung, and of
     these the one with the lowest number. None when there is nothing to do.
     """
     jobs = tables.jobs.c
     free = (
         select(_t.id)
         .join(tables.jobs, jobs.id == _t.job_id)
-        .where(_t.state.in_(_before(TrialState.LEASED)), not_(PAUSED), jobs.state == JobState.RUNNING)
+        .where(_t.state.in_(_before(TrialState.LEASED)), not_(PAUSED))
+        .where(jobs.state == JobState.RUNNING, not_(jobs.paused))
         .order_by(jobs.created_at, jobs.id, func.coalesce(_t.rung, -1).desc(), _t.number)
         .limit(1)
         .with_for_update(of=_trials, skip_locked=True)
@@ -61,7 +62,8 @@ def renew(
 
 
 def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> TrialRecord:
-    """End the lease as the report says and store all that it carries: metrics, scores, usage, points and artifacts.
+    """End the lease as the report says and store all that it carries: metrics, scores, usage, points, log, samples
+    and artifacts.
 
     `waiting` gives the trial back, paused where it stands at its goal, and the lease does not count as an attempt. The
     same report sent again by the same lease changes nothing and returns the row.
@@ -94,6 +96,9 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
     if report.test_scores is not None:
         scores.add(c, trial_id, report.test_scores)
     curves.add(c, trial_id, report.points)
+    logs.add(c, trial_id, report.fence, report.lines)
+    if report.samples:
+        samples.put(c, trial_id, report.samples)
     artifacts.replace(c, trial_id, report.artifacts)
     return record
 

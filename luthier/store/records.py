@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import secrets
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import AwareDatetime, Field
 
 from luthier.design import Design, Frozen
 from luthier.keys import Scope
+from luthier.schedule import AliasOrigin, CatchUp, Contest, Overlap, RunState, Trigger
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, TrialState, Usage
 from luthier.wire import Device
 
-Origin = Literal["baseline", "prior", "proposed", "confirmation", "user"]
+Origin = Literal["baseline", "prior", "proposed", "confirmation", "user", "champion"]
 Level = Literal["info", "warn", "error"]
 EventType = Literal["message", "metrics"]
 
@@ -63,6 +64,10 @@ class JobRecord(Frozen):
     best_trial_id: str | None = None
     fine_tuned_model: str | None = None
     trained_tokens: int | None = None
+    notes: str = ""
+    tags: tuple[str, ...] = ()
+    schedule_id: str | None = Field(default=None, description="the schedule that it was made by")
+    paused: bool = Field(default=False, description="nothing of it is leased until it is resumed")
 
 
 class TrialRecord(Frozen):
@@ -70,7 +75,9 @@ class TrialRecord(Frozen):
 
     id: str = Field(description="trial-…")
     job_id: str
-    number: int = Field(ge=0, description="0 is the untuned base, 1 the plain LoRA default")
+    number: int = Field(
+        ge=-1, description="0 is the untuned base, 1 the plain LoRA default; -1 a champion, which is only scored"
+    )
     state: TrialState
     design: Design
     digest: str = Field(description="the design's digest")
@@ -93,6 +100,8 @@ class TrialRecord(Frozen):
     trained_tokens: int = 0
     checkpoint: str | None = Field(default=None, description="digest of the latest checkpoint's manifest")
     error: str | None = None
+    stopped: bool = Field(default=False, description="whether somebody asked for its end")
+    weights_of: str | None = Field(default=None, description="of a champion: the trial whose weights it is")
 
     @property
     def paused(self) -> bool:
@@ -101,11 +110,26 @@ class TrialRecord(Frozen):
         return self.state is TrialState.WAITING and reached
 
 
+class TrialMark(NamedTuple):
+    """How far a trial is."""
+
+    id: str
+    number: int
+    state: TrialState
+    rung: int | None
+    goal: int | None
+    fence: int
+    created_at: datetime
+    finished_at: datetime | None
+    device_seconds: float
+
+
 class MeasuredTrial(Frozen):
-    """A complete trial whose worker has said what it took."""
+    """A trial whose worker has said what it took."""
 
     job_id: str
     design: Design
+    state: TrialState
     usage: Usage
     device_seconds: float = Field(ge=0)
     fence: int = Field(description="how many leases there have been; the usage is that of the last one")
@@ -145,6 +169,70 @@ class WorkerRecord(Frozen):
     pid: int
     created_at: AwareDatetime
     seen_at: AwareDatetime
+    generates: str | None = Field(default=None, description="the model in its generation process, while there is one")
+
+
+class ScheduleRecord(Frozen):
+    """A job that is created again and again, at the ticks of a cron expression."""
+
+    id: str = Field(description="sched-…")
+    name: str
+    created_at: AwareDatetime
+    cron: str
+    time_zone: str
+    job: dict[str, Any] = Field(description="the body of POST /v1/fine_tuning/jobs; its file may be the newest one")
+    overlap: Overlap
+    misfire_grace_seconds: float
+    catch_up: CatchUp
+    catch_up_seconds: float
+    enabled: bool
+    alert_after: int
+    alias: str | None = None
+    next_at: AwareDatetime | None = Field(default=None, description="the first tick that nothing is decided about")
+    failures: int = Field(default=0, ge=0, description="runs in a row that have failed")
+
+
+class ScheduleRunRecord(Frozen):
+    """What became of one tick."""
+
+    id: str = Field(description="schedrun-…")
+    schedule_id: str
+    due_at: AwareDatetime
+    trigger: Trigger
+    state: RunState
+    job_id: str | None = None
+    reason: str | None = None
+    contest: Contest | None = None
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
+
+
+class EndpointRecord(Frozen):
+    """Where webhooks go. The secret signs them; it is kept as it is, since signing needs it."""
+
+    id: str = Field(description="whend-…")
+    url: str
+    events: tuple[str, ...]
+    secret: str = Field(repr=False)
+    created_at: AwareDatetime
+
+
+class DeliveryRecord(Frozen):
+    """One event on its way to one endpoint."""
+
+    id: str = Field(description="whdel-…")
+    endpoint_id: str
+    event_id: str = Field(description="evt-…; the same for all endpoints, and whenever it is sent again")
+    type: str
+    payload: str
+    state: Literal["pending", "delivered", "failed"]
+    attempts: int = Field(default=0, ge=0)
+    next_at: AwareDatetime | None = None
+    status: int | None = Field(default=None, description="HTTP status of the latest answer")
+    error: str | None = None
+    created_at: AwareDatetime
+    delivered_at: AwareDatetime | None = None
 
 
 class KeyRecord(Frozen):
@@ -162,3 +250,17 @@ class KeyRecord(Frozen):
     def live(self, now: datetime) -> bool:
         """Neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+class AliasRecord(Frozen):
+    """What an alias stands for since a moment."""
+
+    name: str
+    version: int = Field(ge=1)
+    model: str
+    job_id: str
+    trial_id: str = Field(description="whose weights the model is")
+    before: int | None = Field(default=None, description="the version that a roll back leads to")
+    origin: AliasOrigin
+    contest: Contest | None = None
+    created_at: AwareDatetime

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -30,9 +31,10 @@ from sqlalchemy import (
 from luthier.design import Design
 from luthier.keys import Scope
 from luthier.model import ModelFacts
+from luthier.schedule import CatchUp, Contest, Overlap, RunState
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
-from luthier.trial import JobState, Metrics, RowScores, TrialState, Usage
-from luthier.wire import Device
+from luthier.trial import JobState, Metrics, RowScores, Sample, TrialState, Usage
+from luthier.wire import Answered, Device, GenerationState, Question
 
 
 class Utc(TypeDecorator[datetime]):
@@ -139,6 +141,11 @@ jobs = Table(
     Column("best_trial_id", String),
     Column("fine_tuned_model", String),
     Column("trained_tokens", BigInteger),
+    Column("notes", Prose, nullable=False),
+    Column("tags", Document(tuple[str, ...]), nullable=False),
+    # Not a foreign key either: a schedule may be deleted, and its jobs stay.
+    Column("schedule_id", String, index=True),
+    Column("paused", Boolean, nullable=False),
     Index(None, "created_at", "id"),
     Index(None, "state", "created_at", "id"),
 )
@@ -173,6 +180,10 @@ trials = Table(
     Column("error", Prose),
     # Who ended the lease `fence`, so that a repeated report of the same end is recognised.
     Column("finished_by", String),
+    # Somebody asked for its end; whoever holds it learns of that at the next heartbeat.
+    Column("stopped", Boolean, nullable=False),
+    # Of a champion: the trial of an earlier job whose weights it is.
+    Column("weights_of", String),
     UniqueConstraint("job_id", "number"),
     UniqueConstraint("job_id", "digest", "seed"),
     Index(None, "state", "job_id", "number"),
@@ -266,6 +277,135 @@ workers = Table(
     Column("pid", BigInteger, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("seen_at", Utc, nullable=False),
+    # The base model that its generation process has in memory, while there is one.
+    Column("generates", String),
+)
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("created_at", Utc, nullable=False),
+    Column("question", Document(Question), nullable=False),
+    Column("state", _state(GenerationState), nullable=False),
+    Column("owner", String),
+    Column("fence", Integer, nullable=False),
+    Column("expires_at", Utc),
+    Column("wanted_until", Utc, nullable=False),
+    Column("said", Integer, nullable=False),
+    Column("answer", Document(Answered)),
+    Index(None, "state", "created_at"),
+)
+
+generation_pieces = Table(
+    "generation_pieces",
+    metadata,
+    Column("generation_id", ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("text", Prose, nullable=False),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", Prose, nullable=False, unique=True),
+    Column("created_at", Utc, nullable=False),
+    Column("cron", String, nullable=False),
+    Column("time_zone", String, nullable=False),
+    Column("job", _json(), nullable=False),
+    Column("overlap", _state(Overlap), nullable=False),
+    Column("misfire_grace_seconds", Double, nullable=False),
+    Column("catch_up", _state(CatchUp), nullable=False),
+    Column("catch_up_seconds", Double, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("alert_after", Integer, nullable=False),
+    Column("alias", String),
+    # The first tick that nothing has been decided about.
+    Column("next_at", Utc),
+    Column("failures", Integer, nullable=False),
+    Index(None, "created_at", "id"),
+    Index(None, "enabled", "next_at"),
+)
+
+schedule_runs = Table(
+    "schedule_runs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("schedule_id", ForeignKey("schedules.id", ondelete="CASCADE"), nullable=False),
+    Column("due_at", Utc, nullable=False),
+    Column("trigger", String, nullable=False),
+    Column("state", _state(RunState), nullable=False, index=True),
+    Column("job_id", String, index=True),
+    Column("reason", Prose),
+    Column("contest", Document(Contest)),
+    Column("created_at", Utc, nullable=False),
+    Column("started_at", Utc),
+    Column("ended_at", Utc),
+    UniqueConstraint("schedule_id", "due_at"),
+)
+
+alias_versions = Table(
+    "alias_versions",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("model", String, nullable=False),
+    Column("job_id", String, nullable=False),
+    Column("trial_id", String, nullable=False),
+    # The version that a roll back from here leads to.
+    Column("before", Integer),
+    Column("origin", String, nullable=False),
+    Column("contest", Document(Contest)),
+    Column("created_at", Utc, nullable=False),
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("url", Prose, nullable=False),
+    Column("events", _json(), nullable=False),
+    Column("secret", String, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Index(None, "created_at", "id"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("endpoint_id", ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("event_id", String, nullable=False),
+    Column("type", String, nullable=False),
+    # As it is signed and sent, byte for byte.
+    Column("payload", Prose, nullable=False),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Utc),
+    Column("status", Integer),
+    Column("error", Prose),
+    Column("created_at", Utc, nullable=False),
+    Column("delivered_at", Utc),
+    Index(None, "state", "next_at"),
+    Index(None, "endpoint_id", "created_at", "id"),
+)
+
+log_lines = Table(
+    "log_lines",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("lease", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Utc, nullable=False),
+    Column("text", Prose, nullable=False),
+)
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("trial_id", ForeignKey("trials.id"), primary_key=True),
+    Column("samples", Document(tuple[Sample, ...]), nullable=False),
 )
 
 keys = Table(

@@ -17,7 +17,7 @@ _workers = tables.workers
 
 def register(c: Connection, hello: Hello, now: datetime) -> WorkerRecord:
     """A worker that comes back under its name keeps its id (and is to lose its old leases: `leases.release`)."""
-    changes = dict(hello) | {"seen_at": now}
+    changes = dict(hello) | {"seen_at": now, "generates": None}
     row = insert_into(c, _workers).values(id=new_id("worker"), created_at=now, **changes)
     upsert = row.on_conflict_do_update(index_elements=[_workers.c.name], set_=changes).returning(_workers)
     return WorkerRecord(**c.execute(upsert).mappings().one())
@@ -28,7 +28,15 @@ def touch(c: Connection, worker_id: str, now: datetime) -> WorkerRecord:
     query = _workers.update().where(_workers.c.id == worker_id).values(seen_at=now).returning(_workers)
     row = c.execute(query).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"there is no worker {worker_id!r}: it has to introduce itself first", param="worker_id")
+        raise _unknown(worker_id)
+    return WorkerRecord(**row)
+
+
+def get(c: Connection, worker_id: str) -> WorkerRecord:
+    """Raises NotFound."""
+    row = c.execute(select(_workers).where(_workers.c.id == worker_id)).mappings().one_or_none()
+    if row is None:
+        raise _unknown(worker_id)
     return WorkerRecord(**row)
 
 
@@ -42,3 +50,7 @@ def live(c: Connection, now: datetime, within_seconds: float) -> list[WorkerReco
     since = now - timedelta(seconds=within_seconds)
     query = select(_workers).where(_workers.c.seen_at >= since).order_by(_workers.c.name)
     return [WorkerRecord(**row) for row in c.execute(query).mappings()]
+
+
+def _unknown(worker_id: str) -> NotFound:
+    return NotFound(f"there is no worker {worker_id!r}: it has to introduce itself first", param="worker_id")

@@ -6,10 +6,10 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Body
 
-from luthier.api_types import DesignEstimate
-from service import whatif
+from luthier.api_types import DesignEstimate, DesignSpace
+from service import spaces, whatif
 from service.context import Here, utc_now
-from service.requests import EstimateDesign
+from service.requests import EstimateDesign, LookAtSpace
 
 router = APIRouter(prefix="/v1/designs", tags=["Designs"])
 
@@ -34,3 +34,12 @@ def estimate_design(here: Here, body: Annotated[EstimateDesign, Body(openapi_exa
     """Nothing is trained. Where a change is asked for, the same for the design without it stands beside the answer."""
     with here.database.read() as c:
         return whatif.answer(here, c, body, utc_now())
+
+
+@router.post("/space", summary="What a job would search, and why the rest is not legal")
+def look_at_space(here: Here, body: LookAtSpace) -> DesignSpace:
+    """Takes the body of POST /v1/fine_tuning/jobs. Every member of each axis is listed: whether it is legal for the
+    data and the base models, why not where it is not, and whether the job would try it. What is wrong with the request
+    is its `problem`. Beside that stands what the job would take. Nothing is queued.
+    """
+    return spaces.answer(here, body, utc_now())

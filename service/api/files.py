@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any, BinaryIO, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from luthier.api_types import Dataset, Deleted, FileObject, Page
+from luthier.api_types import Dataset, DatasetRows, Deleted, FileObject, Page
 from luthier.store import files
 from luthier.store.records import FileRecord
 from service import views
@@ -99,6 +100,42 @@ def get_dataset(here: Here, file_id: FileId) -> Dataset:
     """The profile that designs are proposed from: rows, lengths, repeats, leaks."""
     with here.database.read() as c:
         return views.dataset(files.get(c, file_id))
+
+
+@router.get("/v1/datasets/{file_id}/rows", summary="Read rows of a dataset")
+def get_rows(
+    here: Here,
+    file_id: FileId,
+    first: Annotated[int, Query(description="number of the first row, counted from 1", ge=1)] = 1,
+    limit: Annotated[int, Query(description="rows on one page", ge=1, le=200)] = 20,
+    contains: Annotated[
+        str, Query(description="only rows in which this stands, whatever its case", max_length=200)
+    ] = "",
+) -> DatasetRows:
+    """As they were normalised, in the order of the file."""
+    with here.database.read() as c:
+        record = files.get(c, file_id)
+    return rows_of(here, record, first, limit, contains)
+
+
+def rows_of(here: Context, record: FileRecord, first: int, limit: int, contains: str = "") -> DatasetRows:
+    """A page of a file's rows. The file is read through each time, and no more of it is parsed than needed."""
+    wanted, shown, total = contains.casefold(), list[tuple[int, Any]](), 0
+    with here.blobs.open(record.rows) as stream:
+        for number, line in enumerate(stream, start=1):
+            row = json.loads(line) if wanted else None
+            if wanted and wanted not in json.dumps(row, ensure_ascii=False).casefold():
+                continue
+            total += 1
+            if first <= total < first + limit:
+                shown.append((number, json.loads(line) if row is None else row))
+    return DatasetRows(
+        data=tuple(row for _, row in shown),
+        numbers=tuple(number for number, _ in shown),
+        first=first,
+        total=total,
+        has_more=first + limit <= total,
+    )
 
 
 def pieces(stream: BinaryIO) -> Iterator[bytes]:

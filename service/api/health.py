@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from luthier.store import jobs
 from service.context import Here
@@ -24,3 +26,15 @@ def readyz(here: Here, request: Request) -> JSONResponse:
     ticking: bool = request.app.state.ticker.alive()
     content = {"status": "ready" if ticking else "the job loop has stopped", "active_jobs": active}
     return JSONResponse(content, status_code=200 if ticking else 503)
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "In Prometheus's text format"}},
+)
+def metrics(request: Request) -> Response:
+    """Jobs and trials by state, the queue, live workers and device-seconds from the store; how long this process took
+    to answer requests."""
+    return Response(generate_latest(request.app.state.metrics.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -7,17 +7,17 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Body, Path, Request
 
-from luthier.api_types import Event, Job, Page
-from luthier.errors import Conflict, UserError
+from luthier.api_types import CheckpointPage, Event, Job, Page
+from luthier.errors import Conflict, NotFound, UserError
 from luthier.store import Connection, events, files, jobs, trials
 from luthier.store.records import JobRecord
 from luthier.trial import JobState
-from service import costs, diary, views
+from service import budget, checkpoints, costs, diary, endings, views
 from service.admission import admit
 from service.api.paging import After, Limit
 from service.context import Context, Here, utc_now
-from service.requests import CreateJob
-from service.settle import drop_checkpoints
+from service.loops import look_after
+from service.requests import CreateJob, DescribeJob
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning jobs"])
 
@@ -91,18 +91,70 @@ def get_job(here: Here, job_id: JobId) -> Job:
         return _view(c, jobs.get(c, job_id), here)
 
 
+@router.patch("/{job_id}", summary="Write notes and tags")
+def describe_job(here: Here, job_id: JobId, body: DescribeJob) -> Job:
+    """What people write beside a job, at any time. It changes nothing of the search."""
+    with here.database.begin() as c:
+        jobs.describe(c, job_id, body.notes, body.tags and tuple(dict.fromkeys(body.tags)))
+        return _view(c, jobs.get(c, job_id))
+
+
 @router.post("/{job_id}/cancel", summary="Cancel a job")
 def cancel_job(here: Here, job_id: JobId) -> Job:
     """Waiting trials are dropped at once, running ones stop at their next heartbeat. The best so far stays."""
     now = utc_now()
     with here.database.begin() as c:
-        if not jobs.move(c, job_id, JobState.CANCELLED, now):
-            raise Conflict(f"job {job_id} has ended already: it is {jobs.get(c, job_id).state}")
-        trials.cancel_waiting(c, job_id, now)
+        return _view(c, endings.cancel(here, c, job_id, now))
+
+
+@router.post("/{job_id}/pause", summary="Pause a job")
+def pause_job(here: Here, job_id: JobId) -> Job:
+    """Running trials save a checkpoint at their next heartbeat and are given back; nothing is started until the job is
+    resumed. Its status stays as it is, and `luthier.paused` says so. Pausing it again changes nothing."""
+    now = utc_now()
+    with here.database.begin() as c:
+        changed = jobs.pause(c, job_id)
         record = jobs.get(c, job_id)
-        diary.cancelled(c, record, now)
-        here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))
+        if record.state.terminal:
+            raise Conflict(f"job {job_id} has ended already: it is {record.state}")
+        if changed:
+            diary.paused(c, record, budget.running(trials.of_job(c, job_id)), now)
         return _view(c, record)
+
+
+@router.post("/{job_id}/resume", summary="Resume a paused job")
+def resume_job(here: Here, job_id: JobId) -> Job:
+    """Each trial goes on from its checkpoint. Resuming a job that is not paused changes nothing."""
+    now = utc_now()
+    with here.database.begin() as c:
+        changed = jobs.resume(c, job_id)
+        record = jobs.get(c, job_id)
+        if record.state.terminal:
+            raise Conflict(f"job {job_id} has ended already: it is {record.state}")
+        if changed:
+            diary.resumed(c, record, now)
+    look_after(here, job_id, now)
+    with here.database.read() as c:
+        return _view(c, jobs.get(c, job_id))
+
+
+@router.get("/{job_id}/checkpoints", summary="List a job's checkpoints")
+def list_checkpoints(here: Here, job_id: JobId, after: After = None, limit: Limit = 10) -> CheckpointPage:
+    """Where its trials were scored on held-out rows, at rungs and at their ends, newest first. The weights of the best
+    trials are kept at their ends, and answer under the name of the checkpoint."""
+    with here.database.read() as c:
+        found = checkpoints.of_job(c, jobs.get(c, job_id))
+    ids = [checkpoint.id for checkpoint in found]
+    if after is not None and after not in ids:
+        raise NotFound(f"there is no {after!r} to continue after", param="after")
+    start = 0 if after is None else ids.index(after) + 1
+    shown = ids[start : start + limit]
+    return CheckpointPage(
+        data=tuple(found[start : start + limit]),
+        has_more=start + limit < len(ids),
+        first_id=shown[0] if shown else None,
+        last_id=shown[-1] if shown else None,
+    )
 
 
 @router.get("/{job_id}/events", summary="Read a job's events")

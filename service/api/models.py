@@ -10,11 +10,11 @@ from luthier.api_types import Deleted, Model, Page
 from luthier.errors import Conflict
 from luthier.model import BaseModelEntry, read_facts
 from luthier.sources import local_folder
-from luthier.store import Connection, jobs, models
+from luthier.store import Connection, artifacts, jobs, models
 from luthier.store.records import JobRecord
 from luthier.trial import JobState
-from service import views
-from service.context import Here, utc_now
+from service import diary, views
+from service.context import Context, Here, utc_now
 from service.requests import AddModel
 
 router = APIRouter(prefix="/v1/models", tags=["Models"])
@@ -29,16 +29,16 @@ def list_models(here: Here) -> Page[Model]:
     """Base models with their facts first, then the models that jobs have made, newest first."""
     with here.database.read() as c:
         base = [views.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
-        tuned = [views.fine_tuned_model(job) for job in _finished(c)]
+        tuned = [views.fine_tuned_model(job) for job in _finished(c) if job.fine_tuned_model is not None]
     return Page(data=(*base, *tuned))
 
 
 @router.get("/{model_id}", summary="Look at one model")
 def get_model(here: Here, model_id: ModelId) -> Model:
     with here.database.read() as c:
-        for job in _finished(c):
-            if job.fine_tuned_model == model_id:
-                return views.fine_tuned_model(job)
+        job = jobs.by_model(c, model_id)
+        if job is not None:
+            return views.fine_tuned_model(job)
         return views.base_model(models.get(c, model_id), models.added_at(c, model_id))
 
 
@@ -59,15 +59,25 @@ def add_model(here: Here, body: AddModel) -> Model:
     return views.base_model(entry, now)
 
 
-@router.delete("/{model_id}", summary="Forget a base model")
+@router.delete("/{model_id}", summary="Forget a model")
 def delete_model(here: Here, model_id: ModelId) -> Deleted:
-    """The folder stays as it is. 409 while a job that has not ended uses the model."""
+    """Of a base model the folder stays as it is; 409 while a job that has not ended uses it. With the result of a job
+    its weights are deleted; the job, its trials and its report stay."""
     with here.database.begin() as c:
-        if any(job.fine_tuned_model == model_id for job in _finished(c)):
-            raise Conflict(f"{model_id} was made by a job and stays with it; only base models can be removed")
-        _refuse_while_used(c, model_id)
-        models.remove(c, model_id)
+        job = jobs.by_model(c, model_id)
+        if job is None:
+            _refuse_while_used(c, model_id)
+            models.remove(c, model_id)
+        else:
+            _delete_result(here, c, job)
     return Deleted(id=model_id, object="model")
+
+
+def _delete_result(here: Context, c: Connection, job: JobRecord) -> None:
+    assert job.best_trial_id is not None, "what has a name is a trial's"
+    jobs.set_result(c, job.id, job.best_trial_id, None, job.trained_tokens)
+    here.garbage.condemn(artifacts.drop(c, job.best_trial_id))
+    diary.deleted(c, job, utc_now())
 
 
 def _finished(c: Connection) -> list[JobRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
@@ -12,15 +13,18 @@ from luthier.design import VirtualTokens
 from luthier.errors import NotFound
 from luthier.store import Connection, artifacts, curves, jobs, trials
 from luthier.store.records import JobRecord, TrialRecord
-from luthier.trial import Point
+from luthier.trial import JobState, Point
+from luthier.wire import Artifact
 from service import history, views
 from service.api.jobs import JobId
 from service.api.paging import After
-from service.context import Here, utc_now
-from service.tar import BlobArchive
+from service.context import Context, Here, utc_now
+from service.exports.portable import portable
+from service.tar import Archive, Entry, of_blob
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Results"])
 
+Form = Literal["adapter", "merged", "gguf"]
 TAR: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/x-tar": {}}, "description": "A tar stream"}
 }
@@ -75,24 +79,34 @@ def get_artifact(
     here: Here,
     job_id: JobId,
     form: Annotated[
-        Literal["adapter", "merged"],
+        Form,
         Query(
             alias="format",
             description="`adapter`: PEFT's files; `merged`: a whole model, ready to load, which prompt and prefix "
-            "cannot make",
+            "cannot make; `gguf`: the merged model as one file for llama.cpp, with an Ollama Modelfile",
         ),
     ] = "merged",
 ) -> StreamingResponse:
     with here.database.read() as c:
-        _, _, winner = _winner(c, job_id)
+        job, _, winner = _winner(c, job_id)
         kept = {artifact.kind: artifact for artifact in artifacts.of_trial(c, winner.id)}
-    if form not in kept:
-        raise NotFound(_why_not(winner, form, tuple(kept)), param="format")
-    archive = BlobArchive(here.blobs, kept[form].files, winner.finished_at or utc_now())
-    headers = {
-        "Content-Disposition": f'attachment; filename="{job_id}-{form}.tar"',
-        "Content-Length": str(archive.bytes),
-    }
+    stored: Literal["adapter", "merged"] = "merged" if form == "gguf" else form
+    if stored not in kept:
+        raise NotFound(_why_not(job, winner, stored, tuple(kept)), param="format")
+    filename = f"{job_id}-{form}.tar"
+    if form == "gguf":
+        return download(portable(here.blobs, kept[stored].files, job.fine_tuned_model or winner.id), winner, filename)
+    return tar_of(here, winner, kept[stored], filename)
+
+
+def tar_of(here: Context, trial: TrialRecord, artifact: Artifact, filename: str) -> StreamingResponse:
+    """A trial's weights as a download."""
+    return download([of_blob(here.blobs, path, digest) for path, digest in artifact.files.items()], trial, filename)
+
+
+def download(entries: Iterable[Entry], trial: TrialRecord, filename: str) -> StreamingResponse:
+    archive = Archive(entries, trial.finished_at or utc_now())
+    headers = {"Content-Disposition": f'attachment; filename="{filename}"', "Content-Length": str(archive.bytes)}
     return StreamingResponse(iter(archive), 200, headers, "application/x-tar")
 
 
@@ -111,7 +125,9 @@ def _winner(c: Connection, job_id: str) -> tuple[JobRecord, list[TrialRecord], T
     return job, rows, winner
 
 
-def _why_not(winner: TrialRecord, form: str, kept: tuple[str, ...]) -> str:
+def _why_not(job: JobRecord, winner: TrialRecord, form: str, kept: tuple[str, ...]) -> str:
+    if job.state is JobState.SUCCEEDED and job.fine_tuned_model is None:
+        return f"the model of job {job.id} was deleted"
     if not winner.design.stages:
         return "the best trial is the untuned base model, which has no weights of its own"
     if form == "adapter" and "merged" in kept:

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.dashboard import assets, jobs, login
+from service.dashboard import assets, compare, datasets, exports, job, jobs, login, machines, newjob, trial
 
-ROUTERS: Final = (assets.router, jobs.router, login.router)
+ROUTERS: Final = (
+    assets.router,
+    jobs.router,
+    compare.router,
+    exports.router,
+    job.router,
+    trial.router,
+    datasets.router,
+    machines.router,
+    newjob.router,
+    login.router,
+)

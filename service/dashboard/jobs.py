@@ -2,23 +2,83 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastapi import APIRouter, Request, Response
 
-from luthier.store import jobs, trials
-from service import views
+from luthier.api_types import Job
+from luthier.design import Frozen
+from luthier.errors import NotFound
+from luthier.store import Connection, files, jobs, trials
+from luthier.store.records import JobRecord, TrialRecord
+from search import choose
+from search.choose import DEFAULT, UNTUNED
+from search.history import Past
+from service import history, views
 from service.api.paging import After
 from service.context import Here, utc_now
 from service.dashboard.shell import page
 
 router = APIRouter(include_in_schema=False)
 
-ON_A_PAGE = 25
+ON_A_PAGE: Final = 25
+
+
+class Line(Frozen):
+    """A job in the list."""
+
+    job: Job
+    name: str
+    unit: str
+    best: float | None
+    base: float | None
+    default: float | None
+    gain: float | None
+    better: bool
+    seconds: float | None
 
 
 @router.get("/")
 def list_jobs(request: Request, here: Here, after: After = None) -> Response:
-    now = utc_now()
     with here.database.read() as c:
         records, more = jobs.list_(c, after, ON_A_PAGE, {})
-        found = [views.job(record, trials.of_job(c, record.id), now) for record in records]
-    return page(request, "jobs.html.jinja", title="Jobs", jobs=found, more=more, after=after)
+        found = [line(c, record, trials.of_job(c, record.id)) for record in records]
+    return page(request, "jobs.html.jinja", title="Jobs", lines=found, more=more, first=after is None)
+
+
+def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
+    past = history.past(record, rows)
+    ranked = choose.rank(past)
+    sign = 1 if record.judge.objective == "perplexity" else -1
+    best = sign * choose.mean_value(ranked[0], past) if ranked else None
+    base, default = _value(past, UNTUNED), _value(past, DEFAULT)
+    base = None if base is None else sign * base
+    seconds = None
+    if record.started_at is not None:
+        seconds = ((record.finished_at or utc_now()) - record.started_at).total_seconds()
+    return Line(
+        job=views.job(record, rows, utc_now()),
+        name=data_name(c, record),
+        unit="bits per byte" if sign == 1 else "reward",
+        best=best,
+        base=base,
+        default=None if default is None else sign * default,
+        gain=None if best is None or not base else best / base - 1,
+        better=best is not None and base is not None and sign * best < sign * base,
+        seconds=seconds,
+    )
+
+
+def data_name(c: Connection, record: JobRecord) -> str:
+    """What the job learns from: the environment, or the file's name; its id where the file was deleted."""
+    if record.task.environment is not None:
+        return record.task.environment.name
+    try:
+        return files.get(c, record.training_file).filename
+    except NotFound:
+        return record.training_file
+
+
+def _value(past: list[Past], number: int) -> float | None:
+    found = next((one for one in past if one.number == number and one.value is not None), None)
+    return None if found is None else choose.mean_value(found, past)

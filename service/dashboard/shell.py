@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -19,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from starlette.routing import Match
 
 from luthier.errors import LuthierError
-from search.words import figure, millions
+from search.words import millions
 from service.dashboard import assets
 
 FLASH: Final = "luthier_flash"  # the cookie of a message that the next page shows
@@ -62,6 +63,7 @@ def page(request: Request, template: str, *, title: str, status: int = 200, **va
         "title": title,
         "places": [place for place in NAVIGATION if _exists(request, place.path)],
         "here": _section(request.url.path),
+        "exists": partial(_exists, request),
         "flash": None if said is None else unquote(said),
         "theme": theme if theme in THEMES else None,
         "logged_in": getattr(getattr(request.state, "caller", None), "logged_in", False),
@@ -125,7 +127,7 @@ def _day(value: datetime | int) -> str:
     return f"{moment:%d %b %Y, %H:%M} UTC"
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     """Seconds as people say them: 0.4 s, 42 s, 3 min 10 s, 2 h 5 min, 3 d 4 h."""
     if seconds is None:
         return "–"
@@ -138,8 +140,16 @@ def _duration(seconds: float | None) -> str:
     return f"{whole} s"
 
 
-def _score(value: float | None) -> str:
-    return "–" if value is None else figure(value)
+def score(value: float | None) -> str:
+    """Four digits, so that columns line up."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 9999.5 else f"{value:#.4g}"
+
+
+def percent(change: float | None) -> str:
+    """A change with its sign."""
+    return "–" if change is None else f"{100 * change:+.1f} %".replace("-", "−")
 
 
 def _size(value: int | None) -> str:
@@ -176,8 +186,9 @@ _TEMPLATES: Final = Environment(
 _TEMPLATES.filters |= {
     "moment": _moment,
     "day": _day,
-    "duration": _duration,
-    "score": _score,
+    "duration": duration,
+    "score": score,
+    "percent": percent,
     "size": _size,
     "bytes": _bytes,
     "short": _short,

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import URL, make_url
 
 from luthier.store.database import Database
+from tests.reproducing import Libraries
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its platformdirs warns where there is no XDG_RUNTIME_DIR
@@ -66,6 +67,14 @@ def database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Itera
             database = Database(url)
             yield database
             database.close()
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Libraries]:
+    """A process that runs reproduction scripts."""
+    process = Libraries(tmp_path_factory.mktemp("libraries"))
+    yield process
+    process.close()
 
 
 @contextmanager

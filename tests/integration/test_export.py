@@ -34,6 +34,7 @@ from luthier.wire import Assignment
 from tests import data_samples
 from tests.biased import biased
 from tests.integration.export_plans import PLANS, Plan
+from tests.reproducing import ALONE, Libraries
 from tests.untied import untied
 from workers import generate as command
 from workers import warm
@@ -46,13 +47,12 @@ from workers.train.architectures import build
 from workers.train.data.rendering import Renderer
 from workers.train.loop import Progress, train
 
-pytestmark = pytest.mark.xdist_group("export")  # each design is trained once, for all tests
+pytestmark = pytest.mark.xdist_group("export")  # each design is trained once, and their scripts share a process
 
 TRAIN, VALIDATION, TEST = slice(0, 40), slice(40, 52), slice(52, 64)
 
 SCORED = 10  # of the validation rows
 TOO_LONG = 7  # the training row whose answer lies beyond the length limit, where rows have prompts
-ALONE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 Row = dict[str, Any]
 
@@ -381,16 +381,25 @@ def test_the_card_says_where_the_base_model_comes_from(
     assert ("de-quantised from Q4_1: precision lost there is not in them" in page) == ("quantised" in origin)
 
 
-def test_the_script_reaches_the_recorded_perplexity_on_trl_alone(case: Case, tmp_path: Path) -> None:
-    script = case.whole / "reproduce" / "reproduce.py"
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "error::FutureWarning:__main__", str(script), "--out", str(tmp_path / "out")],
-        env=os.environ | ALONE,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_the_script_reaches_the_recorded_perplexity_on_trl_alone(
+    case: Case, libraries: Libraries, tmp_path: Path
+) -> None:
+    check_reproduced(case, libraries.run(script_of(case), tmp_path, "--out", str(tmp_path / "out")))
+
+
+@pytest.mark.parametrize("case", ["sft lora on pairs"], indirect=True)
+def test_the_script_needs_nothing_but_an_interpreter(case: Case, tmp_path: Path) -> None:
+    """As a user starts it; the other scripts run in processes that have the libraries loaded already."""
+    command = [sys.executable, "-P", str(script_of(case)), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, env=os.environ | ALONE, cwd=tmp_path, capture_output=True, text=True, check=False)
+    check_reproduced(case, done)
+
+
+def script_of(case: Case) -> Path:
+    return case.whole / "reproduce" / "reproduce.py"
+
+
+def check_reproduced(case: Case, done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     found = re.search(r"validation (?:pseudo-)?perplexity (\S+) \(recorded (\S+)\)", done.stdout)
     assert found is not None

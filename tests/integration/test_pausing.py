@@ -28,7 +28,7 @@ from luthier.design import (
     Update,
 )
 from luthier.task import DataKind, JudgeSpec, StringCheck
-from luthier.trial import RUNGS
+from luthier.trial import RUNG_PAIRS, RUNG_ROWS, RUNGS
 from luthier.wire import (
     Assignment,
     CheckpointSaved,
@@ -45,7 +45,7 @@ from tests.playing import HAS_D
 from workers.agent import Agent
 from workers.judge import judge
 from workers.link import Link
-from workers.trial import RUNG_ROWS, few
+from workers.trial import few
 from workers.warm import Base
 
 Curve = dict[tuple[int, int, str], float]
@@ -61,6 +61,7 @@ class Service(Link):
         self.curve: Curve = {}
         self.rungs: list[RungReached] = []
         self.finished: list[Finished] = []
+        self.log: list[str] = []
 
     def put(self, rows: Sequence[dict[str, Any]]) -> str:
         return self._keep("".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -78,6 +79,7 @@ class Service(Link):
 
     def heartbeat(self, trial_id: str, heartbeat: Heartbeat) -> Directive:
         self._draw(heartbeat.points)
+        self.log += [line.text for line in heartbeat.lines]
         return Directive.model_validate({"action": "continue", "reason": None, "expires_at": "2030-01-01T00:00:00Z"})
 
     def _draw(self, points: Sequence[Any]) -> None:
@@ -99,6 +101,7 @@ class Service(Link):
 
     def finish(self, trial_id: str, finished: Finished) -> None:
         self._draw(finished.points)
+        self.log += [line.text for line in finished.lines]
         self.finished.append(finished)
 
     def work(self) -> Finished:
@@ -188,15 +191,23 @@ def test_a_promoted_trial_is_an_uninterrupted_one(name: str, tiny: Base, tmp_pat
         ended = pausing.work()
         assert ended.outcome == ("complete" if goal is None else "waiting"), ended.error
         assert ended.trained_tokens > 0
+        assert ended.usage is not None
+        assert ended.usage.steps > 0
 
     assert [reached.rung for reached in pausing.rungs] == [0, 1]
     assert [dict(reached) | {"fence": 0} for reached in pausing.rungs] == [
         dict(reached) | {"fence": 0} for reached in whole.rungs
     ]
     assert pausing.curve == whole.curve
-    same = ("metrics", "test_metrics", "trained_tokens")
+    same = ("metrics", "test_metrics", "trained_tokens", "samples")
     assert [getattr(ended, name) for name in same] == [getattr(unbroken, name) for name in same]
     assert weights(ended) == weights(unbroken) != {}
+    assert len(ended.samples) == 3
+    assert [line.split(":")[0] for line in whole.log if "the training" in line] == [
+        "At 1/9 of the training",
+        "At 1/3 of the training",
+    ]
+    assert sum(line.startswith("Goes on from its checkpoint") for line in pausing.log) == 2
 
 
 def test_what_is_scored_at_a_rung_is_on_the_curves(tiny: Base, tmp_path: Path) -> None:
@@ -261,6 +272,14 @@ def test_of_verdicts_both_labels_are_scored_at_rungs() -> None:
     assert (len(even), sum(row["label"] for row in even)) == (RUNG_ROWS, RUNG_ROWS // 2)
     beyond = spec.model_copy(update={"max_rows": 101})
     assert sum(row["label"] for row in few(rows, beyond)) == 1, "rows that the judge leaves out are left out here too"
+
+
+def test_of_preferences_more_rows_are_scored_at_rungs_because_each_says_little() -> None:
+    spec = JudgeSpec(kind=DataKind.PREFERENCE, validation="v", test="t", objective="reward")
+    rows = [{"n": n} for n in range(200)]
+    assert few(rows, spec) == rows[:RUNG_PAIRS]
+    assert few(rows, spec.model_copy(update={"max_rows": 40})) == rows[:40]
+    assert few(rows, spec.model_copy(update={"kind": DataKind.PAIRS})) == rows[:RUNG_ROWS]
 
 
 def test_at_rungs_the_judge_itself_scores_the_first_rows(tiny: Base, tmp_path: Path) -> None:

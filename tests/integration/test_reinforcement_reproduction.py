@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from luthier.model import BaseModelEntry
 from luthier.task import DataKind, Grader, JudgeSpec, Math, Multi, Number, StringCheck, TextSimilarity
 from luthier.wire import Assignment
 from tests import data_samples
+from tests.reproducing import Libraries
 from workers import reproduction
 from workers.judge import judge, renderer
 from workers.rollout import world_of
@@ -25,7 +25,7 @@ from workers.train.algorithms import objective
 from workers.train.loop import Progress, train
 from workers.warm import Base
 
-pytestmark = pytest.mark.xdist_group("trl")
+pytestmark = pytest.mark.xdist_group("export")  # one process for all that has their libraries loaded
 
 # What the tiny model's likeliest answers never earn, and most of those that it draws do.
 WITHOUT_I = Multi(graders={"I": StringCheck(operation="like", reference="I")}, calculate_output="1 - I")
@@ -97,7 +97,7 @@ def assignment_of(algorithm: Algorithm, update: Update, rate: float, entry: Base
     ids=lambda value: getattr(value, "kind", ""),
 )
 def test_the_script_reaches_the_recorded_reward(
-    algorithm: Algorithm, update: Update, rate: float, tiny: Base, tmp_path: Path
+    algorithm: Algorithm, update: Update, rate: float, tiny: Base, libraries: Libraries, tmp_path: Path
 ) -> None:
     assignment, rows = assignment_of(algorithm, update, rate, tiny.entry), data_samples.pairs(10)
     learn, render = objective(algorithm), renderer(tiny.tokenizer, assignment.judge)
@@ -121,14 +121,7 @@ def test_the_script_reaches_the_recorded_reward(
         command = [sys.executable, "-m", "ruff", *check, "--isolated", "--no-cache", "--line-length=120"]
         checked = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stdout
-    done = subprocess.run(
-        [sys.executable, "-P", str(folder / "reproduce.py"), "--out", str(tmp_path / "out")],
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = libraries.run(folder / "reproduce.py", tmp_path, "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stdout + done.stderr
     found = re.search(r"validation reward (\S+) ± (\S+) \(recorded (\S+), untrained (\S+)\)", done.stdout)
     assert found is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
 import subprocess
 import sys
@@ -32,7 +31,8 @@ from luthier.design import (
 from luthier.errors import TrialFailed
 from luthier.task import DataKind, JudgeSpec
 from tests import data_samples
-from tests.integration.test_export import ALONE, assignment_of
+from tests.integration.test_export import assignment_of
+from tests.reproducing import Libraries
 from tests.textbook import largest_difference
 from workers.export import export
 from workers.judge import judge
@@ -243,9 +243,10 @@ def test_playing_on_preferences_before_there_is_a_reward_model_is_refused(tiny: 
         play(tiny.model, world, TRAIN[:1])
 
 
+@pytest.mark.xdist_group("export")
 @pytest.mark.parametrize("name", ["reward_model+rloo on one adapter each", "sft+reward_model+grpo on all weights"])
 def test_the_script_trains_the_exported_reward_model_again_and_plays_for_it(
-    name: str, tiny: Base, tmp_path: Path
+    name: str, tiny: Base, libraries: Libraries, tmp_path: Path
 ) -> None:
     planned = PROGRAMS[name]
     assignment = assignment_of(planned, DataKind.PREFERENCE, tiny.entry).model_copy(update={"judge": SPEC, "seed": 1})
@@ -269,14 +270,7 @@ def test_the_script_trains_the_exported_reward_model_again_and_plays_for_it(
         command = [sys.executable, "-m", "ruff", *check, "--isolated", "--no-cache", "--line-length=120", str(script)]
         checked = subprocess.run(command, capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stdout
-    done = subprocess.run(
-        [sys.executable, "-P", str(script), "--out", str(tmp_path / "out")],
-        env=os.environ | ALONE,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = libraries.run(script, tmp_path, "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stdout + done.stderr
     found = re.search(r"reward model's margin (\S+) \(exported (\S+)\)", done.stdout)
     assert found is not None

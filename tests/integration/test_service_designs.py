@@ -31,7 +31,7 @@ class Measuring(FakeWorker):
         super().work(assignment)
 
     def finish(self, assignment: Assignment, **report: Any) -> Any:
-        if report["outcome"] == "complete" and assignment.design.stages:
+        if report["outcome"] in ("complete", "waiting") and assignment.design.stages:
             report["usage"] = Usage(
                 peak_memory_bytes=800 * 2**20,
                 train_seconds=100.0,
@@ -214,14 +214,18 @@ def test_the_finish_is_estimated_from_what_trials_take(service: Service) -> None
 def test_usage_is_stored_with_the_trial(service: Service) -> None:
     worker = Measuring(service.http)
     worker.register()
-    service.submit(search={"trials": 2})
+    service.submit(search={"trials": 8, "finalists": 1})
     worker.work(worker.take())
     assignment = worker.take()
     worker.work(assignment)
+    worker.work(worker.take())  # pauses
     with service.context.database.read() as c:
         record = trials.get(c, assignment.trial_id)
         measured = trials.measured(c, 10)
     assert record.usage is not None
     assert record.usage.steps == 6
-    assert [found.device.name for found in measured] == ["pretended"]
+    assert [(found.device.name, found.state) for found in measured] == [
+        ("pretended", TrialState.WAITING),
+        ("pretended", TrialState.COMPLETE),
+    ]
     assert Finished.model_fields["usage"].default is None

@@ -286,7 +286,7 @@ def test_of_a_budget_enough_is_kept_to_confirm_the_best(service: Service, worker
 
 
 def test_the_finalists_and_the_default_are_trained_from_other_seeds(service: Service, worker: FakeWorker) -> None:
-    worker.score = by_order(9.0, 5.0, 3.0, 4.0)
+    worker.score = by_order(9.0, 5.0, 3.0, 4.0, 3.3, 3.6, 5.3, 5.6)
     job_id = service.submit(search={"trials": 4, "finalists": 1, "confirmations": 2}, seed=70)
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
     found = service.client.trials(job_id)
@@ -306,6 +306,18 @@ def test_the_finalists_and_the_default_are_trained_from_other_seeds(service: Ser
     assert (progress.trials_done, progress.trials_total) == (4, 4)
     assert (progress.confirmations_done, progress.confirmations_total) == (4, 4)
     assert "Trial 4 trains the design of trial 2 once more, from another seed." in service.messages(job_id)
+    best = service.client.best(job_id)
+    assert best.default_metrics is not None
+    assert best.test_metrics is not None
+    assert (best.number, best.seeds, best.default_seeds) == (2, 3, 3)
+    assert best.metrics.bits_per_byte == pytest.approx(3.3), "the mean decides, so it is what is shown"
+    assert best.default_metrics.bits_per_byte == pytest.approx(5.3)
+    assert best.test_metrics.bits_per_byte == pytest.approx(3.3)
+    assert progress.best is not None
+    assert (progress.best.metrics, progress.best.seeds) == (best.metrics, 3)
+    finished = next(message for message in service.messages(job_id) if message.startswith("Finished"))
+    assert "trial 2 is the best, 3.3 bits per byte" in finished
+    assert "on average over 3 seeds" in finished
 
 
 def test_of_a_confirmation_the_test_rows_are_scored_and_the_weights_not_kept(

@@ -18,7 +18,9 @@ from luthier.trial import Usage
 from search import cost
 from search.cost import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
 from search.parameters import moving, shape
-from search.work import TOKEN_CAP, Workload, plan
+from search.passes import TOKEN_CAP
+from search.work import plan
+from search.workload import Workload
 from tests.biased import biased
 from tests.cells import SIZES
 from tests.unit.search_samples import SMOL
@@ -298,6 +300,23 @@ def test_a_trial_that_was_trained_in_parts_counts_for_its_last_part() -> None:
     part = whole.model_copy(update={"usage": half, "seconds": None})
     again = calibrate("cpu", [part]).seconds
     assert again == pytest.approx(calibrate("cpu", [whole.model_copy(update={"seconds": None})]).seconds, rel=0.02)
+
+
+def test_a_trial_that_pauses_tells_of_seconds_but_not_of_memory_that_it_has_not_come_to() -> None:
+    whole = seen(design(), pace=3.0)
+    paused = whole.model_copy(update={"seconds": None, "ended": False})
+    fitted = calibrate("cpu", [paused])
+    assert fitted.seconds == calibrate("cpu", [whole.model_copy(update={"seconds": None})]).seconds
+    assert fitted.bytes == Calibration.default("cpu").bytes
+
+
+def test_the_first_stage_of_a_trial_that_pauses_is_not_taken_for_all_of_them() -> None:
+    one = design()
+    both = one.model_copy(update={"stages": (*one.stages, *one.stages)})
+    paused = seen(both, pace=3.0).model_copy(update={"seconds": None, "ended": False})
+    untrained = paused.model_copy(update={"usage": paused.usage.model_copy(update={"steps": 0})})
+    assert calibrate("cpu", [paused]) == calibrate("cpu", [untrained])
+    assert token_ratio([paused]) == 1.0
 
 
 def test_trials_show_how_many_tokens_a_row_really_has() -> None:

@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 from luthier.task import Search
-from luthier.trial import RUNGS, rung_name
-from workers.trial import RUNG_GENERATIONS, RUNG_ROWS
+from luthier.trial import RUNG_GENERATIONS, RUNG_PAIRS, RUNG_ROWS, RUNGS, rung_name
 
 PAGE = (Path(__file__).parents[2] / "docs" / "search.md").read_text("utf-8")
 NOTHING = {"device_seconds": "no limit", "deadline": "none", "pin": "nothing"}
@@ -23,4 +22,7 @@ def test_the_page_says_what_is_scored_where() -> None:
     assert [rung_name(rung) for rung in range(len(RUNGS))] == ["1/9", "1/3"]
     assert "to a ninth of its training" in PAGE
     assert "the second one is at a third" in PAGE
-    assert f"up to {RUNG_ROWS} validation rows (and {RUNG_GENERATIONS} answers" in PAGE.replace("\n", " ")
+    assert (
+        f"up to {RUNG_ROWS} validation rows ({RUNG_PAIRS} pairs of preferences, and {RUNG_GENERATIONS} answers"
+        in PAGE.replace("\n", " ")
+    )

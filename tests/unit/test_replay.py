@@ -57,6 +57,18 @@ class Scripted:
         assert past.state is TrialState.COMPLETE
 
 
+class Goals(Scripted):
+    """Notes the goal of what is scored at a rung."""
+
+    def __init__(self) -> None:
+        super().__init__("continue", goal=1)
+        self.goals: list[int | None] = []
+
+    def verdict(self, history: Sequence[Past], number: int) -> Literal["continue", "pause", "stop"]:
+        self.goals.append(history[number].goal)
+        return super().verdict(history, number)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_device_seconds_count_every_busy_worker(workers: int) -> None:
     seen = list(replay(table(), Scripted("continue"), workers))
@@ -70,6 +82,15 @@ def test_what_is_stopped_at_a_rung_costs_what_it_took_until_then() -> None:
     assert list(replay(table(), searcher, 1)) == []
     assert [past.device_seconds for past in searcher.histories[-1]] == [1.0] * 4
     assert {past.state for past in searcher.histories[-1]} == {TrialState.PRUNED}
+
+
+def test_a_goal_is_raised_where_it_is_reached_and_not_before() -> None:
+    searcher = Scripted("continue", goal=1)
+    list(replay(table(), searcher, 1))
+    assert {past.goal for past in searcher.histories[-1]} == {None}
+    asked = Goals()
+    list(replay(table(), asked, 1))
+    assert asked.goals[:2] == [1, 1], "at the first rung and at the second"
 
 
 def test_what_is_promoted_goes_on_from_where_it_paused_for_the_price_of_a_checkpoint() -> None:

@@ -15,7 +15,7 @@ from luthier.cli.show import trials_table
 from luthier.design import Architecture, Design, Dpo, Full, Lora, Optimiser, Sft, Stage
 from luthier.errors import Interrupted
 from luthier.task import DataKind, JudgeSpec
-from luthier.trial import TrialState
+from luthier.trial import RUNG_ROWS, TrialState
 from luthier.wire import Assignment, CheckpointSaved, Directive, Heartbeat, RungReached, RungVerdict
 from tests import data_samples
 from workers.held import HeldLease
@@ -24,7 +24,7 @@ from workers.link import Link
 from workers.train import checkpoint as checkpoints
 from workers.train.architectures import build
 from workers.train.loop import Trained, train
-from workers.trial import BROUGHT, RESUME, RUNG_ROWS, TrialWatch
+from workers.trial import BROUGHT, RESUME, TrialWatch
 from workers.warm import Base
 
 ROWS = data_samples.preference(40)

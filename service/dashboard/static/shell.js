@@ -16,6 +16,7 @@ function choose(theme) {
 }
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const precise = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const date = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeStyle: "long" });
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
@@ -26,7 +27,7 @@ function ago(seconds) {
   return Math.abs(seconds) < 60 ? "just now" : relative.format(Math.trunc(seconds / size), unit);
 }
 
-// <time datetime="…" data-show="ago|clock|moment">
+// <time datetime="…" data-show="ago|clock|second|moment">
 export function showTimes(root = document) {
   const now = Date.now();
   for (const element of root.querySelectorAll("time[data-show]")) {
@@ -37,6 +38,7 @@ export function showTimes(root = document) {
     switch (element.dataset.show) {
       case "ago": element.textContent = ago((moment - now) / 1000); break;
       case "clock": element.textContent = `${today ? "" : `${date.format(moment)}, `}${clock.format(moment)}`; break;
+      case "second": element.textContent = `${today ? "" : `${date.format(moment)}, `}${precise.format(moment)}`; break;
       default: element.textContent = `${date.format(moment)}, ${clock.format(moment)}`;
     }
   }

@@ -1,0 +1,146 @@
+"""Questions to models, and their answers piece by piece. A row lives as long as somebody waits for the answer.
+
+Workers claim questions as they lease trials: what they say is guarded by `(owner, fence)`, and LeaseLost tells them
+that the answer is not wanted any more, or not from them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, exists, not_, or_, select
+
+from luthier.errors import LeaseLost, Unreachable
+from luthier.store import tables
+from luthier.store.database import insert_into
+from luthier.store.records import new_id
+from luthier.wire import Answered, Claim, Generation, GenerationState, Question, Refusal, Said, Spoken
+
+MAX_ATTEMPTS: Final = 3
+PATIENCE: Final = timedelta(seconds=10)  # that a question waits for the worker that has a model in memory already
+
+_generations = tables.generations
+_g = tables.generations.c
+_pieces = tables.generation_pieces
+
+
+class Heard(NamedTuple):
+    """What a question has come to. `answer` is there once it has ended, and then so are all pieces."""
+
+    state: GenerationState
+    pieces: tuple[str, ...]
+    answer: Answered | None
+
+
+def ask(c: Connection, prefix: str, question: Question, now: datetime, wanted_until: datetime) -> str:
+    """A new question; answers with its id."""
+    generation_id = new_id(prefix)
+    row = {"id": generation_id, "created_at": now, "question": question, "state": GenerationState.WAITING}
+    c.execute(_generations.insert().values(**row, fence=0, wanted_until=wanted_until, said=0))
+    return generation_id
+
+
+def want(c: Connection, generation_id: str, until: datetime) -> None:
+    """Somebody still waits for the answer."""
+    c.execute(_generations.update().where(_g.id == generation_id).values(wanted_until=until))
+
+
+def drop(c: Connection, generation_id: str) -> None:
+    """Nobody waits for the answer any more: a worker that gives it will be told so."""
+    c.execute(_generations.delete().where(_g.id == generation_id))
+
+
+def waiting(c: Connection) -> bool:
+    """Whether any question waits for a worker."""
+    return bool(c.scalar(select(exists().where(_g.state == GenerationState.WAITING))))
+
+
+def heard(c: Connection, generation_id: str, known: int) -> Heard | None:
+    """What there is beyond the first `known` pieces; None where the question was dropped."""
+    row = c.execute(select(_g.state, _g.answer).where(_g.id == generation_id)).one_or_none()
+    if row is None:
+        return None
+    query = select(_pieces.c.text).where(_pieces.c.generation_id == generation_id, _pieces.c.position >= known)
+    return Heard(row.state, tuple(c.scalars(query.order_by(_pieces.c.position))), row.answer)
+
+
+def acquire(c: Connection, owner: str, generates: str | None, now: datetime, lease_seconds: float) -> Generation | None:
+    """Lease the question that waits longest. While another live worker has a generation process, one that has none is
+    given only what has waited for `PATIENCE`: starting a process takes seconds and the memory of a model.
+    """
+    workers = tables.workers
+    since = now - timedelta(seconds=lease_seconds)
+    c.execute(workers.update().where(workers.c.id == owner).values(generates=generates))
+    free = select(_g.id).where(_g.state == GenerationState.WAITING, _g.wanted_until >= now)
+    if generates is None:
+        warm = exists().where(workers.c.id != owner, workers.c.generates.is_not(None), workers.c.seen_at >= since)
+        free = free.where(or_(not_(warm), _g.created_at <= now - PATIENCE))
+    first = free.order_by(_g.created_at, _g.id).limit(1).with_for_update(skip_locked=True).scalar_subquery()
+    lease = {
+        "state": GenerationState.RUNNING,
+        "owner": owner,
+        "fence": _g.fence + 1,
+        "expires_at": now + timedelta(seconds=lease_seconds),
+    }
+    query = _generations.update().where(_g.id == first).values(lease).returning(_g.id, _g.fence, _g.question)
+    row = c.execute(query).one_or_none()
+    if row is None:
+        return None
+    c.execute(workers.update().where(workers.c.id == owner).values(generates=row.question.model))
+    return Generation(id=row.id, owner=owner, fence=row.fence, question=row.question)
+
+
+def say(c: Connection, generation_id: str, said: Said, now: datetime, lease_seconds: float) -> None:
+    """Renew the lease, and add a piece where there is one; the same piece again changes nothing. Raises LeaseLost."""
+    changes: dict[str, Any] = {"expires_at": now + timedelta(seconds=lease_seconds)}
+    if said.text:
+        changes["said"] = said.position + 1
+    if c.execute(_generations.update().where(*_held(generation_id, said)).values(changes)).rowcount == 0:
+        raise _lost(generation_id, said)
+    if said.text:
+        piece = {"generation_id": generation_id, "position": said.position, "text": said.text}
+        c.execute(insert_into(c, _pieces).values(piece).on_conflict_do_nothing())
+
+
+def end(c: Connection, generation_id: str, spoken: Spoken) -> None:
+    """End the answer, or give the question back; the same end again changes nothing. Raises LeaseLost."""
+    held = _held(generation_id, spoken)
+    if spoken.answer is None:
+        _give_up(c, *held)
+        return
+    ended = {"state": GenerationState.ENDED, "answer": spoken.answer}
+    if c.execute(_generations.update().where(*held).values(ended)).rowcount == 0:
+        same = (_g.id == generation_id, _g.owner == spoken.owner, _g.fence == spoken.fence)
+        if not c.scalar(select(exists().where(*same, _g.state == GenerationState.ENDED))):
+            raise _lost(generation_id, spoken)
+
+
+def expire(c: Connection, now: datetime) -> None:
+    """Take back the leases that ran out, and forget the questions whose askers are gone."""
+    _give_up(c, _g.expires_at < now)
+    c.execute(_generations.delete().where(_g.wanted_until < now))
+
+
+def release(c: Connection, owner: str) -> None:
+    """Take back what a worker held before it started anew."""
+    _give_up(c, _g.owner == owner)
+
+
+def _give_up(c: Connection, *whose: ColumnElement[bool]) -> None:
+    """Let another worker answer, where nothing was said yet; half an answer cannot be gone on with by anybody else."""
+    running = (_g.state == GenerationState.RUNNING, *whose)
+    back = {"state": GenerationState.WAITING, "owner": None, "expires_at": None}
+    c.execute(_generations.update().where(*running, _g.said == 0, _g.fence < MAX_ATTEMPTS).values(back))
+    lost = Unreachable("the worker that was answering is gone; ask again")
+    answer = Answered(refusal=Refusal(code=lost.code, message=lost.message))
+    c.execute(_generations.update().where(*running).values(state=GenerationState.ENDED, answer=answer))
+
+
+def _held(generation_id: str, claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    mine = (_g.owner == claim.owner, _g.fence == claim.fence)
+    return _g.id == generation_id, _g.state == GenerationState.RUNNING, *mine
+
+
+def _lost(generation_id: str, claim: Claim) -> LeaseLost:
+    return LeaseLost(f"{claim.owner} is not to answer {generation_id} under fence {claim.fence} (any more)")

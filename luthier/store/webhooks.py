@@ -1,0 +1,102 @@
+"""Endpoints that are told of events, and the outbox: what is to be delivered to them, and what was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from luthier.errors import NotFound
+from luthier.store import tables
+from luthier.store.paging import page
+from luthier.store.records import DeliveryRecord, EndpointRecord, new_id
+
+_endpoints = tables.webhook_endpoints
+_deliveries = tables.webhook_deliveries
+
+
+def insert(c: Connection, record: EndpointRecord) -> None:
+    c.execute(_endpoints.insert().values(dict(record)))
+
+
+def get(c: Connection, endpoint_id: str) -> EndpointRecord:
+    """Raises NotFound."""
+    row = c.execute(select(_endpoints).where(_endpoints.c.id == endpoint_id)).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"there is no webhook endpoint {endpoint_id!r}", param="endpoint_id")
+    return EndpointRecord(**row)
+
+
+def list_(c: Connection, after: str | None, limit: int) -> tuple[list[EndpointRecord], bool]:
+    """Newest first, and whether more follow. Raises NotFound for an unknown `after`."""
+    rows, has_more = page(c, select(_endpoints), _endpoints, ("created_at", "id"), after, limit)
+    return [EndpointRecord(**row) for row in rows], has_more
+
+
+def delete(c: Connection, endpoint_id: str) -> None:
+    """With what is still to be delivered to it. Raises NotFound."""
+    if c.execute(_endpoints.delete().where(_endpoints.c.id == endpoint_id)).rowcount == 0:
+        get(c, endpoint_id)
+
+
+def announce(c: Connection, event: str, data: Mapping[str, Any], now: datetime) -> None:
+    """Put an event into the outbox of each endpoint that asked for such: in the transaction that makes it true."""
+    endpoints = [EndpointRecord(**row) for row in c.execute(select(_endpoints)).mappings()]
+    body = {
+        "id": new_id("evt"),
+        "object": "event",
+        "created_at": int(now.timestamp()),
+        "type": event,
+        "data": dict(data),
+    }
+    payload = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    for endpoint in endpoints:
+        if event in endpoint.events:
+            delivery = DeliveryRecord(
+                id=new_id("whdel"),
+                endpoint_id=endpoint.id,
+                event_id=str(body["id"]),
+                type=event,
+                payload=payload,
+                state="pending",
+                next_at=now,
+                created_at=now,
+            )
+            c.execute(_deliveries.insert().values(dict(delivery)))
+
+
+def any_due(c: Connection, now: datetime) -> bool:
+    due = select(_deliveries.c.id).where(_deliveries.c.state == "pending", _deliveries.c.next_at <= now)
+    return c.execute(due.limit(1)).one_or_none() is not None
+
+
+def claim(c: Connection, now: datetime, until: datetime) -> DeliveryRecord | None:
+    """The delivery that is due first; nobody else gets it before `until`. None where nothing is due."""
+    first = (
+        select(_deliveries.c.id)
+        .where(_deliveries.c.state == "pending", _deliveries.c.next_at <= now)
+        .order_by(_deliveries.c.next_at, _deliveries.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    changes = {"next_at": until, "attempts": _deliveries.c.attempts + 1}
+    query = _deliveries.update().where(_deliveries.c.id == first).values(changes).returning(_deliveries)
+    row = c.execute(query).mappings().one_or_none()
+    return None if row is None else DeliveryRecord(**row)
+
+
+def settle(c: Connection, claimed: DeliveryRecord, **changes: Any) -> None:
+    """Note what came of an attempt, unless another has been made since, or the endpoint was deleted."""
+    same = (_deliveries.c.id == claimed.id, _deliveries.c.attempts == claimed.attempts)
+    c.execute(_deliveries.update().where(*same).values(changes))
+
+
+def deliveries(c: Connection, endpoint_id: str, after: str | None, limit: int) -> tuple[list[DeliveryRecord], bool]:
+    """Newest first, and whether more follow. Raises NotFound for an unknown `after`."""
+    query = select(_deliveries).where(_deliveries.c.endpoint_id == endpoint_id)
+    rows, has_more = page(c, query, _deliveries, ("created_at", "id"), after, limit)
+    return [DeliveryRecord(**row) for row in rows], has_more

@@ -1,0 +1,67 @@
+"""A job as it goes on: server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any, Final
+
+import anyio
+from fastapi import APIRouter, Header
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+
+from luthier.api_types import CurvePoints, Event, Job, Trial
+from service.api.jobs import JobId
+from service.api.paging import After
+from service.context import Here
+from service.following import Follower, News
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Fine-tuning jobs"])
+
+PING_SECONDS: Final = 15
+STREAM: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "Server-sent events, until the job has ended"}
+}
+
+
+@router.get("/events/stream", summary="Follow a job live", response_class=EventSourceResponse, responses=STREAM)
+async def stream(
+    here: Here,
+    job_id: JobId,
+    after: After = None,
+    last_event_id: Annotated[str | None, Header(description="as browsers send it when they connect again")] = None,
+) -> EventSourceResponse:
+    """Messages `job`, `trial` and `event` carry those resources, `points` new points of a trial's curves:
+    `{"trial", "number", "points": [[name, stage, step, value], …]}`. A trial or the job is sent whole whenever it
+    changes. At last comes `end`.
+
+    From the start of the job, or from after the event with the id `after` or `Last-Event-ID`: nothing is left out then,
+    though some of it may come twice.
+    """
+    follower = Follower(here, job_id, last_event_id or after)
+    first = await run_in_threadpool(follower.look)
+    return EventSourceResponse(_messages(follower, first, here.settings.tick_seconds), ping=PING_SECONDS)
+
+
+async def _messages(follower: Follower, news: Sequence[News], pause: float) -> AsyncIterator[ServerSentEvent]:
+    while True:
+        for each in news:
+            yield _message(each)
+        if follower.over:
+            break
+        await anyio.sleep(pause)
+        news = await run_in_threadpool(follower.look)
+    yield ServerSentEvent(event="end", data="null")
+
+
+def _message(news: News) -> ServerSentEvent:
+    data = news.model_dump_json()
+    match news:
+        case Job():
+            return ServerSentEvent(event="job", data=data)
+        case Trial():
+            return ServerSentEvent(event="trial", data=data)
+        case CurvePoints():
+            return ServerSentEvent(event="points", data=data)
+        case Event():
+            return ServerSentEvent(event="event", data=data, id=news.id)

@@ -1,0 +1,122 @@
+"""One trial: its design explained, its log, its answers, its weights; and designs that people add or stop by hand."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Body, Path, Query
+from fastapi.responses import StreamingResponse
+
+from luthier.api_types import DesignWords, Page, Trial, TrialDetails, TrialLine, TrialSample
+from luthier.errors import NotFound
+from luthier.store import Connection, artifacts, curves, logs, models, samples, trials
+from luthier.store.records import TrialRecord
+from search import words
+from search.choose import UNTUNED
+from service import byhand, history, views
+from service.api.jobs import JobId
+from service.api.results import TAR, tar_of
+from service.context import Here, utc_now
+from service.requests import AddTrial
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}/trials", tags=["Results"])
+
+TrialName = Annotated[str, Path(description="id of a trial, or its number in the job", examples=["trial-03bd77", "4"])]
+
+EXAMPLES: Final = {
+    "change": {"summary": "Trial 4 with another rank", "value": {"trial": "4", "change": {"rank": 64}}},
+    "best": {"summary": "The best so far, all weights trained", "value": {"change": {"update": "full"}}},
+}
+
+
+@router.post("", summary="Add a design by hand")
+def add_trial(here: Here, job_id: JobId, body: Annotated[AddTrial, Body(openapi_examples=EXAMPLES)]) -> Trial:
+    """It counts as one of the job's trials and is trained to its end. The service checks that it is legal for the data
+    and the base models of the job, and fits a live worker.
+
+    409 where the job has ended, has no trial left, or has this design already.
+    """
+    return views.trial(byhand.add(here, job_id, body, utc_now()), None)
+
+
+@router.get("/{trial_id}", summary="Look at one trial")
+def get_trial(here: Here, job_id: JobId, trial_id: TrialName) -> TrialDetails:
+    """Beside what the listing says, its design in sentences and the weights that were kept."""
+    with here.database.read() as c:
+        return details(c, byhand.named(c, job_id, trial_id))
+
+
+@router.post("/{trial_id}/cancel", summary="Stop one trial")
+def cancel_trial(here: Here, job_id: JobId, trial_id: TrialName) -> Trial:
+    """A running one stops at its next heartbeat, and the job goes on with the others. 409 for one that has ended."""
+    return views.trial(byhand.stop(here, job_id, trial_id, utc_now()), None)
+
+
+@router.get("/{trial_id}/log", summary="Read a trial's log")
+def get_log(
+    here: Here,
+    job_id: JobId,
+    trial_id: TrialName,
+    limit: Annotated[int, Query(description="the last lines, at most so many", ge=1, le=10_000)] = 1000,
+) -> Page[TrialLine]:
+    """What its workers did with it, in the order in which they did it."""
+    with here.database.read() as c:
+        trial = byhand.named(c, job_id, trial_id)
+        found = logs.of_trial(c, trial.id, limit + 1)
+    shown = found[-limit:]
+    data = tuple(TrialLine(lease=lease, at=int(line.at.timestamp()), text=line.text) for lease, line in shown)
+    return Page(data=data, has_more=len(found) > limit)
+
+
+@router.get("/{trial_id}/samples", summary="Read a trial's answers")
+def get_samples(here: Here, job_id: JobId, trial_id: TrialName) -> Page[TrialSample]:
+    """Short greedy answers to the first validation prompts, beside those of the untuned base. Of trials whose weights
+    were kept when they ended; encoders do not answer."""
+    with here.database.read() as c:
+        return Page(data=answers(c, byhand.named(c, job_id, trial_id)))
+
+
+@router.get(
+    "/{trial_id}/artifact", summary="Download a trial's weights", response_class=StreamingResponse, responses=TAR
+)
+def get_trial_artifact(
+    here: Here,
+    job_id: JobId,
+    trial_id: TrialName,
+    form: Annotated[
+        Literal["adapter", "merged"], Query(alias="format", description="of those in `artifacts`")
+    ] = "merged",
+) -> StreamingResponse:
+    """The weights of the finalists and of the plain default are kept; those of the others are gone."""
+    with here.database.read() as c:
+        trial = byhand.named(c, job_id, trial_id)
+        kept = {artifact.kind: artifact for artifact in artifacts.of_trial(c, trial.id)}
+    if form not in kept:
+        raise NotFound(
+            f"the weights of trial {trial.number} were not kept as {form}; kept: {', '.join(kept) or 'nothing'}",
+            param="format",
+        )
+    return tar_of(here, trial, kept[form], f"{job_id}-trial-{trial.number}-{form}.tar")
+
+
+def details(c: Connection, trial: TrialRecord) -> TrialDetails:
+    """A trial as its page shows it."""
+    rows = trials.of_job(c, trial.job_id)
+    facts = {entry.name: entry.facts for entry in models.list_(c)}
+    view = views.trial(trial, history.repeats(rows).get(trial.number), curves.brought(c, trial.job_id).get(trial.id))
+    explained = words.explained(trial.design, facts.get(trial.design.architecture.base))
+    return TrialDetails(
+        **dict(view),
+        stopped=trial.stopped,
+        explained=tuple(DesignWords(axis=axis, words=said) for axis, said in explained),
+        artifacts=tuple(artifacts.of_trial(c, trial.id)),
+    )
+
+
+def answers(c: Connection, trial: TrialRecord) -> tuple[TrialSample, ...]:
+    """A trial's samples beside the base's: the prompts of a job are the same for all of its trials."""
+    base = next(row for row in trials.of_job(c, trial.job_id) if row.number == UNTUNED)
+    said = {sample.prompt: sample.answer for sample in samples.of_trial(c, base.id)}
+    return tuple(
+        TrialSample(**dict(sample), base_answer=said.get(sample.prompt)) for sample in samples.of_trial(c, trial.id)
+    )

@@ -1,0 +1,80 @@
+"""Jobs side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request, Response
+
+from luthier.errors import UserError
+from luthier.store import jobs, trials
+from luthier.store.records import JobRecord
+from search.words import count
+from service import views
+from service.context import Here, utc_now
+from service.dashboard import jobs as listing
+from service.dashboard.leaderboard import flat
+from service.dashboard.shell import duration, page, percent, score
+
+router = APIRouter(include_in_schema=False)
+
+MOST: Final = 6
+OFFERED: Final = 50
+
+Rows = list[tuple[str, list[str]]]
+
+
+@router.get("/jobs/compare")
+def compare(
+    request: Request,
+    here: Here,
+    wanted: Annotated[list[str] | None, Query(alias="jobs", description="ids of jobs", max_length=100)] = None,
+) -> Response:
+    """Any number of jobs up to six, each by `jobs=`; what differs is set in bold."""
+    ids = list(dict.fromkeys(wanted or ()))
+    if len(ids) > MOST:
+        raise UserError(f"at most {MOST} jobs can be compared, not {len(ids)}", param="jobs")
+    now = utc_now()
+    with here.database.read() as c:
+        records = [jobs.get(c, job_id) for job_id in ids]
+        rows = {record.id: trials.of_job(c, record.id) for record in records}
+        lines = [listing.line(c, record, rows[record.id]) for record in records]
+        others, _ = jobs.list_(c, None, OFFERED, {})
+        offered = [views.job(each, trials.of_job(c, each.id), now) for each in others if each.id not in ids][:OFFERED]
+    best = [views.best_trial(record, rows[record.id]) for record in records]
+    designs = [{} if trial is None else flat(trial.design) for trial in best]
+    names = list(dict.fromkeys(name for design in designs for name in design))
+    kinds = list(dict.fromkeys(f"{line.unit} on {line.name}" for line in lines))
+    return page(
+        request,
+        "compare.html.jinja",
+        title="Compare jobs",
+        lines=lines,
+        others=offered if len(ids) < MOST else [],
+        mixed=kinds if len(kinds) > 1 else [],
+        rows=[*_rows(records, lines), ("best trial", ["–" if each is None else f"#{each.number}" for each in best])],
+        designs=[(name, [design.get(name, "–") for design in designs]) for name in names],
+    )
+
+
+def _rows(records: list[JobRecord], lines: list[listing.Line]) -> Rows:
+    return [
+        ("status", [line.job.status.value for line in lines]),
+        ("data", [line.name for line in lines]),
+        ("kind", [line.job.luthier.kind.value for line in lines]),
+        ("judged by", [line.unit for line in lines]),
+        ("designs", [f"{line.job.luthier.trials_done} of {line.job.luthier.trials_total}" for line in lines]),
+        ("confirmations", [count(record.search.confirmations, "further seed") for record in records]),
+        ("pinned", [_pins(record) for record in records]),
+        ("device time", [duration(line.job.luthier.device_seconds) for line in lines]),
+        ("took", [duration(line.seconds) for line in lines]),
+        ("untuned base", [score(line.base) for line in lines]),
+        ("LoRA default", [score(line.default) for line in lines]),
+        ("best", [score(line.best) for line in lines]),
+        ("gain over the base", [percent(line.gain) for line in lines]),
+    ]
+
+
+def _pins(record: JobRecord) -> str:
+    pins = record.search.pin.model_dump(exclude_none=True)
+    return "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in pins.items()) or "nothing"

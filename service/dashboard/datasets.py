@@ -1,0 +1,112 @@
+"""Datasets: the list with its upload, and what is in one of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request, Response
+
+from luthier.dataset import Profile
+from luthier.design import Frozen
+from luthier.store import Connection, files, jobs
+from service import views
+from service.api.files import FileId, rows_of
+from service.api.paging import After
+from service.context import Here
+from service.dashboard.shell import page
+
+router = APIRouter(include_in_schema=False)
+
+ON_A_PAGE: Final = 25
+ROWS: Final = 10
+LATEST_JOBS: Final = 100
+
+
+class Bin(Frozen):
+    """A bar of the histogram of lengths."""
+
+    name: str
+    count: int
+    share: float
+
+
+@router.get("/datasets")
+def list_datasets(request: Request, here: Here, after: After = None) -> Response:
+    with here.database.read() as c:
+        records, more = files.list_(c, after, ON_A_PAGE)
+    found = [(views.file(record), Profile.model_validate(record.profile)) for record in records]
+    limit = here.settings.max_upload_bytes
+    return page(request, "datasets.html.jinja", title="Datasets", files=found, more=more, after=after, limit=limit)
+
+
+@router.get("/datasets/{file_id}")
+def show_dataset(
+    request: Request,
+    here: Here,
+    file_id: FileId,
+    first: Annotated[int, Query(ge=1)] = 1,
+    contains: Annotated[str, Query(max_length=200)] = "",
+) -> Response:
+    with here.database.read() as c:
+        record = files.get(c, file_id)
+        used = _used(c, file_id)
+    rows = rows_of(here, record, first, ROWS, contains)
+    profile = Profile.model_validate(record.profile)
+    return page(
+        request,
+        "dataset.html.jinja",
+        title=record.filename,
+        file=views.file(record),
+        profile=profile,
+        bins=_bins(profile),
+        rows=[(number, _cells(row)) for number, row in zip(rows.numbers, rows.data, strict=True)],
+        first=first,
+        last=first + len(rows.data) - 1,
+        total=rows.total,
+        more=rows.has_more,
+        contains=contains,
+        step=ROWS,
+        used=used,
+    )
+
+
+def _used(c: Connection, file_id: str) -> list[tuple[str, str]]:
+    """The latest jobs that learn from a file, with their states."""
+    latest, _ = jobs.list_(c, None, LATEST_JOBS, {})
+    return [(job.id, job.state.value) for job in latest if file_id in (job.training_file, job.validation_file)]
+
+
+def _bins(profile: Profile) -> list[Bin]:
+    edges, counts = profile.row_lengths.edges, profile.row_lengths.counts
+    names = [
+        str(edge) if index + 1 == len(edges) or edges[index + 1] - edge <= 1 else f"{edge}–{edges[index + 1] - 1}"
+        for index, edge in enumerate(edges)
+    ]
+    if edges[-1] > 1:
+        names[-1] = f"{edges[-1]}–{2 * edges[-1] - 1}"
+    filled = [index for index, count in enumerate(counts) if count]
+    highest = max(counts, default=1) or 1
+    return [
+        Bin(name=names[index], count=counts[index], share=counts[index] / highest)
+        for index in range(filled[0] if filled else 0, len(counts))
+    ]
+
+
+def _cells(row: dict[str, Any]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """A row's columns: the name, and its text or what is said by whom."""
+    return [(name, *_cell(value)) for name, value in row.items()]
+
+
+def _cell(value: Any) -> tuple[str, list[tuple[str, str]]]:
+    if isinstance(value, str):
+        return value, []
+    if isinstance(value, list) and value and all(isinstance(one, dict) and "role" in one for one in value):
+        return "", [(str(one["role"]), _said(one)) for one in value]
+    return json.dumps(value, ensure_ascii=False), []
+
+
+def _said(message: dict[str, Any]) -> str:
+    calls = message.get("tool_calls")
+    said = str(message.get("content") or "")
+    return said if not calls else f"{said}\n{json.dumps(calls, ensure_ascii=False)}".strip()

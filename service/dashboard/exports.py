@@ -1,0 +1,159 @@
+"""Every table of the dashboard as CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
+
+from fastapi import APIRouter, Response
+
+from luthier.api_types import Landscape
+from luthier.errors import NotFound
+from luthier.store import Connection, curves, events, jobs, trials
+from search.case import Case
+from search.landscape import landscape
+from service import charts, evidence, views
+from service.api.jobs import JobId
+from service.context import Context, Here
+from service.dashboard import jobs as listing
+from service.dashboard.leaderboard import flat, rows
+
+router = APIRouter(include_in_schema=False)
+
+Form = Literal["csv", "json"]
+Line = dict[str, Any]
+
+FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run, were it the start of a cell
+MOST_JOBS: Final = 1000
+
+
+@router.get("/jobs.{form}")
+def export_jobs(here: Here, form: Form) -> Response:
+    with here.database.read() as c:
+        found, _ = jobs.list_(c, None, MOST_JOBS, {})
+        lines = [_job(listing.line(c, record, trials.of_job(c, record.id))) for record in found]
+    return _file(lines, "jobs", form)
+
+
+@router.get("/jobs/{job_id}/{table}.{form}")
+def export_table(here: Here, job_id: JobId, table: str, form: Form) -> Response:
+    if table not in TABLES:
+        raise NotFound(f"there is no table {table!r}; there are {', '.join(TABLES)}", param="table")
+    with here.database.read() as c:
+        jobs.get(c, job_id)
+        lines = TABLES[table](here, c, job_id)
+    return _file(lines, f"{job_id}-{table}", form)
+
+
+def as_csv(lines: Sequence[Line]) -> str:
+    """With a column for each name that any line has."""
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in line.items()} for line in lines)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def _file(lines: Sequence[Line], name: str, form: Form) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"', "Cache-Control": "no-store"}
+    match form:
+        case "csv":
+            return Response(as_csv(lines), headers=headers, media_type="text/csv; charset=utf-8")
+        case "json":
+            text = json.dumps(lines, ensure_ascii=False, allow_nan=False)
+            return Response(text, headers=headers, media_type="application/json")
+
+
+def _job(line: listing.Line) -> Line:
+    job = line.job
+    return {
+        "id": job.id,
+        "data": line.name,
+        "status": job.status.value,
+        "model": job.model,
+        "fine_tuned_model": job.fine_tuned_model,
+        "designs": job.luthier.trials_done,
+        "designs_total": job.luthier.trials_total,
+        "unit": line.unit,
+        "best": line.best,
+        "base": line.base,
+        "default": line.default,
+        "device_seconds": job.luthier.device_seconds,
+        "created_at": job.created_at,
+        "finished_at": job.finished_at,
+    }
+
+
+def _case(here: Context, c: Connection, job_id: str) -> Case:
+    return evidence.case_of(c, here, jobs.get(c, job_id), trials.of_job(c, job_id))
+
+
+def _landscape(here: Context, c: Connection, job_id: str) -> Landscape:
+    return landscape(_case(here, c, job_id))
+
+
+def _trials(here: Context, c: Connection, job_id: str) -> list[Line]:
+    found = rows(_case(here, c, job_id))
+    measured = {trial.number: trial.metrics for trial in trials.of_job(c, job_id)}
+    lines = []
+    for row in found:
+        shown = row.model_dump(exclude={"design", "tone", "role"})
+        metrics = measured[row.number]
+        judged = {} if metrics is None else metrics.model_dump(include={"perplexity", "bits_per_byte", "reward"})
+        lines.append({**shown, **judged, **{f"design: {name}": value for name, value in flat(row.design).items()}})
+    return lines
+
+
+def _curves(here: Context, c: Connection, job_id: str) -> list[Line]:
+    """Every point, unthinned."""
+    numbers = {trial.id: trial.number for trial in trials.of_job(c, job_id)}
+    return [
+        {"trial": numbers[trial_id], "name": name, "stage": stage, "step": step, "value": value}
+        for name in curves.names(c, job_id)
+        for trial_id, points in curves.of_job(c, job_id, name).items()
+        for stage, step, value in points
+    ]
+
+
+def _axes(here: Context, c: Connection, job_id: str) -> list[Line]:
+    return [axis.model_dump(exclude={"values"}) for axis in _landscape(here, c, job_id).axes]
+
+
+def _front(here: Context, c: Connection, job_id: str) -> list[Line]:
+    land = _landscape(here, c, job_id)
+    names = ("number", "summary", "score", "parameters", "device_seconds", "front")
+    columns = [getattr(land, name) for name in names]
+    lines = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    return [line for line in lines if line["score"] is not None]
+
+
+def _timeline(here: Context, c: Connection, job_id: str) -> list[Line]:
+    found = charts.timeline(events.telling(c, job_id))
+    return [{"worker": worker.worker, **span.model_dump()} for worker in found.workers for span in worker.spans]
+
+
+def _events(here: Context, c: Connection, job_id: str) -> list[Line]:
+    found: list[Line] = []
+    last = None
+    while page := events.since(c, job_id, last, 1000):
+        found += [views.event(event).model_dump(include={"id", "created_at", "level", "message"}) for event in page]
+        last = page[-1].id
+    return found
+
+
+TABLES: Final[dict[str, Callable[[Context, Connection, str], list[Line]]]] = {
+    "trials": _trials,
+    "curves": _curves,
+    "axes": _axes,
+    "front": _front,
+    "timeline": _timeline,
+    "events": _events,
+}

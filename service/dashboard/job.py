@@ -1,0 +1,133 @@
+"""The page of one job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request, Response
+
+from luthier.api_types import Job
+from luthier.design import Frozen
+from luthier.store import Connection, artifacts, events, jobs, trials
+from luthier.store.records import JobRecord, TrialRecord
+from luthier.trial import JobState
+from search.case import Case
+from search.importance import Worth, importance
+from service import costs, evidence, views
+from service.api.jobs import JobId
+from service.api.paging import After
+from service.context import Context, Here, utc_now
+from service.dashboard.leaderboard import Asked, table
+from service.dashboard.shell import page
+
+router = APIRouter(include_in_schema=False)
+
+LATEST: Final = 12  # events on the job's page
+EVENTS_ON_A_PAGE: Final = 100
+
+
+class Against(Frozen):
+    """The best so far beside a yardstick."""
+
+    other: float
+    change: float | None
+    better: bool
+
+
+class Figures(Frozen):
+    """What the top of the page says."""
+
+    best: float | None
+    best_number: int | None
+    base: Against | None
+    default: Against | None
+    took: float | None
+    left: float | None
+    deadline: datetime | None
+
+
+@router.get("/jobs/{job_id}")
+def show_job(request: Request, here: Here, job_id: JobId, asked: Asked) -> Response:
+    now = utc_now()
+    with here.database.read() as c:
+        record, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
+        job = _view(here, c, record, rows, now)
+        case = evidence.case_of(c, here, record, rows)
+        latest, more = events.list_(c, job_id, None, LATEST)
+        kept = [] if case.winner is None else [one.kind for one in artifacts.of_trial(c, case.winner.id)]
+        name = case.file or (record.task.environment.name if record.task.environment else record.training_file)
+    return page(
+        request,
+        "job.html.jinja",
+        title=heading(job, name),
+        job=job,
+        case=case,
+        data=name,
+        heading=heading(job, name),
+        figures=figures(case, job, record, now),
+        table=table(case, asked),
+        axes=_axes(case),
+        events=[views.event(event) for event in latest],
+        more_events=more,
+        last_event=latest[0].id if latest else None,
+        kept=kept,
+    )
+
+
+@router.get("/jobs/{job_id}/events")
+def show_events(
+    request: Request, here: Here, job_id: JobId, after: After = None, level: Annotated[str, Query()] = ""
+) -> Response:
+    with here.database.read() as c:
+        jobs.get(c, job_id)
+        found, more = events.list_(c, job_id, after, EVENTS_ON_A_PAGE)
+    shown = [views.event(event) for event in found]
+    return page(
+        request, "events.html.jinja", title="Events", job_id=job_id, events=shown, more=more, first=after is None
+    )
+
+
+def heading(job: Job, data: str) -> str:
+    """What people call the job: the model that it made, or what it learns from."""
+    return job.fine_tuned_model or data
+
+
+def figures(case: Case, job: Job, record: JobRecord, now: datetime) -> Figures:
+    best = case.winner
+    value = None if best is None else case.value(best)
+    ended = record.finished_at or (now if record.started_at else None)
+    running = job.status is JobState.RUNNING and job.estimated_finish is not None
+    return Figures(
+        best=value,
+        best_number=None if best is None else best.number,
+        base=_against(case, value, 0),
+        default=None if best is None or best.number == 1 else _against(case, value, 1),
+        took=None if ended is None else (ended - (record.started_at or record.created_at)).total_seconds(),
+        left=max(0.0, (job.estimated_finish or 0) - now.timestamp()) if running else None,
+        deadline=record.search.deadline,
+    )
+
+
+def _against(case: Case, value: float | None, number: int) -> Against | None:
+    other = case.by_number.get(number)
+    if other is None or not other.complete or value is None:
+        return None
+    found = case.value(other)
+    change = None if found == 0 else value / found - 1
+    return Against(other=found, change=change, better=value < found if case.lower_is_better else value > found)
+
+
+def _axes(case: Case) -> list[tuple[str, list[Worth]]]:
+    """What each axis was worth, by group, those that nothing can be told of left out."""
+    groups: dict[str, list[Worth]] = {}
+    for worth in importance(case.history, case.facts):
+        if worth.share is not None:
+            groups.setdefault(worth.group, []).append(worth)
+    return list(groups.items())
+
+
+def _view(here: Context, c: Connection, record: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Job:
+    left = costs.work_left(here, c, record, rows, now) if record.state is JobState.RUNNING else None
+    return views.job(record, rows, now, left)

@@ -1,0 +1,259 @@
+"""The table of a job's trials: sorted, filtered, paged, and reduced to what tells the chosen designs apart.
+
+All of it is in the page's address, so that it works without scripts and can be passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final, Literal
+from urllib.parse import urlencode
+
+from fastapi import Depends, Query
+from pydantic import BaseModel, Field
+
+from luthier.design import Design, Frozen
+from luthier.errors import UserError
+from luthier.trial import TrialState
+from search.case import Case, Tried
+from search.explain import state
+from search.importance import standings
+from search.landscape import last
+from search.recommend import size
+
+ON_A_PAGE: Final = 25
+MOST_PICKED: Final = 8
+
+Sort = Literal["standing", "number", "score", "test", "size", "seconds"]
+Show = Literal["designs", "complete", "running", "stopped", "failed", "confirmations"]
+
+
+class View(Frozen):
+    """What of the table is asked for."""
+
+    sort: Sort = "standing"
+    order: Literal["ascending", "descending"] = "ascending"
+    show: Show = "designs"
+    q: str = ""
+    page: int = 1
+    picked: tuple[int, ...] = ()
+    differences: bool = False
+
+    def address(self, **changes: object) -> str:
+        """The query of a page that differs from this one in so much; defaults are left out."""
+        if not changes.keys() & {"page", "picked"}:
+            changes["page"] = 1
+        wanted = self.model_copy(update=changes)
+        given = {name: value for name, value in wanted if value != View.model_fields[name].default}
+        texts = {"picked": ",".join(map(str, wanted.picked)), "differences": "1"}
+        return "?" + urlencode({name: texts.get(name, value) for name, value in given.items()})
+
+    def sorted_by(self, sort: Sort) -> str:
+        """The query of the table sorted by a column: the other way round where it is sorted by it already."""
+        turned = sort == self.sort and self.order == "ascending"
+        return self.address(sort=sort, order="descending" if turned else "ascending")
+
+    def toggled(self, number: int) -> str:
+        """The query with a trial picked, or no longer."""
+        others = tuple(each for each in self.picked if each != number)
+        return self.address(picked=others if number in self.picked else (*others, number)[-MOST_PICKED:])
+
+
+def view(
+    sort: Sort = "standing",
+    order: Literal["ascending", "descending"] = "ascending",
+    show: Show = "designs",
+    q: Annotated[str, Query(max_length=200)] = "",
+    page: Annotated[int, Query(ge=1)] = 1,
+    picked: Annotated[str, Query(max_length=200)] = "",
+    differences: bool = False,
+) -> View:
+    return View(sort=sort, order=order, show=show, q=q, page=page, picked=numbers(picked), differences=differences)
+
+
+Asked = Annotated[View, Depends(view)]
+
+
+class Row(Frozen):
+    """A trial as the table shows it."""
+
+    number: int
+    id: str
+    summary: str
+    design: Design
+    origin: str
+    seed: int
+    state: str
+    tone: str
+    place: int | None
+    standing: float | None
+    score: float | None
+    seeds: int
+    rung: str | None = Field(description="share of the training after which it was scored; None: all of it")
+    test: float | None
+    parameters: int | None
+    seconds: float
+    role: Literal["winner", "default", "base"] | None
+    error: str | None
+
+
+class Table(Frozen):
+    view: View
+    prefix: str
+    rows: tuple[Row, ...]
+    found: int
+    total: int
+    pages: int
+    picked: tuple[Row, ...]
+    differing: tuple[str, ...]
+    common: tuple[tuple[str, str], ...]
+    values: dict[int, dict[str, str]]
+
+    def words(self, row: Row) -> str:
+        """The design in one line, without the base model that all have."""
+        return row.summary.removeprefix(self.prefix).lstrip(" →,") or row.summary
+
+
+def table(case: Case, asked: View) -> Table:
+    everything = rows(case)
+    shared = {row.design.architecture.base for row in everything}
+    prefix = shared.pop() if len(shared) == 1 else ""
+    chosen = tuple(row for row in everything if row.number in asked.picked)
+    found = [row for row in everything if _shown(row, asked)]
+    found.sort(key=_KEYS[asked.sort], reverse=asked.order == "descending")
+    if asked.order == "descending":  # what has no value stays at the end
+        found.sort(key=lambda row: _KEYS[asked.sort](row)[0])
+    pages = max(1, -(-len(found) // ON_A_PAGE))
+    number = min(asked.page, pages)
+    on_page = tuple(found[(number - 1) * ON_A_PAGE : number * ON_A_PAGE])
+    compared = (chosen if len(chosen) > 1 else on_page) if asked.differences else ()
+    values = {row.number: flat(row.design) for row in compared}
+    differing, common = differences(list(values.values()))
+    return Table(
+        view=asked.model_copy(update={"page": number}),
+        prefix=prefix,
+        rows=compared if asked.differences and len(chosen) > 1 else on_page,
+        found=len(found),
+        total=len(everything),
+        pages=pages,
+        picked=chosen,
+        differing=differing,
+        common=common,
+        values=values,
+    )
+
+
+def rows(case: Case) -> list[Row]:
+    """All trials of a job, by number."""
+    standing = standings(case.history)
+    places = {tried.number: place for place, tried in enumerate(case.ranked, start=1)}
+    return [_row(case, tried, places, standing) for tried in case.tried]
+
+
+def flat(design: Design) -> dict[str, str]:
+    """Everything that makes up a design, by name. Of several stages each has its own."""
+    found = _fields(design.architecture, "")
+    for index, stage in enumerate(design.stages, start=1):
+        prefix = f"stage {index} " if len(design.stages) > 1 else ""
+        found |= {f"{prefix}algorithm": stage.algorithm.kind, **_fields(stage.algorithm, prefix)}
+        found |= {f"{prefix}update": stage.update.kind, **_fields(stage.update, prefix)}
+        found |= _fields(stage.optimiser, prefix)
+    return found
+
+
+def differences(designs: Sequence[dict[str, str]]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """The names in which the designs differ, and those that all have alike with what they have."""
+    names = list(dict.fromkeys(name for design in designs for name in design))
+    differing = [name for name in names if len({design.get(name) for design in designs}) > 1]
+    common = [(name, designs[0][name]) for name in names if name not in differing]
+    return tuple(differing), tuple(common)
+
+
+def numbers(listed: str) -> tuple[int, ...]:
+    """Numbers of trials as addresses carry them: 3,17. Raises UserError."""
+    parts = [part for part in listed.split(",") if part]
+    if not all(part.isdigit() for part in parts):
+        raise UserError(f"picked must be numbers of trials such as 3,17, not {listed!r}", param="picked")
+    return tuple(dict.fromkeys(int(part) for part in parts))[:MOST_PICKED]
+
+
+def _fields(part: BaseModel, prefix: str) -> dict[str, str]:
+    """Those of a rule that nothing follows are left out."""
+    found = {name: value for name, value in part if name != "kind" and value is not None}
+    for rule, edit in (("depth_rule", "layers"), ("rope_rule", "rope_factor")):
+        if edit not in found:
+            found.pop(rule, None)
+    return {f"{prefix}{name.replace('_', ' ')}": _said(value) for name, value in found.items()}
+
+
+def _said(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _row(case: Case, tried: Tried, places: dict[int, int], standing: dict[int, float]) -> Row:
+    past = tried.past
+    scored = tried.complete or past.measured
+    return Row(
+        number=tried.number,
+        id=tried.id,
+        summary=past.design.summary() if past.confirms is None else f"#{past.confirms} once more, seed {tried.seed}",
+        design=past.design,
+        origin=tried.origin,
+        seed=tried.seed,
+        state=state(tried),
+        tone="paused" if past.paused else past.state.value,
+        place=places.get(tried.number),
+        standing=standing.get(tried.number),
+        score=_score(case, tried) if scored else None,
+        seeds=len(case.seeds(tried.number)) if tried.complete and past.confirms is None else 1,
+        rung=None if tried.complete or not past.measured else f"{tried.share:.0%}",
+        test=case.test_value(tried),
+        parameters=size(case, tried),
+        seconds=past.device_seconds,
+        role=_role(case, tried),
+        error=tried.error,
+    )
+
+
+def _score(case: Case, tried: Tried) -> float:
+    """A confirmation's own, and a design's mean over its seeds."""
+    if tried.past.confirms is not None and tried.past.value is not None:
+        return case.shown(tried.past.value)
+    return last(case, tried)
+
+
+def _role(case: Case, tried: Tried) -> Literal["winner", "default", "base"] | None:
+    if case.winner is not None and tried.number == case.winner.number:
+        return "winner"
+    return "base" if tried.number == 0 else "default" if tried.number == 1 else None
+
+
+def _shown(row: Row, asked: View) -> bool:
+    words = f"#{row.number} {row.summary} {row.origin} {row.state}".lower()
+    return _SHOWN[asked.show](row) and all(word in words for word in asked.q.lower().split())
+
+
+_STOPPED: Final = (TrialState.PRUNED, TrialState.CANCELLED)
+_FAILED: Final = (TrialState.FAILED, TrialState.INFEASIBLE)
+_SHOWN: Final[dict[Show, Callable[[Row], bool]]] = {
+    "designs": lambda row: row.origin != "confirmation",
+    "complete": lambda row: row.tone == TrialState.COMPLETE and row.origin != "confirmation",
+    "running": lambda row: row.tone in (TrialState.LEASED, TrialState.WAITING),
+    "stopped": lambda row: row.tone in (*_STOPPED, "paused"),
+    "failed": lambda row: row.tone in _FAILED,
+    "confirmations": lambda row: row.origin == "confirmation",
+}
+# First whether there is nothing to sort by: such rows stay at the end.
+_KEYS: Final[dict[Sort, Callable[[Row], tuple[bool, float, float, int]]]] = {
+    "standing": lambda row: (
+        row.place is None and row.standing is None,
+        row.place if row.place is not None else 1e9,
+        row.standing if row.standing is not None else 0.0,
+        row.number,
+    ),
+    "number": lambda row: (False, row.number, 0.0, row.number),
+    "score": lambda row: (row.score is None, row.score or 0.0, 0.0, row.number),
+    "test": lambda row: (row.test is None, row.test or 0.0, 0.0, row.number),
+    "size": lambda row: (row.parameters is None, row.parameters or 0, 0.0, row.number),
+    "seconds": lambda row: (False, row.seconds, 0.0, row.number),
+}

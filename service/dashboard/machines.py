@@ -1,0 +1,53 @@
+"""Workers and their devices, and the models that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+
+from luthier.store import Connection, jobs, models, trials, workers
+from luthier.store.records import JobRecord, TrialRecord
+from luthier.trial import JobState, TrialState
+from service import views
+from service.context import Here, utc_now
+from service.dashboard.shell import page
+
+router = APIRouter(include_in_schema=False)
+
+PAGE: Final = 100
+
+
+@router.get("/workers")
+def list_workers(request: Request, here: Here) -> Response:
+    now = utc_now()
+    with here.database.read() as c:
+        live = {worker.id for worker in workers.live(c, now, here.settings.lease_seconds)}
+        found = [views.worker(worker, live=worker.id in live) for worker in workers.list_(c)]
+        held = {trial.owner: trial for trial in _leased(c)}
+    found.sort(key=lambda worker: (not worker.live, -worker.last_seen_at))
+    address = str(request.base_url).rstrip("/")
+    return page(request, "workers.html.jinja", title="Workers", workers=found, held=held, address=address)
+
+
+@router.get("/models")
+def list_models(request: Request, here: Here) -> Response:
+    with here.database.read() as c:
+        base = [views.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
+        tuned = [(job, _winner(c, job)) for job in _succeeded(c)]
+    return page(request, "models.html.jinja", title="Models", base=base, tuned=tuned)
+
+
+def _leased(c: Connection) -> Iterator[TrialRecord]:
+    for job in jobs.active(c):
+        yield from (trial for trial in trials.of_job(c, job.id) if trial.state is TrialState.LEASED)
+
+
+def _succeeded(c: Connection) -> Sequence[JobRecord]:
+    latest, _ = jobs.list_(c, None, PAGE, {})
+    return [job for job in latest if job.state is JobState.SUCCEEDED and job.fine_tuned_model is not None]
+
+
+def _winner(c: Connection, job: JobRecord) -> TrialRecord | None:
+    return None if job.best_trial_id is None else trials.get(c, job.best_trial_id)

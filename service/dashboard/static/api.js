@@ -1,0 +1,70 @@
+// Calls of the API, and buttons and forms that make them.
+
+export class ApiError extends Error {
+  constructor(message, param) {
+    super(message);
+    this.param = param;
+  }
+}
+
+// The answer's JSON; raises ApiError with the service's own words.
+export async function call(method, path, body) {
+  const headers = body === undefined || body instanceof FormData ? {} : { "content-type": "application/json" };
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      headers,
+      body: body === undefined || body instanceof FormData ? body : JSON.stringify(body),
+    });
+  } catch {
+    throw new ApiError("The service cannot be reached. Is it still running?");
+  }
+  const text = await answer.text();
+  let found = null;
+  try {
+    found = text ? JSON.parse(text) : null;
+  } catch {
+    throw new ApiError(`The service answered ${answer.status} in words that are not its own.`);
+  }
+  if (!answer.ok) throw new ApiError(found?.error?.message ?? `The service answered ${answer.status}.`, found?.error?.param);
+  return found;
+}
+
+// The words of an error in their place, or none.
+export function complain(place, error) {
+  place.hidden = !error;
+  place.textContent = error ? error.message : "";
+  if (error) place.scrollIntoView({ block: "nearest" });
+}
+
+export const $ = (selector, root = document) => root.querySelector(selector);
+export const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+// An element with attributes and children; text is text.
+export function make(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (key in element && typeof value !== "string") element[key] = value;
+    else element.setAttribute(key, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+// <button data-call="POST /v1/…" data-sure="Really?" data-then="/path">; without data-then the page is loaded again.
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest?.("[data-call]");
+  if (!button || (button.dataset.sure && !confirm(button.dataset.sure))) return;
+  const [method, path] = button.dataset.call.split(" ");
+  button.disabled = true;
+  try {
+    await call(method, path, button.dataset.body ? JSON.parse(button.dataset.body) : undefined);
+    if (button.dataset.then) location.assign(button.dataset.then);
+    else location.reload();
+  } catch (error) {
+    button.disabled = false;
+    complain($("#problem"), error);
+  }
+});

@@ -1,0 +1,100 @@
+// The page of one trial: its curves, which grow while it runs.
+
+import { call, make } from "./api.js";
+import { chart, colour, series } from "./plot.js";
+import { onSwap, swap } from "./swap.js";
+
+const page = document.getElementById("trial");
+const LIVE_SECONDS = 3;
+const MOST = 1500; // points of a curve that are drawn
+let points = null;
+let live = "live" in page.dataset;
+
+// Steps are counted from 1 in each stage; curves of a trial lay the stages end to end.
+function curves() {
+  const last = new Map();
+  for (const { stage, step } of points) last.set(stage, Math.max(last.get(stage) ?? 0, step));
+  const begin = new Map();
+  let sum = 0;
+  for (const stage of [...last.keys()].sort((a, b) => a - b)) {
+    begin.set(stage, sum);
+    sum += last.get(stage);
+  }
+  const found = new Map();
+  for (const { stage, step, name, value } of points) {
+    const curve = found.get(name) ?? { x: [], y: [] };
+    curve.x.push(begin.get(stage) + step);
+    curve.y.push(value);
+    found.set(name, curve);
+  }
+  const parts = [...begin.values()].filter((at) => at > 0);
+  return { found, parts };
+}
+
+function thin({ x, y }) {
+  const every = Math.ceil(x.length / MOST);
+  const kept = (_, i) => i % every === 0 || i === x.length - 1;
+  return every > 1 ? { x: x.filter(kept), y: y.filter(kept) } : { x, y };
+}
+
+const shapes = (parts) =>
+  parts.map((x) => ({ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: colour("faint"), width: 1, dash: "dash" } }));
+
+const HOVER = "step %{x}: %{y:.4g}<extra></extra>";
+
+function loss() {
+  if (!points) return { empty: "Loading the curves …" };
+  const { found, parts } = curves();
+  if (!found.has("loss")) return { empty: live ? "The first points come with the first training steps." : "It has left no curve." };
+  const held = found.get("valid_loss");
+  const traces = [{ ...thin(found.get("loss")), mode: "lines", line: { color: colour("mark"), width: 1.4 }, hovertemplate: HOVER }];
+  if (held) traces.push({ ...held, mode: "markers", marker: { color: colour("brand"), size: 9, line: { color: colour("sheet"), width: 1 } }, hovertemplate: `held-out rows, ${HOVER}` });
+  return { traces, layout: { x: { title: "step" }, y: { nticks: 6 }, shapes: shapes(parts) } };
+}
+
+function other() {
+  if (!points) return { empty: "Loading the curves …" };
+  const name = select.value;
+  const { found, parts } = curves();
+  if (!found.has(name)) return { empty: live ? "There is no other curve yet." : "There is no other curve." };
+  const curve = thin(found.get(name));
+  return {
+    traces: [{ ...curve, mode: curve.x.length > 20 ? "lines" : "lines+markers", line: { color: series(0), width: 1.4 }, hovertemplate: HOVER }],
+    layout: { x: { title: "step" }, y: { nticks: 6, title: name.replaceAll("_", " ") }, shapes: shapes(parts) },
+  };
+}
+
+const select = document.getElementById("curve-name");
+let draw = [];
+if (select) {
+  draw = [chart(document.getElementById("chart-loss"), loss), chart(document.getElementById("chart-other"), other)];
+  select.addEventListener("change", () => draw[1]());
+}
+
+async function load() {
+  if (!select) return;
+  points = (await call("GET", page.dataset.points)).data;
+  const names = [...new Set(points.map((point) => point.name))].filter((name) => name !== "loss").sort();
+  const before = select.value;
+  select.replaceChildren(...names.map((name) => make("option", { value: name, selected: name === before }, name.replaceAll("_", " "))));
+  select.closest("label").hidden = !names.length;
+  for (const again of draw) again();
+}
+
+async function follow() {
+  if (!document.hidden) {
+    try {
+      await swap();
+      await load();
+    } catch {
+      // the service is away; the next time, perhaps
+    }
+  }
+  if (live) setTimeout(follow, LIVE_SECONDS * 1000);
+}
+// When it has ended there is one more look, at what it left behind.
+onSwap(() => {
+  live = !document.querySelector("#part-head .state.complete, #part-head .state.failed, #part-head .state.cancelled, #part-head .state.pruned, #part-head .state.infeasible");
+});
+load();
+if (live) setTimeout(follow, LIVE_SECONDS * 1000);

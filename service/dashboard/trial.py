@@ -1,0 +1,170 @@
+"""The page of one trial, and the one that makes another design of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request, Response
+
+from luthier.design import Design, Frozen
+from luthier.errors import NotFound
+from luthier.store import Connection, files, jobs, logs, models, trials, workers
+from luthier.store.records import JobRecord, TrialRecord
+from luthier.trial import JobState, Metrics, rung_name
+from search.choose import UNTUNED, objective_value
+from service import budget, byhand, views
+from service.api.jobs import JobId
+from service.api.trials import TrialName, answers, details
+from service.context import Here
+from service.dashboard.shell import page
+
+router = APIRouter(include_in_schema=False)
+
+LINES: Final = 200
+ORIGINS: Final = {
+    "baseline": "a yardstick that every job has",
+    "prior": "tried first, from general experience",
+    "memory": "tried first, from what like jobs have learnt",
+    "proposed": "proposed by the search",
+    "confirmation": "a design trained again from another seed",
+    "user": "queued by hand",
+}
+
+
+class Score(Frozen):
+    """A trial's score as people read it, beside the base's."""
+
+    name: str
+    value: float | None
+    base: float | None
+    lower_is_better: bool
+
+    @property
+    def change(self) -> float | None:
+        return None if not self.base or self.value is None else self.value / self.base - 1
+
+    @property
+    def better(self) -> bool:
+        return self.change is not None and (self.change < 0) == self.lower_is_better
+
+
+@router.get("/jobs/{job_id}/trials/{trial_id}")
+def show_trial(request: Request, here: Here, job_id: JobId, trial_id: TrialName) -> Response:
+    with here.database.read() as c:
+        trial = byhand.named(c, job_id, trial_id)
+        job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
+        shown = details(c, trial)
+        names = {worker.id: worker.name for worker in workers.list_(c)}
+        log = logs.of_trial(c, trial.id, LINES)
+        samples = answers(c, trial)
+        data = _filename(c, job)
+    base = next(row for row in rows if row.number == UNTUNED)
+    best = views.best_trial(job, rows)
+    return page(
+        request,
+        "trial.html.jinja",
+        title=f"Trial {trial.number}",
+        job=job,
+        data=data,
+        trial=shown,
+        rungs=[(rung_name(rung), found) for rung, found in enumerate(trial.measured)],
+        scores=_scores(job, trial, base),
+        best=best is not None and best.id == trial.id,
+        objective=job.judge.objective,
+        unit=_unit(job, [trial, base]),
+        origin=ORIGINS[shown.origin],
+        worker=names.get(trial.owner or ""),
+        log=log,
+        samples=samples,
+        design=trial.design.model_dump_json(indent=2),
+        previous=_neighbour(rows, trial.number - 1),
+        following=_neighbour(rows, trial.number + 1),
+        takes_designs=job.state is JobState.RUNNING and len(budget.designs(rows)) < job.search.trials,
+    )
+
+
+@router.get("/jobs/{job_id}/design")
+def design_by_hand(
+    request: Request, here: Here, job_id: JobId, trial: Annotated[str | None, Query()] = None
+) -> Response:
+    """A form with the design of a trial, to be changed and queued."""
+    with here.database.read() as c:
+        job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
+        start = byhand.named(c, job_id, trial) if trial is not None else views.best_trial(job, rows)
+        trained = [row for row in rows if row.design.stages]
+        if start is None or not start.design.stages:
+            start = trained[0] if trained else None
+        if start is None:
+            raise NotFound(f"job {job_id} has no design yet to start from: wait for its baselines", param="trial")
+        entries = [entry.name for entry in models.list_(c) if entry.name in (job.search.pin.model or ())]
+        data = _filename(c, job)
+    return page(
+        request,
+        "design.html.jinja",
+        title="A design by hand",
+        job=job,
+        data=data,
+        start=start,
+        values=values_of(start.design),
+        models=entries,
+        open=job.state is JobState.RUNNING and len(budget.designs(rows)) < job.search.trials,
+        left=job.search.trials - len(budget.designs(rows)),
+    )
+
+
+def _scores(job: JobRecord, trial: TrialRecord, base: TrialRecord) -> list[Score]:
+    """On the validation rows, and on the test rows where they were scored."""
+    pairs = [("validation rows", trial.metrics, base.metrics), ("test rows", trial.test_metrics, base.test_metrics)]
+    return [
+        Score(
+            name=name,
+            value=_shown(job, mine),
+            base=None if trial.id == base.id else _shown(job, other),
+            lower_is_better=job.judge.objective == "perplexity",
+        )
+        for name, mine, other in pairs
+    ]
+
+
+def _unit(job: JobRecord, rows: Sequence[TrialRecord]) -> str:
+    """What scores are in."""
+    if job.judge.objective == "perplexity":
+        return "Bits per byte"
+    names = (row.metrics.reward_name for row in rows if row.metrics is not None)
+    return next((name.replace("_", " ").capitalize() for name in names if name), "Reward")
+
+
+def _shown(job: JobRecord, metrics: Metrics | None) -> float | None:
+    return None if metrics is None else abs(objective_value(metrics, job.judge.objective))
+
+
+def _neighbour(rows: Sequence[TrialRecord], number: int) -> TrialRecord | None:
+    return next((row for row in rows if row.number == number), None)
+
+
+def _filename(c: Connection, job: JobRecord) -> str:
+    if job.task.environment is not None:
+        return job.task.environment.name
+    try:
+        return files.get(c, job.training_file).filename
+    except NotFound:  # a file may be deleted once the job has ended
+        return job.training_file
+
+
+def values_of(design: Design) -> dict[str, str | int | float]:
+    """A design as the form's fields, by the names that a change has."""
+    first, architecture = design.stages[0], design.architecture
+    found: dict[str, str | int | float | None] = {
+        "model": architecture.base,
+        "algorithm": design.program,
+        "update": first.update.kind,
+        "rank": getattr(first.update, "rank", None),
+        "placement": getattr(first.update, "placement", None),
+        "epochs": first.optimiser.epochs,
+        "batch_size": first.optimiser.batch_size,
+        "layers": architecture.layers,
+        "kv_heads": architecture.kv_heads,
+        "window": architecture.window,
+    }
+    return {name: value for name, value in found.items() if value is not None}

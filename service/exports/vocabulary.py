@@ -1,0 +1,135 @@
+"""A tokenizer.json in the terms of GGUF.
+
+Only byte-level BPE is taken. How text is split before the merges is a program of llama.cpp, chosen by a name in the
+file: only splits that have such a name can be exported, since with any other the model would read other tokens than it
+has learnt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import gguf
+from pydantic import Field
+from tokenizers import Tokenizer
+
+from luthier.design import Frozen
+from luthier.errors import UserError
+
+_WORDS: Final = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# What happens to text before the merges → llama.cpp's name for it.
+SPLITS: Final[Mapping[tuple[str, ...], str]] = {
+    ("bytes and words",): "gpt-2",
+    ("single digits", "bytes and words"): "smollm",
+    (_WORDS % "{1,3}", "bytes"): "llama-bpe",
+    (_WORDS % "", "bytes"): "qwen2",
+}
+# llama.cpp looks whole pieces up before it merges where, and only where, the split is this one.
+_WHOLE_PIECES: Final = "llama-bpe"
+_SPECIAL: Final = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+class Vocabulary(Frozen):
+    """What llama.cpp needs to know of a tokenizer."""
+
+    split: str = Field(description="llama.cpp's name for what happens before the merges")
+    tokens: tuple[str, ...] = Field(description="by id")
+    types: tuple[int, ...] = Field(description="gguf.TokenType of each")
+    merges: tuple[str, ...]
+    special: dict[str, int] = Field(description="`bos_token` and so on → id")
+    adds_bos: bool
+    adds_eos: bool
+    chat_template: str | None
+
+    def token(self, name: str) -> str:
+        """The text of a special token, empty where there is none."""
+        return self.tokens[self.special[name]] if name in self.special else ""
+
+
+def read(tokenizer: str, config: Mapping[str, Any], template: str | None, size: int) -> Vocabulary:
+    """From the content of tokenizer.json, of tokenizer_config.json and of the chat template; `size` is the model's.
+
+    Raises UserError with the reason where llama.cpp could not read text as this tokenizer does.
+    """
+    parsed: dict[str, Any] = json.loads(tokenizer)
+    model, added = parsed["model"], parsed.get("added_tokens") or []
+    if model.get("type") != "BPE" or model.get("byte_fallback"):
+        kind = "BPE with byte fallback (SentencePiece's)" if model.get("byte_fallback") else str(model.get("type"))
+        raise _refused(f"its tokenizer is {kind}, not byte-level BPE")
+    split = SPLITS.get(_steps(parsed.get("pre_tokenizer")))
+    if split is None or bool(model.get("ignore_merges")) is not (split == _WHOLE_PIECES):
+        raise _refused("its tokenizer splits text in a way that llama.cpp has no name for")
+    by_id = {number: token for token, number in model["vocab"].items()}
+    by_id |= {token["id"]: token["content"] for token in added}
+    kinds = {token["id"]: "CONTROL" if token["special"] else "USER_DEFINED" for token in added}
+    ids = {token: number for number, token in by_id.items()}
+    named = {name: ids.get(_content(config.get(name))) for name in _SPECIAL}
+    adds_bos, adds_eos = _adds(tokenizer)
+    return Vocabulary(
+        split=split,
+        tokens=tuple(by_id.get(number, f"[PAD{number}]") for number in range(size)),
+        types=tuple(_type(kinds.get(number, "NORMAL" if number in by_id else "UNUSED")) for number in range(size)),
+        merges=tuple(pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]),
+        special={name: number for name, number in named.items() if number is not None},
+        adds_bos=adds_bos,
+        adds_eos=adds_eos,
+        chat_template=template,
+    )
+
+
+def write(vocabulary: Vocabulary, writer: gguf.GGUFWriter) -> None:
+    """Add the tokenizer to the file's metadata."""
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(vocabulary.split)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.types)
+    writer.add_token_merges(vocabulary.merges)
+    adders = {
+        "bos_token": writer.add_bos_token_id,
+        "eos_token": writer.add_eos_token_id,
+        "unk_token": writer.add_unk_token_id,
+        "pad_token": writer.add_pad_token_id,
+    }
+    for name, number in vocabulary.special.items():
+        adders[name](number)
+    writer.add_add_bos_token(vocabulary.adds_bos)
+    writer.add_add_eos_token(vocabulary.adds_eos)
+    if vocabulary.chat_template is not None:
+        writer.add_chat_template(vocabulary.chat_template)
+
+
+def _steps(split: Mapping[str, Any] | None) -> tuple[str, ...]:
+    match split:
+        case {"type": "Sequence", "pretokenizers": list(parts)}:
+            return tuple(step for part in parts for step in _steps(part))
+        case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": bool(words)}:
+            return ("bytes and words" if words else "bytes",)
+        case {"type": "Digits", "individual_digits": True}:
+            return ("single digits",)
+        case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated", "invert": False}:
+            return (pattern,)
+        case _:
+            return ("unknown",)
+
+
+def _adds(tokenizer: str) -> tuple[bool, bool]:
+    """Whether it puts a token before a text, and one after it."""
+    loaded = Tokenizer.from_str(tokenizer)
+    plain, whole = (loaded.encode("a", add_special_tokens=special).ids for special in (False, True))
+    return whole[: len(plain)] != plain, whole[-len(plain) :] != plain
+
+
+def _content(token: Any) -> str:
+    return str(token["content"]) if isinstance(token, dict) else str(token)
+
+
+def _type(name: str) -> int:
+    return int(gguf.TokenType[name])
+
+
+def _refused(why: str) -> UserError:
+    return UserError(f"this model cannot be written as GGUF: {why}; ask for format=merged", param="format")

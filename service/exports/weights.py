@@ -1,0 +1,72 @@
+"""The tensors of a merged model where they lie, as blobs of safetensors: found by their headers, read one at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from pydantic import Field
+
+from luthier.blobs import Blobs
+from luthier.design import Frozen
+from luthier.errors import UserError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# bfloat16 is read as the 16 bits that it is; numpy has no such type.
+_TYPES: Final = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+
+
+class Stored(Frozen):
+    """Where a tensor lies."""
+
+    type: str = Field(description="as safetensors calls it: F32, F16 or BF16")
+    shape: tuple[int, ...]
+    blob: str = Field(description="digest")
+    start: int = Field(description="of its bytes in the blob")
+    bytes: int
+
+
+def find(blobs: Blobs, files: Mapping[str, str]) -> dict[str, Stored]:
+    """The tensors of the model whose files (path → digest) these are, by name.
+
+    Raises UserError for one in another type than float32, float16 or bfloat16.
+    """
+    found: dict[str, Stored] = {}
+    for path, digest in sorted(files.items()):
+        if "/" in path or not path.endswith(".safetensors"):
+            continue  # deeper lies a reward model's
+        with blobs.open(digest) as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header: dict[str, Any] = json.loads(stream.read(length))
+        for name, tensor in header.items():
+            if name == "__metadata__":
+                continue
+            if tensor["dtype"] not in _TYPES:
+                raise UserError(f"{name} is of type {tensor['dtype']}; expected {', '.join(_TYPES)}", param="format")
+            start, end = tensor["data_offsets"]
+            found[name] = Stored(
+                type=tensor["dtype"],
+                shape=tuple(tensor["shape"]),
+                blob=digest,
+                start=8 + length + start,
+                bytes=end - start,
+            )
+    return found
+
+
+def read(blobs: Blobs, stored: Stored) -> Array:
+    """The tensor; of bfloat16 its bits."""
+    with blobs.open(stored.blob) as stream:
+        stream.seek(stored.start)
+        content = stream.read(stored.bytes)
+    return np.frombuffer(content, _TYPES[stored.type]).reshape(stored.shape)
+
+
+def as_float32(values: Array) -> Array:
+    """Exactly the same numbers, of what `read` gives."""
+    if values.dtype == _TYPES["BF16"]:
+        return (values.astype("<u4") << 16).view("<f4")
+    return values.astype("<f4")
