@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 
 from luthier.api_types import ErrorBody
@@ -84,6 +85,9 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     "5XX": {"model": ErrorBody, "description": "Something went wrong inside the service"},
 }
 
+# The description shows it; `service.gate` enforces it.
+BEARER: Final = HTTPBearer(auto_error=False, description="an API key: `luthier keys create`; needed once there is one")
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The application; it opens the store when it starts and closes it when it stops.
@@ -97,6 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan,
         responses=ERRORS,
+        dependencies=[Security(BEARER)],
         swagger_ui_parameters={"validatorUrl": None, "docExpansion": "list"},
     )
     app.state.settings, app.state.metrics = settings, Metrics()

@@ -4,7 +4,8 @@ Keys are needed once there has been one, and wherever others than this machine c
 `Authorization: Bearer KEY`; browsers have the cookie of a login. What a key allows is in `service.scopes`.
 
 While no key is needed, the service trusts its own machine, and no web page that somebody opens there: it answers to the
-names of this machine alone (else a page could point its own name here) and refuses what another site's page sends.
+names of this machine alone (else a page could point its own name here), to nobody behind a proxy, and refuses what
+another site's page sends.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Gate:
         here = cast("Context", request.app.state.context)
         self._keys_needed = self._keys_needed or await run_in_threadpool(keys_needed, here)
         if not self._keys_needed:
-            _refuse_other_names(request)
+            _refuse_others(request)
             return ANYBODY
         try:
             caller = await run_in_threadpool(self._identify, here, request)
@@ -123,8 +124,13 @@ class Gate:
         )
 
 
-def _refuse_other_names(request: Request) -> None:
-    name = _host_name(request.headers.get("host", ""))
+def _refuse_others(request: Request) -> None:
+    """Without keys: whoever comes by a proxy, or by a name that is not this machine's own."""
+    sender, name = request.client.host if request.client else "", _host_name(request.headers.get("host", ""))
+    if not is_loopback(sender):
+        raise Forbidden(
+            f"this comes from {sender} by a proxy: make a key with `luthier keys create` before you use one"
+        )
     if not is_loopback(name):
         raise Forbidden(
             f"without keys the service answers to the names of its own machine alone, and this asks for {name}: use "

@@ -41,6 +41,7 @@ class Shell:
         self.port = free_port()
         self.server = f"http://127.0.0.1:{self.port}"
         self.environment = {"COLUMNS": "200", "LUTHIER_HOME": str(home), "LUTHIER_SERVER": self.server}
+        self.environment |= {"LUTHIER_SECRET": "known to the service and to nobody else"}
 
     def run(self, *arguments: str, key: str = "") -> Done:
         output, problems = StringIO(), StringIO()
@@ -124,6 +125,7 @@ def test_local_workers_get_a_key_that_is_on_no_command_line(shell: Shell, proces
     [child] = process.children()
     assert "luthier_" not in " ".join(child.cmdline())
     assert well_formed(child.environ()["LUTHIER_API_KEY"])
+    assert "LUTHIER_SECRET" not in child.environ()
 
 
 def test_a_key_that_is_revoked_opens_nothing_from_then_on(shell: Shell, process: psutil.Process) -> None:

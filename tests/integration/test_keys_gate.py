@@ -225,6 +225,15 @@ def test_without_keys_the_service_answers_to_its_own_names_alone(tmp_path: Path,
             assert service.http.get("/v1/files", headers={"Host": own}).status_code == 200
 
 
+def test_without_keys_nobody_comes_in_by_a_proxy(tmp_path: Path) -> None:
+    with serving(tmp_path) as service:
+        answer = service.http.get("/v1/files", headers={"X-Forwarded-For": "10.0.0.7"})
+        assert answer.status_code == 403
+        assert "this comes from 10.0.0.7 by a proxy" in answer.json()["error"]["message"]
+        key = service.client.create_key("me").key
+        assert service.http.get("/v1/files", headers={"X-Forwarded-For": "10.0.0.7"} | bearer(key)).status_code == 200
+
+
 def test_without_keys_no_page_of_another_site_may_act(tmp_path: Path) -> None:
     with serving(tmp_path) as service:
         for origin in ("https://evil.example", "null", "http://127.0.0.1:1", "http://["):

@@ -1,5 +1,6 @@
 """Every route of the application, walked without a key and with each scope: none can be forgotten."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -35,7 +36,7 @@ class Route(NamedTuple):
 
     @property
     def address(self) -> str:
-        return "/".join("x" if part.startswith("{") else part for part in self.path.split("/"))
+        return re.sub(r"\{[^}]*\}", "x", self.path)
 
 
 def routes(app: FastAPI) -> list[Route]:
