@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from luthier.dataset import Profile
 from luthier.design import Design
 from luthier.model import ModelFacts
-from luthier.schedule import CatchUp, Contest, Overlap, RunState, Trigger
+from luthier.schedule import AliasOrigin, CatchUp, Contest, Overlap, RunState, Trigger
 from luthier.task import Constraints, DataKind, Grader, Search, Task
 from luthier.trial import JobState, Metrics, TrialState
 from luthier.wire import Artifact, Device
@@ -687,3 +687,25 @@ class WebhookDelivery(Resource):
     error: str | None = Field(description="why the latest attempt failed")
     created_at: int
     delivered_at: int | None
+
+
+class AliasVersion(Resource):
+    """What an alias has stood for since a moment."""
+
+    version: int
+    model: str = Field(description="a fine-tuned model")
+    job: str = Field(description="the job that made it")
+    origin: AliasOrigin = Field(description="schedule: won against the champion; user: set by hand; rollback")
+    contest: Contest | None = Field(default=None, description="how it won")
+    created_at: int
+
+
+class Alias(Resource):
+    """A name for the best model so far: `alias/NAME` wherever a model is named."""
+
+    id: str = Field(description="alias/NAME")
+    object: Literal["alias"] = "alias"
+    name: str
+    model: str = Field(description="what it stands for now")
+    job: str
+    versions: tuple[AliasVersion, ...] = Field(description="all that it has stood for, the latest first")

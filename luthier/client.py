@@ -25,6 +25,7 @@ import httpx
 from pydantic import BaseModel
 
 from luthier.api_types import (
+    Alias,
     Best,
     Checkpoint,
     CheckpointPage,
@@ -338,6 +339,27 @@ class Client:
         """What became of each tick, the latest first; all of them, or the first `limit`."""
         return self._list(Page[ScheduleRun], f"{_SCHEDULES}/{schedule_id}/runs", limit)
 
+    # Aliases
+
+    def aliases(self) -> list[Alias]:
+        """By name, each with all that it has stood for."""
+        return list(self._one(Page[Alias], "GET", _ALIASES).data)
+
+    def alias(self, name: str) -> Alias:
+        return self._one(Alias, "GET", f"{_ALIASES}/{name}")
+
+    def set_alias(self, name: str, model: str) -> Alias:
+        """Let `alias/NAME` stand for a fine-tuned model."""
+        return self._one(Alias, "POST", _ALIASES, json={"name": name, "model": model})
+
+    def roll_back(self, name: str) -> Alias:
+        """Let `alias/NAME` stand for what it stood for before. Raises Conflict where that is nothing."""
+        return self._one(Alias, "POST", f"{_ALIASES}/{name}/rollback")
+
+    def delete_alias(self, name: str) -> Deleted:
+        """With its history; the models stay."""
+        return self._one(Deleted, "DELETE", f"{_ALIASES}/{name}")
+
     # Webhooks
 
     def create_webhook(self, url: str, events: Sequence[str] | None = None) -> WebhookEndpoint:
@@ -402,6 +424,7 @@ _NEWS: Final[dict[str, type[Job | Trial | CurvePoints | Event]]] = {
     "event": Event,
 }
 _SCHEDULES: Final = "/v1/schedules"
+_ALIASES: Final = "/v1/aliases"
 _WEBHOOKS: Final = "/v1/webhook_endpoints"
 _GRADERS: Final = "/v1/fine_tuning/alpha/graders"
 _PURPOSE: Final = {"purpose": "fine-tune"}

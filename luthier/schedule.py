@@ -1,4 +1,4 @@
-"""What a schedule does about ticks that overlap or come late, and what becomes of a tick."""
+"""What a schedule does about ticks that overlap or come late, what becomes of a tick, and of a champion."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import Field
 from luthier.design import Frozen
 
 Trigger = Literal["cron", "catch_up", "manual"]
+AliasOrigin = Literal["schedule", "user", "rollback"]
 
 
 class Overlap(StrEnum):

@@ -47,6 +47,12 @@ class Welcome(Frozen):
     )
 
 
+class Artifact(Frozen):
+    kind: Literal["adapter", "merged"]
+    files: dict[str, str] = Field(description="path inside the artifact → digest of the blob")
+    bytes: int = Field(ge=0)
+
+
 class Assignment(Frozen):
     """The answer to POST /v1/workers/{id}/lease (204 when there is nothing to do)."""
 
@@ -65,6 +71,9 @@ class Assignment(Frozen):
         default=None, description="the rung at which to ask whether to go on; None: train to the end"
     )
     device_seconds: float = Field(ge=0, description="what earlier leases of this trial have used")
+    weights: Artifact | None = Field(
+        default=None, description="of a champion, an earlier job's winner: what is judged as it is; nothing is trained"
+    )
 
 
 class Claim(Frozen):
@@ -123,12 +132,6 @@ class Judged(Claim):
 class Keep(Frozen):
     keep: bool = Field(description="export the weights")
     test: bool = Field(description="score the test rows")
-
-
-class Artifact(Frozen):
-    kind: Literal["adapter", "merged"]
-    files: dict[str, str] = Field(description="path inside the artifact → digest of the blob")
-    bytes: int = Field(ge=0)
 
 
 class Weights(Frozen):

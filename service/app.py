@@ -15,6 +15,7 @@ from luthier.settings import Settings
 from luthier.store.database import Database
 from service import loops, problems, schedules, webhooks
 from service.api import (
+    aliases,
     blobs,
     charts,
     completions,
@@ -59,6 +60,7 @@ TAGS: Final = [
     {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
     {"name": "Completions", "description": "Answers of base models and of what jobs have made."},
     {"name": "Schedules", "description": "Jobs that are created again and again, at the ticks of a cron expression."},
+    {"name": "Aliases", "description": "Names for the best model so far."},
     {"name": "Webhooks", "description": "Where events are sent, signed, until they are received."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
     {"name": "Health", "description": "Liveness and readiness."},
@@ -95,7 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(part.router)
     app.include_router(generations.router)
     app.include_router(completions.router if settings.vllm_url is None else proxy.router)
-    for part in (schedule_routes, webhook_routes):
+    for part in (schedule_routes, aliases, webhook_routes):
         app.include_router(part.router)
     app.include_router(charts.router)
     app.include_router(stream.router)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from luthier.errors import LuthierError
+from luthier.schedule import Contest
 from luthier.store import Connection, events
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import Metrics, TrialState, rung_name
@@ -28,13 +29,14 @@ def started(c: Connection, job: JobRecord, workers: int, now: datetime) -> None:
 
 def trial_started(c: Connection, trial: TrialRecord, worker: str, now: datetime) -> None:
     again = f" again (lease {trial.fence})" if trial.fence > 1 else ""
-    text = f"Trial {trial.number} started{again} on {worker}: {trial.design.summary()}."
+    what = "The champion is scored" if trial.origin == "champion" else f"Trial {trial.number} started"
+    text = f"{what}{again} on {worker}: {trial.design.summary()}."
     _say(c, trial.job_id, text, now, {**_lease(trial), "worker": worker})
 
 
 def trial_ended(c: Connection, trial: TrialRecord, now: datetime) -> None:
     """One line for each way in which a lease ends, lost workers aside."""
-    name, seconds = f"Trial {trial.number}", f"{trial.device_seconds:.1f} device-seconds"
+    name, seconds = _name(trial), f"{trial.device_seconds:.1f} device-seconds"
     match trial.state:
         case TrialState.COMPLETE:
             assert trial.metrics is not None  # the store refuses a complete trial without
@@ -104,7 +106,7 @@ def worker_lost(c: Connection, trial: TrialRecord, now: datetime) -> None:
             trial_ended(c, trial, now)
         case _:
             progress = "its last checkpoint" if trial.checkpoint else "the start"
-            text = f"Trial {trial.number} lost its worker; it waits for another and goes on from {progress}."
+            text = f"{_name(trial)} lost its worker; it waits for another and goes on from {progress}."
             _warn(c, trial.job_id, text, now, {**_end(trial), "state": "lost"})
 
 
@@ -155,6 +157,15 @@ def deleted(c: Connection, job: JobRecord, now: datetime) -> None:
     _say(c, job.id, f"The model {job.fine_tuned_model} was deleted, and its weights with it.", now)
 
 
+def challenged(c: Connection, job_id: str, champion: str, now: datetime) -> None:
+    _say(c, job_id, f"The search is over; the champion {champion} is now scored on the same test rows.", now)
+
+
+def contested(c: Connection, job_id: str, alias: str, contest: Contest, now: datetime) -> None:
+    outcome = "now stands for the model of this job" if contest.promoted else "stays as it is"
+    _say(c, job_id, f"alias/{alias} {outcome}: {contest.why}.", now)
+
+
 def numbers(metrics: Metrics) -> str:
     """Metrics in one phrase."""
     reward = ""
@@ -163,6 +174,10 @@ def numbers(metrics: Metrics) -> str:
         reward = f", reward {metrics.reward:.4g}{named}"
     name, value = metrics.likelihood
     return f"{metrics.bits_per_byte:.4g} bits per byte ({name} {value:.4g}){reward}"
+
+
+def _name(trial: TrialRecord) -> str:
+    return "The champion" if trial.origin == "champion" else f"Trial {trial.number}"
 
 
 def _rung(trial: TrialRecord) -> str:

@@ -21,7 +21,7 @@ from search.choose import best
 from search.memory import Memory
 from search.plan import Confirm, End, Plan, Promote, Refuse, Try, hopeless, next_step
 from search.space import Space, space
-from service import budget, costs, diary, endings, history
+from service import budget, champions, costs, diary, endings, history
 from service.context import Context, utc_now
 from service.memories import memories
 from service.models import result_name
@@ -244,6 +244,8 @@ def _conclude(here: Context, job: JobRecord, rows: Rows, reason: str, now: datet
     if choice is None or winner is None or not winner.design.stages:
         _fail(here, job.id, _why_nothing(rows, reason), now)
         return
+    if not champions.scored(here, job, now):
+        return  # its end brings the next look
     name = result_name(job, winner)
     base = next((row for row in rows if row.number == history.BASELINES[0]), None)
     with here.database.begin() as c:
@@ -256,6 +258,7 @@ def _conclude(here: Context, job: JobRecord, rows: Rows, reason: str, now: datet
         jobs.set_result(c, job.id, winner.id, name, sum(row.trained_tokens for row in rows))
         diary.budget_spent(c, job, reason, now)
         diary.succeeded(c, jobs.get(c, job.id), winner, base, choice, now)
+        champions.decide(c, jobs.get(c, job.id), winner, base, now)
         endings.ended(c, job.id, now)
         here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job.id)))
 

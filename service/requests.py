@@ -306,3 +306,10 @@ class CreateEndpoint(Frozen):
     events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1, max_length=100)] = Field(
         default=get_args(WebhookEvent), description="left out: all that there are"
     )
+
+
+class SetAlias(Frozen):
+    """Let an alias stand for a model."""
+
+    name: AliasName = Field(examples=["support"])
+    model: Name = Field(description="a fine-tuned model", examples=["ft:tiny-chat:luthier:7c91d4e2"])

@@ -19,7 +19,7 @@ from luthier.errors import BlobMissing, Infeasible, Interrupted, Paused
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import RUNGS, Metrics, RowScores, Sample, rung_name
 from luthier.wire import Artifact, Assignment, CheckpointSaved, Finished, Judged, RungReached
-from workers import warm
+from workers import kept, warm
 from workers.export import Exported, export
 from workers.held import HeldLease
 from workers.judge import general_bits_per_byte, judge, judge_rows, renderer
@@ -53,6 +53,8 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
     assignment = held.assignment
     held.meter.begin(device)
     held.say(f"Lease {assignment.fence} on {device}: {assignment.design.summary()}")
+    if assignment.weights is not None:
+        return _judge_again(link, held, assignment.weights, device)
     model = _build(link, assignment)
     torch.nn.Module.to(model, device)
     with tempfile.TemporaryDirectory(prefix="luthier-trial-") as scratch:
@@ -76,6 +78,14 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
             whole_head = assignment.base.facts.head == "own"
             judged, adapter = _result(trained, Path(scratch) / "adapter", whole_head=whole_head)
         return _conclude(link, held, judged, adapter, scorer, tokens, brought, Path(scratch))
+
+
+def _judge_again(link: Link, held: HeldLease, weights: Artifact, device: torch.device) -> Finished:
+    """Judge what an earlier job has exported, as it is, on the rows of this one."""
+    with tempfile.TemporaryDirectory(prefix="luthier-champion-") as scratch:
+        model = kept.load(link, held.assignment.base, weights, Path(scratch))
+        torch.nn.Module.to(model, device)
+        return _conclude(link, held, model, None, None, 0, Brought(), Path(scratch))
 
 
 def _build(link: Link, assignment: Assignment) -> PreTrainedModel:

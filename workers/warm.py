@@ -45,7 +45,12 @@ class Base:
 
 @lru_cache(maxsize=4)
 def base(entry: BaseModelEntry) -> Base:
-    """Load a registered base model: safetensors only, no remote code. Raises Infeasible when it is not to be had."""
+    """A registered base model. Raises Infeasible when it is not to be had."""
+    return load(entry)
+
+
+def load(entry: BaseModelEntry) -> Base:
+    """Load a model: safetensors only, no remote code. Raises Infeasible when it is not to be had."""
     try:
         model = _load(entry)
         tokenizer = AutoTokenizer.from_pretrained(entry.source, trust_remote_code=False)

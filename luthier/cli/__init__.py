@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from luthier.cli import cells, environment, jobs, models, report, schedules, serving, webhooks, whatif
+from luthier.cli import aliases, cells, environment, jobs, models, report, schedules, serving, webhooks, whatif
 from luthier.cli.show import errors
 from luthier.errors import LuthierError, UserError
 
@@ -35,6 +35,7 @@ app.add_typer(models.app, name="models")
 app.command()(cells.cells)
 app.command(name="what-if")(whatif.what_if)
 app.add_typer(schedules.app, name="schedules")
+app.add_typer(aliases.app, name="aliases")
 app.add_typer(webhooks.app, name="webhooks")
 
 

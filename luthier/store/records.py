@@ -9,12 +9,12 @@ from typing import Any, Literal, NamedTuple
 from pydantic import AwareDatetime, Field
 
 from luthier.design import Design, Frozen
-from luthier.schedule import CatchUp, Contest, Overlap, RunState, Trigger
+from luthier.schedule import AliasOrigin, CatchUp, Contest, Overlap, RunState, Trigger
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, TrialState, Usage
 from luthier.wire import Device
 
-Origin = Literal["baseline", "prior", "proposed", "confirmation", "user"]
+Origin = Literal["baseline", "prior", "proposed", "confirmation", "user", "champion"]
 Level = Literal["info", "warn", "error"]
 EventType = Literal["message", "metrics"]
 
@@ -74,7 +74,9 @@ class TrialRecord(Frozen):
 
     id: str = Field(description="trial-…")
     job_id: str
-    number: int = Field(ge=0, description="0 is the untuned base, 1 the plain LoRA default")
+    number: int = Field(
+        ge=-1, description="0 is the untuned base, 1 the plain LoRA default; -1 a champion, which is only scored"
+    )
     state: TrialState
     design: Design
     digest: str = Field(description="the design's digest")
@@ -229,3 +231,17 @@ class DeliveryRecord(Frozen):
     error: str | None = None
     created_at: AwareDatetime
     delivered_at: AwareDatetime | None = None
+
+
+class AliasRecord(Frozen):
+    """What an alias stands for since a moment."""
+
+    name: str
+    version: int = Field(ge=1)
+    model: str
+    job_id: str
+    trial_id: str = Field(description="whose weights the model is")
+    before: int | None = Field(default=None, description="the version that a roll back leads to")
+    origin: AliasOrigin
+    contest: Contest | None = None
+    created_at: AwareDatetime

@@ -6,18 +6,21 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, and_, case, literal, select
+from sqlalchemy import Connection, and_, case, exists, literal, or_, select
 
 from luthier.design import Design
 from luthier.errors import NotFound
 from luthier.store import tables
 from luthier.store.database import insert_into
 from luthier.store.records import MeasuredTrial, Origin, RungRecord, TrialMark, TrialRecord, new_id
-from luthier.trial import TRIAL_TRANSITIONS, RowScores, TrialState
+from luthier.trial import TRIAL_TRANSITIONS, JobState, RowScores, TrialState
 
 _trials = tables.trials
 
 COLUMNS: Final = tuple(_trials.c[field] for field in TrialRecord.model_fields)
+
+CHAMPION: Final = -1  # the number, and the seed, of the one trial of a job that is only scored
+SEARCHED: Final = _trials.c.number >= 0
 
 # What `TrialRecord.paused` says of a waiting trial, never NULL.
 PAUSED: Final = and_(_trials.c.goal.is_not(None), _trials.c.rung.is_not(None), _trials.c.rung >= _trials.c.goal)
@@ -65,8 +68,8 @@ def get(c: Connection, trial_id: str) -> TrialRecord:
 
 
 def of_job(c: Connection, job_id: str) -> list[TrialRecord]:
-    """In the order of their numbers."""
-    query = select(*COLUMNS).where(_trials.c.job_id == job_id).order_by(_trials.c.number)
+    """Those of its search, in the order of their numbers: all but a champion."""
+    query = select(*COLUMNS).where(_trials.c.job_id == job_id, SEARCHED).order_by(_trials.c.number)
     return [TrialRecord(**row) for row in c.execute(query).mappings()]
 
 
@@ -75,6 +78,30 @@ def marks(c: Connection, job_id: str) -> list[TrialMark]:
     fields = [_trials.c[field] for field in TrialMark._fields]
     query = select(*fields).where(_trials.c.job_id == job_id).order_by(_trials.c.number)
     return [TrialMark(*row) for row in c.execute(query)]
+
+
+def champion(c: Connection, job_id: str) -> TrialRecord | None:
+    """The trial as which an earlier job's winner is scored on this one's rows."""
+    query = select(*COLUMNS).where(_trials.c.job_id == job_id, _trials.c.number == CHAMPION)
+    row = c.execute(query).mappings().one_or_none()
+    return None if row is None else TrialRecord(**row)
+
+
+def enter_champion(c: Connection, job_id: str, winner: TrialRecord, now: datetime) -> None:
+    """Have the weights of an earlier job's winner scored; nothing where that is asked for already."""
+    record = TrialRecord(
+        id=new_id("trial"),
+        job_id=job_id,
+        number=CHAMPION,
+        state=TrialState.WAITING,
+        design=winner.design,
+        digest=winner.digest,
+        seed=CHAMPION,
+        origin="champion",
+        created_at=now,
+        weights_of=winner.id,
+    )
+    c.execute(insert_into(c, _trials).values(dict(record)).on_conflict_do_nothing())
 
 
 def rungs(c: Connection, job_id: str) -> list[RungRecord]:
@@ -89,13 +116,13 @@ def rungs(c: Connection, job_id: str) -> list[RungRecord]:
 
 
 def measured(c: Connection, limit: int) -> list[MeasuredTrial]:
-    """The complete trials that say what they took, of all jobs, the latest first."""
+    """The complete trials that say what they took, of all jobs, the latest first; none that was only scored."""
     workers = tables.workers
     fields = [_trials.c[name] for name in MeasuredTrial.model_fields if name != "device"]
     query = (
         select(*fields, workers.c.device)
         .join(workers, workers.c.id == _trials.c.finished_by)
-        .where(_trials.c.state == TrialState.COMPLETE, _trials.c.usage.is_not(None))
+        .where(_trials.c.state == TrialState.COMPLETE, _trials.c.usage.is_not(None), SEARCHED)
         .order_by(_trials.c.finished_at.desc(), _trials.c.id)
         .limit(limit)
     )
@@ -130,13 +157,15 @@ def prune(c: Connection, job_id: str, numbers: Collection[int], now: datetime) -
 
 def cancel_waiting(c: Connection, job_id: str, now: datetime) -> None:
     """End the job's trials that nobody holds: those that pause are pruned, the others cancelled. Those under a lease
-    are stopped through their heartbeats.
+    are stopped through their heartbeats. A champion waits for as long as the job has not ended: no budget is for it.
     """
     assert TRIAL_TRANSITIONS[TrialState.WAITING] >= {TrialState.CANCELLED, TrialState.PRUNED}
     pruned, cancelled = (literal(state, _trials.c.state.type) for state in (TrialState.PRUNED, TrialState.CANCELLED))
+    jobs = tables.jobs.c
+    over = exists().where(jobs.id == job_id, jobs.state.in_([state for state in JobState if state.terminal]))
     c.execute(
         _trials.update()
-        .where(_trials.c.job_id == job_id, _trials.c.state == TrialState.WAITING)
+        .where(_trials.c.job_id == job_id, _trials.c.state == TrialState.WAITING, or_(SEARCHED, over))
         .values(state=case((PAUSED, pruned), else_=cancelled), finished_at=now)
     )
 

@@ -26,7 +26,7 @@ from luthier.wire import (
     Welcome,
 )
 from search import halving
-from service import budget, diary, history, views
+from service import budget, champions, diary, history, views
 from service.context import Context, Here, utc_now
 from service.loops import look_after
 from service.settle import settle, settle_lost
@@ -95,6 +95,7 @@ def lease(here: Here, worker_id: str) -> Assignment | Response:
             checkpoint=trial.checkpoint,
             goal=trial.goal,
             device_seconds=trial.device_seconds,
+            weights=None if trial.weights_of is None else champions.weights(c, trial.weights_of),
         )
 
 
@@ -109,7 +110,7 @@ def heartbeat(here: Here, trial_id: TrialId, beat: Heartbeat) -> Directive:
         curves.add(c, trial_id, beat.points)
         logs.add(c, trial_id, beat.fence, beat.lines)
         job = jobs.get(c, trial.job_id)
-        reason = _stop_reason(job, trials.of_job(c, job.id), now) or (STOPPED if trial.stopped else None)
+        reason = _stop_reason(job, trial, trials.of_job(c, job.id), now) or (STOPPED if trial.stopped else None)
     assert trial.expires_at is not None  # it has just been renewed
     if reason is None and job.paused:
         return Directive(action="pause", expires_at=trial.expires_at)
@@ -153,6 +154,8 @@ def judged(here: Here, trial_id: TrialId, report: Judged) -> Keep:
     whether the test rows are to be scored: theirs, and those of what is trained from other seeds to confirm them."""
     with here.database.begin() as c:
         trial = leases.judge(c, trial_id, report)
+        if trial.origin == "champion":
+            return Keep(keep=False, test=True)
         job = jobs.get(c, trial.job_id)
         try:
             past = history.judged(job, trials.of_job(c, job.id), trial_id, report.metrics)
@@ -174,23 +177,28 @@ def finish(here: Here, trial_id: TrialId, report: Finished) -> Trial:
 
 
 def _next(c: Connection, worker_id: str, now: datetime, lease_seconds: float) -> tuple[JobRecord, TrialRecord] | None:
-    """Lease a trial; what a spent budget leaves behind is cancelled on the way."""
+    """Lease a trial; what a spent budget leaves behind, and a champion that cannot be scored, ends on the way."""
     while (trial := leases.acquire(c, worker_id, now, lease_seconds)) is not None:
         job = jobs.get(c, trial.job_id)
-        if budget.overrun(job, trials.of_job(c, job.id), now) is None:
+        unfit = None if trial.weights_of is None else champions.unfit(c, job, trial.weights_of)
+        if unfit is None and _stop_reason(job, trial, trials.of_job(c, job.id), now) is None:
             return job, trial
         given_up = Finished(
-            owner=worker_id, fence=trial.fence, outcome="cancelled", device_seconds=trial.device_seconds
+            owner=worker_id,
+            fence=trial.fence,
+            outcome="cancelled" if unfit is None else "failed",
+            device_seconds=trial.device_seconds,
+            error=unfit,
         )
         leases.finish(c, trial.id, given_up, now)
         trials.cancel_waiting(c, job.id, now)
     return None
 
 
-def _stop_reason(job: JobRecord, rows: list[TrialRecord], now: datetime) -> str | None:
+def _stop_reason(job: JobRecord, trial: TrialRecord, rows: list[TrialRecord], now: datetime) -> str | None:
     if job.state.terminal:
         return f"the job is {job.state}"
-    return budget.overrun(job, rows, now)
+    return None if trial.origin == "champion" else budget.overrun(job, rows, now)
 
 
 def _manifest(here: Context, digest: str) -> list[str]:
