@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.dashboard import assets, compare, datasets, exports, job, jobs, machines, newjob, trial
+from service.dashboard import assets, compare, datasets, exports, job, jobs, machines, newjob, schedules, trial
 
 ROUTERS: Final = (
     assets.router,
@@ -16,4 +16,5 @@ ROUTERS: Final = (
     datasets.router,
     machines.router,
     newjob.router,
+    schedules.router,
 )
