@@ -25,6 +25,7 @@ from workers.train.architectures.window import narrow
 from workers.warm import Base
 
 IDS = (1, 55, 901, 7, 7, 3000, 12)
+pytestmark = pytest.mark.xdist_group("eco-gguf")
 TEXT = "<|im_start|>user\nWhat does the owl eat? 1234<|im_end|>\n  Größe 🙂 it's\n\n \tlate"
 
 

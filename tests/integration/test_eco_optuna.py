@@ -16,6 +16,8 @@ from optuna_dashboard import wsgi
 from luthier.errors import NotFound
 from tests.integration.service_harness import FakeWorker, Service, serving, sums
 
+pytestmark = pytest.mark.xdist_group("eco-optuna")
+
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:

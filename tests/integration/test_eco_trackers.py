@@ -16,7 +16,7 @@ from service.tracking.tensorboard import TensorBoard
 from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
 
 # Libraries of other people's, read by theirs: MLflow's SQL store, and the protobuf messages of tensorboardX
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("eco-trackers")]
 
 
 @pytest.fixture(scope="module")

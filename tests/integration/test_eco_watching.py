@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from luthier.blobs import Blobs
+from luthier.settings import Settings
+from luthier.store import artifacts, jobs
+from luthier.store.database import Database
 from tests.integration.service_harness import FakeWorker, Service, serving, sums
+
+pytestmark = pytest.mark.xdist_group("eco-watching")
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +99,34 @@ def test_what_is_logged_in_a_request_or_about_a_job_says_so(watched: Service, ca
     (line,) = (record for record in caplog.records if record.name == "luthier.access")
     assert line.getMessage() == "GET /v1/fine_tuning/jobs/ftjob-none 404"
     assert (line.__dict__["job_id"], line.__dict__["route"]) == ("ftjob-none", "/v1/fine_tuning/jobs/{job_id}")
+
+
+def test_the_page_on_operations_says_how_to_look_and_to_back_up(watched: Service, tmp_path: Path) -> None:
+    """What the page's commands leave is a home with every job and every file that a job names."""
+    worker = FakeWorker(watched.http, name="backed up")
+    worker.register()
+    job_id = watched.submit(sums(), search={"trials": 2, "confirmations": 0})
+    assert worker.work_until_ended(watched.client, job_id) == "succeeded"
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    commands = re.findall(r"(?<!-->\n)^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    script = "\n".join(commands).replace("http://127.0.0.1:8420", watched.url)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = os.environ | {"LUTHIER_HOME": str(watched.context.settings.home_dir), "PATH": path}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'luthier_jobs{state="succeeded"}' in done.stdout
+    backup = Settings(home=tmp_path / "backup")
+    blobs = Blobs(backup.blobs)
+    with closing(Database(backup.database)) as copied, copied.read() as c:
+        found, _ = jobs.list_(c, None, 10, {})
+        assert {job.id for job in found} == {job.id for job in watched.client.jobs()}
+        ended = jobs.get(c, job_id)
+        kept = artifacts.of_trial(c, ended.best_trial_id or "")
+    digests = [digest for artifact in kept for digest in artifact.files.values()]
+    assert digests
+    assert all(blobs.exists(digest) for digest in [*digests, ended.train, ended.judge.test])
 
 
 LOGGING = """
