@@ -31,6 +31,7 @@ from luthier.design import Design
 from luthier.task import DataKind, TextSimilarity
 from search.cost import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
 from search.workload import workload
+from service.costs import HEADROOM
 from tests import data_samples
 
 RESULTS: Final = Path(__file__).parent / "results" / "cost.json"
@@ -183,7 +184,23 @@ def evaluate(trials: Sequence[Trial], process: float) -> dict[str, Any]:
             for p, found in by_program.items()
         },
         "defaults": summary(errors(Fitted([]), trials, process)),
+        "gate": gate(trials),
     }
+
+
+def gate(trials: Sequence[Trial]) -> dict[str, int]:
+    """What the memory gate would launch, were each trial's peak in turn what a device has: fitted on one half, of the
+    other half how many are launched, and how many of these need more than there is."""
+    order = random.Random(0).sample(list(trials), len(trials))
+    launched = out_of_memory = 0
+    for own, others in ((order[::2], order[1::2]), (order[1::2], order[::2])):
+        fitted = Fitted(others)
+        expected = [fitted(trial).memory_bytes for trial in own]
+        for limit in sorted(trial.took.usage.peak_memory_bytes for trial in own):
+            started = [t for t, bytes_ in zip(own, expected, strict=True) if bytes_ <= HEADROOM * limit]
+            launched += len(started)
+            out_of_memory += sum(trial.took.usage.peak_memory_bytes > limit for trial in started)
+    return {"launched": launched, "out_of_memory": out_of_memory}
 
 
 def measure() -> tuple[list[Trial], float]:

@@ -2,28 +2,33 @@
 
 Prints, for each task, the device-seconds until a design within 1% of the best one in the table has been trained to its
 end, with standard errors over the seeds, and how far from the best each search is after shares of the exhaustive cost.
+Writes them to bench/results/search.json; `--task` and `--only` renew a part of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from bench.atlas.table import Table, tables
 from bench.replay import Scored, replay
-from bench.searchers import SEARCHERS
+from bench.searchers import SEARCHERS, remembering
 
 WITHIN: Final = 0.01
-SHARES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+SHARES: Final = (0.01, 0.02, 0.05, 0.1)
+JOBS: Final = (24, 60)  # trials of those on which early finish is measured
+RESULTS: Final = Path(__file__).parent / "results" / "search.json"
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", ExperimentalWarning)  # of TPE's `group` and of HyperbandPruner
 
@@ -38,18 +43,19 @@ class Outcome:
 
 
 def search(table: Table, name: str, seed: int, workers: int) -> Outcome:
-    """Replay until the best design of the table is found, or the search ends."""
+    """Replay until all that is told of it is known, or the search ends."""
     searcher = SEARCHERS[name](table, seed)
     seen: list[Scored] = []
     for scored in replay(table, searcher, workers):
         if scored.design.stages:
             seen.append(scored)
-        if scored.value <= table.best.value or scored.spent > table.cost:
+        near = any(table.near(one.value, WITHIN) for one in seen)
+        if scored.spent > (SHARES[-1] if near else 1.0) * table.cost:
             break
-    near = next((scored.spent for scored in seen if table.near(scored.value, WITHIN)), None)
+    reached = next((scored.spent for scored in seen if table.near(scored.value, WITHIN)), None)
     return Outcome(
-        seconds=seen[-1].spent if near is None else near,
-        reached=near is not None,
+        seconds=seen[-1].spent if reached is None else reached,
+        reached=reached is not None,
         regret=tuple(_regret(table, seen, share * table.cost) for share in SHARES),
     )
 
@@ -60,9 +66,57 @@ def _regret(table: Table, seen: Sequence[Scored], budget: float) -> float:
     return (best - table.best.value) / abs(table.best.value)
 
 
-def _with_error(values: Sequence[float]) -> str:
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return f"{statistics.mean(values):.1f} ± {error:.1f}"
+def early(table: Table, seed: int, workers: int, trials: int) -> dict[str, tuple[float, float]]:
+    """Device-seconds and regret of a whole job of so many designs, with and without ending before the budget is spent
+    where more is not expected to pay."""
+    found: dict[str, tuple[float, float]] = {}
+    for name in ("early", "full"):
+        searcher = remembering(table, seed, trials, early_finish=name == "early")
+        seen = [scored for scored in replay(table, searcher, workers) if scored.design.stages]
+        found[name] = seen[-1].spent, _regret(table, seen, math.inf)
+    return found
+
+
+def compare(table: Table, name: str, seeds: int, workers: int) -> dict[str, Any]:
+    """A search from several seeds, as it is printed and written."""
+    outcomes = [search(table, name, seed, workers) for seed in range(seeds)]
+    seconds = [outcome.seconds for outcome in outcomes]
+    return {
+        "seeds": seeds,
+        "seconds": round(statistics.mean(seconds), 2),
+        "error": round(statistics.stdev(seconds) / math.sqrt(seeds), 2),
+        "never": sum(not outcome.reached for outcome in outcomes),
+        "regret": {
+            f"{share:.0%}": round(statistics.mean(outcome.regret[i] for outcome in outcomes), 5)
+            for i, share in enumerate(SHARES)
+        },
+    }
+
+
+def compare_early(table: Table, seeds: int, workers: int, trials: int) -> dict[str, Any]:
+    found = [early(table, seed, workers, trials) for seed in range(seeds)]
+    return {
+        "seeds": seeds,
+        "ended_early": sum(one["early"][0] < one["full"][0] for one in found),
+        "seconds": {name: round(statistics.mean(one[name][0] for one in found), 2) for name in found[0]},
+        "regret": {name: round(statistics.mean(one[name][1] for one in found), 5) for name in found[0]},
+    }
+
+
+def record(table: Table, part: str, name: str, found: dict[str, Any]) -> None:
+    """Write one figure beside those that are there."""
+    written = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    of_task = written.setdefault(table.task.name, {})
+    of_task |= {
+        "designs": len(table.curves),
+        "failed": table.diverged,
+        "exhaustive_seconds": round(table.cost, 1),
+        "best": table.best.value,
+        "untuned": table.untuned.value,
+        "within_1%": sum(table.near(curve.value, WITHIN) for curve in table.curves.values()),
+    }
+    of_task.setdefault(part, {})[name] = found
+    RESULTS.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> int:
@@ -71,30 +125,30 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="workers that share a search (default: 2)")
     parser.add_argument("--only", help="searches whose name holds this")
     parser.add_argument("--task", help="replay on this task alone; the others are remembered all the same")
+    parser.add_argument("--early", action="store_true", help="measure early finish, and compare no searches")
     given = parser.parse_args()
-    names = [name for name in SEARCHERS if given.only is None or given.only in name]
-    for table in tables():
-        if given.task not in (None, table.task.name):
-            continue
+    chosen = [table for table in tables() if given.task in (None, table.task.name)]
+    for table in chosen:
         print(
-            f"\n{table.task.name}: {len(table.curves)} designs, {table.cost:.0f} CPU-seconds in all, "
-            f"best {table.best.value:.4f} ({table.best.design.summary()}), untuned {table.untuned.value:.4f}, "
+            f"\n{table.task.name}: {len(table.curves)} designs, {table.diverged} failed, {table.cost:.0f} CPU-seconds "
+            f"in all, best {table.best.value:.4f} ({table.best.design.summary()}), untuned {table.untuned.value:.4f}, "
             f"{sum(table.near(curve.value, WITHIN) for curve in table.curves.values())} within 1%"
         )
-        print(
-            f"{'':30}{'device-s to 1%':>18}{'ratio':>8}{'never':>7}   regret after "
-            + "".join(f"{s:>8.0%}" for s in SHARES)
-        )
-        first = None
-        for name in names:
-            outcomes = [search(table, name, seed, given.workers) for seed in range(given.seeds)]
-            seconds = [outcome.seconds for outcome in outcomes]
-            first = first or statistics.mean(seconds)
-            missed = sum(not outcome.reached for outcome in outcomes)
-            regrets = [statistics.mean(outcome.regret[i] for outcome in outcomes) for i in range(len(SHARES))]
+        if given.early:
+            for trials in JOBS:
+                found = compare_early(table, given.seeds, given.workers, trials)
+                record(table, "early_finish", f"{trials} trials", found)
+                print(f"{trials} trials: {json.dumps(found)}", flush=True)
+            continue
+        print(f"{'':30}{'device-s to 1%':>18}{'never':>7}   regret after " + "".join(f"{s:>8.0%}" for s in SHARES))
+        for name in SEARCHERS:
+            if given.only not in (None, name) and given.only not in name:
+                continue
+            found = compare(table, name, given.seeds, given.workers)
+            record(table, "searches", name, found)
             print(
-                f"{name:30}{_with_error(seconds):>18}{statistics.mean(seconds) / first:>8.1f}{missed:>7}"
-                f"{'':16}" + "".join(f"{regret:>8.2%}" for regret in regrets),
+                f"{name:30}{found['seconds']:>10.1f} ± {found['error']:<5.1f}{found['never']:>7}{'':16}"
+                + "".join(f"{regret:>8.2%}" for regret in found["regret"].values()),
                 flush=True,
             )
     return 0

@@ -233,9 +233,11 @@ class _Told(InMemoryStorage):
 class Luthier:
     """`search.plan.next_step`, as the service calls it."""
 
-    def __init__(self, table: Table, seed: int, trials: int, memory: Sequence[Memory] = ()) -> None:
+    def __init__(
+        self, table: Table, seed: int, trials: int, memory: Sequence[Memory] = (), *, early_finish: bool = False
+    ) -> None:
         self._table, self._space, self._memory = table, table.task.space, memory
-        self._plan = Plan(trials=trials, finalists=3, confirmations=0, seed=seed, early_finish=False)
+        self._plan = Plan(trials=trials, finalists=3, confirmations=0, seed=seed, early_finish=early_finish)
         self.seen: Sequence[Past] = ()
 
     def next(self, history: Sequence[Past]) -> Try | Promote | End | None:
@@ -253,7 +255,7 @@ class Luthier:
         pass
 
 
-def remembering(table: Table, seed: int, trials: int) -> Luthier:
+def remembering(table: Table, seed: int, trials: int, *, early_finish: bool = False) -> Luthier:
     """With what jobs of the usual size left behind on the other tasks, and on none that is like this one otherwise."""
     here = _occasion(table)
     memory = [
@@ -261,7 +263,7 @@ def remembering(table: Table, seed: int, trials: int) -> Luthier:
         for other in tables()
         if other.task.name != table.task.name
     ]
-    return Luthier(table, seed, trials, memory)
+    return Luthier(table, seed, trials, memory, early_finish=early_finish)
 
 
 @cache
