@@ -7,6 +7,7 @@ import signal
 import threading
 from contextlib import closing
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
