@@ -67,6 +67,9 @@ class Settings(GraderSettings, LogSettings):
     requests_per_minute: int = Field(default=1200, ge=1, description="that one key may make; workers' are not counted")
     attempts_per_minute: int = Field(default=30, ge=1, description="wrong keys and log-ins from one address")
 
+    mlflow_url: str | None = Field(default=None, description="MLflow's tracking server, which is told of all trials")
+    tensorboard_dir: Path | None = Field(default=None, description="folder for TensorBoard's files on all trials")
+
     @property
     def local_only(self) -> bool:
         """Whether only this machine can reach the service."""

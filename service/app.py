@@ -23,6 +23,7 @@ from service.api import (
     completions,
     designs,
     environments,
+    exports,
     files,
     generations,
     graders,
@@ -47,6 +48,7 @@ from service.limits import BodyLimit
 from service.loops import Ticker
 from service.metrics import Metrics
 from service.observing import Observed
+from service.tracking.publisher import Publisher, wanted
 
 DESCRIPTION: Final = """
 Luthier designs fine-tunings of language models: give it a dataset, get the best design trained, with the evidence.
@@ -111,7 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
     for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
     app.include_router(completions.router if settings.vllm_url is None else proxy.router)
-    for part in (generations, schedule_routes, aliases, webhook_routes, charts, stream, keys):
+    for part in (generations, schedule_routes, aliases, webhook_routes, charts, stream, keys, exports):
         app.include_router(part.router)
     for router in ROUTERS:
         app.include_router(router)
@@ -135,13 +137,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             secret=secret_of(settings),
         )
         ticker = Ticker(here, loops.tick, "jobs")
-        tickers = (ticker, Ticker(here, schedules.tick, "schedules"), Ticker(here, webhooks.deliver, "webhooks"))
+        others = (Ticker(here, schedules.tick, "schedules"), Ticker(here, webhooks.deliver, "webhooks"))
+        threads = (ticker, *others, Publisher(here, wanted(settings)))
         app.state.context, app.state.ticker = here, ticker
         app.state.metrics.watch(here)
-        for each in tickers:
+        for each in threads:
             each.start()
         try:
             yield
         finally:
-            for each in tickers:
+            for each in reversed(threads):
                 each.stop()

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from luthier.errors import LuthierError, NotFound
+from luthier.errors import NotFound
 from luthier.report import Report
 from luthier.store import Connection, curves, events, files, jobs, models, scores, trials
 from luthier.store.records import JobRecord, TrialRecord
 from search.case import Case, Tried
 from search.choose import best
 from search.explain import explain
-from search.space import Space
 from service import history, loops
 from service.context import Context
 
@@ -25,7 +24,7 @@ def report(here: Context, job_id: str) -> Report:
     with here.database.read() as c:
         job = jobs.get(c, job_id)
         case = case_of(c, here, job, trials.of_job(c, job_id))
-    return explain(case.model_copy(update={"space": _space(here, job)}))
+    return explain(case.model_copy(update={"space": loops.space_if_any(here, job)}))
 
 
 def case_of(c: Connection, here: Context, job: JobRecord, rows: Sequence[TrialRecord]) -> Case:
@@ -83,11 +82,3 @@ def _curve(c: Connection, winner: TrialRecord) -> tuple[float, ...]:
     """The training loss of its last stage, step by step."""
     last = len(winner.design.stages) - 1
     return tuple(point.value for point in curves.of_trial(c, winner.id, "loss") if point.stage == last)
-
-
-def _space(here: Context, job: JobRecord) -> Space | None:
-    """None where it cannot be made again: its file was deleted, or a base model is no longer registered."""
-    try:
-        return loops.space_of(here, job)
-    except LuthierError:
-        return None

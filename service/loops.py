@@ -239,6 +239,14 @@ def space_of(here: Context, job: JobRecord) -> Space:
     )
 
 
+def space_if_any(here: Context, job: JobRecord) -> Space | None:
+    """None where it cannot be made again: its file was deleted, or a base model is no longer registered."""
+    try:
+        return space_of(here, job)
+    except LuthierError:
+        return None
+
+
 def _conclude(here: Context, job: JobRecord, rows: Rows, reason: str, now: datetime) -> None:
     choice = best(history.past(job, rows))
     winner = None if choice is None else next(row for row in rows if row.number == choice.trial.number)

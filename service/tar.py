@@ -19,7 +19,7 @@ class Entry:
     """A file: its path in the archive, its size in bytes, and its content in pieces."""
 
     path: str
-    bytes: int
+    size: int
     content: Iterable[bytes]
 
 
@@ -31,10 +31,10 @@ class Archive:
         self.bytes = len(END)
         for entry in sorted(entries, key=lambda entry: entry.path):
             info = tarfile.TarInfo(entry.path)
-            info.size, info.mtime, info.mode = entry.bytes, int(changed.timestamp()), 0o644
+            info.size, info.mtime, info.mode = entry.size, int(changed.timestamp()), 0o644
             header = info.tobuf(tarfile.PAX_FORMAT)
             self._members.append((header, entry))
-            self.bytes += len(header) + entry.bytes + _padding(entry)
+            self.bytes += len(header) + entry.size + _padding(entry)
 
     def __iter__(self) -> Iterator[bytes]:
         for header, entry in self._members:
@@ -46,12 +46,12 @@ class Archive:
 
 def of_blob(blobs: Blobs, path: str, digest: str) -> Entry:
     """Raises BlobMissing at once, or never."""
-    return Entry(path=path, bytes=blobs.size(digest), content=_Pieces(blobs, digest))
+    return Entry(path=path, size=blobs.size(digest), content=_Pieces(blobs, digest))
 
 
 def of_text(path: str, text: str) -> Entry:
     content = text.encode()
-    return Entry(path=path, bytes=len(content), content=[content])
+    return Entry(path=path, size=len(content), content=[content])
 
 
 @dataclass(frozen=True)
@@ -66,4 +66,4 @@ class _Pieces:
 
 
 def _padding(entry: Entry) -> int:
-    return -entry.bytes % tarfile.BLOCKSIZE
+    return -entry.size % tarfile.BLOCKSIZE

@@ -61,11 +61,7 @@ def get_log(
 ) -> Page[TrialLine]:
     """What its workers did with it, in the order in which they did it."""
     with here.database.read() as c:
-        trial = byhand.named(c, job_id, trial_id)
-        found = logs.of_trial(c, trial.id, limit + 1)
-    shown = found[-limit:]
-    data = tuple(TrialLine(lease=lease, at=int(line.at.timestamp()), text=line.text) for lease, line in shown)
-    return Page(data=data, has_more=len(found) > limit)
+        return log_of(c, byhand.named(c, job_id, trial_id), limit)
 
 
 @router.get("/{trial_id}/samples", summary="Read a trial's answers")
@@ -111,6 +107,13 @@ def details(c: Connection, trial: TrialRecord) -> TrialDetails:
         explained=tuple(DesignWords(axis=axis, words=said) for axis, said in explained),
         artifacts=tuple(artifacts.of_trial(c, trial.id)),
     )
+
+
+def log_of(c: Connection, trial: TrialRecord, limit: int) -> Page[TrialLine]:
+    """The last lines of a trial's log."""
+    found = logs.of_trial(c, trial.id, limit + 1)
+    lines = (TrialLine(lease=lease, at=int(line.at.timestamp()), text=line.text) for lease, line in found[-limit:])
+    return Page(data=tuple(lines), has_more=len(found) > limit)
 
 
 def answers(c: Connection, trial: TrialRecord) -> tuple[TrialSample, ...]:

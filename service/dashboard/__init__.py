@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.dashboard import assets, compare, datasets, exports, job, jobs, login, machines, newjob, trial
+from service.dashboard import assets, compare, datasets, exports, job, jobs, login, machines, newjob, schedules, trial
 
 ROUTERS: Final = (
     assets.router,
@@ -17,4 +17,5 @@ ROUTERS: Final = (
     machines.router,
     newjob.router,
     login.router,
+    schedules.router,
 )

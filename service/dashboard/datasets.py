@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
@@ -14,6 +15,7 @@ from service import views
 from service.api.files import FileId, rows_of
 from service.api.paging import After
 from service.context import Here
+from service.dashboard.exports import table_file
 from service.dashboard.shell import page
 
 router = APIRouter(include_in_schema=False)
@@ -21,6 +23,7 @@ router = APIRouter(include_in_schema=False)
 ON_A_PAGE: Final = 25
 ROWS: Final = 10
 LATEST_JOBS: Final = 100
+MOST: Final = 1000
 
 
 class Bin(Frozen):
@@ -38,6 +41,39 @@ def list_datasets(request: Request, here: Here, after: After = None) -> Response
     found = [(views.file(record), Profile.model_validate(record.profile)) for record in records]
     limit = here.settings.max_upload_bytes
     return page(request, "datasets.html.jinja", title="Datasets", files=found, more=more, after=after, limit=limit)
+
+
+@router.get("/datasets.{form}")
+def export_datasets(here: Here, form: str) -> Response:
+    with here.database.read() as c:
+        records, _ = files.list_(c, None, MOST)
+    lines = [
+        {
+            "id": record.id,
+            "filename": record.filename,
+            "bytes": record.bytes,
+            "created_at": int(record.created_at.timestamp()),
+            **{name: record.profile.get(name) for name in ("kind", "format", "rows", "tokens", "duplicates")},
+        }
+        for record in records
+    ]
+    return table_file(lines, "datasets", form)
+
+
+@router.get("/datasets/{file_id}/rows.{form}")
+def export_rows(here: Here, file_id: FileId, form: str) -> Response:
+    """All rows, as they were normalised."""
+    with here.database.read() as c:
+        record = files.get(c, file_id)
+    rows = rows_of(here, record, 1, sys.maxsize // 2)
+    lines = [
+        {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in row.items()
+        }
+        for row in rows.data
+    ]
+    return table_file(lines, f"{file_id}-rows", form)
 
 
 @router.get("/datasets/{file_id}")

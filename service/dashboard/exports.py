@@ -35,7 +35,7 @@ def export_jobs(here: Here, form: Form) -> Response:
     with here.database.read() as c:
         found, _ = jobs.list_(c, None, MOST_JOBS, {})
         lines = [_job(listing.line(c, record, trials.of_job(c, record.id))) for record in found]
-    return _file(lines, "jobs", form)
+    return table_file(lines, "jobs", form)
 
 
 @router.get("/jobs/{job_id}/{table}.{form}")
@@ -45,7 +45,7 @@ def export_table(here: Here, job_id: JobId, table: str, form: Form) -> Response:
     with here.database.read() as c:
         jobs.get(c, job_id)
         lines = TABLES[table](here, c, job_id)
-    return _file(lines, f"{job_id}-{table}", form)
+    return table_file(lines, f"{job_id}-{table}", form)
 
 
 def as_csv(lines: Sequence[Line]) -> str:
@@ -62,7 +62,8 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-def _file(lines: Sequence[Line], name: str, form: Form) -> Response:
+def table_file(lines: Sequence[Line], name: str, form: str) -> Response:
+    """A table as a download. Raises NotFound for a form that there is not."""
     headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"', "Cache-Control": "no-store"}
     match form:
         case "csv":
@@ -70,6 +71,8 @@ def _file(lines: Sequence[Line], name: str, form: Form) -> Response:
         case "json":
             text = json.dumps(lines, ensure_ascii=False, allow_nan=False)
             return Response(text, headers=headers, media_type="application/json")
+        case _:
+            raise NotFound(f"there is no form {form!r}; there are csv and json", param="form")
 
 
 def _job(line: listing.Line) -> Line:

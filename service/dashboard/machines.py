@@ -12,6 +12,7 @@ from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from service import views
 from service.context import Here, utc_now
+from service.dashboard.exports import table_file
 from service.dashboard.shell import page
 
 router = APIRouter(include_in_schema=False)
@@ -37,6 +38,41 @@ def list_models(request: Request, here: Here) -> Response:
         base = [views.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
         tuned = [(job, _winner(c, job)) for job in _succeeded(c)]
     return page(request, "models.html.jinja", title="Models", base=base, tuned=tuned)
+
+
+@router.get("/workers.{form}")
+def export_workers(here: Here, form: str) -> Response:
+    now = utc_now()
+    with here.database.read() as c:
+        live = {worker.id for worker in workers.live(c, now, here.settings.lease_seconds)}
+        found = [views.worker(worker, live=worker.id in live) for worker in workers.list_(c)]
+    lines = [
+        {
+            **worker.model_dump(exclude={"device", "object"}),
+            **worker.device.model_dump(exclude={"name"}),
+            "device": worker.device.name,
+        }
+        for worker in found
+    ]
+    return table_file(lines, "workers", form)
+
+
+@router.get("/models.{form}")
+def export_models(here: Here, form: str) -> Response:
+    with here.database.read() as c:
+        base = [views.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
+        tuned = [views.fine_tuned_model(job) for job in _succeeded(c)]
+    lines = [
+        {
+            "id": model.id,
+            "created": model.created,
+            "job": model.job,
+            "source": model.source,
+            **({} if model.facts is None else model.facts.model_dump(mode="json", exclude={"anatomy"})),
+        }
+        for model in (*base, *tuned)
+    ]
+    return table_file(lines, "models", form)
 
 
 def _leased(c: Connection) -> Iterator[TrialRecord]:

@@ -6,22 +6,25 @@ from collections.abc import Sequence
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel
 
 from luthier.design import Design, Frozen
 from luthier.errors import NotFound
-from luthier.store import Connection, files, jobs, logs, models, trials, workers
+from luthier.store import Connection, curves, files, jobs, logs, models, trials, workers
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import JobState, Metrics, rung_name
 from search.choose import UNTUNED, objective_value
 from service import budget, byhand, views
 from service.api.jobs import JobId
-from service.api.trials import TrialName, answers, details
+from service.api.trials import TrialName, answers, details, log_of
 from service.context import Here
+from service.dashboard.exports import table_file
 from service.dashboard.shell import page
 
 router = APIRouter(include_in_schema=False)
 
 LINES: Final = 200
+MOST_LINES: Final = 10_000
 ORIGINS: Final = {
     "baseline": "a yardstick that every job has",
     "prior": "tried first, from general experience",
@@ -111,6 +114,24 @@ def design_by_hand(
         open=job.state is JobState.RUNNING and len(budget.designs(rows)) < job.search.trials,
         left=job.search.trials - len(budget.designs(rows)),
     )
+
+
+@router.get("/jobs/{job_id}/trials/{trial_id}/{table}.{form}")
+def export_trial(here: Here, job_id: JobId, trial_id: TrialName, table: str, form: str) -> Response:
+    with here.database.read() as c:
+        trial = byhand.named(c, job_id, trial_id)
+        found: Sequence[BaseModel]
+        match table:
+            case "points":
+                found = curves.of_trial(c, trial.id)
+            case "samples":
+                found = answers(c, trial)
+            case "log":
+                found = log_of(c, trial, MOST_LINES).data
+            case _:
+                raise NotFound(f"there is no table {table!r}; there are points, samples and log", param="table")
+    lines = [one.model_dump(mode="json") for one in found]
+    return table_file(lines, f"{job_id}-trial-{trial.number}-{table}", form)
 
 
 def _scores(job: JobRecord, trial: TrialRecord, base: TrialRecord) -> list[Score]:

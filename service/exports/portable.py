@@ -23,7 +23,7 @@ def portable(blobs: Blobs, files: Mapping[str, str], name: str) -> list[Entry]:
     readme = _PAGES.get_template("gguf.md.jinja").render(name=name, weights=WEIGHTS, card="MODEL_CARD.md")
     kept = {"MODEL_CARD.md": CARD, RECORD: RECORD}
     return [
-        Entry(path=WEIGHTS, bytes=weights.bytes, content=weights),
+        Entry(path=WEIGHTS, size=weights.bytes, content=weights),
         of_text("Modelfile", modelfile(weights.vocabulary, WEIGHTS)),
         of_text("README.md", readme),
         *(of_blob(blobs, path, files[source]) for path, source in kept.items() if source in files),

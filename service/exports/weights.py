@@ -16,7 +16,7 @@ from luthier.errors import UserError
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # bfloat16 is read as the 16 bits that it is; numpy has no such type.
-_TYPES: Final = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_TYPES: Final[Mapping[str, np.dtype[Any]]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
 class Stored(Frozen):

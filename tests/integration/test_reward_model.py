@@ -29,11 +29,14 @@ from luthier.design import (
     Update,
 )
 from luthier.errors import TrialFailed
+from luthier.model import BaseModelEntry
 from luthier.task import DataKind, JudgeSpec
+from luthier.trial import Metrics
 from tests import data_samples
 from tests.integration.test_export import assignment_of
 from tests.reproducing import Libraries
 from tests.textbook import largest_difference
+from workers.card import card
 from workers.export import export
 from workers.judge import judge
 from workers.rollout import play, world_of
@@ -275,3 +278,24 @@ def test_the_script_trains_the_exported_reward_model_again_and_plays_for_it(
     found = re.search(r"reward model's margin (\S+) \(exported (\S+)\)", done.stdout)
     assert found is not None
     assert float(found[1]) == pytest.approx(float(found[2]), rel=5e-3)
+
+
+def test_the_card_says_how_the_reward_model_did_which_has_no_loss_per_token(
+    tiny: Base, tiny_entry: BaseModelEntry
+) -> None:
+    planned = design(stage(RewardModel(), Lora(rank=2), epochs=1), stage(Rloo(group=2), Lora(rank=2), epochs=1))
+    metrics = Metrics(perplexity=2, bits_per_byte=1, reward=0.5, reward_name="preference_accuracy", tokens=1, rows=1)
+    page = card(
+        "merged",
+        model=tiny.model,
+        tokenizer=tiny.tokenizer,
+        assignment=assignment_of(planned, DataKind.PREFERENCE, tiny_entry),
+        metrics=metrics,
+        test_metrics=metrics,
+        rows=16,
+        learnt=16,
+        brought=({"valid_reward_accuracy": 0.75},),
+    )
+    assert "After stage 1, on the first validation rows: reward accuracy 0.75.\n" in page
+    assert "- **Learning algorithm**: `reward_model`, " in page
+    assert "- **Learning algorithm**: `rloo`, " in page

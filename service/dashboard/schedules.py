@@ -1,0 +1,136 @@
+"""Schedules: the list, one of them with its history, and the form that makes one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import TypeAdapter
+
+from luthier.schedule import CatchUp, Overlap
+from luthier.store import Connection, files, jobs, models
+from service.api import schedules as api
+from service.api.paging import After
+from service.context import Here
+from service.dashboard.exports import Line, table_file
+from service.dashboard.shell import page
+
+router = APIRouter(include_in_schema=False)
+
+ON_A_PAGE: Final = 50
+RUNS: Final = 30
+MOST: Final = 1000
+FILES: Final = 200
+OVERLAPS: Final = {
+    Overlap.SKIP: "skip the new run",
+    Overlap.QUEUE: "queue the new run",
+    Overlap.REPLACE: "cancel the old one",
+    Overlap.ALLOW: "run both",
+}
+CATCH_UPS: Final = {
+    CatchUp.NONE: "none of them",
+    CatchUp.LATEST: "the latest one",
+    CatchUp.ALL: "all of them",
+}
+_JSON: Final[TypeAdapter[Any]] = TypeAdapter(Any)
+
+
+@router.get("/schedules")
+def list_schedules(request: Request, here: Here, after: After = None) -> Response:
+    found = api.list_schedules(here, after, ON_A_PAGE)
+    with here.database.read() as c:
+        names = {schedule.id: _data(c, schedule.job) for schedule in found.data}
+    return page(
+        request,
+        "schedules.html.jinja",
+        title="Schedules",
+        schedules=found.data,
+        names=names,
+        more=found.has_more,
+        after=after,
+    )
+
+
+@router.get("/schedules.{form}")
+def export_schedules(here: Here, form: str) -> Response:
+    found = api.list_schedules(here, None, MOST).data
+    return table_file([schedule.model_dump(mode="json") for schedule in found], "schedules", form)
+
+
+@router.get("/schedules/new")
+def new_schedule(
+    request: Request, here: Here, job: Annotated[str | None, Query(description="that is to be repeated")] = None
+) -> Response:
+    with here.database.read() as c:
+        records, _ = files.list_(c, None, FILES)
+        entries = [entry.name for entry in models.list_(c)]
+        source = None if job is None else jobs.get(c, job)
+        chosen = None if source is None else _filename(c, source.training_file)
+    body: dict[str, Any] = {}
+    if source is not None:
+        body = {
+            "task": source.task.model_dump(mode="json", exclude_defaults=True),
+            "search": source.search.model_dump(mode="json", exclude={"deadline"}, exclude_defaults=True),
+            "suffix": source.suffix,
+        }
+    return page(
+        request,
+        "schedule_new.html.jinja",
+        title="New schedule",
+        names=list(dict.fromkeys(record.filename for record in records)),
+        files=records,
+        models=entries,
+        source=source,
+        chosen=chosen,
+        body={name: value for name, value in body.items() if value},
+        overlaps=OVERLAPS,
+        catch_ups=CATCH_UPS,
+    )
+
+
+@router.get("/schedules/{schedule_id}")
+def show_schedule(request: Request, here: Here, schedule_id: api.ScheduleId, after: After = None) -> Response:
+    schedule = api.get_schedule(here, schedule_id)
+    runs = api.list_runs(here, schedule_id, after, RUNS)
+    with here.database.read() as c:
+        name = _data(c, schedule.job)
+    return page(
+        request,
+        "schedule.html.jinja",
+        title=schedule.name,
+        schedule=schedule,
+        data=name,
+        runs=runs.data,
+        more=runs.has_more,
+        after=after,
+        body=_JSON.dump_json(schedule.job, indent=2).decode(),
+        overlaps=OVERLAPS,
+        catch_ups=CATCH_UPS,
+    )
+
+
+@router.get("/schedules/{schedule_id}/runs.{form}")
+def export_runs(here: Here, schedule_id: api.ScheduleId, form: str) -> Response:
+    lines: list[Line] = [
+        run.model_dump(mode="json", exclude={"contest"}) for run in api.list_runs(here, schedule_id, None, MOST).data
+    ]
+    return table_file(lines, f"{schedule_id}-runs", form)
+
+
+def _data(c: Connection, job: dict[str, Any]) -> str:
+    """What its jobs learn from, in words."""
+    environment = (job.get("task") or {}).get("environment")
+    if environment is not None:
+        return str(environment["name"])
+    match job.get("training_file"):
+        case {"newest": name}:
+            return f"the newest {name}"
+        case str(file_id):
+            return _filename(c, file_id) or file_id
+        case _:
+            return "nothing"
+
+
+def _filename(c: Connection, file_id: str) -> str | None:
+    known, _ = files.list_(c, None, MOST)
+    return next((record.filename for record in known if record.id == file_id), None)
