@@ -30,7 +30,7 @@ SMALL: Final = {"finalists": 2, "confirmations": 1}
 INTRODUCTION: Final = """\
 # A tour
 
-<!-- written by `python -m demo.tour`, which runs it all -->
+<!-- not run on this page: it is written by `python -m demo.tour`, which runs it all for an hour -->
 
 Six jobs on real data, one after the other, as they ran on two CPU cores. Each request names a dataset (or an
 environment) and a budget, and leaves learning algorithm, weight update, architecture and every number to Luthier.

@@ -20,6 +20,7 @@ from luthier.errors import Unreachable
 T = TypeVar("T")
 
 TINY = Path(__file__).parent / "models" / "tiny-chat"
+TINY_ENCODER = Path(__file__).parent / "models" / "tiny-encoder"
 FAST = {"LUTHIER_LEASE_SECONDS": "3", "LUTHIER_CHECKPOINT_SECONDS": "0.5", "LUTHIER_POLL_SECONDS": "0.2"}
 
 

@@ -18,8 +18,6 @@ from luthier.trial import JobState
 from tests import data_samples
 from tests.live import TINY, Live, eventually
 
-README = Path(__file__).parents[2] / "README.md"
-
 pytestmark = pytest.mark.xdist_group("cli")
 
 
@@ -196,21 +194,6 @@ def test_a_second_service_on_the_same_home_is_refused(live: Live) -> None:
     result = live.command("serve", "--home", str(live.home), "--port", "0")
     assert result.returncode == 2
     assert "--home" in result.stderr
-
-
-def test_the_readme_walks_through_the_job_with_curl_alone(live: Live, data: Path, tmp_path: Path) -> None:
-    [block] = re.findall(r"<!-- test: curl -->\n```sh\n(.*?)```", README.read_text(), re.DOTALL)
-    script = (
-        block.replace("http://127.0.0.1:8420", live.server)
-        .replace("/path/to/model", str(TINY))
-        .replace("data.jsonl", str(data))
-        .replace('\\"trials\\": 4', '\\"trials\\": 2')
-    )
-    run = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "model.safetensors" in run.stdout
-    assert '"default_metrics"' in run.stdout
-    assert "<!DOCTYPE html>" in run.stdout
 
 
 def test_environments_are_listed_with_their_options(live: Live) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from luthier.cli import app
 from luthier.environments import make
 from luthier.environments.reasoning_gym import REFUSED, tasks
 from luthier.errors import UserError
 from luthier.task import EnvironmentSpec
 from tests.conformance_environments import Conformance
+from tests.doc_blocks import blocks
 from tests.integration.service_harness import serving
 
 PAGE = (Path(__file__).parents[2] / "docs" / "environments.md").read_text("utf-8")
@@ -61,8 +65,13 @@ def test_a_package_that_cannot_be_loaded_says_so_when_it_is_named() -> None:
 
 
 def test_a_job_learns_from_it(tmp_path: Path) -> None:
+    [command] = [block.text for block in blocks(PAGE) if block.said == "test_docs_environments"]
     with serving(tmp_path / "home") as service:
         service.add_model()
-        job = service.client.create_job(task={"environment": {"name": "home/lamps", "rows": 80}})
+        submitted = CliRunner().invoke(app, shlex.split(command)[1:], env={"LUTHIER_SERVER": service.url})
+        assert submitted.exit_code == 0, submitted.output
+        [job] = service.client.jobs()
         assert job.luthier.kind == "chat"
-        assert service.client.file(job.training_file).filename == "home-lamps-80.jsonl"
+        assert job.luthier.task.environment is not None
+        assert job.luthier.task.environment.options == {"lamps": 5}
+        assert service.client.file(job.training_file).filename == "home-lamps-256.jsonl"

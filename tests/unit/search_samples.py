@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from luthier.design import Design
+from luthier.design import Design, Full, Lora
 from luthier.model import BaseModelEntry, ModelFacts
 from luthier.task import Constraints, DataKind, Pin
 from luthier.trial import TrialState
@@ -69,3 +69,13 @@ def complete(number: int, design: Design, value: float, device_seconds: float = 
 def samples(space: Space, count: int = 400) -> list[Design]:
     """Designs drawn at random, the same ones each time."""
     return [space.sample(AtRandom(seed)) for seed in range(count)]
+
+
+def later_updates_of(pin: Pin) -> dict[str, set[str]]:
+    """By the first stage's update, those of the second; `same` where it goes on with the first's parameters."""
+    found: dict[str, set[str]] = {}
+    for design in samples(space_of(DataKind.PREFERENCE, pin), 1000):
+        first, later = (stage.update for stage in design.stages)
+        found.setdefault(first.kind, set()).add("same" if first == later else later.kind)
+        assert first == later or later in (Lora(rank=16), Full())
+    return found
