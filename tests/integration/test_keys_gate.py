@@ -215,14 +215,14 @@ def test_the_body_of_an_unknown_sender_is_not_waited_for(guarded: Guarded) -> No
 # Other sites and other names
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8420", "127.0.0.1.evil.example", "localhost.evil", ""])
-def test_without_keys_the_service_answers_to_its_own_names_alone(tmp_path: Path, host: str) -> None:
+def test_without_keys_the_service_answers_to_its_own_names_alone(tmp_path: Path) -> None:
     with serving(tmp_path) as service:
-        answer = service.http.get("/v1/files", headers={"Host": host})
-        assert answer.status_code == 403
-        assert "its own machine alone" in answer.json()["error"]["message"]
+        for host in ("evil.example", "evil.example:8420", "127.0.0.1.evil.example", "localhost.evil", ""):
+            answer = service.http.get("/v1/files", headers={"Host": host})
+            assert answer.status_code == 403, host
+            assert "its own machine alone" in answer.json()["error"]["message"]
         for own in ("localhost", "127.0.0.1:9999", "[::1]:8420"):
-            assert service.http.get("/v1/files", headers={"Host": own}).status_code == 200
+            assert service.http.get("/v1/files", headers={"Host": own}).status_code == 200, own
 
 
 def test_without_keys_nobody_comes_in_by_a_proxy(tmp_path: Path) -> None:
