@@ -114,10 +114,11 @@ def _compared(
     unit = "bits per byte" if objective == "perplexity" else "reward"
     numbers = f"{difference.difference:+.4g} {unit}, 95% interval {difference.low:+.4g} to {difference.high:+.4g}"
     promoted = found.verdict == "better beyond the noise"
+    like = "from" if found.verdict == "not distinguishable" else "than"
     return Contest(
         champion=champion,
         promoted=promoted,
-        why=f"{found.verdict} against {champion}: {numbers}, on {found.rows} test rows",
+        why=f"{found.verdict} {like} {champion}: {numbers}, on {found.rows} test rows",
         objective=objective,
         difference=difference.difference,
         low=difference.low,
