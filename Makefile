@@ -19,7 +19,7 @@ serve: $(VENV)/installed  ## open the demo's home again
 	$(BIN)/luthier serve --home $(HOME_DIR)
 
 test: lint  ## lint, types, import contracts and the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup  # many tests wait for a service or a worker: more than two cores' worth
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
