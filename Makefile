@@ -19,7 +19,7 @@ serve: $(VENV)/installed  ## open the demo's home again
 	$(BIN)/luthier serve --home $(HOME_DIR)
 
 test: lint chromium  ## lint, types, import contracts and the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup  # many tests wait for a service or a worker: more than two cores' worth
 
 chromium:  ## Debian's browser for the tests of the dashboard, which are skipped where it may not be installed
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \

@@ -4,7 +4,7 @@ A block is executed, unless a comment in the line before its fence (or before th
 
     <!-- not run: WHY -->                     it needs what is not here: a GPU, a container engine, an hour
     <!-- not run on this page: WHY -->        stands once, and holds for all blocks after it
-    <!-- test: NAME -->                       the test module of this name runs it, or one that quotes this comment
+    <!-- test: NAME -->                       the test module of this name runs it, or one that names page and block
     <!-- file: NAME -->                       the page's reader writes it into a file, and so does the test
 """
 

@@ -13,6 +13,8 @@ from luthier.errors import LuthierError, UserError
 app = typer.Typer(
     name="luthier",
     help="Design fine-tunings of language models: submit a task and a dataset, get the best design, trained.",
+    epilog="Begin with `luthier serve` in one terminal and `luthier models add NAME FOLDER` in another; docs/start.md "
+    "goes on from there. `luthier COMMAND --help` explains a command.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,7 +45,7 @@ app.add_typer(keys.app, name="keys")
 def main() -> None:
     """Run the command line and turn errors into one line on standard error and an exit code."""
     try:
-        app()
+        app(prog_name="luthier")
     except UserError as error:
         errors.print(f"[red]error:[/red] {error.message}", highlight=False)
         sys.exit(2)
