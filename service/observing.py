@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -16,6 +17,10 @@ from service.metrics import Metrics
 _HEADER: Final = "x-request-id"
 _ID: Final = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _IDS: Final = ("job_id", "trial_id")  # of the path that are fields of log lines
+# What asks every few seconds is only told of where it goes wrong.
+_PULSE: Final = frozenset(
+    {"/healthz", "/readyz", "/metrics", "/v1/workers/{worker_id}/lease", "/v1/trials/{trial_id}/heartbeat"}
+)
 NOWHERE: Final = "none"  # as the route of requests that no route takes
 
 
@@ -52,7 +57,8 @@ class Observed:
         route = str(getattr(scope.get("route"), "path", NOWHERE))
         self._metrics.requests.labels(scope["method"], route, str(status)).observe(seconds)
         ids = {name: value for name, value in scope.get("path_params", {}).items() if name in _IDS}
-        logs.ACCESS.info(
+        logs.ACCESS.log(
+            logging.DEBUG if route in _PULSE and status < 400 else logging.INFO,
             "%s %s %d",
             scope["method"],
             scope["path"],

@@ -66,17 +66,15 @@ class Agent:
                 if assignment is None:
                     self._stopping.wait(welcome.poll_seconds)
                 else:
-                    self._work(assignment, welcome.lease_seconds, welcome.checkpoint_seconds)
+                    with logs.about(job_id=assignment.job_id, trial_id=assignment.trial_id):
+                        self._work(assignment, welcome.lease_seconds, welcome.checkpoint_seconds)
         finally:
             host.stop()
 
     def _work(self, assignment: Assignment, lease_seconds: float, checkpoint_seconds: float) -> None:
         log.info("trial %d of %s: %s", assignment.number, assignment.job_id, assignment.design.summary())
         try:
-            with (
-                logs.about(job_id=assignment.job_id, trial_id=assignment.trial_id),
-                HeldLease(self.link, assignment, lease_seconds) as held,
-            ):
+            with HeldLease(self.link, assignment, lease_seconds) as held:
                 self._held = held
                 if self._stopping.is_set():
                     held.interrupt()

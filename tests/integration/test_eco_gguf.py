@@ -42,8 +42,8 @@ class Exporter(FakeWorker):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:
-    """A service, and a job whose winner is the tiny chat model."""
-    with serving(tmp_path_factory.mktemp("gguf")) as service:
+    """A service that keeps its files elsewhere than in a folder, and a job whose winner is the tiny chat model."""
+    with serving(tmp_path_factory.mktemp("gguf"), blobs_url="memory://gguf") as service:
         service.add_model()
         worker = Exporter(service.http)
         worker.register()

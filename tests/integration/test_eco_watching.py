@@ -95,6 +95,7 @@ def test_a_request_keeps_the_id_it_came_with_and_gets_one_otherwise(watched: Ser
 
 def test_what_is_logged_in_a_request_or_about_a_job_says_so(watched: Service, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "luthier.access"):
+        watched.http.get("/healthz")
         watched.http.get("/v1/fine_tuning/jobs/ftjob-none", headers={"X-Request-Id": "mine-2"})
     (line,) = (record for record in caplog.records if record.name == "luthier.access")
     assert line.getMessage() == "GET /v1/fine_tuning/jobs/ftjob-none 404"
