@@ -120,10 +120,10 @@ def run(service: Service, job_id: str, workers: int = 2, pause: float = 0.0) -> 
 
 
 @contextmanager
-def studied(home: Path, trials: int = 24) -> Iterator[tuple[Service, str]]:
+def studied(home: Path, **search: int) -> Iterator[tuple[Service, str]]:
     """A service with one job that has ended."""
     with serving(home) as service:
         service.add_model()
-        job_id = service.submit(search={"trials": trials}, suffix="support")
+        job_id = service.submit(search=search or {"trials": 24}, suffix="support")
         run(service, job_id)
         yield service, job_id
