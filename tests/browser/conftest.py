@@ -47,7 +47,7 @@ def browser(chromium: str, playwright: Playwright) -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:
     """A service with a job that has ended, for tests that only look."""
-    with studied(tmp_path_factory.mktemp("browser") / "home", trials=12, finalists=2, confirmations=1) as found:
+    with studied(tmp_path_factory.mktemp("browser") / "home", trials=9, finalists=2, confirmations=1) as found:
         yield found
 
 
