@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
+from functools import cache
 from statistics import fmean, geometric_mean
 from typing import Final
 
@@ -24,6 +25,7 @@ RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
 RUNG_PAIRS: Final = 96  # of preferences: each says yes or no only, and 32 of them are wrong by 9 % either way
 
 
+@cache
 def rung_name(rung: int) -> str:
     """The share of the training at which a rung is, as people write it: 1/9."""
     return str(Fraction(RUNGS[rung]).limit_denominator(100))
