@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 HOME_DIR ?= .cache/demo-home
 
-.PHONY: demo serve test lint cells unit clean
+.PHONY: demo serve test chromium lint cells unit clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,8 +18,13 @@ demo: $(VENV)/installed  ## fine-tune a real model on a real dataset, from nothi
 serve: $(VENV)/installed  ## open the demo's home again
 	$(BIN)/luthier serve --home $(HOME_DIR)
 
-test: lint  ## lint, types, import contracts and the whole suite
+test: lint chromium  ## lint, types, import contracts and the whole suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+chromium:  ## Debian's browser for the tests of the dashboard, which are skipped where it may not be installed
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	  || echo "no chromium, and it cannot be installed here: the tests of the dashboard will be skipped"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

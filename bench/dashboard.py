@@ -1,0 +1,177 @@
+"""How fast the page of a large job is drawn, in a real browser.
+
+    python -m bench.dashboard [--trials 500] [--points 200] [--repeats 3]
+
+A store is filled with a job of so many trials with so many points each, the service runs in this process, and chromium
+(driven by Playwright) opens the page: at first with nothing in its cache, then as somebody who comes back. Measured by
+the browser's own clock, from the start of the navigation until the figures and the table stand there, and until the
+curves and the search are drawn as well. The peer, in the same run: plotly alone, with a trace for each trial and all
+its points, which is the usual way to draw curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import shutil
+import statistics
+import tempfile
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from playwright.sync_api import Browser, Page, sync_playwright
+from sqlalchemy import Connection, insert
+
+from luthier.design import Architecture, Design, Lora, Optimiser, RsLora, Sft, Stage
+from luthier.store import jobs, tables
+from luthier.store.records import TrialRecord
+from luthier.trial import RUNGS, JobState, Metrics, Point, TrialState
+from service.context import utc_now
+from tests.integration.service_harness import Service, serving, sums
+
+RANKS: Final = (4, 8, 16, 32, 64)
+SHARES: Final = (*RUNGS, 1.0)
+STARTED: Final = """() => {
+  window.times = {};
+  const look = () => {
+    const at = performance.now();
+    if (!times.table && document.querySelector(".leaderboard tbody tr")) times.table = at;
+    const drawn = document.querySelectorAll("#chart-curves[data-drawn], #chart-search[data-drawn]").length === 2;
+    if (drawn) {
+      times.charts = at;
+      document.documentElement.dataset.timed = "";
+    } else requestAnimationFrame(look);
+  };
+  look();
+}"""
+PEER: Final = """(trials) => {
+  const box = document.createElement("div");
+  box.style = "position: fixed; inset: 0; background: white";
+  document.body.append(box);
+  const started = performance.now();
+  const traces = trials.map(({ step, value }) => ({ x: step, y: value, mode: "lines" }));
+  return Plotly.newPlot(box, traces, {}, {}).then(() => performance.now() - started);
+}"""
+
+
+def fill(service: Service, count: int, points: int) -> str:
+    """A job that has ended, with one trial in nine trained to its end."""
+    service.add_model()
+    job_id = service.submit(sums(), search={"trials": 2, "confirmations": 0})
+    now = utc_now()
+    with service.context.database.begin() as c:
+        jobs.move(c, job_id, JobState.CANCELLED, now)
+        c.execute(tables.trials.delete().where(tables.trials.c.job_id == job_id))
+        for number in range(count):
+            _trial(c, job_id, number, points, now + timedelta(seconds=number))
+    return job_id
+
+
+def _trial(c: Connection, job_id: str, number: int, points: int, now: datetime) -> None:
+    dice = random.Random(number)
+    design = Design(architecture=Architecture(base="tiny-chat"), stages=(_stage(dice),) if number else ())
+    reached = 2 if number < 2 or number % 9 == 0 else number % 2
+    bits = [1.5 + 0.2 * dice.random() + 0.9 * math.exp(-4 * share) for share in SHARES[: reached + 1]]
+    measured = tuple(_metrics(value) for value in bits)
+    complete = reached == 2
+    trial = TrialRecord(
+        id=f"trial-{job_id[-6:]}-{number}",
+        job_id=job_id,
+        number=number,
+        state=TrialState.COMPLETE if complete else TrialState.PRUNED,
+        design=design,
+        digest=design.digest(),
+        seed=number,
+        origin="proposed" if number > 1 else "baseline",
+        rung=min(reached, 1) if number else None,
+        goal=None if complete else reached,
+        measured=measured[:2] if number else (),
+        created_at=now,
+        started_at=now,
+        finished_at=now + timedelta(seconds=30),
+        device_seconds=30.0 * SHARES[reached],
+        metrics=measured[-1] if complete else None,
+    )
+    c.execute(tables.trials.insert().values(dict(trial)))
+    curve = [
+        Point(stage=0, step=step, name="loss", value=1.4 + 1.8 * math.exp(-step / 40) + dice.gauss(0, 0.04), at=now)
+        for step in range(1, points + 1)
+    ]
+    if number:
+        c.execute(insert(tables.points), [{"trial_id": trial.id, **dict(point)} for point in curve])
+
+
+def _stage(dice: random.Random) -> Stage:
+    kind = dice.choice((Lora, RsLora))
+    rate = 10 ** dice.uniform(-5, -2.5)
+    return Stage(
+        algorithm=Sft(),
+        update=kind(rank=dice.choice(RANKS)),
+        optimiser=Optimiser(learning_rate=rate, batch_size=dice.choice((4, 8, 16)), epochs=dice.choice((1.0, 2.0))),
+    )
+
+
+def _metrics(bits: float) -> Metrics:
+    return Metrics(perplexity=2.0 ** (3 * bits), bits_per_byte=bits, tokens=4000, rows=64)
+
+
+def measure(browser: Browser, address: str, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds to the table and to the charts, first and again, and those of the peer."""
+    found: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        found.setdefault(name, []).append(value)
+
+    for _ in range(repeats):
+        context = browser.new_context(viewport={"width": 1360, "height": 900})
+        page = context.new_page()
+        page.add_init_script(f"document.addEventListener('DOMContentLoaded', {STARTED})")
+        for visit in ("first visit", "next visit"):
+            times = _visit(page, address)
+            note(f"{visit}, table", times["table"])
+            note(f"{visit}, curves and search", times["charts"])
+        whole = page.evaluate(f"fetch('{_api(address)}/curves?points=100000').then((answer) => answer.json())")
+        note("peer: plotly, a trace for each trial, drawing alone", page.evaluate(PEER, whole["trials"]))
+        context.close()
+    return found
+
+
+def _visit(page: Page, address: str) -> dict[str, float]:
+    page.goto(address)
+    page.wait_for_selector("html[data-timed]")
+    times: dict[str, float] = page.evaluate("times")
+    return times
+
+
+def _api(address: str) -> str:
+    return address.replace("/jobs/", "/v1/fine_tuning/jobs/")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=500)
+    parser.add_argument("--points", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    chromium = shutil.which("chromium")
+    assert chromium is not None, "there is no chromium on the PATH: make chromium"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder) / "home") as service,
+        sync_playwright() as driver,
+    ):
+        job_id = fill(service, given.trials, given.points)
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        found = measure(browser, f"{service.url}/jobs/{job_id}", given.repeats)
+        browser.close()
+    print(f"{given.trials} trials × {given.points} points, median of {given.repeats}, milliseconds")
+    for name, values in found.items():
+        print(f"{statistics.median(values):8.0f}  {name}  (best {min(values):.0f})")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

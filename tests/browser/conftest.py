@@ -1,0 +1,87 @@
+"""A real browser for the dashboard's tests: Debian's chromium, driven by Playwright.
+
+Where there is none the tests are skipped, and say so; in CI they fail instead.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
+
+from tests.browser.study import run
+from tests.integration.service_harness import Service, serving
+
+PATIENCE_MS = 30_000
+MISSING = "no chromium here: `make chromium` installs Debian's, or put one on the PATH"
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where the browser is."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    return found
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str, playwright: Playwright) -> Iterator[Browser]:
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage"]  # containers have no user namespaces and little /dev/shm
+    launched = playwright.chromium.launch(executable_path=chromium, args=arguments)
+    yield launched
+    launched.close()
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:
+    """A service with a job that has ended, for tests that only look."""
+    with serving(tmp_path_factory.mktemp("browser") / "home") as service:
+        service.add_model()
+        job_id = service.submit(search={"trials": 12, "finalists": 2, "confirmations": 1}, suffix="support")
+        run(service, job_id)
+        yield service, job_id
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh page; whatever the browser complains of fails the test."""
+    context = browser.new_context(viewport={"width": 1360, "height": 900}, locale="en-GB")
+    context.set_default_timeout(PATIENCE_MS)
+    opened = context.new_page()
+    complaints = listen(opened)
+    yield opened
+    context.close()
+    assert complaints == []
+
+
+def listen(page: Page) -> list[str]:
+    """What the browser complains of from now on."""
+    complaints: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    page.on("console", heard)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return complaints
+
+
+def shot(page: Page, name: str) -> None:
+    """A picture of the whole page, where LUTHIER_SCREENSHOTS says to keep them."""
+    if folder := os.environ.get("LUTHIER_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
