@@ -13,6 +13,7 @@ be reached raises Unreachable.
 
 from __future__ import annotations
 
+import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from pydantic import BaseModel
 from luthier.api_types import (
     Alias,
     Best,
+    ChatChunk,
+    ChatCompletion,
     Checkpoint,
     CheckpointPage,
     CurvePoints,
@@ -67,6 +70,7 @@ L = TypeVar("L", FileObject, Job, Event, Trial, Schedule, ScheduleRun, WebhookDe
 DEFAULT_URL: Final = "http://127.0.0.1:8420"
 PAGE: Final = 1000
 CHUNK: Final = 1 << 20
+ANSWER_SECONDS: Final = 600.0  # that a model may take to its first word, loading included
 
 
 class Client:
@@ -285,6 +289,28 @@ class Client:
             with tarfile.open(fileobj=cast("IO[bytes]", _Pieces(pieces)), mode="r|", bufsize=CHUNK) as archive:
                 return [_unpack(archive, member, folder) for member in archive]
 
+    # Answers
+
+    def chat(self, model: str, messages: str | Sequence[Mapping[str, Any]], **options: Any) -> ChatCompletion:
+        """Let a base model, or the result of a job, answer; text is one message of the user. `options` are the fields
+        of POST /v1/chat/completions, those left None are not sent. The first answer waits until the model is loaded."""
+        body = _question(model, messages, options)
+        return self._one(ChatCompletion, "POST", _CHAT, json=body, timeout=ANSWER_SECONDS)
+
+    def stream_chat(self, model: str, messages: str | Sequence[Mapping[str, Any]], **options: Any) -> Iterator[str]:
+        """Like `chat`, for its text piece by piece while the model speaks."""
+        body = _question(model, messages, options) | {"stream": True}
+        with self._stream("POST", _CHAT, json=body, timeout=ANSWER_SECONDS) as response:
+            for line in response.iter_lines():
+                data = line.removeprefix("data: ")
+                if data in ("", "[DONE]"):
+                    continue
+                if "error" in (found := json.loads(data)):
+                    raise _error(found)
+                for choice in ChatChunk.model_validate(found).choices:
+                    if choice.delta.content:
+                        yield choice.delta.content
+
     # Models and workers
 
     def models(self) -> list[Model]:
@@ -426,6 +452,7 @@ _NEWS: Final[dict[str, type[Job | Trial | CurvePoints | Event]]] = {
 _SCHEDULES: Final = "/v1/schedules"
 _ALIASES: Final = "/v1/aliases"
 _WEBHOOKS: Final = "/v1/webhook_endpoints"
+_CHAT: Final = "/v1/chat/completions"
 _GRADERS: Final = "/v1/fine_tuning/alpha/graders"
 _PURPOSE: Final = {"purpose": "fine-tune"}
 
@@ -455,7 +482,17 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> 
 def error_of(response: httpx.Response) -> LuthierError:
     """The service's error as its own class; anything else that answers is said to be no Luthier service."""
     try:
-        found = response.json()["error"]
-        return tree()[found["code"]](found["message"], param=found["param"])
+        return _error(response.json())
     except (ValueError, KeyError, TypeError):
         return LuthierError(f"{response.request.url} answered {response.status_code}: {response.text[:200]}")
+
+
+def _error(body: Mapping[str, Any]) -> LuthierError:
+    found = body["error"]
+    return tree()[found["code"]](found["message"], param=found["param"])
+
+
+def _question(model: str, messages: str | Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> dict[str, Any]:
+    said = [{"role": "user", "content": messages}] if isinstance(messages, str) else [*messages]
+    given = {name: value for name, value in options.items() if value is not None}
+    return {"model": model, "messages": said, **given}

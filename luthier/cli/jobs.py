@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -206,21 +203,25 @@ def generate(
     job: JobArgument,
     prompt: Annotated[str, typer.Argument(help="What to ask the model.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 128,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system message before the prompt.")] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=2, help="0: always the likeliest token; 1: as the model was trained.")
+    ] = 0.0,
+    base: Annotated[bool, typer.Option("--base", help="Let the untuned base model of the best one answer.")] = False,
     server: ServerOption = None,
 ) -> None:
-    """Let the best model of a job answer a prompt, on this machine."""
+    """Let the best model of a job answer a prompt, on one of the workers."""
     with connect(server) as client:
         job_id = resolve(client, job)
         winner = client.best(job_id)
-        home = Path(os.environ.get("LUTHIER_HOME", "~/.luthier")).expanduser()
-        folder = home / "cache" / "models" / winner.trial
-        if not folder.exists():
-            part = folder.with_suffix(".part")
-            kinds = {artifact.kind for artifact in winner.artifacts}
-            client.download(job_id, part, "adapter" if kinds == {"adapter"} else "merged")
-            part.rename(folder)
-    command = [sys.executable, "-P", "-m", "workers.generate", str(folder), prompt]
-    raise typer.Exit(subprocess.run([*command, "--max-new-tokens", str(max_new_tokens)], check=False).returncode)
+        model = winner.design.architecture.base if base else winner.model
+        if model is None:
+            raise NotFound(f"the weights of the best trial of {job_id} are not kept any more", param="JOB")
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        messages.append({"role": "user", "content": prompt})
+        for piece in client.stream_chat(model, messages, max_tokens=max_new_tokens, temperature=temperature):
+            typer.echo(piece, nl=False)
+        typer.echo()
 
 
 def cancel(job: JobArgument, server: ServerOption = None) -> None:

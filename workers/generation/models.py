@@ -72,8 +72,7 @@ class Models:
     def _take_off(self) -> None:
         """The base as it was, for the next adapter. Virtual tokens stand beside it and leave it alone."""
         if self._adapted is not None and isinstance(self._adapted.base_model, BaseTuner):
-            plain = self._adapted.base_model.unload()
-            del plain.peft_config  # PEFT takes it for a sign of an adapter that is still there
+            self._adapted.base_model.unload()
         self._adapter = self._adapted = None
 
 
