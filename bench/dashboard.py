@@ -12,6 +12,7 @@ its points, which is the usual way to draw curves.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import random
@@ -22,6 +23,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import psutil
 from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy import Connection, insert
 
@@ -130,7 +132,9 @@ def measure(browser: Browser, address: str, repeats: int) -> dict[str, list[floa
         page = context.new_page()
         page.add_init_script(f"document.addEventListener('DOMContentLoaded', {STARTED})")
         for visit in ("first visit", "next visit"):
+            before = _cpu_seconds()
             times = _visit(page, address)
+            note(f"{visit}, processor time of browser and service", 1000 * (_cpu_seconds() - before))
             note(f"{visit}, table", times["table"])
             note(f"{visit}, curves and search", times["charts"])
         whole = page.evaluate(f"fetch('{_api(address)}/curves?points=100000').then((answer) => answer.json())")
@@ -144,6 +148,15 @@ def _visit(page: Page, address: str) -> dict[str, float]:
     page.wait_for_selector("html[data-timed]")
     times: dict[str, float] = page.evaluate("times")
     return times
+
+
+def _cpu_seconds() -> float:
+    """Of this process, in which the service runs, and of those that it has started: the browser's."""
+    spent = 0.0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            spent += sum(process.cpu_times()[:2])
+    return spent
 
 
 def _api(address: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
+from functools import cache
 from typing import Final
 
 from pydantic import Field, model_validator
@@ -19,6 +20,7 @@ from luthier.design import Frozen
 RUNGS: Final = (1 / 9, 1 / 3)
 
 
+@cache
 def rung_name(rung: int) -> str:
     """The share of the training at which a rung is, as people write it: 1/9."""
     return str(Fraction(RUNGS[rung]).limit_denominator(100))

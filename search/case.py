@@ -140,7 +140,7 @@ class Case(Frozen):
 
     def value(self, tried: Tried) -> float:
         """A complete design's score on the validation rows, as the mean over its seeds."""
-        return self.shown(choose.mean_value(tried.past, self.history))
+        return self.shown(self._means[tried.number])
 
     def test_value(self, tried: Tried) -> float | None:
         """A trial's own score on the test rows."""
@@ -154,6 +154,10 @@ class Case(Frozen):
         """A trial's place at the last rung that it reached, of how many, and how many of these go on."""
         places = self._places[len(tried.past.measured) - 1]
         return places[tried.number], len(places), len(places) // halving.ETA
+
+    @cached_property
+    def _means(self) -> dict[int, float]:
+        return choose.means(self.history)
 
     @cached_property
     def _places(self) -> list[dict[int, int]]:

@@ -53,11 +53,11 @@ def rank(history: Sequence[Past]) -> list[Past]:
     The value of a trial that was confirmed from other seeds is the mean over all of them. Those that are confirmed come
     before those that are not: the best of many single runs owes some of its lead to luck, and a mean does not.
     """
-    confirmed, means = {past.confirms for past in history}, _means(history)
+    confirmed, found = {past.confirms for past in history}, means(history)
     designs = [past for past in _complete(history) if past.design.stages and past.confirms is None]
     return sorted(
         designs,
-        key=lambda past: (past.number not in confirmed, means[past.number], past.device_seconds, past.number),
+        key=lambda past: (past.number not in confirmed, found[past.number], past.device_seconds, past.number),
     )
 
 
@@ -68,7 +68,7 @@ def finalists(history: Sequence[Past], count: int) -> list[Past]:
 
 def mean_value(past: Past, history: Sequence[Past]) -> float:
     """The objective of a complete trial's design, over the seeds that it was trained from."""
-    return _means(history)[past.number]
+    return means(history)[past.number]
 
 
 def best(history: Sequence[Past]) -> Choice | None:
@@ -87,8 +87,8 @@ def _complete(history: Sequence[Past]) -> list[Past]:
     return [past for past in history if past.state is TrialState.COMPLETE]
 
 
-def _means(history: Sequence[Past]) -> dict[int, float]:
-    """By the number of each design's first trial."""
+def means(history: Sequence[Past]) -> dict[int, float]:
+    """The objective of each design with complete trials, over its seeds, by the number of its first trial."""
     values: dict[int, list[float]] = {}
     for past in _complete(history):
         values.setdefault(past.number if past.confirms is None else past.confirms, []).append(_value(past))

@@ -41,20 +41,18 @@ def curves(
     )
 
 
-def thin(points: Sequence[tuple[int, float]], limit: int) -> list[tuple[int, float]]:
-    """At most `limit` of the points: the first and the last one, and of each stretch between the lowest and the
-    highest, so that the curve keeps its shape."""
-    if len(points) <= limit:
-        return list(points)
+def thin(values: Sequence[float], limit: int) -> list[int]:
+    """The places of at most `limit` of the values: the first and the last one, and of each stretch between the lowest
+    and the highest, so that the curve keeps its shape."""
+    last = len(values) - 1
+    if len(values) <= limit:
+        return list(range(len(values)))
     pieces = max(1, (limit - 2) // 2)
-    inner = points[1:-1]
-    bounds = [len(inner) * piece // pieces for piece in range(pieces + 1)]
-    kept = [points[0]]
-    for start, end in pairwise(bounds):
-        stretch = inner[start:end]
-        ends = {min(stretch, key=lambda point: point[1]), max(stretch, key=lambda point: point[1])}
-        kept += sorted(ends)
-    return [*kept, points[-1]]
+    kept = [0]
+    for start, end in pairwise(1 + (last - 1) * piece // pieces for piece in range(pieces + 1)):
+        stretch = values[start:end]
+        kept += sorted({start + stretch.index(min(stretch)), start + stretch.index(max(stretch))})
+    return [*kept, last]
 
 
 def timeline(events: Sequence[EventRecord]) -> Timeline:
@@ -82,9 +80,11 @@ def timeline(events: Sequence[EventRecord]) -> Timeline:
 def _curve(number: int, found: Stretch, limit: int) -> TrialCurve:
     ends = _ends(found)
     before = {stage: sum(ends[other] for other in ends if other < stage) for stage in ends}
-    points = thin([(before[stage] + step, value) for stage, step, value in found], limit)
+    kept = [found[place] for place in thin([value for _, _, value in found], limit)]
     return TrialCurve(
-        number=number, step=tuple(step for step, _ in points), value=tuple(float(f"{value:.6g}") for _, value in points)
+        number=number,
+        step=tuple(before[stage] + step for stage, step, _ in kept),
+        value=tuple(float(f"{value:.6g}") for _, _, value in kept),
     )
 
 

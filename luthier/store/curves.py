@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from sqlalchemy import Connection, Select, and_, func, select, union
@@ -71,10 +73,8 @@ def of_job(c: Connection, job_id: str, name: str) -> dict[str, list[tuple[int, i
     """One curve of a job's trials, by trial: (stage, step, value), in the order of stages and steps."""
     columns = _points.c.trial_id, _points.c.stage, _points.c.step, _points.c.value
     query = select(*columns).where(_points.c.trial_id.in_(_of_job(job_id)), _points.c.name == name)
-    found: dict[str, list[tuple[int, int, float]]] = {}
-    for trial_id, stage, step, value in c.execute(query.order_by(*columns[:3])):
-        found.setdefault(trial_id, []).append((stage, step, value))
-    return found
+    rows = c.execute(query.order_by(*columns[:3])).all()
+    return {trial_id: [(row[1], row[2], row[3]) for row in points] for trial_id, points in groupby(rows, itemgetter(0))}
 
 
 def _of_job(job_id: str) -> Select[tuple[str]]:

@@ -13,17 +13,15 @@ const fetchJson = async (path) => {
   return answer.json();
 };
 
-const data = { curves: null, landscape: null, timeline: null };
+const data = { curves: null, landscape: null, timeline: null, summaries: new Map(), states: new Map() };
 const picked = () => (new URLSearchParams(location.search).get("picked") ?? "").split(",").filter(Boolean).map(Number);
 const leased = new Map(); // states of trials by number, as far as the stream has told
 const running = () => [...leased].filter(([, state]) => state === "leased").map(([number]) => number);
-const COMPACT = matchMedia("(max-width: 46rem)");
 
 // Learning curves ---------------------------------------------------------------------------------------------------
 
-const states = () => new Map(data.landscape.number.map((number, i) => [number, data.landscape.state[i]]));
-const summaries = () => new Map(data.landscape.number.map((number, i) => [number, data.landscape.summary[i]]));
-const label = (number) => `<b>#${number}</b> ${summaries().get(number) ?? ""}`;
+const CROWD = 150; // of more trials only those that stand out carry marks
+const label = (number) => `<b>#${number}</b> ${data.summaries.get(number) ?? ""}`;
 
 function curves() {
   if (!data.curves || !data.landscape) return { empty: "Loading the curves …" };
@@ -84,16 +82,18 @@ function marks(named) {
     return trial.value[i];
   };
   const tint = (number, faint) => named.get(number)?.color ?? colour("soft", faint);
-  const rungs = data.curves.rungs.filter((rung) => at.get(rung.number)?.step.length);
+  const marked = (number) => named.has(number) || data.curves.trials.length <= CROWD;
+  const rungs = data.curves.rungs.filter((rung) => marked(rung.number) && at.get(rung.number)?.step.length);
   const found = [{
     x: rungs.map((rung) => rung.step), y: rungs.map((rung) => value(at.get(rung.number), rung.step)),
     text: rungs.map((rung) => `${label(rung.number)}<br>scored at rung ${rung.rung + 1}: ${figure(rung.score)}`),
     mode: "markers", hovertemplate: "%{text}<extra></extra>",
     marker: { size: 4.5, color: rungs.map((rung) => tint(rung.number, 0.45)) },
   }];
-  const state = states();
+  const state = data.states;
   for (const [kind, symbol] of [["stopped", "x-thin"], ["paused", "line-ns"]]) {
-    const those = data.curves.trials.filter((trial) => state.get(trial.number)?.startsWith(kind) && trial.step.length);
+    const those = data.curves.trials.filter((trial) =>
+      marked(trial.number) && state.get(trial.number)?.startsWith(kind) && trial.step.length);
     found.push({
       x: those.map((trial) => trial.step.at(-1)), y: those.map((trial) => trial.value.at(-1)), mode: "markers",
       text: those.map((trial) => `${label(trial.number)}<br>${state.get(trial.number)}`),
@@ -139,7 +139,7 @@ function search() {
     traces: [
       { ...best, mode: "lines", line: { color: colour("good"), width: 1.8, shape: "hv" }, hoverinfo: "skip" },
       points(part, { size: 6.5, color: "rgba(0,0,0,0)", line: { width: 1.2, color: colour("soft", 0.7) } }),
-      points(whole, { size: 7.5, color: whole.map(dot), line: { width: 1, color: colour("sheet") } }),
+      points(whole, { size: 7.5, color: chosen.length ? whole.map(dot) : colour("mark"), line: { width: 1, color: colour("sheet") } }),
     ],
     layout: {
       x: { title: "trial" },
@@ -348,11 +348,14 @@ async function loadCurves() {
   redraw.curves();
 }
 
-// As many points a curve as can be told apart.
-const budget = () => (COMPACT.matches ? 60 : 120);
+// As many points a curve as can be told apart: of many curves fewer.
+const budget = () => Math.round(Math.min(120, Math.max(40, 20_000 / page.dataset.trials)));
 
 async function loadLandscape() {
-  data.landscape = await fetchJson("/landscape");
+  const land = await fetchJson("/landscape");
+  data.landscape = land;
+  data.summaries = new Map(land.number.map((number, i) => [number, land.summary[i]]));
+  data.states = new Map(land.number.map((number, i) => [number, land.state[i]]));
   offerAxes();
   redraw.curves();
   redraw.search();
@@ -377,7 +380,7 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("luthier:theme", () => data.landscape && axes.show(data.landscape, picked()));
 
-await Promise.all([loadCurves(), loadLandscape(), loadTimeline()]);
+await Promise.all([loadLandscape(), loadCurves(), loadTimeline()]);
 page.dataset.ready = "";
 
 // While it runs -----------------------------------------------------------------------------------------------------

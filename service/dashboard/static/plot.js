@@ -7,11 +7,15 @@ const probe = document.createElement("i");
 probe.hidden = true;
 document.body.append(probe);
 
+let colours = new Map(); // as they are in the present theme
+
 // A colour of style.css as plotly understands it.
 export function colour(name, alpha = 1) {
-  probe.style.color = `var(--${name})`;
-  const [r, g, b] = getComputedStyle(probe).color.match(/[\d.]+/g).map(Number);
-  return `rgba(${r}, ${g}, ${b}, ${alpha})`;
+  if (!colours.has(name)) {
+    probe.style.color = `var(--${name})`;
+    colours.set(name, getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).join(", "));
+  }
+  return `rgba(${colours.get(name)}, ${alpha})`;
 }
 
 // Of designs that were chosen one by one.
@@ -68,6 +72,12 @@ function layout({ x, y, ...given }) {
   };
 }
 
+// Plotly's script is fetched and read while the page's data are on their way.
+const script = document.querySelector("script[data-plotly]");
+const plotly = window.Plotly
+  ? Promise.resolve()
+  : new Promise((resolve) => script.addEventListener("load", resolve, { once: true }));
+
 const CONFIG = { displayModeBar: false, responsive: true, showTips: false, doubleClick: "reset" };
 const charts = new Map();
 
@@ -91,9 +101,10 @@ export function chart(element, make, drawn = () => {}) {
   };
 }
 
-function draw(element) {
+async function draw(element) {
   const chart = charts.get(element);
   chart.stale = false;
+  await plotly;
   const { traces, layout: given, empty } = chart.make();
   if (empty) {
     say(element, empty);
@@ -113,6 +124,7 @@ export function say(element, words) {
 }
 
 export function redrawAll() {
+  colours = new Map();
   for (const [element, chart] of charts) {
     chart.stale = true;
     if (chart.visible) draw(element);
