@@ -19,6 +19,8 @@ from luthier.design import Frozen
 # Shares of a trial's whole training at which it is scored, compared with its peers, and perhaps paused.
 RUNGS: Final = (1 / 9, 1 / 3)
 
+TRAIN_LOSS: Final = "train_loss"  # the curve that every training leaves
+
 
 @cache
 def rung_name(rung: int) -> str:
