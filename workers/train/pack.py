@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from luthier.design import Optimiser
 from luthier.errors import Infeasible, TrialFailed
+from luthier.trial import TRAIN_LOSS
 from workers.train.algorithms import Example, Objective
 from workers.train.algorithms.objective import Batch, Headed
 from workers.train.data.unpadded import UnpaddedRows, lay_out, within
