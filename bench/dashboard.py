@@ -99,7 +99,9 @@ def _trial(c: Connection, job_id: str, number: int, points: int, now: datetime) 
     )
     c.execute(tables.trials.insert().values(dict(trial)))
     curve = [
-        Point(stage=0, step=step, name="loss", value=1.4 + 1.8 * math.exp(-step / 40) + dice.gauss(0, 0.04), at=now)
+        Point(
+            stage=0, step=step, name="train_loss", value=1.4 + 1.8 * math.exp(-step / 40) + dice.gauss(0, 0.04), at=now
+        )
         for step in range(1, points + 1)
     ]
     if number:

@@ -66,7 +66,7 @@ from luthier.api_types import (
 from luthier.errors import LuthierError, Unreachable, UserError, tree
 from luthier.keys import Scope, well_formed
 from luthier.report import Report
-from luthier.trial import Point
+from luthier.trial import TRAIN_LOSS, Point
 
 R = TypeVar("R", bound=BaseModel)
 L = TypeVar("L", FileObject, Job, Event, Trial, Schedule, ScheduleRun, WebhookDelivery, WebhookEndpoint, Checkpoint)
@@ -268,7 +268,7 @@ class Client:
         body = {name: value for name, value in {"training_file": training_file, **options}.items() if value is not None}
         return self._one(DesignSpace, "POST", "/v1/designs/space", json=body)
 
-    def curves(self, job_id: str, name: str = "loss", *, points: int = 200) -> Curves:
+    def curves(self, job_id: str, name: str = TRAIN_LOSS, *, points: int = 200) -> Curves:
         """One curve of all trials, each thinned to so many points, and where the trials were scored on the way."""
         wanted = {"name": name, "points": points}
         return self._one(Curves, "GET", f"{_JOBS}/{job_id}/curves", params=wanted)

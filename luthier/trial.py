@@ -24,6 +24,8 @@ RUNGS: Final = (1 / 9, 1 / 3)
 RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
 RUNG_PAIRS: Final = 96  # of preferences: each says yes or no only, and 32 of them are wrong by 9 % either way
 
+TRAIN_LOSS: Final = "train_loss"  # the curve that every training leaves
+
 
 @cache
 def rung_name(rung: int) -> str:

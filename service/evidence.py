@@ -9,6 +9,7 @@ from luthier.errors import NotFound
 from luthier.report import Report
 from luthier.store import Connection, curves, events, files, jobs, models, scores, trials
 from luthier.store.records import JobRecord, TrialRecord
+from luthier.trial import TRAIN_LOSS
 from search.case import Case, Tried
 from search.choose import best
 from search.explain import explain
@@ -81,4 +82,4 @@ def _ended(c: Connection, job_id: str) -> str | None:
 def _curve(c: Connection, winner: TrialRecord) -> tuple[float, ...]:
     """The training loss of its last stage, step by step."""
     last = len(winner.design.stages) - 1
-    return tuple(point.value for point in curves.of_trial(c, winner.id, "loss") if point.stage == last)
+    return tuple(point.value for point in curves.of_trial(c, winner.id, TRAIN_LOSS) if point.stage == last)

@@ -256,8 +256,8 @@ class TrialWatch:
         if progress.next_stage:
             self.brought.append(found)
         self.held.record(position.stage, position.step, found)
-        goes_on = [self._ask(rung, progress, metrics) for rung in crossed if metrics is not None]
         self._tell(progress, found)
+        goes_on = [self._ask(rung, progress, metrics) for rung in crossed if metrics is not None]
         try:
             self.held.check()
             if goes_on and not goes_on[-1]:

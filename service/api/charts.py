@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 
 from luthier.api_types import Curves, Landscape, Timeline
 from luthier.store import curves, events, jobs, trials
+from luthier.trial import TRAIN_LOSS
 from search.landscape import landscape
 from service import charts, evidence
 from service.api.jobs import JobId
@@ -20,7 +21,7 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Results"])
 def get_curves(
     here: Here,
     job_id: JobId,
-    name: Annotated[str, Query(description="which curve", max_length=64)] = "loss",
+    name: Annotated[str, Query(description="which curve", max_length=64)] = TRAIN_LOSS,
     points: Annotated[int, Query(description="most points of one trial", ge=4, le=100_000)] = 200,
 ) -> Curves:
     """With the rungs at which trials were scored. Curves with more points are thinned; `…/trials/{id}/points` has them

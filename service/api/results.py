@@ -54,7 +54,7 @@ def list_points(
     here: Here,
     job_id: JobId,
     trial_id: str,
-    name: Annotated[str | None, Query(description="only this curve", examples=["loss"])] = None,
+    name: Annotated[str | None, Query(description="only this curve", examples=["train_loss"])] = None,
 ) -> Page[Point]:
     """By stage, name and step."""
     with here.database.read() as c:

@@ -11,6 +11,7 @@ from luthier.store import Connection, jobs, models, trials, workers
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from service import views
+from service.api.aliases import list_aliases
 from service.context import Here, utc_now
 from service.dashboard.exports import table_file
 from service.dashboard.shell import page
@@ -37,7 +38,8 @@ def list_models(request: Request, here: Here) -> Response:
     with here.database.read() as c:
         base = [views.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
         tuned = [(job, _winner(c, job)) for job in _succeeded(c)]
-    return page(request, "models.html.jinja", title="Models", base=base, tuned=tuned)
+    aliases = list_aliases(here).data
+    return page(request, "models.html.jinja", title="Models", base=base, tuned=tuned, aliases=aliases)
 
 
 @router.get("/workers.{form}")

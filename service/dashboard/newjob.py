@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
 
+from luthier.design import Design
+from luthier.model import BaseModelEntry
 from luthier.store import files, jobs, models, trials
 from luthier.trial import JobState
+from search.learning_rate import default_learning_rate, significant
 from service import byhand, views
 from service.context import Here
 from service.dashboard.shell import page
@@ -39,7 +43,7 @@ def new_job(
             "suffix": source.suffix,
             "task": source.task.model_dump(mode="json", exclude_defaults=True),
             "search": source.search.model_dump(mode="json", exclude={"pin", "deadline"}),
-            "pin": {} if pinned is None or not pinned.design.stages else values_of(pinned.design),
+            "pin": {} if pinned is None or not pinned.design.stages else _pin(pinned.design, entries),
         }
     return page(
         request,
@@ -70,3 +74,13 @@ def playground(request: Request, here: Here, model: Annotated[str | None, Query(
     right = model or (tuned[0][0] if tuned else None)
     left = bases.get(right or "", base[0] if base else None)
     return page(request, "playground.html.jinja", title="Playground", base=base, tuned=tuned, left=left, right=right)
+
+
+def _pin(design: Design, entries: Sequence[BaseModelEntry]) -> dict[str, str | int | float]:
+    """The design as pins of a search. Its learning rate is one relative to the default."""
+    pins, first = values_of(design), design.stages[0]
+    facts = next((entry.facts for entry in entries if entry.name == design.architecture.base), None)
+    if facts is not None:
+        default = default_learning_rate(first.algorithm.kind, first.update.kind, facts.hidden_size)
+        pins["learning_rate_multiplier"] = significant(first.optimiser.learning_rate / default)
+    return pins

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from luthier.schedule import CatchUp, Overlap
 from luthier.store import Connection, files, jobs, models
+from luthier.task import Search
 from service.api import schedules as api
 from service.api.paging import After
 from service.context import Here
@@ -83,6 +84,8 @@ def new_schedule(
         source=source,
         chosen=chosen,
         body={name: value for name, value in body.items() if value},
+        trials=(Search() if source is None else source.search).trials,
+        suffix="" if source is None else source.suffix or "",
         overlaps=OVERLAPS,
         catch_ups=CATCH_UPS,
     )

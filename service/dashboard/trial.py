@@ -174,7 +174,8 @@ def _filename(c: Connection, job: JobRecord) -> str:
 
 
 def values_of(design: Design) -> dict[str, str | int | float]:
-    """A design as the form's fields, by the names that a change has."""
+    """A design as the form's fields, by the names that a change has. The learning rate stays as it is unless it is
+    changed, so that it has none."""
     first, architecture = design.stages[0], design.architecture
     found: dict[str, str | int | float | None] = {
         "model": architecture.base,

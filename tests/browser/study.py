@@ -109,7 +109,7 @@ class StudyWorker(FakeWorker):
 
     def values(self, assignment: Assignment, step: int, noise: random.Random) -> dict[str, float]:
         value = bits(assignment.design, assignment.seed, step / STEPS)
-        found = {"loss": value * 1.35 + noise.gauss(0, 0.05)}
+        found = {"train_loss": value * 1.35 + noise.gauss(0, 0.05)}
         return found | ({"valid_loss": value * 1.3} if step % 10 == 0 else {})
 
 

@@ -190,7 +190,7 @@ class FakeWorker:
 
     def work(self, assignment: Assignment) -> None:
         """Pretend to train, then judge, export and finish; or pause at a rung where the service says so."""
-        self.heartbeat(assignment, loss=1.0)
+        self.heartbeat(assignment, train_loss=1.0)
         if not self.climb(assignment):
             self.finish(assignment, outcome="waiting")
             return

@@ -37,7 +37,7 @@ def test_curves_come_in_one_answer_thinned_but_with_their_ends_and_extremes(stud
 def test_other_curves_are_named_and_rungs_stand_where_trials_were_scored(studied: tuple[Service, str]) -> None:
     service, job_id = studied
     curves = service.client.curves(job_id, "valid_loss")
-    assert curves.names == ("loss", "valid_loss")
+    assert curves.names == ("train_loss", "valid_loss")
     assert {mark.step for mark in curves.rungs} == {round(60 * share) for share in RUNGS}
     assert all(curve.step == tuple(range(10, curve.step[-1] + 1, 10)) for curve in curves.trials)
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from luthier.design import Optimiser
 from luthier.errors import Infeasible, TrialFailed
+from luthier.trial import TRAIN_LOSS
 from workers.train.algorithms import Example, Objective
 from workers.train.algorithms.objective import Batch, Headed
 from workers.train.data.unpadded import UnpaddedRows, lay_out, within
@@ -141,7 +142,7 @@ class Member:
         chosen = self.order[self.step * batch : (self.step + 1) * batch]
         made = self._batch(chosen)
         rate = learning_rate(self.recipe, self.step, self.steps)
-        tokens, values = self._learn(made, rate) if made.examples else (0, {"train_loss": 0.0, "grad_norm": 0.0})
+        tokens, values = self._learn(made, rate) if made.examples else (0, {TRAIN_LOSS: 0.0, "grad_norm": 0.0})
         self.step += 1
         values = {**values, "learning_rate": rate, **made.values}
         return StepReport(step=self.step, of=self.steps, tokens=tokens, values=values)
@@ -160,7 +161,7 @@ class Member:
         self.adamw.zero_grad(set_to_none=True)
         self.updates += 1
         return tokens, {
-            "train_loss": loss,
+            TRAIN_LOSS: loss,
             "grad_norm": norm,
             **{name: total / len(made.examples) for name, total in sums.items()},
         }

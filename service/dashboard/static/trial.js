@@ -45,9 +45,9 @@ const HOVER = "step %{x}: %{y:.4g}<extra></extra>";
 function loss() {
   if (!points) return { empty: "Loading the curves …" };
   const { found, parts } = curves();
-  if (!found.has("loss")) return { empty: live ? "The first points come with the first training steps." : "It has left no curve." };
+  if (!found.has("train_loss")) return { empty: live ? "The first points come with the first training steps." : "It has left no curve." };
   const held = found.get("valid_loss");
-  const traces = [{ ...thin(found.get("loss")), mode: "lines", line: { color: colour("mark"), width: 1.4 }, hovertemplate: HOVER }];
+  const traces = [{ ...thin(found.get("train_loss")), mode: "lines", line: { color: colour("mark"), width: 1.4 }, hovertemplate: HOVER }];
   if (held) traces.push({ ...held, mode: "markers", marker: { color: colour("brand"), size: 9, line: { color: colour("sheet"), width: 1 } }, hovertemplate: `held-out rows, ${HOVER}` });
   return { traces, layout: { x: { title: "step" }, y: { nticks: 6 }, shapes: shapes(parts) } };
 }
@@ -74,7 +74,7 @@ if (select) {
 async function load() {
   if (!select) return;
   points = (await call("GET", page.dataset.points)).data;
-  const names = [...new Set(points.map((point) => point.name))].filter((name) => name !== "loss").sort();
+  const names = [...new Set(points.map((point) => point.name))].filter((name) => name !== "train_loss").sort();
   const before = select.value;
   select.replaceChildren(...names.map((name) => make("option", { value: name, selected: name === before }, name.replaceAll("_", " "))));
   select.closest("label").hidden = !names.length;

@@ -1,0 +1,246 @@
+"""In a real browser: a file, the form, the winner, a design by hand, a schedule run now, two models side by side."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from luthier.trial import JobState, LogLine, Sample, TrialState
+from luthier.wire import Assignment
+from tests.browser.conftest import shot
+from tests.browser.study import StudyWorker
+from tests.integration.service_harness import Service, preferences, serving, sums, wait_until
+
+QUESTION, ANSWER, BASE_ANSWER = "What is 2 + 2?", "It is 4, gladly.", "I could not say."
+
+
+@dataclass
+class TalkingWorker(StudyWorker):
+    """Also leaves a log and answers."""
+
+    def finish(self, assignment: Assignment, **report: Any) -> httpx.Response:
+        if report["outcome"] == "complete":
+            said = ANSWER if assignment.design.stages else BASE_ANSWER
+            report["samples"] = (Sample(prompt=QUESTION, reference="It is 4.", answer=said),)
+            report["lines"] = (LogLine(number=0, at=datetime.now(UTC), text="Trained to the end: 60 steps"),)
+        return super().finish(assignment, **report)
+
+
+@dataclass
+class Workshop:
+    """A service with a worker that takes what comes, unless it is told to rest."""
+
+    service: Service
+    worker: TalkingWorker
+    working: threading.Event = field(default_factory=threading.Event)
+    closed: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        while not self.closed.is_set():
+            if self.working.wait(0.05) and (found := self.worker.lease()) is not None:
+                self.worker.work(found)
+            else:
+                self.closed.wait(0.05)
+
+    def goto(self, page: Page, path: str) -> None:
+        page.goto(f"{self.service.url}{path}")
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    with serving(tmp_path_factory.mktemp("pages") / "home") as service, httpx.Client(base_url=service.url) as line:
+        service.add_model()
+        worker = TalkingWorker(line, name="bench-1")
+        worker.register()
+        shop = Workshop(service, worker)
+        thread = threading.Thread(target=shop.run)
+        thread.start()
+        yield shop
+        shop.closed.set()
+        thread.join()
+
+
+@pytest.fixture
+def at_work(workshop: Workshop) -> Iterator[Workshop]:
+    workshop.working.set()
+    yield workshop
+    workshop.working.clear()
+
+
+def job_of(page: Page) -> str:
+    return page.url.split("/jobs/")[1].split("/")[0].split("?")[0]
+
+
+def test_a_file_with_faults_is_refused_with_the_rows_and_fields(browser: Browser, workshop: Workshop) -> None:
+    page = browser.new_page()  # which may say that the service answered 400
+    workshop.goto(page, "/datasets")
+    rows = [*sums(3), {"prompt": "no completion"}]
+    content = "\n".join(map(json.dumps, rows)).encode()
+    page.get_by_label("Upload a dataset").set_input_files(
+        {"name": "bad.jsonl", "mimeType": "application/jsonl", "buffer": content}
+    )
+    page.get_by_role("button", name="Upload", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("row 4")
+    page.close()
+
+
+def test_from_a_file_through_the_form_to_the_winner(page: Page, at_work: Workshop, tmp_path: Path) -> None:
+    client = at_work.service.client
+    file = tmp_path / "arithmetic.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in sums(64)))
+    at_work.goto(page, "/datasets")
+    page.get_by_label("Upload a dataset").set_input_files(file)
+    page.get_by_role("button", name="Upload", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("arithmetic.jsonl")
+    page.get_by_placeholder("contains …").press_sequentially("is 14 + 14")
+    expect(page.locator("#rows .row")).to_have_count(1)
+    expect(page.locator("#rows .row")).to_contain_text("It is 28.")
+    shot(page, "pages-dataset")
+
+    page.get_by_role("link", name="New job").last.click()
+    expect(page.get_by_text("of device time")).to_be_visible()
+    page.get_by_label("Designs to try").fill("4")
+    page.get_by_text("not possible here, and why").nth(0).click()
+    expect(page.locator("#axis-algorithm .refused")).to_contain_text("dpo: dpo does not go with pairs data")
+    page.get_by_label("dora").check()
+    page.get_by_label("full", exact=True).check()
+    expect(page.locator("#costs-words")).to_contain_text("2 weight updates")
+    page.get_by_text("How sure it is to be").click()
+    page.get_by_label("Further seeds for each").fill("0")
+    page.get_by_label("Tags, with commas").fill("violin, test")
+    start = page.get_by_role("button", name="Start the search")
+    expect(start).to_be_enabled()
+    shot(page, "pages-new")
+    start.click()
+    page.wait_for_url("**/jobs/ftjob-*")
+    job = job_of(page)
+    asked = client.job(job)
+    assert set(asked.luthier.search.pin.update or ()) == {"full", "dora"}
+    assert asked.luthier.tags == ("violin", "test")
+    expect(page.locator("#notes summary")).to_contain_text("violin")
+
+    wait_until(lambda: client.job(job).status is JobState.SUCCEEDED)
+    best = client.best(job)
+    expect(page.locator(".leaderboard tr.won")).to_have_attribute("data-number", str(best.number))
+    page.locator(".leaderboard tr.won td.design a").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(best.summary)
+    page.wait_for_selector("#chart-loss[data-drawn]")
+    expect(page.locator(".sample").first).to_contain_text(ANSWER)
+    expect(page.locator(".sample").first).to_contain_text(BASE_ANSWER)
+    expect(page.locator("table.log")).to_contain_text("Trained to the end: 60 steps")
+    with page.expect_download() as download:
+        page.locator("#curves a", has_text="CSV").click()
+    assert download.value.path().read_text().startswith("stage,step,name,value,at\n")
+    shot(page, "pages-trial")
+
+
+def test_what_cannot_be_is_said_before_the_button(page: Page, workshop: Workshop) -> None:
+    file = workshop.service.upload(preferences(), "wishes.jsonl")
+    workshop.goto(page, f"/new?file={file}")
+    start = page.get_by_role("button", name="Start the search")
+    expect(start).to_be_enabled()
+    page.get_by_text("Finer points").click()
+    page.get_by_label("Rank of adapters").fill("0")
+    expect(page.get_by_role("alert")).to_contain_text("pin on rank: 0 is not possible; choose from 1 to 1024")
+    expect(start).to_be_disabled()
+    page.get_by_label("Rank of adapters").fill("4, 8")
+    expect(start).to_be_enabled()
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_design_by_hand_is_priced_queued_and_stopped(page: Page, workshop: Workshop) -> None:
+    service, worker = workshop.service, workshop.worker
+    job = service.submit(search={"trials": 8})
+    for _ in range(2):
+        worker.work(worker.take())
+    workshop.goto(page, f"/jobs/{job}/trials/1")
+    page.get_by_role("link", name="Clone and edit").click()
+    queue = page.get_by_role("button", name="Queue this design")
+    expect(page.locator("#summary")).to_contain_text("lora r16")
+    expect(queue).to_be_disabled()  # nothing is changed yet
+    page.get_by_label("Rank of adapters").fill("4")
+    expect(page.locator("#summary")).to_contain_text("lora r4")
+    page.get_by_label("dora").check()
+    expect(page.locator("#summary")).to_contain_text("dora r4")
+    shot(page, "pages-design")
+    queue.click()
+    page.wait_for_url("**/trials/*")
+    expect(page.get_by_text("queued by hand")).to_be_visible()
+    added = service.client.trials(job)[-1]
+    assert (added.origin, added.design.stages[0].update.kind) == ("user", "dora")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#part-head .state")).to_have_text("cancelled")
+    assert service.client.trial(job, added.id).state is TrialState.CANCELLED
+    workshop.goto(page, f"/jobs/{job}")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator("#part-head .state")).to_have_text("paused")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#part-head .state")).to_have_text("running")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#part-head .state")).to_have_text("cancelled")
+
+
+def test_a_schedule_is_created_and_run_now(page: Page, workshop: Workshop) -> None:
+    workshop.service.upload(sums(64), "nightly.jsonl")
+    workshop.goto(page, "/schedules")
+    page.get_by_role("link", name="New schedule").first.click()
+    page.get_by_label("Name", exact=True).fill("every Friday")
+    page.get_by_role("button", name="Fridays").click()
+    page.get_by_label("Time zone").fill("Europe/Berlin")
+    page.get_by_label("Learns from").select_option("newest:nightly.jsonl")
+    page.get_by_label("Designs to try").fill("3")
+    page.get_by_role("button", name="Create schedule").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("every Friday")
+    expect(page.locator("main")).to_contain_text("the newest nightly.jsonl")
+    page.get_by_role("button", name="Run now").click()
+    expect(page.locator("#runs tbody tr")).to_have_count(1)
+    shot(page, "pages-schedule")
+    page.locator("#runs tbody a").click()
+    page.wait_for_url("**/jobs/ftjob-*")
+    workshop.service.client.cancel(job_of(page))
+
+
+def test_two_models_answer_side_by_side_as_they_speak(page: Page, workshop: Workshop) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def answer(route: Route) -> None:
+        body = json.loads(route.request.post_data or "")
+        asked.append(body)
+        words = [f"{body['model']} heard ", str(len(body["messages"])), " messages"]
+        chunks = [{"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]} for word in words]
+        events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+        route.fulfill(status=200, content_type="text/event-stream", body=events)
+
+    page.route("**/v1/chat/completions", answer)
+    workshop.goto(page, "/playground")
+    message = page.get_by_placeholder("Ask both …")
+    left, right = page.locator("[data-side=left] .turns"), page.locator("[data-side=right] .turns")
+    for text in ("Hello", "And again"):
+        message.fill(text)
+        message.press("Enter")
+        expect(page.get_by_role("button", name="Ask both")).to_be_enabled()
+        expect(right).to_contain_text(text)
+    expect(left).to_contain_text("tiny-chat heard 3 messages")
+    expect(right).to_contain_text(re.compile("heard 3 messages"))
+    assert all(body["stream"] and body["temperature"] == 0 for body in asked)
+    shot(page, "pages-playground")
+    page.get_by_role("button", name="New conversation").click()
+    expect(left).to_have_text("Its answers stand here.")
+
+
+@pytest.mark.parametrize("path", ["/workers", "/models", "/datasets", "/schedules", "/new", "/playground"])
+def test_nothing_is_wider_than_a_phone(page: Page, workshop: Workshop, path: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    workshop.goto(page, path)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
