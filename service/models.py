@@ -9,7 +9,7 @@ from typing import Final
 
 from luthier.errors import NotFound, UserError
 from luthier.model import BaseModelEntry
-from luthier.store import Connection, artifacts, jobs, models, trials
+from luthier.store import Connection, aliases, artifacts, jobs, models, trials
 from luthier.store.records import JobRecord, TrialRecord
 from luthier.wire import Artifact, Weights
 
@@ -49,9 +49,10 @@ class Resolved:
 
 
 def resolve(c: Connection, name: str) -> Resolved:
-    """The model called `name`: a registered base model, the result of a job (`ft:…`), or a trial of a job whose weights
-    are kept (`ft:…:trial-N`). Raises NotFound with the reason.
+    """The model called `name`: a registered base model, the result of a job (`ft:…`), a trial of a job whose weights
+    are kept (`ft:…:trial-N`), or what an alias stands for now (`alias/…`). Raises NotFound with the reason.
     """
+    name = aliases.resolve(c, name)
     job = jobs.by_model(c, name)
     if job is not None and job.best_trial_id is not None:
         return _of_trial(c, name, job, trials.get(c, job.best_trial_id))
