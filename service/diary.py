@@ -29,8 +29,8 @@ def started(c: Connection, job: JobRecord, workers: int, now: datetime) -> None:
 
 def trial_started(c: Connection, trial: TrialRecord, worker: str, now: datetime) -> None:
     again = f" again (lease {trial.fence})" if trial.fence > 1 else ""
-    what = "The champion is scored" if trial.origin == "champion" else f"Trial {trial.number} started"
-    text = f"{what}{again} on {worker}: {trial.design.summary()}."
+    what = "is being scored" if trial.origin == "champion" else "started"
+    text = f"{_name(trial)} {what}{again} on {worker}: {trial.design.summary()}."
     _say(c, trial.job_id, text, now, {**_lease(trial), "worker": worker})
 
 
@@ -40,7 +40,8 @@ def trial_ended(c: Connection, trial: TrialRecord, now: datetime) -> None:
     match trial.state:
         case TrialState.COMPLETE:
             assert trial.metrics is not None  # the store refuses a complete trial without
-            text = f"{name} complete: {numbers(trial.metrics)}, after {seconds}."
+            what = "is scored" if trial.origin == "champion" else "complete"
+            text = f"{name} {what}: {numbers(trial.metrics)}, after {seconds}."
             data = {**_end(trial), "metrics": trial.metrics.model_dump(mode="json")}
             events.add(c, trial.job_id, "info", "metrics", text, now, data)
         case TrialState.FAILED:

@@ -77,12 +77,15 @@ def point(
 def roll_back(c: Connection, name: str, now: datetime) -> AliasRecord:
     """Let the alias stand for what it stood for before: once more, for what it stood for before that.
 
-    Raises NotFound, or Conflict where there is nothing before.
+    Raises NotFound, or Conflict where there is nothing before, or where that has been deleted.
     """
     latest = get(c, name)
     target = next((one for one in history(c, name) if one.version == latest.before), None)
     if target is None:
         raise Conflict(f"alias/{name} has stood for {latest.model} from the start: there is nothing to roll back to")
+    made = tables.jobs.c
+    if c.scalar(select(made.fine_tuned_model).where(made.id == target.job_id)) != target.model:
+        raise Conflict(f"{target.model}, which alias/{name} stood for before, has been deleted")
     changes = {"version": latest.version + 1, "origin": "rollback", "contest": None, "created_at": now}
     record = target.model_copy(update=changes)
     c.execute(_versions.insert().values(dict(record)))

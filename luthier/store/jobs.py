@@ -36,14 +36,6 @@ def get(c: Connection, job_id: str) -> JobRecord:
     return JobRecord(**row)
 
 
-def of_model(c: Connection, model: str) -> JobRecord:
-    """The job that made a fine-tuned model. Raises NotFound."""
-    row = c.execute(select(_jobs).where(_jobs.c.fine_tuned_model == model).limit(1)).mappings().one_or_none()
-    if row is None:
-        raise NotFound(f"there is no fine-tuned model {model!r}", param="model")
-    return JobRecord(**row)
-
-
 def lock(c: Connection, job_id: str) -> JobRecord:
     """The job as it is now, and as it stays to the end of the transaction: whoever takes a step of its search locks it
     first, and then its trials. Raises NotFound.

@@ -31,7 +31,10 @@ def set_alias(here: Here, body: SetAlias) -> Alias:
     """Let `alias/NAME` stand for a fine-tuned model, whatever it stood for before. A schedule that keeps the alias
     goes on from there: this is the champion that its next winner has to beat."""
     with here.database.begin() as c:
-        aliases.point(c, body.name, jobs.of_model(c, body.model), "user", utc_now())
+        job = jobs.by_model(c, body.model)
+        if job is None:
+            raise NotFound(f"there is no fine-tuned model {body.model!r}", param="model")
+        aliases.point(c, body.name, job, "user", utc_now())
         return _view(c, body.name)
 
 

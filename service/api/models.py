@@ -10,8 +10,8 @@ from luthier.api_types import Deleted, Model, Page
 from luthier.errors import Conflict
 from luthier.model import BaseModelEntry, read_facts
 from luthier.sources import local_folder
-from luthier.store import Connection, artifacts, jobs, models
-from luthier.store.records import JobRecord
+from luthier.store import Connection, aliases, artifacts, jobs, models
+from luthier.store.records import AliasRecord, JobRecord
 from luthier.trial import JobState
 from service import diary, views
 from service.context import Context, Here, utc_now
@@ -26,16 +26,19 @@ PAGE = 1000
 
 @router.get("", summary="List the models")
 def list_models(here: Here) -> Page[Model]:
-    """Base models with their facts first, then the models that jobs have made, newest first."""
+    """Base models with their facts first, then the models that jobs have made, newest first, then the aliases."""
     with here.database.read() as c:
         base = [views.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
         tuned = [views.fine_tuned_model(job) for job in _finished(c) if job.fine_tuned_model is not None]
-    return Page(data=(*base, *tuned))
+        named = [_alias(record) for record in aliases.list_(c)]
+    return Page(data=(*base, *tuned, *named))
 
 
-@router.get("/{model_id}", summary="Look at one model")
+@router.get("/{model_id:path}", summary="Look at one model")
 def get_model(here: Here, model_id: ModelId) -> Model:
     with here.database.read() as c:
+        if model_id.startswith(aliases.PREFIX):
+            return _alias(aliases.get(c, model_id.removeprefix(aliases.PREFIX)))
         job = jobs.by_model(c, model_id)
         if job is not None:
             return views.fine_tuned_model(job)
@@ -75,9 +78,18 @@ def delete_model(here: Here, model_id: ModelId) -> Deleted:
 
 def _delete_result(here: Context, c: Connection, job: JobRecord) -> None:
     assert job.best_trial_id is not None, "what has a name is a trial's"
+    standing = [record.name for record in aliases.list_(c) if record.trial_id == job.best_trial_id]
+    if standing:
+        raise Conflict(
+            f"alias/{standing[0]} stands for {job.fine_tuned_model}: roll it back, set it otherwise or delete it first"
+        )
     jobs.set_result(c, job.id, job.best_trial_id, None, job.trained_tokens)
     here.garbage.condemn(artifacts.drop(c, job.best_trial_id))
     diary.deleted(c, job, utc_now())
+
+
+def _alias(record: AliasRecord) -> Model:
+    return Model(id=f"{aliases.PREFIX}{record.name}", created=int(record.created_at.timestamp()), job=record.job_id)
 
 
 def _finished(c: Connection) -> list[JobRecord]:
