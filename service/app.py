@@ -80,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         responses=ERRORS,
         swagger_ui_parameters={"validatorUrl": None, "docExpansion": "list"},
     )
-    app.state.settings, app.state.metrics = settings, Metrics()
+    app.state.settings, app.state.metrics, app.state.trackers = settings, Metrics(), wanted(settings)
     app.add_middleware(BodyLimit)
     app.add_middleware(Observed, metrics=app.state.metrics)
     problems.install(app)
@@ -112,7 +112,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         else:
             database.check()
         here = Context(settings=settings, database=database, blobs=Blobs(settings.blobs), garbage=Garbage())
-        ticker, publisher = Ticker(here), Publisher(here, wanted(settings))
+        ticker, publisher = Ticker(here), Publisher(here, app.state.trackers)
         app.state.context, app.state.ticker = here, ticker
         app.state.metrics.watch(here)
         ticker.start()
