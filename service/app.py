@@ -104,7 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
         dependencies=[Security(BEARER)],
         swagger_ui_parameters={"validatorUrl": None, "docExpansion": "list"},
     )
-    app.state.settings, app.state.metrics = settings, Metrics()
+    app.state.settings, app.state.metrics, app.state.trackers = settings, Metrics(), wanted(settings)
     app.state.worker_key = mint()  # of the workers that this process starts
     app.add_middleware(BodyLimit)
     app.add_middleware(Gate, settings=settings, worker_key=app.state.worker_key)  # before any body is read
@@ -138,7 +138,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         )
         ticker = Ticker(here, loops.tick, "jobs")
         others = (Ticker(here, schedules.tick, "schedules"), Ticker(here, webhooks.deliver, "webhooks"))
-        threads = (ticker, *others, Publisher(here, wanted(settings)))
+        threads = (ticker, *others, Publisher(here, app.state.trackers))
         app.state.context, app.state.ticker = here, ticker
         app.state.metrics.watch(here)
         for each in threads:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from luthier.errors import UserError
 from luthier.settings import Settings
+from service.app import create_app
 from service.tracking.mlflow import Mlflow
 from service.tracking.publisher import Publisher, wanted
 from service.tracking.tensorboard import TensorBoard
@@ -128,6 +131,14 @@ def test_a_trial_whose_files_were_broken_off_is_told_again_and_one_that_is_whole
     assert second.exists()
     assert not list((tmp_path / job_id).glob("part*"))
     assert kept.stat().st_mtime_ns == written
+
+
+def test_a_package_that_is_missing_is_named_before_the_service_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(UserError, match=r"LUTHIER_MLFLOW_URL needs `pip install 'luthier\[mlflow\]'`"):
+        create_app(Settings(home=tmp_path, mlflow_url="http://127.0.0.1:5000"))
 
 
 def test_nothing_is_told_where_nobody_asked(tmp_path: Path) -> None:
