@@ -16,7 +16,7 @@ pytestmark = pytest.mark.xdist_group("cli")
 
 def test_playing_for_the_reward_beats_the_base(tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in data_samples.pairs(44)))
+    file.write_text("".join(json.dumps(row) + "\n" for row in data_samples.pairs(60)))
     service = Live(tmp_path / "home")
     client = service.start()
     try:
