@@ -1,8 +1,8 @@
 """Every cell of the design space, tried on a tiny real model: `python -m tests.cells` records what is seen.
 
 A cell is an algorithm under a weight update, or an edit of the architecture. It is trained by the one loop on rows that
-it can learn from, scored on rows that it has not seen, saved and loaded again by plain libraries, and its last third is
-trained once more from a checkpoint. The score is the judge's; of reward maximisers it is the mean reward of answers
+it can learn from, scored on rows that it has not seen, saved and loaded again by plain libraries, and the last steps
+are trained once more from a checkpoint. The score is the judge's; of reward maximisers it is the mean reward of answers
 drawn from the model, which moves before the greedy one does; of reward models it is the accuracy on held-out pairs.
 """
 
@@ -55,6 +55,7 @@ from workers.warm import Base
 MODELS: Final = Path(__file__).parent / "models"
 SEED, BATCH = 5, 4
 HELD_OUT: Final = 16
+REPEATED: Final = 3  # steps: those after the checkpoint
 SIZES: Final[dict[str, dict[str, int]]] = {  # what an update has to be told beside its name
     **{kind: {"rank": 8} for kind in ("lora", "rslora", "dora", "pissa", "lora_plus", "qlora")},
     "vera": {"rank": 64},
@@ -80,17 +81,19 @@ EDITS: Final = {
 class Course:
     """How long an algorithm is trained, and at how many times its default learning rate: few steps ask for more."""
 
-    rows: int = 32
+    rows: int = 24
     epochs: float = 2.0
     pace: float = 3.0
     settings: tuple[tuple[str, float], ...] = ()
 
 
 COURSES: Final = {
-    "grpo": Course(rows=8, epochs=5.0, pace=20.0),
-    "rloo": Course(rows=8, epochs=5.0, pace=20.0, settings=(("group", 8),)),
+    "grpo": Course(rows=8, epochs=4.0, pace=20.0),
+    "rloo": Course(rows=8, epochs=4.0, pace=20.0, settings=(("group", 6),)),
     "raft": Course(rows=8, epochs=5.0, pace=4.0, settings=(("group", 8),)),
-    "mlm": Course(rows=64, epochs=4.0, settings=(("mask", 0.4),)),
+    "kto": Course(rows=32),
+    "mlm": Course(rows=64, epochs=2.0, settings=(("mask", 0.4),)),
+    "reward_model+rloo": Course(rows=8, epochs=4.0, settings=(("group", 2),)),  # it is the reward model that is tried
 }
 
 
@@ -186,7 +189,7 @@ class Trial:
         self.scores_pairs = len(rules) > 1
         self.encoder = rules[0].family == "encoder"
         self.base, self.pristine = base(self.encoder, cell.update == "bitfit")
-        course = COURSES.get(rules[-1].algorithm, Course())
+        course = COURSES.get(cell.program) or COURSES.get(rules[-1].algorithm, Course())
         self.train_rows = rows(cell.kind, course.rows)
         self.held_out = rows(cell.kind, course.rows + HELD_OUT)[course.rows :]
         self.spec = JudgeSpec(
@@ -209,7 +212,7 @@ class Trial:
 
     def _stage(self, kind: str, course: Course) -> Stage:
         hidden: int = self.pristine.config.hidden_size
-        own = COURSES.get(kind, Course())
+        own = course if self.cell.program.endswith(kind) else COURSES.get(kind, Course())
         rate = own.pace * default_learning_rate(kind, self.cell.update, hidden)
         return Stage(
             algorithm=algorithm(kind, dict(own.settings)),
@@ -253,7 +256,7 @@ def prove(cell: Cell, folder: Path) -> Evidence:
     """Try a cell, with `folder` for what it saves."""
     trial = Trial(cell, folder)
     start = _tensors(apply(trial.build(), trial.update, SEED).model)
-    onlooker = Onlooker(folder, save_after=trial.steps * 2 // 3)
+    onlooker = Onlooker(folder, save_after=trial.steps - REPEATED)
     trained = trial.train(onlooker)
     end = _tensors(trained.applied.model)
     moved = {name for name in end if any(not torch.equal(at[name], start[name]) for at in (onlooker.first, end))}

@@ -92,7 +92,7 @@ def test_an_encoder_is_not_given_answers_to_learn(both: Service) -> None:
 def test_a_job_on_an_encoder_beats_its_pseudo_perplexity(tmp_path: Path) -> None:
     live = Live(tmp_path / "home")
     file = tmp_path / "texts.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in data_samples.text(120)))
+    file.write_text("".join(json.dumps(row) + "\n" for row in data_samples.text(72)))
     client = live.start()
     try:
         client.add_model("tiny-encoder", str(ENCODER))
