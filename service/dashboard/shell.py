@@ -73,11 +73,6 @@ def page(request: Request, template: str, *, title: str, status: int = 200, **va
     return response
 
 
-def fragment(template: str, **values: Any) -> Response:
-    """A part of a page, for a script to put in its place."""
-    return HTMLResponse(_TEMPLATES.get_template(template).render(**values), headers=HEADERS)
-
-
 def redirect(path: str, say: str | None = None) -> Response:
     """To another page after an action; it shows what there is to say once."""
     response = RedirectResponse(path, 303)

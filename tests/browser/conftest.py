@@ -6,13 +6,12 @@ Where there is none the tests are skipped, and say so; in CI they fail instead.
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
-from tests.browser.study import run
-from tests.integration.service_harness import Service, serving
+from tests.browser.study import studied
+from tests.integration.service_harness import Service
 
 PATIENCE_MS = 30_000
 MISSING = "no chromium here: `make chromium` installs Debian's, or put one on the PATH"
@@ -48,11 +47,8 @@ def browser(chromium: str, playwright: Playwright) -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:
     """A service with a job that has ended, for tests that only look."""
-    with serving(tmp_path_factory.mktemp("browser") / "home") as service:
-        service.add_model()
-        job_id = service.submit(search={"trials": 12, "finalists": 2, "confirmations": 1}, suffix="support")
-        run(service, job_id)
-        yield service, job_id
+    with studied(tmp_path_factory.mktemp("browser") / "home", trials=9, finalists=2, confirmations=1) as found:
+        yield found
 
 
 @pytest.fixture
@@ -78,10 +74,3 @@ def listen(page: Page) -> list[str]:
     page.on("console", heard)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     return complaints
-
-
-def shot(page: Page, name: str) -> None:
-    """A picture of the whole page, where LUTHIER_SCREENSHOTS says to keep them."""
-    if folder := os.environ.get("LUTHIER_SCREENSHOTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)

@@ -11,18 +11,15 @@ from luthier.api_types import CurvePoints, Event, Job, Trial, Update
 from luthier.client import Client
 from luthier.errors import NotFound
 from luthier.trial import RUNGS
-from tests.browser.study import StudyWorker, run
+from tests.browser import study
 from tests.integration.service_harness import FakeWorker, Service, serving, wait_until
 
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:
     """A service with a job that has ended, for tests that only read."""
-    with serving(tmp_path_factory.mktemp("charts") / "home") as service:
-        service.add_model()
-        job_id = service.submit(search={"trials": 10, "finalists": 1, "confirmations": 1})
-        run(service, job_id)
-        yield service, job_id
+    with study.studied(tmp_path_factory.mktemp("charts") / "home", trials=8, finalists=1, confirmations=1) as found:
+        yield found
 
 
 def test_curves_come_in_one_answer_thinned_but_with_their_ends_and_extremes(studied: tuple[Service, str]) -> None:
@@ -128,7 +125,7 @@ def test_browsers_resume_by_their_header_and_an_unknown_event_is_refused(studied
 def test_a_stream_goes_on_while_the_job_does(tmp_path: Path) -> None:
     with serving(tmp_path / "home") as service, Client(service.url) as watcher:
         service.add_model()
-        worker = StudyWorker(service.http, name="one")
+        worker = study.StudyWorker(service.http, name="one")
         worker.register()
         job_id = service.submit(search={"trials": 2, "confirmations": 0})
         stream = watcher.stream(job_id)

@@ -385,15 +385,27 @@ page.dataset.ready = "";
 
 // While it runs -----------------------------------------------------------------------------------------------------
 
-// At most once in so many milliseconds, but always after the last call.
+// At most once in so many milliseconds and never twice at a time, but always once more after the last wish for it.
 function calmly(call, pause) {
   let waiting = null;
-  return () => {
-    waiting ??= setTimeout(async () => {
-      await call();
-      waiting = null;
-    }, pause);
+  let busy = false;
+  const wish = () => {
+    waiting ??= setTimeout(run, pause);
   };
+  async function run() {
+    waiting = null;
+    if (busy) {
+      wish();
+      return;
+    }
+    busy = true;
+    try {
+      await call();
+    } finally {
+      busy = false;
+    }
+  }
+  return wish;
 }
 
 function append({ number, points }) {
