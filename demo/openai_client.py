@@ -6,6 +6,7 @@ python -m demo.openai_client data.jsonl --server http://127.0.0.1:8420 --ask "Na
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -24,8 +25,8 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--ask", default="How are you?", help="what to ask the base model and the result")
     options = parser.parse_args()
-    # The key is whatever `luthier keys create` gave; a service without keys takes any.
-    with OpenAI(base_url=f"{options.server}/v1", api_key="none") as client:
+    key = os.environ.get("LUTHIER_API_KEY", "a service without keys takes any")
+    with OpenAI(base_url=f"{options.server}/v1", api_key=key) as client:
         file = client.files.create(file=options.data, purpose="fine-tune")
         job = client.fine_tuning.jobs.create(
             training_file=file.id,

@@ -68,7 +68,7 @@ def list_(c: Connection, after: str | None, limit: int, metadata: Mapping[str, s
 
 def by_model(c: Connection, name: str) -> JobRecord | None:
     """The job whose result is called `name`."""
-    row = c.execute(select(_jobs).where(_jobs.c.fine_tuned_model == name)).mappings().one_or_none()
+    row = c.execute(select(_jobs).where(_jobs.c.fine_tuned_model == name)).mappings().first()
     return None if row is None else JobRecord(**row)
 
 

@@ -150,18 +150,6 @@ def test_draws_follow_the_seed_and_answers_end_where_they_are_told(client: OpenA
         client.completions.create(model="tiny", prompt="I " * 2000)
 
 
-def test_a_generation_process_that_is_killed_is_said_and_started_again(live: Live, client: OpenAI) -> None:
-    [process] = processes(live)
-    stream = client.completions.create(model="tiny", prompt="I", max_tokens=200, temperature=1.9, stream=True, seed=3)
-    next(stream)
-    process.kill()
-    with pytest.raises(openai.APIError, match="the generation process ended with code -9"):
-        list(stream)
-    answer = client.completions.create(model="tiny", prompt="I", max_tokens=2)
-    assert answer.choices[0].text
-    assert processes(live) != [process]
-
-
 def test_the_process_of_a_worker_that_is_killed_ends_and_leaves_nothing_behind(live: Live) -> None:
     cache = live.home / "cache" / "blobs"
     assert list(cache.glob("generation-*"))

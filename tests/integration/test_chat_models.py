@@ -135,17 +135,19 @@ def test_a_model_without_a_template_answers_one_message_as_it_stands(
 
 
 def test_adapters_take_turns_on_a_base_that_stays_as_it_was(
-    models: Models, tiny_entry: BaseModelEntry, tmp_path: Path
+    models: Models, tiny: Base, tiny_entry: BaseModelEntry, tmp_path: Path
 ) -> None:
     alone = said(models.load(tiny_entry, None))
     base = models.load(tiny_entry, None).model
     folders = {name: export(config, tmp_path / name, tiny_entry) for name, config in ADAPTERS.items()}
     expected = {name: logits(peft) for name, (_, peft) in folders.items()}
+    ids = prompt_ids(models.load(tiny_entry, None), asked())
+    answers = {name: generate(peft, tiny.tokenizer, [ids], 12)[0] for name, (_, peft) in folders.items()}
     for _ in range(2):
         for name, (folder, _) in folders.items():
             loaded = models.load(None, folder)
             torch.testing.assert_close(logits(loaded.model), expected[name])
-            said(loaded)
+            assert said(loaded)[0].strip() == answers[name], "the judge's, virtual tokens or not"
             assert models.load(None, folder).model is loaded.model, "it is put on once"
         assert said(models.load(tiny_entry, None)) == alone
     assert models.load(tiny_entry, None).model is base, "it was loaded once"
@@ -178,7 +180,7 @@ def test_nothing_of_a_stop_text_is_said_and_nothing_else_is_held_back(
     assert "".join([*pieces, speech.end()]) == expected
 
 
-def export(config: PeftConfig, folder: Path, entry: BaseModelEntry) -> tuple[Path, torch.nn.Module]:
+def export(config: PeftConfig, folder: Path, entry: BaseModelEntry) -> tuple[Path, Any]:
     """An adapter as the export writes it, and the model that it makes."""
     torch.manual_seed(len(str(folder)))
     made = get_peft_model(warm._load(entry), config)

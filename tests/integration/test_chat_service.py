@@ -1,5 +1,7 @@
 """/v1/chat/completions and /v1/completions in the hands of OpenAI's unmodified client; a pretended worker answers."""
 
+import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,8 +16,9 @@ from openai import OpenAI
 from luthier.errors import NotFound
 from luthier.store import artifacts
 from luthier.wire import Answered, Generation, Offer, Question, Refusal, Said, Spoken
-from tests.integration.service_harness import TINY_CHAT, FakeWorker, Service, serving, wait_until
+from tests.integration.service_harness import TINY_CHAT, FakeWorker, Service, serving, sums, wait_until
 
+PAGE = Path(__file__).parents[2] / "docs" / "openai-client.md"
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 Pieces = tuple[str, ...]
 
@@ -370,6 +373,52 @@ def test_a_result_can_be_deleted_and_the_job_stays(client: OpenAI, service: Serv
         assert artifacts.unreferenced(c, weights) == weights, "their blobs are swept away"
     with pytest.raises(openai.NotFoundError):
         client.models.delete(name)
+
+
+def test_jobs_are_filtered_by_all_of_their_metadata_and_paged(client: OpenAI, service: Service) -> None:
+    tags = [{"team": "strings", "run": "a"}, {"team": "strings", "run": "b"}, {"team": "strings", "run": "a"}]
+    made = [service.submit(metadata=each, search={"trials": 2}) for each in tags]
+    page = client.fine_tuning.jobs.list(metadata={"team": "strings", "run": "a"}, limit=1)
+    assert page.has_more
+    assert [job.id for job in page] == [made[2], made[0]]
+    assert [job.id for job in client.fine_tuning.jobs.list(metadata={"team": "strings"})] == made[::-1]
+    assert list(client.fine_tuning.jobs.list(metadata={"team": "strings", "run": "c"})) == []
+    for job_id in made:
+        service.client.cancel(job_id)
+
+
+def test_the_page_on_openais_client_does_what_it_says(
+    service: Service,
+    speaker: Speaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    service.client.add_model("my-model", str(TINY_CHAT))
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sums()))
+    monkeypatch.chdir(tmp_path)
+    script = "\n".join(re.findall(r"<!-- test: openai-client -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            if (assignment := speaker.worker.lease()) is not None:
+                speaker.worker.work(assignment)
+            if (generation := speaker.offer()) is not None:
+                speaker.say(generation, 0, "The Neckar.")
+                speaker.finish(generation, speaker.end)
+
+    monkeypatch.setattr("service.api.generations.OFFER_SECONDS", 0.2)
+    thread = beside(work)
+    try:
+        exec(script.replace("http://127.0.0.1:8420", service.url), {})
+    finally:
+        over.set()
+        thread.join()
+    printed = capsys.readouterr().out
+    assert "my-model says The Neckar." in printed
+    assert "ft:my-model:rivers:" in printed
+    assert printed.count("The Neckar.") == 4
 
 
 def test_completions_are_passed_on_to_the_server_that_a_setting_names(tmp_path: Path) -> None:

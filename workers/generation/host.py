@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 AWAY_SECONDS = 5.0  # before the service is asked again after it could not be
 CANCEL_SECONDS = 30.0  # that a cancelled answer may take to its next word
 LEAVE_SECONDS = 5.0  # that a process may take to end
+COMMAND = (sys.executable, "-P", "-m", "workers.generation.process")
 RENEWALS = 10  # in the length of a lease
 
 
@@ -66,6 +67,9 @@ class Host:
                     self._asked_at = time.monotonic()
             except LuthierError as error:
                 log.warning("offering to answer: %s", error)
+                self._stopping.wait(AWAY_SECONDS)
+            except Exception:  # a full disk, say: others are to be answered when there is room again
+                log.exception("a question could not be answered")
                 self._stopping.wait(AWAY_SECONDS)
             self._answering = False
             if time.monotonic() - self._asked_at >= self._welcome.generation_idle_seconds:
@@ -180,10 +184,8 @@ class Process:
 
     def __init__(self, cache: Path, threads: int) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="generation-", dir=cache))
-        command = [sys.executable, "-P", "-m", "workers.generation.process"]
-        command += ["--threads", str(threads), "--folder", str(self._folder)]
         self._child = subprocess.Popen(
-            command,
+            [*COMMAND, "--threads", str(threads), "--folder", str(self._folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

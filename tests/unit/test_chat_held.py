@@ -1,0 +1,55 @@
+"""What a worker does when the service says that the job is paused: it stops between steps, but not while it judges."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from luthier.errors import Interrupted, Stopped
+from luthier.wire import Assignment, Directive, Heartbeat
+from tests.integration.store_samples import NOW, design, job_record
+from workers.held import HeldLease
+from workers.link import Link
+
+
+class Service(Link):
+    action: Literal["continue", "stop", "pause"] = "continue"
+
+    def heartbeat(self, trial_id: str, heartbeat: Heartbeat) -> Directive:
+        return Directive(action=self.action, reason="the job is cancelled", expires_at=NOW)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    return Service("http://localhost", tmp_path)
+
+
+@pytest.fixture
+def held(service: Service, tiny_entry: Any) -> HeldLease:
+    job = job_record()
+    about = {"trial_id": "trial-a", "job_id": job.id, "number": 1, "owner": "worker-a", "fence": 1, "seed": 1}
+    given = {"design": design(), "base": tiny_entry, "train": job.train, "judge": job.judge, "checkpoint": None}
+    return HeldLease(service, Assignment(**about, **given, device_seconds=0.0), lease_seconds=30)
+
+
+def test_training_stops_and_goes_on_when_the_job_is_resumed_in_time(service: Service, held: HeldLease) -> None:
+    held.beat()
+    held.check()
+    service.action = "pause"
+    held.beat()
+    with pytest.raises(Interrupted, match="the job is paused"):
+        held.check()
+    service.action = "continue"
+    held.beat()
+    held.check()
+
+
+def test_what_is_trained_is_judged_and_exported_before_the_pause(service: Service, held: HeldLease) -> None:
+    service.action = "pause"
+    held.beat()
+    held.trained()
+    held.check()
+    service.action = "stop"
+    held.beat()
+    with pytest.raises(Stopped, match="the job is cancelled"):
+        held.check()
