@@ -24,6 +24,8 @@ from service.context import Context
 
 def scored(here: Context, job: JobRecord, now: datetime) -> bool:
     """Whether the champion has been scored on the job's rows, if there is one and it can be; else it is entered."""
+    if job.schedule_id is None:
+        return True
     with here.database.begin() as c:
         champion = _champion(c, job)
         if champion is None or unfit(c, job, champion.trial_id) is not None:
@@ -112,10 +114,11 @@ def _compared(
     unit = "bits per byte" if objective == "perplexity" else "reward"
     numbers = f"{difference.difference:+.4g} {unit}, 95% interval {difference.low:+.4g} to {difference.high:+.4g}"
     promoted = found.verdict == "better beyond the noise"
+    like = "from" if found.verdict == "not distinguishable" else "than"
     return Contest(
         champion=champion,
         promoted=promoted,
-        why=f"{found.verdict} against {champion}: {numbers}, on {found.rows} test rows",
+        why=f"{found.verdict} {like} {champion}: {numbers}, on {found.rows} test rows",
         objective=objective,
         difference=difference.difference,
         low=difference.low,

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 TIMEOUT: Final = 10.0  # seconds, for each of connecting, sending and the answer
 TURN: Final = 5.0  # seconds after which no further attempt is begun, so that the service stops soon when it is told to
 CLAIM: Final = timedelta(minutes=2)  # longer than an attempt takes: a replica that dies meanwhile is made up for
+KEPT: Final = timedelta(days=30)  # what was delivered, or given up, is listed for so long
 # How long to wait after each attempt that failed; after the last one it is given up, a day and a half later.
 WAITS: Final = tuple(timedelta(seconds=s) for s in (5, 60, 300, 1800, 7200, 18000, 36000, 72000))
 
@@ -41,10 +42,12 @@ def deliver(here: Context, now: datetime) -> None:
                 due = webhooks.claim(c, moment, moment + CLAIM)
                 endpoint = None if due is None else webhooks.get(c, due.endpoint_id)
             if due is None or endpoint is None:
-                return
+                break
             found = _attempt(http, endpoint, due, moment)
             with here.database.begin() as c:
                 webhooks.settle(c, due, **found)
+    with here.database.begin() as c:
+        webhooks.forget(c, now - KEPT)
 
 
 def _attempt(http: httpx.Client, endpoint: EndpointRecord, due: DeliveryRecord, now: datetime) -> dict[str, Any]:

@@ -95,6 +95,11 @@ def settle(c: Connection, claimed: DeliveryRecord, **changes: Any) -> None:
     c.execute(_deliveries.update().where(*same).values(changes))
 
 
+def forget(c: Connection, before: datetime) -> None:
+    """Forget deliveries older than that, but those that are still to be made."""
+    c.execute(_deliveries.delete().where(_deliveries.c.state != "pending", _deliveries.c.created_at < before))
+
+
 def deliveries(c: Connection, endpoint_id: str, after: str | None, limit: int) -> tuple[list[DeliveryRecord], bool]:
     """Newest first, and whether more follow. Raises NotFound for an unknown `after`."""
     query = select(_deliveries).where(_deliveries.c.endpoint_id == endpoint_id)

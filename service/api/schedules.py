@@ -192,7 +192,8 @@ def _check_job(here: Context, job: ScheduledJob, now: datetime) -> None:
             return  # the file is to come
         error.param = f"job.{error.param}" if error.param else "job"
         raise
-    here.garbage.condemn({ready.job.train, ready.job.judge.validation, ready.job.judge.test})
+    generated = () if ready.generated is None else (ready.generated.raw, ready.generated.rows)
+    here.garbage.condemn({ready.job.train, ready.job.judge.validation, ready.job.judge.test, *generated})
 
 
 def _stored(job: ScheduledJob) -> dict[str, Any]:

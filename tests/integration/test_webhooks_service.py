@@ -16,7 +16,7 @@ from luthier.cli import app
 from luthier.errors import NotFound
 from luthier.store import jobs, webhooks
 from service import endings
-from service.webhooks import WAITS, deliver
+from service.webhooks import KEPT, WAITS, deliver
 from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
 from tests.webhook_receiver import Receiver, receiving
 
@@ -115,8 +115,11 @@ def test_what_is_never_received_is_given_up(service: Service, cancelled_nowhere:
     assert (delivery.state, delivery.status) == ("failed", None)
     assert delivery.error is not None
     assert "refused" in delivery.error
+    service.client.cancel(service.submit(search=SMALL))
     deliver(service.context, now + timedelta(days=9))
-    assert only(service, cancelled_nowhere).attempts == len(WAITS) + 1
+    assert [one.attempts for one in service.client.webhook_deliveries(cancelled_nowhere.id)][1] == len(WAITS) + 1
+    deliver(service.context, now + KEPT)
+    assert only(service, cancelled_nowhere).state == "pending", "what is over is forgotten after a month"
 
 
 @pytest.fixture
