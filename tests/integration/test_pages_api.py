@@ -15,6 +15,7 @@ from tests.integration.service_harness import FakeWorker, Service, preferences, 
 
 BASE_ANSWER, TUNED_ANSWER = "I could not say.", "It is 4."
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+COLUMNS = {"points": "step", "samples": "base_answer", "log": "lease"}  # of the tables of a trial
 
 
 class Talking(FakeWorker):
@@ -228,3 +229,34 @@ def test_a_request_that_would_be_searched_is_searched_so(service: Service, worke
     models = [one.value for axis in space.axes if axis.name == "model" for one in axis.choices if one.searched]
     assert tuple(models) == service.client.job(job.id).luthier.search.pin.model
     service.client.cancel(job.id)
+
+
+def test_every_table_of_the_pages_is_there_as_csv_and_json(service: Service, done: str) -> None:
+    file = service.client.job(done).training_file
+    best = service.client.best(done).number
+    tables = {
+        "/datasets": "filename",
+        f"/datasets/{file}/rows": "prompt",
+        "/workers": "memory_bytes",
+        "/models": "parameters",
+        "/schedules": None,  # there is none here
+        **{f"/jobs/{done}/trials/{best}/{name}": column for name, column in COLUMNS.items()},
+    }
+    for path, column in tables.items():
+        csv, found = service.http.get(f"{path}.csv"), service.http.get(f"{path}.json")
+        assert csv.headers["content-type"].startswith("text/csv")
+        assert all(column in line for line in found.json()[:1]), path
+        assert column is None or column in csv.text.splitlines()[0].split(","), path
+        assert service.http.get(f"{path}.xml").status_code == 404
+
+
+def test_pages_of_what_is_not_there_say_so(service: Service, done: str) -> None:
+    browser = {"accept": "text/html"}
+    for path in (
+        f"/jobs/{done}/trials/99",
+        "/datasets/file-none",
+        "/schedules/sched-none",
+        f"/jobs/{done}/trials/0/x.csv",
+    ):
+        answer = service.http.get(path, headers=browser)
+        assert (answer.status_code, "text/html" in answer.headers["content-type"]) == (404, True), path
