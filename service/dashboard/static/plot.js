@@ -72,9 +72,9 @@ function layout({ x, y, ...given }) {
   };
 }
 
-// Plotly's script is fetched and read while the page's data are on their way.
+// Plotly's script is fetched and read while the page's data are on their way. Pages without charts have none.
 const script = document.querySelector("script[data-plotly]");
-const plotly = window.Plotly
+const plotly = window.Plotly || !script
   ? Promise.resolve()
   : new Promise((resolve) => script.addEventListener("load", resolve, { once: true }));
 
