@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from luthier.keys import Scope
-from tests.browser.conftest import PATIENCE_MS, shot
+from tests.browser.conftest import PATIENCE_MS
 from tests.integration.service_harness import Service, serving
 
 
@@ -41,7 +41,6 @@ def test_the_way_in_leads_to_the_page_that_was_asked_for(
     page.goto(f"{guarded.service.url}/?limit=7")
     expect(page).to_have_url(re.compile("/login"))
     expect(page.get_by_label("API key")).to_be_focused()
-    shot(page, f"login-{scheme}-{width}")
     log_in(page, guarded.key)
     expect(page).to_have_url(f"{guarded.service.url}/?limit=7")
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
