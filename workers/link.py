@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel
 
-from luthier.client import authorization, error_of
+from luthier.client.line import authorization, error_of
 from luthier.errors import Unreachable
 from luthier.wire import (
     Assignment,

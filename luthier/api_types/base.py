@@ -1,0 +1,40 @@
+"""What all resources share: pages, errors, deletions."""
+
+from __future__ import annotations
+
+from typing import Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
+
+
+class Resource(BaseModel):
+    """Base of everything the API answers with."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Page(Resource, Generic[T]):
+    """One page of a listing; the next one starts `after` the id of its last member."""
+
+    object: Literal["list"] = "list"
+    data: tuple[T, ...]
+    has_more: bool = False
+
+
+class ErrorDetail(Resource):
+    message: str = Field(description="what was wrong and what was expected, for a person")
+    type: str
+    param: str | None = Field(description="the field or option at fault")
+    code: str = Field(description="the class of the error, e.g. not_found")
+
+
+class ErrorBody(Resource):
+    error: ErrorDetail
+
+
+class Deleted(Resource):
+    id: str
+    object: str
+    deleted: Literal[True] = True

@@ -1,0 +1,44 @@
+"""Models, environments and workers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from luthier.api_types.base import Resource
+from luthier.model import ModelFacts
+from luthier.wire import Device
+
+
+class Model(Resource):
+    """A registered base model, or the result of a job."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "luthier"
+    source: str | None = Field(default=None, description="the folder or hub id of a base model")
+    facts: ModelFacts | None = None
+    job: str | None = Field(default=None, description="the job that made a fine-tuned model")
+
+
+class Environment(Resource):
+    """What a job can name in `task.environment`: it makes the rows and scores the answers."""
+
+    name: str
+    object: Literal["environment"] = "environment"
+    summary: str = Field(description="what it asks of the model, in a line")
+    options: dict[str, Any] = Field(description="the JSON schema of each option, with its default")
+
+
+class Worker(Resource):
+    id: str
+    object: Literal["worker"] = "worker"
+    name: str
+    device: Device
+    pid: int
+    created_at: int
+    last_seen_at: int
+    live: bool
+    generates: str | None = Field(default=None, description="the model that it has in memory to answer with")
