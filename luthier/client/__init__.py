@@ -14,17 +14,12 @@ be reached raises Unreachable.
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import RawIOBase
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, Literal, Self, TypeVar, cast
+from typing import IO, Any, Final, Literal, cast
 
-import httpx
-from pydantic import BaseModel
 
 from luthier.api_types import (
     Alias,
