@@ -17,7 +17,6 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from luthier.trial import JobState, LogLine, Sample, TrialState
 from luthier.wire import Assignment
-from tests.browser.conftest import shot
 from tests.browser.study import StudyWorker
 from tests.integration.service_harness import Service, preferences, serving, sums, wait_until
 
@@ -105,7 +104,6 @@ def test_from_a_file_through_the_form_to_the_winner(page: Page, at_work: Worksho
     page.get_by_placeholder("contains …").press_sequentially("is 14 + 14")
     expect(page.locator("#rows .row")).to_have_count(1)
     expect(page.locator("#rows .row")).to_contain_text("It is 28.")
-    shot(page, "pages-dataset")
 
     page.get_by_role("link", name="New job").last.click()
     expect(page.get_by_text("of device time")).to_be_visible()
@@ -120,7 +118,6 @@ def test_from_a_file_through_the_form_to_the_winner(page: Page, at_work: Worksho
     page.get_by_label("Tags, with commas").fill("violin, test")
     start = page.get_by_role("button", name="Start the search")
     expect(start).to_be_enabled()
-    shot(page, "pages-new")
     start.click()
     page.wait_for_url("**/jobs/ftjob-*")
     job = job_of(page)
@@ -141,7 +138,6 @@ def test_from_a_file_through_the_form_to_the_winner(page: Page, at_work: Worksho
     with page.expect_download() as download:
         page.locator("#curves a", has_text="CSV").click()
     assert download.value.path().read_text().startswith("stage,step,name,value,at\n")
-    shot(page, "pages-trial")
 
 
 def test_what_cannot_be_is_said_before_the_button(page: Page, workshop: Workshop) -> None:
@@ -172,7 +168,6 @@ def test_a_design_by_hand_is_priced_queued_and_stopped(page: Page, workshop: Wor
     expect(page.locator("#summary")).to_contain_text("lora r4")
     page.get_by_label("dora").check()
     expect(page.locator("#summary")).to_contain_text("dora r4")
-    shot(page, "pages-design")
     queue.click()
     page.wait_for_url("**/trials/*")
     expect(page.get_by_text("queued by hand")).to_be_visible()
@@ -205,7 +200,6 @@ def test_a_schedule_is_created_and_run_now(page: Page, workshop: Workshop) -> No
     expect(page.locator("main")).to_contain_text("the newest nightly.jsonl")
     page.get_by_role("button", name="Run now").click()
     expect(page.locator("#runs tbody tr")).to_have_count(1)
-    shot(page, "pages-schedule")
     page.locator("#runs tbody a").click()
     page.wait_for_url("**/jobs/ftjob-*")
     workshop.service.client.cancel(job_of(page))
@@ -234,7 +228,6 @@ def test_two_models_answer_side_by_side_as_they_speak(page: Page, workshop: Work
     expect(left).to_contain_text("tiny-chat heard 3 messages")
     expect(right).to_contain_text(re.compile("heard 3 messages"))
     assert all(body["stream"] and body["temperature"] == 0 for body in asked)
-    shot(page, "pages-playground")
     page.get_by_role("button", name="New conversation").click()
     expect(left).to_have_text("Its answers stand here.")
 
