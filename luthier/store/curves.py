@@ -73,8 +73,11 @@ def of_job(c: Connection, job_id: str, name: str) -> dict[str, list[tuple[int, i
     """One curve of a job's trials, by trial: (stage, step, value), in the order of stages and steps."""
     columns = _points.c.trial_id, _points.c.stage, _points.c.step, _points.c.value
     query = select(*columns).where(_points.c.trial_id.in_(_of_job(job_id)), _points.c.name == name)
-    rows = c.execute(query.order_by(*columns[:3])).all()
-    return {trial_id: [(row[1], row[2], row[3]) for row in points] for trial_id, points in groupby(rows, itemgetter(0))}
+    result = c.execute(query.order_by(*columns[:3]))
+    assert result.cursor is not None  # a select has one
+    rows = result.cursor.fetchall()  # there may be very many, and of their types none has to be converted
+    result.close()
+    return {trial_id: [row[1:] for row in points] for trial_id, points in groupby(rows, itemgetter(0))}
 
 
 def _of_job(job_id: str) -> Select[tuple[str]]:

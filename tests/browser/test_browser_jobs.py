@@ -51,7 +51,7 @@ def test_the_leaderboard_sorts_filters_and_keeps_it_in_the_address(page: Page, s
     page.get_by_role("searchbox").press_sequentially("untuned")
     expect(numbers).to_have_text(["#0"])
     expect(page.get_by_role("searchbox")).to_be_focused()
-    assert "q=untuned" in page.url
+    expect(page).to_have_url(re.compile("q=untuned"))
     page.reload()
     expect(numbers).to_have_text(["#0"])
 

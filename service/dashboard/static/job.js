@@ -7,11 +7,20 @@ import { parallel } from "./parallel.js";
 const page = document.getElementById("job");
 const API = `/v1/fine_tuning/jobs/${page.dataset.job}`;
 const get = (id) => document.getElementById(id);
-const fetchJson = async (path) => {
-  const answer = await fetch(`${API}${path}`);
+class Away extends Error {} // the service does not answer now, or the reader has left
+
+async function fetchJson(path) {
+  let answer;
+  let text;
+  try {
+    answer = await fetch(`${API}${path}`);
+    text = await answer.text();
+  } catch (reason) {
+    throw new Away(path, { cause: reason });
+  }
   if (!answer.ok) throw new Error(`${path} answered ${answer.status}`);
-  return answer.json();
-};
+  return JSON.parse(text);
+}
 
 const data = { curves: null, landscape: null, timeline: null, summaries: new Map(), states: new Map() };
 const picked = () => (new URLSearchParams(location.search).get("picked") ?? "").split(",").filter(Boolean).map(Number);
@@ -380,8 +389,12 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("luthier:theme", () => data.landscape && axes.show(data.landscape, picked()));
 
-await Promise.all([loadLandscape(), loadCurves(), loadTimeline()]);
-page.dataset.ready = "";
+try {
+  await Promise.all([loadLandscape(), loadCurves(), loadTimeline()]);
+  page.dataset.ready = "";
+} catch (reason) {
+  if (!(reason instanceof Away)) throw reason;
+}
 
 // While it runs -----------------------------------------------------------------------------------------------------
 
@@ -401,6 +414,8 @@ function calmly(call, pause) {
     busy = true;
     try {
       await call();
+    } catch (reason) {
+      if (!(reason instanceof Away)) throw reason; // the stream comes back with the service, and wishes again
     } finally {
       busy = false;
     }
@@ -408,7 +423,9 @@ function calmly(call, pause) {
   return wish;
 }
 
+// Whether the curves have to be fetched anew to show the points.
 function append({ number, points }) {
+  if (!data.curves) return true;
   let trial = data.curves.trials.find((each) => each.number === number);
   if (!trial) {
     trial = { number, step: [], value: [] };

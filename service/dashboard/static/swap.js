@@ -11,16 +11,25 @@ let turn = 0;
 // Fetch the page at `address` and put its parts into place; with `only`, just the part of that id.
 export async function swap(address = location.href, { only = null, push = false } = {}) {
   const mine = ++turn;
-  const answer = await fetch(address, { headers: { accept: "text/html" } });
-  if (!answer.ok || mine !== turn) return;
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  if (mine !== turn) return;
+  const text = await page(address);
+  if (text === null || mine !== turn) return;
+  const fresh = new DOMParser().parseFromString(text, "text/html");
   for (const part of document.querySelectorAll("[data-part]")) {
     const next = fresh.getElementById(part.id);
     if (next && (only === null || only === part.id) && next.innerHTML !== part.dataset.seen) replace(part, next);
   }
   if (push) history.replaceState(null, "", address);
   for (const call of changed) call();
+}
+
+// Null where the service is away, or the reader has left: what is shown stays until it answers again.
+async function page(address) {
+  try {
+    const answer = await fetch(address, { headers: { accept: "text/html" } });
+    return answer.ok ? await answer.text() : null;
+  } catch {
+    return null;
+  }
 }
 
 function replace(part, next) {
