@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, Literal, cast
 
-
 from luthier.api_types import (
     Alias,
     ApiKey,
