@@ -11,6 +11,7 @@ from luthier.client import Client
 from tests.browser.study import StudyWorker
 from tests.integration.service_harness import Service, serving
 
+pytestmark = pytest.mark.xdist_group("browser")  # one process starts the browser and the services
 CHARTS = ("curves", "search", "slice", "parallel", "front", "timeline")
 
 

@@ -11,6 +11,8 @@ from luthier.keys import Scope
 from tests.browser.conftest import PATIENCE_MS
 from tests.integration.service_harness import Service, serving
 
+pytestmark = pytest.mark.xdist_group("browser")  # one process starts the browser and the services
+
 
 class Guarded(NamedTuple):
     service: Service

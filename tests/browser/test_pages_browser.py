@@ -20,6 +20,7 @@ from luthier.wire import Assignment
 from tests.browser.study import StudyWorker
 from tests.integration.service_harness import Service, preferences, serving, sums, wait_until
 
+pytestmark = pytest.mark.xdist_group("browser")  # one process starts the browser and the services
 QUESTION, ANSWER, BASE_ANSWER = "What is 2 + 2?", "It is 4, gladly.", "I could not say."
 
 
