@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when a test imports it; worker processes inherit it
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["COLUMNS"] = "200"  # read by the console when it is made: what it says must not break in the middle
 
 pytest.register_assert_rewrite("conformance_updates", "textbook", "tests.conformance_environments")
 

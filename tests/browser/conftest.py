@@ -19,7 +19,7 @@ MISSING = "no chromium here: `make chromium` installs Debian's, or put one on th
 expect.set_options(timeout=PATIENCE_MS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> str:
     """Where the browser is."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -30,13 +30,13 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str, playwright: Playwright) -> Iterator[Browser]:
     arguments = ["--no-sandbox", "--disable-dev-shm-usage"]  # containers have no user namespaces and little /dev/shm
     launched = playwright.chromium.launch(executable_path=chromium, args=arguments)
@@ -44,7 +44,7 @@ def browser(chromium: str, playwright: Playwright) -> Iterator[Browser]:
     launched.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:
     """A service with a job that has ended, for tests that only look."""
     with studied(tmp_path_factory.mktemp("browser") / "home", trials=9, finalists=2, confirmations=1) as found:

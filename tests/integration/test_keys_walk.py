@@ -82,7 +82,7 @@ def test_the_walk_visits_every_route_that_is_described() -> None:
         for path, methods in create_app(Settings()).openapi()["paths"].items()
         for method in methods
     }
-    assert described <= set(map(tuple, ROUTES))
+    assert described <= {(method, path.replace(":path}", "}")) for method, path in map(tuple, ROUTES)}
     assert ("GET", "/docs") in ROUTES
 
 
