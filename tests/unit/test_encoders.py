@@ -20,7 +20,6 @@ from luthier.task import DataKind, JudgeSpec
 from luthier.trial import Metrics
 from tests import data_samples
 from tests.textbook import largest_difference
-from workers import generate as command
 from workers import warm
 from workers.judge import evenly, general_bits_per_byte, general_rows, judge, judge_rows, renderer
 from workers.train.algorithms.masked import MaskedLanguageModelling, draw
@@ -336,8 +335,3 @@ def test_an_encoder_without_a_head_starts_with_an_identity_and_its_own_embedding
     assert torch.equal(head.transform.LayerNorm.weight, torch.ones(128))
     own = copy.deepcopy(encoder.model).base_model.state_dict()
     assert all(torch.equal(tensor, own[name]) for name, tensor in started.base_model.state_dict().items())
-
-
-def test_an_encoder_does_not_answer(encoder_entry: BaseModelEntry, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([encoder_entry.source, "Hello"]) == 2
-    assert "an encoder: it fills masked tokens and does not answer" in capsys.readouterr().err
