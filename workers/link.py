@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import httpx
@@ -100,13 +101,12 @@ class Link:
         """The blob as a local file, downloaded once. Raises BlobMissing."""
         target = self.cache / digest
         if not target.exists():
-            part = target.with_suffix(".part")
-            self.fetch(digest, part)
-            part.rename(target)
+            with TemporaryDirectory(dir=self.cache) as own:  # other workers fetch into the same cache
+                self.fetch(digest, Path(own) / digest).replace(target)
         return target
 
-    def fetch(self, digest: str, target: Path) -> None:
-        """Download the blob into a file. Raises BlobMissing."""
+    def fetch(self, digest: str, target: Path) -> Path:
+        """Download the blob into the file `target`. Raises BlobMissing."""
 
         def fetch() -> httpx.Response:
             with self._http.stream("GET", f"/v1/blobs/{digest}") as response, target.open("wb") as out:
@@ -118,6 +118,7 @@ class Link:
                 return response
 
         self._patiently(fetch)
+        return target
 
     def drop_blob(self, digest: str) -> None:
         """Forget a local copy."""

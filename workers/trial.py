@@ -201,7 +201,7 @@ def _fetch_checkpoint(link: Link, assignment: Assignment, scratch: Path) -> Chec
     try:
         manifest = json.loads(link.get_blob(assignment.checkpoint).read_text())
         for name, digest in manifest.items():
-            link.get_blob(digest).rename(folder / name)
+            link.fetch(digest, folder / name)
     except BlobMissing:
         shutil.rmtree(folder)
         return None
