@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from luthier.client import Client
 from tests.browser.study import StudyWorker
@@ -45,9 +45,11 @@ def test_the_leaderboard_sorts_filters_and_keeps_it_in_the_address(page: Page, s
     numbers = page.locator(".leaderboard tbody tr td:nth-child(2)")
     page.locator(".leaderboard thead th:nth-child(2) a").click()
     expect(page.locator("th[aria-sort=ascending]")).to_have_text("#")
+    expect(numbers.first).to_have_text("#0")
     assert numbers.all_text_contents()[:2] == ["#0", "#1"]
     page.locator(".leaderboard thead th:nth-child(2) a").click()
     expect(page.locator("th[aria-sort=descending]")).to_have_text("#")
+    expect(numbers.last).to_have_text("#0")
     assert numbers.all_text_contents()[-2:] == ["#1", "#0"]
     page.get_by_role("searchbox").press_sequentially("untuned")
     expect(numbers).to_have_text(["#0"])
@@ -55,6 +57,36 @@ def test_the_leaderboard_sorts_filters_and_keeps_it_in_the_address(page: Page, s
     expect(page).to_have_url(re.compile("q=untuned"))
     page.reload()
     expect(numbers).to_have_text(["#0"])
+
+
+def test_nothing_is_lost_that_is_typed_while_the_service_answers(page: Page, study: tuple[Service, str]) -> None:
+    open_job(page, study)
+    answers = threading.Event()
+
+    def late(route: Route) -> None:
+        page.get_by_role("searchbox").press_sequentially("tuned")  # while the answer to "un" is under way
+        answers.set()
+        route.continue_()
+
+    page.route("**/jobs/*q=un", late)
+    page.get_by_role("searchbox").press_sequentially("un")
+    numbers = page.locator(".leaderboard tbody tr td:nth-child(2)")
+    expect(numbers).to_have_text(["#0"])
+    assert answers.is_set()
+    expect(page.get_by_role("searchbox")).to_have_value("untuned")
+    expect(page).to_have_url(re.compile("q=untuned"))
+
+
+def test_what_is_typed_before_the_script_is_there_counts_too(page: Page, study: tuple[Service, str]) -> None:
+    service, job_id = study
+
+    def late(route: Route) -> None:
+        page.get_by_role("searchbox").press_sequentially("untuned")
+        route.continue_()
+
+    page.route("**/swap.js*", late)
+    page.goto(f"{service.url}/jobs/{job_id}")
+    expect(page.locator(".leaderboard tbody tr td:nth-child(2)")).to_have_text(["#0"])
 
 
 def test_only_what_tells_the_chosen_designs_apart_is_shown(page: Page, study: tuple[Service, str]) -> None:

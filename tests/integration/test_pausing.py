@@ -75,7 +75,10 @@ class Service(Link):
         return self._keep(file.read_bytes())
 
     def get_blob(self, digest: str) -> Path:
-        return Path(shutil.copy(self.cache / digest, self.cache / f"{digest}.copy"))
+        return self.fetch(digest, self.cache / f"{digest}.copy")
+
+    def fetch(self, digest: str, target: Path) -> Path:
+        return Path(shutil.copy(self.cache / digest, target))
 
     def heartbeat(self, trial_id: str, heartbeat: Heartbeat) -> Directive:
         self._draw(heartbeat.points)

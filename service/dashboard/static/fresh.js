@@ -1,13 +1,13 @@
 // Keeps a page that runs on up to date, as long as it says that it is live.
 
-import { swap } from "./swap.js";
+import { refresh } from "./swap.js";
 
 const SECONDS = 4;
 
 async function again() {
   if (!document.hidden && document.querySelector("[data-live]")) {
     try {
-      await swap();
+      await refresh();
     } catch {
       // the service is away; the next time, perhaps
     }

@@ -1,7 +1,7 @@
 // The page of one job: its charts, what is chosen in the table, and what happens while it runs.
 
 import { chart, colour, duration, figure, redrawAll, scale, series } from "./plot.js";
-import { onSwap, swap } from "./swap.js";
+import { goTo, onSwap, refresh } from "./swap.js";
 import { parallel } from "./parallel.js";
 
 const page = document.getElementById("job");
@@ -334,7 +334,7 @@ function choose(numbers) {
   const query = new URLSearchParams(location.search);
   query.set("picked", numbers.slice(0, 8).join(","));
   query.delete("page");
-  swap(`${location.pathname}?${query}`, { only: "part-leaderboard", push: true });
+  goTo(`${location.pathname}?${query}`, "part-leaderboard");
 }
 
 let shown = picked().join();
@@ -442,7 +442,7 @@ function append({ number, points }) {
 }
 
 if (page.dataset.live !== undefined) {
-  const parts = calmly(() => swap(), 1200);
+  const parts = calmly(refresh, 1200);
   const charts = calmly(() => Promise.all([loadLandscape(), loadTimeline()]), 2500);
   const lines = calmly(() => redraw.curves(), 400);
   const reload = calmly(loadCurves, 2500);

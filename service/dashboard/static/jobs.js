@@ -1,6 +1,6 @@
 // The list of jobs: looks again while any of them runs; two or more can be compared.
 
-import { onSwap, swap } from "./swap.js";
+import { onSwap, refresh } from "./swap.js";
 
 const part = document.getElementById("part-jobs");
 
@@ -13,4 +13,4 @@ onSwap(ready);
 ready();
 
 const chosen = () => part.querySelector("input[name=jobs]:checked") !== null;
-if (part.dataset.live !== undefined) setInterval(() => document.hidden || chosen() || swap(), 3000);
+if (part.dataset.live !== undefined) setInterval(() => document.hidden || chosen() || refresh(), 3000);

@@ -7,10 +7,25 @@ const changed = new Set();
 export const onSwap = (call) => changed.add(call);
 
 let turn = 0;
+let asked = Promise.resolve(); // what the reader asked for last: looking again waits for it
 
-// Fetch the page at `address` and put its parts into place; with `only`, just the part of that id.
-export async function swap(address = location.href, { only = null, push = false } = {}) {
-  const mine = ++turn;
+// Look again at the page as it is now, and once more where the reader has gone on meanwhile.
+export async function refresh() {
+  let mine;
+  do {
+    await asked;
+    mine = turn;
+    await show(location.href, null, mine);
+  } while (mine !== turn);
+}
+
+// Go to `address`, of which only the part of that id is another.
+export function goTo(address, only) {
+  asked = show(address, only, ++turn);
+  return asked;
+}
+
+async function show(address, only, mine) {
   const text = await page(address);
   if (text === null || mine !== turn) return;
   const fresh = new DOMParser().parseFromString(text, "text/html");
@@ -18,7 +33,7 @@ export async function swap(address = location.href, { only = null, push = false 
     const next = fresh.getElementById(part.id);
     if (next && (only === null || only === part.id) && next.innerHTML !== part.dataset.seen) replace(part, next);
   }
-  if (push) history.replaceState(null, "", address);
+  history.replaceState(null, "", address);
   for (const call of changed) call();
 }
 
@@ -34,7 +49,7 @@ async function page(address) {
 
 function replace(part, next) {
   const focused = part.contains(document.activeElement) ? document.activeElement : null;
-  const start = focused?.selectionStart ?? null;
+  const typing = focused?.type === "search" ? focused : null;
   const scrolled = part.querySelector(".wide")?.scrollLeft ?? 0;
   const seen = next.innerHTML;
   part.replaceChildren(...document.importNode(next, true).childNodes);
@@ -43,15 +58,18 @@ function replace(part, next) {
   const wide = part.querySelector(".wide");
   if (wide) wide.scrollLeft = scrolled;
   const again = focused?.id ? document.getElementById(focused.id) : null;
+  if (again && typing) again.value = typing.value; // what was typed since the page was asked for
   again?.focus({ preventScroll: true });
-  if (again && start !== null && again.type === "search") again.setSelectionRange(start, start);
+  if (again && typing) again.setSelectionRange(typing.selectionStart, typing.selectionEnd);
 }
+
+const partOf = (element) => element.closest("[data-part]").id;
 
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-swap]");
   if (!link || event.metaKey || event.ctrlKey || event.shiftKey) return;
   event.preventDefault();
-  swap(link.href, { only: link.closest("[data-part]").id, push: true });
+  goTo(link.href, partOf(link));
 });
 
 // What looks like a checkbox is pressed like one.
@@ -68,18 +86,25 @@ const address = (form) => {
   return `${location.pathname}?${query}`;
 };
 
-const send = (form) => swap(address(form), { only: form.closest("[data-part]").id, push: true });
+const FORM = "form[data-swap]"; // of each part one at most, which is another after each swap
+const send = (part) => goTo(address(document.getElementById(part).querySelector(FORM)), part);
 
 document.addEventListener("submit", (event) => {
-  if (event.target.matches("form[data-swap]")) {
+  if (event.target.matches(FORM)) {
     event.preventDefault();
-    send(event.target);
+    send(partOf(event.target));
   }
 });
 let soon;
 document.addEventListener("input", (event) => {
-  const form = event.target.closest?.("form[data-swap]");
+  const form = event.target.closest?.(FORM);
   if (!form) return;
+  const part = partOf(form);
   clearTimeout(soon);
-  soon = setTimeout(() => send(form), event.target.type === "search" ? 250 : 0);
+  soon = setTimeout(() => send(part), event.target.type === "search" ? 250 : 0);
 });
+
+// What was typed before this script was here.
+for (const input of document.querySelectorAll(`${FORM} input[type=search]`)) {
+  if (input.value !== input.defaultValue) send(partOf(input.form));
+}

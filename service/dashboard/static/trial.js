@@ -2,7 +2,7 @@
 
 import { call, make } from "./api.js";
 import { chart, colour, series } from "./plot.js";
-import { onSwap, swap } from "./swap.js";
+import { onSwap, refresh } from "./swap.js";
 
 const page = document.getElementById("trial");
 const LIVE_SECONDS = 3;
@@ -84,7 +84,7 @@ async function load() {
 async function follow() {
   if (!document.hidden) {
     try {
-      await swap();
+      await refresh();
       await load();
     } catch {
       // the service is away; the next time, perhaps
