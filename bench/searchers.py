@@ -93,7 +93,7 @@ class Tpe:
 
     def verdict(self, history: Sequence[Past], number: int) -> Verdict:
         trial, measured = self._trials[number], history[number].measured
-        trial.report(measured[-1][0], RESOURCES[len(measured) - 1])
+        trial.report(measured[-1].value, RESOURCES[len(measured) - 1])
         if not trial.should_prune():
             return "continue"
         self._study.tell(trial, state=OptunaState.PRUNED)
@@ -126,7 +126,7 @@ class RayAsha:
 
     def verdict(self, history: Sequence[Past], number: int) -> Verdict:
         measured = history[number].measured
-        result = {"resource": RESOURCES[len(measured) - 1], "value": measured[-1][0]}
+        result = {"resource": RESOURCES[len(measured) - 1], "value": measured[-1].value}
         said = self._scheduler.on_trial_result(None, _ray(number), result)
         return "stop" if said == TrialScheduler.STOP else "continue"
 

@@ -41,10 +41,14 @@ def objective_value(metrics: Metrics, objective: Literal["perplexity", "reward"]
 def standing(metrics: Metrics, objective: Literal["perplexity", "reward"]) -> Standing:
     """How a trial did at a rung. Raises MissingMetric where the judge did not report the objective.
 
-    Where a few rows' rewards are equal the margin decides, which moves long before them; without one, the likelihood.
+    Preference accuracy counts the answers in order, and moves late and by whole pairs: at a ninth of the training it
+    says next to nothing of the end. The margin, whose signs it counts, moves from the first steps, so trials are
+    compared by it. Other rewards are compared as they are, and by the likelihood where those of a few rows are equal.
     """
-    second = metrics.bits_per_byte if objective == "perplexity" or metrics.margin is None else -metrics.margin
-    return objective_value(metrics, objective), second
+    value = objective_value(metrics, objective)
+    if objective == "reward" and metrics.margin is not None:
+        return Standing(value, (-metrics.margin, value))
+    return Standing(value, (value, metrics.bits_per_byte))
 
 
 def rank(history: Sequence[Past]) -> list[Past]:

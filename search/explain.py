@@ -279,7 +279,7 @@ def front(case: Case) -> Iterator[FrontReport]:
 
 def _tried(case: Case, tried: Tried) -> TriedReport:
     past = tried.past
-    score = past.value if tried.complete else past.measured[-1][0] if past.measured else None
+    score = past.value if tried.complete else past.measured[-1].value if past.measured else None
     return TriedReport(
         number=tried.number,
         summary=past.design.summary(),
@@ -321,7 +321,7 @@ def _why_not(case: Case, tried: Tried) -> str | None:
         case _ if tried.stopped and tried.past.measured and tried.past.confirms is None:
             rung = len(tried.past.measured) - 1
             place, scored, places = case.place(tried)
-            score = figure(case.shown(tried.past.measured[rung][0]))
+            score = figure(case.shown(tried.past.measured[rung].value))
             go_on = (
                 "the best one goes on" if places == 1 else f"the best {places} go on" if places else "none goes on yet"
             )

@@ -81,7 +81,7 @@ def above(rung: int) -> int | None:
 def standing(history: Sequence[Past], rung: int) -> list[Past]:
     """All that were scored at the rung, best first."""
     scored = [past for past in history if len(past.measured) > rung and past.confirms is None]
-    return sorted(scored, key=lambda past: (past.measured[rung], past.number))
+    return sorted(scored, key=lambda past: (past.measured[rung].merit, past.number))
 
 
 def order(history: Sequence[Past]) -> list[Past]:

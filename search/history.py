@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from luthier.design import Design, Frozen
 from luthier.trial import TrialState
 
-# The objective, and what decides where a few rows' rewards are equal; lower is better of both.
-Standing = tuple[float, float]
+
+class Standing(NamedTuple):
+    """How a trial did at a rung; lower is better of both."""
+
+    value: float  # the objective on the few rows that are scored there
+    merit: tuple[float, float]  # what it is compared by with others at the rung
 
 
 class Past(Frozen):

@@ -135,7 +135,7 @@ def standings(history: Sequence[Past]) -> dict[int, float]:
 
 
 def _scores(past: Past) -> list[float | None]:
-    at_rungs: list[float | None] = [standing[0] for standing in past.measured[: len(RUNGS)]]
+    at_rungs: list[float | None] = [standing.merit[0] for standing in past.measured[: len(RUNGS)]]
     at_rungs += [None] * (len(RUNGS) - len(at_rungs))
     whole = past.value if past.state is TrialState.COMPLETE else None
     return [*at_rungs, whole]

@@ -48,4 +48,4 @@ def landscape(case: Case) -> Landscape:
 
 def last(case: Case, tried: Tried) -> float:
     """The last score of a design that has one: its mean over the seeds, or that of the rung where it stands."""
-    return case.value(tried) if tried.complete else case.shown(tried.past.measured[-1][0])
+    return case.value(tried) if tried.complete else case.shown(tried.past.measured[-1].value)

@@ -1,8 +1,9 @@
 """Train every design of the atlas's grids and write down what was seen: `python -m bench.atlas.record`.
 
 One line of `bench/atlas/<task>.jsonl` for each design: the answers that make it, CPU-seconds of training and of scoring
-up to each rung and to the end, and its standing there: the objective and the bits per byte, lower is better of both.
-The first line is the untuned model's. What is there already is not done again. About two and a half CPU-hours.
+up to each rung and to the end, and its standing there, the objective first and then what trials are compared by: lower
+is better of all. The first line is the untuned model's. What is there already is not done again. About two and a half
+CPU-hours.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from workers.train.loop import Progress, train
 
 FOLDER: Final = Path(__file__).parent
 SEED: Final = 1
-RUNG_ROWS, RUNG_GENERATIONS = 16, 12  # a part of the held-out rows, as workers score at rungs
+RUNG_GENERATIONS: Final = 12
 
 
 class Recorder:
@@ -43,13 +44,13 @@ class Recorder:
         self.task, self.held_out = task, held_out
         self.trained: list[float] = []
         self.scored: list[float] = []
-        self.standing: list[tuple[float, float]] = []
+        self.standing: list[tuple[float, ...]] = []
         self._began, self._scoring = time.process_time(), 0.0
 
     def after_step(self, progress: Progress) -> None:
         for share in RUNGS:
             if progress.before < share <= progress.share:
-                few = {"max_rows": RUNG_ROWS, "max_generations": RUNG_GENERATIONS}
+                few = {"max_rows": self.task.rung_rows, "max_generations": RUNG_GENERATIONS}
                 self.score(progress.model, few)
 
     def score(self, model: CausalModel, limits: dict[str, int] | None = None) -> None:
@@ -59,8 +60,8 @@ class Recorder:
         self._scoring += time.process_time() - before
         self.trained.append(round(time.process_time() - self._began - self._scoring, 4))
         self.scored.append(round(self._scoring, 4))
-        value, bits = standing(metrics, spec.objective)
-        self.standing.append((round(value, 5), round(bits, 5)))
+        found = standing(metrics, spec.objective)
+        self.standing.append(tuple(round(number, 5) for number in (found.value, *found.merit)))
 
 
 def record(task: Task, design: Design) -> dict[str, Any]:

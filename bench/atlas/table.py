@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ class Curve:
     @property
     def value(self) -> float:
         """The objective in the end, lower is better."""
-        return self.standing[-1][0]
+        return self.standing[-1].value
 
     @property
     def cost(self) -> float:
@@ -69,14 +70,19 @@ def _read(task: Task) -> Table:
         line = json.loads(text)
         if not line["answers"]:
             design = Design.model_validate({"architecture": {"base": "tiny-chat"}})
-            untuned = Curve(design=design, standing=(tuple(line["standing"][0]),), costs=(line["scored"][0],))
+            untuned = Curve(design=design, standing=(_standing(line["standing"][0]),), costs=(line["scored"][0],))
             continue
         if "error" in line or len(line["standing"]) != len(RUNGS) + 1:
             diverged += 1
             continue
         design = designs.decode(line["answers"])
         costs = tuple(trained + scored for trained, scored in zip(line["trained"], line["scored"], strict=True))
-        standing = tuple((value, bits) for value, bits in line["standing"])
+        standing = tuple(map(_standing, line["standing"]))
         curves[design.digest()] = Curve(design=design, standing=standing, costs=costs)
     assert untuned is not None, f"{task.name} was recorded without the untuned model"
     return Table(task=task, untuned=untuned, curves=curves, diverged=diverged)
+
+
+def _standing(numbers: Sequence[float]) -> Standing:
+    value, first, second = numbers
+    return Standing(value, (first, second))

@@ -19,6 +19,7 @@ from demo import fetch, tour_data
 from luthier.design import Design
 from luthier.model import BaseModelEntry, read_facts
 from luthier.task import Constraints, DataKind, JudgeSpec, Multi, Pin, StringCheck, TextSimilarity
+from luthier.trial import RUNG_PAIRS
 from search.space import Space, space
 from search.suggest import Enumeration
 from workers import warm
@@ -57,12 +58,13 @@ PARTIAL: Final = ("full", "top_layers", "lora", "rslora", "ia3", "layernorm")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """`pins` are those that differ from GRID's."""
+    """`pins` are those that differ from GRID's; at rungs the first `rung_rows` of the held-out rows are scored."""
 
     name: str
     kind: DataKind
     train: int
     held_out: int
+    rung_rows: int = 16
     pins: dict[str, Any] = field(default_factory=dict)
     grader: Multi | None = None
 
@@ -113,7 +115,8 @@ TASKS: Final = (
         name="preference",
         kind=DataKind.PREFERENCE,
         train=72,
-        held_out=96,
+        held_out=256,
+        rung_rows=RUNG_PAIRS,
         pins={
             "algorithm": ("dpo", "simpo", "orpo", "sft", "sft+dpo"),
             "update": ("full", "lora"),

@@ -12,7 +12,7 @@ from luthier.trial import JobState, Metrics, RowScores, TrialState
 from search.case import Case, Tried
 from search.history import Past
 from search.learning_rate import default_learning_rate, significant
-from tests.unit.search_samples import SMOL, space_of
+from tests.unit.search_samples import SMOL, scored, space_of
 
 ROWS = 60
 TOKENS, BYTES = 30, 120.0
@@ -84,7 +84,7 @@ def complete(
         state=TrialState.COMPLETE,
         value=bits,
         device_seconds=seconds,
-        measured=tuple((value, value) for value in measured),
+        measured=scored(*measured),
         confirms=confirms,
     )
     return Tried(
@@ -107,7 +107,7 @@ def stopped(
         state=state,
         device_seconds=12.0 * 3 ** (len(measured) - 1),
         goal=len(measured) - 1,
-        measured=tuple((value, value) for value in measured),
+        measured=scored(*measured),
     )
     return Tried(past=past, id=f"trial-{number:02}", seed=7, origin=origin)
 

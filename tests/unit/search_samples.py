@@ -8,7 +8,7 @@ from luthier.design import Design, Full, Lora
 from luthier.model import BaseModelEntry, ModelFacts
 from luthier.task import Constraints, DataKind, Pin
 from luthier.trial import TrialState
-from search.history import Past
+from search.history import Past, Standing
 from search.space import Space, space
 from search.suggest import V
 
@@ -28,6 +28,11 @@ def entry(
     }
     sizes = {"layers": layers, "heads": kv_heads, "kv_heads": kv_heads, "hidden_size": hidden}
     return BaseModelEntry(name=name, source=f"/models/{name}", facts=ModelFacts(**(defaults | sizes | facts)))
+
+
+def scored(*values: float) -> tuple[Standing, ...]:
+    """At rungs, where trials are compared by the objective itself."""
+    return tuple(Standing(value, (value, value)) for value in values)
 
 
 TINY = entry()

@@ -7,7 +7,7 @@ from luthier.design import Design
 from luthier.errors import MissingMetric
 from luthier.trial import Metrics, TrialState
 from search.choose import best, finalists, mean_value, objective_value, rank, standing
-from search.history import Past
+from search.history import Past, Standing
 from search.priors import baselines
 from tests.unit.search_samples import AtRandom, complete, space_of
 
@@ -36,12 +36,16 @@ def test_a_missing_reward_is_an_error_and_never_replaced() -> None:
         objective_value(metrics(reward=None), "reward")
 
 
-def test_at_rungs_equal_rewards_are_told_apart_by_the_margin_and_without_one_by_the_likelihood() -> None:
-    plain = metrics(reward=0.5)
-    assert standing(plain, "reward") == (-0.5, 0.75)
-    ahead, behind = (plain.model_copy(update={"margin": margin}) for margin in (0.2, 0.1))
-    assert standing(ahead, "reward") < standing(behind, "reward")
-    assert standing(ahead, "perplexity") == (0.75, 0.75)
+def test_at_rungs_preferences_are_compared_by_the_margin() -> None:
+    ahead = metrics(reward=0.5).model_copy(update={"margin": 0.2})
+    luckier = metrics(reward=0.6).model_copy(update={"margin": 0.1})
+    assert standing(ahead, "reward") == Standing(-0.5, (-0.2, -0.5))
+    assert standing(ahead, "reward").merit < standing(luckier, "reward").merit
+    assert standing(ahead, "perplexity") == Standing(0.75, (0.75, 0.75))
+
+
+def test_at_rungs_equal_grades_are_told_apart_by_the_likelihood() -> None:
+    assert standing(metrics(reward=0.5), "reward") == Standing(-0.5, (-0.5, 0.75))
 
 
 def test_a_complete_trial_needs_a_value() -> None:

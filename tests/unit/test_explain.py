@@ -22,7 +22,7 @@ from tests.unit.report_samples import (
     stopped,
     untuned,
 )
-from tests.unit.search_samples import SMOL, space_of
+from tests.unit.search_samples import SMOL, scored, space_of
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +332,7 @@ def rewarded(kind: DataKind = DataKind.PAIRS) -> list:  # type: ignore[type-arg]
     for one in searched():
         past = one.past
         value = None if past.value is None else -(1 - past.value / 2)
-        measured = tuple((-(1 - bits / 2), bits) for bits, _ in past.measured)
+        measured = scored(*(-(1 - at.value / 2) for at in past.measured))
         changes = {"past": past.model_copy(update={"value": value, "measured": measured})}
         if one.metrics is not None and value is not None:
             named = {"reward": -value, "reward_name": "text_similarity"}

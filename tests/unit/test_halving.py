@@ -4,9 +4,9 @@ import pytest
 
 from luthier.trial import RUNGS, TrialState, rung_name
 from search.halving import ETA, above, goes_on, hopeless, order, promotable, standing
-from search.history import Past
+from search.history import Past, Standing
 from search.priors import baselines
-from tests.unit.search_samples import AtRandom, space_of
+from tests.unit.search_samples import AtRandom, scored, space_of
 
 SPACE = space_of()
 ALIVE = (TrialState.WAITING, TrialState.LEASED)
@@ -16,14 +16,13 @@ ENDED = [state for state in TrialState if state.terminal]
 def past(number: int, *scores: float, goal: int | None = 0, **fields: object) -> Past:
     """A trial that scored so at its rungs, and waits."""
     design = SPACE.sample(AtRandom(number))
-    measured = tuple((score, score) for score in scores)
     return Past(
         **{
             "number": number,
             "design": design,
             "state": TrialState.WAITING,
             "goal": goal,
-            "measured": measured,
+            "measured": scored(*scores),
             **fields,
         }
     )
@@ -59,12 +58,12 @@ def test_those_promoted_are_the_best_third(count: int, places: int) -> None:
     promoted = []
     while (one := promotable(history)) is not None:
         promoted.append(one)
-        history = [past(p.number, p.measured[0][0], goal=1) if p.number == one.number else p for p in history]
+        history = [past(p.number, p.measured[0].value, goal=1) if p.number == one.number else p for p in history]
     assert promoted == best, "the best of them first"
 
 
 def test_equal_objectives_are_told_apart_by_the_second_figure_and_then_by_number() -> None:
-    history = [past(n, measured=((0.5, bits),)) for n, bits in ((2, 0.9), (3, 0.7), (4, 0.7))]
+    history = [past(n, measured=(Standing(0.5, (0.5, bits)),)) for n, bits in ((2, 0.9), (3, 0.7), (4, 0.7))]
     assert numbers(standing(history, 0)) == [3, 4, 2]
     assert promotable(history) == history[1]
 
@@ -163,7 +162,7 @@ def test_a_hopeless_trial_is_never_promoted_afterwards() -> None:
             history.append(past(number + 2, score))
             while (one := promotable(history)) is not None:
                 assert one.number not in given_up
-                history = [past(p.number, p.measured[0][0], goal=1) if p == one else p for p in history]
+                history = [past(p.number, p.measured[0].value, goal=1) if p == one else p for p in history]
             given_up |= set(numbers(hopeless(history, len(scores) - number - 1, kept=0)))
         promoted = {one.number for one in history if one.goal == 1}
         assert promoted | given_up == {one.number for one in history}, "in the end nobody is left in doubt"
@@ -172,7 +171,11 @@ def test_a_hopeless_trial_is_never_promoted_afterwards() -> None:
 
 def test_baselines_are_scored_at_rungs_too() -> None:
     default = Past(
-        number=1, design=baselines(SPACE)[1], state=TrialState.COMPLETE, value=0.5, measured=((0.5, 0.5), (0.4, 0.4))
+        number=1,
+        design=baselines(SPACE)[1],
+        state=TrialState.COMPLETE,
+        value=0.5,
+        measured=scored(0.5, 0.4),
     )
     assert promotable([default, past(2, 1.0), past(3, 2.0)]) is None, "the default has the one place"
 

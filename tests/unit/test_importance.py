@@ -11,7 +11,7 @@ from search.history import Past
 from search.importance import Worth, axes_of, importance, standings
 from search.learning_rate import default_learning_rate
 from search.priors import baselines
-from tests.unit.search_samples import TINY, complete, samples, space_of
+from tests.unit.search_samples import TINY, complete, samples, scored, space_of
 
 FACTS = {"tiny": TINY.facts}
 
@@ -85,17 +85,17 @@ def test_axes_are_in_the_order_of_the_four_axes() -> None:
 
 def test_a_paused_trial_counts_by_its_standing_where_both_were_scored_last() -> None:
     history = [
-        complete(1, DEFAULT, 1.0).model_copy(update={"measured": ((5.0, 5.0), (3.0, 3.0))}),
-        complete(2, design(Full()), 1.2).model_copy(update={"measured": ((4.0, 4.0), (2.0, 2.0))}),
-        paused(3, design(Full(), batch=4), (4.5, 4.5)),
-        paused(4, design(Full(), batch=16), (4.4, 4.4), (2.5, 2.5)),
+        complete(1, DEFAULT, 1.0).model_copy(update={"measured": scored(5.0, 3.0)}),
+        complete(2, design(Full()), 1.2).model_copy(update={"measured": scored(4.0, 2.0)}),
+        paused(3, design(Full(), batch=4), 4.5),
+        paused(4, design(Full(), batch=16), 4.4, 2.5),
     ]
     # 1 beats 2 at the end, 2 beats 4 at the second rung, 4 beats 1 there and 3 at the first, where 3 beats 1
     assert standings(history) == {1: pytest.approx(2 / 3), 2: pytest.approx(1 / 3), 3: pytest.approx(2 / 3), 4: 1 / 3}
 
 
-def paused(number: int, design: Design, *measured: tuple[float, float]) -> Past:
-    return Past(number=number, design=design, state=TrialState.WAITING, goal=len(measured) - 1, measured=measured)
+def paused(number: int, design: Design, *values: float) -> Past:
+    return Past(number=number, design=design, state=TrialState.WAITING, goal=len(values) - 1, measured=scored(*values))
 
 
 def test_what_was_never_scored_has_no_standing() -> None:

@@ -13,7 +13,7 @@ from search.choose import best
 from search.history import Past
 from search.plan import Confirm, End, Plan, Promote, Refuse, Step, Try, confirmed, hopeless, next_step, reserve
 from search.space import Space
-from tests.unit.search_samples import complete, space_of
+from tests.unit.search_samples import complete, scored, space_of
 
 SPACE = space_of()
 FEW = Pin(
@@ -92,7 +92,7 @@ class Job:
             return
         value = self.score(past)
         while past.goal is not None and past.design.stages:
-            past = self.change(past.number, measured=((value, value),) * (past.goal + 1))
+            past = self.change(past.number, measured=scored(value) * (past.goal + 1))
             if not halving.goes_on(self.trials, past.number):
                 self.change(past.number, device_seconds=RUNGS[past.goal])
                 return
@@ -100,7 +100,7 @@ class Job:
         if self.fails(past):
             self.change(past.number, state=TrialState.FAILED, device_seconds=0.5)
             return
-        measured = ((value, value),) * len(RUNGS) if past.design.stages else ()
+        measured = scored(value) * len(RUNGS) if past.design.stages else ()
         self.change(past.number, state=TrialState.COMPLETE, value=value, device_seconds=1.0, measured=measured)
 
     def change(self, number: int, **fields: object) -> Past:
