@@ -155,7 +155,7 @@ class Permanent:
                 return Try(
                     design=design,
                     origin="proposed",
-                    goal=halving.first_rung(self._space.kind) if len(history) > 1 else None,
+                    goal=halving.FIRST if len(history) > 1 else None,
                 )
         return None
 
@@ -190,7 +190,7 @@ class PermanentTpe(Permanent):
                 asked.append(self._study.ask())
                 design = self._space.sample(Sampled(asked[-1]))
                 if design.digest() not in tried and known(self._table, design):
-                    return Try(design=design, origin="proposed", goal=halving.first_rung(self._space.kind))
+                    return Try(design=design, origin="proposed", goal=halving.FIRST)
             return None
         finally:
             for trial in asked:  # what comes of it is told by its place

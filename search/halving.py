@@ -10,22 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from luthier.task import DataKind
 from luthier.trial import RUNGS, TrialState
 from search.choose import DEFAULT
 from search.history import Past
 
 ETA: Final = 3
-
-
-def first_rung(kind: DataKind) -> int:
-    """Where trials on such data pause first.
-
-    Of preferences it is the second rung. Their score counts pairs in the right order, which starts to move late: on the
-    way there, those that move most push the likelihood of both answers about, and stand among the last at the first
-    rung whether or not they end among the first.
-    """
-    return 1 if kind is DataKind.PREFERENCE else 0
+FIRST: Final = 0  # the rung where trials pause first
 
 
 def promotable(history: Sequence[Past]) -> Past | None:

@@ -170,7 +170,7 @@ def _try(space: Space, design: Design, plan: Plan, refusal: Refusal) -> Step:
         return Refuse(design=design, origin=source, why=why)
     # Where all are finalists anyway, nothing is to be found out on the way.
     whole = source == "baseline" or plan.trials - len(BASELINES) <= plan.finalists
-    return Try(design=design, origin=source, goal=None if whole else halving.first_rung(space.kind))
+    return Try(design=design, origin=source, goal=None if whole else halving.FIRST)
 
 
 def _finish(history: Sequence[Past], plan: Plan, why: str) -> Step | None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from luthier.store.records import JobRecord, TrialRecord
-from luthier.task import DataKind, Search
+from luthier.task import Search
 from luthier.trial import RUNGS, JobState, TrialState
-from search.halving import ETA, first_rung
+from search.halving import ETA
 from search.plan import BASELINES
 
 
@@ -76,7 +76,7 @@ def estimated_finish(
         if search.device_seconds is not None:
             work_left = min(work_left, max(0.0, search.device_seconds - device_seconds(trials)))
         return _before(now + timedelta(seconds=work_left / max(1, crew)), search.deadline)
-    shares = [min(1.0, sum(map(_trained, _launched(trials))) / whole_trainings(job.search, job.judge.kind))]
+    shares = [min(1.0, sum(map(_trained, _launched(trials))) / whole_trainings(job.search))]
     if search.device_seconds is not None:
         shares.append(min(1.0, device_seconds(trials) / search.device_seconds))
     if max(shares) == 0:
@@ -86,24 +86,23 @@ def estimated_finish(
 
 def trainings_left(job: JobRecord, trials: Sequence[TrialRecord]) -> float:
     """How many whole trainings' work the job still is."""
-    return max(0.0, whole_trainings(job.search, job.judge.kind) - sum(map(_trained, _launched(trials))))
+    return max(0.0, whole_trainings(job.search) - sum(map(_trained, _launched(trials))))
 
 
 def _before(moment: datetime, deadline: datetime | None) -> datetime:
     return moment if deadline is None else min(moment, deadline)
 
 
-def whole_trainings(search: Search, kind: DataKind) -> float:
-    """How many whole trainings a job is, as halving spends them: each design to where it pauses first, the best of
-    them to the next rung, and so on."""
+def whole_trainings(search: Search) -> float:
+    """How many whole trainings a job is, as halving spends them: each design to the first rung, the best of them to the
+    next one, and so on."""
     count = _searched(search)
     least = min(search.finalists, count)
     shares = [0.0, *RUNGS, 1.0]
     if count == least:
         whole = float(count)
     else:
-        first = first_rung(kind)
-        reaching = [max(least, count / ETA ** max(0, rung - first)) for rung in range(len(RUNGS) + 1)]
+        reaching = [max(least, count / ETA**rung) for rung in range(len(RUNGS) + 1)]
         whole = sum(n * (b - a) for n, a, b in zip(reaching, shares, shares[1:], strict=False))
     return len(BASELINES) + whole + _confirmations(search)
 

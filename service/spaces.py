@@ -58,7 +58,7 @@ def answer(here: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
     rewarded = body.task.rewarded or (body.method is not None and body.method.type == "reinforcement")
     family = found.family if found is not None else _family(kind, usable)
     default = _default(here, training, found, now)
-    trainings = budget.whole_trainings(body.search, kind)
+    trainings = budget.whole_trainings(body.search)
     seconds = None if default is None else trainings * default.seconds
     if seconds is not None and body.search.device_seconds is not None:
         seconds = min(seconds, body.search.device_seconds)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from luthier.design import Design
-from luthier.task import DataKind, Pin
+from luthier.task import Pin
 from luthier.trial import RUNGS, TrialState
 from search import halving
 from search.choose import best
@@ -130,14 +130,6 @@ def test_all_other_designs_set_out_for_the_first_rung() -> None:
     job.run()
     assert {step.goal for step in of_kind(job.steps, Try)[2:]} == {0}
     assert {step.origin for step in of_kind(job.steps, Try)[2:]} == {"prior", "proposed"}
-
-
-def test_on_preferences_they_set_out_for_the_second_rung_because_the_first_tells_nothing() -> None:
-    job = Job(plan_of(12), space=space_of(DataKind.PREFERENCE))
-    assert job.run().reason == "all 12 trials are done"
-    assert {step.goal for step in of_kind(job.steps, Try)[2:]} == {1}
-    assert {past.goal for past in job.designs() if past.paused} == {1}
-    assert len(job.whole()) < 8, "and most of them pause there"
 
 
 @pytest.mark.parametrize("crew", [1, 2, 5])
