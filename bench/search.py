@@ -23,7 +23,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from bench.atlas.table import Table, tables
 from bench.replay import Scored, replay
-from bench.searchers import SEARCHERS, remembering
+from bench.searchers import SEARCHERS, Luthier
 
 WITHIN: Final = 0.01
 SHARES: Final = (0.01, 0.02, 0.05, 0.1)
@@ -71,7 +71,7 @@ def early(table: Table, seed: int, workers: int, trials: int) -> dict[str, tuple
     where more is not expected to pay."""
     found: dict[str, tuple[float, float]] = {}
     for name in ("early", "full"):
-        searcher = remembering(table, seed, trials, early_finish=name == "early")
+        searcher = Luthier(table, seed, trials, early_finish=name == "early")
         seen = [scored for scored in replay(table, searcher, workers) if scored.design.stages]
         found[name] = seen[-1].spent, _regret(table, seen, math.inf)
     return found
@@ -124,7 +124,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=16, help="seeds of each search (default: 16)")
     parser.add_argument("--workers", type=int, default=2, help="workers that share a search (default: 2)")
     parser.add_argument("--only", help="searches whose name holds this")
-    parser.add_argument("--task", help="replay on this task alone; the others are remembered all the same")
+    parser.add_argument("--task", help="replay on this task alone")
     parser.add_argument("--early", action="store_true", help="measure early finish, and compare no searches")
     given = parser.parse_args()
     chosen = [table for table in tables() if given.task in (None, table.task.name)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Container, Sequence
-from functools import cache
 from types import SimpleNamespace
 from typing import Any, Final, Literal
 
@@ -16,21 +15,16 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from bench.atlas.table import Table, tables
-from bench.atlas.tasks import MODEL, entry
-from bench.replay import replay
+from bench.atlas.table import Table
 from luthier.design import Design
 from search import halving
 from search.history import Past
-from search.memory import Memory, Occasion, alikeness, remember
 from search.plan import End, Plan, Promote, Try, next_step
 from search.priors import baselines, priors
 from search.space import Space
 from search.suggest import Enumeration, Sampled
 
 Verdict = Literal["continue", "pause", "stop"]
-USUAL_TRIALS: Final = 24
-HIDDEN, TOKENS_A_ROW = 128, 50  # of the model, and about so many in a row of each task
 ASKED: Final = 100  # questions to a sampler that repeats itself, before it has nothing new
 TOLD: Final = 10**6  # so far apart are the numbers of trials that Optuna was told of and those that it made itself
 RESOURCES: Final = (1, 3, 9)  # of the rungs and the end, for schedulers that count in whole numbers
@@ -231,20 +225,15 @@ class _Told(InMemoryStorage):
 
 
 class Luthier:
-    """`search.plan.next_step`, as the service calls it."""
+    """`search.plan.next_step`, as the service calls it. There are no past jobs for it to remember: each of the tasks is
+    the only one with its kind of data and its objective, and jobs on others count nothing."""
 
-    def __init__(
-        self, table: Table, seed: int, trials: int, memory: Sequence[Memory] = (), *, early_finish: bool = False
-    ) -> None:
-        self._table, self._space, self._memory = table, table.task.space, memory
+    def __init__(self, table: Table, seed: int, trials: int, *, early_finish: bool = False) -> None:
+        self._space = table.task.space
         self._plan = Plan(trials=trials, finalists=3, confirmations=0, seed=seed, early_finish=early_finish)
-        self.seen: Sequence[Past] = ()
 
     def next(self, history: Sequence[Past]) -> Try | Promote | End | None:
-        self.seen = list(history)
-        step = next_step(
-            self._space, history, self._plan, remaining=None, refusal=lambda design: None, memory=self._memory
-        )
+        step = next_step(self._space, history, self._plan, remaining=None, refusal=lambda design: None)
         assert step is None or isinstance(step, Try | Promote | End)
         return step
 
@@ -253,37 +242,6 @@ class Luthier:
 
     def ended(self, past: Past) -> None:
         pass
-
-
-def remembering(table: Table, seed: int, trials: int, *, early_finish: bool = False) -> Luthier:
-    """With what jobs of the usual size left behind on the other tasks, and on none that is like this one otherwise."""
-    here = _occasion(table)
-    memory = [
-        remember(_job(other.task.name, seed), {MODEL.name: HIDDEN}, alikeness(here, _occasion(other)))
-        for other in tables()
-        if other.task.name != table.task.name
-    ]
-    return Luthier(table, seed, trials, memory, early_finish=early_finish)
-
-
-@cache
-def _job(name: str, seed: int) -> Sequence[Past]:
-    """The trials of a job on another task, which remembered nothing."""
-    table = next(table for table in tables() if table.task.name == name)
-    searcher = Luthier(table, seed, USUAL_TRIALS)
-    for _ in replay(table, searcher, workers=2):
-        pass
-    return searcher.seen
-
-
-def _occasion(table: Table) -> Occasion:
-    return Occasion(
-        kind=table.task.kind,
-        objective=table.task.spec.objective,
-        tokens=TOKENS_A_ROW * table.task.train,
-        base=MODEL.name,
-        parameters=entry().facts.parameters,
-    )
 
 
 def known(table: Table, design: Design) -> bool:
@@ -314,8 +272,7 @@ def _ray(number: int) -> Any:
 Make = Callable[[Table, int], Any]
 
 SEARCHERS: Final[dict[str, Make]] = {
-    "Luthier": lambda table, seed: remembering(table, seed, 60),
-    "Luthier, remembering nothing": lambda table, seed: Luthier(table, seed, 60),
+    "Luthier": lambda table, seed: Luthier(table, seed, 60),
     "promotion + random + priors": lambda table, seed: Permanent(table, seed, 60),
     "promotion + TPE + priors": lambda table, seed: PermanentTpe(table, seed, 60),
     "random": Everything,

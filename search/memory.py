@@ -15,8 +15,7 @@ from search.halving import order
 from search.history import Past
 
 # How much the trials of another job tell, before sizes are compared: their scores move together by about so much.
-SAME_KIND, OTHER_KIND = 0.8, 0.6
-OTHER_OBJECTIVE, OTHER_BASE = 0.8, 0.9
+ANOTHER, OTHER_BASE = 0.8, 0.9
 DECADE: Final = 0.85  # for each factor of ten between the sizes of the data, or of the models
 
 
@@ -45,10 +44,11 @@ def remember(history: Sequence[Past], hidden_sizes: dict[str, int], alike: float
 
 
 def alikeness(one: Occasion, other: Occasion) -> float:
-    """How much the trials of one tell of the other, 0 to 1."""
-    factor = SAME_KIND if one.kind is other.kind else OTHER_KIND
-    factor *= 1.0 if one.objective == other.objective else OTHER_OBJECTIVE
-    factor *= 1.0 if one.base == other.base else OTHER_BASE
+    """How much the trials of one tell of the other, 0 to 1; nothing where the kind of data or the objective is another:
+    which algorithms and rates are good differs too much between these (docs/benchmarks.md)."""
+    if one.kind is not other.kind or one.objective != other.objective:
+        return 0.0
+    factor = ANOTHER if one.base == other.base else ANOTHER * OTHER_BASE
     decades = abs(math.log10((one.tokens + 1) / (other.tokens + 1))) + abs(
         math.log10(one.parameters / other.parameters)
     )

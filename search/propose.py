@@ -24,7 +24,7 @@ from search.memory import Memory
 from search.priors import baselines, priors
 from search.space import Space
 from search.suggest import Enumeration, Varied
-from search.surrogate import Surrogate, normal_scores
+from search.surrogate import NOISE, RUNG_NOISE, Seen, Surrogate, normal_scores
 
 PRIORS_FIRST: Final = 4  # without past jobs to learn from, so many priors come before anything is compared
 RANDOM, NEIGHBOURS, PARENTS = 160, 96, 6  # candidates drawn anywhere, and next to the best so far
@@ -57,21 +57,20 @@ def _by_merit(
     untried = [design for digest, design in candidates.items() if digest not in tried]
     if not untried:
         return
-    seen, scores, jobs = _seen(space, history, memory)
-    alike = [1.0, *[past_job.alike for past_job in memory]]
     known = {past.number for past in order(history)}
+    # Believed to turn out middling, so that workers at the same time try different things (the constant liar of
+    # Ginsbourger et al. 2010).
     pending = [
-        _features(space, past.design)
+        Seen(_features(space, past.design), MIDDLING)
         for past in history
         if past.number not in known and past.open and past.design.stages
     ]
-    # Believed to turn out middling, so that workers at the same time try different things (the constant liar of
-    # Ginsbourger et al. 2010).
-    seen, scores, jobs = [*seen, *pending], [*scores, *[MIDDLING] * len(pending)], [*jobs, *[0] * len(pending)]
+    seen = [*_seen(space, history, memory), *pending]
     if not seen:
         yield from untried
         return
-    mean_M, deviation_M = Surrogate(seen, scores, jobs, alike).predict([_features(space, one) for one in untried])
+    alike = [1.0, *[past_job.alike for past_job in memory]]
+    mean_M, deviation_M = Surrogate(seen, alike).predict([_features(space, one) for one in untried])
     for index in np.argsort(mean_M - CAUTION * deviation_M, kind="stable"):
         yield untried[index]
 
@@ -91,15 +90,15 @@ def _candidates(space: Space, history: Sequence[Past], draw: random.Random) -> I
             yield space.sample(Varied(draw, answers))
 
 
-def _seen(
-    space: Space, history: Sequence[Past], memory: Sequence[Memory]
-) -> tuple[list[Features], list[float], list[int]]:
-    """All scored trials, of this job and of past ones: features, score, and job, 0 being this one."""
-    here = [_features(space, past.design) for past in order(history) if past.design.stages]
-    ranked = [here, *[list(past_job.ranked) for past_job in memory]]
-    seen = [one for job in ranked for one in job]
-    scores = [score for job in ranked for score in normal_scores(len(job))]
-    return seen, scores, [number for number, job in enumerate(ranked) for _ in job]
+def _seen(space: Space, history: Sequence[Past], memory: Sequence[Memory]) -> Iterator[Seen]:
+    """All scored trials, of this job and of past ones."""
+    here = order(history)
+    for past, score in zip(here, normal_scores(len(here)), strict=True):
+        noise = NOISE if past.value is not None else RUNG_NOISE[min(len(past.measured), len(RUNG_NOISE)) - 1]
+        yield Seen(_features(space, past.design), score, noise)
+    for job, past_job in enumerate(memory, start=1):
+        for design, score in zip(past_job.ranked, normal_scores(len(past_job.ranked)), strict=True):
+            yield Seen(design, score, job=job)
 
 
 def _features(space: Space, design: Design) -> Features:

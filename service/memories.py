@@ -33,7 +33,8 @@ def memories(c: Connection, job: JobRecord) -> tuple[Memory, ...]:
         return ()
     like = [(alikeness(here, there), other) for other in past if (there := _occasion(c, other, entries)) is not None]
     ours = {other.id for other in own}
-    likest = sorted(like, key=lambda pair: (pair[1].id not in ours, -pair[0], pair[1].id))[:MOST]
+    telling = [(alike, other) for alike, other in like if alike > 0]
+    likest = sorted(telling, key=lambda pair: (pair[1].id not in ours, -pair[0], pair[1].id))[:MOST]
     hidden_sizes = {name: entry.facts.hidden_size for name, entry in entries.items()}
     return tuple(
         remember(history.past(other, trials.of_job(c, other.id)), hidden_sizes, alike) for alike, other in likest

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from luthier.design import Design, Full
 from luthier.task import DataKind
 from luthier.trial import TrialState
@@ -10,7 +12,7 @@ from search.history import Past
 from search.memory import Memory, Occasion, alikeness, remember
 from search.priors import baselines
 from search.propose import propose
-from search.surrogate import Surrogate, normal_scores
+from search.surrogate import NOISE, RUNG_NOISE, Seen, Surrogate, normal_scores
 from tests.unit.search_samples import TINY, AtRandom, complete, samples, space_of
 
 SPACE = space_of()
@@ -40,15 +42,13 @@ def searched(value: Callable[[Design], float], count: int = 40) -> list[Past]:
 
 def test_a_job_is_most_like_one_with_its_own_data_and_model() -> None:
     here = occasion()
-    others = [
-        occasion(tokens=100_000),
-        occasion(kind=DataKind.CHAT),
-        occasion(base="smol"),
-        occasion(objective="reward"),
-        occasion(parameters=134_000_000),
-    ]
-    assert all(alikeness(here, other) < alikeness(here, here) for other in others)
-    assert min(alikeness(here, other) for other in others) > 0
+    others = [occasion(tokens=100_000), occasion(base="smol"), occasion(parameters=134_000_000)]
+    assert all(0 < alikeness(here, other) < alikeness(here, here) for other in others)
+
+
+@pytest.mark.parametrize("other", [occasion(kind=DataKind.CHAT), occasion(objective="reward")])
+def test_jobs_on_other_data_or_for_another_objective_tell_nothing(other: Occasion) -> None:
+    assert alikeness(occasion(), other) == 0
 
 
 def test_alikeness_goes_both_ways_and_falls_with_distance() -> None:
@@ -73,8 +73,7 @@ def test_only_scored_designs_of_known_models_are_remembered() -> None:
 
 def test_the_surrogate_says_again_what_it_was_told_and_is_less_sure_elsewhere() -> None:
     seen = [features(design, HIDDEN["tiny"]) for design in samples(SPACE, 12)]
-    scores = normal_scores(12)
-    surrogate = Surrogate(seen, scores, [0] * 12, [1.0])
+    surrogate = Surrogate(list(map(Seen, seen, normal_scores(12))), [1.0])
     mean_M, deviation_M = surrogate.predict(seen)
     assert sorted(range(12), key=lambda i: mean_M[i]) == list(range(12))
     strange = seen[0].model_copy(update={"numbers": seen[0].numbers | {"learning_rate": 30.0}})
@@ -83,10 +82,21 @@ def test_the_surrogate_says_again_what_it_was_told_and_is_less_sure_elsewhere() 
 
 def test_trials_of_other_jobs_count_less_than_ones_own() -> None:
     seen = [features(design, HIDDEN["tiny"]) for design in samples(SPACE, 12)]
-    own = Surrogate(seen, normal_scores(12), [0] * 12, [1.0, 0.5]).predict(seen)[0]
-    others = Surrogate(seen, normal_scores(12), [1] * 12, [1.0, 0.5]).predict(seen)[0]
-    strangers = Surrogate(seen, normal_scores(12), [1] * 12, [1.0, 0.0]).predict(seen)[0]
-    assert abs(own[0]) > abs(others[0]) > abs(strangers[0]) == 0.0
+
+    def first(job: int, alike: float) -> float:
+        told = [Seen(design, score, job=job) for design, score in zip(seen, normal_scores(12), strict=True)]
+        return abs(Surrogate(told, [1.0, alike]).predict(seen)[0][0])
+
+    assert first(0, 0.5) > first(1, 0.5) > first(1, 0.0) == 0.0
+
+
+def test_what_is_known_from_a_rung_is_believed_less_than_what_is_known_from_the_end() -> None:
+    design = features(samples(SPACE, 1)[0], HIDDEN["tiny"])
+    believed = [
+        abs(Surrogate([Seen(design, -1.0, noise)], [1.0]).predict([design])[0][0]) for noise in (NOISE, *RUNG_NOISE)
+    ]
+    end, first, second = believed
+    assert end > second > first > 0.0
 
 
 def test_the_first_proposals_follow_what_a_like_job_found() -> None:
