@@ -260,7 +260,7 @@ BAD_ADDRESSES = [
     Bad("a page of nothing", None, "limit", "limit must be at least 1, not '0'", 400, "GET", "/v1/files?limit=0"),
     Bad("a page of words", None, "limit", "limit must be a whole number", 400, "GET", f"{JOBS}?limit=many"),
     Bad("a page after nothing", None, "after", "no 'file-no' to continue after", 404, "GET", "/v1/files?after=file-no"),
-    Bad("an unknown filter", None, "status", "expected after, limit and", 400, "GET", f"{JOBS}?status=running"),
+    Bad("an unknown filter", None, "status", "expected after, limit, tag, schedule_id and", 400, "GET", f"{JOBS}?status=running"),
     Bad("a zero byte", None, None, "zero byte", 400, "GET", "/v1/files/a%00b"),
     Bad("an unknown model", None, "model", "there is no base model 'no'", 404, "DELETE", "/v1/models/no"),
     Bad("a model without a folder", {"name": "m"}, "source", "source is missing", 400, "POST", "/v1/models"),
