@@ -229,7 +229,12 @@ BAD_BODIES = [
     Bad("a long key", {"metadata": {"k" * 65: "v"}}, "metadata.k*", "must be at most 64 characters"),
     Bad("a long value", {"metadata": {"k": "v" * 513}}, "metadata.k", "must be at most 512 characters"),
     Bad("metadata that is a list", {"metadata": []}, "metadata", "metadata must be an object, not"),
-    Bad("an unknown integration", {"integrations": [{"type": "mlflow"}]}, "integrations.0.type", "must be 'wandb'"),
+    Bad(
+        "an integration",
+        {"integrations": [{"type": "wandb", "wandb": {"project": "luthier"}}]},
+        "integrations",
+        r"Weights & Biases not at all: leave them out.* MLflow \(LUTHIER_MLFLOW_URL\).*; here, neither is set",
+    ),
     Bad("a negative seed", {"seed": -1}, "seed", "seed must be at least 0, not -1"),
     Bad("a seed beyond 31 bits", {"seed": 2**31}, "seed", "seed must be at most 2147483647"),
     Bad("a body too large", b'"' + b"x" * (17 * 2**20) + b'"', None, "larger than 16,777,216 bytes", 413),
