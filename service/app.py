@@ -137,10 +137,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             garbage=Garbage(),
             secret=secret_of(settings),
         )
-        ticker = Ticker(here, loops.tick, "jobs")
-        others = (Ticker(here, schedules.tick, "schedules"), Ticker(here, outbox.look, "webhooks"))
-        threads = (ticker, *others, Publisher(here, app.state.trackers))
-        app.state.context, app.state.ticker = here, ticker
+        looks = {"jobs": loops.tick, "schedules": schedules.tick, "webhooks": outbox.look}
+        threads: list[Ticker | Publisher] = [Ticker(here, look, name) for name, look in looks.items()]
+        if app.state.trackers:
+            threads.append(Publisher(here, app.state.trackers))
+        app.state.context, app.state.loops = here, threads
         app.state.metrics.watch(here)
         for each in threads:
             each.start()
