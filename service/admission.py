@@ -46,6 +46,7 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
     Raises UserError or one of its children, naming the field at fault.
     """
     _check_budget(body.search, now)
+    _check_integrations(here, body)
     body = graded(body)
     seed = secrets.randbelow(MAX_SEED) if body.seed is None else body.seed
     generated = _generated(here, body, seed)
@@ -87,7 +88,8 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
         suffix=body.suffix or None,
         metadata=dict(body.metadata or {}),
     )
-    return Admitted(job=record, filename=training.filename, generated=generated, notes=(*splits.notes, *_ignored(body)))
+    notes = splits.notes if body.method is None else (*splits.notes, *ignored(body.method))
+    return Admitted(job=record, filename=training.filename, generated=generated, notes=tuple(notes))
 
 
 def _generated(here: Context, body: CreateJob, seed: int) -> FileRecord | None:
@@ -334,6 +336,19 @@ def _grader(body: CreateJob, kind: DataKind) -> Grader | None:
     return None
 
 
+def _check_integrations(here: Context, body: CreateJob) -> None:
+    """OpenAI's only one is Weights & Biases. Leaving it out silently would let somebody wait for curves there."""
+    if not body.integrations:
+        return
+    tools = {"MLflow": here.settings.mlflow_url, "TensorBoard": here.settings.tensorboard_dir}
+    told = " and ".join(name for name, place in tools.items() if place is not None) or "neither"
+    raise UserError(
+        "integrations are not served job by job, and Weights & Biases not at all: leave them out. The service tells "
+        f"MLflow (LUTHIER_MLFLOW_URL) and TensorBoard (LUTHIER_TENSORBOARD_DIR) of every trial; here, {told} is set",
+        param="integrations",
+    )
+
+
 def _objective(body: CreateJob, kind: DataKind) -> Literal["perplexity", "reward"]:
     match body.search.objective:
         case "perplexity":
@@ -361,10 +376,3 @@ def _check_grader(here: Context, grader: Grader, splits: Splits, kind: DataKind)
     except GraderFault as error:
         field = f"task.grader.{error.param}"
         raise UserError(f"{field}: {error.message}", param=field) from error
-
-
-def _ignored(body: CreateJob) -> list[str]:
-    notes = [] if body.method is None else ignored(body.method)
-    if body.integrations:
-        notes.append("The integrations (Weights & Biases) are ignored: Luthier keeps curves and metrics itself.")
-    return notes

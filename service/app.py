@@ -15,7 +15,7 @@ from luthier.blobs import Blobs
 from luthier.keys import mint, secret_of
 from luthier.settings import Settings
 from luthier.store.database import Database
-from service import loops, problems, schedules, webhooks
+from service import loops, problems, schedules
 from service.api import (
     aliases,
     blobs,
@@ -49,6 +49,7 @@ from service.loops import Ticker
 from service.metrics import Metrics
 from service.observing import Observed
 from service.tracking.publisher import Publisher, wanted
+from service.webhooks import Outbox
 
 DESCRIPTION: Final = """
 Luthier designs fine-tunings of language models: give it a dataset, get the best design trained, with the evidence.
@@ -124,7 +125,7 @@ def create_app(settings: Settings) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     settings.home_dir.mkdir(parents=True, exist_ok=True)
-    with closing(Database(settings.database)) as database:
+    with closing(Database(settings.database)) as database, closing(Outbox()) as outbox:
         if database.url.get_backend_name() == "sqlite":
             database.upgrade()
         else:
@@ -136,10 +137,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             garbage=Garbage(),
             secret=secret_of(settings),
         )
-        ticker = Ticker(here, loops.tick, "jobs")
-        others = (Ticker(here, schedules.tick, "schedules"), Ticker(here, webhooks.deliver, "webhooks"))
-        threads = (ticker, *others, Publisher(here, app.state.trackers))
-        app.state.context, app.state.ticker = here, ticker
+        looks = {"jobs": loops.tick, "schedules": schedules.tick, "webhooks": outbox.look}
+        threads: list[Ticker | Publisher] = [Ticker(here, look, name) for name, look in looks.items()]
+        if app.state.trackers:
+            threads.append(Publisher(here, app.state.trackers))
+        app.state.context, app.state.loops = here, threads
         app.state.metrics.watch(here)
         for each in threads:
             each.start()

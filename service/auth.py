@@ -22,7 +22,7 @@ NOTED_EVERY: Final = timedelta(minutes=1)  # a key's last use is written down no
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who was let in. Without a scope: everybody may ask this, or no key is needed yet."""
+    """Who was let in. Without a scope: everybody may ask this."""
 
     id: str = ""
     name: str = ""
@@ -31,6 +31,7 @@ class Caller:
 
 
 ANYBODY: Final = Caller()
+OWNER: Final = Caller(name="whoever uses this machine", scope=Scope.ADMIN)  # while no key is needed
 LOCAL_WORKER: Final = Caller(id="local-worker", name="a worker of this service", scope=Scope.WORKER)
 
 

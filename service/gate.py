@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from luthier import keys
 from luthier.errors import Forbidden, LuthierError, TooManyRequests, Unauthenticated
 from luthier.settings import Settings, is_loopback
-from service.auth import ANYBODY, LOCAL_WORKER, SESSION, Caller, key_of, keys_needed, session_of
+from service.auth import ANYBODY, LOCAL_WORKER, OWNER, SESSION, Caller, key_of, keys_needed, session_of
 from service.context import Context, utc_now
 from service.dashboard.shell import error_page, wants_page
 from service.problems import Hangup, headers_of
@@ -73,7 +73,7 @@ class Gate:
         self._keys_needed = self._keys_needed or await run_in_threadpool(keys_needed, here)
         if not self._keys_needed:
             _refuse_others(request)
-            return ANYBODY
+            return OWNER
         try:
             caller = await run_in_threadpool(self._identify, here, request)
         except Unauthenticated:

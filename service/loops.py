@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Final
 
 from luthier import logs
 from luthier.dataset import Profile
@@ -26,11 +27,14 @@ from service import budget, champions, costs, diary, endings, history
 from service.context import Context, utc_now
 from service.memories import memories
 from service.models import result_name
+from service.pulse import Pulse
 from service.settle import drop_checkpoints, settle_lost
 
 log = logging.getLogger(__name__)
 
 Rows = Sequence[TrialRecord]
+
+PATIENCE: Final = 300.0  # seconds in which one look should end well: a long one is none that hangs
 
 
 class Ticker:
@@ -41,6 +45,7 @@ class Ticker:
         self._look = look
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"luthier-{name}", daemon=True)
+        self.pulse = Pulse(name, self._thread, PATIENCE + here.settings.tick_seconds)
 
     def start(self) -> None:
         self._thread.start()
@@ -50,13 +55,11 @@ class Ticker:
         self._stop.set()
         self._thread.join()
 
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
     def _run(self) -> None:
         while not self._stop.wait(self._here.settings.tick_seconds):
             try:
                 self._look(self._here, utc_now())
+                self.pulse.beat()
             except Exception:  # whatever happens once must not end the service's heartbeat
                 log.exception("a look at the %s failed; the next one tries again", self._thread.name)
 

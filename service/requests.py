@@ -107,13 +107,6 @@ class Method(Frozen):
     reinforcement: ReinforcementMethod | None = None
 
 
-class WandbIntegration(Frozen):
-    """Accepted so that OpenAI's clients need no change, and ignored; an event of the job says so."""
-
-    type: Literal["wandb"]
-    wandb: dict[str, Any] = Field(default_factory=dict)
-
-
 class JobWithoutFile(Frozen):
     """What jobs and schedules of jobs have in common."""
 
@@ -126,7 +119,9 @@ class JobWithoutFile(Frozen):
         default=None, description="part of the fine-tuned model's name"
     )
     metadata: dict[MetadataKey, MetadataValue] | None = Field(default=None, max_length=16)
-    integrations: tuple[WandbIntegration, ...] | None = None
+    integrations: tuple[Any, ...] | None = Field(
+        default=None, description="refused unless it is empty: the service's settings say where trials are tracked"
+    )
     task: Task = Task()
     search: Search = Search()
     constraints: Constraints = Constraints()

@@ -39,9 +39,8 @@ RULES: Final = (
     Rule(ALL, "/v1/generations/**", Scope.WORKER),
     # Who may do what, where events are sent with a secret, and paths of this machine's files.
     Rule(ALL, "/v1/keys/**", Scope.ADMIN),
-    Rule(ALL, "/keys/**", Scope.ADMIN),
     Rule(ALL, "/v1/webhook_endpoints/**", Scope.ADMIN),
-    Rule(ALL, "/webhooks/**", Scope.ADMIN),
+    Rule(ALL, "/access/**", Scope.ADMIN),
     Rule(WRITING, "/v1/models/**", Scope.ADMIN),
     Rule(WRITING, "/models/**", Scope.ADMIN),
 )

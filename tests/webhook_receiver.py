@@ -14,6 +14,10 @@ class Receiver:
     url: str = ""
     answers: list[int] = field(default_factory=list)  # statuses for the next requests; then 200
     got: list[tuple[dict[str, str], str]] = field(default_factory=list)  # headers and body of each request
+    answering: threading.Event = field(default_factory=threading.Event)  # while it is clear, requests are left hanging
+
+    def __post_init__(self) -> None:
+        self.answering.set()
 
 
 @contextmanager
@@ -25,6 +29,7 @@ def receiving() -> Iterator[Receiver]:
             body = self.rfile.read(int(self.headers["content-length"])).decode()
             status = receiver.answers.pop(0) if receiver.answers else 200
             receiver.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            receiver.answering.wait()
             self.send_response(status)
             if 300 <= status < 400:
                 self.send_header("location", receiver.url + "/elsewhere")
@@ -41,6 +46,7 @@ def receiving() -> Iterator[Receiver]:
     try:
         yield receiver
     finally:
+        receiver.answering.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from luthier.api_types import Job
+from luthier.cli import schedules
 from luthier.cli.connection import DEFAULT_SERVER, JsonOption, ServerOption, connect
 from luthier.cli.environment import read_environment
 from luthier.cli.follow import follow as follow_job
@@ -150,10 +151,18 @@ def _conclude(client: Client, job: Job, json: bool) -> None:
     console.print(f'`luthier export {job.id} DIR` writes the model, `luthier generate {job.id} "prompt"` tries it')
 
 
-def list_jobs(server: ServerOption = None, json: JsonOption = False) -> None:
+def list_jobs(
+    tag: Annotated[list[str] | None, typer.Option(help="Only jobs with this tag; repeat for several.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(metavar="SCHEDULE", help="Only jobs that this schedule made, by its name or id.")
+    ] = None,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
     """List jobs, newest first."""
     with connect(server) as client:
-        jobs = client.jobs()
+        schedule_id = None if schedule is None else schedules.resolve(client, schedule).id
+        jobs = client.jobs(tags=tag or (), schedule_id=schedule_id)
     if json:
         as_json(jobs)
     else:

@@ -61,8 +61,14 @@ def add(
         str, typer.Option(metavar="JSON|@FILE", help="All else of the jobs: the body of POST /v1/fine_tuning/jobs.")
     ] = "{}",
     overlap: Annotated[Overlap | None, typer.Option(help="While an earlier run has not ended (default: skip).")] = None,
+    misfire_grace_seconds: Annotated[
+        float | None, typer.Option(help="A tick that is noticed later than so has been missed (default: 300).")
+    ] = None,
     catch_up: Annotated[
-        CatchUp | None, typer.Option(help="Which ticks are made up for that came while nobody was there.")
+        CatchUp | None, typer.Option(help="Which ticks that have been missed are made up for (default: latest).")
+    ] = None,
+    catch_up_seconds: Annotated[
+        float | None, typer.Option(help="How far back those may lie (default: 86400, a day).")
     ] = None,
     alert_after: Annotated[
         int | None, typer.Option(help="Failures in a row before webhooks are told (default: 3).")
@@ -81,7 +87,14 @@ def add(
         body["training_file"] = {"newest": newest}
     if trials is not None:
         body["search"] = body.get("search", {}) | {"trials": trials}
-    options = {"overlap": overlap, "catch_up": catch_up, "alert_after": alert_after, "alias": alias}
+    options = {
+        "overlap": overlap,
+        "misfire_grace_seconds": misfire_grace_seconds,
+        "catch_up": catch_up,
+        "catch_up_seconds": catch_up_seconds,
+        "alert_after": alert_after,
+        "alias": alias,
+    }
     with connect(server) as client:
         if file is not None:
             body["training_file"] = client.upload(file).id

@@ -119,9 +119,18 @@ class Client(Line):
         """What a job can name in `task.environment`."""
         return list(self._one(Page[Environment], "GET", "/v1/environments").data)
 
-    def jobs(self, *, limit: int | None = None, metadata: Mapping[str, str] | None = None) -> list[Job]:
-        """Newest first, only those that carry all of `metadata`; all of them, or the first `limit`."""
-        wanted = {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
+    def jobs(
+        self,
+        *,
+        limit: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Sequence[str] = (),
+        schedule_id: str | None = None,
+    ) -> list[Job]:
+        """Newest first, only those that carry all of `metadata` and all `tags`, and those that a schedule made; all of
+        them, or the first `limit`."""
+        wanted: dict[str, Any] = {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
+        wanted |= {"tag": list(tags)} | ({} if schedule_id is None else {"schedule_id": schedule_id})
         return self._list(Page[Job], _JOBS, limit, wanted)
 
     def job(self, job_id: str) -> Job:

@@ -62,7 +62,7 @@ class Line:
         return kind.model_validate_json(self._send(method, path, **request).content)
 
     def _list(
-        self, kind: type[Page[L]], path: str, limit: int | None = None, wanted: Mapping[str, str] | None = None
+        self, kind: type[Page[L]], path: str, limit: int | None = None, wanted: Mapping[str, Any] | None = None
     ) -> list[L]:
         """Page after page until `limit` or the end."""
         found: list[L] = []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, not_, select, true
+from sqlalchemy import Connection, TableValuedAlias, exists, func, not_, select, true
 
 from luthier.errors import NotFound
 from luthier.store import tables
@@ -44,8 +44,17 @@ def lock(c: Connection, job_id: str) -> JobRecord:
     return get(c, job_id)
 
 
-def list_(c: Connection, after: str | None, limit: int, metadata: Mapping[str, str]) -> tuple[list[JobRecord], bool]:
-    """Newest first, only those that carry all of `metadata`; and whether more follow.
+def list_(
+    c: Connection,
+    after: str | None,
+    limit: int,
+    metadata: Mapping[str, str],
+    *,
+    tags: Sequence[str] = (),
+    schedule_id: str | None = None,
+) -> tuple[list[JobRecord], bool]:
+    """Newest first, only those that carry all of `metadata` and all `tags`; of one schedule, or of whatever made them;
+    and whether more follow.
 
     Raises NotFound for an unknown `after`.
     """
@@ -54,8 +63,24 @@ def list_(c: Connection, after: str | None, limit: int, metadata: Mapping[str, s
     for key, value in metadata.items():
         pair = each(_jobs.c.metadata).table_valued("key", "value")
         query = query.where(exists(select(true()).select_from(pair).where(pair.c.key == key, pair.c.value == value)))
+    for tag in tags:
+        one = _each_tag(c)
+        query = query.where(exists(select(true()).select_from(one).where(one.c.value == tag)))
+    if schedule_id is not None:
+        query = query.where(_jobs.c.schedule_id == schedule_id)
     rows, has_more = page(c, query, _jobs, ("created_at", "id"), after, limit)
     return [JobRecord(**row) for row in rows], has_more
+
+
+def tags(c: Connection) -> list[str]:
+    """All that jobs carry, in the order of the alphabet."""
+    one = _each_tag(c)
+    return sorted(c.execute(select(one.c.value).select_from(_jobs).join(one, true()).distinct()).scalars())
+
+
+def _each_tag(c: Connection) -> TableValuedAlias:
+    each = func.json_each if c.dialect.name == "sqlite" else func.json_array_elements_text
+    return each(_jobs.c.tags).table_valued("value")
 
 
 def by_model(c: Connection, name: str) -> JobRecord | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from luthier.errors import NotFound
 from luthier.store import tables
@@ -68,15 +68,18 @@ def announce(c: Connection, event: str, data: Mapping[str, Any], now: datetime) 
             c.execute(_deliveries.insert().values(dict(delivery)))
 
 
-def any_due(c: Connection, now: datetime) -> bool:
-    due = select(_deliveries.c.id).where(_deliveries.c.state == "pending", _deliveries.c.next_at <= now)
-    return c.execute(due.limit(1)).one_or_none() is not None
+def due(c: Connection, now: datetime) -> list[str]:
+    """The endpoints to which something is to be delivered, the one that has waited longest first."""
+    first = func.min(_deliveries.c.next_at)
+    waiting = select(_deliveries.c.endpoint_id).where(_deliveries.c.state == "pending", _deliveries.c.next_at <= now)
+    return list(c.execute(waiting.group_by(_deliveries.c.endpoint_id).order_by(first)).scalars())
 
 
-def claim(c: Connection, now: datetime, until: datetime) -> DeliveryRecord | None:
-    """The delivery that is due first; nobody else gets it before `until`. None where nothing is due."""
+def claim(c: Connection, endpoint_id: str, now: datetime, until: datetime) -> DeliveryRecord | None:
+    """The endpoint's delivery that is due first; nobody else gets it before `until`. None where nothing is due."""
     first = (
         select(_deliveries.c.id)
+        .where(_deliveries.c.endpoint_id == endpoint_id)
         .where(_deliveries.c.state == "pending", _deliveries.c.next_at <= now)
         .order_by(_deliveries.c.next_at, _deliveries.c.id)
         .limit(1)

@@ -9,6 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from luthier.store import jobs
 from service.context import Here
+from service.pulse import Pulse
 
 router = APIRouter(tags=["Health"])
 
@@ -20,12 +21,18 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", summary="Can it serve?", responses={503: {"description": "Not yet, or not any more"}})
 def readyz(here: Here, request: Request) -> JSONResponse:
-    """200 when the store answers and the loop that looks after jobs is running."""
+    """200 when the store answers and all loops of this process go round: `loops` has for each how many seconds ago it
+    last got something done. What is wrong is in `status`."""
     with here.database.read() as c:
         active = len(jobs.active(c))
-    ticking: bool = request.app.state.ticker.alive()
-    content = {"status": "ready" if ticking else "the job loop has stopped", "active_jobs": active}
-    return JSONResponse(content, status_code=200 if ticking else 503)
+    pulses: list[Pulse] = [loop.pulse for loop in request.app.state.loops]
+    troubles = [trouble for pulse in pulses if (trouble := pulse.trouble()) is not None]
+    content = {
+        "status": "; ".join(troubles) or "ready",
+        "active_jobs": active,
+        "loops": {pulse.name: round(pulse.age, 1) for pulse in pulses},
+    }
+    return JSONResponse(content, status_code=503 if troubles else 200)
 
 
 @router.get(

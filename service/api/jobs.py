@@ -14,7 +14,7 @@ from luthier.store.records import JobRecord
 from luthier.trial import JobState
 from service import budget, checkpoints, costs, diary, endings, views
 from service.admission import admit
-from service.api.paging import After, Limit
+from service.api.paging import After, Limit, OfSchedule, Tags
 from service.context import Context, Here, utc_now
 from service.loops import look_after
 from service.requests import CreateJob, DescribeJob
@@ -23,6 +23,7 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning jobs"])
 
 JobId = Annotated[str, Path(description="id of a fine-tuning job", examples=["ftjob-7c91d4"])]
 
+OPTIONS: Final = ("after", "limit", "tag", "schedule_id")  # of the list; and metadata, by key
 METADATA: Final = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 EXAMPLES: Final = {
@@ -76,11 +77,18 @@ def create_job(here: Here, body: Annotated[CreateJob, Body(openapi_examples=EXAM
 
 
 @router.get("", summary="List the jobs")
-def list_jobs(here: Here, request: Request, after: After = None, limit: Limit = 20) -> Page[Job]:
-    """Newest first. `metadata[key]=value`, any number of times, lists only the jobs that carry all of these."""
+def list_jobs(
+    here: Here,
+    request: Request,
+    after: After = None,
+    limit: Limit = 20,
+    tags: Tags = (),
+    schedule_id: OfSchedule = None,
+) -> Page[Job]:
+    """Newest first; `metadata[key]=value` and `tag`, any number of times, keep the jobs that carry all of these."""
     wanted = _metadata_filter(request)
     with here.database.read() as c:
-        records, has_more = jobs.list_(c, after, limit, wanted)
+        records, has_more = jobs.list_(c, after, limit, wanted, tags=tags, schedule_id=schedule_id)
         return Page(data=tuple(_view(c, record) for record in records), has_more=has_more)
 
 
@@ -180,6 +188,7 @@ def _metadata_filter(request: Request) -> dict[str, str]:
     for name, value in request.query_params.multi_items():
         if found := METADATA.fullmatch(name):
             wanted[found[1]] = value
-        elif name not in ("after", "limit"):
-            raise UserError(f"there is no option {name!r} here; expected after, limit and metadata[key]", param=name)
+        elif name not in OPTIONS:
+            expected = f"{', '.join(OPTIONS)} and metadata[key]"
+            raise UserError(f"there is no option {name!r} here; expected {expected}", param=name)
     return wanted

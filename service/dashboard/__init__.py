@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.dashboard import assets, compare, datasets, exports, job, jobs, login, machines, newjob, schedules, trial
+from service.dashboard import (
+    access,
+    assets,
+    compare,
+    datasets,
+    exports,
+    job,
+    jobs,
+    login,
+    machines,
+    newjob,
+    schedules,
+    trial,
+)
 
 ROUTERS: Final = (
     assets.router,
@@ -18,4 +31,5 @@ ROUTERS: Final = (
     newjob.router,
     login.router,
     schedules.router,
+    access.router,
 )

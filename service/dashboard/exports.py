@@ -31,9 +31,9 @@ MOST_JOBS: Final = 1000
 
 
 @router.get("/jobs.{form}")
-def export_jobs(here: Here, form: Form) -> Response:
+def export_jobs(here: Here, form: Form, chosen: listing.Choice) -> Response:
     with here.database.read() as c:
-        found, _ = jobs.list_(c, None, MOST_JOBS, {})
+        found, _ = jobs.list_(c, None, MOST_JOBS, {}, **chosen.filters)
         lines = [_job(listing.line(c, record, trials.of_job(c, record.id))) for record in found]
     return table_file(lines, "jobs", form)
 

@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from luthier.api_types import Job
 from luthier.design import Frozen
 from luthier.errors import NotFound
-from luthier.store import Connection, files, jobs, trials
+from luthier.store import Connection, files, jobs, schedules, trials
 from luthier.store.records import JobRecord, TrialRecord
 from search import choose
 from search.choose import DEFAULT, UNTUNED
 from search.history import Past
 from service import history, views
-from service.api.paging import After
+from service.api.paging import STORABLE, After, OfSchedule
 from service.context import Here, utc_now
 from service.dashboard.shell import page
 
 router = APIRouter(include_in_schema=False)
 
 ON_A_PAGE: Final = 25
+OFFERED: Final = 200
+
+
+class Chosen(Frozen):
+    """Which jobs are listed; what is empty lets all pass."""
+
+    tag: str = ""
+    schedule_id: str = ""
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """As the store takes them."""
+        return {"tags": (self.tag,) if self.tag else (), "schedule_id": self.schedule_id or None}
+
+    @property
+    def query(self) -> str:
+        """As addresses name them."""
+        return urlencode(self.model_dump(exclude_defaults=True))
+
+
+def _chosen(
+    tag: Annotated[str, Query(max_length=200, pattern=STORABLE)] = "", schedule_id: OfSchedule = None
+) -> Chosen:
+    return Chosen(tag=tag, schedule_id=schedule_id or "")
+
+
+Choice = Annotated[Chosen, Depends(_chosen)]
 
 
 class Line(Frozen):
@@ -39,11 +67,25 @@ class Line(Frozen):
 
 
 @router.get("/")
-def list_jobs(request: Request, here: Here, after: After = None) -> Response:
+def list_jobs(request: Request, here: Here, chosen: Choice, after: After = None) -> Response:
     with here.database.read() as c:
-        records, more = jobs.list_(c, after, ON_A_PAGE, {})
+        records, more = jobs.list_(c, after, ON_A_PAGE, {}, **chosen.filters)
         found = [line(c, record, trials.of_job(c, record.id)) for record in records]
-    return page(request, "jobs.html.jinja", title="Jobs", lines=found, more=more, first=after is None)
+        known = {schedule.id: schedule.name for schedule in schedules.list_(c, None, OFFERED)[0]}
+        tags = jobs.tags(c)
+    if chosen.schedule_id:
+        known.setdefault(chosen.schedule_id, chosen.schedule_id)  # of one that was deleted the jobs stay
+    return page(
+        request,
+        "jobs.html.jinja",
+        title="Jobs",
+        lines=found,
+        more=more,
+        first=after is None,
+        chosen=chosen,
+        tags=tags,
+        schedules=known,
+    )
 
 
 def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:

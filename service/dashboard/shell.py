@@ -20,8 +20,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from starlette.routing import Match
 
 from luthier.errors import LuthierError
+from luthier.keys import Scope
 from search.words import millions
+from service.auth import ANYBODY, Caller
 from service.dashboard import assets
+from service.scopes import scope_of
 
 FLASH: Final = "luthier_flash"  # the cookie of a message that the next page shows
 FLASH_SECONDS: Final = 60
@@ -43,7 +46,7 @@ class Place(NamedTuple):
     path: str
 
 
-# Those that have no page are not shown.
+# Those that have no page are not shown, and those that not everybody may see only to whoever may.
 NAVIGATION: Final = (
     Place("Jobs", "/"),
     Place("New job", "/new"),
@@ -52,6 +55,7 @@ NAVIGATION: Final = (
     Place("Schedules", "/schedules"),
     Place("Workers", "/workers"),
     Place("Playground", "/playground"),
+    Place("Access", "/access"),
 )
 
 
@@ -61,12 +65,12 @@ def page(request: Request, template: str, *, title: str, status: int = 200, **va
     theme = request.cookies.get(THEME)
     frame = {
         "title": title,
-        "places": [place for place in NAVIGATION if _exists(request, place.path)],
+        "places": [place for place in NAVIGATION if _exists(request, place.path) and _allowed(request, place.path)],
         "here": _section(request.url.path),
         "exists": partial(_exists, request),
         "flash": None if said is None else unquote(said),
         "theme": theme if theme in THEMES else None,
-        "logged_in": getattr(getattr(request.state, "caller", None), "logged_in", False),
+        "logged_in": _caller(request).logged_in,
     }
     response = HTMLResponse(_TEMPLATES.get_template(template).render(**values, **frame), status, HEADERS)
     if said is not None:
@@ -102,6 +106,16 @@ def _section(path: str) -> str:
     """The place of the navigation that a path belongs to."""
     first = "/" + path.split("/")[1]
     return next((place.path for place in NAVIGATION if place.path == first), "/" if first == "/jobs" else "")
+
+
+def _caller(request: Request) -> Caller:
+    """Whom the gate let in; it shows pages to those that it turns away, too."""
+    return getattr(request.state, "caller", ANYBODY)
+
+
+def _allowed(request: Request, path: str) -> bool:
+    needed, scope = scope_of("GET", path), _caller(request).scope
+    return needed in (None, Scope.READ) or (scope is not None and scope.allows(needed))
 
 
 def _exists(request: Request, path: str) -> bool:

@@ -11,6 +11,7 @@ from luthier.settings import Settings
 from luthier.store import curves, jobs, trials
 from luthier.store.records import JobRecord
 from service.context import Context
+from service.pulse import Pulse
 from service.tracking.mlflow import Mlflow
 from service.tracking.tensorboard import TensorBoard
 from service.tracking.tracker import Tracker
@@ -18,6 +19,7 @@ from service.tracking.tracker import Tracker
 log = logging.getLogger(__name__)
 
 SECONDS: Final = 5.0
+PATIENCE: Final = 3600.0  # seconds that one job may take: clients of trackers try again for long, of their own accord
 PAGE: Final = 100  # newest jobs that every look considers
 
 
@@ -40,16 +42,15 @@ class Publisher:
         self._told: dict[tuple[str, str], set[str]] = {}  # by tracker and job: trials
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="luthier-publisher", daemon=True)
+        self.pulse = Pulse("trackers", self._thread, PATIENCE)
 
     def start(self) -> None:
-        if self._trackers:
-            self._thread.start()
+        self._thread.start()
 
     def stop(self) -> None:
         """Returns when the trial in hand is told."""
         self._stop.set()
-        if self._trackers:
-            self._thread.join()
+        self._thread.join()
 
     def look(self, *, everything: bool) -> None:
         """Tell each tracker what it does not know, of all jobs or of the newest."""
@@ -59,6 +60,7 @@ class Publisher:
                     return
                 if (tracker.name, job.id) not in self._concluded:
                     self._tell(tracker, job)
+                self.pulse.beat()
 
     def _run(self) -> None:
         everything = True
@@ -70,6 +72,7 @@ class Publisher:
                 log.warning(
                     "trials could not be told to a tracker: %s", error, exc_info=log.isEnabledFor(logging.DEBUG)
                 )
+            self.pulse.beat()  # also where a tracker is away: that is its trouble, not this service's
             self._stop.wait(self._seconds)
 
     def _jobs(self, *, everything: bool) -> Iterator[JobRecord]:

@@ -1,6 +1,6 @@
 """Pictures of the dashboard for the docs, of a search that is only pretended.
 
-python -m tests.browser.pictures docs/images
+python -m tests.browser.pictures docs/images [NAME …]
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from typing import Final
 
 from playwright.sync_api import Browser, sync_playwright
 
+from luthier.client import Client
+from luthier.keys import Scope
 from tests.browser.study import studied
+from tests.integration.service_harness import Service, wait_until
+from tests.webhook_receiver import receiving
 
 LOOKS: Final = {
     "light": {"viewport": {"width": 1360, "height": 1000}, "color_scheme": "light"},
@@ -23,24 +27,46 @@ LOOKS: Final = {
 PAGES: Final = {"jobs": "/", "job": "/jobs/{job}", "compare": "/jobs/compare?jobs={job}"}
 
 
-def take(browser: Browser, address: str, folder: Path, name: str) -> None:
-    """One picture in each look."""
+def take(browser: Browser, address: str, folder: Path, name: str, key: str | None = None) -> None:
+    """One picture in each look, of what is shown to whoever logs in with the key."""
     for look, options in LOOKS.items():
         context = browser.new_context(**options)
         page = context.new_page()
         page.goto(address)
+        if key is not None:
+            page.get_by_label("API key").fill(key)
+            page.keyboard.press("Enter")
+            page.wait_for_url(address)
         page.wait_for_load_state("networkidle")
         page.screenshot(path=folder / f"{name}-{look}.png")
         context.close()
 
 
+def furnish(service: Service) -> str:
+    """Webhooks that were told of something, and keys; answers with that of an administrator."""
+    with receiving() as receiver:
+        made = [service.client.create_webhook(f"{receiver.url}/luthier")]
+        service.client.cancel(service.submit(search={"trials": 2}))
+        wait_until(lambda: service.client.webhook_deliveries(made[0].id)[0].state == "delivered")
+    service.client.create_webhook("https://ops.example.com/failures", ["fine_tuning.job.failed"])
+    boss = service.client.create_key("me", Scope.ADMIN).key
+    with Client(service.url, api_key=boss) as client:
+        client.create_key("nightly", Scope.SUBMIT, days=90)
+        client.create_key("gpu-box", Scope.WORKER)
+        client.revoke_key(client.create_key("old laptop", Scope.READ).id)
+    return boss
+
+
 def main() -> None:
-    folder = Path(sys.argv[1])
+    """All pictures, or only those that are named after the folder."""
+    folder, only = Path(sys.argv[1]), set(sys.argv[2:]) or {*PAGES, "access"}
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home, studied(Path(home)) as (service, job_id), sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for name, path in PAGES.items():
-            take(browser, service.url + path.format(job=job_id), folder, name)
+        for name in PAGES.keys() & only:
+            take(browser, service.url + PAGES[name].format(job=job_id), folder, name)
+        if "access" in only:
+            take(browser, f"{service.url}/access", folder, "access", furnish(service))
         browser.close()
 
 

@@ -88,7 +88,7 @@ def serving(home: Path, **settings: Any) -> Iterator[Service]:
                 yield Service(
                     url=url,
                     context=app.state.context,
-                    ticker=app.state.ticker,
+                    ticker=app.state.loops[0],
                     http=http,
                     client=client,
                     app=app,

@@ -63,6 +63,13 @@ def events(folder: Path) -> list[Any]:
     return found
 
 
+def test_a_job_that_asks_for_another_tracker_learns_which_one_is_told(job: tuple[Service, str]) -> None:
+    service, job_id = job
+    file = service.client.job(job_id).training_file
+    with pytest.raises(UserError, match=r"Weights & Biases not at all.* here, TensorBoard is set"):
+        service.client.create_job(file, integrations=[{"type": "wandb", "wandb": {"project": "x"}}])
+
+
 def test_tensorboard_finds_curves_scores_and_design_of_every_trial(job: tuple[Service, str], home: Path) -> None:
     service, job_id = job
     board = home / "board" / job_id

@@ -55,6 +55,16 @@ def test_a_schedule_is_added_listed_run_stopped_and_removed(service: Service, tm
     assert json.loads(command(service, "schedules", "list", "--json").stdout) == []
 
 
+def test_lateness_and_what_is_made_up_for_are_options(service: Service) -> None:
+    lateness = ["--misfire-grace-seconds", "900", "--catch-up", "all", "--catch-up-seconds", "7200"]
+    options = ["--newest", "daily.jsonl", "--overlap", "queue", *lateness, "--json"]
+    made = json.loads(command(service, "schedules", "add", "late", "0 0 1 1 *", *options).stdout)
+    assert (made["misfire_grace_seconds"], made["catch_up"], made["catch_up_seconds"]) == (900.0, "all", 7200.0)
+    with pytest.raises(UserError, match="misfire_grace_seconds"):
+        command(service, "schedules", "add", "never", "0 0 1 1 *", "--misfire-grace-seconds", "-1")
+    command(service, "schedules", "remove", "late")
+
+
 def test_a_run_whose_job_cannot_be_created_exits_1(service: Service) -> None:
     command(service, "schedules", "add", "early", "0 0 * * *", "--newest", "none.jsonl")
     failed = command(service, "schedules", "run", "early")

@@ -57,6 +57,7 @@ def test_the_page_on_schedules(service: Service, tmp_path: Path, monkeypatch: py
     looked = run(service, block("schedules.md", "look"))
     assert "is running" in looked
     assert [schedule.name for schedule in service.client.schedules()] == ["nightly"]
+    assert "daily" in run(service, block("schedules.md", "late"))
 
     service.client.set_alias("support", model)
     assert model in run(service, block("schedules.md", "alias").replace("ft:my-model:luthier:0a1b2c3d", model))
@@ -65,6 +66,7 @@ def test_the_page_on_schedules(service: Service, tmp_path: Path, monkeypatch: py
     exec(compile(code, "schedules.md", "exec"), {})
     assert {schedule.name: schedule.enabled for schedule in service.client.schedules()} == {
         "nightly": True,
+        "daily": True,
         "hourly": False,
     }
 

@@ -96,11 +96,14 @@ def test_each_delivery_is_claimed_by_one_until_its_time_is_up(database: Database
 
     def claim(moment: datetime) -> DeliveryRecord | None:
         with database.begin() as c:
-            return webhooks.claim(c, moment, after(60))
+            return webhooks.claim(c, endpoint.id, moment, after(60))
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         claimed = [one for one in pool.map(claim, [NOW] * AT_ONCE) if one is not None]
     assert len({one.id for one in claimed}) == len(claimed) == 3
+    with database.read() as c:
+        assert webhooks.due(c, after(59)) == []
+        assert webhooks.due(c, after(61)) == [endpoint.id]
     assert claim(after(59)) is None
     late = claim(after(61))
     assert late is not None
@@ -113,6 +116,18 @@ def test_each_delivery_is_claimed_by_one_until_its_time_is_up(database: Database
         assert (found[late.id].state, found[late.id].error) == ("pending", "answered 500")
         webhooks.delete(c, endpoint.id)
         assert webhooks.deliveries(c, endpoint.id, None, 10) == ([], False)
+
+
+def test_the_endpoint_that_has_waited_longest_is_due_first(database: Database) -> None:
+    with database.begin() as c:
+        for moment, name in enumerate(("b", "c", "a")):
+            url, secret = f"http://localhost/{name}", "whsec_eA=="
+            record = EndpointRecord(id=f"whend-{name}", url=url, events=(name,), secret=secret, created_at=NOW)
+            webhooks.insert(c, record)
+            webhooks.announce(c, name, {}, after(moment))
+            webhooks.announce(c, name, {}, after(moment + 9))
+        assert webhooks.due(c, after(1)) == ["whend-b", "whend-c"]
+        assert webhooks.due(c, after(99)) == ["whend-b", "whend-c", "whend-a"]
 
 
 def test_an_alias_stands_for_its_latest_version(database: Database) -> None:

@@ -14,7 +14,7 @@ import pytest
 from luthier.client import Client
 from luthier.errors import Conflict, IllegalDesign, LuthierError, NotFound, Unreachable, UserError
 from tests import data_samples
-from tests.integration.service_harness import TINY_CHAT, FakeWorker, Service, serving
+from tests.integration.service_harness import TINY_CHAT, FakeWorker, Service, serving, wait_until
 
 pytest_plugins = ("tests.integration.service_fixtures",)
 
@@ -106,14 +106,43 @@ def test_the_documented_examples_are_accepted(service: Service) -> None:
 def test_health_and_readiness(service: Service) -> None:
     assert service.http.get("/healthz").json() == {"status": "ok"}
     service.submit(search={"trials": 2, "confirmations": 0})
-    assert service.http.get("/readyz").json() == {"status": "ready", "active_jobs": 1}
+    ready = service.http.get("/readyz").json()
+    assert (ready["status"], ready["active_jobs"]) == ("ready", 1)
+    assert list(ready["loops"]) == ["jobs", "schedules", "webhooks"]
 
 
 def test_the_service_is_not_ready_once_its_loop_has_ended(tmp_path: Path) -> None:
     with serving(tmp_path) as service:
         service.ticker.stop()
-        assert service.http.get("/readyz").status_code == 503
+        answer = service.http.get("/readyz")
+        assert (answer.status_code, answer.json()["status"]) == (503, "the loop of the jobs has stopped")
         assert service.http.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("look", "name"), [("schedules.tick", "schedules"), ("loops.tick", "jobs"), ("webhooks.Outbox.look", "webhooks")]
+)
+def test_the_service_is_not_ready_while_one_of_its_loops_is_stuck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str, name: str
+) -> None:
+    monkeypatch.setattr("service.loops.PATIENCE", 1.0)
+    free = threading.Event()
+    monkeypatch.setattr(f"service.{look}", lambda *_: free.wait())
+    with serving(tmp_path) as service:
+        wait_until(lambda: f"the loop of the {name} is stuck" in service.http.get("/readyz").json()["status"])
+        assert service.http.get("/healthz").status_code == 200
+        free.set()
+        wait_until(lambda: service.http.get("/readyz").status_code == 200)
+
+
+def test_a_loop_whose_looks_all_fail_is_not_ready_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr("service.loops.PATIENCE", 1.0)
+    monkeypatch.setattr("service.schedules.tick", fail)
+    with serving(tmp_path) as service:
+        wait_until(lambda: "the loop of the schedules is stuck" in service.http.get("/readyz").json()["status"])
 
 
 def test_a_service_that_is_not_there_is_named() -> None:

@@ -201,6 +201,34 @@ def test_pages_of_jobs_skip_those_with_other_metadata(database: Database) -> Non
     assert (more, more_still) == (True, False)
 
 
+@pytest.mark.parametrize(
+    ("tags", "schedule_id", "found"),
+    [
+        ((), None, ["ftjob-2", "ftjob-1", "ftjob-0"]),
+        (("süß",), None, ["ftjob-2", "ftjob-1"]),
+        (("a,b", "süß"), None, ["ftjob-2"]),
+        (("sü",), None, []),
+        ((), "sched-a", ["ftjob-1", "ftjob-0"]),
+        (("süß",), "sched-a", ["ftjob-1"]),
+        ((), "sched-gone", []),
+    ],
+)
+def test_jobs_are_listed_by_all_of_the_given_tags_and_by_their_schedule_page_by_page(
+    database: Database, tags: tuple[str, ...], schedule_id: str | None, found: list[str]
+) -> None:
+    with database.begin() as c:
+        add_job(c, "ftjob-0", schedule_id="sched-a")
+        add_job(c, "ftjob-1", after(1), schedule_id="sched-a", tags=("süß",))
+        add_job(c, "ftjob-2", after(2), tags=("süß", "a,b"))
+        assert jobs.tags(c) == ["a,b", "süß"]
+        listed, last, more = list[str](), None, True
+        while more:
+            page, more = jobs.list_(c, last, 1, {}, tags=tags, schedule_id=schedule_id)
+            listed += [job.id for job in page]
+            last = page[-1].id if page else None
+    assert listed == found
+
+
 def test_a_job_keeps_its_result(database: Database) -> None:
     with database.begin() as c:
         add_job(c)

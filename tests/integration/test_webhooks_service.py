@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from luthier.cli import app
 from luthier.errors import NotFound
 from luthier.store import jobs, webhooks
 from service import endings
-from service.webhooks import KEPT, WAITS, deliver
+from service.webhooks import KEPT, WAITS, Outbox
 from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
 from tests.webhook_receiver import Receiver, receiving
 
@@ -41,6 +42,12 @@ def endpoint(service: Service, receiver: Receiver) -> Iterator[WebhookEndpoint]:
     made = service.client.create_webhook(receiver.url)
     yield made
     service.client.delete_webhook(made.id)
+
+
+def deliver(service: Service, now: datetime) -> None:
+    """Returns when what is due has been sent once."""
+    with closing(Outbox()) as outbox:
+        outbox.look(service.context, now)
 
 
 def only(service: Service, endpoint: WebhookEndpoint) -> WebhookDelivery:
@@ -91,9 +98,9 @@ def test_what_is_not_received_is_sent_again_as_the_same_event(
     assert first.next_attempt_at is not None
 
     now = datetime.fromtimestamp(first.next_attempt_at, UTC)
-    deliver(service.context, now + timedelta(seconds=1))
+    deliver(service, now + timedelta(seconds=1))
     assert only(service, endpoint).error == "answered 302", "a redirect is not followed"
-    deliver(service.context, now + timedelta(seconds=2) + WAITS[1])
+    deliver(service, now + timedelta(seconds=2) + WAITS[1])
     last = only(service, endpoint)
     assert (last.state, last.attempts, last.status, last.error) == ("delivered", 3, 200, None)
     assert {headers["webhook-id"] for headers, _ in receiver.got} == {first.event_id}
@@ -109,16 +116,16 @@ def test_what_is_never_received_is_given_up(service: Service, cancelled_nowhere:
     now = datetime.now(UTC)
     for attempt, wait in enumerate(WAITS, start=2):
         now += wait + timedelta(seconds=5)
-        deliver(service.context, now)
+        deliver(service, now)
         delivery = only(service, cancelled_nowhere)
         assert delivery.attempts == attempt
     assert (delivery.state, delivery.status) == ("failed", None)
     assert delivery.error is not None
     assert "refused" in delivery.error
     service.client.cancel(service.submit(search=SMALL))
-    deliver(service.context, now + timedelta(days=9))
+    deliver(service, now + timedelta(days=9))
     assert [one.attempts for one in service.client.webhook_deliveries(cancelled_nowhere.id)][1] == len(WAITS) + 1
-    deliver(service.context, now + KEPT)
+    deliver(service, now + KEPT)
     assert only(service, cancelled_nowhere).state == "pending", "what is over is forgotten after a month"
 
 
@@ -130,6 +137,29 @@ def cancelled_nowhere(service: Service) -> Iterator[WebhookEndpoint]:
     settled(service, endpoint, 1)
     yield endpoint
     service.client.delete_webhook(endpoint.id)
+
+
+def test_a_receiver_that_hangs_holds_up_nobody_else_and_gets_its_events_in_order(
+    service: Service, receiver: Receiver, endpoint: WebhookEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.webhooks.TIMEOUT", 60.0)
+    with receiving() as hanging:
+        hanging.answering.clear()
+        slow = service.client.create_webhook(hanging.url)
+        cancelled: list[str] = []
+        for _ in range(3):
+            cancelled.append(service.submit(search=SMALL))
+            service.client.cancel(cancelled[-1])
+            wait_until(lambda: len(receiver.got) == len(cancelled))
+        wait_until(lambda: all(one.state == "delivered" for one in service.client.webhook_deliveries(endpoint.id)))
+        held = service.client.webhook_deliveries(slow.id)
+        assert [(one.state, one.attempts) for one in reversed(held)] == [("pending", 1), ("pending", 0), ("pending", 0)]
+        assert len(hanging.got) == 1
+
+        hanging.answering.set()
+        wait_until(lambda: all(one.state == "delivered" for one in service.client.webhook_deliveries(slow.id)))
+        assert [json.loads(body)["data"]["id"] for _, body in hanging.got] == cancelled
+        service.client.delete_webhook(slow.id)
 
 
 def test_an_endpoint_that_is_gone_is_not_bothered_again(

@@ -1,4 +1,4 @@
-"""Content-addressed blobs: the same promises on a local folder and on another fsspec file system."""
+"""Content-addressed blobs: the same promises on a local folder, in memory, and in a bucket that is reached as S3 is."""
 
 import hashlib
 import io
@@ -13,13 +13,21 @@ import pytest
 from luthier.blobs import Blobs
 from luthier.errors import BlobMissing, UserError
 
+pytest_plugins = ("tests.buckets",)
+
 DIGEST = hashlib.sha256(b"spruce").hexdigest()
 ABSENT = hashlib.sha256(b"never stored").hexdigest()
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "s3"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"file://{tmp_path / 'not made yet'}" if request.param == "file" else f"memory://{secrets.token_hex(8)}"
+    match request.param:
+        case "file":
+            return f"file://{tmp_path / 'not made yet'}"
+        case "memory":
+            return f"memory://{secrets.token_hex(8)}"
+        case _:
+            return f"s3://{request.getfixturevalue('bucket')}/{secrets.token_hex(8)}"
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def blobs(url: str) -> Blobs:
 
 def names(url: str) -> list[str]:
     """Every file under the URL, relative to it."""
-    fs, root = fsspec.url_to_fs(url)
+    fs, root = fsspec.url_to_fs(url, use_listings_cache=False)
     return sorted(path.removeprefix(root.rstrip("/") + "/") for path in fs.find(root))
 
 

@@ -1,0 +1,95 @@
+"""Who may use the service, and which servers are told of events: API keys and webhooks."""
+
+from __future__ import annotations
+
+from typing import Final, get_args
+
+from fastapi import APIRouter, Request, Response
+
+from luthier.api_types import ApiKey, WebhookDelivery, WebhookEndpoint
+from luthier.api_types.schedules import WebhookEvent
+from luthier.keys import Scope
+from luthier.store import keys
+from service import keyring
+from service.api import webhooks as api
+from service.api.paging import After
+from service.auth import Asking, keys_needed
+from service.context import Context, Here, utc_now
+from service.dashboard.exports import Line, table_file
+from service.dashboard.shell import page
+
+router = APIRouter(prefix="/access", include_in_schema=False)
+
+ON_A_PAGE: Final = 50
+MOST: Final = 1000
+ALLOWS: Final = {
+    Scope.READ: "look",
+    Scope.SUBMIT: "look, and submit jobs",
+    Scope.ADMIN: "do everything",
+    Scope.WORKER: "train, and nothing else",
+}
+
+
+@router.get("")
+def show_access(request: Request, here: Here, asking: Asking) -> Response:
+    now = utc_now()
+    with here.database.read() as c:
+        live = {record.id for record in keys.list_(c) if record.live(now)}
+        found = keyring.listed(c)
+    endpoints = api.list_endpoints(here, None, MOST).data
+    return page(
+        request,
+        "access.html.jinja",
+        title="Access",
+        live=[key for key in found if key.id in live],
+        over=[key for key in found if key.id not in live],
+        mine=asking.id,
+        needed=keys_needed(here),
+        first=not found,
+        scopes=ALLOWS,
+        endpoints=[(endpoint, _latest(here, endpoint.id)) for endpoint in endpoints],
+        events=get_args(WebhookEvent),
+    )
+
+
+@router.get("/keys.{form}")
+def export_keys(here: Here, form: str) -> Response:
+    with here.database.read() as c:
+        found = keyring.listed(c)
+    return table_file([_line(key) for key in found], "keys", form)
+
+
+@router.get("/webhooks.{form}")
+def export_webhooks(here: Here, form: str) -> Response:
+    found = api.list_endpoints(here, None, MOST).data
+    return table_file([_line(endpoint) | {"events": " ".join(endpoint.events)} for endpoint in found], "webhooks", form)
+
+
+@router.get("/webhooks/{endpoint_id}")
+def show_webhook(request: Request, here: Here, endpoint_id: api.EndpointId, after: After = None) -> Response:
+    endpoint = api.get_endpoint(here, endpoint_id)
+    sent = api.list_deliveries(here, endpoint_id, after, ON_A_PAGE)
+    return page(
+        request,
+        "webhook.html.jinja",
+        title="Webhook",
+        endpoint=endpoint,
+        deliveries=sent.data,
+        more=sent.has_more,
+        after=after,
+    )
+
+
+@router.get("/webhooks/{endpoint_id}/deliveries.{form}")
+def export_deliveries(here: Here, endpoint_id: api.EndpointId, form: str) -> Response:
+    sent = api.list_deliveries(here, endpoint_id, None, MOST).data
+    return table_file([_line(delivery) for delivery in sent], f"{endpoint_id}-deliveries", form)
+
+
+def _latest(here: Context, endpoint_id: str) -> WebhookDelivery | None:
+    return next(iter(api.list_deliveries(here, endpoint_id, None, 1).data), None)
+
+
+def _line(found: ApiKey | WebhookEndpoint | WebhookDelivery) -> Line:
+    line: Line = found.model_dump(mode="json", exclude={"object", "secret", "payload"})
+    return line
