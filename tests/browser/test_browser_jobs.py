@@ -195,7 +195,7 @@ def test_the_chosen_colours_stay_and_reach_the_charts(page: Page, study: tuple[S
     open_job(page, study)
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
     tick = page.locator("#chart-search .xtick text").first
-    colour = tick.evaluate("element => element.style.fill")
+    colour = tick.evaluate("element => getComputedStyle(element).fill")
     page.get_by_role("button", name="Change between light and dark").click()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
     expect(tick).not_to_have_css("fill", colour)
