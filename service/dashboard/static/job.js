@@ -306,7 +306,7 @@ onSwap(() => {
 
 async function loadCurves() {
   const name = get("curve-name").value;
-  data.curves = await fetchJson(`/curves?name=${encodeURIComponent(name)}&points=${budget()}`);
+  data.curves = await fetchJson(`/curves?name=${encodeURIComponent(name)}&points=${page.dataset.points}`);
   const select = get("curve-name");
   const names = data.curves.names.length ? data.curves.names : [name];
   if ([...select.options].map((option) => option.value).join() !== names.join()) {
@@ -315,9 +315,6 @@ async function loadCurves() {
   }
   redraw.curves();
 }
-
-// As many points a curve as can be told apart: of many curves fewer.
-const budget = () => Math.round(Math.min(120, Math.max(40, 20_000 / page.dataset.trials)));
 
 async function loadLandscape() {
   const land = await fetchJson("/landscape");
