@@ -4,10 +4,9 @@
 
 A store is filled with a job of so many trials with so many points each, the service runs in this process, and chromium
 (driven by Playwright) opens the page: at first with nothing in its cache, then as somebody who comes back. Measured by
-the browser's own clock, from the start of the navigation until the figures and the table stand there, and until the
-curves and the search are drawn as well, each with the frame that shows it. The peer, in the same run: plotly alone, with
-a trace for each trial and all its points, which is the usual way to draw curves; on a page of its own, from the script's
-text on, with everything there already.
+the browser's own clock, from the start of the navigation until the frame that shows the figures and the table, and that
+which shows the curves and the search as well. The peer, in the same run: plotly (of the extra `bench`) alone, on an
+empty page that has all data already, with a trace for each trial and all its points, the usual way to draw curves.
 """
 
 from __future__ import annotations

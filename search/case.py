@@ -164,8 +164,9 @@ class Case(Frozen):
         found: dict[int, list[Tried]] = {}
         for tried in self.tried:
             if tried.complete:
-                for number in {tried.number, tried.past.confirms} - {None}:
-                    found.setdefault(number, []).append(tried)
+                found.setdefault(tried.number, []).append(tried)
+                if tried.past.confirms is not None:
+                    found.setdefault(tried.past.confirms, []).append(tried)
         return found
 
     @cached_property
