@@ -143,7 +143,8 @@ def measure(browser: Browser, address: str, repeats: int) -> dict[str, list[floa
         for visit in ("first visit", "next visit"):
             before = _cpu_seconds()
             times = _visit(page, address)
-            note(f"{visit}, processor time of browser and service", 1000 * (_cpu_seconds() - before))
+            spent = sum(seconds - before.get(pid, 0.0) for pid, seconds in _cpu_seconds().items())
+            note(f"{visit}, processor time of browser and service", 1000 * spent)
             note(f"{visit}, table", times["table"])
             note(f"{visit}, curves and search", times["charts"])
         whole = page.evaluate(f"fetch('{_api(address)}/curves?points=100000').then((answer) => answer.json())")
@@ -161,13 +162,13 @@ def _visit(page: Page, address: str) -> dict[str, float]:
     return times
 
 
-def _cpu_seconds() -> float:
+def _cpu_seconds() -> dict[int, float]:
     """Of this process, in which the service runs, and of those that it has started: the browser's."""
-    spent = 0.0
+    found: dict[int, float] = {}
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
-            spent += sum(process.cpu_times()[:2])
-    return spent
+            found[process.pid] = sum(process.cpu_times()[:2])
+    return found
 
 
 def _api(address: str) -> str:

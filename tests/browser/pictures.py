@@ -1,4 +1,4 @@
-"""Pictures of the dashboard for the docs, of a search that is only pretended.
+"""Pictures of the dashboard for the docs, of searches that are only pretended.
 
 python -m tests.browser.pictures docs/images
 """
@@ -13,14 +13,14 @@ from typing import Final
 
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.study import studied
+from tests.browser.study import run, studied
 
 LOOKS: Final = {
     "light": {"viewport": {"width": 1360, "height": 1000}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1360, "height": 1000}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
 }
-PAGES: Final = {"jobs": "/", "job": "/jobs/{job}", "compare": "/jobs/compare?jobs={job}"}
+PAGES: Final = {"jobs": "/", "job": "/jobs/{job}", "compare": "/jobs/compare?jobs={job}&jobs={other}"}
 
 
 def take(browser: Browser, address: str, folder: Path, name: str) -> None:
@@ -38,9 +38,11 @@ def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home, studied(Path(home)) as (service, job_id), sync_playwright() as driver:
+        other = service.submit(search={"trials": 10, "confirmations": 0}, suffix="short")
+        run(service, other)
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name, path in PAGES.items():
-            take(browser, service.url + path.format(job=job_id), folder, name)
+            take(browser, service.url + path.format(job=job_id, other=other), folder, name)
         browser.close()
 
 

@@ -130,7 +130,8 @@ export function parallel(element, { count, clear, pick, choose }) {
       const [anchor, shift] = i === 0 ? ["start", 12 - SIDE] : axis.score ? ["end", SIDE - 12] : ["middle", 0];
       group.append(svg("text", { class: "name", x: shift, y: i % 2 && axes.length > 7 ? 30 : 14, "text-anchor": anchor }, words));
       for (const tick of axis.ticks) {
-        group.append(svg("text", { class: "tick", x: -6, y: y(axis.at(tick)) + 4, "text-anchor": "end" }, axis.text(tick)));
+        const beside = i === 0 ? { x: 6, "text-anchor": "start" } : { x: -6, "text-anchor": "end" }; // left of the first there is no room
+        group.append(svg("text", { class: "tick", y: y(axis.at(tick)) + 4, ...beside }, axis.text(tick)));
       }
       const reach = svg("rect", {
         class: "reach", x: -REACH, width: 2 * REACH, y: y(1) - 8, height: y(0) - y(1) + 16, tabindex: 0, role: "slider",
