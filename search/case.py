@@ -116,7 +116,7 @@ class Case(Frozen):
 
     def seeds(self, number: int) -> list[Tried]:
         """The complete trials of a design, the first one first."""
-        return [tried for tried in self.tried if tried.complete and number in (tried.number, tried.past.confirms)]
+        return self._seeds.get(number, [])
 
     def scores(self, number: int) -> list[RowScores]:
         """Of a design's test rows, from each seed that was scored on them."""
@@ -158,6 +158,16 @@ class Case(Frozen):
     @cached_property
     def _means(self) -> dict[int, float]:
         return choose.means(self.history)
+
+    @cached_property
+    def _seeds(self) -> dict[int, list[Tried]]:
+        found: dict[int, list[Tried]] = {}
+        for tried in self.tried:
+            if tried.complete:
+                found.setdefault(tried.number, []).append(tried)
+                if tried.past.confirms is not None:
+                    found.setdefault(tried.past.confirms, []).append(tried)
+        return found
 
     @cached_property
     def _places(self) -> list[dict[int, int]]:

@@ -36,6 +36,7 @@ Group = Literal["learning algorithm", "weight update", "architecture", "hyperpar
 AS_IT_IS: Final = "as it is"
 ENOUGH_TRIALS: Final = 10
 ENOUGH_OF_A_VALUE: Final = 3
+BLOCK: Final = 256  # designs that are compared with all others at a time
 FEW_VALUES: Final = 5  # up to so many numbers are groups of their own; more are cut into thirds
 
 _GROUPS: Final[Mapping[str, Group]] = {
@@ -122,16 +123,19 @@ def standings(history: Sequence[Past]) -> dict[int, float]:
     if not numbers:
         return {}
     table = np.array([[np.nan if s is None else s for s in scores[number]] for number in numbers])
-    found: dict[int, float] = {}
-    for row, number in enumerate(numbers):
-        lead = table[row] - table  # at each rung and at the end; not a number where one of both was not scored
-        known = ~np.isnan(lead)
-        last = table.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1)
-        compared = known.any(axis=1)
-        compared[row] = False
-        ahead = lead[np.arange(len(numbers)), last][compared]
-        found[number] = float(((ahead > 0) + 0.5 * (ahead == 0)).mean()) if ahead.size else 0.5
-    return found
+    found: list[float] = []
+    for start in range(0, len(numbers), BLOCK):
+        block = table[start : start + BLOCK]
+        lead = np.full((len(block), len(table)), np.nan)  # over the others, where both were scored last
+        for mine, theirs in zip(block.T, table.T, strict=True):  # at each rung, then at the end
+            ahead = np.subtract.outer(mine, theirs)
+            lead = np.where(np.isnan(ahead), lead, ahead)
+        itself = np.arange(len(block))
+        lead[itself, start + itself] = np.nan
+        others = np.count_nonzero(~np.isnan(lead), axis=1)
+        worse = np.count_nonzero(lead > 0, axis=1) + 0.5 * np.count_nonzero(lead == 0, axis=1)
+        found += np.where(others > 0, worse / np.maximum(others, 1), 0.5).tolist()
+    return dict(zip(numbers, found, strict=True))
 
 
 def _scores(past: Past) -> list[float | None]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from luthier.api_types import Curves, RungMark, Span, Timeline, TrialCurve, WorkerSpans
-from luthier.store.records import EventRecord, JobRecord, RungRecord, TrialRecord
+from luthier.store.records import EventRecord, JobRecord, RungRecord, TrialMark
 from search.choose import objective_value
 
 Stretch = Sequence[tuple[int, int, float]]  # stage, step in the stage, value
@@ -14,7 +14,7 @@ Stretch = Sequence[tuple[int, int, float]]  # stage, step in the stage, value
 
 def curves(
     job: JobRecord,
-    trials: Sequence[TrialRecord],
+    trials: Sequence[TrialMark],
     name: str,
     names: Sequence[str],
     found: Mapping[str, Stretch],

@@ -27,7 +27,7 @@ def get_curves(
     """With the rungs at which trials were scored. Curves with more points are thinned; `…/trials/{id}/points` has them
     all."""
     with here.database.read() as c:
-        job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
+        job, rows = jobs.get(c, job_id), trials.marks(c, job_id)
         found, names, rungs = curves.of_job(c, job_id, name), curves.names(c, job_id), trials.rungs(c, job_id)
     return charts.curves(job, rows, name, names, found, rungs, points)
 

@@ -1,4 +1,4 @@
-"""What pages load: style, ES modules, and plotly's own bundle. Nothing comes from elsewhere, nothing is built.
+"""What pages load: style and ES modules. Nothing comes from elsewhere, nothing is built.
 
 All files share one version, which stands in their address: they are cached for good, and modules that import each other
 by relative address always find their like.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 from functools import cache
-from importlib.metadata import version as version_of
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -21,7 +19,6 @@ from luthier.errors import NotFound
 router = APIRouter(prefix="/static", include_in_schema=False)
 
 FOLDER: Final = Path(__file__).parent / "static"
-PLOTLY: Final = "plotly.min.js"
 MEDIA: Final = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -55,23 +52,20 @@ def address(name: str) -> str:
 
 @cache
 def names() -> tuple[str, ...]:
-    return (*sorted(path.name for path in FOLDER.iterdir() if path.suffix in MEDIA), PLOTLY)
+    return tuple(sorted(path.name for path in FOLDER.iterdir() if path.suffix in MEDIA))
 
 
 @cache
 def present() -> str:
     """The version of all files together."""
-    digest = hashlib.sha256(version_of("plotly").encode())
+    digest = hashlib.sha256()
     for name in names():
-        if name != PLOTLY:
-            digest.update(name.encode() + b"\0" + _content(name))
+        digest.update(name.encode() + b"\0" + _content(name))
     return digest.hexdigest()[:12]
 
 
 @cache
 def _content(name: str) -> bytes:
-    if name == PLOTLY:
-        return (files("plotly") / "package_data" / PLOTLY).read_bytes()
     return (FOLDER / name).read_bytes()
 
 

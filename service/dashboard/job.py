@@ -26,6 +26,9 @@ router = APIRouter(include_in_schema=False)
 
 LATEST: Final = 12  # events on the job's page
 EVENTS_ON_A_PAGE: Final = 100
+MOST_POINTS: Final = 120  # of a curve, as many as can be told apart; of many curves fewer
+FEWEST_POINTS: Final = 40
+ALL_POINTS: Final = 20_000
 
 
 class Against(Frozen):
@@ -64,6 +67,7 @@ def show_job(request: Request, here: Here, job_id: JobId, asked: Asked) -> Respo
         title=heading(job, name),
         job=job,
         case=case,
+        points=min(MOST_POINTS, max(FEWEST_POINTS, ALL_POINTS // max(1, len(rows)))),
         data=name,
         heading=heading(job, name),
         figures=figures(case, job, record, now),

@@ -32,7 +32,7 @@ THEME: Final = "luthier_theme"  # the cookie of the colours that were chosen, se
 THEMES: Final = ("light", "dark")
 
 HEADERS: Final = {
-    # Plotly writes style elements and draws images as data: and blob:. Scripts are this service's files alone.
+    # Templates write style attributes. Scripts are this service's files alone.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",

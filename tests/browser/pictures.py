@@ -1,4 +1,4 @@
-"""Pictures of the dashboard for the docs, of a search that is only pretended.
+"""Pictures of the dashboard for the docs, of searches that are only pretended.
 
 python -m tests.browser.pictures docs/images [NAME …]
 """
@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from luthier.client import Client
 from luthier.keys import Scope
-from tests.browser.study import studied
+from tests.browser.study import run, studied
 from tests.integration.service_harness import Service, wait_until
 from tests.webhook_receiver import receiving
 
@@ -24,7 +24,7 @@ LOOKS: Final = {
     "dark": {"viewport": {"width": 1360, "height": 1000}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
 }
-PAGES: Final = {"jobs": "/", "job": "/jobs/{job}", "compare": "/jobs/compare?jobs={job}"}
+PAGES: Final = {"jobs": "/", "job": "/jobs/{job}", "compare": "/jobs/compare?jobs={job}&jobs={other}"}
 
 
 def take(browser: Browser, address: str, folder: Path, name: str, key: str | None = None) -> None:
@@ -62,9 +62,11 @@ def main() -> None:
     folder, only = Path(sys.argv[1]), set(sys.argv[2:]) or {*PAGES, "access"}
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home, studied(Path(home)) as (service, job_id), sync_playwright() as driver:
+        other = service.submit(search={"trials": 10, "confirmations": 0}, suffix="short")
+        run(service, other)
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name in PAGES.keys() & only:
-            take(browser, service.url + PAGES[name].format(job=job_id), folder, name)
+            take(browser, service.url + PAGES[name].format(job=job_id, other=other), folder, name)
         if "access" in only:
             take(browser, f"{service.url}/access", folder, "access", furnish(service))
         browser.close()

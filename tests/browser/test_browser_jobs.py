@@ -148,6 +148,45 @@ def test_the_slice_and_the_curve_can_be_changed(page: Page, study: tuple[Service
     expect(page.locator("#chart-curves .ytitle")).to_have_text("valid loss")
 
 
+def test_a_chart_tells_of_the_point_under_the_pointer(page: Page, study: tuple[Service, str]) -> None:
+    service, job_id = study
+    open_job(page, study)
+    drawn(page, "search")
+    best = service.client.best(job_id)
+    dots = page.locator("#chart-search .dots circle")
+    box = min((dot.bounding_box() or {} for dot in dots.all()), key=lambda box: -box["y"])  # the lowest score
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tip = page.locator("#chart-search .tip")
+    expect(tip).to_contain_text(f"#{best.number} {best.summary}")
+    page.mouse.move(5, 5)
+    expect(tip).to_be_hidden()
+
+
+def test_dragging_zooms_into_a_chart_and_a_double_click_shows_all(page: Page, study: tuple[Service, str]) -> None:
+    open_job(page, study)
+    drawn(page, "curves")
+    ticks = page.locator("#chart-curves .xtick text")
+    whole = ticks.all_text_contents()
+    box = page.locator("#chart-curves > svg").bounding_box()
+    assert box is not None
+    y = box["y"] + box["height"] / 2
+
+    def zoom() -> None:
+        page.mouse.move(box["x"] + 0.3 * box["width"], y)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.45 * box["width"], y, steps=3)
+        expect(page.locator("#chart-curves .zoom")).to_be_visible()
+        page.mouse.up()
+        expect(ticks).not_to_have_text(whole)
+
+    zoom()
+    page.mouse.dblclick(box["x"] + 0.5 * box["width"], y)
+    expect(ticks).to_have_text(whole)
+    zoom()
+    page.locator("#curve-log").check()  # other axes are shown whole
+    expect(ticks).to_have_text(whole)
+
+
 def test_a_running_job_grows_before_ones_eyes(page: Page, tmp_path: Path) -> None:
     with serving(tmp_path / "home") as service, Client(service.url) as client:
         service.add_model()
@@ -196,7 +235,7 @@ def test_the_chosen_colours_stay_and_reach_the_charts(page: Page, study: tuple[S
     open_job(page, study)
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
     tick = page.locator("#chart-search .xtick text").first
-    colour = tick.evaluate("element => element.style.fill")
+    colour = tick.evaluate("element => getComputedStyle(element).fill")
     page.get_by_role("button", name="Change between light and dark").click()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
     expect(tick).not_to_have_css("fill", colour)

@@ -8,7 +8,7 @@ from luthier.design import Architecture, Design, Full, Lora, Optimiser, Sft, Sta
 from luthier.task import DataKind
 from luthier.trial import TrialState
 from search.history import Past
-from search.importance import Worth, axes_of, importance, standings
+from search.importance import BLOCK, Worth, axes_of, importance, standings
 from search.learning_rate import default_learning_rate
 from search.priors import baselines
 from tests.unit.search_samples import TINY, complete, samples, scored, space_of
@@ -92,6 +92,12 @@ def test_a_paused_trial_counts_by_its_standing_where_both_were_scored_last() -> 
     ]
     # 1 beats 2 at the end, 2 beats 4 at the second rung, 4 beats 1 there and 3 at the first, where 3 beats 1
     assert standings(history) == {1: pytest.approx(2 / 3), 2: pytest.approx(1 / 3), 3: pytest.approx(2 / 3), 4: 1 / 3}
+
+
+def test_of_many_designs_each_is_compared_with_all_others() -> None:
+    count = BLOCK + 2
+    history = [complete(number, design(Full()), float(number)) for number in range(1, count + 1)]
+    assert standings(history) == {number: pytest.approx((number - 1) / (count - 1)) for number in range(1, count + 1)}
 
 
 def paused(number: int, design: Design, *values: float) -> Past:

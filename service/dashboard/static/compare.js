@@ -1,6 +1,7 @@
 // Jobs side by side: the best score so far over what was spent.
 
-import { chart, colour, series } from "./plot.js";
+import { chart } from "./chart.js";
+import { figure, series } from "./plot.js";
 
 const section = document.getElementById("compared");
 const over = document.getElementById("over");
@@ -10,7 +11,8 @@ const lands = await Promise.all(section.dataset.jobs.split(",").map(async (id) =
 }));
 
 function best() {
-  const traces = lands.map((land, k) => {
+  if (!lands.some((land) => land.number.length)) return { empty: "No trial has been scored yet." };
+  const marks = lands.flatMap((land, k) => {
     const better = land.lower_is_better ? Math.min : Math.max;
     const [x, y, text] = [[], [], []];
     let spent = 0;
@@ -25,28 +27,20 @@ function best() {
     });
     x.push(over.value === "seconds" ? spent : land.number.at(-1));
     y.push(sofar);
-    text.push("");
-    return {
-      x, y, text, mode: "lines+markers", line: { shape: "hv", width: 2, color: series(k) }, marker: { size: 5 },
-      hovertemplate: `%{text}<br>%{y:.4g} ${land.unit}<extra></extra>`,
-    };
+    const look = { x, y, color: series(k) };
+    return [
+      { ...look, kind: "line", stepped: true, width: 2 },
+      { ...look, kind: "dots", size: 5, says: (i) => `${text[i] ?? ""}\n${figure(y[i])} ${land.unit}`.trim() },
+    ];
   });
   const units = [...new Set(lands.map((land) => land.unit))];
-  if (!lands.some((land) => land.number.length)) return { empty: "No trial has been scored yet." };
   return {
-    traces,
-    layout: {
-      x: { title: over.value === "seconds" ? "device-seconds" : "trial", rangemode: "tozero" },
-      y: { title: units.length === 1 ? units[0] : "score", nticks: 6 },
-      shapes: lands.filter((land) => land.base !== null).map((land) => ({
-        type: "line", xref: "paper", x0: 0, x1: 1, y0: land.base, y1: land.base,
-        line: { color: series(lands.indexOf(land)), width: 1, dash: "dot" },
-      })),
-      annotations: lands.length && lands[0].base !== null ? [{
-        text: "untuned base", xref: "paper", x: 1, y: lands[0].base, showarrow: false, xanchor: "right", yanchor: "bottom",
-        font: { size: 11.5, color: colour("soft") },
-      }] : [],
-    },
+    marks,
+    rules: lands.filter((land) => land.base !== null).map((land, i) => ({
+      y: land.base, color: series(lands.indexOf(land)), dash: "2 3", words: i ? undefined : "untuned base",
+    })),
+    x: { title: over.value === "seconds" ? "device-seconds" : "trial", zero: true },
+    y: { title: units.length === 1 ? units[0] : "score" },
   };
 }
 

@@ -1,8 +1,9 @@
 // The page of one job: its charts, what is chosen in the table, and what happens while it runs.
 
-import { chart, colour, duration, figure, redrawAll, scale, series } from "./plot.js";
-import { goTo, onSwap, refresh } from "./swap.js";
+import { chart } from "./chart.js";
 import { parallel } from "./parallel.js";
+import { colour, duration, figure, redrawAll, series } from "./plot.js";
+import { goTo, onSwap, refresh } from "./swap.js";
 
 const page = document.getElementById("job");
 const API = `/v1/fine_tuning/jobs/${page.dataset.job}`;
@@ -30,7 +31,7 @@ const running = () => [...leased].filter(([, state]) => state === "leased").map(
 // Learning curves ---------------------------------------------------------------------------------------------------
 
 const CROWD = 150; // of more trials only those that stand out carry marks
-const label = (number) => `<b>#${number}</b> ${data.summaries.get(number) ?? ""}`;
+const label = (number) => `#${number} ${data.summaries.get(number) ?? ""}`;
 
 function curves() {
   if (!data.curves || !data.landscape) return { empty: "Loading the curves …" };
@@ -44,28 +45,26 @@ function curves() {
   const others = data.curves.trials.filter((trial) => !named.has(trial.number));
   const shown = data.curves.trials.filter((trial) => named.has(trial.number));
   tell(shown, named);
-  const hover = "%{text}<br>step %{x}: %{y:.4g}<extra></extra>";
-  const faint = { x: [], y: [], text: [] };
-  for (const trial of others) {
-    faint.x.push(...trial.step, null);
-    faint.y.push(...trial.value, null);
-    const words = label(trial.number);
-    for (let i = 0; i <= trial.step.length; i++) faint.text.push(words);
+  const faint = { numbers: [], x: [], y: [] };
+  for (const { number, step, value } of others) {
+    faint.x.push(...step, null);
+    faint.y.push(...value, null);
+    for (let i = 0; i <= step.length; i++) faint.numbers.push(number);
   }
-  const traces = [
-    { ...faint, mode: "lines", hovertemplate: hover, line: { color: colour("soft", others.length > 60 ? 0.16 : 0.3), width: 1 } },
-    ...shown.map((trial) => ({
-      x: trial.step, y: trial.value, text: trial.step.map(() => label(trial.number)), mode: "lines",
-      hovertemplate: hover, line: named.get(trial.number), name: `#${trial.number}`,
-    })),
-    ...marks(named),
-  ];
+  const told = (number, step, value) => `${label(number)}\nstep ${step}: ${figure(value)}`;
   return {
-    traces,
-    layout: {
-      x: { title: "step" },
-      y: { title: data.curves.name.replaceAll("_", " "), type: get("curve-log").checked ? "log" : "linear", nticks: 6 },
-    },
+    marks: [
+      {
+        ...faint, kind: "line", width: 1, color: colour("soft", others.length > 60 ? 0.16 : 0.3),
+        says: (i) => told(faint.numbers[i], faint.x[i], faint.y[i]),
+      },
+      ...shown.map(({ number, step, value }) => ({
+        kind: "line", x: step, y: value, ...named.get(number), says: (i) => told(number, step[i], value[i]),
+      })),
+      ...marks(named),
+    ],
+    x: { title: "step" },
+    y: { title: data.curves.name.replaceAll("_", " "), log: get("curve-log").checked },
   };
 }
 
@@ -94,23 +93,17 @@ function marks(named) {
   const marked = (number) => named.has(number) || data.curves.trials.length <= CROWD;
   const rungs = data.curves.rungs.filter((rung) => marked(rung.number) && at.get(rung.number)?.step.length);
   const found = [{
+    kind: "dots", size: 4.5, color: (i) => tint(rungs[i].number, 0.45),
     x: rungs.map((rung) => rung.step), y: rungs.map((rung) => value(at.get(rung.number), rung.step)),
-    text: rungs.map((rung) => `${label(rung.number)}<br>scored at rung ${rung.rung + 1}: ${figure(rung.score)}`),
-    mode: "markers", hovertemplate: "%{text}<extra></extra>",
-    marker: { size: 4.5, color: rungs.map((rung) => tint(rung.number, 0.45)) },
+    says: (i) => `${label(rungs[i].number)}\nscored at rung ${rungs[i].rung + 1}: ${figure(rungs[i].score)}`,
   }];
-  const state = data.states;
-  for (const [kind, symbol] of [["stopped", "x-thin"], ["paused", "line-ns"]]) {
-    const those = data.curves.trials.filter((trial) =>
-      marked(trial.number) && state.get(trial.number)?.startsWith(kind) && trial.step.length);
+  for (const [kind, shape, size] of [["stopped", "cross", 6], ["paused", "bar", 9]]) {
+    const those = data.curves.trials.filter(({ number, step }) =>
+      marked(number) && data.states.get(number)?.startsWith(kind) && step.length);
     found.push({
-      x: those.map((trial) => trial.step.at(-1)), y: those.map((trial) => trial.value.at(-1)), mode: "markers",
-      text: those.map((trial) => `${label(trial.number)}<br>${state.get(trial.number)}`),
-      hovertemplate: "%{text}<extra></extra>",
-      marker: {
-        symbol, size: kind === "stopped" ? 6 : 9,
-        line: { width: 1.6, color: those.map((trial) => tint(trial.number, 0.75)) },
-      },
+      kind: "dots", shape, size, color: (i) => tint(those[i].number, 0.75),
+      x: those.map((trial) => trial.step.at(-1)), y: those.map((trial) => trial.value.at(-1)),
+      says: (i) => `${label(those[i].number)}\n${data.states.get(those[i].number)}`,
     });
   }
   return found;
@@ -124,7 +117,6 @@ function search() {
   if (!land.number.length) return { empty: "No trial has been scored yet." };
   const whole = land.number.map((_, i) => i).filter((i) => land.score[i] !== null);
   const part = land.number.map((_, i) => i).filter((i) => land.score[i] === null);
-  const chosen = picked();
   const better = land.lower_is_better ? Math.min : Math.max;
   const best = { x: [], y: [] };
   let sofar = null;
@@ -137,40 +129,33 @@ function search() {
     best.x.push(Math.max(...land.number));
     best.y.push(sofar);
   }
-  const dot = (i) => (chosen.includes(land.number[i]) ? series(chosen.indexOf(land.number[i])) : colour("mark"));
-  const points = (those, marker) => ({
-    x: those.map((i) => land.number[i]), y: those.map((i) => land.last[i]), mode: "markers", marker,
-    text: those.map((i) => `${label(land.number[i])}<br>${land.state[i]}`),
-    customdata: those.map((i) => land.number[i]),
-    hovertemplate: `%{text}<br>%{y:.4g} ${land.unit}<extra></extra>`,
+  const points = (those, look) => ({
+    kind: "dots", x: those.map((i) => land.number[i]), y: those.map((i) => land.last[i]), ...look,
+    says: (k) => scored(those[k], land.last[those[k]], land.state[those[k]]),
   });
   return {
-    traces: [
-      { ...best, mode: "lines", line: { color: colour("good"), width: 1.8, shape: "hv" }, hoverinfo: "skip" },
-      points(part, { size: 6.5, color: "rgba(0,0,0,0)", line: { width: 1.2, color: colour("soft", 0.7) } }),
-      points(whole, { size: 7.5, color: chosen.length ? whole.map(dot) : colour("mark"), line: { width: 1, color: colour("sheet") } }),
+    marks: [
+      { ...best, kind: "line", stepped: true, color: colour("good"), width: 1.8 },
+      points(part, { size: 6.5, edge: colour("soft", 0.7) }),
+      points(whole, { size: 7.5, edge: colour("sheet"), color: (k) => tinted(whole[k], colour("mark")) }),
     ],
-    layout: {
-      x: { title: "trial" },
-      y: { title: land.unit, nticks: 6 },
-      ...yardsticks(land),
-    },
+    rules: [["base", "untuned base"], ["default", "LoRA default"]].filter(([key]) => land[key] !== null)
+      .map(([key, words]) => ({ y: land[key], words, color: colour("soft", 0.8), dash: "2 3" })),
+    x: { title: "trial" },
+    y: { title: land.unit },
   };
 }
 
-function yardsticks(land) {
-  const lines = [["base", "untuned base"], ["default", "LoRA default"]].filter(([key]) => land[key] !== null);
-  return {
-    shapes: lines.map(([key]) => ({
-      type: "line", xref: "paper", x0: 0, x1: 1, y0: land[key], y1: land[key],
-      line: { color: colour("soft", 0.8), width: 1, dash: "dot" },
-    })),
-    annotations: lines.map(([key, words]) => ({
-      text: words, xref: "paper", x: 1, y: land[key], showarrow: false, xanchor: "right", yanchor: "bottom",
-      font: { size: 11.5, color: colour("soft") },
-    })),
-  };
+// The colour of a design: its own where it was chosen.
+function tinted(i, otherwise) {
+  const place = picked().indexOf(data.landscape.number[i]);
+  return place < 0 ? otherwise : series(place);
 }
+
+const scored = (i, value, words) => {
+  const { number, unit } = data.landscape;
+  return `${label(number[i])}\n${words}\n${figure(value)} ${unit}`;
+};
 
 // One axis against the score ----------------------------------------------------------------------------------------
 
@@ -183,28 +168,22 @@ function slice() {
   const numeric = those.every((i) => typeof axis.values[i] === "number");
   const values = [...new Set(those.map((i) => axis.values[i]))];
   const log = numeric && values.length > 2 && Math.max(...values) / Math.min(...values) > 8 && Math.min(...values) > 0;
-  const chosen = picked();
-  const trace = (whole) => {
+  const points = (whole) => {
     const some = those.filter((i) => (land.score[i] !== null) === whole);
-    const tints = some.map((i) =>
-      chosen.includes(land.number[i]) ? series(chosen.indexOf(land.number[i])) : whole ? colour("mark") : colour("soft", 0.7));
     return {
-      x: some.map((i) => (numeric ? axis.values[i] : String(axis.values[i]))), y: some.map((i) => land.last[i]),
-      text: some.map((i) => `${label(land.number[i])}<br>${land.state[i]}`), mode: "markers",
-      hovertemplate: `%{text}<br>${axis.axis} %{x}: %{y:.4g} ${land.unit}<extra></extra>`,
-      marker: whole
-        ? { size: 8, color: tints, line: { width: 1, color: colour("sheet") } }
-        : { size: 7, color: "rgba(0,0,0,0)", line: { width: 1.2, color: tints } },
+      kind: "dots", x: some.map((i) => (numeric ? axis.values[i] : String(axis.values[i]))), y: some.map((i) => land.last[i]),
+      says: (k) => scored(some[k], land.last[some[k]], `${axis.axis} ${axis.values[some[k]]}, ${land.state[some[k]]}`),
+      ...(whole
+        ? { size: 8, color: (k) => tinted(some[k], colour("mark")), edge: colour("sheet") }
+        : { size: 7, edge: (k) => tinted(some[k], colour("soft", 0.7)) }),
     };
   };
   return {
-    traces: [trace(false), trace(true)],
-    layout: {
-      x: numeric
-        ? { title: axis.axis, type: log ? "log" : "linear", ...(log || values.length < 7 ? { tickvals: ticks(values), ticktext: ticks(values).map(String) } : {}) }
-        : { title: axis.axis, type: "category", categoryorder: "category ascending" },
-      y: { title: land.unit, nticks: 6 },
-    },
+    marks: [points(false), points(true)],
+    x: numeric
+      ? { title: axis.axis, log, ticks: log || values.length < 7 ? ticks(values) : null }
+      : { title: axis.axis, names: values.map(String).sort() },
+    y: { title: land.unit },
   };
 }
 
@@ -231,35 +210,22 @@ function front() {
   const whole = land.number.map((_, i) => i).filter((i) => land.score[i] !== null);
   if (!whole.length) return { empty: "No design has been trained to its end yet." };
   const most = Math.max(...whole.map((i) => land.parameters[i] ?? 0)) || 1;
-  const chosen = picked();
-  const trace = (those, tint) => ({
-    x: those.map((i) => land.device_seconds[i]), y: those.map((i) => land.score[i]), mode: "markers",
-    text: those.map((i) => `${label(land.number[i])}<br>${parameters(land.parameters[i])}, ${duration(land.device_seconds[i])}`),
-    hovertemplate: `%{text}<br>%{y:.4g} ${land.unit}<extra></extra>`,
-    marker: {
-      size: those.map((i) => 5 + 11 * Math.sqrt((land.parameters[i] ?? 0) / most)),
-      color: those.map((i) => (chosen.includes(land.number[i]) ? series(chosen.indexOf(land.number[i])) : tint)),
-      line: { width: 1, color: colour("sheet") },
-    },
+  const points = (those, tint) => ({
+    kind: "dots", x: those.map((i) => land.device_seconds[i]), y: those.map((i) => land.score[i]),
+    size: (k) => 5 + 11 * Math.sqrt((land.parameters[those[k]] ?? 0) / most),
+    color: (k) => tinted(those[k], tint), edge: colour("sheet"),
+    says: (k) => scored(those[k], land.score[those[k]], `${parameters(land.parameters[those[k]])}, ${duration(land.device_seconds[those[k]])}`),
   });
   const on = whole.filter((i) => land.front[i]).sort((a, b) => land.device_seconds[a] - land.device_seconds[b]);
+  const best = points(on, colour("mark"));
   return {
-    traces: [
-      {
-        x: on.map((i) => land.device_seconds[i]), y: on.map((i) => land.score[i]), mode: "lines", hoverinfo: "skip",
-        line: { color: colour("mark", 0.45), width: 1.2, shape: "hv" },
-      },
-      trace(whole.filter((i) => !land.front[i]), colour("soft", 0.35)),
-      trace(on, colour("mark")),
+    marks: [
+      { kind: "line", x: best.x, y: best.y, stepped: true, color: colour("mark", 0.45), width: 1.2 },
+      points(whole.filter((i) => !land.front[i]), colour("soft", 0.35)),
+      { ...best, words: (k) => `#${land.number[on[k]]}` },
     ],
-    layout: {
-      x: { title: "device-seconds of the training", rangemode: "tozero" },
-      y: { title: land.unit, nticks: 6 },
-      annotations: on.map((i) => ({
-        x: land.device_seconds[i], y: land.score[i], text: `#${land.number[i]}`, showarrow: false, yshift: 13,
-        font: { size: 11.5, color: colour("mark") },
-      })),
-    },
+    x: { title: "device-seconds of the training", zero: true },
+    y: { title: land.unit },
   };
 }
 
@@ -290,29 +256,22 @@ function timeline() {
     .map(([, tint, words]) => key(`var(--${tint})`, words)));
   const whole = Math.max(...spans.map(end)) - start;
   const [unit, size] = whole > 10_800 ? ["hours", 3600] : whole > 300 ? ["minutes", 60] : ["seconds", 1];
-  const traces = OUTCOMES.map(([kind, tint]) => {
-    const those = spans.filter((span) => outcome(span) === kind);
-    return {
-      type: "bar", orientation: "h", y: those.map((span) => span.worker), base: those.map((span) => (span.start - start) / size),
-      x: those.map((span) => (end(span) - span.start) / size), width: 0.55,
-      text: those.map((span) => `#${span.number}`), textposition: "inside", insidetextanchor: "middle", textangle: 0,
-      constraintext: "inside", textfont: { size: 11, color: colour("sheet") },
-      customdata: those.map((span) => `${label(span.number)}<br>lease ${span.lease}, ${span.outcome ?? "running"}, ${duration(end(span) - span.start)}`),
-      hovertemplate: "%{customdata}<extra></extra>",
-      marker: {
-        color: those.map((span) => (chosen.includes(span.number) ? series(chosen.indexOf(span.number)) : colour(tint))),
-        line: { width: 1, color: colour("sheet") },
-      },
-    };
-  });
-  return {
-    traces,
-    layout: {
-      barmode: "overlay",
-      uniformtext: { minsize: 9, mode: "hide" },
-      x: { title: `${unit} since the first lease`, rangemode: "tozero" },
-      y: { autorange: "reversed", type: "category", gridcolor: "rgba(0,0,0,0)" },
+  const bars = {
+    kind: "bars", x: spans.map((span) => (span.start - start) / size), to: spans.map((span) => (end(span) - start) / size),
+    y: spans.map((span) => span.worker), words: (i) => `#${spans[i].number}`,
+    color: (i) => {
+      const place = chosen.indexOf(spans[i].number);
+      return place < 0 ? colour(OUTCOMES.find(([kind]) => kind === outcome(spans[i]))[1]) : series(place);
     },
+    says: (i) => {
+      const { number, lease, outcome, ...span } = spans[i];
+      return `${label(number)}\nlease ${lease}, ${outcome ?? "running"}, ${duration(end(span) - span.start)}`;
+    },
+  };
+  return {
+    marks: [bars],
+    x: { title: `${unit} since the first lease`, zero: true },
+    y: { names: data.timeline.workers.map(({ worker }) => worker).reverse() },
   };
 }
 
@@ -347,7 +306,7 @@ onSwap(() => {
 
 async function loadCurves() {
   const name = get("curve-name").value;
-  data.curves = await fetchJson(`/curves?name=${encodeURIComponent(name)}&points=${budget()}`);
+  data.curves = await fetchJson(`/curves?name=${encodeURIComponent(name)}&points=${page.dataset.points}`);
   const select = get("curve-name");
   const names = data.curves.names.length ? data.curves.names : [name];
   if ([...select.options].map((option) => option.value).join() !== names.join()) {
@@ -356,9 +315,6 @@ async function loadCurves() {
   }
   redraw.curves();
 }
-
-// As many points a curve as can be told apart: of many curves fewer.
-const budget = () => Math.round(Math.min(120, Math.max(40, 20_000 / page.dataset.trials)));
 
 async function loadLandscape() {
   const land = await fetchJson("/landscape");
@@ -387,7 +343,6 @@ document.addEventListener("click", (event) => {
   get("slice-axis").value = axis;
   redraw.slice();
 });
-document.addEventListener("luthier:theme", () => data.landscape && axes.show(data.landscape, picked()));
 
 try {
   await Promise.all([loadLandscape(), loadCurves(), loadTimeline()]);

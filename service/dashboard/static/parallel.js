@@ -1,22 +1,14 @@
 // Parallel coordinates: one line for each design, coloured by its standing; brushes on the axes keep some of them.
 // Lines are drawn on a canvas, axes and brushes are SVG, so that they can be reached by the keyboard and read aloud.
 
-import { colour, figure, scale, series } from "./plot.js";
+import { colour, figure, inView, say, scale, series, svg } from "./plot.js";
 
-const NS = "http://www.w3.org/2000/svg";
 const TOP = 44;
 const BOTTOM = 22;
 const SIDE = 56;
 const LEAST = 108; // pixels between two axes
 const REACH = 14; // pixels to each side of an axis where it can be brushed
 const TICKS = 7;
-
-function svg(name, attributes = {}, text = null) {
-  const element = document.createElementNS(NS, name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  if (text !== null) element.textContent = text;
-  return element;
-}
 
 // Values to places between 0 (bottom) and 1 (top), and the values to write beside the axis.
 function scaleOf(values, upwards = true) {
@@ -66,8 +58,8 @@ export function parallel(element, { count, clear, pick, choose }) {
     for (const name of brushes.keys()) if (!axes.some((axis) => axis.name === name)) brushes.delete(name);
   }
 
-  function measure() {
-    width = Math.max(element.clientWidth, 2 * SIDE + LEAST * (axes.length - 1));
+  function measure(given) {
+    width = Math.max(given, 2 * SIDE + LEAST * (axes.length - 1));
     height = 330;
     const ratio = devicePixelRatio || 1;
     canvas.width = width * ratio;
@@ -138,7 +130,8 @@ export function parallel(element, { count, clear, pick, choose }) {
       const [anchor, shift] = i === 0 ? ["start", 12 - SIDE] : axis.score ? ["end", SIDE - 12] : ["middle", 0];
       group.append(svg("text", { class: "name", x: shift, y: i % 2 && axes.length > 7 ? 30 : 14, "text-anchor": anchor }, words));
       for (const tick of axis.ticks) {
-        group.append(svg("text", { class: "tick", x: -6, y: y(axis.at(tick)) + 4, "text-anchor": "end" }, axis.text(tick)));
+        const beside = i === 0 ? { x: 6, "text-anchor": "start" } : { x: -6, "text-anchor": "end" }; // left of the first there is no room
+        group.append(svg("text", { class: "tick", y: y(axis.at(tick)) + 4, ...beside }, axis.text(tick)));
       }
       const reach = svg("rect", {
         class: "reach", x: -REACH, width: 2 * REACH, y: y(1) - 8, height: y(0) - y(1) + 16, tabindex: 0, role: "slider",
@@ -244,22 +237,24 @@ export function parallel(element, { count, clear, pick, choose }) {
     const best = kept().sort((a, b) => land.standing[a] - land.standing[b]);
     choose(best.map((i) => land.number[i]));
   });
-  new ResizeObserver(() => land && front.isConnected && show(land, chosen)).observe(element);
+  const redraw = inView(element, (given) => {
+    if (!land) return;
+    prepare();
+    if (land.number.length < 2 || axes.length < 2) {
+      say(element, "Drawn once two designs that differ have been scored.");
+      return;
+    }
+    if (!front.isConnected) element.replaceChildren(canvas, front, tip);
+    measure(given);
+    drawAxes();
+    drawLines();
+    element.dataset.drawn = "";
+  });
 
   function show(given, numbers) {
     land = given;
     chosen = numbers;
-    prepare();
-    const few = land.number.length < 2 || axes.length < 2;
-    if (few) {
-      element.replaceChildren(Object.assign(document.createElement("p"), { className: "waiting soft", textContent: "Drawn once two designs that differ have been scored." }));
-      return;
-    }
-    if (!front.isConnected) element.replaceChildren(canvas, front, tip);
-    measure();
-    drawAxes();
-    drawLines();
-    element.dataset.drawn = "";
+    redraw();
   }
   return { show };
 }

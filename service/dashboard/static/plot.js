@@ -1,5 +1,4 @@
-// Charts by plotly in the page's own colours. A chart is drawn when it comes into view, and again when the colours
-// change.
+// What drawings share: the page's own colours, figures as words, and when they are drawn.
 
 import { dark } from "./shell.js";
 
@@ -9,7 +8,7 @@ document.body.append(probe);
 
 let colours = new Map(); // as they are in the present theme
 
-// A colour of style.css as plotly understands it.
+// A colour of style.css.
 export function colour(name, alpha = 1) {
   if (!colours.has(name)) {
     probe.style.color = `var(--${name})`;
@@ -44,90 +43,54 @@ export function duration(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
 }
 
-const axis = (given) => ({
-  gridcolor: colour("line"),
-  linecolor: colour("line"),
-  zeroline: false,
-  tickfont: { color: colour("soft"), size: 12 },
-  automargin: true,
-  ...given,
-  title: { text: given?.title ?? "", font: { color: colour("soft"), size: 12.5 }, standoff: 8 },
-});
+const NS = "http://www.w3.org/2000/svg";
 
-function layout({ x, y, ...given }) {
-  return {
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: colour("ink") },
-    margin: { l: 52, r: 12, t: 8, b: 40 },
-    hovermode: "closest",
-    hoverlabel: {
-      bgcolor: colour("sheet"), bordercolor: colour("line"), align: "left",
-      font: { color: colour("ink"), size: 12.5 },
-    },
-    showlegend: false,
-    xaxis: axis(x),
-    yaxis: axis(y),
-    ...given,
+export function svg(name, attributes = {}, words = null) {
+  const element = document.createElementNS(NS, name);
+  for (const [key, value] of Object.entries(attributes)) if (value !== undefined) element.setAttribute(key, value);
+  if (words !== null) element.textContent = words;
+  return element;
+}
+
+const drawings = new Set();
+
+// Has `element` drawn by `draw(width, height)` when it comes into view, and again when its size or the colours have
+// changed. Answers with a function that has it drawn anew.
+export function inView(element, draw) {
+  let stale = true;
+  let visible = false;
+  let size = null;
+  const update = () => {
+    if (!stale || !visible || !size?.width) return;
+    stale = false;
+    draw(size.width, size.height);
   };
-}
-
-// Plotly's script is fetched and read while the page's data are on their way. Pages without charts have none.
-const script = document.querySelector("script[data-plotly]");
-const plotly = window.Plotly || !script
-  ? Promise.resolve()
-  : new Promise((resolve) => script.addEventListener("load", resolve, { once: true }));
-
-const CONFIG = { displayModeBar: false, responsive: true, showTips: false, doubleClick: "reset" };
-const charts = new Map();
-
-const seen = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    const chart = charts.get(target);
-    chart.visible = isIntersecting;
-    if (isIntersecting && chart.stale) draw(target);
-  }
-}, { rootMargin: "200px" });
-
-// Says that `element` shows what `make` answers with: {traces, layout}; or {empty: "words"}. Answers with a function that
-// has it drawn anew.
-export function chart(element, make, drawn = () => {}) {
-  charts.set(element, { make, drawn, stale: true, visible: false });
-  seen.observe(element);
-  return () => {
-    const chart = charts.get(element);
-    chart.stale = true;
-    if (chart.visible) draw(element);
+  const redraw = () => {
+    stale = true;
+    update();
   };
+  new IntersectionObserver((entries) => {
+    visible = entries.at(-1).isIntersecting;
+    update();
+  }, { rootMargin: "200px" }).observe(element);
+  new ResizeObserver((entries) => {
+    const { width, height } = entries.at(-1).contentRect;
+    if (width === size?.width) return; // the height follows from what is drawn, or from the width
+    size = { width, height };
+    redraw();
+  }).observe(element);
+  drawings.add(redraw);
+  return redraw;
 }
 
-async function draw(element) {
-  const chart = charts.get(element);
-  chart.stale = false;
-  await plotly;
-  const { traces, layout: given, empty } = chart.make();
-  if (empty) {
-    say(element, empty);
-    return;
-  }
-  element.querySelector(".waiting")?.remove();
-  Plotly.react(element, traces, layout(given), CONFIG);
-  chart.drawn(element);
-  element.dataset.drawn = "";
-}
-
+// Words in the place of a drawing.
 export function say(element, words) {
-  if (element.dataset.drawn !== undefined) Plotly.purge(element);
   delete element.dataset.drawn;
-  element.innerHTML = "";
-  element.append(Object.assign(document.createElement("p"), { className: "waiting", textContent: words }));
+  element.replaceChildren(Object.assign(document.createElement("p"), { className: "waiting", textContent: words }));
 }
 
 export function redrawAll() {
   colours = new Map();
-  for (const [element, chart] of charts) {
-    chart.stale = true;
-    if (chart.visible) draw(element);
-  }
+  for (const redraw of drawings) redraw();
 }
 document.addEventListener("luthier:theme", redrawAll);

@@ -1,12 +1,14 @@
 // The page of one trial: its curves, which grow while it runs.
 
 import { call, make } from "./api.js";
-import { chart, colour, series } from "./plot.js";
+import { chart } from "./chart.js";
+import { colour, figure, series } from "./plot.js";
 import { onSwap, refresh } from "./swap.js";
 
 const page = document.getElementById("trial");
 const LIVE_SECONDS = 3;
 const MOST = 1500; // points of a curve that are drawn
+const FEW = 20; // of which each is marked
 let points = null;
 let live = "live" in page.dataset;
 
@@ -37,19 +39,18 @@ function thin({ x, y }) {
   return every > 1 ? { x: x.filter(kept), y: y.filter(kept) } : { x, y };
 }
 
-const shapes = (parts) =>
-  parts.map((x) => ({ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: colour("faint"), width: 1, dash: "dash" } }));
-
-const HOVER = "step %{x}: %{y:.4g}<extra></extra>";
+const rules = (parts) => parts.map((x) => ({ x, color: colour("faint"), dash: "6 4" }));
+const says = ({ x, y }) => (i) => `step ${x[i]}: ${figure(y[i])}`;
 
 function loss() {
   if (!points) return { empty: "Loading the curves …" };
   const { found, parts } = curves();
   if (!found.has("train_loss")) return { empty: live ? "The first points come with the first training steps." : "It has left no curve." };
   const held = found.get("valid_loss");
-  const traces = [{ ...thin(found.get("train_loss")), mode: "lines", line: { color: colour("mark"), width: 1.4 }, hovertemplate: HOVER }];
-  if (held) traces.push({ ...held, mode: "markers", marker: { color: colour("brand"), size: 9, line: { color: colour("sheet"), width: 1 } }, hovertemplate: `held-out rows, ${HOVER}` });
-  return { traces, layout: { x: { title: "step" }, y: { nticks: 6 }, shapes: shapes(parts) } };
+  const curve = thin(found.get("train_loss"));
+  const marks = [{ ...curve, kind: "line", color: colour("mark"), width: 1.4, says: says(curve) }];
+  if (held) marks.push({ ...held, kind: "dots", size: 9, color: colour("brand"), edge: colour("sheet"), says: (i) => `held-out rows, ${says(held)(i)}` });
+  return { marks, rules: rules(parts), x: { title: "step" }, y: {} };
 }
 
 function other() {
@@ -58,10 +59,9 @@ function other() {
   const { found, parts } = curves();
   if (!found.has(name)) return { empty: live ? "There is no other curve yet." : "There is no other curve." };
   const curve = thin(found.get(name));
-  return {
-    traces: [{ ...curve, mode: curve.x.length > 20 ? "lines" : "lines+markers", line: { color: series(0), width: 1.4 }, hovertemplate: HOVER }],
-    layout: { x: { title: "step" }, y: { nticks: 6, title: name.replaceAll("_", " ") }, shapes: shapes(parts) },
-  };
+  const marks = [{ ...curve, kind: "line", color: series(0), width: 1.4, says: says(curve) }];
+  if (curve.x.length <= FEW) marks.push({ ...curve, kind: "dots", size: 6, color: series(0) });
+  return { marks, rules: rules(parts), x: { title: "step" }, y: { title: name.replaceAll("_", " ") } };
 }
 
 const select = document.getElementById("curve-name");
