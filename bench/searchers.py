@@ -272,9 +272,9 @@ def _ray(number: int) -> Any:
 Make = Callable[[Table, int], Any]
 
 SEARCHERS: Final[dict[str, Make]] = {
-    "Luthier": lambda table, seed: Luthier(table, seed, 60),
-    "promotion + random + priors": lambda table, seed: Permanent(table, seed, 60),
-    "promotion + TPE + priors": lambda table, seed: PermanentTpe(table, seed, 60),
+    "Luthier": lambda table, seed: Luthier(table, seed, len(table.curves)),
+    "promotion + random + priors": lambda table, seed: Permanent(table, seed, len(table.curves)),
+    "promotion + TPE + priors": lambda table, seed: PermanentTpe(table, seed, len(table.curves)),
     "random": Everything,
     "TPE + MedianPruner": lambda table, seed: Tpe(table, seed, MedianPruner()),
     "TPE + HyperbandPruner": lambda table, seed: Tpe(
