@@ -46,9 +46,10 @@ def cost(design: Design) -> float:
 
 @dataclass
 class StudyWorker(FakeWorker):
-    """Takes a little while for each trial."""
+    """Takes a little while for each trial, and has room for any."""
 
     pause: float = 0.0
+    memory_bytes: int = 2**36
 
     def measured(self, assignment: Assignment, share: float) -> Metrics:
         value = bits(assignment.design, assignment.seed, share)

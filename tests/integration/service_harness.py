@@ -163,11 +163,13 @@ class FakeWorker:
     name: str = "fake"
     score: Callable[[Assignment], Metrics] = by_number
     seconds: float = 1.0
+    memory_bytes: int = 2**30
     id: str = ""
     done: list[Assignment] = field(default_factory=list)
 
     def register(self) -> Welcome:
-        hello = Hello(name=self.name, device=Device(kind="cpu", name="pretended", memory_bytes=2**30), pid=1)
+        device = Device(kind="cpu", name="pretended", memory_bytes=self.memory_bytes)
+        hello = Hello(name=self.name, device=device, pid=1)
         welcome = Welcome.model_validate(self.post("/v1/workers", hello).json())
         self.id = welcome.worker_id
         return welcome
