@@ -24,7 +24,7 @@ from search.propose import origin, propose
 from search.space import Space
 
 REFUSED: Final = 20  # designs refused one after the other, at least, before no more are proposed
-PATIENCE, PATIENT_SHARE = 8, 1 / 3  # designs in a row that bring nothing, at least, and as a share of the budget
+PATIENCE, PATIENT_SHARE = 12, 1 / 3  # designs in a row that bring nothing, at least, and as a share of the budget
 BASELINES: Final = (UNTUNED, DEFAULT)
 SPENT: Final = "what is left of the budget is needed to finish and confirm the best"
 

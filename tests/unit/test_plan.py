@@ -333,7 +333,7 @@ def best_at(number: int) -> Callable[[Past], float]:
     return value
 
 
-@pytest.mark.parametrize(("trials", "tried"), [(24, 16), (60, 40), (12, 12)])
+@pytest.mark.parametrize(("trials", "tried"), [(36, 24), (60, 40), (24, 24)])
 def test_a_search_that_finds_nothing_better_for_long_ends_early_and_says_why(trials: int, tried: int) -> None:
     job = Job(plan_of(trials, early_finish=True), score=best_at(4))
     end = job.run()
@@ -345,10 +345,10 @@ def test_a_search_that_finds_nothing_better_for_long_ends_early_and_says_why(tri
 
 
 def test_a_search_that_still_gets_better_goes_on() -> None:
-    job = Job(plan_of(24, early_finish=True), score=lambda past: 9.0 - (past.confirms or past.number) / 100)
-    assert job.run().reason == "all 24 trials are done"
+    job = Job(plan_of(36, early_finish=True), score=lambda past: 9.0 - (past.confirms or past.number) / 100)
+    assert job.run().reason == "all 36 trials are done"
 
 
 def test_an_early_finish_can_be_declined() -> None:
-    job = Job(plan_of(24, early_finish=False), score=best_at(4))
-    assert job.run().reason == "all 24 trials are done"
+    job = Job(plan_of(36, early_finish=False), score=best_at(4))
+    assert job.run().reason == "all 36 trials are done"
