@@ -16,7 +16,7 @@ COPY service service
 COPY workers workers
 COPY migrations migrations
 COPY demo demo
-RUN pip install --no-cache-dir --constraint constraints.txt --editable '.[cuda,mlflow]'
+RUN pip install --no-cache-dir --constraint constraints.txt --editable '.[cuda,mlflow,s3]'
 
 # What is made here belongs to this user in volumes too.
 RUN useradd --uid 10001 --create-home luthier \
