@@ -26,6 +26,7 @@ def main() -> int:
     console.print(f"   {MODEL}: {model}\n   {fetch.DEMO_ROWS} short instructions with answers: {data}\n")
     console.print("[bold]2. The service[/bold]")
     with service(home) as server:
+        console.print(f"   the dashboard, where all of this can be watched: {server}/")
         luthier(server, "models", "add", MODEL, str(model))
         options = ["--objective", "perplexity", "--grader", "text_similarity", "--trials", str(TRIALS)]
         options += ["--finalists", "2", "--confirmations", "1"]
@@ -39,7 +40,7 @@ def main() -> int:
             luthier(server, "export", "last", str(export))
     if code == 0:
         console.print(f"\nThe winning model is in {export}")
-        console.print("`make serve` opens this home again: the API and its page at http://127.0.0.1:8420/docs")
+        console.print("`make serve` opens this home again: the dashboard at http://127.0.0.1:8420/, the API at /docs")
     return code
 
 

@@ -84,7 +84,8 @@ def _serve(settings: Settings, workers: int) -> None:
     socket = config.bind_socket()
     address = f"http://{_reachable(settings.host)}:{socket.getsockname()[1]}"
     engine = LocalEngine(settings.home_dir, workers, app.state.worker_key)
-    console.print(f"Luthier serves {settings.home_dir} at {address} (API: {address}/docs), {workers} local worker(s)")
+    where = f"{address} (the dashboard; API: {address}/docs)"
+    console.print(f"Luthier serves {settings.home_dir} at {where}, {workers} local worker(s)")
     engine.start(address)
     try:
         _Server(config, engine).run(sockets=[socket])
