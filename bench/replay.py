@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final, Literal, Protocol
 
-from bench.atlas.table import Curve, Table
+from bench.atlas.table import Curve
 from luthier.design import Design
 from luthier.trial import TrialState
 from search import halving
@@ -16,6 +16,12 @@ from search.history import Past
 from search.plan import End, Promote, Try
 
 RESUME_SECONDS: Final = 0.2  # to save a checkpoint, give it back, and load it again
+
+
+class Curves(Protocol):
+    """Where a design's curve is looked up: a recorded table, or one that trains what it is asked for."""
+
+    def curve(self, design: Design) -> Curve: ...
 
 
 class Searcher(Protocol):
@@ -43,7 +49,7 @@ class Scored:
     design: Design
 
 
-def replay(table: Table, searcher: Searcher, workers: int) -> Iterator[Scored]:
+def replay(table: Curves, searcher: Searcher, workers: int) -> Iterator[Scored]:
     """Every design that is trained to its end, in the order of time, until the searcher ends.
 
     A design that was trained before costs nothing again. Device-seconds count the workers that are busy.
@@ -94,20 +100,16 @@ def _begin(history: list[Past], step: Try | Promote) -> int:
             return step.number
 
 
-def _curve(table: Table, past: Past) -> Curve:
-    return table.curves[past.design.digest()] if past.design.stages else table.untuned
-
-
-def _segment(table: Table, past: Past, resumed: bool) -> float:
+def _segment(table: Curves, past: Past, resumed: bool) -> float:
     """Device-seconds to the next score."""
-    costs = _curve(table, past).costs
+    costs = table.curve(past.design).costs
     at = len(past.measured)
     return costs[at] - (costs[at - 1] if at else 0.0) + RESUME_SECONDS * resumed
 
 
-def _scored(table: Table, past: Past) -> Past:
+def _scored(table: Curves, past: Past) -> Past:
     """The trial after its next score."""
-    curve = _curve(table, past)
+    curve = table.curve(past.design)
     at = len(past.measured)
     changes = {"device_seconds": curve.costs[at]}
     if at == len(curve.standing) - 1:

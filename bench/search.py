@@ -71,7 +71,7 @@ def early(table: Table, seed: int, workers: int, trials: int) -> dict[str, tuple
     where more is not expected to pay."""
     found: dict[str, tuple[float, float]] = {}
     for name in ("early", "full"):
-        searcher = Luthier(table, seed, trials, early_finish=name == "early")
+        searcher = Luthier(table.task.space, seed, trials, early_finish=name == "early")
         seen = [scored for scored in replay(table, searcher, workers) if scored.design.stages]
         found[name] = seen[-1].spent, _regret(table, seen, math.inf)
     return found

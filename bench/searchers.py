@@ -15,10 +15,12 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
+from bench.atlas.past import remembered
 from bench.atlas.table import Table
 from luthier.design import Design
 from search import halving
 from search.history import Past
+from search.memory import Memory
 from search.plan import End, Plan, Promote, Try, next_step
 from search.priors import baselines, priors
 from search.space import Space
@@ -225,15 +227,21 @@ class _Told(InMemoryStorage):
 
 
 class Luthier:
-    """`search.plan.next_step`, as the service calls it. There are no past jobs for it to remember: each of the tasks is
-    the only one with its kind of data and its objective, and jobs on others count nothing."""
+    """`search.plan.next_step`, as the service calls it. Of the other tasks it remembers nothing: none has the same kind
+    of data and the same objective."""
 
-    def __init__(self, table: Table, seed: int, trials: int, *, early_finish: bool = False) -> None:
-        self._space = table.task.space
+    def __init__(
+        self, space: Space, seed: int, trials: int, memory: Sequence[Memory] = (), *, early_finish: bool = False
+    ) -> None:
+        self._space, self._memory = space, memory
+        self.seen: Sequence[Past] = ()
         self._plan = Plan(trials=trials, finalists=3, confirmations=0, seed=seed, early_finish=early_finish)
 
     def next(self, history: Sequence[Past]) -> Try | Promote | End | None:
-        step = next_step(self._space, history, self._plan, remaining=None, refusal=lambda design: None)
+        self.seen = list(history)
+        step = next_step(
+            self._space, history, self._plan, remaining=None, refusal=lambda design: None, memory=self._memory
+        )
         assert step is None or isinstance(step, Try | Promote | End)
         return step
 
@@ -272,7 +280,10 @@ def _ray(number: int) -> Any:
 Make = Callable[[Table, int], Any]
 
 SEARCHERS: Final[dict[str, Make]] = {
-    "Luthier": lambda table, seed: Luthier(table, seed, len(table.curves)),
+    "Luthier": lambda table, seed: Luthier(table.task.space, seed, len(table.curves)),
+    "Luthier, with a past job": lambda table, seed: Luthier(
+        table.task.space, seed, len(table.curves), [remembered(table.task, seed)]
+    ),
     "promotion + random + priors": lambda table, seed: Permanent(table, seed, len(table.curves)),
     "promotion + TPE + priors": lambda table, seed: PermanentTpe(table, seed, len(table.curves)),
     "random": Everything,

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import torch
 
-from bench.atlas.tasks import TASKS, Task, entry, rows
+from bench.atlas.tasks import TASKS, Task, entry, named, rows
 from luthier.design import Design
 from luthier.errors import LuthierError
 from luthier.trial import RUNGS
@@ -88,29 +88,26 @@ def record(task: Task, design: Design) -> dict[str, Any]:
 
 @cache
 def rows_of(name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    return rows(_task(name))
+    return rows(named(name))
 
 
 @cache
 def _examples(name: str, kind: str) -> list[Example]:
     from search.space import algorithm
 
-    task = _task(name)
+    task = named(name)
     render = renderer(warm.base(entry()).tokenizer, task.spec)
     learn = objective(algorithm(kind))
     return [example for row in rows_of(name)[0] for example in learn.examples(row, task.kind, render)]
 
 
-def _task(name: str) -> Task:
-    return next(task for task in TASKS if task.name == name)
-
-
-def _begin() -> None:
+def begin() -> None:
+    """What a process does before it trains."""
     torch.set_num_threads(1)
 
 
 def _one(work: tuple[str, Design]) -> dict[str, Any]:
-    return record(_task(work[0]), work[1])
+    return record(named(work[0]), work[1])
 
 
 def missing(task: Task) -> Iterator[Design]:
@@ -132,7 +129,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each (default: 2)")
     parser.add_argument("--most", type=int, help="stop after so many designs of each task")
     given = parser.parse_args()
-    with multiprocessing.get_context("spawn").Pool(given.workers, _begin) as pool:
+    with multiprocessing.get_context("spawn").Pool(given.workers, begin) as pool:
         for task in TASKS:
             if given.only not in (None, task.name):
                 continue

