@@ -15,7 +15,7 @@ from search.halving import order
 from search.history import Past
 
 # How much the trials of another job tell, before sizes are compared: their scores move together by about so much.
-ANOTHER, OTHER_BASE = 0.8, 0.9
+ANOTHER_JOB, OTHER_BASE = 0.8, 0.9
 DECADE: Final = 0.85  # for each factor of ten between the sizes of the data, or of the models
 
 
@@ -48,7 +48,7 @@ def alikeness(one: Occasion, other: Occasion) -> float:
     which algorithms and rates are good differs too much between these (docs/benchmarks.md)."""
     if one.kind is not other.kind or one.objective != other.objective:
         return 0.0
-    factor = ANOTHER if one.base == other.base else ANOTHER * OTHER_BASE
+    factor = ANOTHER_JOB if one.base == other.base else ANOTHER_JOB * OTHER_BASE
     decades = abs(math.log10((one.tokens + 1) / (other.tokens + 1))) + abs(
         math.log10(one.parameters / other.parameters)
     )

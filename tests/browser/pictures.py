@@ -59,7 +59,7 @@ def furnish(service: Service) -> str:
 
 def main() -> None:
     """All pictures, or only those that are named after the folder."""
-    folder, only = Path(sys.argv[1]), set(sys.argv[2:]) or {*PAGES, "access"}
+    folder, only = Path(sys.argv[1]), set(sys.argv[2:]) or {*PAGES, "access", "login"}
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home, studied(Path(home)) as (service, job_id), sync_playwright() as driver:
         other = service.submit(search={"trials": 10, "confirmations": 0}, suffix="short")
@@ -67,8 +67,11 @@ def main() -> None:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name in PAGES.keys() & only:
             take(browser, service.url + PAGES[name].format(job=job_id, other=other), folder, name)
+        key = furnish(service)
         if "access" in only:
-            take(browser, f"{service.url}/access", folder, "access", furnish(service))
+            take(browser, f"{service.url}/access", folder, "access", key)
+        if "login" in only:
+            take(browser, f"{service.url}/login", folder, "login")
         browser.close()
 
 
