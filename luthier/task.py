@@ -292,10 +292,9 @@ class Search(Frozen):
     confirmations: int = Field(
         default=2, ge=0, le=10, description="further seeds with which the finalists and the default are trained"
     )
-    memory: bool | None = Field(
-        default=None,
-        description="start from what like jobs of this installation have learnt, or from general experience alone; "
-        "left out: the runs of a schedule start from what they have learnt",
+    memory: bool = Field(
+        default=True,
+        description="try the best designs of like jobs of this installation first, or start from general experience",
     )
     early_finish: bool = Field(
         default=True, description="end before the budget is spent where further designs are not expected to pay"

@@ -35,11 +35,10 @@ class Features(Frozen):
 def features(design: Design, hidden_size: int) -> Features:
     """Of a trained design on a base model of this hidden size."""
     first, last, kept = design.stages[0], design.stages[-1], design.architecture
-    phases = [PHASES[stage.algorithm.kind] for stage in design.stages]
     names = {
         "program": design.program,
-        "phases": "+".join(phases),
-        "ends": phases[-1],
+        "phases": phases(design),
+        "ends": PHASES[last.algorithm.kind],
         "update": first.update.kind,
         "group": GROUPS.get(first.update.kind, "adapters"),
         "later": GROUPS.get(last.update.kind, "adapters"),
@@ -60,3 +59,8 @@ def features(design: Design, hidden_size: int) -> Features:
         if isinstance(value, (int, float))
     }
     return Features(names=names, numbers=numbers | settings)
+
+
+def phases(design: Design) -> str:
+    """What each stage maximises, in order."""
+    return "+".join(PHASES[stage.algorithm.kind] for stage in design.stages)

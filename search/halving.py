@@ -1,17 +1,21 @@
 """Asynchronous successive halving that promotes (ASHA: Li et al. 2020, arXiv 1810.05934).
 
 A trial is scored at each rung and pauses there unless it is among the best 1/ETA of all that were ever scored at that
-rung. One that is not may get there later, as worse ones arrive: then it goes on from its checkpoint. Nothing is judged
-by a shorter schedule than it has: a rung is a share of the trial's own training.
+rung, or of those whose stages maximise the same things in the same order: what starts late, as preference methods and
+rewards do, would else never be seen beside what starts early. One that is not may get there later, as worse ones
+arrive: then it goes on from its checkpoint. Nothing is judged by a shorter schedule than it has: a rung is a share of
+the trial's own training.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from luthier.trial import RUNGS, TrialState
 from search.choose import DEFAULT
+from search.features import phases
 from search.history import Past
 
 ETA: Final = 3
@@ -21,7 +25,7 @@ FIRST: Final = 0  # the rung where trials pause first
 def promotable(history: Sequence[Past]) -> Past | None:
     """The paused trial to go on with: of the highest rung that has one among its best, the best."""
     for rung in reversed(range(len(RUNGS))):
-        for past in standing(history, rung)[: _places(history, rung)]:
+        for past in _leading(history, rung):
             if past.paused and past.goal == rung:
                 return past
     return None
@@ -31,7 +35,7 @@ def goes_on(history: Sequence[Past], number: int) -> bool:
     """Whether the trial, which has just been scored at its goal, is among the best there and need not pause."""
     past = next(past for past in history if past.number == number)
     assert past.goal is not None, "a trial that goes to its end does not ask"
-    return past.number in [one.number for one in standing(history, past.goal)[: _places(history, past.goal)]]
+    return past.number in [one.number for one in _leading(history, past.goal)]
 
 
 def hopeless(history: Sequence[Past], coming: int, kept: int) -> list[Past]:
@@ -45,10 +49,10 @@ def hopeless(history: Sequence[Past], coming: int, kept: int) -> list[Past]:
     for rung in range(len(RUNGS)):
         ranked = standing(history, rung)
         climbing = sum(len(past.measured) <= rung and past.confirms is None for past in history if _alive(past))
-        places = (len(ranked) + climbing + coming) // ETA
+        lifted = {past.number for past in _best(ranked, climbing + coming)}
         ahead = 0  # of those that may be trained to the end
-        for place, past in enumerate(ranked):
-            if past.paused and past.goal == rung and place >= places and ahead >= kept:
+        for past in ranked:
+            if past.paused and past.goal == rung and past.number not in lifted and ahead >= kept:
                 found.append(past)
             ahead += _to_end(past)
     return found
@@ -93,5 +97,18 @@ def order(history: Sequence[Past]) -> list[Past]:
     return ordered
 
 
-def _places(history: Sequence[Past], rung: int) -> int:
-    return len(standing(history, rung)) // ETA
+def _leading(history: Sequence[Past], rung: int) -> list[Past]:
+    return _best(standing(history, rung), 0)
+
+
+def _best(ranked: Sequence[Past], more: int) -> list[Past]:
+    """Those that have places among all at a rung or among their own sort, if `more` worse ones come to both."""
+    best: list[Past] = []
+    sorts = Counter(phases(past.design) for past in ranked)
+    before: Counter[str] = Counter()
+    for place, past in enumerate(ranked):
+        sort = phases(past.design)
+        if place < (len(ranked) + more) // ETA or before[sort] < (sorts[sort] + more) // ETA:
+            best.append(past)
+        before[sort] += 1
+    return best

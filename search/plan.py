@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from search import choose, halving
 from search.choose import DEFAULT, UNTUNED
 from search.history import Past
 from search.memory import Memory
-from search.propose import origin, propose
+from search.propose import Source, origin, propose
 from search.space import Space
 
 REFUSED: Final = 20  # designs refused one after the other, at least, before no more are proposed
@@ -43,7 +43,7 @@ class Try(Frozen):
     """Queue a trial of this design."""
 
     design: Design
-    origin: Literal["baseline", "prior", "proposed"]
+    origin: Source
     goal: int | None
 
 
@@ -51,7 +51,7 @@ class Refuse(Frozen):
     """Note that this design cannot run, and why; it is never launched."""
 
     design: Design
-    origin: Literal["baseline", "prior", "proposed"]
+    origin: Source
     why: str
 
 
@@ -98,7 +98,7 @@ def next_step(
             return _promote(promoted)
         design = propose(space, history, plan.seed, plan.trials, memory)
         if design is not None and not _confirming(history):
-            return _try(space, design, plan, refusal)
+            return _try(space, design, plan, refusal, memory)
         tried = f"all {len(_designs(history))} designs that the pins and constraints allow have been tried"
         why = SPENT if design is not None else tried
     return _finish(history, plan, why)
@@ -163,8 +163,8 @@ def hopeless(history: Sequence[Past], plan: Plan, remaining: float | None) -> li
     return halving.hopeless(history, 0 if over else plan.trials - len(_designs(history)), plan.finalists)
 
 
-def _try(space: Space, design: Design, plan: Plan, refusal: Refusal) -> Step:
-    source = origin(space, design)
+def _try(space: Space, design: Design, plan: Plan, refusal: Refusal, memory: Sequence[Memory]) -> Step:
+    source = origin(space, design, memory)
     why = refusal(design)
     if why is not None:
         return Refuse(design=design, origin=source, why=why)

@@ -1,8 +1,8 @@
 """The next design to try: a pure function of the space, the job's trials so far and a seed.
 
-Baselines come first, then a few priors where no past job has anything to say; from then on the candidate that a
-surrogate of all trials, here and in past jobs, finds the most promising. Candidates are the priors, neighbours of the
-best so far, and designs drawn at random. Nothing outlives a call: all is rebuilt from the rows, so that a restarted
+Baselines come first, then the best designs of past jobs and a few priors; from then on the candidate that a surrogate
+of all trials finds the most promising. Candidates are the priors, neighbours of the best so far, and designs drawn at
+random. Nothing outlives a call: all is rebuilt from the rows, so that a restarted
 service proposes what the old one would have proposed, whatever the order in which the rows come.
 """
 
@@ -20,13 +20,15 @@ from luthier.errors import IllegalDesign
 from search.features import Features, features
 from search.halving import order
 from search.history import Past
-from search.memory import Memory
+from search.memory import Memory, first_designs
 from search.priors import baselines, priors
 from search.space import Space
 from search.suggest import Enumeration, Varied
 from search.surrogate import NOISE, RUNG_NOISE, Seen, Surrogate, normal_scores
 
-PRIORS_FIRST: Final = 4  # without past jobs to learn from, so many priors come before anything is compared
+Source = Literal["baseline", "memory", "prior", "proposed"]
+
+PRIORS_FIRST: Final = 4  # so many priors come before anything is compared
 RANDOM, NEIGHBOURS, PARENTS = 160, 96, 6  # candidates drawn anywhere, and next to the best so far
 MIDDLING: Final = 0.0  # the mean of normal scores
 CAUTION: Final = 0.5  # standard deviations by which a design may be better than it seems
@@ -37,21 +39,20 @@ def propose(
 ) -> Design | None:
     """A design that is not in the history, or None when the space has no other.
 
-    `budget` is the number of trials of the whole job, two baselines included; priors get half of the others.
+    `budget` is the number of trials of the whole job, two baselines included; past designs and priors get half of the
+    others at most.
     The seed of the sampler follows from `seed` and the length of the history.
     """
     tried = {past.design.digest() for past in history}
     draw = random.Random(f"{seed}/{len(history)}")
-    first = [] if memory else priors(space)[: min(PRIORS_FIRST, (budget - 1) // 2)]
+    first = [*first_designs(space, memory), *priors(space)[:PRIORS_FIRST]][: (budget - 1) // 2]
     given = chain(baselines(space), first)
     ordered = sorted(history, key=lambda past: past.number)
-    proposals = chain(given, _by_merit(space, ordered, memory, draw, tried), _enumerated(space, draw))
+    proposals = chain(given, _by_merit(space, ordered, draw, tried), _enumerated(space, draw))
     return next((design for design in proposals if design.digest() not in tried), None)
 
 
-def _by_merit(
-    space: Space, history: Sequence[Past], memory: Sequence[Memory], draw: random.Random, tried: set[str]
-) -> Iterator[Design]:
+def _by_merit(space: Space, history: Sequence[Past], draw: random.Random, tried: set[str]) -> Iterator[Design]:
     """Candidates that were not tried, the most promising first: priors, neighbours of the best, and anything."""
     candidates = {design.digest(): design for design in _candidates(space, history, draw)}
     untried = [design for digest, design in candidates.items() if digest not in tried]
@@ -65,12 +66,11 @@ def _by_merit(
         for past in history
         if past.number not in known and past.open and past.design.stages
     ]
-    seen = [*_seen(space, history, memory), *pending]
+    seen = [*_seen(space, history), *pending]
     if not seen:
         yield from untried
         return
-    alike = [1.0, *[past_job.alike for past_job in memory]]
-    mean_M, deviation_M = Surrogate(seen, alike).predict([_features(space, one) for one in untried])
+    mean_M, deviation_M = Surrogate(seen).predict([_features(space, one) for one in untried])
     for index in np.argsort(mean_M - CAUTION * deviation_M, kind="stable"):
         yield untried[index]
 
@@ -90,25 +90,24 @@ def _candidates(space: Space, history: Sequence[Past], draw: random.Random) -> I
             yield space.sample(Varied(draw, answers))
 
 
-def _seen(space: Space, history: Sequence[Past], memory: Sequence[Memory]) -> Iterator[Seen]:
-    """All scored trials, of this job and of past ones."""
+def _seen(space: Space, history: Sequence[Past]) -> Iterator[Seen]:
+    """All scored trials."""
     here = order(history)
     for past, score in zip(here, normal_scores(len(here)), strict=True):
         noise = NOISE if past.value is not None else RUNG_NOISE[min(len(past.measured), len(RUNG_NOISE)) - 1]
         yield Seen(_features(space, past.design), score, noise)
-    for job, past_job in enumerate(memory, start=1):
-        for design, score in zip(past_job.ranked, normal_scores(len(past_job.ranked)), strict=True):
-            yield Seen(design, score, job=job)
 
 
 def _features(space: Space, design: Design) -> Features:
     return features(design, space.model(design.architecture.base).hidden_size)
 
 
-def origin(space: Space, design: Design) -> Literal["baseline", "prior", "proposed"]:
+def origin(space: Space, design: Design, memory: Sequence[Memory]) -> Source:
     """Where a proposal comes from."""
     if design in baselines(space):
         return "baseline"
+    if design in first_designs(space, memory):
+        return "memory"
     return "prior" if design in priors(space) else "proposed"
 
 

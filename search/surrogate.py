@@ -1,10 +1,9 @@
-"""What the trials so far, here and in past jobs, say of designs that were not tried: a Gaussian process on features.
+"""What the trials so far say of designs that were not tried: a Gaussian process on features.
 
 Kernels are sums over axes and their product (Duvenaud et al. 2011, "Additive Gaussian Processes"): the sum carries what
-is known of one axis to designs that differ on the others, the product what is peculiar to a neighbourhood. Trials of
-other jobs count by how alike the jobs are (the intrinsic coregionalisation model of Bonilla et al. 2007). Scores are
-normal scores of the ranks within a job, so that jobs with different objectives can be compared. Nothing is fitted: for
-ten to sixty trials, length scales that experience gives do better than what a likelihood would choose.
+is known of one axis to designs that differ on the others, the product what is peculiar to a neighbourhood. Scores are
+normal scores of the ranks, so that one set of constants suits all objectives. Nothing is fitted: for ten to sixty
+trials, length scales that experience gives do better than what a likelihood would choose.
 """
 
 from __future__ import annotations
@@ -36,33 +35,23 @@ class Seen(NamedTuple):
     design: Features
     score: float  # lower is better
     noise: float = NOISE  # variance of the score
-    job: int = 0  # whose trial it is; 0 is the job at hand
 
 
 class Surrogate:
     """The process after some trials."""
 
-    def __init__(self, seen: Sequence[Seen], alike: Sequence[float]) -> None:
-        """`alike` says how like the job at hand each job is, 0 to 1; the first is itself."""
-        self._seen, self._alike = [one.design for one in seen], np.array(alike)
-        self._jobs = np.array([one.job for one in seen], dtype=int)
-        kernel_NN = _kernel(self._seen, self._seen) * self._between(self._jobs, self._jobs)
+    def __init__(self, seen: Sequence[Seen]) -> None:
+        self._seen = [one.design for one in seen]
+        kernel_NN = _kernel(self._seen, self._seen)
         self._root_NN = np.linalg.cholesky(kernel_NN + np.diag([one.noise for one in seen]))
         scores_N = np.array([one.score for one in seen])
         self._weights_N = np.linalg.solve(self._root_NN.T, np.linalg.solve(self._root_NN, scores_N))
 
     def predict(self, designs: Sequence[Features]) -> tuple[Vector, Vector]:
-        """Mean and standard deviation of each design's score in the job at hand."""
-        here_M = np.zeros(len(designs), dtype=int)
-        kernel_MN = _kernel(designs, self._seen) * self._between(here_M, self._jobs)
+        """Mean and standard deviation of each design's score."""
+        kernel_MN = _kernel(designs, self._seen)
         half_NM = np.linalg.solve(self._root_NN, kernel_MN.T)
         return kernel_MN @ self._weights_N, np.sqrt(np.maximum(1.0 - (half_NM**2).sum(axis=0), 1e-9))
-
-    def _between(self, one_M: NDArray[np.int_], other_N: NDArray[np.int_]) -> Vector:
-        """How much trials of two jobs tell of each other."""
-        same_MN = one_M[:, None] == other_N[None]
-        alike_MN: Vector = np.where(same_MN, 1.0, self._alike[one_M][:, None] * self._alike[other_N][None])
-        return alike_MN
 
 
 def normal_scores(count: int) -> list[float]:

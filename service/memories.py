@@ -22,8 +22,7 @@ def memories(c: Connection, job: JobRecord) -> tuple[Memory, ...]:
 
     Only those that had ended when this one was created: what is proposed does not depend on when that is asked.
     """
-    wanted = job.search.memory if job.search.memory is not None else job.schedule_id is not None
-    if not wanted:
+    if not job.search.memory:
         return ()
     entries = {entry.name: entry for entry in models.list_(c)}
     here = _occasion(c, job, entries)

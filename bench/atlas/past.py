@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.atlas.tasks import MODEL, Task, entry
-from search.features import features
-from search.memory import Memory, Occasion, alikeness
+from search.memory import Memory, Occasion, alikeness, handed_down
+from search.priors import baselines
 
 FILE: Final = Path(__file__).parent / "past.jsonl"
 SEEDS: Final = 4  # jobs for each task
@@ -18,9 +18,10 @@ TOKENS_A_ROW: Final = 50  # about so many, in each task
 
 def remembered(task: Task, seed: int) -> Memory:
     """What one of the past jobs left behind."""
-    here, hidden = _occasion(task), entry().facts.hidden_size
+    here = _occasion(task)
     designs = [task.space.decode(answers) for answers in _lines()[f"past {task.name}", seed % SEEDS]]
-    return Memory(alike=alikeness(here, here), ranked=tuple(features(design, hidden) for design in designs))
+    best = handed_down(designs, baselines(task.space)[1])
+    return Memory(alike=alikeness(here, here), best=best, hidden_sizes={MODEL.name: entry().facts.hidden_size})
 
 
 @cache

@@ -15,7 +15,7 @@ from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, TrialState, Usage
 from luthier.wire import Device
 
-Origin = Literal["baseline", "prior", "proposed", "confirmation", "user", "champion"]
+Origin = Literal["baseline", "memory", "prior", "proposed", "confirmation", "user", "champion"]
 Level = Literal["info", "warn", "error"]
 EventType = Literal["message", "metrics"]
 

@@ -216,8 +216,7 @@ def test_a_run_starts_from_what_earlier_runs_of_the_schedule_learnt(
     with service.context.database.read() as c:
         job = jobs.get(c, second.job)
         (own,) = memories(c, job)
-        asking = job.search.model_copy(update={"memory": True})
-        (other,) = memories(c, job.model_copy(update={"schedule_id": None, "search": asking}))
+        (other,) = memories(c, job.model_copy(update={"schedule_id": None}))
     assert own.alike < other.alike, "its own run comes first, although another job is more like it"
     end_all(service)
 

@@ -4,14 +4,14 @@ import pytest
 
 from luthier.store import jobs
 from luthier.store.records import JobRecord
-from search.memory import Memory
+from search.memory import HANDED_DOWN, Memory
 from service.memories import memories
 from tests import data_samples
 from tests.integration.service_harness import FakeWorker, Service
 
 pytest_plugins = ("tests.integration.service_fixtures",)
 
-SMALL = {"trials": 4, "finalists": 1, "confirmations": 0, "memory": True}
+SMALL = {"trials": 4, "finalists": 1, "confirmations": 0}
 
 
 def remembered(service: Service, job_id: str) -> tuple[Memory, ...]:
@@ -36,13 +36,15 @@ def test_the_first_job_has_nothing_to_remember(service: Service, first: str) -> 
     assert remembered(service, first) == ()
 
 
-def test_a_job_remembers_the_scored_designs_of_the_jobs_that_ended_before_it(service: Service, first: str) -> None:
+def test_a_job_remembers_the_best_designs_of_the_jobs_that_ended_before_it(service: Service, first: str) -> None:
     second = service.submit(search=SMALL)
     (memory,) = remembered(service, second)
     assert 0 < memory.alike < 1
-    assert len(memory.ranked) == SMALL["trials"] - 1  # the untuned model has no design to learn from
-    tried = {trial.design.stages[0].update.kind for trial in service.client.trials(first) if trial.design.stages}
-    assert {design.names["update"] for design in memory.ranked} == tried
+    best = service.client.best(first)
+    assert best.number != 1, "something was better than the plain default"
+    assert memory.best[0] == best.design
+    assert len(memory.best) <= HANDED_DOWN
+    assert service.client.trials(first)[1].design not in memory.best
 
 
 def test_a_job_with_another_kind_of_data_remembers_nothing_of_it(service: Service, first: str) -> None:
@@ -57,11 +59,8 @@ def test_a_job_that_ends_later_changes_nothing_for_those_that_are_there(service:
     assert remembered(service, late) == ()
 
 
-@pytest.mark.parametrize("memory", [False, None])
-def test_a_job_starts_from_general_experience_alone_where_it_does_not_ask(
-    service: Service, first: str, memory: bool | None
-) -> None:
-    second = service.submit(search=SMALL | {"memory": memory})
+def test_a_job_starts_from_general_experience_alone_where_it_asks_to(service: Service, first: str) -> None:
+    second = service.submit(search=SMALL | {"memory": False})
     assert remembered(service, second) == ()
 
 
@@ -75,6 +74,5 @@ def test_the_search_begins_with_what_a_like_job_found(service: Service, worker: 
     for job_id in (fresh, warm):
         assert worker.work_until_ended(service.client, job_id) == "succeeded"
     origins = [[trial.origin for trial in service.client.trials(job_id)] for job_id in (fresh, warm)]
-    assert origins[0][2] == "prior"
-    designs = [service.client.trials(job_id)[2].design for job_id in (fresh, warm)]
-    assert designs[0] != designs[1]
+    assert (origins[0][2], origins[1][2]) == ("prior", "memory")
+    assert service.client.trials(warm)[2].design == remembered(service, warm)[0].best[0]

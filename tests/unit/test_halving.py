@@ -2,6 +2,7 @@
 
 import pytest
 
+from luthier.task import DataKind, Pin
 from luthier.trial import RUNGS, TrialState, rung_name
 from search.halving import ETA, above, goes_on, hopeless, order, promotable, standing
 from search.history import Past, Standing
@@ -35,6 +36,15 @@ def complete(number: int, *scores: float) -> Past:
 def at_first(*scores: float) -> list[Past]:
     """Trials 2, 3, … that pause at the first rung with these scores."""
     return [past(number, score) for number, score in enumerate(scores, 2)]
+
+
+def of(kind: DataKind, program: str, number: int, *scores: float, **fields: object) -> Past:
+    space = space_of(kind, Pin(algorithm=(program,)))
+    return past(number, *scores, design=space.sample(AtRandom(number)), **fields)
+
+
+def preferred(program: str, number: int, *scores: float, **fields: object) -> Past:
+    return of(DataKind.PREFERENCE, program, number, *scores, **fields)
 
 
 def numbers(found: list[Past]) -> list[int]:
@@ -79,6 +89,28 @@ def test_a_trial_that_paused_is_promoted_when_worse_ones_have_come() -> None:
     assert promotable(history) is None
     history.append(past(4, 3.0))
     assert promotable(history) == history[0]
+
+
+def test_the_best_third_of_each_sort_goes_on_too() -> None:
+    early = [preferred("sft", number, float(number)) for number in (2, 3, 4)]
+    late = [preferred(program, number, 10.0 + number) for number, program in ((5, "simpo"), (6, "dpo"), (7, "simpo"))]
+    assert promotable([*early, *late[:2]]) == early[0]
+    went_on = preferred("sft", 2, 2.0, goal=1)
+    rest = [went_on, *early[1:]]
+    assert promotable([*rest, *late[:2]]) is None, "of the late ones there are two only"
+    assert promotable([*rest, *late[1:], preferred("sft+dpo", 8, 20.0)]) == early[1], "the one place more of all"
+    second = preferred("sft", 3, 3.0, goal=1)
+    assert promotable([went_on, second, early[2], *late]) == late[0], "the best of three that prefer"
+    assert goes_on([went_on, second, early[2], *late], 5)
+    assert not goes_on([went_on, second, early[2], *late], 6)
+
+
+def test_who_may_yet_lead_its_own_sort_is_not_hopeless() -> None:
+    early = [preferred("sft", number, float(number)) for number in range(2, 8)]
+    late = [preferred("simpo", number, 10.0 + number) for number in (8, 9)]
+    assert numbers(hopeless([*early, *late], 0, kept=0)) == [4, 5, 6, 7, 8, 9]
+    assert 8 not in numbers(hopeless([*early, *late], 1, kept=0))
+    assert 9 in numbers(hopeless([*early, *late], 1, kept=0))
 
 
 def test_the_higher_rung_comes_first() -> None:

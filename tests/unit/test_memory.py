@@ -1,21 +1,21 @@
-"""What past jobs tell of a new one: how alike jobs are, and what the surrogate makes of their trials."""
-
-from collections.abc import Callable
+"""What past jobs tell of a new one: how alike jobs are, which designs they hand down, and that these come first."""
 
 import pytest
 
-from luthier.design import Design, Full
-from luthier.task import DataKind
+from luthier.design import Design
+from luthier.task import DataKind, Pin
 from luthier.trial import TrialState
 from search.features import features
 from search.history import Past
-from search.memory import Memory, Occasion, alikeness, remember
-from search.priors import baselines
-from search.propose import propose
+from search.learning_rate import default_learning_rate
+from search.memory import HANDED_DOWN, MOST, Memory, Occasion, alikeness, first_designs, remember
+from search.priors import baselines, priors
+from search.propose import origin, propose
 from search.surrogate import NOISE, RUNG_NOISE, Seen, Surrogate, normal_scores
-from tests.unit.search_samples import TINY, AtRandom, complete, samples, space_of
+from tests.unit.search_samples import SMOL, TINY, complete, samples, space_of
 
 SPACE = space_of()
+UNTUNED, DEFAULT = baselines(SPACE)
 HIDDEN = {"tiny": TINY.facts.hidden_size}
 
 
@@ -30,14 +30,15 @@ def occasion(**changes: object) -> Occasion:
     return Occasion.model_validate(known | changes)
 
 
-def rate(design: Design) -> float:
-    """In factors of four of the default."""
-    return features(design, HIDDEN["tiny"]).numbers["learning_rate"]
+def job(*designs: Design, alike: float = 0.8) -> Memory:
+    return Memory(alike=alike, best=designs, hidden_sizes=HIDDEN)
 
 
-def searched(value: Callable[[Design], float], count: int = 40) -> list[Past]:
-    """A job's trials, scored by a function of the design."""
-    return [complete(number, design, value(design)) for number, design in enumerate(samples(SPACE, count))]
+def plain(count: int) -> list[Design]:
+    """Designs of the space that leave the base as it is, none of them a baseline or a prior."""
+    known = {DEFAULT.digest(), *(design.digest() for design in priors(SPACE))}
+    drawn = {design.digest(): design for design in samples(SPACE, 200) if not design.architecture.edited}
+    return [design for digest, design in drawn.items() if digest not in known][:count]
 
 
 def test_a_job_is_most_like_one_with_its_own_data_and_model() -> None:
@@ -58,71 +59,96 @@ def test_alikeness_goes_both_ways_and_falls_with_distance() -> None:
     assert alikeness(sizes[0], sizes[2]) == alikeness(sizes[2], sizes[0])
 
 
-def test_only_scored_designs_of_known_models_are_remembered() -> None:
-    designs = samples(SPACE, 3)
-    history = [
-        complete(0, Design(architecture=designs[0].architecture), 9.0),
-        complete(1, designs[0], 2.0),
-        complete(2, designs[1], 1.0),
-        Past(number=3, design=designs[2], state=TrialState.FAILED),
-    ]
-    memory = remember(history, HIDDEN, alike=0.5)
-    assert memory.ranked == (features(designs[1], HIDDEN["tiny"]), features(designs[0], HIDDEN["tiny"]))
-    assert remember(history, {}, alike=0.5).ranked == ()
+def test_a_job_hands_down_its_best_designs() -> None:
+    designs = plain(5)
+    history = [complete(0, UNTUNED, 9.0), complete(1, DEFAULT, 5.0)]
+    history += [complete(number, design, float(number)) for number, design in enumerate(designs[:2], 2)]
+    history += [complete(4, designs[2], 1.0), Past(number=5, design=designs[3], state=TrialState.FAILED)]
+    assert remember(history, HIDDEN, alike=0.5).best == (designs[2], designs[0])
+    assert HANDED_DOWN == 2
+    assert remember(history, {}, alike=0.5).best == (), "of a base model that is known no more"
+
+
+def test_what_came_behind_the_plain_default_is_not_handed_down() -> None:
+    better, worse = plain(2)
+    history = [complete(1, DEFAULT, 2.0), complete(2, better, 1.0), complete(3, worse, 3.0)]
+    assert remember(history, HIDDEN, alike=0.5).best == (better,)
+    assert remember([history[0], history[2]], HIDDEN, alike=0.5).best == ()
+    assert remember([history[2]], HIDDEN, alike=0.5).best == (worse,), "where the default itself has failed"
+
+
+def test_what_is_handed_down_is_tried_right_after_the_baselines() -> None:
+    first, second = plain(2)
+    memory = [job(first, second)]
+    history: list[Past] = []
+    for number in range(6):
+        design = propose(SPACE, history, seed=0, budget=24, memory=memory)
+        assert design is not None
+        history.append(complete(number, design, float(number)))
+    tried = [past.design for past in history]
+    assert tried == [UNTUNED, DEFAULT, first, second, *priors(SPACE)[:2]]
+    origins = [origin(SPACE, design, memory) for design in tried]
+    assert origins == ["baseline", "baseline", "memory", "memory", "prior", "prior"]
+
+
+def test_the_jobs_most_alike_come_first_and_no_job_takes_all_places() -> None:
+    near, nearer, far, farther, *rest = plain(8)
+    jobs = [job(far, farther, alike=0.3), job(near, nearer, alike=0.8)]
+    assert first_designs(SPACE, jobs) == [near, nearer, far, farther]
+    even = [job(near, far, alike=0.5), job(nearer, farther, alike=0.5)]
+    assert first_designs(SPACE, even) == [near, nearer, far, farther]
+    assert first_designs(SPACE, [job(near), job(near)]) == [near]
+    assert len(first_designs(SPACE, [*jobs, job(*rest[:2]), job(*rest[2:])])) == MOST
+
+
+def test_a_small_budget_is_not_spent_on_past_designs() -> None:
+    first, second = plain(2)
+    history = [complete(number, design, 1.0) for number, design in enumerate((UNTUNED, DEFAULT, first))]
+    assert propose(SPACE, history, seed=0, budget=4, memory=[job(first, second)]) not in (second, None)
+
+
+def test_what_pins_forbid_is_not_tried_again() -> None:
+    pinned = space_of(pin=Pin(update=("lora",)))
+    forbidden = next(design for design in plain(50) if design.stages[0].update.kind != "lora")
+    assert first_designs(pinned, [job(forbidden)]) == []
+
+
+def test_on_another_base_model_rates_keep_their_distance_from_the_default() -> None:
+    design = plain(1)[0]
+    (there,) = first_designs(space_of(models=(SMOL,)), [job(design)])
+    assert there.architecture.base == "smol"
+    assert there.program == design.program
+    for one, other in zip(design.stages, there.stages, strict=True):
+        assert other.update == one.update
+        kinds = one.algorithm.kind, one.update.kind
+        factors = [
+            stage.optimiser.learning_rate / default_learning_rate(*kinds, model.facts.hidden_size)
+            for stage, model in ((one, TINY), (other, SMOL))
+        ]
+        assert factors[0] == pytest.approx(factors[1], rel=0.01)
+
+
+def test_an_edit_of_one_base_model_is_not_carried_to_another() -> None:
+    edited = next(design for design in samples(SPACE, 200) if design.architecture.edited)
+    assert first_designs(SPACE, [job(edited)]) == [edited]
+    assert first_designs(space_of(models=(SMOL,)), [job(edited)]) == []
+
+
+def test_memories_change_nothing_about_the_baselines() -> None:
+    assert propose(SPACE, [], seed=0, budget=24, memory=[job(*plain(2), alike=1.0)]) == UNTUNED
 
 
 def test_the_surrogate_says_again_what_it_was_told_and_is_less_sure_elsewhere() -> None:
     seen = [features(design, HIDDEN["tiny"]) for design in samples(SPACE, 12)]
-    surrogate = Surrogate(list(map(Seen, seen, normal_scores(12))), [1.0])
+    surrogate = Surrogate(list(map(Seen, seen, normal_scores(12))))
     mean_M, deviation_M = surrogate.predict(seen)
     assert sorted(range(12), key=lambda i: mean_M[i]) == list(range(12))
     strange = seen[0].model_copy(update={"numbers": seen[0].numbers | {"learning_rate": 30.0}})
     assert surrogate.predict([strange])[1][0] > max(deviation_M)
 
 
-def test_trials_of_other_jobs_count_less_than_ones_own() -> None:
-    seen = [features(design, HIDDEN["tiny"]) for design in samples(SPACE, 12)]
-
-    def first(job: int, alike: float) -> float:
-        told = [Seen(design, score, job=job) for design, score in zip(seen, normal_scores(12), strict=True)]
-        return abs(Surrogate(told, [1.0, alike]).predict(seen)[0][0])
-
-    assert first(0, 0.5) > first(1, 0.5) > first(1, 0.0) == 0.0
-
-
 def test_what_is_known_from_a_rung_is_believed_less_than_what_is_known_from_the_end() -> None:
     design = features(samples(SPACE, 1)[0], HIDDEN["tiny"])
-    believed = [
-        abs(Surrogate([Seen(design, -1.0, noise)], [1.0]).predict([design])[0][0]) for noise in (NOISE, *RUNG_NOISE)
-    ]
+    believed = [abs(Surrogate([Seen(design, -1.0, noise)]).predict([design])[0][0]) for noise in (NOISE, *RUNG_NOISE)]
     end, first, second = believed
     assert end > second > first > 0.0
-
-
-def test_the_first_proposals_follow_what_a_like_job_found() -> None:
-    fast = remember(searched(lambda design: abs(rate(design) - 0.9)), HIDDEN, alike=0.9)
-    slow = remember(searched(lambda design: abs(rate(design) + 0.9)), HIDDEN, alike=0.9)
-    started = [complete(number, design, 5.0 - number) for number, design in enumerate(_baselines())]
-    high, low = (propose(SPACE, started, seed=0, budget=24, memory=[memory]) for memory in (fast, slow))
-    assert high is not None
-    assert low is not None
-    assert rate(high) > 0.3
-    assert rate(low) < -0.3
-
-
-def test_what_a_like_job_found_of_updates_is_believed() -> None:
-    full_is_best = remember(searched(lambda design: design.stages[0].update.kind != "full", 160), HIDDEN, alike=0.8)
-    history = [complete(number, design, 5.0 - number) for number, design in enumerate(_baselines())]
-    first = propose(SPACE, history, seed=0, budget=24, memory=[full_is_best])
-    assert first is not None
-    assert isinstance(first.stages[0].update, Full)
-
-
-def _baselines() -> list[Design]:
-    return list(baselines(SPACE))
-
-
-def test_memories_change_nothing_about_the_baselines() -> None:
-    memory = Memory(alike=1.0, ranked=tuple(features(design, HIDDEN["tiny"]) for design in samples(SPACE, 5)))
-    assert propose(SPACE, [], seed=0, budget=24, memory=[memory]) == _baselines()[0]
-    assert isinstance(SPACE.sample(AtRandom(0)), Design)

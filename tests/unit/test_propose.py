@@ -56,7 +56,7 @@ def test_the_baselines_come_first_and_then_a_few_priors(kind: DataKind) -> None:
     expected = [*baselines(space), *priors(space)[:PRIORS_FIRST]]
     history = run(space, 24, seed=0, value=lambda design: len(design.canonical()))
     assert [past.design for past in history[: len(expected)]] == expected
-    origins = [origin(space, past.design) for past in history]
+    origins = [origin(space, past.design, ()) for past in history]
     assert origins[: len(expected)] == ["baseline"] * 2 + ["prior"] * PRIORS_FIRST
     assert "proposed" in origins
 
