@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -49,12 +50,15 @@ class Scored:
     design: Design
 
 
-def replay(table: Curves, searcher: Searcher, workers: int) -> Iterator[Scored]:
-    """Every design that is trained to its end, in the order of time, until the searcher ends.
+def replay(
+    table: Curves, searcher: Searcher, workers: int, budget: float = math.inf, history: list[Past] | None = None
+) -> Iterator[Scored]:
+    """Every design that is trained to its end, in the order of time, until the searcher ends or the budget is spent.
 
-    A design that was trained before costs nothing again. Device-seconds count the workers that are busy.
+    A design that was trained before costs nothing again. Device-seconds count the workers that are busy. The trials are
+    left in `history`; those that are open there ran when the budget was spent.
     """
-    history: list[Past] = []
+    history = [] if history is None else history
     running: list[tuple[float, int, int]] = []  # when, tie-break, number
     order, now, spent, free = count(), 0.0, 0.0, workers
     while True:
@@ -68,6 +72,8 @@ def replay(table: Curves, searcher: Searcher, workers: int) -> Iterator[Scored]:
             return
         then, _, number = heapq.heappop(running)
         spent += (then - now) * (workers - free)
+        if spent >= budget:
+            return
         now = then
         past = history[number] = _scored(table, history[number])
         if past.state is TrialState.COMPLETE:

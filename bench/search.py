@@ -24,10 +24,12 @@ from optuna.exceptions import ExperimentalWarning
 from bench.atlas.table import Table, tables
 from bench.replay import Scored, replay
 from bench.searchers import SEARCHERS, Luthier
+from search.history import Past
 
 WITHIN: Final = 0.01
 SHARES: Final = (0.01, 0.02, 0.05, 0.1)
 JOBS: Final = (24, 60)  # trials of those on which early finish is measured
+BUDGETS: Final = (10.0, 20.0, 40.0, 80.0)  # device-seconds of jobs whose trials may be cut off
 RESULTS: Final = Path(__file__).parent / "results" / "search.json"
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", ExperimentalWarning)  # of TPE's `group` and of HyperbandPruner
@@ -103,6 +105,20 @@ def compare_early(table: Table, seeds: int, workers: int, trials: int) -> dict[s
     }
 
 
+def cut(table: Table, seed: int, workers: int, budget: float) -> tuple[int, int]:
+    """Trials that a job of so many device-seconds begins, and how many of them run when these are spent."""
+    history: list[Past] = []
+    searcher = Luthier(table.task.space, seed, JOBS[0], budget=budget)
+    for _ in replay(table, searcher, workers, budget, history):
+        pass
+    return len(history), sum(past.open for past in history)
+
+
+def compare_cut(table: Table, seeds: int, workers: int, budget: float) -> dict[str, int]:
+    found = [cut(table, seed, workers, budget) for seed in range(seeds)]
+    return {"seeds": seeds, "begun": sum(begun for begun, _ in found), "cut_off": sum(lost for _, lost in found)}
+
+
 def record(table: Table, part: str, name: str, found: dict[str, Any]) -> None:
     """Write one figure beside those that are there."""
     written = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
@@ -126,6 +142,7 @@ def main() -> int:
     parser.add_argument("--only", help="searches whose name holds this")
     parser.add_argument("--task", help="replay on this task alone")
     parser.add_argument("--early", action="store_true", help="measure early finish, and compare no searches")
+    parser.add_argument("--budgets", action="store_true", help="count trials that budgets cut off, and compare nothing")
     given = parser.parse_args()
     chosen = [table for table in tables() if given.task in (None, table.task.name)]
     for table in chosen:
@@ -139,6 +156,12 @@ def main() -> int:
                 found = compare_early(table, given.seeds, given.workers, trials)
                 record(table, "early_finish", f"{trials} trials", found)
                 print(f"{trials} trials: {json.dumps(found)}", flush=True)
+            continue
+        if given.budgets:
+            for budget in BUDGETS:
+                found = compare_cut(table, given.seeds, given.workers, budget)
+                record(table, "budgets", f"{budget:g} device-seconds", found)
+                print(f"{budget:g} device-seconds: {json.dumps(found)}", flush=True)
             continue
         print(f"{'':30}{'device-s to 1%':>18}{'never':>7}   regret after " + "".join(f"{s:>8.0%}" for s in SHARES))
         for name in SEARCHERS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Container, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final, Literal
 
@@ -18,7 +19,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from bench.atlas.past import remembered
 from bench.atlas.table import Table
 from luthier.design import Design
-from search import halving
+from search import halving, plan
 from search.history import Past
 from search.memory import Memory
 from search.plan import End, Plan, Promote, Try, next_step
@@ -231,22 +232,38 @@ class Luthier:
     of data and the same objective."""
 
     def __init__(
-        self, space: Space, seed: int, trials: int, memory: Sequence[Memory] = (), *, early_finish: bool = False
+        self,
+        space: Space,
+        seed: int,
+        trials: int,
+        memory: Sequence[Memory] = (),
+        *,
+        early_finish: bool = False,
+        budget: float | None = None,
     ) -> None:
-        self._space, self._memory = space, memory
+        self._space, self._memory, self._budget = space, memory, budget
         self.seen: Sequence[Past] = ()
         self._plan = Plan(trials=trials, finalists=3, confirmations=0, seed=seed, early_finish=early_finish)
 
     def next(self, history: Sequence[Past]) -> Try | Promote | End | None:
         self.seen = list(history)
         step = next_step(
-            self._space, history, self._plan, remaining=None, refusal=lambda design: None, memory=self._memory
+            self._space,
+            history,
+            self._plan,
+            remaining=self._remaining(history),
+            refusal=lambda design: None,
+            memory=self._memory,
         )
         assert step is None or isinstance(step, Try | Promote | End)
         return step
 
     def verdict(self, history: Sequence[Past], number: int) -> Verdict:
-        return _halved(history, number)
+        goes_on = partial(plan.goes_on, remaining=self._remaining(history))
+        return _halved(history, number, goes_on)
+
+    def _remaining(self, history: Sequence[Past]) -> float | None:
+        return None if self._budget is None else self._budget - sum(past.device_seconds for past in history)
 
     def ended(self, past: Past) -> None:
         pass
@@ -256,11 +273,13 @@ def known(table: Table, design: Design) -> bool:
     return not design.stages or design.digest() in table.curves
 
 
-def _halved(history: Sequence[Past], number: int) -> Verdict:
+def _halved(
+    history: Sequence[Past], number: int, goes_on: Callable[[Sequence[Past], int], bool] = halving.goes_on
+) -> Verdict:
     past = history[number]
     if past.goal is None or len(past.measured) <= past.goal:
         return "continue"
-    return "continue" if halving.goes_on(history, number) else "pause"
+    return "continue" if goes_on(history, number) else "pause"
 
 
 def _shuffled(space: Space, draw: random.Random) -> list[Design]:

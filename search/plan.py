@@ -16,7 +16,7 @@ from pydantic import Field
 
 from luthier.design import Design, Frozen
 from luthier.trial import RUNGS, TrialState
-from search import choose, halving
+from search import allowance, choose, halving
 from search.choose import DEFAULT, UNTUNED
 from search.history import Past
 from search.memory import Memory
@@ -90,27 +90,47 @@ def next_step(
 ) -> Step | None:
     """The next thing to do where a worker is free; None until a trial that is open tells more.
 
-    `remaining` are the device-seconds that may still be spent, None where there is no such limit.
+    `remaining` are the device-seconds that may still be spent, None where there is no such limit. Nothing is begun that
+    they are not expected to suffice for, after what runs has had its share.
     """
-    why = _explored(history, plan, remaining)
+    purse = _purse(history, remaining)
+    why = _explored(history, plan, purse)
     if why is None:
-        if (promoted := halving.promotable(history)) is not None:
+        if (promoted := halving.promotable(history)) is not None and _affordable(promoted, purse):
             return _promote(promoted)
         design = propose(space, history, plan.seed, plan.trials, memory)
-        if design is not None and not _confirming(history):
+        if design is not None and promoted is None and not _confirming(history):
             return _try(space, design, plan, refusal, memory)
         tried = f"all {len(_designs(history))} designs that the pins and constraints allow have been tried"
         why = SPENT if design is not None else tried
-    return _finish(history, plan, why)
+    return _finish(history, plan, why, purse)
 
 
-def _explored(history: Sequence[Past], plan: Plan, remaining: float | None) -> str | None:
+def goes_on(history: Sequence[Past], number: int, remaining: float | None) -> bool:
+    """Whether a trial that has just been scored at its goal need not pause: it is among the best there, and what is
+    left of the budget is expected to suffice until its next score."""
+    past = next(past for past in history if past.number == number)
+    others = [other for other in history if other.number != number]
+    return halving.goes_on(history, number) and _affordable(past, _purse(others, remaining))
+
+
+def _purse(history: Sequence[Past], remaining: float | None) -> float:
+    """Device-seconds for what is not begun yet."""
+    return math.inf if remaining is None else remaining - allowance.committed(history)
+
+
+def _affordable(past: Past, purse: float) -> bool:
+    assert past.goal is not None, "who goes on has come to a rung"
+    return allowance.going_on(past, halving.above(past.goal)) <= purse
+
+
+def _explored(history: Sequence[Past], plan: Plan, purse: float) -> str | None:
     """Why no further design is started; None while they are."""
     if len(_designs(history)) >= plan.trials:
         return f"all {plan.trials} trials are done"
     if (refused := _refused_in_a_row(history)) >= max(REFUSED, plan.trials):
         return f"the last {refused} designs that were proposed cannot run: {_why_refused(history)}"
-    if remaining is not None and remaining <= reserve(history, plan):
+    if purse <= reserve(history, plan) + allowance.whole(history) * allowance.share(halving.FIRST):
         return SPENT
     return _settled(history, plan) if plan.early_finish else None
 
@@ -150,16 +170,18 @@ def _confirming(history: Sequence[Past]) -> bool:
 
 
 def reserve(history: Sequence[Past], plan: Plan) -> float:
-    """Device-seconds that finishing and confirming the best will take, as far as the trials so far tell."""
-    whole = [past.device_seconds for past in choose.rank(history)[: plan.finalists]]
+    """Device-seconds that finishing one and confirming the best will take, as far as the trials so far tell."""
+    ranked = choose.rank(history)
+    whole = [past.device_seconds for past in ranked[: plan.finalists]]
     if not whole:
         return 0.0
-    return max(whole) * (plan.finalists + 1) * plan.confirmations
+    finishing = plan.trials > len(BASELINES) and all(past.number == DEFAULT for past in ranked)
+    return max(whole) * ((plan.finalists + 1) * plan.confirmations + finishing)
 
 
 def hopeless(history: Sequence[Past], plan: Plan, remaining: float | None) -> list[Past]:
     """The paused trials that will not be promoted any more."""
-    over = _explored(history, plan, remaining) is not None
+    over = _explored(history, plan, _purse(history, remaining)) is not None
     return halving.hopeless(history, 0 if over else plan.trials - len(_designs(history)), plan.finalists)
 
 
@@ -173,17 +195,17 @@ def _try(space: Space, design: Design, plan: Plan, refusal: Refusal, memory: Seq
     return Try(design=design, origin=source, goal=None if whole else halving.FIRST)
 
 
-def _finish(history: Sequence[Past], plan: Plan, why: str) -> Step | None:
+def _finish(history: Sequence[Past], plan: Plan, why: str, purse: float) -> Step | None:
     """What is left to do when no further design is started."""
-    if (promoted := halving.promotable(history)) is not None:
+    if (promoted := halving.promotable(history)) is not None and _affordable(promoted, purse):
         return _promote(promoted)
-    if (best := _finalist(history, plan.finalists)) is not None:
+    if (best := _finalist(history, plan.finalists, purse)) is not None:
         return Promote(number=best.number, goal=None)
     if any(past.open for past in history if past.confirms is None):
         return None
     for past in confirmed(history, plan):
         repeats = [one for one in history if one.confirms == past.number]
-        if len(repeats) < plan.confirmations:
+        if len(repeats) < plan.confirmations and past.device_seconds <= purse:
             return Confirm(number=past.number, repeat=len(repeats) + 1)
     return None if any(past.open for past in history) else End(reason=why)
 
@@ -194,14 +216,14 @@ def confirmed(history: Sequence[Past], plan: Plan) -> list[Past]:
     return choose.finalists(history, plan.finalists) + default
 
 
-def _finalist(history: Sequence[Past], count: int) -> Past | None:
+def _finalist(history: Sequence[Past], count: int, purse: float) -> Past | None:
     """A paused trial to train to the end whatever the places are: of those at its rung that have not failed it is among
-    the best `count`, and nobody is on the way there any more who could be better."""
+    the best `count`, nobody is on the way there any more who could be better, and the purse suffices."""
     for rung in reversed(range(len(RUNGS))):
         coming = any(past.open and past.goal is not None and past.goal <= rung for past in history)
         ranked = [past for past in halving.standing(history, rung) if past.number != DEFAULT and _sound(past)]
         for past in ranked[:count]:
-            if past.paused and past.goal == rung and not coming:
+            if past.paused and past.goal == rung and not coming and allowance.going_on(past, None) <= purse:
                 return past
     return None
 

@@ -26,6 +26,7 @@ from luthier.wire import (
     Welcome,
 )
 from search import halving
+from search.plan import goes_on
 from service import budget, champions, diary, history, views
 from service.context import Context, Here, utc_now
 from service.loops import look_after
@@ -131,17 +132,18 @@ def checkpoint(here: Here, trial_id: TrialId, saved: CheckpointSaved) -> None:
 @router.post("/trials/{trial_id}/rung", summary="Report a rung")
 def rung(here: Here, trial_id: TrialId, reached: RungReached) -> RungVerdict:
     """The answer says whether to go on, and to which rung, or to pause: at its goal a trial goes on if it is among the
-    best third of those that were scored there."""
+    best third of those that were scored there, or of its own sort, and what is left of the budget will do for it."""
     now = utc_now()
     with here.database.begin() as c:
         job = jobs.lock(c, trials.get(c, trial_id).job_id)
         trial = leases.reach_rung(c, trial_id, reached, now)
         while trial.goal is not None and reached.rung >= trial.goal:
             try:
-                past = history.past(job, trials.of_job(c, job.id))
+                past = history.past(job, rows := trials.of_job(c, job.id))
             except MissingMetric as error:
                 raise UserError(error.message, param=error.param) from error
-            if not halving.goes_on(past, trial.number):
+            crew = len(workers.live(c, now, here.settings.lease_seconds))
+            if not goes_on(past, trial.number, budget.remaining(job, rows, crew, now)):
                 return RungVerdict(action="pause", goal=trial.goal)
             diary.goes_on(c, trial, now)
             trial = leases.raise_goal(c, trial_id, reached, halving.above(trial.goal))
