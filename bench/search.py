@@ -135,6 +135,11 @@ def record(table: Table, part: str, name: str, found: dict[str, Any]) -> None:
     RESULTS.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 
+def report(table: Table, part: str, name: str, found: dict[str, Any]) -> None:
+    record(table, part, name, found)
+    print(f"{name}: {json.dumps(found)}", flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=16, help="seeds of each search (default: 16)")
@@ -154,14 +159,16 @@ def main() -> int:
         if given.early:
             for trials in JOBS:
                 found = compare_early(table, given.seeds, given.workers, trials)
-                record(table, "early_finish", f"{trials} trials", found)
-                print(f"{trials} trials: {json.dumps(found)}", flush=True)
+                report(table, "early_finish", f"{trials} trials", found)
             continue
         if given.budgets:
             for budget in BUDGETS:
-                found = compare_cut(table, given.seeds, given.workers, budget)
-                record(table, "budgets", f"{budget:g} device-seconds", found)
-                print(f"{budget:g} device-seconds: {json.dumps(found)}", flush=True)
+                report(
+                    table,
+                    "budgets",
+                    f"{budget:g} device-seconds",
+                    compare_cut(table, given.seeds, given.workers, budget),
+                )
             continue
         print(f"{'':30}{'device-s to 1%':>18}{'never':>7}   regret after " + "".join(f"{s:>8.0%}" for s in SHARES))
         for name in SEARCHERS:
