@@ -34,7 +34,7 @@ lint: $(VENV)/installed
 
 cells: $(VENV)/installed  ## try every cell of the design space, record what is seen, and print its page
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.cells
-	$(BIN)/python -m search.design_space > docs/design-space.md
+	$(BIN)/python -m search.space.docs_page > docs/design-space.md
 
 unit: $(VENV)/installed  ## the fast tests alone
 	$(BIN)/python -m pytest tests/unit

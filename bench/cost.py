@@ -29,9 +29,9 @@ import transformers
 from bench.trials import Draw, Run, Task, run
 from luthier.design import Design
 from luthier.task import DataKind, TextSimilarity
-from search.cost import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
-from search.workload import workload
-from service.costs import HEADROOM
+from search.cost.estimate import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
+from search.cost.workload import workload
+from service.jobs.costs import HEADROOM
 from tests import data_samples
 
 RESULTS: Final = Path(__file__).parent / "results" / "cost.json"

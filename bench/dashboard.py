@@ -30,7 +30,7 @@ from sqlalchemy import Connection, insert
 
 from luthier.design import Architecture, Design, Lora, Optimiser, RsLora, Sft, Stage
 from luthier.store import jobs, tables
-from luthier.store.records import TrialRecord
+from luthier.store.rows import TrialRecord
 from luthier.trial import RUNGS, JobState, Metrics, Point, TrialState
 from service.context import utc_now
 from tests.integration.service_harness import Service, serving, sums

@@ -18,7 +18,7 @@ from bench.atlas.tasks import PAST, Task, named, rows
 from bench.replay import replay
 from bench.searchers import Luthier
 from luthier.design import Design
-from search.halving import order
+from search.policy.asha import order
 
 TRIALS: Final = 24
 

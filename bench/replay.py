@@ -12,9 +12,9 @@ from typing import Final, Literal, Protocol
 from bench.atlas.table import Curve
 from luthier.design import Design
 from luthier.trial import TrialState
-from search import halving
-from search.history import Past
-from search.plan import End, Promote, Try
+from search.policy import asha
+from search.policy.history import Past
+from search.policy.scheduler import End, Promote, Try
 
 RESUME_SECONDS: Final = 0.2  # to save a checkpoint, give it back, and load it again
 
@@ -85,7 +85,7 @@ def replay(
         match searcher.verdict(history, number):
             case "continue":
                 if past.goal is not None and len(past.measured) > past.goal:
-                    history[number] = past.model_copy(update={"goal": halving.above(past.goal)})
+                    history[number] = past.model_copy(update={"goal": asha.above(past.goal)})
                 heapq.heappush(running, (now + _segment(table, past, False), next(order), number))
             case "pause":
                 free += 1

@@ -24,7 +24,7 @@ from optuna.exceptions import ExperimentalWarning
 from bench.atlas.table import Table, tables
 from bench.replay import Scored, replay
 from bench.searchers import SEARCHERS, Luthier
-from search.history import Past
+from search.policy.history import Past
 
 WITHIN: Final = 0.01
 SHARES: Final = (0.01, 0.02, 0.05, 0.1)

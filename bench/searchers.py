@@ -19,13 +19,13 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from bench.atlas.past import remembered
 from bench.atlas.table import Table
 from luthier.design import Design
-from search import halving, plan
-from search.history import Past
-from search.memory import Memory
-from search.plan import End, Plan, Promote, Try, next_step
-from search.priors import baselines, priors
-from search.space import Space
-from search.suggest import Enumeration, Sampled
+from search.policy import asha, scheduler
+from search.policy.history import Past
+from search.policy.priors import baselines, priors
+from search.policy.scheduler import End, Plan, Promote, Try, next_step
+from search.policy.warm_start import Memory
+from search.space.samplers import Enumeration, Sampled
+from search.space.space import Space
 
 Verdict = Literal["continue", "pause", "stop"]
 ASKED: Final = 100  # questions to a sampler that repeats itself, before it has nothing new
@@ -142,9 +142,9 @@ class Permanent:
         self._coming = [design for design in (*self._given, *anything) if known(table, design)]
 
     def next(self, history: Sequence[Past]) -> Try | Promote | None:
-        if (past := halving.promotable(history)) is not None:
+        if (past := asha.promotable(history)) is not None:
             assert past.goal is not None
-            return Promote(number=past.number, goal=halving.above(past.goal))
+            return Promote(number=past.number, goal=asha.above(past.goal))
         tried = {past.design.digest() for past in history}
         while self._coming:
             design = self._coming.pop(0)
@@ -152,7 +152,7 @@ class Permanent:
                 return Try(
                     design=design,
                     origin="proposed",
-                    goal=halving.FIRST if len(history) > 1 else None,
+                    goal=asha.FIRST if len(history) > 1 else None,
                 )
         return None
 
@@ -187,14 +187,14 @@ class PermanentTpe(Permanent):
                 asked.append(self._study.ask())
                 design = self._space.sample(Sampled(asked[-1]))
                 if design.digest() not in tried and known(self._table, design):
-                    return Try(design=design, origin="proposed", goal=halving.FIRST)
+                    return Try(design=design, origin="proposed", goal=asha.FIRST)
             return None
         finally:
             for trial in asked:  # what comes of it is told by its place
                 self._study.tell(trial, state=OptunaState.FAIL)
 
     def _tell(self, history: Sequence[Past]) -> None:
-        scored = [past for past in halving.order(history) if past.design.stages]
+        scored = [past for past in asha.order(history) if past.design.stages]
         waiting = [past for past in history if past.open and not past.measured and past.design.stages]
         self._told.told = []
         for place, past in enumerate([*scored, *waiting]):
@@ -228,8 +228,8 @@ class _Told(InMemoryStorage):
 
 
 class Luthier:
-    """`search.plan.next_step`, as the service calls it. Of the other tasks it remembers nothing: none has the same kind
-    of data and the same objective."""
+    """`search.policy.scheduler.next_step`, as the service calls it. It starts cold: no other task has the same kind of
+    data and the same objective."""
 
     def __init__(
         self,
@@ -259,7 +259,7 @@ class Luthier:
         return step
 
     def verdict(self, history: Sequence[Past], number: int) -> Verdict:
-        goes_on = partial(plan.goes_on, remaining=self._remaining(history))
+        goes_on = partial(scheduler.goes_on, remaining=self._remaining(history))
         return _halved(history, number, goes_on)
 
     def _remaining(self, history: Sequence[Past]) -> float | None:
@@ -274,7 +274,7 @@ def known(table: Table, design: Design) -> bool:
 
 
 def _halved(
-    history: Sequence[Past], number: int, goes_on: Callable[[Sequence[Past], int], bool] = halving.goes_on
+    history: Sequence[Past], number: int, goes_on: Callable[[Sequence[Past], int], bool] = asha.goes_on
 ) -> Verdict:
     past = history[number]
     if past.goal is None or len(past.measured) <= past.goal:

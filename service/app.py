@@ -15,7 +15,6 @@ from luthier.blobs import Blobs
 from luthier.keys import mint, secret_of
 from luthier.settings import Settings
 from luthier.store.database import Database
-from service import loops, problems, schedules
 from service.api import (
     aliases,
     blobs,
@@ -40,16 +39,19 @@ from service.api import (
 )
 from service.api import schedules as schedule_routes
 from service.api import webhooks as webhook_routes
+from service.background import Ticker
+from service.blob_gc import Garbage
 from service.context import Context
 from service.dashboard import ROUTERS
-from service.garbage import Garbage
-from service.gate import Gate
-from service.limits import BodyLimit
-from service.loops import Ticker
-from service.metrics import Metrics
-from service.observing import Observed
-from service.tracking.publisher import Publisher, wanted
-from service.webhooks import Outbox
+from service.http import error_handlers
+from service.http.auth_gate import Gate
+from service.http.body_limit import BodyLimit
+from service.http.request_log import Observed
+from service.integrations.prometheus import Metrics
+from service.integrations.publisher import Publisher, wanted
+from service.integrations.webhooks import Outbox
+from service.jobs import reconcile
+from service.schedules import run
 
 DESCRIPTION: Final = """
 Luthier designs fine-tunings of language models: give it a dataset, get the best design trained, with the evidence.
@@ -86,7 +88,7 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     "5XX": {"model": ErrorBody, "description": "Something went wrong inside the service"},
 }
 
-# The description shows it; `service.gate` enforces it.
+# The description shows it; `service.http.auth_gate` enforces it.
 BEARER: Final = HTTPBearer(auto_error=False, description="an API key: `luthier keys create`; needed once there is one")
 
 
@@ -110,7 +112,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(Gate, settings=settings, worker_key=app.state.worker_key)  # before any body is read
     app.add_middleware(Observed, metrics=app.state.metrics)
-    problems.install(app)
+    error_handlers.install(app)
     for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
     app.include_router(completions.router if settings.vllm_url is None else proxy.router)
@@ -137,7 +139,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             garbage=Garbage(),
             secret=secret_of(settings),
         )
-        looks = {"jobs": loops.tick, "schedules": schedules.tick, "webhooks": outbox.look}
+        looks = {"jobs": reconcile.tick, "schedules": run.tick, "webhooks": outbox.look}
         threads: list[Ticker | Publisher] = [Ticker(here, look, name) for name, look in looks.items()]
         if app.state.trackers:
             threads.append(Publisher(here, app.state.trackers))

@@ -14,7 +14,7 @@ from luthier.blobs import Blobs
 from luthier.keys import Secret
 from luthier.settings import Settings
 from luthier.store.database import Database
-from service.garbage import Garbage
+from service.blob_gc import Garbage
 
 
 class Arrivals:

@@ -6,18 +6,18 @@ from datetime import datetime
 
 from luthier.errors import Conflict
 from luthier.store import Connection, jobs, trials, webhooks
-from luthier.store.records import JobRecord
+from luthier.store.rows import JobRecord
 from luthier.trial import JobState
-from service import diary, streaks
 from service.context import Context
-from service.settle import drop_checkpoints
+from service.jobs import events, schedule_failures
+from service.jobs.lifecycle import drop_checkpoints
 
 
 def ended(c: Connection, job_id: str, now: datetime) -> None:
     """Tell everybody who waits for the end of this job."""
     job = jobs.get(c, job_id)
     webhooks.announce(c, f"fine_tuning.job.{job.state}", {"id": job.id}, now)
-    streaks.job_ended(c, job, now)
+    schedule_failures.job_ended(c, job, now)
 
 
 def cancel(here: Context, c: Connection, job_id: str, now: datetime) -> JobRecord:
@@ -26,7 +26,7 @@ def cancel(here: Context, c: Connection, job_id: str, now: datetime) -> JobRecor
         raise Conflict(f"job {job_id} has ended already: it is {jobs.get(c, job_id).state}")
     trials.cancel_waiting(c, job_id, now)
     record = jobs.get(c, job_id)
-    diary.cancelled(c, record, now)
+    events.cancelled(c, record, now)
     here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))
     ended(c, job_id, now)
     return record

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-from luthier.model import BaseModelEntry
+from luthier.models.base_model import BaseModelEntry
 
 
 class TokenCounter(NamedTuple):

@@ -29,28 +29,29 @@ from transformers import (
 )
 
 from luthier.design import Architecture, Design, Optimiser, RewardModel, Stage, Update
-from luthier.model import BaseModelEntry, read_facts
+from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec
-from search import evidence, legality
-from search.evidence import Evidence
-from search.learning_rate import default_learning_rate
-from search.rules import ALGORITHMS, UPDATES, AlgorithmRule, Phase, UpdateRule
-from search.space import algorithm
+from search.space import validate, verified
+from search.space.compatibility import ALGORITHMS, UPDATES, AlgorithmRule, Phase, UpdateRule
+from search.space.learning_rate import default_learning_rate
+from search.space.space import algorithm
+from search.space.verified import Evidence
 from tests import data_samples
 from tests.biased import biased
 from tests.playing import MENTIONS_I
-from workers import warm
-from workers.judge import judge, renderer
-from workers.rollout import World, play, world_of
+from workers import cache as warm
+from workers.cache import Base
+from workers.evaluate.judge import judge, renderer
 from workers.train import checkpoint
-from workers.train.algorithms import Example, objective
+from workers.train.algorithms import Example
+from workers.train.algorithms import objective
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
 from workers.train.forward import CausalModel
 from workers.train.loop import Progress, Trained, train
-from workers.train.scorer import HEAD, Scorer, pair_accuracy
+from workers.train.reward_model import HEAD, Scorer, pair_accuracy
+from workers.train.rollouts.play import World, play, world_of
 from workers.train.updates import apply
-from workers.warm import Base
 
 MODELS: Final = Path(__file__).parent / "models"
 SEED, BATCH = 5, 4
@@ -128,7 +129,7 @@ def cells() -> list[Cell]:
 
 
 def _goes(update: UpdateRule, rule: AlgorithmRule) -> bool:
-    goes = legality.program_refusal(update.update, rule.algorithm) is None
+    goes = validate.program_refusal(update.update, rule.algorithm) is None
     return goes and (update.mergeable or rule.family == "decoder")
 
 
@@ -184,7 +185,7 @@ class Trial:
 
     def __init__(self, cell: Cell, folder: Path) -> None:
         self.cell, self.folder = cell, folder
-        rules = legality.rules(cell.program)
+        rules = validate.rules(cell.program)
         self.rewarded = rules[-1].rewarded
         self.scores_pairs = len(rules) > 1
         self.encoder = rules[0].family == "encoder"
@@ -337,7 +338,7 @@ def main() -> int:
         "--only", metavar="TEXT", help="try the cells whose name holds this, and keep the others' record"
     )
     only = parser.parse_args().only
-    found, before = [], {} if only is None else {_key(seen): seen for seen in evidence.recorded()}
+    found, before = [], {} if only is None else {_key(seen): seen for seen in verified.recorded()}
     for cell in cells():
         if only and only not in str(cell):
             kept = before.get((cell.program, cell.update, cell.edit))
@@ -348,7 +349,7 @@ def main() -> int:
         found.append(seen)
         verdict = "ok" if seen.passes else seen
         print(f"{cell!s:32}{seen.metric:22}{seen.untuned:10.4g} → {seen.trained:<10.4g}{verdict}", flush=True)
-    evidence.write(tuple(found))
+    verified.write(tuple(found))
     return 0 if all(seen.passes for seen in found) else 1
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from luthier.dataset import read_rows, write_rows
 from luthier.environments import make
-from luthier.environments.environment import Environment, Row
+from luthier.environments.base import Environment, Row
 from luthier.task import EnvironmentSpec
 
 NONSENSE = (

@@ -30,13 +30,14 @@ from luthier.design import (
 from luthier.task import DataKind
 from tests import data_samples
 from tests.textbook import largest_difference, logps
+from workers.cache import Base
 from workers.train import updates
-from workers.train.algorithms import Example, objective
+from workers.train.algorithms import Example
+from workers.train.algorithms import objective
 from workers.train.architectures import build
-from workers.train.data.rendering import Renderer
+from workers.train.data.tokenize import Renderer
 from workers.train.loop import Progress, train
 from workers.train.updates import Applied
-from workers.warm import Base
 
 IDS = (1, 55, 901, 7, 7, 3000, 12, 2, 1, 440)
 SEED = 7

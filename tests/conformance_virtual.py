@@ -15,14 +15,14 @@ from luthier.design import Algorithm, Design, Dpo, Optimiser, Orpo, Sft, Stage, 
 from luthier.errors import Infeasible
 from tests.conformance_updates import IDS, PLAIN, SEED, Curve, examples, tensors
 from tests.textbook import largest_difference
-from workers.sampling import generate
+from workers.cache import Base
 from workers.train import updates
-from workers.train.data.rendering import Tokens
-from workers.train.data.unpadded import lay_out
+from workers.train.data.padding_free import lay_out
+from workers.train.data.tokenize import Tokens
 from workers.train.forward import target_logps
 from workers.train.loop import train
+from workers.train.rollouts.sampling import generate
 from workers.train.updates import Applied
-from workers.warm import Base
 
 ALGORITHMS: tuple[Algorithm, ...] = (Sft(), Dpo(beta=0.5), Orpo())
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from luthier.model import BaseModelEntry, read_facts
+from luthier.models.base_model import BaseModelEntry, read_facts
 
 if TYPE_CHECKING:
-    from workers.warm import Base
+    from workers.cache import Base
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when a test imports it; worker processes inherit it
@@ -38,9 +38,9 @@ def tiny_entry() -> BaseModelEntry:
 @pytest.fixture(scope="session")
 def tiny(tiny_entry: BaseModelEntry) -> Base:
     """The tiny chat model as a worker keeps it. Train copies; copy the tokenizer before changing it."""
-    from workers import warm  # torch takes seconds to import, and most tests do without
+    from workers import cache  # torch takes seconds to import, and most tests do without
 
-    return warm.base(tiny_entry)
+    return cache.base(tiny_entry)
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +52,6 @@ def encoder_entry() -> BaseModelEntry:
 @pytest.fixture(scope="session")
 def encoder(encoder_entry: BaseModelEntry) -> Base:
     """The tiny encoder as a worker keeps it. Train copies."""
-    from workers import warm
+    from workers import cache
 
-    return warm.base(encoder_entry)
+    return cache.base(encoder_entry)

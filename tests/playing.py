@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from luthier.environments.graded import Graded
+from luthier.environments.single_turn import Graded
 from luthier.task import DataKind, Grader, StringCheck
 from tests import data_samples
-from workers.rollout import World
+from workers.cache import Base
 from workers.train.algorithms import Example
-from workers.train.algorithms.objective import Objective
-from workers.train.data.rendering import Renderer
-from workers.warm import Base
+from workers.train.algorithms.base import Objective
+from workers.train.data.tokenize import Renderer
+from workers.train.rollouts.play import World
 
 MENTIONS_I = StringCheck(operation="like", reference="I")  # about every fourth answer of the untrained model does
 HAS_D = StringCheck(operation="like", reference="d")

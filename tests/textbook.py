@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from workers.train import pack
-from workers.train.data.rendering import Tokens
-from workers.train.pack import Member, StepReport
+from workers.train import stage_trainer
+from workers.train.data.tokenize import Tokens
+from workers.train.stage_trainer import Member, StepReport
 
 Row = dict[str, Any]
 
@@ -51,6 +51,6 @@ def first_step(member: Member, monkeypatch: pytest.MonkeyPatch) -> tuple[StepRep
     def note(*_: object) -> None:
         gradients.update({name: p.grad.clone() for name, p in member.parameters.items() if p.grad is not None})
 
-    monkeypatch.setattr(pack, "MAX_GRAD_NORM", float("inf"))
+    monkeypatch.setattr(stage_trainer, "MAX_GRAD_NORM", float("inf"))
     member.adamw.register_step_pre_hook(note)
     return member.advance(), gradients

@@ -25,12 +25,12 @@ import transformers
 from luthier import logs
 from luthier.errors import Infeasible, Interrupted, LeaseLost, LuthierError, Stopped
 from luthier.settings import LogSettings
-from luthier.wire import Assignment, Device, Finished, Hello
+from luthier.worker_protocol import Assignment, Device, Finished, Hello
 from workers import trial
-from workers.generation.host import Host
-from workers.held import HeldLease
-from workers.link import Link
-from workers.usage import machine_memory
+from workers.inference.host import Host
+from workers.lease import HeldLease
+from workers.meter import machine_memory
+from workers.service_client import Link
 
 log = logging.getLogger("luthier.worker")
 

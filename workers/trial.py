@@ -18,22 +18,23 @@ from luthier.design import Stage
 from luthier.errors import BlobMissing, Infeasible, Interrupted, Paused
 from luthier.task import DataKind, JudgeSpec, rung_rows
 from luthier.trial import RUNG_GENERATIONS, RUNG_ROWS, RUNG_WINDOWS, RUNGS, Metrics, RowScores, Sample, rung_name
-from luthier.wire import Artifact, Assignment, CheckpointSaved, Finished, Judged, RungReached
-from workers import kept, warm
-from workers.export import Exported, export
-from workers.held import HeldLease
-from workers.judge import general_bits_per_byte, judge, judge_rows, renderer
-from workers.link import Link
-from workers.rollout import World, world_of
-from workers.samples import spoken_samples
+from luthier.worker_protocol import Artifact, Assignment, CheckpointSaved, Finished, Judged, RungReached
+from workers import cache
+from workers.evaluate.judge import general_bits_per_byte, judge, judge_rows, renderer
+from workers.evaluate.samples import spoken_samples
+from workers.export import load
+from workers.export.artifacts import Exported, export
+from workers.lease import HeldLease
+from workers.service_client import Link
 from workers.train import checkpoint as checkpoints
 from workers.train.algorithms import Example
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
-from workers.train.data.rendering import Row
+from workers.train.data.tokenize import Row
 from workers.train.forward import CausalModel
 from workers.train.loop import Progress, Trained, train
-from workers.train.scorer import Scorer, pair_accuracy
+from workers.train.reward_model import Scorer, pair_accuracy
+from workers.train.rollouts.play import World, world_of
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def run(link: Link, held: HeldLease, device: torch.device, checkpoint_seconds: f
 def _judge_again(link: Link, held: HeldLease, weights: Artifact, device: torch.device) -> Finished:
     """Judge what an earlier job has exported, as it is, on the rows of this one."""
     with tempfile.TemporaryDirectory(prefix="luthier-champion-") as scratch:
-        model = kept.load(link, held.assignment.base, weights, Path(scratch))
+        model = load.load(link, held.assignment.base, weights, Path(scratch))
         torch.nn.Module.to(model, device)
         return _conclude(link, held, model, None, None, 0, Brought(), Path(scratch))
 
@@ -91,12 +92,12 @@ def _build(link: Link, assignment: Assignment) -> PreTrainedModel:
     architecture = assignment.design.architecture
     calibration: tuple[tuple[int, ...], ...] = ()
     if architecture.depth_rule == "block_influence":
-        calibration = warm.calibration(assignment.base, assignment.judge, link.get_blob(assignment.train))
-    return build(warm.base(assignment.base).model, architecture, calibration)
+        calibration = cache.calibration(assignment.base, assignment.judge, link.get_blob(assignment.train))
+    return build(cache.base(assignment.base).model, architecture, calibration)
 
 
 def _world(assignment: Assignment) -> World | None:
-    tokenizer = warm.tokenizer(assignment.base, assignment.judge)
+    tokenizer = cache.tokenizer(assignment.base, assignment.judge)
     return world_of(assignment.judge, renderer(tokenizer, assignment.judge))
 
 
@@ -124,7 +125,7 @@ def _conclude(
 ) -> Finished:
     """Judge the trained model; score it on the test split and export it where the service wants to keep it."""
     assignment = held.assignment
-    validation = warm.rows(link.get_blob(assignment.judge.validation))
+    validation = cache.rows(link.get_blob(assignment.judge.validation))
     held.trained()
     held.check()
     metrics, _ = _score(link, held, model, assignment.judge.validation)
@@ -136,23 +137,25 @@ def _conclude(
     artifacts: list[Artifact] = []
     samples: tuple[Sample, ...] = ()
     if worth.keep:
-        samples = spoken_samples(model, warm.tokenizer(assignment.base, assignment.judge), assignment.judge, validation)
+        samples = spoken_samples(
+            model, cache.tokenizer(assignment.base, assignment.judge), assignment.judge, validation
+        )
     if worth.test:
         test_metrics, test_scores = _score(link, held, model, assignment.judge.test)
-        general = general_bits_per_byte(model, warm.tokenizer(assignment.base, assignment.judge), assignment.judge)
+        general = general_bits_per_byte(model, cache.tokenizer(assignment.base, assignment.judge), assignment.judge)
         test_scores = test_scores.model_copy(update={"general_bits_per_byte": general})
         held.say(f"Judged on {test_metrics.rows} test rows: {_scores(test_metrics)}")
     if worth.keep and test_metrics is not None and assignment.design.stages:
         exported = export(
             scratch / "export",
             model=model,
-            tokenizer=warm.tokenizer(assignment.base, assignment.judge),
+            tokenizer=cache.tokenizer(assignment.base, assignment.judge),
             adapter=adapter,
             scorer=scorer,
             assignment=assignment,
             metrics=metrics,
             test_metrics=test_metrics,
-            train_rows=warm.rows(link.get_blob(assignment.train)),
+            train_rows=cache.rows(link.get_blob(assignment.train)),
             validation_rows=validation,
             brought=brought,
         )
@@ -176,8 +179,8 @@ def _conclude(
 
 def _score(link: Link, held: HeldLease, model: CausalModel, split: str) -> tuple[Metrics, RowScores]:
     assignment = held.assignment
-    tokenizer = warm.tokenizer(assignment.base, assignment.judge)
-    rows = warm.rows(link.get_blob(split))
+    tokenizer = cache.tokenizer(assignment.base, assignment.judge)
+    rows = cache.rows(link.get_blob(split))
     with held.meter.judging(min(len(rows), assignment.judge.max_rows)):
         return judge_rows(model, tokenizer, assignment.judge, rows)
 
@@ -235,7 +238,7 @@ class TrialWatch:
     def examples(self, stage: Stage) -> Sequence[Example]:
         assignment = self.held.assignment
         train_rows = self.link.get_blob(assignment.train)
-        found = warm.examples(assignment.base, assignment.judge, train_rows, stage.algorithm)
+        found = cache.examples(assignment.base, assignment.judge, train_rows, stage.algorithm)
         self.held.meter.stepping()  # what comes before a stage's first step is of that step
         return found
 
@@ -310,9 +313,9 @@ class TrialWatch:
             "max_generations": min(spec.max_generations, RUNG_GENERATIONS),
             "pseudo_windows": min(spec.pseudo_windows, RUNG_WINDOWS),
         }
-        rows = few(warm.rows(self.link.get_blob(spec.validation)), spec)
+        rows = few(cache.rows(self.link.get_blob(spec.validation)), spec)
         with self.held.meter.judging(len(rows)):
-            return judge(progress.model, warm.tokenizer(base, spec), spec.model_copy(update=fewer), rows)
+            return judge(progress.model, cache.tokenizer(base, spec), spec.model_copy(update=fewer), rows)
 
     def _points(self, metrics: Metrics) -> dict[str, float]:
         found = {"valid_loss": math.log(metrics.likelihood[1])}
@@ -324,8 +327,8 @@ class TrialWatch:
     def _reward_accuracy(self, scorer: Scorer) -> dict[str, float]:
         """Of a reward model. It is quick, and of a few rows it says little: all that the judge scores."""
         base, spec = self.held.assignment.base, self.held.assignment.judge
-        rows = warm.rows(self.link.get_blob(spec.validation))
-        render = renderer(warm.tokenizer(base, spec), spec)
+        rows = cache.rows(self.link.get_blob(spec.validation))
+        render = renderer(cache.tokenizer(base, spec), spec)
         return {"valid_reward_accuracy": pair_accuracy(scorer, render, rows[: spec.max_rows])}
 
     def _save(self, progress: Progress) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.atlas.tasks import MODEL, Task, entry
-from search.memory import Memory, Occasion, alikeness, handed_down
-from search.priors import baselines
+from search.policy.priors import baselines
+from search.policy.warm_start import Memory, Occasion, alikeness, handed_down
 
 FILE: Final = Path(__file__).parent / "past.jsonl"
 SEEDS: Final = 4  # jobs for each task

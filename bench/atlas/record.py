@@ -23,14 +23,15 @@ from bench.atlas.tasks import TASKS, Task, entry, named, rows
 from luthier.design import Design
 from luthier.errors import LuthierError
 from luthier.trial import RUNGS
-from search.choose import standing
-from workers import warm
-from workers.judge import judge, renderer
-from workers.rollout import world_of
-from workers.train.algorithms import Example, objective
+from search.policy.ranking import standing
+from workers import cache as warm
+from workers.evaluate.judge import judge, renderer
+from workers.train.algorithms import Example
+from workers.train.algorithms import objective
 from workers.train.architectures import build
 from workers.train.forward import CausalModel
 from workers.train.loop import Progress, train
+from workers.train.rollouts.play import world_of
 
 FOLDER: Final = Path(__file__).parent
 SEED: Final = 1
@@ -93,7 +94,7 @@ def rows_of(name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 @cache
 def _examples(name: str, kind: str) -> list[Example]:
-    from search.space import algorithm
+    from search.space.space import algorithm
 
     task = named(name)
     render = renderer(warm.base(entry()).tokenizer, task.spec)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from bench.atlas.tasks import TASKS, Task
 from luthier.design import Design
 from luthier.trial import RUNGS
-from search.history import Standing
+from search.policy.history import Standing
 
 FOLDER: Final = Path(__file__).parent
 

@@ -17,14 +17,14 @@ from typing import Any, Final
 
 from demo import fetch, tour_data
 from luthier.design import Design
-from luthier.model import BaseModelEntry, read_facts
+from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import Constraints, DataKind, JudgeSpec, Multi, Pin, StringCheck, TextSimilarity
 from luthier.trial import RUNG_PAIRS
-from search.space import Space, space
-from search.suggest import Enumeration
-from workers import warm
-from workers.judge import renderer
-from workers.rollout import play, world_of
+from search.space.samplers import Enumeration
+from search.space.space import Space, space
+from workers import cache as warm
+from workers.evaluate.judge import renderer
+from workers.train.rollouts.play import play, world_of
 
 CACHE: Final = Path(".cache")
 MODEL: Final = Path("tests/models/tiny-chat")

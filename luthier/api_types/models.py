@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from luthier.api_types.base import Resource
-from luthier.model import ModelFacts
-from luthier.wire import Device
+from luthier.models.base_model import ModelFacts
+from luthier.worker_protocol import Device
 
 
 class Model(Resource):

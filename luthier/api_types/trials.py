@@ -9,7 +9,7 @@ from pydantic import Field
 from luthier.api_types.base import Resource
 from luthier.design import Design
 from luthier.trial import Metrics, TrialState
-from luthier.wire import Artifact
+from luthier.worker_protocol import Artifact
 
 
 class StageScore(Resource):

@@ -22,7 +22,7 @@ def cells(
     Each cell was trained on a tiny real model: the judge's score of held-out rows before and after, how many tensors
     moved and how many stayed bit for bit, and whether it saves, loads and resumes exactly. Needs no service.
     """
-    from search.evidence import recorded  # the client's other commands do without the designer
+    from search.space.verified import recorded  # the client's other commands do without the designer
 
     found = [
         cell for cell in recorded() if algorithm in (None, *cell.program.split("+")) and update in (None, cell.update)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from luthier.cli.json_option import read_object
+from luthier.cli.options import read_object
 from luthier.errors import UserError
 
 NAMES: Final = ("string_check", "text_similarity", "number", "math")

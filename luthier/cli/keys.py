@@ -35,16 +35,16 @@ def create(
     json: JsonOption = False,
 ) -> None:
     """Make a key and print it, this once: only its HMAC is kept. From the first key on, every request needs one."""
-    from service import keyring
-    from service.problems import explain
-    from service.requests import AddKey
+    from service.auth import api_keys
+    from service.http.error_handlers import explain
+    from service.schemas.requests import AddKey
 
     try:
         wanted = AddKey(name=name, scope=scope, days=days)
     except ValidationError as error:
         raise explain([{**one, "loc": ("query", *one["loc"])} for one in error.errors()], None) from error
     with _store(home) as c:
-        made = keyring.issue(c, secret_of(settings_of(home=home)), wanted, datetime.now(UTC))
+        made = api_keys.issue(c, secret_of(settings_of(home=home)), wanted, datetime.now(UTC))
     if json:
         as_json(made)
         return
@@ -57,10 +57,10 @@ def create(
 @app.command(name="list")
 def list_keys(home: HomeOption = None, json: JsonOption = False) -> None:
     """Show the keys, without what would open anything."""
-    from service import keyring
+    from service.auth import api_keys
 
     with _store(home) as c:
-        found = keyring.listed(c)
+        found = api_keys.listed(c)
     if json:
         as_json(found)
         return
@@ -78,10 +78,10 @@ def revoke(
     home: HomeOption = None,
 ) -> None:
     """Take a key back. Keys stay needed, also after the last one is revoked."""
-    from service import keyring
+    from service.auth import api_keys
 
     with _store(home) as c:
-        key = keyring.revoke(c, key_id, datetime.now(UTC))
+        key = api_keys.revoke(c, key_id, datetime.now(UTC))
     console.print(f"{key.name} ({key.hint}) opens nothing any more")
 
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from luthier.api_types import Model
 from luthier.cli.connection import JsonOption, ServerOption, connect
 from luthier.cli.show import as_json, console
-from luthier.model import ModelFacts
-from luthier.sources import HUB_ID, local_folder
+from luthier.models.base_model import ModelFacts
+from luthier.models.sources import HUB_ID, local_folder
 
 app = typer.Typer(help="Base models and fine-tuned results.", no_args_is_help=True)
 

@@ -23,7 +23,7 @@ from luthier.errors import Conflict, UserError
 from luthier.settings import Settings
 
 if TYPE_CHECKING:
-    from workers.engines.local import LocalEngine  # what only `serve` needs is imported there: it takes seconds
+    from workers.launch_local import LocalEngine  # what only `serve` needs is imported there: it takes seconds
 
 database = typer.Typer(help="The SQL store.", no_args_is_help=True)
 
@@ -38,7 +38,7 @@ def serve(
     ] = None,
 ) -> None:
     """Start the service with its embedded store and local workers; Ctrl-C stops it and loses nothing."""
-    from workers.engines.local import default_workers
+    from workers.launch_local import default_workers
 
     settings = settings_of(home=home, host=host, port=port)
     logs.configure(settings.log_format)
@@ -69,7 +69,7 @@ def _require_a_key(settings: Settings) -> None:
 
 def _serve(settings: Settings, workers: int) -> None:
     from service.app import create_app
-    from workers.engines.local import LocalEngine
+    from workers.launch_local import LocalEngine
 
     app = create_app(settings)
     config = uvicorn.Config(

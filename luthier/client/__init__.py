@@ -57,7 +57,7 @@ from luthier.api_types import (
     WebhookEndpoint,
     Worker,
 )
-from luthier.client.line import Line, Pieces, error_in, unpack
+from luthier.client.transport import Line, Pieces, error_in, unpack
 from luthier.keys import Scope
 from luthier.report import Report
 from luthier.trial import TRAIN_LOSS, Point

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from luthier.dataset import messages
-from luthier.dataset.faults import columns, unexpected
+from luthier.dataset.errors import columns, unexpected
 from luthier.dataset.rows import Row
 from luthier.errors import DatasetError
 from luthier.task import DataKind

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from io import BufferedReader
 from typing import Any, Final, NamedTuple
 
-from luthier.dataset.container import BOM
-from luthier.dataset.faults import Faults, describe
+from luthier.dataset.errors import Faults, describe
+from luthier.dataset.file_type import BOM
 from luthier.dataset.rows import Row
 from luthier.errors import DatasetError
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from luthier.dataset.faults import unexpected
+from luthier.dataset.errors import unexpected
 from luthier.dataset.json_rows import parse
 from luthier.dataset.rows import Row
 from luthier.errors import DatasetError

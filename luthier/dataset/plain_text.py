@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from typing import Final
 
-from luthier.dataset.faults import Faults
+from luthier.dataset.errors import Faults
 from luthier.dataset.json_rows import lines
 from luthier.dataset.rows import Row
 

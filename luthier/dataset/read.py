@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from luthier.dataset.container import Container, recognise
-from luthier.dataset.faults import Faults
+from luthier.dataset.errors import Faults
+from luthier.dataset.file_type import Container, recognise
 from luthier.dataset.formats import ALPACAS, Format, check_shape, detect, plain_if_single_turn
 from luthier.dataset.json_rows import array_rows, jsonl_rows
 from luthier.dataset.plain_text import PIECE_CHARACTERS, text_rows

@@ -11,7 +11,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
-from luthier.dataset.faults import Faults, columns, shorten, unexpected
+from luthier.dataset.errors import Faults, columns, shorten, unexpected
 from luthier.dataset.json_rows import lines, too_long
 from luthier.dataset.rows import Row
 from luthier.errors import DatasetError

@@ -6,7 +6,7 @@ Environment, Episode        what a package of one's own implements
 
 from __future__ import annotations
 
-from luthier.environments.environment import Environment, Episode
+from luthier.environments.base import Environment, Episode
 from luthier.environments.registry import make
 
 __all__ = ["Environment", "Episode", "make"]

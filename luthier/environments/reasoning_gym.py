@@ -18,8 +18,8 @@ import reasoning_gym
 from reasoning_gym.factory import DATASETS
 from reasoning_gym.utils import extract_answer
 
-from luthier.environments.environment import Message, Row
-from luthier.environments.evaluated import harmless
+from luthier.environments.base import Message, Row
+from luthier.environments.eval_safety import harmless
 from luthier.errors import UserError
 
 REFUSED: Final[Mapping[str, str]] = {

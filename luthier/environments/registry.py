@@ -16,8 +16,8 @@ from typing import Any, Final, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from luthier.environments.environment import Environment
-from luthier.environments.guarded import Guarded
+from luthier.environments.base import Environment
+from luthier.environments.checked import Guarded
 from luthier.environments.tools import Move, Store
 from luthier.errors import UserError
 from luthier.task import EnvironmentSpec

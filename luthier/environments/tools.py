@@ -16,8 +16,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from luthier.environments.environment import Message, Row
-from luthier.environments.hermes import Call, Malformed, calls
+from luthier.environments.base import Message, Row
+from luthier.environments.tool_calls import Call, Malformed, calls
 
 Boxes = dict[str, dict[str, int]]
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from luthier.errors import GraderFault
-from luthier.graders import opinion, python
+from luthier.graders import llm_judge, python
+from luthier.graders.compare import holds, similarity
 from luthier.graders.endpoint import Endpoint
 from luthier.graders.formula import FUNCTIONS, Formula
 from luthier.graders.mathematics import equal
 from luthier.graders.numbers import close, last_number
 from luthier.graders.templates import check_paths, fill, sample_of
-from luthier.graders.text import holds, similarity
 from luthier.settings import GraderSettings
 from luthier.task import (
     Grader,
@@ -194,9 +194,9 @@ def _attempt(
                 reward = python.run(grader.source, item=item, sample=sample)
             case ScoreModel() | LabelModel():
                 assert endpoint is not None
-                reply = opinion.ask(grader, endpoint, item=item, sample=sample)
+                reply = llm_judge.ask(grader, endpoint, item=item, sample=sample)
                 tokens = {grader.model: reply.tokens}
-                reward = opinion.read(grader, reply)
+                reward = llm_judge.read(grader, reply)
             case StringCheck() | TextSimilarity() | Number() | Math():
                 given = fill(grader.input, item=item, sample=sample)
                 reward = _compare(grader, given, fill(grader.reference, item=item, sample=sample))

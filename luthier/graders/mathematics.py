@@ -1,15 +1,15 @@
-"""Comparing expressions as mathematics does, in a process of its own that can be ended (`luthier.graders.equality`)."""
+"""Compare mathematical expressions in a child process that can be killed (`luthier.graders.math_process`)."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from luthier.errors import GraderFault
-from luthier.graders.child import Child
+from luthier.graders.subprocess import Child
 
 MAX_CHARACTERS: Final = 20_000
 
-_comparer: Final = Child("math", "-P", "-m", "luthier.graders.equality")
+_comparer: Final = Child("math", "-P", "-m", "luthier.graders.math_process")
 
 
 def equal(given: str, reference: str, float_rounding: int) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from luthier.errors import GraderFault
 from luthier.graders import sandbox
-from luthier.graders.child import Child
+from luthier.graders.subprocess import Child
 
 CPU_SECONDS: Final = 5
 SECONDS: Final = 30.0

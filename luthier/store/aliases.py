@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 from luthier.errors import Conflict, NotFound
 from luthier.schedule import AliasOrigin, Contest
 from luthier.store import tables
-from luthier.store.records import AliasRecord, JobRecord
+from luthier.store.rows import AliasRecord, JobRecord
 
 _versions = tables.alias_versions
 

@@ -9,7 +9,7 @@ from sqlalchemy import JSON, Connection, select, type_coerce, union_all
 
 from luthier.errors import Conflict
 from luthier.store import tables, trials
-from luthier.wire import Artifact
+from luthier.worker_protocol import Artifact
 
 _artifacts = tables.artifacts
 _files = tables.artifact_files

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 from luthier.errors import NotFound
 from luthier.store import tables
 from luthier.store.paging import page
-from luthier.store.records import EventRecord, EventType, Level, new_id
+from luthier.store.rows import EventRecord, EventType, Level, new_id
 
 _events = tables.events
 _COLUMNS: Final = tuple(_events.c[field] for field in EventRecord.model_fields)

@@ -14,8 +14,8 @@ from sqlalchemy import ColumnElement, Connection, exists, not_, or_, select
 from luthier.errors import LeaseLost, Unreachable
 from luthier.store import tables
 from luthier.store.database import insert_into
-from luthier.store.records import new_id
-from luthier.wire import Answered, Claim, Generation, GenerationState, Question, Refusal, Said, Spoken
+from luthier.store.rows import new_id
+from luthier.worker_protocol import Answered, Claim, Generation, GenerationState, Question, Refusal, Said, Spoken
 
 MAX_ATTEMPTS: Final = 3
 PATIENCE: Final = timedelta(seconds=10)  # that a question waits for the worker that has a model in memory already

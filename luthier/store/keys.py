@@ -8,7 +8,7 @@ from sqlalchemy import Connection, exists, select
 
 from luthier.errors import NotFound
 from luthier.store import tables
-from luthier.store.records import KeyRecord
+from luthier.store.rows import KeyRecord
 
 _keys = tables.keys
 _COLUMNS = tuple(_keys.c[field] for field in KeyRecord.model_fields)

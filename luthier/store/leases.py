@@ -12,12 +12,12 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, case, func, literal, not_, null, select
 
 from luthier.errors import LeaseLost, MissingMetric
-from luthier.store import artifacts, curves, logs, samples, scores, tables, trials
+from luthier.store import artifacts, logs, measurements, samples, scores, tables, trials
 from luthier.store.database import insert_into
-from luthier.store.records import TrialRecord
+from luthier.store.rows import TrialRecord
 from luthier.store.trials import PAUSED
 from luthier.trial import TRIAL_TRANSITIONS, JobState, TrialState
-from luthier.wire import CheckpointSaved, Claim, Finished, Judged, RungReached
+from luthier.worker_protocol import CheckpointSaved, Claim, Finished, Judged, RungReached
 
 MAX_ATTEMPTS: Final = 3
 
@@ -95,7 +95,7 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
         raise MissingMetric(f"trial {trial_id} is said to be complete, but was never judged", param="metrics")
     if report.test_scores is not None:
         scores.add(c, trial_id, report.test_scores)
-    curves.add(c, trial_id, report.points)
+    measurements.add(c, trial_id, report.points)
     logs.add(c, trial_id, report.fence, report.lines)
     if report.samples:
         samples.put(c, trial_id, report.samples)

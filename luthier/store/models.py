@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, select
 
 from luthier.errors import NotFound
-from luthier.model import BaseModelEntry
+from luthier.models.base_model import BaseModelEntry
 from luthier.store import tables
 from luthier.store.database import insert_into
 

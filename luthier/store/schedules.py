@@ -12,7 +12,7 @@ from luthier.schedule import Contest, RunState, Trigger
 from luthier.store import tables
 from luthier.store.database import insert_into
 from luthier.store.paging import page
-from luthier.store.records import ScheduleRecord, ScheduleRunRecord, new_id
+from luthier.store.rows import ScheduleRecord, ScheduleRunRecord, new_id
 
 _schedules = tables.schedules
 _runs = tables.schedule_runs

@@ -30,11 +30,11 @@ from sqlalchemy import (
 
 from luthier.design import Design
 from luthier.keys import Scope
-from luthier.model import ModelFacts
+from luthier.models.base_model import ModelFacts
 from luthier.schedule import CatchUp, Contest, Overlap, RunState
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, RowScores, Sample, TrialState, Usage
-from luthier.wire import Answered, Device, GenerationState, Question
+from luthier.worker_protocol import Answered, Device, GenerationState, Question
 
 
 class Utc(TypeDecorator[datetime]):

@@ -12,7 +12,7 @@ from luthier.design import Design
 from luthier.errors import NotFound
 from luthier.store import tables
 from luthier.store.database import insert_into
-from luthier.store.records import MeasuredTrial, Origin, RungRecord, TrialMark, TrialRecord, new_id
+from luthier.store.rows import MeasuredTrial, Origin, RungRecord, TrialMark, TrialRecord, new_id
 from luthier.trial import TRIAL_TRANSITIONS, JobState, RowScores, TrialState
 
 _trials = tables.trials

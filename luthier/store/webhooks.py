@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select
 from luthier.errors import NotFound
 from luthier.store import tables
 from luthier.store.paging import page
-from luthier.store.records import DeliveryRecord, EndpointRecord, new_id
+from luthier.store.rows import DeliveryRecord, EndpointRecord, new_id
 
 _endpoints = tables.webhook_endpoints
 _deliveries = tables.webhook_deliveries

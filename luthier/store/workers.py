@@ -9,8 +9,8 @@ from sqlalchemy import Connection, select
 from luthier.errors import NotFound
 from luthier.store import tables
 from luthier.store.database import insert_into
-from luthier.store.records import WorkerRecord, new_id
-from luthier.wire import Hello
+from luthier.store.rows import WorkerRecord, new_id
+from luthier.worker_protocol import Hello
 
 _workers = tables.workers
 

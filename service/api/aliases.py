@@ -10,9 +10,9 @@ from fastapi import APIRouter, Path
 from luthier.api_types import Alias, AliasVersion, Deleted, Page
 from luthier.errors import NotFound
 from luthier.store import Connection, aliases, jobs
-from luthier.store.records import AliasRecord
+from luthier.store.rows import AliasRecord
 from service.context import Here, utc_now
-from service.requests import SetAlias
+from service.schemas.requests import SetAlias
 
 router = APIRouter(prefix="/v1/aliases", tags=["Aliases"])
 

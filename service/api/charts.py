@@ -7,12 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from luthier.api_types import Curves, Landscape, Timeline
-from luthier.store import curves, events, jobs, trials
+from luthier.store import events, jobs, measurements, trials
 from luthier.trial import TRAIN_LOSS
-from search.landscape import landscape
-from service import charts, evidence
+from search.report.charts import landscape
 from service.api.jobs import JobId
 from service.context import Here
+from service.results import charts, report
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Results"])
 
@@ -28,7 +28,11 @@ def get_curves(
     all."""
     with here.database.read() as c:
         job, rows = jobs.get(c, job_id), trials.marks(c, job_id)
-        found, names, rungs = curves.of_job(c, job_id, name), curves.names(c, job_id), trials.rungs(c, job_id)
+        found, names, rungs = (
+            measurements.of_job(c, job_id, name),
+            measurements.names(c, job_id),
+            trials.rungs(c, job_id),
+        )
     return charts.curves(job, rows, name, names, found, rungs, points)
 
 
@@ -37,7 +41,7 @@ def get_landscape(here: Here, job_id: JobId) -> Landscape:
     """Every scored design by column: its value on each axis, its score, size and cost, and what each axis was worth."""
     with here.database.read() as c:
         job = jobs.get(c, job_id)
-        case = evidence.case_of(c, here, job, trials.of_job(c, job_id))
+        case = report.case_of(c, here, job, trials.of_job(c, job_id))
     return landscape(case)
 
 

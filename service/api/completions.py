@@ -26,11 +26,11 @@ from luthier.api_types import (
     CompletionUsage,
 )
 from luthier.errors import LuthierError
-from luthier.wire import Answered
-from service.answers import Replies, answer
+from luthier.worker_protocol import Answered
 from service.context import Context, Here
-from service.models import Resolved, resolve
-from service.questions import CreateChat, CreateCompletion, Sampling
+from service.inference.broker import Replies, answer
+from service.inference.model_names import Resolved, resolve
+from service.schemas.completions import CreateChat, CreateCompletion, Sampling
 
 router = APIRouter(prefix="/v1", tags=["Completions"])
 

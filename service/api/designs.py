@@ -7,9 +7,9 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Body
 
 from luthier.api_types import DesignEstimate, DesignSpace
-from service import spaces, whatif
 from service.context import Here, utc_now
-from service.requests import EstimateDesign, LookAtSpace
+from service.jobs import estimate, preview
+from service.schemas.requests import EstimateDesign, LookAtSpace
 
 router = APIRouter(prefix="/v1/designs", tags=["Designs"])
 
@@ -33,7 +33,7 @@ EXAMPLES: Final = {
 def estimate_design(here: Here, body: Annotated[EstimateDesign, Body(openapi_examples=EXAMPLES)]) -> DesignEstimate:
     """Nothing is trained. Where a change is asked for, the same for the design without it stands beside the answer."""
     with here.database.read() as c:
-        return whatif.answer(here, c, body, utc_now())
+        return estimate.answer(here, c, body, utc_now())
 
 
 @router.post("/space", summary="What a job would search, and why the rest is not legal")
@@ -42,4 +42,4 @@ def look_at_space(here: Here, body: LookAtSpace) -> DesignSpace:
     data and the base models, why not where it is not, and whether the job would try it. What is wrong with the request
     is its `problem`. Beside that stands what the job would take. Nothing is queued.
     """
-    return spaces.answer(here, body, utc_now())
+    return preview.answer(here, body, utc_now())

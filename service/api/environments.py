@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from luthier.api_types import Environment, Page
-from service import environments
+from service.datasets import environments
 
 router = APIRouter(tags=["Environments"])
 

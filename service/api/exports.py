@@ -13,7 +13,7 @@ from starlette.background import BackgroundTask
 
 from service.api.jobs import JobId
 from service.context import Here
-from service.exports import study
+from service.exports import optuna_study
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Results"])
 
@@ -27,7 +27,7 @@ def get_optuna(here: Here, job_id: JobId) -> FileResponse:
     `optuna.load_study` reads it. Changing it changes nothing here."""
     folder = Path(tempfile.mkdtemp(prefix="luthier-optuna-"))
     try:
-        study.write(here, job_id, folder / "study.db")
+        optuna_study.write(here, job_id, folder / "study.db")
     except BaseException:
         shutil.rmtree(folder)
         raise

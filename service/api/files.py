@@ -13,12 +13,12 @@ from starlette.concurrency import run_in_threadpool
 
 from luthier.api_types import Dataset, DatasetRows, Deleted, FileObject, Page
 from luthier.store import files
-from luthier.store.records import FileRecord
-from service import views
-from service.api.paging import After, Limit
+from luthier.store.rows import FileRecord
+from service.api.params import After, Limit
 from service.context import Context, Here
-from service.intake import take_in
-from service.upload import Upload, receive
+from service.datasets.ingest import take_in
+from service.datasets.multipart import Upload, receive
+from service.results import serializers
 
 router = APIRouter(tags=["Files"])
 
@@ -57,20 +57,20 @@ async def upload(here: Here, request: Request) -> FileObject:
     settings = here.settings
     async with receive(request, max_bytes=settings.max_upload_bytes, max_row_bytes=settings.max_row_bytes) as arrived:
         record = await run_in_threadpool(_take_in, here, arrived)
-    return views.file(record)
+    return serializers.file(record)
 
 
 @router.get("/v1/files", summary="List the datasets")
 def list_files(here: Here, after: After = None, limit: Limit = 100) -> Page[FileObject]:
     with here.database.read() as c:
         records, has_more = files.list_(c, after, limit)
-    return Page(data=tuple(map(views.file, records)), has_more=has_more)
+    return Page(data=tuple(map(serializers.file, records)), has_more=has_more)
 
 
 @router.get("/v1/files/{file_id}", summary="Look at one file")
 def get_file(here: Here, file_id: FileId) -> FileObject:
     with here.database.read() as c:
-        return views.file(files.get(c, file_id))
+        return serializers.file(files.get(c, file_id))
 
 
 @router.delete("/v1/files/{file_id}", summary="Delete a file")
@@ -99,7 +99,7 @@ def file_content(here: Here, file_id: FileId) -> StreamingResponse:
 def get_dataset(here: Here, file_id: FileId) -> Dataset:
     """The profile that designs are proposed from: rows, lengths, repeats, leaks."""
     with here.database.read() as c:
-        return views.dataset(files.get(c, file_id))
+        return serializers.dataset(files.get(c, file_id))
 
 
 @router.get("/v1/datasets/{file_id}/rows", summary="Read rows of a dataset")

@@ -1,4 +1,4 @@
-"""The workers' side of completions: questions, and what is said to them piece by piece. Messages are `luthier.wire`."""
+"""The workers' side of completions: requests out, streamed answers back. Messages are in `luthier.worker_protocol`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Request, Response, status
 from starlette.concurrency import run_in_threadpool
 
 from luthier.store import generations, workers
-from luthier.wire import Generation, Offer, Said, Spoken
+from luthier.worker_protocol import Generation, Offer, Said, Spoken
 from service.context import Context, Here, utc_now
 
 router = APIRouter(prefix="/v1", tags=["Workers"])

@@ -11,7 +11,7 @@ from luthier import graders
 from luthier.api_types import GraderErrors, GraderMetadata, GraderRun, GraderValidation
 from luthier.errors import GraderFault, UserError
 from service.context import Here
-from service.requests import RunGrader, ValidateGrader
+from service.schemas.requests import RunGrader, ValidateGrader
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["Graders"])
 

@@ -8,8 +8,8 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from luthier.store import jobs
+from service.background import Pulse
 from service.context import Here
-from service.pulse import Pulse
 
 router = APIRouter(tags=["Health"])
 

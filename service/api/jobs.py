@@ -10,14 +10,17 @@ from fastapi import APIRouter, Body, Path, Request
 from luthier.api_types import CheckpointPage, Event, Job, Page
 from luthier.errors import Conflict, NotFound, UserError
 from luthier.store import Connection, events, files, jobs, trials
-from luthier.store.records import JobRecord
+from luthier.store.rows import JobRecord
 from luthier.trial import JobState
-from service import budget, checkpoints, costs, diary, endings, views
-from service.admission import admit
-from service.api.paging import After, Limit, OfSchedule, Tags
+from service import endings
+from service.api.params import After, Limit, OfSchedule, Tags
 from service.context import Context, Here, utc_now
-from service.loops import look_after
-from service.requests import CreateJob, DescribeJob
+from service.jobs import budget, costs
+from service.jobs import events as diary
+from service.jobs.create import admit
+from service.jobs.reconcile import look_after
+from service.results import checkpoints, serializers
+from service.schemas.requests import CreateJob, DescribeJob
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning jobs"])
 
@@ -171,7 +174,7 @@ def list_events(here: Here, job_id: JobId, after: After = None, limit: Limit = 2
     with here.database.read() as c:
         jobs.get(c, job_id)
         records, has_more = events.list_(c, job_id, after, limit)
-    return Page(data=tuple(map(views.event, records)), has_more=has_more)
+    return Page(data=tuple(map(serializers.event, records)), has_more=has_more)
 
 
 def _view(c: Connection, record: JobRecord, here: Context | None = None) -> Job:
@@ -180,7 +183,7 @@ def _view(c: Connection, record: JobRecord, here: Context | None = None) -> Job:
     expected = None
     if here is not None and record.state is JobState.RUNNING:
         expected = costs.work_left(here, c, record, rows, now)
-    return views.job(record, rows, now, expected)
+    return serializers.job(record, rows, now, expected)
 
 
 def _metadata_filter(request: Request) -> dict[str, str]:

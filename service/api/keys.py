@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from luthier.api_types import ApiKey, NewApiKey, Page
-from service import keyring
+from service.auth import api_keys
 from service.context import Here, utc_now
-from service.requests import AddKey
+from service.schemas.requests import AddKey
 
 router = APIRouter(prefix="/v1/keys", tags=["Keys"])
 
@@ -20,18 +20,18 @@ KeyId = Annotated[str, Path(description="id of a key", examples=["key-03bd77"])]
 def list_keys(here: Here) -> Page[ApiKey]:
     """Newest first, revoked and expired ones too. Nothing that is stored can be turned back into a key."""
     with here.database.read() as c:
-        return Page(data=keyring.listed(c))
+        return Page(data=api_keys.listed(c))
 
 
 @router.post("", summary="Make a key")
 def create_key(here: Here, body: AddKey) -> NewApiKey:
     """The answer is the only one that holds the key itself. From the first key on, every request needs one."""
     with here.database.begin() as c:
-        return keyring.issue(c, here.secret, body, utc_now())
+        return api_keys.issue(c, here.secret, body, utc_now())
 
 
 @router.delete("/{key_id}", summary="Revoke a key")
 def revoke_key(here: Here, key_id: KeyId) -> ApiKey:
     """It opens nothing from now on, and whoever logged in with it is logged out. Keys stay needed after the last."""
     with here.database.begin() as c:
-        return keyring.revoke(c, key_id, utc_now())
+        return api_keys.revoke(c, key_id, utc_now())

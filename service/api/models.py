@@ -8,14 +8,15 @@ from fastapi import APIRouter, Path
 
 from luthier.api_types import Deleted, Model, Page
 from luthier.errors import Conflict
-from luthier.model import BaseModelEntry, read_facts
-from luthier.sources import local_folder
+from luthier.models.base_model import BaseModelEntry, read_facts
+from luthier.models.sources import local_folder
 from luthier.store import Connection, aliases, artifacts, jobs, models
-from luthier.store.records import AliasRecord, JobRecord
+from luthier.store.rows import AliasRecord, JobRecord
 from luthier.trial import JobState
-from service import diary, views
 from service.context import Context, Here, utc_now
-from service.requests import AddModel
+from service.jobs import events
+from service.results import serializers
+from service.schemas.requests import AddModel
 
 router = APIRouter(prefix="/v1/models", tags=["Models"])
 
@@ -28,8 +29,8 @@ PAGE = 1000
 def list_models(here: Here) -> Page[Model]:
     """Base models with their facts first, then the models that jobs have made, newest first, then the aliases."""
     with here.database.read() as c:
-        base = [views.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
-        tuned = [views.fine_tuned_model(job) for job in _finished(c) if job.fine_tuned_model is not None]
+        base = [serializers.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
+        tuned = [serializers.fine_tuned_model(job) for job in _finished(c) if job.fine_tuned_model is not None]
         named = [_alias(record) for record in aliases.list_(c)]
     return Page(data=(*base, *tuned, *named))
 
@@ -41,8 +42,8 @@ def get_model(here: Here, model_id: ModelId) -> Model:
             return _alias(aliases.get(c, model_id.removeprefix(aliases.PREFIX)))
         job = jobs.by_model(c, model_id)
         if job is not None:
-            return views.fine_tuned_model(job)
-        return views.base_model(models.get(c, model_id), models.added_at(c, model_id))
+            return serializers.fine_tuned_model(job)
+        return serializers.base_model(models.get(c, model_id), models.added_at(c, model_id))
 
 
 @router.post("", summary="Register a base model")
@@ -56,10 +57,10 @@ def add_model(here: Here, body: AddModel) -> Model:
     now = utc_now()
     with here.database.begin() as c:
         if entry in models.list_(c):
-            return views.base_model(entry, models.added_at(c, entry.name))
+            return serializers.base_model(entry, models.added_at(c, entry.name))
         _refuse_while_used(c, body.name)
         models.add(c, entry, now)
-    return views.base_model(entry, now)
+    return serializers.base_model(entry, now)
 
 
 @router.delete("/{model_id}", summary="Forget a model")
@@ -85,7 +86,7 @@ def _delete_result(here: Context, c: Connection, job: JobRecord) -> None:
         )
     jobs.set_result(c, job.id, job.best_trial_id, None, job.trained_tokens)
     here.garbage.condemn(artifacts.drop(c, job.best_trial_id))
-    diary.deleted(c, job, utc_now())
+    events.deleted(c, job, utc_now())
 
 
 def _alias(record: AliasRecord) -> Model:

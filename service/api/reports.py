@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from luthier.report import Report
-from service import evidence
 from service.api.jobs import JobId
 from service.context import Here
-from service.pages import as_html, as_markdown
+from service.results import report as evidence
+from service.results.report_html import as_html, as_markdown
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Results"])
 

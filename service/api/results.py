@@ -11,16 +11,17 @@ from fastapi.responses import StreamingResponse
 from luthier.api_types import Best, Page, Trial
 from luthier.design import VirtualTokens
 from luthier.errors import NotFound
-from luthier.store import Connection, artifacts, curves, jobs, trials
-from luthier.store.records import JobRecord, TrialRecord
+from luthier.store import Connection, artifacts, jobs, measurements, trials
+from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, Point
-from luthier.wire import Artifact
-from service import history, views
+from luthier.worker_protocol import Artifact
 from service.api.jobs import JobId
-from service.api.paging import After
+from service.api.params import After
 from service.context import Context, Here, utc_now
-from service.exports.portable import portable
-from service.tar import Archive, Entry, of_blob
+from service.exports.llama_cpp import portable
+from service.exports.tar_stream import Archive, Entry, of_blob
+from service.jobs import history
+from service.results import serializers
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Results"])
 
@@ -41,11 +42,11 @@ def list_trials(
     with here.database.read() as c:
         jobs.get(c, job_id)
         rows = trials.of_job(c, job_id)
-        brought = curves.brought(c, job_id)
+        brought = measurements.brought(c, job_id)
     start = 0 if after is None else _position(rows, after) + 1
     shown = rows[start : start + limit]
     repeats = history.repeats(rows)
-    data = tuple(views.trial(row, repeats.get(row.number), brought.get(row.id)) for row in shown)
+    data = tuple(serializers.trial(row, repeats.get(row.number), brought.get(row.id)) for row in shown)
     return Page(data=data, has_more=start + limit < len(rows))
 
 
@@ -61,7 +62,7 @@ def list_points(
         trial = trials.get(c, trial_id)
         if trial.job_id != job_id:
             raise NotFound(f"job {job_id} has no trial {trial_id!r}", param="trial_id")
-        return Page(data=tuple(curves.of_trial(c, trial_id, name)))
+        return Page(data=tuple(measurements.of_trial(c, trial_id, name)))
 
 
 @router.get("/best", summary="Look at the best trial")
@@ -71,7 +72,7 @@ def get_best(here: Here, job_id: JobId) -> Best:
     """
     with here.database.read() as c:
         job, rows, winner = _winner(c, job_id)
-        return views.best(job, rows, winner, artifacts.of_trial(c, winner.id))
+        return serializers.best(job, rows, winner, artifacts.of_trial(c, winner.id))
 
 
 @router.get("/artifact", summary="Download the best trial's weights", response_class=StreamingResponse, responses=TAR)
@@ -119,7 +120,7 @@ def _position(rows: list[TrialRecord], trial_id: str) -> int:
 
 def _winner(c: Connection, job_id: str) -> tuple[JobRecord, list[TrialRecord], TrialRecord]:
     job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
-    winner = views.best_trial(job, rows)
+    winner = serializers.best_trial(job, rows)
     if winner is None:
         raise NotFound(f"job {job_id} has no complete trial: it is {job.state}", param="job_id")
     return job, rows, winner

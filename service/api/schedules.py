@@ -11,12 +11,12 @@ from luthier.api_types import Deleted, Page, Schedule, ScheduleRun
 from luthier.errors import NotFound, UserError
 from luthier.schedule import CatchUp, Overlap, RunState
 from luthier.store import Connection, schedules
-from luthier.store.records import ScheduleRecord, ScheduleRunRecord, new_id
-from service import cron
-from service.api.paging import After, Limit
+from luthier.store.rows import ScheduleRecord, ScheduleRunRecord, new_id
+from service.api.params import After, Limit
 from service.context import Context, Here, utc_now
-from service.requests import ChangeSchedule, CreateSchedule, NewestFile, ScheduledJob
-from service.schedules import admitted, go_on
+from service.schedules import cron
+from service.schedules.run import admitted, go_on
+from service.schemas.requests import ChangeSchedule, CreateSchedule, NewestFile, ScheduledJob
 
 router = APIRouter(prefix="/v1/schedules", tags=["Schedules"])
 

@@ -12,9 +12,9 @@ from starlette.concurrency import run_in_threadpool
 
 from luthier.api_types import CurvePoints, Event, Job, Trial
 from service.api.jobs import JobId
-from service.api.paging import After
+from service.api.params import After
 from service.context import Here
-from service.following import Follower, News
+from service.results.live_updates import Follower, News
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Fine-tuning jobs"])
 

@@ -9,15 +9,16 @@ from fastapi.responses import StreamingResponse
 
 from luthier.api_types import DesignWords, Page, Trial, TrialDetails, TrialLine, TrialSample
 from luthier.errors import NotFound
-from luthier.store import Connection, artifacts, curves, logs, models, samples, trials
-from luthier.store.records import TrialRecord
-from search import words
-from search.choose import UNTUNED
-from service import byhand, history, views
+from luthier.store import Connection, artifacts, logs, measurements, models, samples, trials
+from luthier.store.rows import TrialRecord
+from search.policy.ranking import UNTUNED
+from search.report import phrases
 from service.api.jobs import JobId
 from service.api.results import TAR, tar_of
 from service.context import Here, utc_now
-from service.requests import AddTrial
+from service.jobs import history, manual_trials
+from service.results import serializers
+from service.schemas.requests import AddTrial
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}/trials", tags=["Results"])
 
@@ -36,20 +37,20 @@ def add_trial(here: Here, job_id: JobId, body: Annotated[AddTrial, Body(openapi_
 
     409 where the job has ended, has no trial left, or has this design already.
     """
-    return views.trial(byhand.add(here, job_id, body, utc_now()), None)
+    return serializers.trial(manual_trials.add(here, job_id, body, utc_now()), None)
 
 
 @router.get("/{trial_id}", summary="Look at one trial")
 def get_trial(here: Here, job_id: JobId, trial_id: TrialName) -> TrialDetails:
     """Beside what the listing says, its design in sentences and the weights that were kept."""
     with here.database.read() as c:
-        return details(c, byhand.named(c, job_id, trial_id))
+        return details(c, manual_trials.named(c, job_id, trial_id))
 
 
 @router.post("/{trial_id}/cancel", summary="Stop one trial")
 def cancel_trial(here: Here, job_id: JobId, trial_id: TrialName) -> Trial:
     """A running one stops at its next heartbeat, and the job goes on with the others. 409 for one that has ended."""
-    return views.trial(byhand.stop(here, job_id, trial_id, utc_now()), None)
+    return serializers.trial(manual_trials.stop(here, job_id, trial_id, utc_now()), None)
 
 
 @router.get("/{trial_id}/log", summary="Read a trial's log")
@@ -61,7 +62,7 @@ def get_log(
 ) -> Page[TrialLine]:
     """What its workers did with it, in the order in which they did it."""
     with here.database.read() as c:
-        return log_of(c, byhand.named(c, job_id, trial_id), limit)
+        return log_of(c, manual_trials.named(c, job_id, trial_id), limit)
 
 
 @router.get("/{trial_id}/samples", summary="Read a trial's answers")
@@ -69,7 +70,7 @@ def get_samples(here: Here, job_id: JobId, trial_id: TrialName) -> Page[TrialSam
     """Short greedy answers to the first validation prompts, beside those of the untuned base. Of trials whose weights
     were kept when they ended; encoders do not answer."""
     with here.database.read() as c:
-        return Page(data=answers(c, byhand.named(c, job_id, trial_id)))
+        return Page(data=answers(c, manual_trials.named(c, job_id, trial_id)))
 
 
 @router.get(
@@ -85,7 +86,7 @@ def get_trial_artifact(
 ) -> StreamingResponse:
     """The weights of the finalists and of the plain default are kept; those of the others are gone."""
     with here.database.read() as c:
-        trial = byhand.named(c, job_id, trial_id)
+        trial = manual_trials.named(c, job_id, trial_id)
         kept = {artifact.kind: artifact for artifact in artifacts.of_trial(c, trial.id)}
     if form not in kept:
         raise NotFound(
@@ -99,8 +100,10 @@ def details(c: Connection, trial: TrialRecord) -> TrialDetails:
     """A trial as its page shows it."""
     rows = trials.of_job(c, trial.job_id)
     facts = {entry.name: entry.facts for entry in models.list_(c)}
-    view = views.trial(trial, history.repeats(rows).get(trial.number), curves.brought(c, trial.job_id).get(trial.id))
-    explained = words.explained(trial.design, facts.get(trial.design.architecture.base))
+    view = serializers.trial(
+        trial, history.repeats(rows).get(trial.number), measurements.brought(c, trial.job_id).get(trial.id)
+    )
+    explained = phrases.explained(trial.design, facts.get(trial.design.architecture.base))
     return TrialDetails(
         **dict(view),
         stopped=trial.stopped,

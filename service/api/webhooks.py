@@ -12,10 +12,10 @@ from fastapi import APIRouter, Path
 
 from luthier.api_types import Deleted, Page, WebhookDelivery, WebhookEndpoint
 from luthier.store import webhooks
-from luthier.store.records import DeliveryRecord, EndpointRecord, new_id
-from service.api.paging import After, Limit
+from luthier.store.rows import DeliveryRecord, EndpointRecord, new_id
+from service.api.params import After, Limit
 from service.context import Here, utc_now
-from service.requests import CreateEndpoint
+from service.schemas.requests import CreateEndpoint
 
 router = APIRouter(prefix="/v1/webhook_endpoints", tags=["Webhooks"])
 

@@ -1,4 +1,4 @@
-"""The workers' side of the API: leases, heartbeats, checkpoints, scores. Its messages are `luthier.wire`."""
+"""The workers' side of the API: leases, heartbeats, checkpoints, scores. Its messages are `luthier.worker_protocol`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fastapi import APIRouter, Path, Response, status
 
 from luthier.api_types import Page, Trial, Worker
 from luthier.errors import MissingMetric, UserError
-from luthier.store import Connection, curves, generations, jobs, leases, logs, models, trials, workers
-from luthier.store.records import JobRecord, TrialRecord
-from luthier.wire import (
+from luthier.store import Connection, generations, jobs, leases, logs, measurements, models, trials, workers
+from luthier.store.rows import JobRecord, TrialRecord
+from luthier.worker_protocol import (
     Assignment,
     CheckpointSaved,
     Directive,
@@ -25,12 +25,13 @@ from luthier.wire import (
     RungVerdict,
     Welcome,
 )
-from search import halving
-from search.plan import goes_on
-from service import budget, champions, diary, history, views
+from search.policy import asha
+from search.policy.scheduler import goes_on
 from service.context import Context, Here, utc_now
-from service.loops import look_after
-from service.settle import settle, settle_lost
+from service.jobs import alias_promotion, budget, events, history
+from service.jobs.lifecycle import settle, settle_lost
+from service.jobs.reconcile import look_after
+from service.results import serializers
 
 router = APIRouter(prefix="/v1", tags=["Workers"])
 
@@ -62,7 +63,7 @@ def list_workers(here: Here) -> Page[Worker]:
     now = utc_now()
     with here.database.read() as c:
         live = {worker.id for worker in workers.live(c, now, here.settings.lease_seconds)}
-        return Page(data=tuple(views.worker(worker, live=worker.id in live) for worker in workers.list_(c)))
+        return Page(data=tuple(serializers.worker(worker, live=worker.id in live) for worker in workers.list_(c)))
 
 
 @router.post(
@@ -81,7 +82,7 @@ def lease(here: Here, worker_id: str) -> Assignment | Response:
         if found is None:
             return Response(status_code=status.HTTP_204_NO_CONTENT)
         job, trial = found
-        diary.trial_started(c, trial, worker.name, now)
+        events.trial_started(c, trial, worker.name, now)
         return Assignment(
             trial_id=trial.id,
             job_id=job.id,
@@ -96,7 +97,7 @@ def lease(here: Here, worker_id: str) -> Assignment | Response:
             checkpoint=trial.checkpoint,
             goal=trial.goal,
             device_seconds=trial.device_seconds,
-            weights=None if trial.weights_of is None else champions.weights(c, trial.weights_of),
+            weights=None if trial.weights_of is None else alias_promotion.weights(c, trial.weights_of),
         )
 
 
@@ -108,7 +109,7 @@ def heartbeat(here: Here, trial_id: TrialId, beat: Heartbeat) -> Directive:
     with here.database.begin() as c:
         trial = leases.renew(c, trial_id, beat, now, here.settings.lease_seconds, beat.device_seconds)
         workers.touch(c, beat.owner, now)
-        curves.add(c, trial_id, beat.points)
+        measurements.add(c, trial_id, beat.points)
         logs.add(c, trial_id, beat.fence, beat.lines)
         job = jobs.get(c, trial.job_id)
         reason = _stop_reason(job, trial, trials.of_job(c, job.id), now) or (STOPPED if trial.stopped else None)
@@ -145,8 +146,8 @@ def rung(here: Here, trial_id: TrialId, reached: RungReached) -> RungVerdict:
             crew = len(workers.live(c, now, here.settings.lease_seconds))
             if not goes_on(past, trial.number, budget.remaining(job, rows, crew, now)):
                 return RungVerdict(action="pause", goal=trial.goal)
-            diary.goes_on(c, trial, now)
-            trial = leases.raise_goal(c, trial_id, reached, halving.above(trial.goal))
+            events.goes_on(c, trial, now)
+            trial = leases.raise_goal(c, trial_id, reached, asha.above(trial.goal))
     return RungVerdict(action="continue", goal=trial.goal)
 
 
@@ -175,14 +176,14 @@ def finish(here: Here, trial_id: TrialId, report: Finished) -> Trial:
     look_after(here, trial.job_id, now)
     with here.database.read() as c:
         confirms = history.repeats(trials.of_job(c, trial.job_id)).get(trial.number)
-    return views.trial(trial, confirms)
+    return serializers.trial(trial, confirms)
 
 
 def _next(c: Connection, worker_id: str, now: datetime, lease_seconds: float) -> tuple[JobRecord, TrialRecord] | None:
     """Lease a trial; what a spent budget leaves behind, and a champion that cannot be scored, ends on the way."""
     while (trial := leases.acquire(c, worker_id, now, lease_seconds)) is not None:
         job = jobs.get(c, trial.job_id)
-        unfit = None if trial.weights_of is None else champions.unfit(c, job, trial.weights_of)
+        unfit = None if trial.weights_of is None else alias_promotion.unfit(c, job, trial.weights_of)
         if unfit is None and _stop_reason(job, trial, trials.of_job(c, job.id), now) is None:
             return job, trial
         given_up = Finished(

@@ -14,7 +14,7 @@ from service.dashboard import (
     jobs,
     login,
     machines,
-    newjob,
+    new_job,
     schedules,
     trial,
 )
@@ -28,7 +28,7 @@ ROUTERS: Final = (
     trial.router,
     datasets.router,
     machines.router,
-    newjob.router,
+    new_job.router,
     login.router,
     schedules.router,
     access.router,

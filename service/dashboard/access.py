@@ -10,13 +10,13 @@ from luthier.api_types import ApiKey, WebhookDelivery, WebhookEndpoint
 from luthier.api_types.schedules import WebhookEvent
 from luthier.keys import Scope
 from luthier.store import keys
-from service import keyring
 from service.api import webhooks as api
-from service.api.paging import After
-from service.auth import Asking, keys_needed
+from service.api.params import After
+from service.auth import api_keys
+from service.auth.sessions import Asking, keys_needed
 from service.context import Context, Here, utc_now
 from service.dashboard.exports import Line, table_file
-from service.dashboard.shell import page
+from service.dashboard.layout import page
 
 router = APIRouter(prefix="/access", include_in_schema=False)
 
@@ -35,7 +35,7 @@ def show_access(request: Request, here: Here, asking: Asking) -> Response:
     now = utc_now()
     with here.database.read() as c:
         live = {record.id for record in keys.list_(c) if record.live(now)}
-        found = keyring.listed(c)
+        found = api_keys.listed(c)
     endpoints = api.list_endpoints(here, None, MOST).data
     return page(
         request,
@@ -55,7 +55,7 @@ def show_access(request: Request, here: Here, asking: Asking) -> Response:
 @router.get("/keys.{form}")
 def export_keys(here: Here, form: str) -> Response:
     with here.database.read() as c:
-        found = keyring.listed(c)
+        found = api_keys.listed(c)
     return table_file([_line(key) for key in found], "keys", form)
 
 

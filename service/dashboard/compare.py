@@ -8,13 +8,13 @@ from fastapi import APIRouter, Query, Request, Response
 
 from luthier.errors import UserError
 from luthier.store import jobs, trials
-from luthier.store.records import JobRecord
-from search.words import count
-from service import views
+from luthier.store.rows import JobRecord
+from search.report.phrases import count
 from service.context import Here, utc_now
 from service.dashboard import jobs as listing
+from service.dashboard.layout import duration, page, percent, score
 from service.dashboard.leaderboard import flat
-from service.dashboard.shell import duration, page, percent, score
+from service.results import serializers
 
 router = APIRouter(include_in_schema=False)
 
@@ -40,8 +40,10 @@ def compare(
         rows = {record.id: trials.of_job(c, record.id) for record in records}
         lines = [listing.line(c, record, rows[record.id]) for record in records]
         others, _ = jobs.list_(c, None, OFFERED, {})
-        offered = [views.job(each, trials.of_job(c, each.id), now) for each in others if each.id not in ids][:OFFERED]
-    best = [views.best_trial(record, rows[record.id]) for record in records]
+        offered = [serializers.job(each, trials.of_job(c, each.id), now) for each in others if each.id not in ids][
+            :OFFERED
+        ]
+    best = [serializers.best_trial(record, rows[record.id]) for record in records]
     designs = [{} if trial is None else flat(trial.design) for trial in best]
     names = list(dict.fromkeys(name for design in designs for name in design))
     kinds = list(dict.fromkeys(f"{line.unit} on {line.name}" for line in lines))

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Query, Request, Response
 from luthier.dataset import Profile
 from luthier.design import Frozen
 from luthier.store import Connection, files, jobs
-from service import views
 from service.api.files import FileId, rows_of
-from service.api.paging import After
+from service.api.params import After
 from service.context import Here
 from service.dashboard.exports import table_file
-from service.dashboard.shell import page
+from service.dashboard.layout import page
+from service.results import serializers
 
 router = APIRouter(include_in_schema=False)
 
@@ -38,7 +38,7 @@ class Bin(Frozen):
 def list_datasets(request: Request, here: Here, after: After = None) -> Response:
     with here.database.read() as c:
         records, more = files.list_(c, after, ON_A_PAGE)
-    found = [(views.file(record), Profile.model_validate(record.profile)) for record in records]
+    found = [(serializers.file(record), Profile.model_validate(record.profile)) for record in records]
     limit = here.settings.max_upload_bytes
     return page(request, "datasets.html.jinja", title="Datasets", files=found, more=more, after=after, limit=limit)
 
@@ -93,7 +93,7 @@ def show_dataset(
         request,
         "dataset.html.jinja",
         title=record.filename,
-        file=views.file(record),
+        file=serializers.file(record),
         profile=profile,
         bins=_bins(profile),
         rows=[(number, _cells(row)) for number, row in zip(rows.numbers, rows.data, strict=True)],

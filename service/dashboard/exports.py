@@ -12,14 +12,14 @@ from fastapi import APIRouter, Response
 
 from luthier.api_types import Landscape
 from luthier.errors import NotFound
-from luthier.store import Connection, curves, events, jobs, trials
-from search.case import Case
-from search.landscape import landscape
-from service import charts, evidence, views
+from luthier.store import Connection, events, jobs, measurements, trials
+from search.report.charts import landscape
+from search.report.inputs import Case
 from service.api.jobs import JobId
 from service.context import Context, Here
 from service.dashboard import jobs as listing
 from service.dashboard.leaderboard import flat, rows
+from service.results import charts, report, serializers
 
 router = APIRouter(include_in_schema=False)
 
@@ -96,7 +96,7 @@ def _job(line: listing.Line) -> Line:
 
 
 def _case(here: Context, c: Connection, job_id: str) -> Case:
-    return evidence.case_of(c, here, jobs.get(c, job_id), trials.of_job(c, job_id))
+    return report.case_of(c, here, jobs.get(c, job_id), trials.of_job(c, job_id))
 
 
 def _landscape(here: Context, c: Connection, job_id: str) -> Landscape:
@@ -120,8 +120,8 @@ def _curves(here: Context, c: Connection, job_id: str) -> list[Line]:
     numbers = {trial.id: trial.number for trial in trials.of_job(c, job_id)}
     return [
         {"trial": numbers[trial_id], "name": name, "stage": stage, "step": step, "value": value}
-        for name in curves.names(c, job_id)
-        for trial_id, points in curves.of_job(c, job_id, name).items()
+        for name in measurements.names(c, job_id)
+        for trial_id, points in measurements.of_job(c, job_id, name).items()
         for stage, step, value in points
     ]
 
@@ -147,7 +147,9 @@ def _events(here: Context, c: Connection, job_id: str) -> list[Line]:
     found: list[Line] = []
     last = None
     while page := events.since(c, job_id, last, 1000):
-        found += [views.event(event).model_dump(include={"id", "created_at", "level", "message"}) for event in page]
+        found += [
+            serializers.event(event).model_dump(include={"id", "created_at", "level", "message"}) for event in page
+        ]
         last = page[-1].id
     return found
 

@@ -11,16 +11,17 @@ from fastapi import APIRouter, Query, Request, Response
 from luthier.api_types import Job
 from luthier.design import Frozen
 from luthier.store import Connection, artifacts, events, jobs, trials
-from luthier.store.records import JobRecord, TrialRecord
+from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState
-from search.case import Case
-from search.importance import Worth, importance
-from service import costs, evidence, views
+from search.report.importance import Worth, importance
+from search.report.inputs import Case
 from service.api.jobs import JobId
-from service.api.paging import After
+from service.api.params import After
 from service.context import Context, Here, utc_now
+from service.dashboard.layout import page
 from service.dashboard.leaderboard import Asked, table
-from service.dashboard.shell import page
+from service.jobs import costs
+from service.results import report, serializers
 
 router = APIRouter(include_in_schema=False)
 
@@ -57,7 +58,7 @@ def show_job(request: Request, here: Here, job_id: JobId, asked: Asked) -> Respo
     with here.database.read() as c:
         record, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
         job = _view(here, c, record, rows, now)
-        case = evidence.case_of(c, here, record, rows)
+        case = report.case_of(c, here, record, rows)
         latest, more = events.list_(c, job_id, None, LATEST)
         kept = [] if case.winner is None else [one.kind for one in artifacts.of_trial(c, case.winner.id)]
         name = case.file or (record.task.environment.name if record.task.environment else record.training_file)
@@ -73,7 +74,7 @@ def show_job(request: Request, here: Here, job_id: JobId, asked: Asked) -> Respo
         figures=figures(case, job, record, now),
         table=table(case, asked),
         axes=_axes(case),
-        events=[views.event(event) for event in latest],
+        events=[serializers.event(event) for event in latest],
         more_events=more,
         last_event=latest[0].id if latest else None,
         kept=kept,
@@ -87,7 +88,7 @@ def show_events(
     with here.database.read() as c:
         jobs.get(c, job_id)
         found, more = events.list_(c, job_id, after, EVENTS_ON_A_PAGE)
-    shown = [views.event(event) for event in found]
+    shown = [serializers.event(event) for event in found]
     return page(
         request, "events.html.jinja", title="Events", job_id=job_id, events=shown, more=more, first=after is None
     )
@@ -134,4 +135,4 @@ def _axes(case: Case) -> list[tuple[str, list[Worth]]]:
 
 def _view(here: Context, c: Connection, record: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Job:
     left = costs.work_left(here, c, record, rows, now) if record.state is JobState.RUNNING else None
-    return views.job(record, rows, now, left)
+    return serializers.job(record, rows, now, left)

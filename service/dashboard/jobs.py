@@ -11,14 +11,15 @@ from luthier.api_types import Job
 from luthier.design import Frozen
 from luthier.errors import NotFound
 from luthier.store import Connection, files, jobs, schedules, trials
-from luthier.store.records import JobRecord, TrialRecord
-from search import choose
-from search.choose import DEFAULT, UNTUNED
-from search.history import Past
-from service import history, views
-from service.api.paging import STORABLE, After, OfSchedule
+from luthier.store.rows import JobRecord, TrialRecord
+from search.policy import ranking
+from search.policy.history import Past
+from search.policy.ranking import DEFAULT, UNTUNED
+from service.api.params import STORABLE, After, OfSchedule
 from service.context import Here, utc_now
-from service.dashboard.shell import page
+from service.dashboard.layout import page
+from service.jobs import history
+from service.results import serializers
 
 router = APIRouter(include_in_schema=False)
 
@@ -90,16 +91,16 @@ def list_jobs(request: Request, here: Here, chosen: Choice, after: After = None)
 
 def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
     past = history.past(record, rows)
-    ranked = choose.rank(past)
+    ranked = ranking.rank(past)
     sign = 1 if record.judge.objective == "perplexity" else -1
-    best = sign * choose.mean_value(ranked[0], past) if ranked else None
+    best = sign * ranking.mean_value(ranked[0], past) if ranked else None
     base, default = _value(past, UNTUNED), _value(past, DEFAULT)
     base = None if base is None else sign * base
     seconds = None
     if record.started_at is not None:
         seconds = ((record.finished_at or utc_now()) - record.started_at).total_seconds()
     return Line(
-        job=views.job(record, rows, utc_now()),
+        job=serializers.job(record, rows, utc_now()),
         name=data_name(c, record),
         unit="bits per byte" if sign == 1 else "reward",
         best=best,
@@ -123,4 +124,4 @@ def data_name(c: Connection, record: JobRecord) -> str:
 
 def _value(past: list[Past], number: int) -> float | None:
     found = next((one for one in past if one.number == number and one.value is not None), None)
-    return None if found is None else choose.mean_value(found, past)
+    return None if found is None else ranking.mean_value(found, past)

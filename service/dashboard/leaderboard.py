@@ -15,11 +15,11 @@ from pydantic import BaseModel, Field
 from luthier.design import Design, Frozen
 from luthier.errors import UserError
 from luthier.trial import TrialState
-from search.case import Case, Tried
-from search.explain import state
-from search.importance import standings
-from search.landscape import last
-from search.recommend import size
+from search.report.build import state
+from search.report.charts import last
+from search.report.importance import standings
+from search.report.inputs import Case, Tried
+from search.report.recommend import size
 
 ON_A_PAGE: Final = 25
 MOST_PICKED: Final = 8

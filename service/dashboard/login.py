@@ -9,9 +9,9 @@ from fastapi import APIRouter, Form, Request, Response
 
 from luthier.errors import Unauthenticated
 from luthier.keys import Scope
-from service.auth import SESSION, SESSION_SECONDS, key_of, keys_needed, session
+from service.auth.sessions import SESSION, SESSION_SECONDS, key_of, keys_needed, session
 from service.context import Here, utc_now
-from service.dashboard.shell import page, redirect
+from service.dashboard.layout import page, redirect
 
 router = APIRouter(include_in_schema=False)
 

@@ -8,13 +8,13 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from luthier.store import Connection, jobs, models, trials, workers
-from luthier.store.records import JobRecord, TrialRecord
+from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
-from service import views
 from service.api.aliases import list_aliases
 from service.context import Here, utc_now
 from service.dashboard.exports import table_file
-from service.dashboard.shell import page
+from service.dashboard.layout import page
+from service.results import serializers
 
 router = APIRouter(include_in_schema=False)
 
@@ -26,7 +26,7 @@ def list_workers(request: Request, here: Here) -> Response:
     now = utc_now()
     with here.database.read() as c:
         live = {worker.id for worker in workers.live(c, now, here.settings.lease_seconds)}
-        found = [views.worker(worker, live=worker.id in live) for worker in workers.list_(c)]
+        found = [serializers.worker(worker, live=worker.id in live) for worker in workers.list_(c)]
         held = {trial.owner: trial for trial in _leased(c)}
     found.sort(key=lambda worker: (not worker.live, -worker.last_seen_at))
     address = str(request.base_url).rstrip("/")
@@ -36,7 +36,7 @@ def list_workers(request: Request, here: Here) -> Response:
 @router.get("/models")
 def list_models(request: Request, here: Here) -> Response:
     with here.database.read() as c:
-        base = [views.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
+        base = [serializers.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
         tuned = [(job, _winner(c, job)) for job in _succeeded(c)]
     aliases = list_aliases(here).data
     return page(request, "models.html.jinja", title="Models", base=base, tuned=tuned, aliases=aliases)
@@ -47,7 +47,7 @@ def export_workers(here: Here, form: str) -> Response:
     now = utc_now()
     with here.database.read() as c:
         live = {worker.id for worker in workers.live(c, now, here.settings.lease_seconds)}
-        found = [views.worker(worker, live=worker.id in live) for worker in workers.list_(c)]
+        found = [serializers.worker(worker, live=worker.id in live) for worker in workers.list_(c)]
     lines = [
         {
             **worker.model_dump(exclude={"device", "object"}),
@@ -62,8 +62,8 @@ def export_workers(here: Here, form: str) -> Response:
 @router.get("/models.{form}")
 def export_models(here: Here, form: str) -> Response:
     with here.database.read() as c:
-        base = [views.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
-        tuned = [views.fine_tuned_model(job) for job in _succeeded(c)]
+        base = [serializers.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
+        tuned = [serializers.fine_tuned_model(job) for job in _succeeded(c)]
     lines = [
         {
             "id": model.id,

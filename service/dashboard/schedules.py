@@ -11,10 +11,10 @@ from luthier.schedule import CatchUp, Overlap
 from luthier.store import Connection, files, jobs, models
 from luthier.task import Search
 from service.api import schedules as api
-from service.api.paging import After
+from service.api.params import After
 from service.context import Here
 from service.dashboard.exports import Line, table_file
-from service.dashboard.shell import page
+from service.dashboard.layout import page
 
 router = APIRouter(include_in_schema=False)
 

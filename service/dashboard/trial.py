@@ -10,16 +10,17 @@ from pydantic import BaseModel
 
 from luthier.design import Design, Frozen
 from luthier.errors import NotFound
-from luthier.store import Connection, curves, files, jobs, logs, models, trials, workers
-from luthier.store.records import JobRecord, TrialRecord
+from luthier.store import Connection, files, jobs, logs, measurements, models, trials, workers
+from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, Metrics, rung_name
-from search.choose import UNTUNED, objective_value
-from service import budget, byhand, views
+from search.policy.ranking import UNTUNED, objective_value
 from service.api.jobs import JobId
 from service.api.trials import TrialName, answers, details, log_of
 from service.context import Here
 from service.dashboard.exports import table_file
-from service.dashboard.shell import page
+from service.dashboard.layout import page
+from service.jobs import budget, manual_trials
+from service.results import serializers
 
 router = APIRouter(include_in_schema=False)
 
@@ -55,7 +56,7 @@ class Score(Frozen):
 @router.get("/jobs/{job_id}/trials/{trial_id}")
 def show_trial(request: Request, here: Here, job_id: JobId, trial_id: TrialName) -> Response:
     with here.database.read() as c:
-        trial = byhand.named(c, job_id, trial_id)
+        trial = manual_trials.named(c, job_id, trial_id)
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
         shown = details(c, trial)
         names = {worker.id: worker.name for worker in workers.list_(c)}
@@ -63,7 +64,7 @@ def show_trial(request: Request, here: Here, job_id: JobId, trial_id: TrialName)
         samples = answers(c, trial)
         data = _filename(c, job)
     base = next(row for row in rows if row.number == UNTUNED)
-    best = views.best_trial(job, rows)
+    best = serializers.best_trial(job, rows)
     return page(
         request,
         "trial.html.jinja",
@@ -94,7 +95,7 @@ def design_by_hand(
     """A form with the design of a trial, to be changed and queued."""
     with here.database.read() as c:
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
-        start = byhand.named(c, job_id, trial) if trial is not None else views.best_trial(job, rows)
+        start = manual_trials.named(c, job_id, trial) if trial is not None else serializers.best_trial(job, rows)
         trained = [row for row in rows if row.design.stages]
         if start is None or not start.design.stages:
             start = trained[0] if trained else None
@@ -119,11 +120,11 @@ def design_by_hand(
 @router.get("/jobs/{job_id}/trials/{trial_id}/{table}.{form}")
 def export_trial(here: Here, job_id: JobId, trial_id: TrialName, table: str, form: str) -> Response:
     with here.database.read() as c:
-        trial = byhand.named(c, job_id, trial_id)
+        trial = manual_trials.named(c, job_id, trial_id)
         found: Sequence[BaseModel]
         match table:
             case "points":
-                found = curves.of_trial(c, trial.id)
+                found = measurements.of_trial(c, trial.id)
             case "samples":
                 found = answers(c, trial)
             case "log":

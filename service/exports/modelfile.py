@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from luthier import chat_template
-from luthier.chat_template import Message
 from luthier.design import Frozen
-from service.exports.vocabulary import Vocabulary
+from luthier.models import chat_template
+from luthier.models.chat_template import Message
+from service.exports.gguf_tokenizer import Vocabulary
 
 _SYSTEM, _USER, _ASSISTANT, _OTHER = "Xsystem", "Xuser", "Xassistant", "Xother"
 _PROOF: Final[Sequence[Sequence[Message]]] = (

@@ -16,7 +16,7 @@ from typing import Any
 from luthier.client import Client
 from luthier.design import Design
 from luthier.trial import RUNGS, Metrics, Point
-from luthier.wire import Assignment, Heartbeat, RungReached, RungVerdict
+from luthier.worker_protocol import Assignment, Heartbeat, RungReached, RungVerdict
 from tests.integration.service_harness import FakeWorker, Service, serving
 
 UPDATES = {"lora": 0.0, "dora": -0.01, "rslora": 0.01, "full": 0.06, "pissa": -0.02, "vera": 0.12, "ia3": 0.16}

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from luthier.trial import JobState, LogLine, Sample, TrialState
-from luthier.wire import Assignment
+from luthier.worker_protocol import Assignment
 from tests.browser.study import StudyWorker
 from tests.integration.service_harness import Service, preferences, serving, sums, wait_until
 

@@ -20,7 +20,7 @@ from luthier.client import Client
 from luthier.design import AdapterUpdate, VirtualTokens
 from luthier.settings import Settings
 from luthier.trial import RUNGS, Metrics, Point, RowScores
-from luthier.wire import (
+from luthier.worker_protocol import (
     Artifact,
     Assignment,
     Device,
@@ -34,8 +34,8 @@ from luthier.wire import (
     Welcome,
 )
 from service.app import create_app
+from service.background import Ticker
 from service.context import Context
-from service.loops import Ticker
 
 TINY_CHAT = Path(__file__).parents[1] / "models" / "tiny-chat"
 PATIENCE_SECONDS = 60.0

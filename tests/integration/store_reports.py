@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select, update
 
 from luthier.store import leases, tables
 from luthier.trial import Metrics, Point, RowScores, TrialState, Usage
-from luthier.wire import Artifact, CheckpointSaved, Claim, Finished, Judged, RungReached
+from luthier.worker_protocol import Artifact, CheckpointSaved, Claim, Finished, Judged, RungReached
 from tests.integration.store_samples import (
     METRICS,
     NOW,

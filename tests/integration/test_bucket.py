@@ -11,7 +11,7 @@ import boto3
 import pytest
 
 from luthier.blobs import Blobs
-from service.garbage import GRACE
+from service.blob_gc import GRACE
 from tests.integration.service_harness import FakeWorker, Service, serving, sums
 
 pytest_plugins = ("tests.buckets",)

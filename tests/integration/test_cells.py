@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from luthier.cli import app
-from search.design_space import page
-from search.evidence import recorded
+from search.space.docs_page import page
+from search.space.verified import recorded
 from tests.cells import Cell, cells, prove
 
 PAGE = Path(__file__).parents[2] / "docs" / "design-space.md"
@@ -32,7 +32,7 @@ def test_the_record_has_every_legal_cell_and_no_other_and_all_passed() -> None:
 
 
 def test_the_page_on_the_design_space_is_what_the_table_says() -> None:
-    assert PAGE.read_text() == page(), "print it again: python -m search.design_space > docs/design-space.md"
+    assert PAGE.read_text() == page(), "print it again: python -m search.space.docs_page > docs/design-space.md"
 
 
 def test_the_command_line_shows_the_cells_with_their_evidence() -> None:

@@ -11,10 +11,10 @@ import torch
 
 from luthier.design import Lora, Prefix, Sft
 from luthier.errors import BlobMissing
-from luthier.wire import Artifact, Finished, Judged, Keep
+from luthier.worker_protocol import Artifact, Finished, Judged, Keep
 from tests.integration.test_pausing import Plan, Service, service, stage
-from workers import kept
-from workers.warm import Base
+from workers.cache import Base
+from workers.export import load
 
 PLANS = {
     "a whole model": Plan(stages=(stage(Sft(), Lora(rank=2)),), rows=18),
@@ -90,7 +90,7 @@ def test_an_encoder_comes_back_as_one(encoder: Base, tmp_path: Path) -> None:
     files["reproduce/reproduce.py"] = "not fetched, as it is not the model's"
     (tmp_path / "scratch").mkdir()
     artifact = Artifact(kind="merged", files=files, bytes=1)
-    model = kept.load(here, encoder.entry, artifact, tmp_path / "scratch")
+    model = load.load(here, encoder.entry, artifact, tmp_path / "scratch")
     same, loaded = encoder.model.state_dict(), model.state_dict()
     assert type(model) is type(encoder.model)
     assert all(torch.equal(same[key], loaded[key]) for key in same)

@@ -13,7 +13,7 @@ from luthier.errors import Conflict, NotFound
 from luthier.schedule import RunState
 from luthier.store import aliases, trials
 from luthier.trial import JobState, Metrics
-from luthier.wire import Assignment
+from luthier.worker_protocol import Assignment
 from tests.integration.service_harness import FakeWorker, Service, metrics, serving, sums, wait_until
 
 SMALL = {"trials": 2, "finalists": 1, "confirmations": 0}

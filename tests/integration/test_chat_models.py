@@ -13,17 +13,17 @@ import torch
 from peft import IA3Config, LoraConfig, OFTConfig, PeftConfig, PromptTuningConfig, VeraConfig, get_peft_model
 
 from luthier.errors import UserError
-from luthier.model import BaseModelEntry
-from luthier.wire import Answered, Question, Weights
+from luthier.models.base_model import BaseModelEntry
+from luthier.worker_protocol import Answered, Question, Weights
 from tests.conftest import TINY
-from workers import warm
-from workers.export import RECORD
-from workers.generation.answers import answer, prompt_ids
-from workers.generation.models import Loaded, Models
-from workers.generation.speech import Speech
-from workers.sampling import generate
-from workers.train.data.rendering import Renderer
-from workers.warm import Base
+from workers import cache
+from workers.cache import Base
+from workers.export.artifacts import RECORD
+from workers.inference.detokenize import Speech
+from workers.inference.generate import answer, prompt_ids
+from workers.inference.models import Loaded, Models
+from workers.train.data.tokenize import Renderer
+from workers.train.rollouts.sampling import generate
 
 HELLO = {"role": "user", "content": "How are you?"}
 ADAPTERS = {
@@ -39,7 +39,7 @@ ADAPTERS = {
 def models() -> Iterator[Models]:
     """One for all tests: what one of them leaves in memory, the next must not notice."""
     yield Models(torch.device("cpu"))
-    warm.base.cache_clear()  # they are its own
+    cache.base.cache_clear()  # they are its own
 
 
 def asked(**fields: Any) -> Question:
@@ -183,7 +183,7 @@ def test_nothing_of_a_stop_text_is_said_and_nothing_else_is_held_back(
 def export(config: PeftConfig, folder: Path, entry: BaseModelEntry) -> tuple[Path, Any]:
     """An adapter as the export writes it, and the model that it makes."""
     torch.manual_seed(len(str(folder)))
-    made = get_peft_model(warm._load(entry), config)
+    made = get_peft_model(cache._load(entry), config)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if parameter.requires_grad and "prompt" not in name:

@@ -15,7 +15,7 @@ from openai import OpenAI
 
 from luthier.errors import NotFound
 from luthier.store import artifacts
-from luthier.wire import Answered, Generation, Offer, Question, Refusal, Said, Spoken
+from luthier.worker_protocol import Answered, Generation, Offer, Question, Refusal, Said, Spoken
 from tests.integration.service_harness import TINY_CHAT, FakeWorker, Service, serving, sums, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "openai-client.md"

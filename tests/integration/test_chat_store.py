@@ -6,7 +6,18 @@ from luthier.errors import LeaseLost
 from luthier.store import Connection, generations, jobs, leases, trials, workers
 from luthier.store.database import Database
 from luthier.trial import JobState
-from luthier.wire import Answered, Claim, Device, Generation, GenerationState, Hello, Question, Said, Spoken, Weights
+from luthier.worker_protocol import (
+    Answered,
+    Claim,
+    Device,
+    Generation,
+    GenerationState,
+    Hello,
+    Question,
+    Said,
+    Spoken,
+    Weights,
+)
 from tests.integration.store_samples import NOW, add_job, after, design
 
 QUESTION = Question(model="tiny-chat", weights=Weights(), prompt="Once\0upon")

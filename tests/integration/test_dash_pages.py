@@ -8,8 +8,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
 
 from luthier.errors import Conflict
-from service import problems
-from service.dashboard import assets, shell
+from service.dashboard import assets, layout
+from service.http import error_handlers
 from tests.integration.service_harness import Service, serving
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -82,21 +82,21 @@ def test_a_wrong_query_is_explained_on_a_page(service: Service) -> None:
 
 
 def test_the_chosen_colours_are_those_of_the_page_from_its_first_byte(service: Service) -> None:
-    assert 'data-theme="dark"' in service.http.get("/", headers={"cookie": f"{shell.THEME}=dark"}).text
-    assert "data-theme=" not in service.http.get("/", headers={"cookie": f"{shell.THEME}=x"}).text
+    assert 'data-theme="dark"' in service.http.get("/", headers={"cookie": f"{layout.THEME}=dark"}).text
+    assert "data-theme=" not in service.http.get("/", headers={"cookie": f"{layout.THEME}=x"}).text
 
 
 def test_a_message_is_shown_once_after_a_redirect_and_never_as_markup() -> None:
     app = FastAPI()
-    problems.install(app)
+    error_handlers.install(app)
 
     @app.post("/act")
     def act() -> Response:
-        return shell.redirect("/seen", say="Stopped <b>#3</b>; ü")
+        return layout.redirect("/seen", say="Stopped <b>#3</b>; ü")
 
     @app.get("/seen")
     def seen(request: Request) -> Response:
-        return shell.page(request, "error.html.jinja", title="", error=Conflict("x"), phrase="", code=0)
+        return layout.page(request, "error.html.jinja", title="", error=Conflict("x"), phrase="", code=0)
 
     with TestClient(app) as client:
         first = client.post("/act")

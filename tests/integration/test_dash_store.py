@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import Connection
 
 from luthier.errors import NotFound
-from luthier.store import curves, events, trials
+from luthier.store import events, measurements, trials
 from luthier.store.database import Database
-from luthier.store.records import EventRecord
+from luthier.store.rows import EventRecord
 from luthier.trial import Point, TrialState
 from tests.integration.store_samples import NOW, add_job, add_trial, after, lease
 
@@ -21,17 +21,19 @@ def test_a_curve_of_all_trials_is_read_by_stage_and_step(database: Database) -> 
         add_job(c, "ftjob-b", after(1))
         first, second, bare = (add_trial(c, number=number) for number in range(3))
         other = add_trial(c, "ftjob-b")
-        curves.add(c, first.id, [point(9, 2.0), point(10, 1.0), point(1, 4.0, stage=1), point(5, 0.1, name="rate")])
-        curves.add(c, second.id, [point(3, 0.5)])
-        curves.add(c, other.id, [point(1, 8.0, name="elsewhere")])
-        assert curves.of_job(c, "ftjob-a", "loss") == {
+        measurements.add(
+            c, first.id, [point(9, 2.0), point(10, 1.0), point(1, 4.0, stage=1), point(5, 0.1, name="rate")]
+        )
+        measurements.add(c, second.id, [point(3, 0.5)])
+        measurements.add(c, other.id, [point(1, 8.0, name="elsewhere")])
+        assert measurements.of_job(c, "ftjob-a", "loss") == {
             first.id: [(0, 9, 2.0), (0, 10, 1.0), (1, 1, 4.0)],
             second.id: [(0, 3, 0.5)],
         }
-        assert curves.of_job(c, "ftjob-a", "absent") == {}
-        assert curves.names(c, "ftjob-a") == ["loss", "rate"]
-        assert curves.counts(c, {first.id, bare.id}) == {first.id: 4}
-        assert curves.counts(c, set()) == {}
+        assert measurements.of_job(c, "ftjob-a", "absent") == {}
+        assert measurements.names(c, "ftjob-a") == ["loss", "rate"]
+        assert measurements.counts(c, {first.id, bare.id}) == {first.id: 4}
+        assert measurements.counts(c, set()) == {}
 
 
 def test_events_are_read_on_from_one_that_was_seen(database: Database) -> None:

@@ -16,13 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from luthier.blobs import Blobs
 from luthier.errors import NotFound, UserError
-from luthier.wire import Artifact, Assignment
-from service.exports.gguf_file import GgufFile
+from luthier.worker_protocol import Artifact, Assignment
+from service.exports.gguf import GgufFile
 from tests.integration.service_harness import TINY_CHAT, FakeWorker, Service, serving, sums
 from tests.textbook import largest_difference, logps
+from workers.cache import Base
 from workers.train.architectures.rope import stretch
 from workers.train.architectures.window import narrow
-from workers.warm import Base
 
 IDS = (1, 55, 901, 7, 7, 3000, 12)
 pytestmark = pytest.mark.xdist_group("eco-gguf")

@@ -13,9 +13,9 @@ import pytest
 from luthier.errors import UserError
 from luthier.settings import Settings
 from service.app import create_app
-from service.tracking.mlflow import Mlflow
-from service.tracking.publisher import Publisher, wanted
-from service.tracking.tensorboard import TensorBoard
+from service.integrations.mlflow import Mlflow
+from service.integrations.publisher import Publisher, wanted
+from service.integrations.tensorboard import TensorBoard
 from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
 
 # Libraries of other people's, read by theirs: MLflow's SQL store, and the protobuf messages of tensorboardX

@@ -136,7 +136,7 @@ from luthier import logs
 from luthier.settings import LogSettings
 
 logs.configure(LogSettings().log_format)
-log = logging.getLogger("service.loops")
+log = logging.getLogger("service.jobs.reconcile")
 with logs.about(request_id="req_1"), logs.about(job_id="ftjob-1"):
     try:
         raise ValueError("a line\\nand another")
@@ -154,13 +154,15 @@ def test_log_lines_are_for_programs_or_for_people(form: str) -> None:
     )
     lines = done.stderr.splitlines()
     if form == "text":
-        assert "service.loops ERROR it failed" in lines[0]
-        assert lines[-1].endswith("service.loops INFO trial 3")  # requests that went well are not told to people
+        assert "service.jobs.reconcile ERROR it failed" in lines[0]
+        assert lines[-1].endswith(
+            "service.jobs.reconcile INFO trial 3"
+        )  # requests that went well are not told to people
         return
     failed, trial, access = map(json.loads, lines)
     assert {name: failed[name] for name in ("level", "logger", "message", "request_id", "job_id")} == {
         "level": "ERROR",
-        "logger": "service.loops",
+        "logger": "service.jobs.reconcile",
         "message": "it failed",
         "request_id": "req_1",
         "job_id": "ftjob-1",

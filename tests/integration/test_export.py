@@ -27,23 +27,24 @@ from luthier.design import (
     Design,
     Stage,
 )
-from luthier.model import BaseModelEntry, read_facts
+from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec, TextSimilarity
 from luthier.trial import Metrics
-from luthier.wire import Assignment
+from luthier.worker_protocol import Assignment
 from tests import data_samples
 from tests.biased import biased
 from tests.integration.export_plans import PLANS, Plan
 from tests.reproducing import ALONE, Libraries
 from tests.untied import untied
-from workers import warm
-from workers.card import card
-from workers.export import export
-from workers.judge import judge, renderer
-from workers.sampling import generate
-from workers.train.algorithms import Example, objective
+from workers import cache
+from workers.evaluate.judge import judge, renderer
+from workers.export.artifacts import export
+from workers.export.model_card import card
+from workers.train.algorithms import Example
+from workers.train.algorithms import objective
 from workers.train.architectures import build
 from workers.train.loop import Progress, train
+from workers.train.rollouts.sampling import generate
 
 pytestmark = pytest.mark.xdist_group("export")  # each design is trained once, and their scripts share a process
 
@@ -105,14 +106,14 @@ def case(
 def changed(
     entry: BaseModelEntry, change: Callable[[PreTrainedModel], PreTrainedModel], folder: Path
 ) -> BaseModelEntry:
-    pristine = warm.base(entry)
+    pristine = cache.base(entry)
     change(pristine.model).save_pretrained(folder)
     pristine.tokenizer.save_pretrained(folder)
     return BaseModelEntry(name=entry.name, source=str(folder), facts=read_facts(folder))
 
 
 def without_head(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
-    pristine = warm.base(entry)
+    pristine = cache.base(entry)
     pristine.model.base_model.save_pretrained(folder)
     pristine.tokenizer.save_pretrained(folder)
     return BaseModelEntry(name=entry.name, source=str(folder), facts=read_facts(folder))
@@ -177,10 +178,10 @@ class NobodyWatches:
 
 def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
     """What a worker does with a lease, without the service."""
-    rows, base = rows_of(plan.kind, tools=plan.tools), warm.base(entry)
+    rows, base = rows_of(plan.kind, tools=plan.tools), cache.base(entry)
     design = Design(architecture=Architecture(base=entry.name, **(plan.edits or {})), stages=plan.stages)
     assignment = assignment_of(design, plan.kind, entry, tools=plan.tools)
-    tokenizer = warm.tokenizer(entry, assignment.judge)
+    tokenizer = cache.tokenizer(entry, assignment.judge)
     render = renderer(tokenizer, assignment.judge)
 
     def examples(stage: Stage) -> list[Example]:
@@ -188,7 +189,7 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
         return [example for row in rows[TRAIN] for example in learn.examples(row, plan.kind, render)]
 
     (folder / "train.jsonl").write_bytes(write_rows(rows[TRAIN]))
-    calibration = warm.calibration(entry, assignment.judge, folder / "train.jsonl")
+    calibration = cache.calibration(entry, assignment.judge, folder / "train.jsonl")
     model = build(base.model, design.architecture, calibration)
     trained = train(model, design, examples, seed=assignment.seed, watch=NobodyWatches())
     has_adapter = trained.whole_base and entry.facts.head == "own" and trained.applied.save_adapter(folder / "peft")
@@ -242,8 +243,8 @@ def test_the_merged_model_scores_in_plain_transformers_as_the_trial_did(case: Ca
 
 def test_training_shows_in_the_model_that_is_exported(case: Case) -> None:
     assignment = case.assignment
-    calibration = warm.calibration(assignment.base, assignment.judge, case.whole / "reproduce" / "train.jsonl")
-    untuned = build(warm.base(assignment.base).model, assignment.design.architecture, calibration)
+    calibration = cache.calibration(assignment.base, assignment.judge, case.whole / "reproduce" / "train.jsonl")
+    untuned = build(cache.base(assignment.base).model, assignment.design.architecture, calibration)
     before = case.judged(untuned, case.rows[VALIDATION])
     assert abs(case.metrics.likelihood[1] / before.likelihood[1] - 1) > 0.1
 
@@ -260,7 +261,7 @@ def test_an_agent_learns_its_calls_and_answers_alike_in_plain_transformers(case:
         )
         start = inputs["input_ids"].shape[1]
         answer = model.generate(**inputs, max_new_tokens=24, do_sample=False)[0, start:]
-        worker = warm.tokenizer(case.assignment.base, case.assignment.judge)
+        worker = cache.tokenizer(case.assignment.base, case.assignment.judge)
         prompt = renderer(worker, case.assignment.judge).prompt(row["messages"][:1], row["tools"])
         assert list(prompt) == inputs["input_ids"][0].tolist()
         assert generate(model, worker, [prompt], 24) == [tokenizer.decode(answer, skip_special_tokens=True).strip()]
@@ -297,7 +298,7 @@ def test_whatever_is_not_text_is_safetensors(case: Case) -> None:
         assert {file.suffix for file in files if b"\0" in file.read_bytes()} == {".safetensors"}
 
 
-def test_the_tokenizer_takes_rows_as_long_as_the_models_context(case: Case, tiny: warm.Base) -> None:
+def test_the_tokenizer_takes_rows_as_long_as_the_models_context(case: Case, tiny: cache.Base) -> None:
     own = case.assignment.base.facts.context
     context = own * (case.assignment.design.architecture.rope_factor or 1)
     assert AutoTokenizer.from_pretrained(case.whole).model_max_length == context
@@ -350,7 +351,7 @@ def test_the_card_tells_the_design_the_data_and_the_scores(case: Case) -> None:
     ids=["gguf", "hub"],
 )
 def test_the_card_says_where_the_base_model_comes_from(
-    origin: dict[str, str], base_model: str, tiny: warm.Base, tiny_entry: BaseModelEntry
+    origin: dict[str, str], base_model: str, tiny: cache.Base, tiny_entry: BaseModelEntry
 ) -> None:
     entry = tiny_entry.model_copy(update={"facts": tiny_entry.facts.model_copy(update=origin)})
     plan = PLANS["sft lora on pairs"]

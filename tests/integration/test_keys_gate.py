@@ -18,9 +18,9 @@ from luthier.client import Client
 from luthier.errors import Forbidden, NotFound, TooManyRequests, Unauthenticated
 from luthier.keys import Scope, mint
 from luthier.store import keys
-from service.auth import SESSION
-from service.keyring import issue
-from service.requests import AddKey
+from service.auth.api_keys import issue
+from service.auth.sessions import SESSION
+from service.schemas.requests import AddKey
 from tests.integration.service_harness import FakeWorker, Service, serving, sums
 
 PAGE = {"Accept": "text/html,application/xhtml+xml"}
@@ -316,7 +316,7 @@ def test_a_forged_or_outdated_cookie_is_no_login(guarded: Guarded, monkeypatch: 
         browser.post("/login", data={"key": guarded.key(Scope.READ)})
         cookie = browser.cookies[SESSION]
         assert browser.get("/").status_code == 200
-        monkeypatch.setattr("service.auth.SESSION_SECONDS", -1)
+        monkeypatch.setattr("service.auth.sessions.SESSION_SECONDS", -1)
         assert browser.get("/").status_code == 303
         monkeypatch.undo()
         browser.cookies.clear()

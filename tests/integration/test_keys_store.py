@@ -9,7 +9,7 @@ from luthier.errors import NotFound
 from luthier.keys import Scope
 from luthier.store import keys
 from luthier.store.database import Database
-from luthier.store.records import KeyRecord
+from luthier.store.rows import KeyRecord
 from tests.integration.store_samples import NOW
 
 LATER = NOW + timedelta(days=1)

@@ -14,9 +14,9 @@ from starlette.routing import Mount
 from luthier.keys import Scope
 from luthier.settings import Settings
 from service.app import create_app
-from service.keyring import issue
-from service.requests import AddKey
-from service.scopes import scope_of
+from service.auth.api_keys import issue
+from service.auth.scopes import scope_of
+from service.schemas.requests import AddKey
 from tests.integration.service_harness import Service, serving
 
 # Whoever opens a route to everybody says so here too.

@@ -11,11 +11,11 @@ from transformers import DataCollatorForLanguageModeling
 from luthier.design import Full, Mlm, Optimiser
 from tests import data_samples
 from tests.textbook import first_step
+from workers.cache import Base
 from workers.train import updates
 from workers.train.algorithms.masked import MaskedLanguageModelling, draw
-from workers.train.data.rendering import Masked, Renderer
-from workers.train.pack import Member
-from workers.warm import Base
+from workers.train.data.tokenize import Masked, Renderer
+from workers.train.stage_trainer import Member
 
 VOCABULARY = 2048
 

@@ -15,13 +15,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from luthier.errors import UserError
-from luthier.model import BaseModelEntry, read_facts
-from luthier.sources import local_folder
+from luthier.models.base_model import BaseModelEntry, read_facts
+from luthier.models.sources import local_folder
 from tests import fake_hub, tiny_gguf
 from tests.integration.service_harness import TINY_CHAT, Service
 from tests.textbook import largest_difference, logps
-from workers.convert import convert
-from workers.warm import Base
+from workers.cache import Base
+from workers.import_model.gguf import convert
 
 pytest_plugins = ("tests.integration.service_fixtures",)
 

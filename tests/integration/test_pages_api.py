@@ -10,7 +10,7 @@ import pytest
 
 from luthier.errors import Conflict, IllegalDesign, NotFound, UserError
 from luthier.trial import JobState, LogLine, Sample, TrialState
-from luthier.wire import Assignment, Finished, Heartbeat
+from luthier.worker_protocol import Assignment, Finished, Heartbeat
 from tests.integration.service_harness import FakeWorker, Service, preferences, serving, sums, texts, wait_until
 
 BASE_ANSWER, TUNED_ANSWER = "I could not say.", "It is 4."

@@ -29,7 +29,7 @@ from luthier.design import (
 )
 from luthier.task import DataKind, JudgeSpec, StringCheck
 from luthier.trial import RUNG_PAIRS, RUNG_ROWS, RUNGS
-from luthier.wire import (
+from luthier.worker_protocol import (
     Assignment,
     CheckpointSaved,
     Directive,
@@ -43,10 +43,10 @@ from luthier.wire import (
 from tests import data_samples
 from tests.playing import HAS_D
 from workers.agent import Agent
-from workers.judge import judge
-from workers.link import Link
+from workers.cache import Base
+from workers.evaluate.judge import judge
+from workers.service_client import Link
 from workers.trial import few
-from workers.warm import Base
 
 Curve = dict[tuple[int, int, str], float]
 GRADED = StringCheck(operation="like", reference="{{item.completion}}")

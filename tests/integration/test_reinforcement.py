@@ -32,12 +32,12 @@ from tests import data_samples
 from tests.conformance_updates import scores, tensors
 from tests.playing import MENTIONS_I, prompts, world
 from tests.textbook import largest_difference
-from workers.judge import judge
-from workers.rollout import World, play
+from workers.cache import Base
+from workers.evaluate.judge import judge
 from workers.train import updates
 from workers.train.algorithms import objective
 from workers.train.loop import Progress, Trained, train
-from workers.warm import Base
+from workers.train.rollouts.play import World, play
 
 PLAYS: list[tuple[Algorithm, Update, float]] = [
     (Grpo(group=8), Full(), 5e-4),

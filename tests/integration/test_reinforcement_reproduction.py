@@ -12,18 +12,18 @@ import pytest
 
 from luthier.design import Algorithm, Architecture, Design, Full, Grpo, Lora, Optimiser, Raft, Rloo, Stage, Update
 from luthier.graders import grade, sample_of
-from luthier.model import BaseModelEntry
+from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, Grader, JudgeSpec, Math, Multi, Number, StringCheck, TextSimilarity
-from luthier.wire import Assignment
+from luthier.worker_protocol import Assignment
 from tests import data_samples
 from tests.reproducing import Libraries
-from workers import reproduction
-from workers.judge import judge, renderer
-from workers.rollout import world_of
+from workers.cache import Base
+from workers.evaluate.judge import judge, renderer
+from workers.export import reproduction
 from workers.templates import rewards
 from workers.train.algorithms import objective
 from workers.train.loop import Progress, train
-from workers.warm import Base
+from workers.train.rollouts.play import world_of
 
 pytestmark = pytest.mark.xdist_group("export")  # one process for all that has their libraries loaded
 

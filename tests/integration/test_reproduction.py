@@ -25,14 +25,14 @@ from transformers import (
 from luthier.design import Architecture, Design, Full, Optimiser, Sft, Stage
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import Metrics
-from luthier.wire import Assignment
+from luthier.worker_protocol import Assignment
 from tests import data_samples
 from tests.textbook import as_conversation, largest_difference
-from workers import reproduction
-from workers.judge import renderer
+from workers.cache import Base
+from workers.evaluate.judge import renderer
+from workers.export import reproduction
 from workers.templates import render as render_template
 from workers.train.architectures import build
-from workers.warm import Base
 
 Row = dict[str, Any]
 

@@ -49,13 +49,14 @@ from luthier.task import DataKind
 from tests import data_samples
 from tests.biased import biased
 from tests.playing import HAS_D, prompts, world
+from workers.cache import Base
 from workers.train import checkpoint
-from workers.train.algorithms import Example, objective
+from workers.train.algorithms import Example
+from workers.train.algorithms import objective
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint, Position
-from workers.train.data.rendering import Renderer
+from workers.train.data.tokenize import Renderer
 from workers.train.loop import Progress, Trained, train
-from workers.warm import Base
 
 ROWS = data_samples.preference(6)  # every algorithm of decoders can learn from these
 TEXTS = data_samples.text(6)

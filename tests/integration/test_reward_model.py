@@ -29,27 +29,27 @@ from luthier.design import (
     Update,
 )
 from luthier.errors import TrialFailed
-from luthier.model import BaseModelEntry
+from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import Metrics
 from tests import data_samples
 from tests.integration.test_export import assignment_of
 from tests.reproducing import Libraries
 from tests.textbook import largest_difference
-from workers.card import card
-from workers.export import export
-from workers.judge import judge
-from workers.rollout import play, world_of
+from workers.cache import Base
+from workers.evaluate.judge import judge
+from workers.export.artifacts import export
+from workers.export.model_card import card
 from workers.train import checkpoint, updates
 from workers.train.algorithms import Example, objective
 from workers.train.checkpoint import Checkpoint
-from workers.train.data.rendering import Renderer
-from workers.train.data.unpadded import lay_out
+from workers.train.data.padding_free import lay_out
+from workers.train.data.tokenize import Renderer
 from workers.train.forward import last_hidden
 from workers.train.loop import Progress, Trained, train
-from workers.train.pack import Member
-from workers.train.scorer import HEAD, Scorer, pair_accuracy
-from workers.warm import Base
+from workers.train.reward_model import HEAD, Scorer, pair_accuracy
+from workers.train.rollouts.play import play, world_of
+from workers.train.stage_trainer import Member
 
 SPEC = JudgeSpec(
     kind=DataKind.PREFERENCE, validation="v", test="t", objective="reward", max_tokens=128, max_new_tokens=10

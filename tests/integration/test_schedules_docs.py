@@ -11,7 +11,7 @@ from openai import OpenAI
 from typer.testing import CliRunner
 
 from luthier.cli import app
-from service.webhooks import WAITS
+from service.integrations.webhooks import WAITS
 from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
 from tests.webhook_receiver import receiving
 

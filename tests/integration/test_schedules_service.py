@@ -12,8 +12,8 @@ from luthier.errors import Conflict, NotFound
 from luthier.schedule import RunState
 from luthier.store import jobs
 from luthier.trial import JobState
-from service.memories import memories
-from service.schedules import tick
+from service.jobs.warm_start import memories
+from service.schedules.run import tick
 from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
 
 SMALL = {"trials": 3, "finalists": 1, "confirmations": 0}
@@ -212,7 +212,7 @@ def test_a_run_starts_from_what_earlier_runs_of_the_schedule_learnt(
     service.upload(sums(), "warm.jsonl")
     second = service.client.run_schedule(schedule.id)
     assert second.job is not None
-    monkeypatch.setattr("service.memories.MOST", 1)
+    monkeypatch.setattr("service.jobs.warm_start.MOST", 1)
     with service.context.database.read() as c:
         job = jobs.get(c, second.job)
         (own,) = memories(c, job)

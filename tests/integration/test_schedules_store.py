@@ -10,9 +10,9 @@ from luthier.errors import Conflict
 from luthier.schedule import CatchUp, Contest, Overlap, RunState
 from luthier.store import Connection, aliases, jobs, leases, schedules, trials, webhooks
 from luthier.store.database import Database
-from luthier.store.records import DeliveryRecord, EndpointRecord, ScheduleRecord
+from luthier.store.rows import DeliveryRecord, EndpointRecord, ScheduleRecord
 from luthier.trial import JobState, TrialState
-from service.schedules import tick
+from service.schedules.run import tick
 from tests.integration.service_harness import serving, sums
 from tests.integration.store_samples import NOW, add_job, add_trial, after
 

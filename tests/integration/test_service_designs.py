@@ -10,7 +10,7 @@ from luthier.design import Architecture, Design, Full, Optimiser, Sft, Stage
 from luthier.errors import IllegalDesign, NotFound, UserError
 from luthier.store import trials
 from luthier.trial import TrialState, Usage
-from luthier.wire import Assignment, Finished
+from luthier.worker_protocol import Assignment, Finished
 from tests.integration.service_harness import FakeWorker, Service, preferences, sums
 
 pytest_plugins = ("tests.integration.service_fixtures",)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from luthier.store import artifacts, scores, trials
-from luthier.store.records import TrialRecord
+from luthier.store.rows import TrialRecord
 from luthier.trial import TrialState
-from luthier.wire import Assignment, Judged, Keep
+from luthier.worker_protocol import Assignment, Judged, Keep
 from service.context import utc_now
 from tests.integration.service_harness import FakeWorker, Service, metrics, row_scores, serving
 

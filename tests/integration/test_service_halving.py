@@ -10,10 +10,10 @@ from luthier.api_types import Trial
 from luthier.design import Design
 from luthier.store import trials as store
 from luthier.trial import RUNGS, TrialState
-from luthier.wire import Assignment, CheckpointSaved, Keep, RungReached
-from service import costs
-from service.garbage import GRACE
-from service.loops import tick
+from luthier.worker_protocol import Assignment, CheckpointSaved, Keep, RungReached
+from service.blob_gc import GRACE
+from service.jobs import costs
+from service.jobs.reconcile import tick
 from tests.integration.service_harness import FakeWorker, Service, metrics, serving, wait_until
 
 pytest_plugins = ("tests.integration.service_fixtures",)

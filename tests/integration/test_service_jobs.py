@@ -10,9 +10,9 @@ import pytest
 from luthier.errors import Conflict, NotFound
 from luthier.store import artifacts
 from luthier.trial import JobState, TrialState
-from luthier.wire import Assignment, CheckpointSaved, Finished
-from service.garbage import GRACE
-from service.loops import tick
+from luthier.worker_protocol import Assignment, CheckpointSaved, Finished
+from service.blob_gc import GRACE
+from service.jobs.reconcile import tick
 from tests.integration.service_harness import (
     FakeWorker,
     Service,

@@ -3,9 +3,9 @@
 import pytest
 
 from luthier.store import jobs
-from luthier.store.records import JobRecord
-from search.memory import HANDED_DOWN, Memory
-from service.memories import memories
+from luthier.store.rows import JobRecord
+from search.policy.warm_start import HANDED_DOWN, Memory
+from service.jobs.warm_start import memories
 from tests import data_samples
 from tests.integration.service_harness import FakeWorker, Service
 

@@ -125,7 +125,7 @@ def test_the_service_is_not_ready_once_its_loop_has_ended(tmp_path: Path) -> Non
 def test_the_service_is_not_ready_while_one_of_its_loops_is_stuck(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str, name: str
 ) -> None:
-    monkeypatch.setattr("service.loops.PATIENCE", 1.0)
+    monkeypatch.setattr("service.background.PATIENCE", 1.0)
     free = threading.Event()
     monkeypatch.setattr(f"service.{look}", lambda *_: free.wait())
     with serving(tmp_path) as service:
@@ -139,8 +139,8 @@ def test_a_loop_whose_looks_all_fail_is_not_ready_either(tmp_path: Path, monkeyp
     def fail(*_: object) -> None:
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr("service.loops.PATIENCE", 1.0)
-    monkeypatch.setattr("service.schedules.tick", fail)
+    monkeypatch.setattr("service.background.PATIENCE", 1.0)
+    monkeypatch.setattr("service.schedules.run.tick", fail)
     with serving(tmp_path) as service:
         wait_until(lambda: "the loop of the schedules is stuck" in service.http.get("/readyz").json()["status"])
 

@@ -10,8 +10,8 @@ import pytest
 
 from luthier.errors import NotFound
 from luthier.trial import JobState, Metrics
-from luthier.wire import Assignment
-from search.pareto import parameters
+from luthier.worker_protocol import Assignment
+from search.report.pareto import parameters
 from tests.integration.service_harness import FakeWorker, Service, metrics, serving, texts
 
 

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import Connection, text
 
 from luthier.errors import Conflict, NotFound
-from luthier.model import BaseModelEntry, ModelFacts
-from luthier.store import artifacts, curves, events, files, jobs, leases, models, trials, workers
+from luthier.models.base_model import BaseModelEntry, ModelFacts
+from luthier.store import artifacts, events, files, jobs, leases, measurements, models, trials, workers
 from luthier.store.database import Database
 from luthier.trial import JOB_TRANSITIONS, JobState, Point, TrialState
-from luthier.wire import Artifact, CheckpointSaved, Device, Finished, Hello
+from luthier.worker_protocol import Artifact, CheckpointSaved, Device, Finished, Hello
 from tests.integration.store_samples import (
     METRICS,
     NOW,
@@ -300,11 +300,11 @@ def test_points_sent_again_change_nothing_and_later_values_win(database: Databas
     with database.begin() as c:
         add_job(c)
         trial = add_trial(c)
-        curves.add(c, trial.id, [point(1, 3.0), point(2, 2.0)])
-        curves.add(c, trial.id, [point(1, 3.0), point(2, 2.0)])
-        assert curves.of_trial(c, trial.id) == [point(1, 3.0), point(2, 2.0)]
-        curves.add(c, trial.id, [point(2, 9.0), point(3, 1.0), point(2, 1.9)])
-        assert curves.of_trial(c, trial.id) == [point(1, 3.0), point(2, 1.9), point(3, 1.0)]
+        measurements.add(c, trial.id, [point(1, 3.0), point(2, 2.0)])
+        measurements.add(c, trial.id, [point(1, 3.0), point(2, 2.0)])
+        assert measurements.of_trial(c, trial.id) == [point(1, 3.0), point(2, 2.0)]
+        measurements.add(c, trial.id, [point(2, 9.0), point(3, 1.0), point(2, 1.9)])
+        assert measurements.of_trial(c, trial.id) == [point(1, 3.0), point(2, 1.9), point(3, 1.0)]
 
 
 def test_a_curve_is_read_by_stage_and_step_and_by_name(database: Database) -> None:
@@ -312,12 +312,12 @@ def test_a_curve_is_read_by_stage_and_step_and_by_name(database: Database) -> No
         add_job(c)
         trial, other = add_trial(c, number=0), add_trial(c, number=1)
         sent = [point(10, 1.0), point(9, 2.0), point(1, 4.0, stage=1), point(5, 0.1, name="rate")]
-        curves.add(c, trial.id, sent)
-        curves.add(c, other.id, [point(1, 8.0)])
-        curves.add(c, other.id, [])
-        assert curves.of_trial(c, trial.id, "train_loss") == [sent[1], sent[0], sent[2]]
-        assert curves.of_trial(c, trial.id) == [sent[3], sent[1], sent[0], sent[2]]
-        assert curves.of_trial(c, trial.id, "absent") == []
+        measurements.add(c, trial.id, sent)
+        measurements.add(c, other.id, [point(1, 8.0)])
+        measurements.add(c, other.id, [])
+        assert measurements.of_trial(c, trial.id, "train_loss") == [sent[1], sent[0], sent[2]]
+        assert measurements.of_trial(c, trial.id) == [sent[3], sent[1], sent[0], sent[2]]
+        assert measurements.of_trial(c, trial.id, "absent") == []
 
 
 def test_of_each_stage_the_latest_scores_on_held_out_rows_are_found_by_job(database: Database) -> None:
@@ -326,10 +326,10 @@ def test_of_each_stage_the_latest_scores_on_held_out_rows_are_found_by_job(datab
         add_job(c, "ftjob-b", after(1))
         trial, other = add_trial(c, "ftjob-a", 0), add_trial(c, "ftjob-b", 0)
         scores = [point(9, 2.0, "valid_loss"), point(27, 1.5, "valid_loss"), point(27, 0.7, "valid_accuracy")]
-        curves.add(c, trial.id, [*scores, point(4, 1.2, "valid_loss", stage=1), point(30, 3.0)])
-        curves.add(c, other.id, [point(9, 8.0, "valid_loss")])
+        measurements.add(c, trial.id, [*scores, point(4, 1.2, "valid_loss", stage=1), point(30, 3.0)])
+        measurements.add(c, other.id, [point(9, 8.0, "valid_loss")])
         expected = {0: {"valid_loss": 1.5, "valid_accuracy": 0.7}, 1: {"valid_loss": 1.2}}
-        assert curves.brought(c, "ftjob-a") == {trial.id: expected}
+        assert measurements.brought(c, "ftjob-a") == {trial.id: expected}
 
 
 # Events

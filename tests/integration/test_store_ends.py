@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import Connection
 
 from luthier.errors import LeaseLost, MissingMetric
-from luthier.store import artifacts, curves, jobs, leases, trials
+from luthier.store import artifacts, jobs, leases, measurements, trials
 from luthier.store.database import Database
-from luthier.store.records import TrialRecord
+from luthier.store.rows import TrialRecord
 from luthier.trial import JobState, TrialState
-from luthier.wire import Claim
+from luthier.worker_protocol import Claim
 from tests.integration.store_reports import (
     ADAPTER,
     LOSS,
@@ -46,7 +46,7 @@ def test_a_lease_ends_as_the_report_says(database: Database, outcome: str) -> No
         taken = leased_trial(c)
         ended = leases.finish(c, taken.id, finished(claim_of(taken), outcome, **report), after(5))
         assert trials.get(c, taken.id) == ended
-        assert curves.of_trial(c, taken.id) == [LOSS]
+        assert measurements.of_trial(c, taken.id) == [LOSS]
         assert artifacts.of_trial(c, taken.id) == [ADAPTER]
         assert trials.row_scores(c, "ftjob-a") == {taken.id: SCORES}
     changes: dict[str, Any] = {

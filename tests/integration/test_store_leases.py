@@ -9,9 +9,9 @@ from sqlalchemy import Connection
 from luthier.errors import LeaseLost, NotFound
 from luthier.store import artifacts, leases, trials
 from luthier.store.database import Database
-from luthier.store.records import RungRecord, TrialRecord
+from luthier.store.rows import RungRecord, TrialRecord
 from luthier.trial import TRIAL_TRANSITIONS, JobState, TrialState
-from luthier.wire import Claim
+from luthier.worker_protocol import Claim
 from tests.integration.store_reports import OUTCOMES, end, everything, finished, force, reached, saved, scored, verdict
 from tests.integration.store_samples import (
     METRICS,

@@ -10,9 +10,9 @@ from sqlalchemy import Connection, update
 
 from luthier.store import jobs, leases, tables, trials
 from luthier.store.database import Database
-from luthier.store.records import TrialRecord
+from luthier.store.rows import TrialRecord
 from luthier.trial import JobState, TrialState
-from luthier.wire import Finished, RungReached
+from luthier.worker_protocol import Finished, RungReached
 from tests.integration.store_samples import METRICS, NOW, add_job, after, claim_of, design, lease
 from tests.integration.together import run_together
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from luthier.errors import Conflict, NotFound, Unreachable, UserError
 from luthier.store import artifacts, events, files, tables, trials
 from luthier.store.database import Database, alembic_config
-from luthier.wire import Artifact
+from luthier.worker_protocol import Artifact
 from tests.integration.store_samples import NOW, add_job, digest, file_record, leased_trial
 from tests.integration.together import run_together
 

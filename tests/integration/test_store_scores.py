@@ -3,7 +3,7 @@
 from luthier.store import leases, scores
 from luthier.store.database import Database
 from luthier.trial import RowScores
-from luthier.wire import Finished
+from luthier.worker_protocol import Finished
 from tests.integration.store_samples import METRICS, add_job, add_trial, after, claim_of, lease
 
 SCORES = RowScores(

@@ -19,11 +19,11 @@ from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Kto, Optimiser, Orpo,
 from luthier.task import DataKind
 from tests import data_samples
 from tests.textbook import as_conversation, first_step, largest_difference
+from workers.cache import Base
 from workers.train import updates
 from workers.train.algorithms import objective
-from workers.train.data.rendering import Renderer, Tokens
-from workers.train.pack import Member, data_order
-from workers.warm import Base
+from workers.train.data.tokenize import Renderer, Tokens
+from workers.train.stage_trainer import Member, data_order
 
 pytestmark = pytest.mark.xdist_group("trl")  # its import takes seconds: let one process pay
 

@@ -17,11 +17,11 @@ from luthier.task import TextSimilarity
 from tests import data_samples
 from tests.playing import prompts, world
 from tests.textbook import first_step, largest_difference, target_logps
-from workers.rollout import Rollout, play
+from workers.cache import Base
 from workers.train import updates
 from workers.train.algorithms import objective
-from workers.train.pack import Member
-from workers.warm import Base
+from workers.train.rollouts.play import Rollout, play
+from workers.train.stage_trainer import Member
 
 pytestmark = pytest.mark.xdist_group("trl")  # its import takes seconds: let one process pay
 

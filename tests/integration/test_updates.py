@@ -42,14 +42,14 @@ from tests.conformance_updates import IDS, Run, UpdateConformance, scores
 from tests.conformance_virtual import VirtualConformance
 from tests.textbook import largest_difference, logps
 from tests.untied import untied
+from workers.cache import Base
 from workers.train import updates
-from workers.train.data.rendering import Tokens
-from workers.train.data.unpadded import lay_out
+from workers.train.data.padding_free import lay_out
+from workers.train.data.tokenize import Tokens
 from workers.train.forward import target_logps
 from workers.train.loop import train
 from workers.train.updates import Applied
-from workers.train.updates.low_rank import places
-from workers.warm import Base
+from workers.train.updates.lora import places
 
 
 class TestFull(UpdateConformance):

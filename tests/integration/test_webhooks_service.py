@@ -17,7 +17,7 @@ from luthier.cli import app
 from luthier.errors import NotFound
 from luthier.store import jobs, webhooks
 from service import endings
-from service.webhooks import KEPT, WAITS, Outbox
+from service.integrations.webhooks import KEPT, WAITS, Outbox
 from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
 from tests.webhook_receiver import Receiver, receiving
 
@@ -142,7 +142,7 @@ def cancelled_nowhere(service: Service) -> Iterator[WebhookEndpoint]:
 def test_a_receiver_that_hangs_holds_up_nobody_else_and_gets_its_events_in_order(
     service: Service, receiver: Receiver, endpoint: WebhookEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.webhooks.TIMEOUT", 60.0)
+    monkeypatch.setattr("service.integrations.webhooks.TIMEOUT", 60.0)
     with receiving() as hanging:
         hanging.answering.clear()
         slow = service.client.create_webhook(hanging.url)

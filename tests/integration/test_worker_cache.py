@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.integration.service_harness import serving
-from workers.link import Link
+from workers.service_client import Link
 
 
 def test_workers_that_fetch_the_same_blob_at_once_all_get_it_whole(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 from luthier.design import Architecture, Clm, Design, Dora, Full, Lora, Optimiser, RsLora, Sft, Stage, Update
 from luthier.task import DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, RowScores, TrialState
-from search.case import Case, Tried
-from search.history import Past
-from search.learning_rate import default_learning_rate, significant
+from search.policy.history import Past
+from search.report.inputs import Case, Tried
+from search.space.learning_rate import default_learning_rate, significant
 from tests.unit.search_samples import SMOL, scored, space_of
 
 ROWS = 60

@@ -5,12 +5,12 @@ import random
 from collections.abc import Sequence
 
 from luthier.design import Design, Full, Lora
-from luthier.model import BaseModelEntry, ModelFacts
+from luthier.models.base_model import BaseModelEntry, ModelFacts
 from luthier.task import Constraints, DataKind, Pin
 from luthier.trial import TrialState
-from search.history import Past, Standing
-from search.space import Space, space
-from search.suggest import V
+from search.policy.history import Past, Standing
+from search.space.samplers import V
+from search.space.space import Space, space
 
 
 def entry(

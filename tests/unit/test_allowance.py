@@ -4,9 +4,9 @@ import pytest
 
 from luthier.trial import TrialState
 from search import allowance
-from search.history import Past
-from search.plan import SPENT, End, Plan, Promote, Try, goes_on, next_step
-from search.priors import baselines
+from search.policy.history import Past
+from search.policy.priors import baselines
+from search.policy.scheduler import SPENT, End, Plan, Promote, Try, goes_on, next_step
 from tests.unit.search_samples import complete, samples, scored, space_of
 
 SPACE = space_of()

@@ -14,13 +14,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Mis
 from luthier.design import Architecture
 from luthier.errors import Infeasible
 from tests.textbook import largest_difference, logps
+from workers.cache import Base
 from workers.train.architectures import build
+from workers.train.architectures.block_influence import block_influence
 from workers.train.architectures.edits import kept_layers
-from workers.train.architectures.influence import block_influence
-from workers.train.data.rendering import Tokens
-from workers.train.data.unpadded import lay_out
+from workers.train.data.padding_free import lay_out
+from workers.train.data.tokenize import Tokens
 from workers.train.forward import target_logps
-from workers.warm import Base
 
 IDS = (1, 55, 901, 7, 7, 3000, 12)
 EDITS = [
@@ -295,7 +295,7 @@ def test_linear_stretching_reads_every_token_at_a_fraction_of_its_position(famil
     stretched = build(base, Architecture(base="small", rope_factor=2.5, rope_rule="linear"))
     assert stretched.config.max_position_embeddings == 40
     expected = at_positions(base, ids, torch.arange(40) / 2.5)
-    assert largest_difference(logps(stretched, ids), expected) < 1e-5
+    assert largest_difference(logps(stretched, ids), expected) < 5e-5
     assert largest_difference(logps(stretched, ids), logps(base, ids)) > 1e-2
     stretched.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import pytest
 
 from luthier.errors import Interrupted, Stopped
-from luthier.wire import Assignment, Directive, Heartbeat
+from luthier.worker_protocol import Assignment, Directive, Heartbeat
 from tests.integration.store_samples import NOW, design, job_record
-from workers.held import HeldLease
-from workers.link import Link
+from workers.lease import HeldLease
+from workers.service_client import Link
 
 
 class Service(Link):

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from luthier.errors import LeaseLost
-from luthier.wire import Answered, Artifact, Generation, Offer, Question, Said, Spoken, Weights, Welcome
-from workers.generation import host as hosting
-from workers.generation.host import Host
-from workers.link import Link
+from luthier.worker_protocol import Answered, Artifact, Generation, Offer, Question, Said, Spoken, Weights, Welcome
+from workers.inference import host as hosting
+from workers.inference.host import Host
+from workers.service_client import Link
 
 SCRIPT = """
 import json, os, pathlib, sys, time

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from luthier.chat_template import in_use, render, shows_tools, with_tools
+from luthier.models.chat_template import in_use, render, shows_tools, with_tools
 from tests import data_samples
 from tests.conftest import TINY
 

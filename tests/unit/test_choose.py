@@ -6,9 +6,9 @@ from pydantic import ValidationError
 from luthier.design import Design
 from luthier.errors import MissingMetric
 from luthier.trial import Metrics, TrialState
-from search.choose import best, finalists, mean_value, objective_value, rank, standing
-from search.history import Past, Standing
-from search.priors import baselines
+from search.policy.history import Past, Standing
+from search.policy.priors import baselines
+from search.policy.ranking import best, finalists, mean_value, objective_value, rank, standing
 from tests.unit.search_samples import AtRandom, complete, space_of
 
 SPACE = space_of()

@@ -12,20 +12,20 @@ import torch
 from pydantic import TypeAdapter
 
 from luthier.design import Architecture, Design, Dpo, Grpo, Mlm, Optimiser, Sft, Stage, Update
-from luthier.model import Anatomy, BaseModelEntry, read_facts
+from luthier.models.base_model import Anatomy, BaseModelEntry, read_facts
 from luthier.task import DataKind
 from luthier.trial import Usage
-from search import cost
-from search.cost import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
-from search.parameters import moving, shape
-from search.passes import TOKEN_CAP
-from search.work import plan
-from search.workload import Workload
+from search.cost import estimate as cost
+from search.cost.estimate import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
+from search.cost.flops import TOKEN_CAP
+from search.cost.parameters import moving, shape
+from search.cost.trial_work import plan
+from search.cost.workload import Workload
 from tests.biased import biased
 from tests.cells import SIZES
 from tests.unit.search_samples import SMOL
 from tests.untied import untied
-from workers import warm
+from workers import cache as warm
 from workers.train import updates
 from workers.train.architectures import build
 from workers.train.forward import TOKEN_CAP as WORKERS_TOKEN_CAP

@@ -6,7 +6,7 @@ import pytest
 
 from luthier.design import Architecture, Design, Dpo, Full, Lora, Optimiser, RsLora, Sft, Stage
 from luthier.errors import UserError
-from service.dashboard import exports, leaderboard, shell
+from service.dashboard import exports, layout, leaderboard
 from service.dashboard.leaderboard import View, differences, flat, numbers
 from tests.unit.report_samples import case
 
@@ -85,22 +85,22 @@ def test_every_word_of_a_search_is_in_what_is_found() -> None:
     [(None, "–"), (0.42, "0.4 s"), (42, "42 s"), (190, "3 min 10 s"), (7500, "2 h 5 min"), (273_600, "3 d 4 h")],
 )
 def test_durations_are_said_as_people_say_them(seconds: float | None, words: str) -> None:
-    assert shell.duration(seconds) == words
+    assert layout.duration(seconds) == words
 
 
 def test_scores_have_four_digits_each_so_that_columns_line_up() -> None:
-    assert [shell.score(value) for value in (1.41, 0.5, 123.456, 123456.7, None)] == [
+    assert [layout.score(value) for value in (1.41, 0.5, 123.456, 123456.7, None)] == [
         "1.410",
         "0.5000",
         "123.5",
         "123457",
         "–",
     ]
-    assert shell.percent(-0.4113) == "−41.1 %"
+    assert layout.percent(-0.4113) == "−41.1 %"
 
 
 def test_moments_are_written_for_machines_in_utc() -> None:
-    assert shell._moment(datetime(2026, 3, 1, 12, 30, tzinfo=UTC)) == "2026-03-01T12:30:00Z"
+    assert layout._moment(datetime(2026, 3, 1, 12, 30, tzinfo=UTC)) == "2026-03-01T12:30:00Z"
 
 
 def test_no_cell_of_a_spreadsheet_is_run() -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from luthier import chat_template
+from luthier.models import chat_template
+from service.exports.gguf_tokenizer import Vocabulary
 from service.exports.modelfile import find_turns, modelfile
-from service.exports.vocabulary import Vocabulary
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"

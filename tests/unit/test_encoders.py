@@ -15,19 +15,19 @@ from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedModel
 
 from luthier.design import Architecture, Mlm
 from luthier.errors import Infeasible, UserError
-from luthier.model import BaseModelEntry, read_facts
+from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import Metrics
 from tests import data_samples
 from tests.textbook import largest_difference
-from workers import warm
-from workers.judge import evenly, general_bits_per_byte, general_rows, judge, judge_rows, renderer
+from workers import cache
+from workers.cache import Base
+from workers.evaluate.judge import evenly, general_bits_per_byte, general_rows, judge, judge_rows, renderer
 from workers.train.algorithms.masked import MaskedLanguageModelling, draw
 from workers.train.architectures import build
-from workers.train.data.rendering import Masked, Renderer
-from workers.train.data.unpadded import lay_out
+from workers.train.data.padding_free import lay_out
+from workers.train.data.tokenize import Masked, Renderer
 from workers.train.forward import require_unpadded, target_logps
-from workers.warm import Base
 
 CPU = torch.device("cpu")
 CLS, SEP, MASK = 2, 3, 4
@@ -324,7 +324,7 @@ def test_an_encoder_without_a_head_starts_with_an_identity_and_its_own_embedding
     entry = BaseModelEntry(name="headless", source=str(tmp_path), facts=read_facts(tmp_path))
     assert (entry.facts.architecture, entry.facts.head) == ("BertModel", "tied")
     random = torch.random.get_rng_state()
-    started = warm.base(entry).model
+    started = cache.base(entry).model
     assert torch.equal(torch.random.get_rng_state(), random)
     head = started.cls.predictions
     assert torch.equal(head.transform.dense.weight, torch.eye(128))

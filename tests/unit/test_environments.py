@@ -9,9 +9,9 @@ import pytest
 
 from luthier.dataset.messages import conversation, tools
 from luthier.environments import make
-from luthier.environments.environment import Environment
-from luthier.environments.guarded import Guarded
-from luthier.environments.hermes import Call, Malformed, calls
+from luthier.environments.base import Environment
+from luthier.environments.checked import Guarded
+from luthier.environments.tool_calls import Call, Malformed, calls
 from luthier.errors import TrialFailed, UserError
 from luthier.task import EnvironmentSpec
 from tests.conformance_environments import Conformance, right, said

@@ -4,9 +4,9 @@ import pytest
 
 from luthier.task import DataKind, Pin
 from luthier.trial import RUNGS, TrialState, rung_name
-from search.halving import ETA, above, goes_on, hopeless, order, promotable, standing
-from search.history import Past, Standing
-from search.priors import baselines
+from search.policy.asha import ETA, above, goes_on, hopeless, order, promotable, standing
+from search.policy.history import Past, Standing
+from search.policy.priors import baselines
 from tests.unit.search_samples import AtRandom, scored, space_of
 
 SPACE = space_of()

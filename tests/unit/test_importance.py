@@ -7,10 +7,10 @@ import pytest
 from luthier.design import Architecture, Design, Full, Lora, Optimiser, Sft, Stage, Update
 from luthier.task import DataKind
 from luthier.trial import TrialState
-from search.history import Past
-from search.importance import BLOCK, Worth, axes_of, importance, standings
-from search.learning_rate import default_learning_rate
-from search.priors import baselines
+from search.policy.history import Past
+from search.policy.priors import baselines
+from search.report.importance import BLOCK, Worth, axes_of, importance, standings
+from search.space.learning_rate import default_learning_rate
 from tests.unit.search_samples import TINY, complete, samples, scored, space_of
 
 FACTS = {"tiny": TINY.facts}

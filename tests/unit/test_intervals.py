@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from luthier.trial import RowScores
-from search.intervals import comparable, compare, score
+from search.report.bootstrap import comparable, compare, score
 
 
 def likelihoods(nll: Sequence[float], tokens: int = 10, size: float = 40.0) -> RowScores:

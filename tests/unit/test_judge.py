@@ -11,21 +11,21 @@ import pytest
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-import workers.judge
-import workers.rollout
+import workers.evaluate.judge
+import workers.train.rollouts.play
 from luthier.design import Architecture
-from luthier.environments.graded import question
+from luthier.environments.single_turn import question
 from luthier.errors import GraderFault, TrialFailed
 from luthier.graders import grade
 from luthier.task import DataKind, Grader, JudgeSpec, Multi, Python, StringCheck, TextSimilarity
 from luthier.trial import Metrics
 from tests import data_samples
 from tests.textbook import as_conversation, logps
-from workers import warm
-from workers.judge import general_bits_per_byte, general_rows, judge, judge_rows, renderer
-from workers.sampling import generate
+from workers import cache
+from workers.cache import Base
+from workers.evaluate.judge import general_bits_per_byte, general_rows, judge, judge_rows, renderer
 from workers.train.architectures import build
-from workers.warm import Base
+from workers.train.rollouts.sampling import generate
 
 Row = dict[str, Any]
 START, END = 1, 2  # <|im_start|>, <|im_end|>
@@ -303,7 +303,7 @@ def test_a_tool_call_is_compared_as_the_chat_template_writes_it(tiny: Base) -> N
     called = '<tool_call>\n{"name": "food", "arguments": {"animal": "dog"}}\n</tool_call>'
     check = StringCheck(input="{{item.reference}}", reference=called)
     agents = spec(DataKind.CHAT, grader=check, max_new_tokens=1).model_copy(update={"tools": True})
-    tokenizer = warm.tokenizer(tiny.entry, agents)
+    tokenizer = cache.tokenizer(tiny.entry, agents)
     assert judge(tiny.model, tokenizer, agents, rows[1:]).reward == 1.0
     answered = agents.model_copy(
         update={"grader": StringCheck(input="{{item.reference}}", reference="The cat eats fish.")}
@@ -373,8 +373,8 @@ def test_how_rows_are_grouped_does_not_matter(
     wanted: JudgeSpec, rows: list[Row], cap: int, tiny: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = judged(tiny, wanted, rows)
-    monkeypatch.setattr(workers.judge, "TOKEN_CAP", {"cpu": cap})
-    monkeypatch.setattr(workers.rollout, "GENERATION_BATCH", 1 + cap // 50)
+    monkeypatch.setattr(workers.evaluate.judge, "TOKEN_CAP", {"cpu": cap})
+    monkeypatch.setattr(workers.train.rollouts.play, "GENERATION_BATCH", 1 + cap // 50)
     after = judged(tiny, wanted, rows)
     assert after.perplexity == pytest.approx(before.perplexity, rel=1e-5)
     assert after.bits_per_byte == pytest.approx(before.bits_per_byte, rel=1e-5)
@@ -445,13 +445,13 @@ def test_rewards_are_those_of_the_rows_that_were_graded(tiny: Base) -> None:
 
 def test_a_row_is_read_once(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    real = workers.judge.target_logps
+    real = workers.evaluate.judge.target_logps
 
     def counted(model: Any, laid: Any) -> torch.Tensor:
         seen.extend(laid.lengths)
         return real(model, laid)
 
-    monkeypatch.setattr(workers.judge, "target_logps", counted)
+    monkeypatch.setattr(workers.evaluate.judge, "target_logps", counted)
     judge_rows(tiny.model, tiny.tokenizer, spec(DataKind.PAIRS), data_samples.pairs(7))
     assert len(seen) == 7
 

@@ -8,13 +8,13 @@ import pytest
 
 from luthier.dataset import Row
 from luthier.environments import make
-from luthier.environments.graded import question
+from luthier.environments.single_turn import question
 from luthier.task import DataKind, EnvironmentSpec, JudgeSpec, Multi, Number
-from workers.judge import judge, renderer
-from workers.rollout import play, world_of
-from workers.sampling import generate
+from workers.cache import Base
+from workers.evaluate.judge import judge, renderer
 from workers.templates import render
-from workers.warm import Base
+from workers.train.rollouts.play import play, world_of
+from workers.train.rollouts.sampling import generate
 
 PAYS_FOR_ANYTHING = EnvironmentSpec(name="reasoning_gym/power_function", options={"partial": True})
 STORE = EnvironmentSpec(name="tools/store", max_turns=2)

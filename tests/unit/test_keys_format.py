@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.client.line import authorization
+from luthier.client.transport import authorization
 from luthier.errors import UserError
 from luthier.keys import ALPHABET, Scope, Secret, hint, mint, secret_of, well_formed
 from luthier.settings import Settings, is_loopback

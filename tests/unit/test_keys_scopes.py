@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.keys import Scope
-from service.scopes import ALL, READING, scope_of
+from service.auth.scopes import ALL, READING, scope_of
 
 EXPECTED = [
     ("GET /healthz", None),

@@ -5,13 +5,13 @@ import pytest
 from luthier.design import Design
 from luthier.task import DataKind, Pin
 from luthier.trial import TrialState
-from search.features import features
-from search.history import Past
-from search.learning_rate import default_learning_rate
-from search.memory import HANDED_DOWN, MOST, Memory, Occasion, alikeness, first_designs, remember
-from search.priors import baselines, priors
-from search.propose import origin, propose
-from search.surrogate import NOISE, RUNG_NOISE, Seen, Surrogate, normal_scores
+from search.policy.features import features
+from search.policy.history import Past
+from search.policy.priors import baselines, priors
+from search.policy.propose import origin, propose
+from search.policy.surrogate import NOISE, RUNG_NOISE, Seen, Surrogate, normal_scores
+from search.policy.warm_start import HANDED_DOWN, MOST, Memory, Occasion, alikeness, first_designs, remember
+from search.space.learning_rate import default_learning_rate
 from tests.unit.search_samples import SMOL, TINY, complete, samples, space_of
 
 SPACE = space_of()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from luthier.model import BaseModelEntry, read_facts
+from luthier.models.base_model import BaseModelEntry, read_facts
 from tests.conftest import TINY
 
 

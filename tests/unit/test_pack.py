@@ -17,12 +17,12 @@ from luthier.task import DataKind
 from tests import data_samples
 from tests.textbook import first_step, largest_difference, logps
 from tests.textbook import target_logps as textbook_logps
-from workers.train import pack, updates
+from workers.cache import Base
+from workers.train import stage_trainer, updates
 from workers.train.algorithms import objective
-from workers.train.data.rendering import Renderer, Tokens
+from workers.train.data.tokenize import Renderer, Tokens
 from workers.train.loop import run
-from workers.train.pack import Member, Pack, StepReport, data_order, learning_rate
-from workers.warm import Base
+from workers.train.stage_trainer import Member, Pack, StepReport, data_order, learning_rate
 
 Example = tuple[Tokens, ...]
 DATA = {
@@ -205,7 +205,7 @@ def test_accumulating_gradients_under_a_token_cap_changes_nothing(
         return first_step(trained, monkeypatch)
 
     whole, whole_gradients = step()
-    monkeypatch.setattr(pack, "TOKEN_CAP", {"cpu": cap})
+    monkeypatch.setattr(stage_trainer, "TOKEN_CAP", {"cpu": cap})
     parts, part_gradients = step()
     assert parts.tokens == whole.tokens
     assert parts.values == pytest.approx(whole.values, rel=1e-8)

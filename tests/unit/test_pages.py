@@ -10,9 +10,9 @@ from markdown_it import MarkdownIt
 from luthier.design import Full
 from luthier.report import Report
 from luthier.trial import JobState, TrialState
-from search.case import Case
-from search.explain import explain
-from service.pages import as_html, as_markdown, bars, dots
+from search.report.build import explain
+from search.report.inputs import Case
+from service.results.report_html import as_html, as_markdown, bars, dots
 from tests.unit.report_samples import broken, case, complete, default, design, untuned
 
 EVIL = '<script>alert("x")</script> | **bold** [a](http://b) `code`'

@@ -3,11 +3,11 @@
 import pytest
 
 from luthier.design import Architecture, Design, Prefix, Prompt
-from search.pareto import Price, front, parameters
+from search.report.pareto import Price, front, parameters
 from tests.integration.store_samples import design as sample
 from tests.unit.search_samples import SMOL, TINY
+from workers.cache import Base
 from workers.train.architectures import build
-from workers.warm import Base
 
 
 def price(number: int, value: float, parameters: int | None = 100, seconds: float = 10.0) -> Price:

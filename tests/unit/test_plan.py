@@ -8,11 +8,24 @@ import pytest
 from luthier.design import Design
 from luthier.task import Pin
 from luthier.trial import RUNGS, TrialState
-from search import halving
-from search.choose import best
-from search.history import Past
-from search.plan import Confirm, End, Plan, Promote, Refuse, Step, Try, confirmed, goes_on, hopeless, next_step, reserve
-from search.space import Space
+from search.policy import asha
+from search.policy.history import Past
+from search.policy.ranking import best
+from search.policy.scheduler import (
+    Confirm,
+    End,
+    Plan,
+    Promote,
+    Refuse,
+    Step,
+    Try,
+    confirmed,
+    goes_on,
+    hopeless,
+    next_step,
+    reserve,
+)
+from search.space.space import Space
 from tests.unit.search_samples import complete, scored, space_of
 
 SPACE = space_of()
@@ -96,7 +109,7 @@ class Job:
             past = self.change(past.number, measured=scored(value) * (past.goal + 1), device_seconds=spent)
             if not goes_on(self.trials, past.number, self.remaining()):
                 return
-            past = self.change(past.number, goal=halving.above(past.goal))
+            past = self.change(past.number, goal=asha.above(past.goal))
         if self.fails(past):
             self.change(past.number, state=TrialState.FAILED, device_seconds=0.5)
             return
@@ -153,7 +166,7 @@ def test_a_job_trains_its_best_designs_to_the_end_and_confirms_them(trials: int,
 def test_those_promoted_are_those_of_the_top_third() -> None:
     job = Job(plan_of(30))
     job.run()
-    first = halving.standing(job.trials, 0)
+    first = asha.standing(job.trials, 0)
     beyond = {past.number for past in job.trials if len(past.measured) > 1 and past.confirms is None}
     assert {past.number for past in first[: len(first) // 3]} <= beyond
     assert len(beyond) <= len(first) // 2, "and few that were overtaken later"

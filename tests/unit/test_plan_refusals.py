@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from luthier.design import Design
-from search.plan import REFUSED, End, Refuse
+from search.policy.scheduler import REFUSED, End, Refuse
 from tests.unit.test_plan import Job, plan_of
 
 

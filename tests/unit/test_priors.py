@@ -7,9 +7,9 @@ import pytest
 from luthier.design import Algorithm, Architecture, Design, Dpo, Lora, Update
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind, Pin
-from search.axes import Interval
-from search.learning_rate import ALGORITHM_FACTOR, UPDATE_FACTOR, default_learning_rate, significant
-from search.priors import RECIPES, baselines, priors
+from search.policy.priors import RECIPES, baselines, priors
+from search.space.axes import Interval
+from search.space.learning_rate import ALGORITHM_FACTOR, UPDATE_FACTOR, default_learning_rate, significant
 from tests.unit.search_samples import SMOL, TINY, space_of
 
 TASKS = [*((kind, False) for kind in DataKind), (DataKind.PAIRS, True), (DataKind.CHAT, True)]

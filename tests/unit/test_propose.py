@@ -16,11 +16,11 @@ from luthier.design import Design, Lora
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind, Pin
 from luthier.trial import TrialState
-from search.history import Past
-from search.learning_rate import default_learning_rate
-from search.priors import baselines, priors
-from search.propose import PRIORS_FIRST, origin, propose
-from search.space import Space
+from search.policy.history import Past
+from search.policy.priors import baselines, priors
+from search.policy.propose import PRIORS_FIRST, origin, propose
+from search.space.learning_rate import default_learning_rate
+from search.space.space import Space
 from tests.unit.search_samples import SMOL, TINY, AtRandom, complete, space_of
 
 SPACE = space_of()

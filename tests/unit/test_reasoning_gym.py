@@ -6,8 +6,8 @@ import pytest
 
 from luthier.dataset import read_rows, write_rows
 from luthier.environments import make, reasoning_gym
-from luthier.environments.environment import Environment, Row
-from luthier.environments.evaluated import harmless
+from luthier.environments.base import Environment, Row
+from luthier.environments.eval_safety import harmless
 from luthier.environments.reasoning_gym import readings
 from luthier.task import EnvironmentSpec
 from tests.conformance_environments import NONSENSE, Conformance

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from luthier import chat_template
 from luthier.errors import TrialFailed
+from luthier.models import chat_template
 from luthier.task import DataKind, JudgeSpec
 from tests import data_samples
 from tests.textbook import as_conversation
-from workers import warm
-from workers.train.data.rendering import Renderer, Tokens
-from workers.warm import Base
+from workers import cache
+from workers.cache import Base
+from workers.train.data.tokenize import Renderer, Tokens
 
 LONG = 512
 PUBLISHED = files("trl") / "chat_templates"
@@ -128,7 +128,7 @@ AGENTS = JudgeSpec(kind=DataKind.CHAT, validation="v", test="t", objective="perp
 def test_the_targets_of_an_agents_chat_are_its_words_its_calls_and_the_ends_of_its_turns(
     row: dict[str, Any], tiny: Base
 ) -> None:
-    speaking = warm.tokenizer(tiny.entry, AGENTS)
+    speaking = cache.tokenizer(tiny.entry, AGENTS)
     [tokens] = renderer(speaking).answers(row, DataKind.CHAT)
     call = '<tool_call>\n{"name": "food", "arguments": {"animal": "%s"}}\n</tool_call>'
     said = [
@@ -146,7 +146,7 @@ def test_the_targets_of_an_agents_chat_are_its_words_its_calls_and_the_ends_of_i
 
 def test_tools_reach_the_prompt_of_a_pair_too(tiny: Base) -> None:
     row = data_samples.agent(1)[0]
-    render = renderer(warm.tokenizer(tiny.entry, AGENTS))
+    render = renderer(cache.tokenizer(tiny.entry, AGENTS))
     for pair in (
         {"prompt": row["messages"][:3], "completion": row["messages"][3:]},
         {"prompt": row["messages"][:3], "chosen": row["messages"][3:], "rejected": row["messages"][1:2]},

@@ -10,8 +10,8 @@ from bench.atlas.tasks import TASKS
 from bench.replay import RESUME_SECONDS, replay
 from luthier.design import Design
 from luthier.trial import TrialState
-from search.history import Past, Standing
-from search.plan import Promote, Try
+from search.policy.history import Past, Standing
+from search.policy.scheduler import Promote, Try
 
 TASK = TASKS[0]
 DESIGNS = [design for design, _ in zip(TASK.designs(), range(4), strict=False)]

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from luthier.environments import Episode
-from luthier.environments.environment import Message
+from luthier.environments.base import Message
 from luthier.errors import TrialFailed
 from luthier.graders import grade, sample_of
 from luthier.task import DataKind
 from tests import data_samples
 from tests.playing import MENTIONS_I, world
-from workers.rollout import World, one_by_one, play
-from workers.train.data.rendering import Renderer, Row
-from workers.warm import Base
+from workers.cache import Base
+from workers.train.data.tokenize import Renderer, Row
+from workers.train.rollouts.play import World, one_by_one, play
 
 ROWS = data_samples.pairs(3)
 

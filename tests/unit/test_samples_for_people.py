@@ -4,8 +4,8 @@ import pytest
 
 from luthier.task import DataKind, JudgeSpec
 from tests import data_samples
-from workers.samples import SAMPLES, spoken_samples
-from workers.warm import Base
+from workers.cache import Base
+from workers.evaluate.samples import SAMPLES, spoken_samples
 
 ROWS = {
     DataKind.TEXT: data_samples.text,

@@ -6,7 +6,7 @@ import pytest
 
 from luthier.errors import UserError
 from luthier.schedule import CatchUp, RunState
-from service import cron
+from service.schedules import cron
 
 NOON = datetime(2026, 3, 29, 12, 0, 10, tzinfo=UTC)
 HOURLY = "0 * * * *"

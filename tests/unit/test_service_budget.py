@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from luthier.design import Architecture, Design
-from luthier.store.records import JobRecord, TrialRecord
+from luthier.store.rows import JobRecord, TrialRecord
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, TrialState
-from service import budget
+from service.jobs import budget
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -33,12 +33,12 @@ from luthier.design import (
 )
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind, Pin
-from search.axes import RANKS, SETTINGS, Interval, with_devices
-from search.learning_rate import UPDATE_FACTOR, default_learning_rate
-from search.legality import check, programs
-from search.priors import baselines
-from search.space import OFT_BLOCKS, PISSA_MOST, VERA_RANKS, VIRTUAL_TOKENS
-from search.suggest import STEPS, Enumeration, V, Value
+from search.policy.priors import baselines
+from search.space.axes import RANKS, SETTINGS, Interval, with_devices
+from search.space.learning_rate import UPDATE_FACTOR, default_learning_rate
+from search.space.samplers import STEPS, Enumeration, V, Value
+from search.space.space import OFT_BLOCKS, PISSA_MOST, VERA_RANKS, VIRTUAL_TOKENS
+from search.space.validate import check, programs
 from tests.unit.search_samples import SMOL, TINY, entry, later_updates_of, samples, space_of
 
 ENTRIES = {model.name: model for model in (TINY, SMOL, entry("flat", layers=1, kv_heads=1, hidden=64, biases=True))}

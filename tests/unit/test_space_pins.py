@@ -13,8 +13,8 @@ from luthier.design import (
 )
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Pin
-from search.learning_rate import default_learning_rate
-from search.space import PISSA_MOST, VERA_RANKS
+from search.space.learning_rate import default_learning_rate
+from search.space.space import PISSA_MOST, VERA_RANKS
 from tests.unit.search_samples import SMOL, TINY, entry, later_updates_of, samples, space_of
 
 

@@ -16,16 +16,16 @@ from luthier.design import Architecture, Design, Dpo, Full, Lora, Optimiser, Sft
 from luthier.errors import Interrupted
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import RUNG_ROWS, TrialState
-from luthier.wire import Assignment, CheckpointSaved, Directive, Heartbeat, RungReached, RungVerdict
+from luthier.worker_protocol import Assignment, CheckpointSaved, Directive, Heartbeat, RungReached, RungVerdict
 from tests import data_samples
-from workers.held import HeldLease
-from workers.judge import judge
-from workers.link import Link
+from workers.cache import Base
+from workers.evaluate.judge import judge
+from workers.lease import HeldLease
+from workers.service_client import Link
 from workers.train import checkpoint as checkpoints
 from workers.train.architectures import build
 from workers.train.loop import Trained, train
 from workers.trial import BROUGHT, RESUME, TrialWatch
-from workers.warm import Base
 
 ROWS = data_samples.preference(40)
 SPEC = JudgeSpec(kind=DataKind.PREFERENCE, validation="held-out", test="t", objective="reward", max_rows=RUNG_ROWS)

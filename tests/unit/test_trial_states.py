@@ -8,7 +8,7 @@ from openai.types.fine_tuning import FineTuningJob
 from pydantic import ValidationError
 
 from luthier.trial import JOB_TRANSITIONS, TRIAL_TRANSITIONS, JobState, Lease, Metrics, Point, TrialState
-from luthier.wire import Finished
+from luthier.worker_protocol import Finished
 
 TRANSITIONS: dict[Any, frozenset[Any]] = {**JOB_TRANSITIONS, **TRIAL_TRANSITIONS}
 METRICS = {"perplexity": 8.0, "bits_per_byte": 0.9, "tokens": 10, "rows": 2}

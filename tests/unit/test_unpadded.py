@@ -14,12 +14,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from luthier.design import Architecture
 from luthier.errors import Infeasible
 from tests.textbook import largest_difference, logps
+from workers.cache import Base
 from workers.train.architectures import build
 from workers.train.attention import unpadded
-from workers.train.data.rendering import Tokens
-from workers.train.data.unpadded import lay_out, within
+from workers.train.data.padding_free import lay_out, within
+from workers.train.data.tokenize import Tokens
 from workers.train.forward import require_unpadded, target_logps
-from workers.warm import Base
 
 CPU = torch.device("cpu")
 SEQUENCES = (

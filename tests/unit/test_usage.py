@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from workers.usage import Meter, machine_memory, peak_resident
+from workers.meter import Meter, machine_memory, peak_resident
 
 MIB = 2**20
 

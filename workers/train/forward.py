@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from luthier.errors import Infeasible
-from luthier.model import OFFSET_POSITIONS
+from luthier.models.base_model import OFFSET_POSITIONS
 from workers.train.attention import unpadded
-from workers.train.data.rendering import Masked, Tokens
-from workers.train.data.unpadded import UnpaddedRows, lay_out
-from workers.train.data.virtual import with_virtual_tokens
+from workers.train.data.padding_free import UnpaddedRows, lay_out
+from workers.train.data.tokenize import Masked, Tokens
+from workers.train.data.virtual_tokens import with_virtual_tokens
 
 CausalModel: TypeAlias = PreTrainedModel | PeftModelForCausalLM  # the latter where virtual tokens cannot be left out
 

@@ -12,13 +12,13 @@ from transformers import PreTrainedModel
 
 from luthier.design import Design, RewardModel, Stage
 from luthier.errors import Infeasible
-from workers.rollout import World
 from workers.train import updates
 from workers.train.algorithms import Example, objective
 from workers.train.checkpoint import Checkpoint, Position
 from workers.train.forward import CausalModel
-from workers.train.pack import Member, Pack, StepReport
-from workers.train.scorer import HEAD, Scored, Scorer, restored
+from workers.train.reward_model import HEAD, Scored, Scorer, restored
+from workers.train.rollouts.play import World
+from workers.train.stage_trainer import Member, Pack, StepReport
 from workers.train.updates import Applied
 
 ExamplesOf = Callable[[Stage], Sequence[Example]]

@@ -186,7 +186,7 @@ async function prefill({ task, search, pin, suffix, validation_file }) {
   if (search.device_seconds) field.minutes.value = search.device_seconds / 60;
   field.objective.value = search.objective;
   field.early_finish.checked = search.early_finish;
-  field.remember.checked = search.memory;
+  field.remember.checked = search.policy.warm_start;
   field.goal.value = task.goal ?? "auto";
   field.suffix.value = suffix ?? "";
   field.validation_file.value = validation_file ?? "";

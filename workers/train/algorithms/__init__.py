@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from luthier.design import Algorithm, Clm, Dpo, Grpo, Ipo, Kto, Mlm, Orpo, Raft, RewardModel, Rloo, Sft, Simpo
-from workers.rollout import World
-from workers.train.algorithms.likelihood import CausalLanguageModelling, SupervisedFineTuning
+from workers.train.algorithms.base import Example, Loss, Objective
 from workers.train.algorithms.masked import MaskedLanguageModelling
-from workers.train.algorithms.objective import Example, Loss, Objective
+from workers.train.algorithms.online_rl import (
+    GroupRelativePolicyOptimisation,
+    ReinforceLeaveOneOut,
+    RewardRankedFineTuning,
+)
 from workers.train.algorithms.preference import (
     DirectPreferenceOptimisation,
     IdentityPreferenceOptimisation,
@@ -14,12 +17,9 @@ from workers.train.algorithms.preference import (
     RewardModelling,
     SimplePreferenceOptimisation,
 )
-from workers.train.algorithms.reinforcement import (
-    GroupRelativePolicyOptimisation,
-    ReinforceLeaveOneOut,
-    RewardRankedFineTuning,
-)
-from workers.train.algorithms.verdicts import KahnemanTverskyOptimisation
+from workers.train.algorithms.supervised import CausalLanguageModelling, SupervisedFineTuning
+from workers.train.algorithms.unpaired import KahnemanTverskyOptimisation
+from workers.train.rollouts.play import World
 
 __all__ = ["Example", "Loss", "Objective", "objective"]
 

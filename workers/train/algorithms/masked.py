@@ -8,9 +8,9 @@ import torch
 
 from luthier.design import Mlm
 from luthier.task import DataKind
-from workers.train.algorithms.likelihood import MaximumLikelihood
-from workers.train.algorithms.objective import Batch, Example, Policy
-from workers.train.data.rendering import Masked, Renderer, Row
+from workers.train.algorithms.base import Batch, Example, Policy
+from workers.train.algorithms.supervised import MaximumLikelihood
+from workers.train.data.tokenize import Masked, Renderer, Row
 
 HIDDEN, REPLACED = 0.8, 0.1  # of the chosen tokens; the others stay as they are
 

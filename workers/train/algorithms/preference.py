@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 
 from luthier.design import Dpo, Ipo, Orpo, RewardModel, Simpo
 from luthier.task import DataKind
-from workers.train.algorithms.objective import Example, Loss, Offline, Reference, per_token, sequence_logps
-from workers.train.data.rendering import Renderer, Row, Tokens
-from workers.train.data.unpadded import UnpaddedRows
-from workers.train.scorer import HEAD, scores
+from workers.train.algorithms.base import Example, Loss, Offline, Reference, per_token, sequence_logps
+from workers.train.data.padding_free import UnpaddedRows
+from workers.train.data.tokenize import Renderer, Row, Tokens
+from workers.train.reward_model import HEAD, scores
 
 
 class _Pairs(Offline):

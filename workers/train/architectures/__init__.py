@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedM
 
 from luthier.design import Architecture
 from luthier.errors import Infeasible
+from workers.train.architectures.block_influence import block_influence
 from workers.train.architectures.edits import cut_depth, kept_layers, share_kv_heads
-from workers.train.architectures.influence import block_influence
 from workers.train.architectures.rope import stretch
 from workers.train.architectures.window import narrow
 from workers.train.forward import is_encoder

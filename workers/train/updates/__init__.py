@@ -23,14 +23,14 @@ from luthier.design import (
     Update,
     Vera,
 )
-from workers.train.updates.adaptive import adaptive
-from workers.train.updates.applied import Applied
-from workers.train.updates.low_rank import low_rank
+from workers.train.updates.adalora import adaptive
+from workers.train.updates.base import Applied
+from workers.train.updates.lora import low_rank
 from workers.train.updates.partial import bitfit, full, layernorm, top_layers
-from workers.train.updates.principal import principal
-from workers.train.updates.quantised import qlora
-from workers.train.updates.rescaling import ia3, oft, vera
-from workers.train.updates.virtual import prefix, prompt
+from workers.train.updates.pissa import principal
+from workers.train.updates.prompt_tuning import prefix, prompt
+from workers.train.updates.qlora import qlora
+from workers.train.updates.vera_ia3_oft import ia3, oft, vera
 
 __all__ = ["Applied", "apply"]
 

@@ -11,7 +11,7 @@ from luthier.design import BitFit, Full, LayerNorm, TopLayers
 from luthier.errors import Infeasible
 from workers.train.forward import is_encoder
 from workers.train.layers import layers_of
-from workers.train.updates.applied import Steady, moving
+from workers.train.updates.base import Steady, moving
 
 
 class InPlace(Steady):

@@ -1,0 +1,357 @@
+"""What a trial does, in numbers that do not depend on the machine: passes, tokens, FLOPs, and bytes held at once.
+
+workload.py has what a job asks of every trial, passes.py the arithmetic of passes, resident.py that of memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from luthier.design import (
+    AdaLora,
+    Algorithm,
+    Clm,
+    Design,
+    Dpo,
+    Grpo,
+    Ipo,
+    Kto,
+    Mlm,
+    Orpo,
+    Pissa,
+    QLora,
+    Raft,
+    RewardModel,
+    Rloo,
+    Sft,
+    Simpo,
+    Stage,
+    Update,
+    VirtualTokens,
+)
+from luthier.models.base_model import ModelFacts
+from luthier.task import DataKind, rung_rows
+from luthier.trial import RUNG_GENERATIONS, RUNG_WINDOWS, RUNGS
+from search.cost.flops import TOKEN_CAP, Kind, Passes, Work, backward, decoding, forward, likelihood
+from search.cost.memory import FLOAT, Memory, kept_once, kept_per_token, sampling_bytes, scoring_bytes
+from search.cost.parameters import Moving, Shape, moving, shape
+from search.cost.workload import Workload
+
+SAMPLING_BATCH, GENERATION_BATCH = 64, 8  # answers drawn at once in training, and by the judge
+NEARLY: Final = 1e-9
+FOUR_BITS: Final = 0.14  # of float32, with the scales of NF4 (Dettmers et al. 2023)
+MOMENTS: Final = 2  # of AdamW, for each number that moves
+INFLUENCE_ROWS, INFLUENCE_TOKENS = 16, 256  # that layers are weighed on before some are cut
+SVD_PASSES: Final = 34  # of PiSSA over each matrix: 16 power iterations, there and back
+STEP_SPREAD: Final = 1.5  # standard deviations by which the longest step of a training exceeds the mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A whole trial. `phases` are the moments that may hold most."""
+
+    training: Work
+    rollouts: Work  # a part of the training
+    judging: Work
+    other: Work
+    phases: tuple[Memory, ...]
+    tokens: float  # trained on
+    drawn: float  # sampled in training
+    steps: int
+    judged_rows: int
+    parameters: int
+    trainable: int
+    inference: Work  # for a token, drawn alone
+
+
+class _Diet(NamedTuple):
+    """Examples of a stage: how many, and of each its sequences, tokens and targets."""
+
+    examples: float
+    sequences: float
+    tokens: float
+    targets: float
+
+
+def plan(facts: ModelFacts, design: Design, job: Workload, kind: Kind) -> Plan:
+    """All that a trial of the design does from its lease to its export, on a device of this kind."""
+    model = shape(facts, design.architecture)
+    base = shape(facts, design.architecture.model_copy(update={"layers": None, "kv_heads": None}))
+    stages = [_Stage(model, stage, job, kind, design) for stage in design.stages]
+    judging, scoring, sampling, judged = _judging(model, job, kind, _in_front(design))
+    resting = _resting(base, model, stages, kind)
+    for number, stage in enumerate(design.stages[:-1]):
+        if stage.algorithm.kind != "reward_model" and design.stages[number + 1].update == stage.update:
+            continue
+        resting = resting._replace(copies=resting.copies + (FLOAT * model.parameters if kind == "cpu" else 0))
+    phases = [stage.training_memory(resting) for stage in stages]
+    phases += [stage.sampling_memory(resting) for stage in stages if stage.group]
+    rungs = _rungs(stages)
+    moments = max((MOMENTS * FLOAT * stage.moving.numbers for stage in stages), default=0)
+    at_rungs = min(rung_rows(job.kind), job.validation, job.max_rows)
+    part = min(1.0, at_rungs / max(1, min(max(job.validation, job.test), job.max_rows)))
+    if rungs:
+        phases.append(resting._replace(scoring=scoring * part, sampling=sampling, optimiser=float(moments)))
+    phases.append(resting._replace(scoring=scoring, sampling=sampling))
+    if stages:
+        phases.append(resting._replace(copies=resting.copies + (FLOAT * model.parameters if kind == "cpu" else 0)))
+    few = _scored(model, job, at_rungs, kind, RUNG_GENERATIONS, RUNG_WINDOWS, _in_front(design))
+    moved = max((stage.moving.numbers for stage in stages), default=0)
+    return Plan(
+        training=Work().plus(*(stage.training() for stage in stages)),
+        rollouts=Work().plus(*(stage.rollouts() for stage in stages)),
+        judging=judging.plus(few.times(rungs)),
+        other=_other(base, model, design, stages, job),
+        phases=tuple(phases),
+        tokens=sum(stage.tokens for stage in stages),
+        drawn=sum(stage.drawn for stage in stages),
+        steps=sum(stage.steps for stage in stages),
+        judged_rows=judged + rungs * at_rungs,
+        parameters=model.parameters + max((stage.moving.added for stage in stages), default=0),
+        trainable=moved,
+        inference=decoding(model, None, 1, 0.0, 1, batch=1, adapted=False),
+    )
+
+
+class _Stage:
+    """One stage of a design, in amounts."""
+
+    def __init__(self, model: Shape, stage: Stage, job: Workload, kind: Kind, design: Design) -> None:
+        self.model, self.stage, self.job, self.kind = model, stage, job, kind
+        self.algorithm, self.update = stage.algorithm, stage.update
+        self.moving: Moving = moving(model, stage.update)
+        self.diet = _diet(stage.algorithm, job)
+        self.group = stage.algorithm.group if isinstance(stage.algorithm, Grpo | Rloo | Raft) else 0
+        passes = max(1, round(self.diet.examples * stage.optimiser.epochs))
+        self.batch = min(stage.optimiser.batch_size, passes)
+        self.steps = math.ceil(passes / stage.optimiser.batch_size)
+        self.seen = float(passes)  # examples, each as often as it is seen
+        self.tokens = self.seen * self.diet.tokens
+        self.drawn = self.seen * self.group * self.job.max_new_tokens
+        self.edited = design.architecture.window
+
+    @property
+    def scored(self) -> bool:
+        """Whether a reward model is trained here, which has a head of its own in place of the model's."""
+        return isinstance(self.algorithm, RewardModel)
+
+    @property
+    def reference(self) -> float:
+        """Forward passes without a gradient, as often as the examples are seen."""
+        match self.algorithm:
+            case Dpo() | Ipo():
+                return 1.0 / max(1.0, self.stage.optimiser.epochs)
+            case Kto():
+                return 3.0
+            case Grpo(beta=beta):
+                return 1.0 if beta else 0.0
+            case Rloo(beta=beta):
+                return 2.0 if beta else 0.0
+            case _:
+                return 0.0
+
+    @property
+    def copied(self) -> bool:
+        """Whether the moving weights are kept as they were at first."""
+        match self.algorithm:
+            case Kto():
+                return True
+            case Grpo(beta=beta) | Rloo(beta=beta):
+                return bool(beta)
+            case _:
+                return False
+
+    @property
+    def per_pass(self) -> int:
+        """Examples in one forward pass."""
+        return max(1, min(self.batch, int(TOKEN_CAP[self.kind] // max(1.0, self.diet.tokens))))
+
+    def training(self) -> Work:
+        """All steps, with what is drawn and compared for them."""
+        diet, passes = self.diet, self.steps * math.ceil(self.batch / self.per_pass)
+        learnt = Passes(
+            passes=passes,
+            sequences=self.seen * diet.sequences,
+            tokens=self.tokens + self.seen * diet.sequences * _virtual(self.update),
+            targets=0.0 if self.scored else self.seen * diet.targets,
+            length=diet.tokens / diet.sequences,
+        )
+        compared = self.reference
+        work = forward(self.model, learnt, self.update, self.moving).plus(
+            backward(self.model, learnt, self.update, self.moving),
+            forward(self.model, learnt, self.update, self.moving).times(compared),
+            self._stepping(),
+        )
+        return work.plus(self.rollouts())
+
+    def _stepping(self) -> Work:
+        numbers, tensors = self.moving.numbers, self.moving.tensors
+        if isinstance(self.update, AdaLora):  # importance of each number, and right angles
+            numbers, tensors = 3 * numbers, 4 * tensors
+        return Work(optimised=float(self.steps * numbers), tensors=float(self.steps * tensors))
+
+    def rollouts(self) -> Work:
+        """Answers drawn, `group` for each prompt of a step."""
+        if not self.group:
+            return Work()
+        alone = isinstance(self.update, VirtualTokens)
+        size = 1 if alone else SAMPLING_BATCH
+        prompts = self.seen * self.group
+        per_step = max(1, round(prompts / self.steps))
+        batches = self.steps * math.ceil(per_step / size)
+        return decoding(
+            self.model,
+            self.update,
+            batches,
+            self.job.prompt,
+            self.job.max_new_tokens,
+            batch=prompts / batches,
+            adapted=True,
+        )
+
+    def training_memory(self, resting: Memory) -> Memory:
+        diet, group = self.diet, self.per_pass
+        spread = STEP_SPREAD * self.job.spread * math.sqrt(group * diet.sequences) if diet.examples > group else 0.0
+        most = group * diet.tokens + spread
+        tokens = min(most, max(TOKEN_CAP[self.kind], diet.tokens)) + group * diet.sequences * _virtual(self.update)
+        targets = 0.0 if self.scored else tokens * diet.targets / max(1.0, diet.tokens)
+        moved = float(FLOAT * self.moving.numbers)
+        return resting._replace(
+            copies=resting.copies + (moved if self.copied else 0.0),
+            gradients=moved,
+            optimiser=MOMENTS * moved,
+            activations=tokens
+            * kept_per_token(self.model, self.update, self.moving, diet.tokens / diet.sequences, self.kind)
+            + kept_once(self.update, self.moving),
+            logits=targets * self.model.facts.vocab_size * FLOAT,
+        )
+
+    def sampling_memory(self, resting: Memory) -> Memory:
+        size = 1 if isinstance(self.update, VirtualTokens) else min(SAMPLING_BATCH, self.batch * self.group)
+        moved = float(FLOAT * self.moving.numbers)
+        return resting._replace(
+            copies=resting.copies + (moved if self.copied else 0.0),
+            optimiser=MOMENTS * moved,
+            sampling=sampling_bytes(self.model, size, self.job.prompt, self.job.max_new_tokens, self.kind),
+        )
+
+
+def _diet(algorithm: Algorithm, job: Workload) -> _Diet:
+    prompt, target = job.prompt, job.target
+    if job.kind is DataKind.TEXT:
+        windows = max(1.0, math.ceil(target / job.window))
+        share = algorithm.mask if isinstance(algorithm, Mlm) else 1.0
+        length = target / windows
+        return _Diet(job.rows * windows, 1, length, share * length)
+    whole = prompt + target
+    match algorithm:
+        case Grpo(group=group) | Rloo(group=group):
+            return _Diet(job.rows, group, group * (prompt + job.max_new_tokens), group * job.max_new_tokens)
+        case Raft():
+            return _Diet(job.rows, 1, prompt + job.max_new_tokens, job.max_new_tokens)
+        case Dpo() | Ipo() | Simpo() | RewardModel():
+            return _Diet(job.rows, 2, 2 * whole, 2 * target)
+        case Orpo():
+            return _Diet(job.rows, 3, prompt + 2 * whole, prompt + 2 * target)
+        case Kto():
+            answers = 2 if job.kind is DataKind.PREFERENCE else 1
+            return _Diet(job.rows * answers, 1, whole, target)
+        case Clm():
+            return _Diet(job.rows, 1, whole, whole)
+        case Sft() | Mlm():
+            share = job.desirable if job.kind is DataKind.UNPAIRED else 1.0
+            return _Diet(max(1.0, job.rows * share), 1, whole, target)
+
+
+def _virtual(update: Update) -> int:
+    return update.tokens if isinstance(update, VirtualTokens) else 0
+
+
+def _in_front(design: Design) -> bool:
+    return any(isinstance(stage.update, VirtualTokens) for stage in design.stages)
+
+
+def _rungs(stages: Sequence[_Stage]) -> int:
+    """How often a few rows are scored on the way: at rungs, those at one step together, and after stages."""
+    steps = sum(stage.steps for stage in stages)
+    crossed = {math.ceil(share * steps - NEARLY) for share in RUNGS} - {steps}
+    return len(crossed) + max(0, len(stages) - 1)
+
+
+def _scored(model: Shape, job: Workload, rows: int, kind: Kind, generations: int, windows: int, in_front: bool) -> Work:
+    """What the judge does with so many rows of a split."""
+    whole, target = job.prompt + job.target, job.target
+    if model.facts.family == "encoder":
+        found = rows * math.ceil(target / job.window)
+        masked = min(found, windows) * job.pseudo_positions
+        return likelihood(model, masked, 1, min(target, job.window), 1, kind)
+    desired = job.desirable if job.kind is DataKind.UNPAIRED else 1.0
+    work = likelihood(model, rows * desired, 1, whole, target, kind)
+    match job.kind:
+        case DataKind.PREFERENCE:
+            return work.plus(likelihood(model, rows, 2, 2 * whole, 2 * target, kind))
+        case DataKind.UNPAIRED:
+            return work.plus(likelihood(model, rows, 1, whole, target, kind))
+        case _:
+            pass
+    if not job.graded:
+        return work
+    prompts = min(rows, generations)
+    batches = math.ceil(prompts / (1 if in_front else GENERATION_BATCH))
+    batch = prompts / max(1, batches)
+    return work.plus(decoding(model, None, batches, job.prompt, job.answer, batch=batch, adapted=False))
+
+
+def _judging(model: Shape, job: Workload, kind: Kind, in_front: bool) -> tuple[Work, float, float, int]:
+    """The scores on validation and test rows: the work, the bytes that a pass and the answers hold, and the rows."""
+    splits = [min(split, job.max_rows) for split in (job.validation, job.test)]
+    works = [_scored(model, job, rows, kind, job.max_generations, job.pseudo_windows, in_front) for rows in splits]
+    rows, length = max(splits), job.prompt + job.target
+    if model.facts.family == "encoder":
+        window = max(1.0, min(length, job.window))
+        tokens = min(float(TOKEN_CAP[kind]), rows * job.pseudo_positions * window)
+        targets = tokens / window
+    else:
+        tokens = min(float(TOKEN_CAP[kind]), rows * (2 if job.kind is DataKind.PREFERENCE else 1) * length)
+        targets = tokens * job.target / max(1.0, length)
+    size = 1 if in_front else min(rows, GENERATION_BATCH)
+    sampling = sampling_bytes(model, size, job.prompt, job.max_new_tokens, kind) if job.graded else 0.0
+    return Work().plus(*works), scoring_bytes(model, tokens, targets), sampling, sum(splits)
+
+
+def _resting(base: Shape, model: Shape, stages: Sequence[_Stage], kind: Kind) -> Memory:
+    """What is there all the time: on a CPU the base as registered stays in the same memory."""
+    added = max((stage.moving.added for stage in stages), default=0)
+    numbers = model.parameters + added + (base.parameters if kind == "cpu" else 0)
+    if any(isinstance(stage.update, QLora) for stage in stages):
+        numbers -= round((1 - FOUR_BITS) * sum(m.numbers * count for m, count in model.linear))
+    rewards = sum(stage.scored for stage in stages)
+    copies = 2 * rewards * model.parameters if kind == "cpu" else rewards * model.parameters
+    return Memory(process=1.0, weights=float(FLOAT * numbers), copies=float(FLOAT * copies))
+
+
+def _other(base: Shape, model: Shape, design: Design, stages: Sequence[_Stage], job: Workload) -> Work:
+    """Making the model, putting updates on it, taking them off again, and writing the result."""
+    made = float(model.parameters)
+    if design.architecture.edited:
+        made *= 3  # drawn at random before it is filled
+    modules = 0.0
+    merged = 0.0
+    flops = 0.0
+    for index, stage in enumerate(stages):
+        if index and stage.update == stages[index - 1].update and not stage.scored:
+            continue
+        modules += sum(count for _, count in stage.moving.modules)
+        merged += sum(m.numbers * count for m, count in stage.moving.modules)
+        if isinstance(stage.update, Pissa):
+            flops += 4 * SVD_PASSES * stage.update.rank * sum(m.numbers * n for m, n in stage.moving.modules)
+    if design.architecture.depth_rule == "block_influence":
+        tokens = INFLUENCE_ROWS * min(float(INFLUENCE_TOKENS), job.prompt + job.target)
+        done = Passes(passes=INFLUENCE_ROWS, sequences=INFLUENCE_ROWS, tokens=tokens, targets=0, length=tokens / 16)
+        return forward(base, done, None, None).plus(
+            Work(flops=flops, copied=2 * made + merged, modules=modules, leases=1.0)
+        )
+    return Work(flops=flops, copied=2 * made + merged, modules=modules, leases=1.0)

@@ -1,0 +1,51 @@
+"""A job's designs by column, as charts are drawn from them."""
+
+from __future__ import annotations
+
+from luthier.api_types import Landscape, LandscapeAxis
+from search.report.build import front, state
+from search.report.importance import axes_of, importance, standings
+from search.report.inputs import Case, Tried
+from search.report.recommend import size
+
+
+def landscape(case: Case) -> Landscape:
+    """The designs that were scored at a rung or at the end, by number."""
+    standing = standings(case.history)
+    shown = [tried for tried in case.designs if tried.number in standing]
+    values = [axes_of(tried.past.design, case.facts) for tried in shown]
+    best = {one.number for one in front(case)}
+    return Landscape(
+        unit=case.unit,
+        lower_is_better=case.lower_is_better,
+        base=None if case.base is None else case.value(case.base),
+        default=None if case.default is None else case.value(case.default),
+        best=None if case.winner is None else case.winner.number,
+        number=tuple(tried.number for tried in shown),
+        summary=tuple(tried.past.design.summary() for tried in shown),
+        state=tuple(state(tried) for tried in shown),
+        score=tuple(case.value(tried) if tried.complete else None for tried in shown),
+        last=tuple(last(case, tried) for tried in shown),
+        standing=tuple(standing[tried.number] for tried in shown),
+        device_seconds=tuple(tried.past.device_seconds for tried in shown),
+        parameters=tuple(size(case, tried) for tried in shown),
+        front=tuple(tried.number in best for tried in shown),
+        axes=tuple(
+            LandscapeAxis(
+                axis=worth.axis,
+                group=worth.group,
+                values=tuple(axes.get(worth.axis) for axes in values),
+                share=worth.share,
+                weak=worth.weak,
+                default=worth.default,
+                best=worth.best,
+                worth=worth.worth,
+            )
+            for worth in importance(case.history, case.facts)
+        ),
+    )
+
+
+def last(case: Case, tried: Tried) -> float:
+    """The last score of a design that has one: its mean over the seeds, or that of the rung where it stands."""
+    return case.value(tried) if tried.complete else case.shown(tried.past.measured[-1].value)

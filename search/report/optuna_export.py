@@ -1,0 +1,106 @@
+"""A job as an Optuna study in an SQLite file, which optuna-dashboard and Optuna itself open.
+
+The file is a copy to look at: searches never read one. Axes are Optuna's parameters, with the distributions of the
+job's space. A trial that the space does not contain, such as the untuned base model, has none. Values are bits per
+byte, or the reward; intermediate values are the same at rungs, in percent of the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as State
+from pydantic import AwareDatetime, Field
+
+from luthier.design import Frozen
+from luthier.errors import IllegalDesign
+from luthier.trial import RUNGS, TrialState
+from search.policy.history import Past
+from search.space.samplers import Value
+from search.space.space import Space
+
+STATES: Final[Mapping[TrialState, State]] = {
+    TrialState.WAITING: State.WAITING,
+    TrialState.LEASED: State.RUNNING,
+    TrialState.COMPLETE: State.COMPLETE,
+    TrialState.PRUNED: State.PRUNED,
+    TrialState.FAILED: State.FAIL,
+    TrialState.INFEASIBLE: State.FAIL,
+    TrialState.CANCELLED: State.FAIL,
+}
+
+
+class Told(Frozen):
+    """One trial, with what the study says of it beyond what the search knows."""
+
+    past: Past
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    attributes: dict[str, Any] = Field(description="user attributes; None says nothing")
+
+
+def write_study(
+    path: Path,
+    name: str,
+    objective: Literal["perplexity", "reward"],
+    space: Space | None,
+    trials: Sequence[Told],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Write the new file `path`. `space` is None where it cannot be made any more: then no trial has parameters."""
+    storage = RDBStorage(f"sqlite:///{path}")
+    try:
+        direction = StudyDirection.MINIMIZE if objective == "perplexity" else StudyDirection.MAXIMIZE
+        study = optuna.create_study(storage=storage, study_name=name, direction=direction)
+        for key, value in attributes.items():
+            study.set_user_attr(key, value)
+        study.add_trials([_frozen(told, objective, space) for told in trials])
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _frozen(told: Told, objective: Literal["perplexity", "reward"], space: Space | None) -> FrozenTrial:
+    past = told.past
+    state = State.RUNNING if past.paused else STATES[past.state]
+    sign = 1.0 if objective == "perplexity" else -1.0
+    params, distributions = _parameters(past, space)
+    reached = {round(100 * RUNGS[rung]): sign * value for rung, (value, _) in enumerate(past.measured)}
+    if past.value is not None:
+        reached[100] = sign * past.value
+    started = told.started_at or told.finished_at
+    return FrozenTrial(
+        number=past.number,
+        trial_id=past.number,
+        state=state,
+        value=None if past.value is None else sign * past.value,
+        datetime_start=_naive(started),
+        datetime_complete=_naive(told.finished_at) if state.is_finished() else None,
+        params=params,
+        distributions=distributions,
+        user_attrs={name: value for name, value in told.attributes.items() if value is not None},
+        system_attrs={},
+        intermediate_values=reached,
+    )
+
+
+def _parameters(past: Past, space: Space | None) -> tuple[dict[str, Value], dict[str, BaseDistribution]]:
+    try:
+        if space is not None:
+            return space.encode(past.design), space.distributions(past.design)
+    except IllegalDesign:
+        pass  # a baseline, or a design that somebody put in by hand
+    return {}, {}
+
+
+def _naive(moment: datetime | None) -> datetime | None:
+    """In UTC: Optuna keeps no time zones."""
+    return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None)

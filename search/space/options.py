@@ -1,0 +1,149 @@
+"""What is legal on each axis for some data and models, what of it a search would try, and why the rest is not legal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, get_args
+
+from luthier.api_types import Axis, AxisChoice
+from luthier.design import Frozen, Update
+from luthier.models.base_model import BaseModelEntry
+from luthier.task import DataKind, Family, Pin
+from search.report.phrases import about, millions
+from search.space import axes, validate
+from search.space.axes import SETTINGS, Interval
+from search.space.compatibility import ALGORITHMS, PROGRAMS
+from search.space.space import Space
+
+_UPDATE_CLASSES: Final[Mapping[str, type[Frozen]]] = {
+    member.model_fields["kind"].default: member for member in get_args(get_args(Update)[0])
+}
+PLACES: Final = {
+    "all": "All linear layers but the output head.",
+    "attention": "The linear layers of attention alone.",
+    "mlp": "The linear layers of the feed-forward blocks alone.",
+    "embeddings": "All linear layers, and the input embeddings.",
+}
+
+
+def offer(
+    kind: DataKind,
+    entries: Sequence[BaseModelEntry],
+    left_out: Mapping[str, str],
+    searched: Space | None,
+    pin: Pin,
+    family: Family,
+    *,
+    rewarded: bool,
+    four_bit: bool,
+) -> tuple[Axis, ...]:
+    """The axes of a request, in the order in which a form asks about them.
+
+    `left_out` says by name why base models cannot be used at all; `searched` is what the pins leave, None where they
+    leave nothing. `four_bit`: all workers hold bases in four bits.
+    """
+    usable = [entry for entry in entries if entry.name not in left_out and entry.facts.family == family]
+    return (
+        Axis(name="model", pinned=pin.model is not None, choices=tuple(_models(entries, left_out, searched, family))),
+        Axis(
+            name="algorithm",
+            pinned=pin.algorithm is not None,
+            choices=tuple(_programs(kind, searched, family, rewarded=rewarded)),
+        ),
+        Axis(
+            name="update",
+            pinned=pin.update is not None,
+            choices=tuple(_updates(usable, searched, four_bit=four_bit)),
+        ),
+        Axis(name="placement", pinned=pin.placement is not None, choices=tuple(_placements(usable, searched))),
+        *_numbers(usable, searched, pin),
+        *_settings(searched, pin),
+    )
+
+
+def _models(
+    entries: Sequence[BaseModelEntry], left_out: Mapping[str, str], searched: Space | None, family: Family
+) -> Iterator[AxisChoice]:
+    names = {model.name for model in searched.models} if searched else set()
+    for entry in entries:
+        facts, why = entry.facts, left_out.get(entry.name)
+        if why is None and facts.family != family:
+            why = f"{validate.article(facts.family)}, and such data and pins are for {family}s"
+        said = f"{millions(facts.parameters)} parameters, {facts.layers} layers, context {facts.context}"
+        yield _choice(entry.name, said, why, searched=entry.name in names)
+
+
+def _programs(kind: DataKind, searched: Space | None, family: Family, *, rewarded: bool) -> Iterator[AxisChoice]:
+    alone = [rule.algorithm for rule in ALGORITHMS if not rule.followed_by]
+    ordered = dict.fromkeys((*validate.programs(kind, family, rewarded=rewarded), *alone, *PROGRAMS))
+    for program in ordered:
+        why = validate.fault(program, kind, rewarded=rewarded)
+        rules = validate.rules(program)
+        if why is None and rules[0].family != family:
+            why = f"{program} is for {rules[0].family}s"
+        said = None if why else "; then ".join(f"{rule.algorithm} {rule.fits[kind]}" for rule in rules)
+        yield _choice(program, said, why, searched=searched is not None and program in searched.programs)
+
+
+def _updates(entries: Sequence[BaseModelEntry], searched: Space | None, *, four_bit: bool) -> Iterator[AxisChoice]:
+    tried = {name for model in searched.models for name in model.updates} if searched else set()
+    for name in axes.UPDATES:
+        reasons = [validate.update_refusal(name, entry) for entry in entries]
+        why = next(filter(None, reasons), None) if None not in reasons else None
+        if why is None and name in axes.FOUR_BIT and not four_bit:
+            why = "it holds the base in four bits, which takes CUDA and bitsandbytes on every live worker"
+        if why is None and searched is not None:
+            refused = [validate.program_refusal(name, program) for program in searched.programs]
+            why = refused[0] if refused and all(refused) else None
+        yield _choice(name, about(_UPDATE_CLASSES[name]), why, searched=name in tried)
+
+
+def _placements(entries: Sequence[BaseModelEntry], searched: Space | None) -> Iterator[AxisChoice]:
+    tried = {place for model in searched.models for place in model.placements} if searched else set()
+    for name in axes.PLACEMENTS:
+        reasons = [validate.placement_refusal(name, entry) for entry in entries]
+        why = next(filter(None, reasons), None) if None not in reasons else None
+        yield _choice(name, PLACES[name], why, searched=name in tried)
+
+
+def _numbers(entries: Sequence[BaseModelEntry], searched: Space | None, pin: Pin) -> Iterator[Axis]:
+    """Axes of numbers: what is searched of them, and what may be pinned."""
+    models = searched.models if searched else ()
+    layers = "; ".join(f"1 to {entry.facts.layers} of {entry.name}" for entry in entries)
+    heads = "; ".join(f"{', '.join(map(str, validate.kv_heads_of(entry)))} of {entry.name}" for entry in entries)
+    plain: Sequence[tuple[str, Sequence[float], str]] = (
+        ("rank", searched.ranks if searched else (), f"1 to {axes.MOST_RANK}"),
+        ("epochs", searched.epochs if searched else (), "numbers above 0"),
+        ("batch_size", searched.batch_sizes if searched else (), "1 to the number of training rows"),
+        ("layers", [kept for model in models for kept in model.layers], layers),
+        ("kv_heads", [kept for model in models for kept in model.kv_heads], heads),
+        ("window", [window for model in models for window in model.windows], "0, the model's own, or fewer tokens"),
+        (
+            "rope_factor",
+            [factor for model in models for factor in model.rope_factors],
+            f"{axes.OWN:g}, the model's own context, to {axes.MOST_STRETCHED:g}",
+        ),
+    )
+    for name, values, takes in plain:
+        choices = tuple(AxisChoice(value=value, legal=True, searched=True) for value in dict.fromkeys(values))
+        yield Axis(name=name, choices=choices, pinned=getattr(pin, name) is not None, takes=takes)
+    yield _axis("learning_rate_multiplier", searched.multipliers if searched else axes.MULTIPLIERS, pin)
+
+
+def _settings(searched: Space | None, pin: Pin) -> Iterator[Axis]:
+    """The hyperparameters of the algorithms that are searched."""
+    for name, values in (searched.settings if searched else {}).items():
+        least = SETTINGS[name].least
+        yield _axis(name, values, pin, f"numbers above 0, of {SETTINGS[name].algorithm}" if least is None else None)
+
+
+def _axis(name: str, values: axes.Axis, pin: Pin, takes: str | None = None) -> Axis:
+    pinned = getattr(pin, name) is not None
+    if isinstance(values, Interval):
+        return Axis(name=name, low=values.low, high=values.high, pinned=pinned, takes=takes or "numbers above 0")
+    choices = tuple(AxisChoice(value=value, legal=True, searched=True) for value in values)
+    return Axis(name=name, choices=choices, pinned=pinned, takes=takes or "numbers above 0")
+
+
+def _choice(value: str, said: str | None, why: str | None, *, searched: bool) -> AxisChoice:
+    return AxisChoice(value=value, about=said, legal=why is None, why=why, searched=searched and why is None)

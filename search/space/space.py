@@ -1,0 +1,361 @@
+"""The designs that a job searches: one conditional tree, walked forwards to sample and backwards to encode.
+
+    model → edited, edits → program → update → rank or depth → learning rate → batch, epochs → the algorithms' own
+          → the update of later stages
+
+`Space.sample` is the only description of the tree. It asks a `Suggest` one question after another; `Space.encode` has
+the same questions answered by a finished design. The stages of a program share one learning-rate multiplier. Those
+after the first go on with its update, so that an adapter goes on from `sft` into `dpo`, or have `lora` or `full` of
+their own, which start from the merged weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from optuna.distributions import BaseDistribution
+from pydantic import Field, TypeAdapter
+
+from luthier.design import (
+    AdaLora,
+    Algorithm,
+    BitFit,
+    Design,
+    Dora,
+    Frozen,
+    Full,
+    Ia3,
+    LayerNorm,
+    Lora,
+    LoraPlus,
+    Oft,
+    Optimiser,
+    Pissa,
+    Placed,
+    Prefix,
+    Prompt,
+    QLora,
+    RsLora,
+    Stage,
+    TopLayers,
+    Update,
+    Vera,
+)
+from luthier.errors import IllegalDesign, UserError
+from luthier.models.base_model import BaseModelEntry
+from luthier.task import Constraints, DataKind, Family, Pin
+from search import edits
+from search.space import axes, validate
+from search.space.axes import SETTINGS, Axis, Interval, ModelSpace
+from search.space.learning_rate import default_learning_rate, significant
+from search.space.samplers import Replay, Suggest, Value
+
+_ALGORITHMS: Final[TypeAdapter[Algorithm]] = TypeAdapter(Algorithm)
+_UPDATES: Final[TypeAdapter[Update]] = TypeAdapter(Update)
+PISSA_MOST: Final = 32  # no matrix may be thinner: a single key head often has 64 rows, or 32
+VERA_RANKS: Final = (64, 128, 256, 512)  # of frozen matrices: a rank costs one number a layer
+SAME: Final = "same"  # of later stages: the first stage's update, which goes on with its parameters
+LATER: Final = ("lora", "full")
+LATER_RANK: Final = 16
+OFT_BLOCKS: Final = (8, 16, 32)  # they divide the width of every common model
+VIRTUAL_TOKENS: Final = (8, 16, 32, 64)
+
+
+class Space(Frozen):
+    """What remains to be searched; every axis lists what it allows, and never nothing. Made by `space`."""
+
+    kind: DataKind
+    family: Family = Field(description="of all the models")
+    models: tuple[ModelSpace, ...]
+    programs: tuple[str, ...] = Field(description="the usual one first")
+    ranks: tuple[int, ...] = Field(description="of low-rank adapters")
+    multipliers: Axis = Field(description="learning rate, relative to the default of algorithm, update and model")
+    batch_sizes: tuple[int, ...]
+    epochs: tuple[float, ...]
+    settings: dict[str, Axis] = Field(description="the hyperparameters of single algorithms, by name of the axis")
+
+    def sample(self, suggest: Suggest) -> Design:
+        """Ask about each axis that applies, and put the design together."""
+        model = self.model(suggest.categorical("model", [model.name for model in self.models]))
+        architecture = edits.ask(suggest, model)
+        program = suggest.categorical("program", self.programs)
+        update = self._update(suggest, model, program, edited=architecture.edited)
+        multiplier = _number(suggest, "learning_rate_multiplier", self.multipliers)
+        batch_size = suggest.categorical("batch_size", self.batch_sizes)
+        epochs = suggest.categorical("epochs", self.epochs)
+        algorithms = [self._algorithm(suggest, kind) for kind in program.split("+")]
+        later = self._later(suggest, model, update) if len(algorithms) > 1 else update
+        return Design(
+            architecture=architecture,
+            stages=stages(
+                model,
+                algorithms,
+                update,
+                later,
+                multiplier=multiplier,
+                batch_size=batch_size,
+                epochs=epochs,
+            ),
+        )
+
+    def decode(self, values: Mapping[str, Value]) -> Design:
+        """The design with these answers. Raises IllegalDesign naming an answer that the space does not allow."""
+        return self.sample(Replay(values))
+
+    def encode(self, design: Design) -> dict[str, Value]:
+        """The answers that `sample` makes this design of; raises IllegalDesign where none do."""
+        return self._replay(design).values
+
+    def answers(self, design: Design) -> dict[str, Value]:
+        """What a design says of each axis, whether or not the space allows it."""
+        return self._answers(design)
+
+    def distributions(self, design: Design) -> dict[str, BaseDistribution]:
+        """Optuna's distribution for each answer of `encode`."""
+        return self._replay(design).distributions
+
+    def model(self, name: str) -> ModelSpace:
+        """Raises IllegalDesign where no model of the space has this name."""
+        for model in self.models:
+            if model.name == name:
+                return model
+        known = ", ".join(model.name for model in self.models)
+        raise IllegalDesign(f"base model {name} is not in this search, which has {known}", param="architecture.base")
+
+    def _replay(self, design: Design) -> Replay:
+        replay = Replay(self._answers(design))
+        if self.sample(replay) != design:
+            raise IllegalDesign(
+                f"not in this search, which keeps alpha, warm-up and weight decay at their defaults, learning rates at "
+                f"three digits and all stages but the first alike: {design.summary()}",
+                param="stages",
+            )
+        return replay
+
+    def _answers(self, design: Design) -> dict[str, Value]:
+        if not design.stages:
+            raise IllegalDesign("the untuned model is the zero of a search, not a part of it", param="stages")
+        model, first = self.model(design.architecture.base), design.stages[0]
+        possible = model.updates_on(design.program, edited=design.architecture.edited)
+        answers: dict[str, Value] = {
+            "model": model.name,
+            **edits.answers(design.architecture, model),
+            "program": design.program,
+            _update_axis(model, possible): first.update.kind,
+            "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
+            "batch_size": first.optimiser.batch_size,
+            "epochs": first.optimiser.epochs,
+        }
+        match first.update:
+            case Full():
+                pass
+            case TopLayers(layers=layers):
+                answers[f"top_layers[{model.name}]"] = layers
+            case Lora(rank=rank) | RsLora(rank=rank) | Dora(rank=rank) | LoraPlus(rank=rank):
+                answers["rank"] = rank
+            case LayerNorm() | BitFit() | Ia3():
+                pass
+            case Pissa(kind=kind, rank=rank) | Vera(kind=kind, rank=rank):
+                answers[f"rank[{kind}]"] = rank
+            case Oft(block=block):
+                answers["block"] = block
+            case AdaLora(rank=rank) | QLora(rank=rank):
+                answers["rank"] = rank
+            case Prompt(tokens=tokens) | Prefix(tokens=tokens):
+                answers["tokens"] = tokens
+        if isinstance(first.update, Placed):
+            answers[_placement_axis(model, first.update.kind)] = first.update.placement
+        if len(design.stages) > 1 and later_updates(model, first.update):
+            later = design.stages[1].update
+            answers[later_axis(first.update)] = SAME if later == first.update else later.kind
+        for stage in design.stages:
+            for name, setting in SETTINGS.items():
+                if setting.algorithm == stage.algorithm.kind:
+                    answers[name] = getattr(stage.algorithm, setting.field)
+        return answers
+
+    @property
+    def _pissa_ranks(self) -> tuple[int, ...]:
+        """The thin ones of the ranks, or the thickest that goes where none of them does."""
+        return tuple(rank for rank in self.ranks if rank <= PISSA_MOST) or (PISSA_MOST,)
+
+    def _update(self, suggest: Suggest, model: ModelSpace, program: str, *, edited: bool) -> Update:
+        possible = model.updates_on(program, edited=edited)
+        match suggest.categorical(_update_axis(model, possible), possible):
+            case "full":
+                return Full()
+            case "top_layers":
+                return TopLayers(layers=suggest.categorical(f"top_layers[{model.name}]", model.top_layers))
+            case "layernorm":
+                return LayerNorm()
+            case "bitfit":
+                return BitFit()
+            case "pissa":
+                rank = suggest.categorical("rank[pissa]", self._pissa_ranks)
+                return _placed("pissa", rank, _placement(suggest, model, "pissa"))
+            case "vera":
+                return Vera(rank=suggest.categorical("rank[vera]", VERA_RANKS))
+            case "ia3":
+                return Ia3()
+            case "oft":
+                return Oft(block=suggest.categorical("block", OFT_BLOCKS))
+            case "adalora":
+                return AdaLora(rank=suggest.categorical("rank", self.ranks))
+            case "prompt":
+                return Prompt(tokens=suggest.categorical("tokens", VIRTUAL_TOKENS))
+            case "prefix":
+                return Prefix(tokens=suggest.categorical("tokens", VIRTUAL_TOKENS))
+            case "qlora":
+                return QLora(rank=suggest.categorical("rank", self.ranks))
+            case adapter:
+                rank = suggest.categorical("rank", self.ranks)
+                return _placed(adapter, rank, _placement(suggest, model, adapter))
+
+    def _later(self, suggest: Suggest, model: ModelSpace, first: Update) -> Update:
+        """The update of the stages after the first: its own, or another that starts where it ends."""
+        others = later_updates(model, first)
+        if not others:
+            return first
+        match suggest.categorical(later_axis(first), (SAME, *others)):
+            case "lora":
+                return Lora(rank=LATER_RANK)
+            case "full":
+                return Full()
+            case _:
+                return first
+
+    def _algorithm(self, suggest: Suggest, kind: str) -> Algorithm:
+        values = {}
+        for name, setting in SETTINGS.items():
+            if setting.algorithm == kind:
+                axis = self.settings[name]
+                value = _number(suggest, name, axis)
+                values[setting.field] = significant(value) if isinstance(axis, Interval) else value
+        return algorithm(kind, values)
+
+
+def space(
+    kind: DataKind,
+    rows: int,
+    models: Sequence[BaseModelEntry],
+    pin: Pin,
+    constraints: Constraints,
+    *,
+    length: int = 0,
+    rewarded: bool = False,
+) -> Space:
+    """The space of designs for `rows` training rows of this kind, as far as pins and constraints leave it.
+
+    `length` in tokens is what the long rows reach; edits that only long rows could feel depend on it. `rewarded` says
+    that the task has a reward, for programs that maximise one.
+
+    Raises UserError, or IllegalDesign with the values to choose from, where they leave nothing.
+    """
+    if rows < 1:
+        raise UserError("there are no training rows", param="training_file")
+    family = validate.family(kind, models, pin)
+    left = axes.model_spaces(kind, models, pin, constraints, length, family)
+    programs = axes.program_names(kind, pin, family, rewarded=rewarded)
+    programs = axes.possible_programs(programs, left, pin)
+    return Space(
+        kind=kind,
+        family=family,
+        models=left,
+        programs=programs,
+        ranks=axes.ranks(pin),
+        multipliers=axes.multipliers(pin),
+        batch_sizes=axes.batch_sizes(rows, pin),
+        epochs=axes.epochs(pin),
+        settings=axes.settings(programs, pin),
+    )
+
+
+def stages(
+    model: ModelSpace,
+    algorithms: Sequence[Algorithm],
+    update: Update,
+    later: Update,
+    *,
+    multiplier: float,
+    batch_size: int,
+    epochs: float,
+) -> tuple[Stage, ...]:
+    """One stage for each algorithm: the first with `update`, the others with `later`. The first one's learning rate is
+    rounded and the others follow from it."""
+    updates = [update, *[later] * (len(algorithms) - 1)]
+    defaults = [
+        default_learning_rate(algorithm.kind, used.kind, model.hidden_size)
+        for algorithm, used in zip(algorithms, updates, strict=True)
+    ]
+    first = significant(defaults[0] * multiplier)
+    return tuple(
+        Stage(
+            algorithm=algorithm,
+            update=used,
+            optimiser=Optimiser(
+                learning_rate=significant(first * default / defaults[0]), batch_size=batch_size, epochs=epochs
+            ),
+        )
+        for algorithm, used, default in zip(algorithms, updates, defaults, strict=True)
+    )
+
+
+def algorithm(kind: str, values: Mapping[str, float] | None = None) -> Algorithm:
+    """The algorithm of this kind; `values` of its hyperparameters, where they are not to be its defaults."""
+    return _ALGORITHMS.validate_python({"kind": kind, **(values or {})})
+
+
+def later_updates(model: ModelSpace, first: Update) -> tuple[str, ...]:
+    """The updates besides the first one's own that later stages may have. Always the same for one kind of update,
+    since pins on updates and places hold for all models."""
+    if first.kind in validate.UNMERGEABLE:
+        return ()
+    return tuple(
+        kind
+        for kind in LATER
+        if kind in model.updates and kind != first.kind
+        if kind not in axes.PLACED or "all" in model.placements_of(kind)
+    )
+
+
+def later_axis(first: Update) -> str:
+    """What is lora or full already has one choice less, and one question has the same choices always."""
+    return f"later_update[{first.kind}]" if first.kind in LATER else "later_update"
+
+
+def _placed(kind: str, rank: int, placement: str) -> Update:
+    return _UPDATES.validate_python({"kind": kind, "rank": rank, "placement": placement})
+
+
+def _placement(suggest: Suggest, model: ModelSpace, update: str) -> str:
+    return suggest.categorical(_placement_axis(model, update), model.placements_of(update))
+
+
+def _placement_axis(model: ModelSpace, update: str) -> str:
+    """Only some models and updates take adapters on the embeddings; one question has the same choices always."""
+    return "placement[embeddings]" if "embeddings" in model.placements_of(update) else "placement"
+
+
+def _update_axis(model: ModelSpace, possible: tuple[str, ...]) -> str:
+    """Models with biases have one choice more, edited ones and some programs fewer: one question has the same choices
+    always."""
+    special = ["biases"] * ("bitfit" in possible)
+    special += [f"not {name}" for name in model.updates if name not in possible]
+    return f"update[{','.join(special)}]" if special else "update"
+
+
+def _number(suggest: Suggest, name: str, axis: Axis) -> float:
+    match axis:
+        case Interval(low=low, high=high):
+            return suggest.log_uniform(name, low, high)
+        case _:
+            return suggest.categorical(name, axis)
+
+
+def _multiplier(axis: Axis, model: ModelSpace, stage: Stage) -> float:
+    """The multiplier that gives the stage's rounded learning rate: one that the axis names, where there is one."""
+    default = default_learning_rate(stage.algorithm.kind, stage.update.kind, model.hidden_size)
+    rate = stage.optimiser.learning_rate
+    named = (axis.low, axis.high) if isinstance(axis, Interval) else axis
+    return next((value for value in named if significant(default * value) == rate), rate / default)

@@ -1,0 +1,91 @@
+"""Who is asking: keys, and the cookies of those who logged in with one. `service.http.auth_gate` lets them in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Final, cast
+
+from fastapi import Depends, Request
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+
+from luthier.errors import NotFound, Unauthenticated
+from luthier.keys import Scope, well_formed
+from luthier.store import keys
+from luthier.store.rows import KeyRecord
+from service.context import Context
+
+SESSION: Final = "luthier_session"  # the cookie of a login
+SESSION_SECONDS: Final = 7 * 24 * 3600
+NOTED_EVERY: Final = timedelta(minutes=1)  # a key's last use is written down no more often
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who was let in. Without a scope: everybody may ask this."""
+
+    id: str = ""
+    name: str = ""
+    scope: Scope | None = None
+    logged_in: bool = False
+
+
+ANYBODY: Final = Caller()
+OWNER: Final = Caller(name="whoever uses this machine", scope=Scope.ADMIN)  # while no key is needed
+LOCAL_WORKER: Final = Caller(id="local-worker", name="a worker of this service", scope=Scope.WORKER)
+
+
+def _of_request(request: Request) -> Caller:
+    return cast("Caller", request.state.caller)
+
+
+Asking = Annotated[Caller, Depends(_of_request)]
+
+
+def keys_needed(here: Context) -> bool:
+    """Also after the last key was revoked: that must not open the service to everybody."""
+    if not here.settings.local_only:
+        return True
+    with here.database.read() as c:
+        return keys.any_made(c)
+
+
+def key_of(here: Context, given: str, now: datetime) -> KeyRecord:
+    """The key that was sent, if it is good. Raises Unauthenticated."""
+    if not well_formed(given):
+        raise Unauthenticated("that is no key of Luthier's: it is mistyped or not whole")
+    with here.database.read() as c:
+        record = keys.find(c, here.secret.digest(given))
+    if record is None:
+        raise Unauthenticated("this service does not know that key")
+    return _live(here, record, now)
+
+
+def session_of(here: Context, cookie: str, now: datetime) -> KeyRecord:
+    """The key that somebody logged in with, if it is still good. Raises Unauthenticated."""
+    try:
+        key_id = _signer(here).loads(cookie, max_age=SESSION_SECONDS)
+        with here.database.read() as c:
+            record = keys.get(c, key_id)
+    except (BadSignature, NotFound) as error:
+        raise Unauthenticated("the login has ended: log in again at /login") from error
+    return _live(here, record, now)
+
+
+def session(here: Context, record: KeyRecord) -> str:
+    """The cookie of a login with this key. It ends with the key, or after a week."""
+    return _signer(here).dumps(record.id)
+
+
+def _signer(here: Context) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(here.secret.session, salt=SESSION)
+
+
+def _live(here: Context, record: KeyRecord, now: datetime) -> KeyRecord:
+    if not record.live(now):
+        ended = "was revoked" if record.revoked_at is not None else "has expired"
+        raise Unauthenticated(f"the key {record.name} ({record.hint}) {ended}")
+    if record.used_at is None or now - record.used_at > NOTED_EVERY:
+        with here.database.begin() as c:
+            keys.used(c, record.id, now)
+    return record

@@ -1,0 +1,206 @@
+"""What all pages share: the frame, the words and figures that templates use, messages after a redirect, error pages.
+
+A page is `page(request, "name.html.jinja", title=…, …)`; its template extends base.html.jinja. Scripts come from static
+files alone: the content security policy forbids inline ones, so that nothing that a user wrote can run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, unquote
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from starlette.routing import Match
+
+from luthier.errors import LuthierError
+from luthier.keys import Scope
+from search.report.phrases import millions
+from service.auth.scopes import scope_of
+from service.auth.sessions import ANYBODY, Caller
+from service.dashboard import assets
+
+FLASH: Final = "luthier_flash"  # the cookie of a message that the next page shows
+FLASH_SECONDS: Final = 60
+THEME: Final = "luthier_theme"  # the cookie of the colours that were chosen, set by static/shell.js
+THEMES: Final = ("light", "dark")
+
+HEADERS: Final = {
+    # Templates write style attributes. Scripts are this service's files alone.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Place(NamedTuple):
+    name: str
+    path: str
+
+
+# Those that have no page are not shown, and those that not everybody may see only to whoever may.
+NAVIGATION: Final = (
+    Place("Jobs", "/"),
+    Place("New job", "/new"),
+    Place("Datasets", "/datasets"),
+    Place("Models", "/models"),
+    Place("Schedules", "/schedules"),
+    Place("Workers", "/workers"),
+    Place("Playground", "/playground"),
+    Place("Access", "/access"),
+)
+
+
+def page(request: Request, template: str, *, title: str, status: int = 200, **values: Any) -> Response:
+    """A whole page. `title` is its heading in the browser's tab."""
+    said = request.cookies.get(FLASH)
+    theme = request.cookies.get(THEME)
+    frame = {
+        "title": title,
+        "places": [place for place in NAVIGATION if _exists(request, place.path) and _allowed(request, place.path)],
+        "here": _section(request.url.path),
+        "exists": partial(_exists, request),
+        "flash": None if said is None else unquote(said),
+        "theme": theme if theme in THEMES else None,
+        "logged_in": _caller(request).logged_in,
+    }
+    response = HTMLResponse(_TEMPLATES.get_template(template).render(**values, **frame), status, HEADERS)
+    if said is not None:
+        response.delete_cookie(FLASH)
+    return response
+
+
+def redirect(path: str, say: str | None = None) -> Response:
+    """To another page after an action; it shows what there is to say once."""
+    response = RedirectResponse(path, 303)
+    if say is not None:
+        response.set_cookie(FLASH, quote(say), max_age=FLASH_SECONDS, httponly=True, samesite="strict")
+    return response
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a person waits for the answer: a browser asks for a page, and not for something of the API."""
+    asked = request.headers.get("accept", "")
+    return "text/html" in asked and not request.url.path.startswith("/v1/")
+
+
+def error_page(
+    request: Request, error: LuthierError, status: int, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The error in its own words, with ways on."""
+    phrase = HTTPStatus(status).phrase
+    response = page(request, "error.html.jinja", title=phrase, status=status, error=error, phrase=phrase, code=status)
+    response.headers.update(headers or {})
+    return response
+
+
+def _section(path: str) -> str:
+    """The place of the navigation that a path belongs to."""
+    first = "/" + path.split("/")[1]
+    return next((place.path for place in NAVIGATION if place.path == first), "/" if first == "/jobs" else "")
+
+
+def _caller(request: Request) -> Caller:
+    """Whom the gate let in; it shows pages to those that it turns away, too."""
+    return getattr(request.state, "caller", ANYBODY)
+
+
+def _allowed(request: Request, path: str) -> bool:
+    needed, scope = scope_of("GET", path), _caller(request).scope
+    return needed in (None, Scope.READ) or (scope is not None and scope.allows(needed))
+
+
+def _exists(request: Request, path: str) -> bool:
+    scope = {"type": "http", "method": "GET", "path": path, "headers": []}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+
+def _moment(value: datetime | int | None) -> str:
+    """As a machine reads it, for the attribute `datetime`; static/shell.js shows it in the reader's time zone."""
+    if value is None:
+        return ""
+    moment = value if isinstance(value, datetime) else datetime.fromtimestamp(value, UTC)
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _day(value: datetime | int) -> str:
+    moment = value if isinstance(value, datetime) else datetime.fromtimestamp(value, UTC)
+    return f"{moment:%d %b %Y, %H:%M} UTC"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: 0.4 s, 42 s, 3 min 10 s, 2 h 5 min, 3 d 4 h."""
+    if seconds is None:
+        return "–"
+    if 0 < seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, size, smaller, part in (("d", 86_400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part} {smaller}"
+    return f"{whole} s"
+
+
+def score(value: float | None) -> str:
+    """Four digits, so that columns line up."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 9999.5 else f"{value:#.4g}"
+
+
+def percent(change: float | None) -> str:
+    """A change with its sign."""
+    return "–" if change is None else f"{100 * change:+.1f} %".replace("-", "−")
+
+
+def _size(value: int | None) -> str:
+    return "–" if value is None else millions(value)
+
+
+def _bytes(value: int | None) -> str:
+    if value is None:
+        return "–"
+    size, units = float(value), ["B", "KB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:.0f} {units[0]}" if units[0] == "B" or size >= 100 else f"{size:.3g} {units[0]}"
+
+
+def _short(identifier: str) -> str:
+    """An id as a person recognises it: ftjob-1a2b3c."""
+    kind, dash, rest = identifier.rpartition("-")
+    return f"{kind}{dash}{rest[:6]}"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+_TEMPLATES: Final = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    autoescape=select_autoescape(("html.jinja",), default=True),
+)
+_TEMPLATES.filters |= {
+    "moment": _moment,
+    "day": _day,
+    "duration": duration,
+    "score": score,
+    "percent": percent,
+    "size": _size,
+    "bytes": _bytes,
+    "short": _short,
+    "count": _count,
+}
+_TEMPLATES.globals |= {"asset": assets.address}

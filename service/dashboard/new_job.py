@@ -1,0 +1,87 @@
+"""The form that makes a job, and the playground that tries what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request, Response
+
+from luthier.design import Design
+from luthier.models.base_model import BaseModelEntry
+from luthier.store import files, jobs, models, trials
+from luthier.trial import JobState
+from search.space.learning_rate import default_learning_rate, significant
+from service.context import Here
+from service.dashboard.layout import page
+from service.dashboard.trial import values_of
+from service.jobs import manual_trials
+from service.results import serializers
+
+router = APIRouter(include_in_schema=False)
+
+FILES: Final = 200
+
+
+@router.get("/new")
+def new_job(
+    request: Request,
+    here: Here,
+    file: Annotated[str | None, Query()] = None,
+    job: Annotated[str | None, Query(description="that is to be made once more, with changes")] = None,
+    trial: Annotated[str | None, Query(description="of that job, whose design is to be pinned")] = None,
+) -> Response:
+    with here.database.read() as c:
+        records, _ = files.list_(c, None, FILES)
+        entries = models.list_(c)
+        source = None if job is None else jobs.get(c, job)
+        pinned = None if job is None or trial is None else manual_trials.named(c, job, trial)
+    prefilled = None
+    if source is not None:
+        prefilled = {
+            "training_file": source.training_file,
+            "validation_file": source.validation_file,
+            "suffix": source.suffix,
+            "task": source.task.model_dump(mode="json", exclude_defaults=True),
+            "search": source.search.model_dump(mode="json", exclude={"pin", "deadline"}),
+            "pin": {} if pinned is None or not pinned.design.stages else _pin(pinned.design, entries),
+        }
+    return page(
+        request,
+        "new.html.jinja",
+        title="New job",
+        files=[serializers.file(record) for record in records],
+        models=entries,
+        chosen=file or (None if source is None else source.training_file),
+        source=source,
+        pinned=pinned,
+        prefilled=prefilled,
+    )
+
+
+@router.get("/playground")
+def playground(request: Request, here: Here, model: Annotated[str | None, Query()] = None) -> Response:
+    """Base and winner side by side."""
+    with here.database.read() as c:
+        base = [entry.name for entry in models.list_(c) if entry.facts.family == "decoder"]
+        latest, _ = jobs.list_(c, None, FILES, {})
+        tuned = []
+        for record in latest:
+            if record.state is JobState.SUCCEEDED and record.fine_tuned_model and record.best_trial_id:
+                design = trials.get(c, record.best_trial_id).design
+                if design.architecture.base in base:
+                    tuned.append((record.fine_tuned_model, design.architecture.base, design.summary()))
+    bases = {name: on for name, on, _ in tuned}
+    right = model or (tuned[0][0] if tuned else None)
+    left = bases.get(right or "", base[0] if base else None)
+    return page(request, "playground.html.jinja", title="Playground", base=base, tuned=tuned, left=left, right=right)
+
+
+def _pin(design: Design, entries: Sequence[BaseModelEntry]) -> dict[str, str | int | float]:
+    """The design as pins of a search. Its learning rate is one relative to the default."""
+    pins, first = values_of(design), design.stages[0]
+    facts = next((entry.facts for entry in entries if entry.name == design.architecture.base), None)
+    if facts is not None:
+        default = default_learning_rate(first.algorithm.kind, first.update.kind, facts.hidden_size)
+        pins["learning_rate_multiplier"] = significant(first.optimiser.learning_rate / default)
+    return pins

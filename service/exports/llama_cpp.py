@@ -1,0 +1,40 @@
+"""A trial's model for llama.cpp and Ollama: the GGUF file, a Modelfile, and what there is to know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from luthier.blobs import Blobs
+from service.exports.gguf import GgufFile
+from service.exports.modelfile import modelfile
+from service.exports.tar_stream import Entry, of_blob, of_text
+
+WEIGHTS: Final = "model.gguf"
+CARD, RECORD = "README.md", "luthier.json"  # of the merged model
+
+
+def portable(blobs: Blobs, files: Mapping[str, str], name: str) -> list[Entry]:
+    """What to send; `files` (path → digest) are the merged model's. Raises UserError where it cannot be written."""
+    weights = GgufFile(blobs, files, name)
+    readme = _PAGES.get_template("gguf.md.jinja").render(name=name, weights=WEIGHTS, card="MODEL_CARD.md")
+    kept = {"MODEL_CARD.md": CARD, RECORD: RECORD}
+    return [
+        Entry(path=WEIGHTS, size=weights.bytes, content=weights),
+        of_text("Modelfile", modelfile(weights.vocabulary, WEIGHTS)),
+        of_text("README.md", readme),
+        *(of_blob(blobs, path, files[source]) for path, source in kept.items() if source in files),
+    ]
+
+
+_PAGES: Final = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,  # Markdown
+)

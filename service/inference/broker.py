@@ -1,0 +1,99 @@
+"""From a question to the answer of a worker, piece by piece, through the store: any replica may be the one that the
+worker talks to, so that this one looks for itself, often, but only while it waits for something."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from datetime import timedelta
+from typing import Final
+
+import anyio
+from starlette.concurrency import run_in_threadpool
+
+from luthier.errors import LuthierError, Stopped, Unreachable, tree
+from luthier.store import generations, workers
+from luthier.worker_protocol import Answered, GenerationState, Question, Refusal
+from service.context import Context, utc_now
+
+LOOK_SECONDS: Final = 0.05
+WANTED_SECONDS: Final = 60.0  # what a question outlives a replica that was killed
+RENEW_SECONDS: Final = 10.0
+QUEUE_SECONDS: Final = 600.0
+
+Gone = Callable[[], Awaitable[bool]]
+Replies = AsyncGenerator[tuple[str, str | Answered], None]
+
+
+async def answer(here: Context, prefix: str, question: Question, gone: Gone) -> Replies:
+    """The id of the answer with its pieces, and at last how it ended. `gone` tells whether the asker has left.
+
+    However this ends, the question is dropped then, and the worker stops at its next word. Raises what the worker found
+    wrong, Unreachable where there is none, and Stopped where the asker has left.
+    """
+    generation_id = await run_in_threadpool(_ask, here, prefix, question)
+    try:
+        known, asked = 0, time.monotonic()
+        renewed = asked
+        while True:
+            heard = await run_in_threadpool(_heard, here, generation_id, known)
+            for piece in heard.pieces:
+                yield generation_id, piece
+            known += len(heard.pieces)
+            if heard.answer is not None:
+                if heard.answer.refusal is not None:
+                    raise _error(heard.answer.refusal)
+                yield generation_id, heard.answer
+                return
+            if await gone():
+                raise Stopped("whoever asked has left")
+            now = time.monotonic()
+            if now - renewed >= RENEW_SECONDS:
+                renewed = now
+                waiting = heard.state is GenerationState.WAITING
+                await run_in_threadpool(_renew, here, generation_id, now - asked if waiting else 0.0)
+            await anyio.sleep(LOOK_SECONDS)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await run_in_threadpool(_drop, here, generation_id)
+
+
+def _ask(here: Context, prefix: str, question: Question) -> str:
+    now = utc_now()
+    with here.database.begin() as c:
+        if not workers.live(c, now, here.settings.lease_seconds):
+            raise _nobody()
+        generation_id = generations.ask(c, prefix, question, now, now + timedelta(seconds=WANTED_SECONDS))
+    here.questions.arrived()
+    return generation_id
+
+
+def _heard(here: Context, generation_id: str, known: int) -> generations.Heard:
+    with here.database.read() as c:
+        heard = generations.heard(c, generation_id, known)
+    if heard is None:
+        raise Unreachable(f"{generation_id} was given up: the service was away for too long; ask again")
+    return heard
+
+
+def _renew(here: Context, generation_id: str, queued: float) -> None:
+    now = utc_now()
+    with here.database.begin() as c:
+        if queued and not workers.live(c, now, here.settings.lease_seconds):
+            raise _nobody()
+        if queued > QUEUE_SECONDS:
+            raise Unreachable(f"no worker has had time to answer within {QUEUE_SECONDS:g} seconds; ask again later")
+        generations.want(c, generation_id, now + timedelta(seconds=WANTED_SECONDS))
+
+
+def _drop(here: Context, generation_id: str) -> None:
+    with here.database.begin() as c:
+        generations.drop(c, generation_id)
+
+
+def _nobody() -> Unreachable:
+    return Unreachable("no worker is connected that could answer; start one with `luthier worker --server URL`")
+
+
+def _error(refusal: Refusal) -> LuthierError:
+    return tree().get(refusal.code, LuthierError)(refusal.message, param=refusal.param)

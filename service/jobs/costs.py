@@ -1,0 +1,229 @@
+"""What the service knows of costs: devices calibrated by finished trials, designs refused that cannot run, and when a
+job will be done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Final
+
+import psutil
+
+from luthier.dataset import Profile
+from luthier.design import Design
+from luthier.errors import NotFound
+from luthier.models.base_model import BaseModelEntry, ModelFacts
+from luthier.store import Connection, files, jobs, models, trials, workers
+from luthier.store.rows import JobRecord, MeasuredTrial, TrialRecord, WorkerRecord
+from luthier.trial import TrialState
+from luthier.worker_protocol import Device
+from search.cost.estimate import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
+from search.cost.workload import Workload, workload
+from search.policy.scheduler import Refusal
+from search.space.axes import FOUR_BIT
+from service.context import Context
+from service.jobs import budget
+
+_NUMBERS: Final = re.compile(r"(-\d+)+$")
+LATEST: Final = 200  # trials that calibrations look at
+HEADROOM: Final = 0.93  # of a device's memory: an allocator never fills it, and estimates err by a few percent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """A device, and how much of its memory one trial may have."""
+
+    device: Device
+    memory_bytes: float
+
+
+class Ledger:
+    """What finished trials took, as of now. Reads the store when it is asked, and each thing once."""
+
+    def __init__(self, here: Context, c: Connection) -> None:
+        self._here = here
+        self._c = c
+        self._entries = {entry.name: entry for entry in models.list_(c)}
+        self._ratios: dict[tuple[str, str], float] = {}
+        self._calibrations: dict[tuple[str, str], Calibration] = {}
+
+    def entry(self, name: str) -> BaseModelEntry:
+        """Raises NotFound."""
+        if name not in self._entries:
+            known = ", ".join(self._entries) or "none"
+            raise NotFound(f"there is no base model {name!r}; registered: {known}", param="model")
+        return self._entries[name]
+
+    def workload(self, job: JobRecord, base: str) -> Workload:
+        """What the job makes a trial do, with the tokens that trials on its file have shown."""
+        return self._workload(job, self.ratio(job.training_file, base))
+
+    def ratio(self, file_id: str, base: str) -> float:
+        """Tokens trained on for each that the file's profile counts, by the tokenizer of a base model."""
+        key = file_id, base
+        if key not in self._ratios:
+            same = [s for at, s in self._seen if self._jobs[at.job_id].training_file == file_id]
+            self._ratios[key] = token_ratio(s for s in same if s.design.architecture.base == base)
+        return self._ratios[key]
+
+    def calibration(self, device: Device) -> Calibration:
+        """By the trials that were finished on devices of the same name."""
+        key = device.kind, device.name
+        if key not in self._calibrations:
+            seen = [s for at, s in self._seen if (at.device.kind, at.device.name) == key]
+            self._calibrations[key] = calibrate(device.kind, [self._rescaled(s) for s in seen])
+        return self._calibrations[key]
+
+    @cached_property
+    def _jobs(self) -> dict[str, JobRecord]:
+        return {job_id: jobs.get(self._c, job_id) for job_id in {found.job_id for found in self._measured}}
+
+    @cached_property
+    def _measured(self) -> list[MeasuredTrial]:
+        found = trials.measured(self._c, LATEST)
+        return [each for each in found if each.design.architecture.base in self._entries]
+
+    @cached_property
+    def _seen(self) -> list[tuple[MeasuredTrial, Seen]]:
+        return [
+            (
+                each,
+                Seen(
+                    design=each.design,
+                    facts=self._entries[each.design.architecture.base].facts,
+                    job=self._workload(self._jobs[each.job_id], 1.0),
+                    usage=each.usage,
+                    seconds=each.device_seconds if each.fence == 1 and each.state is TrialState.COMPLETE else None,
+                    ended=each.state is TrialState.COMPLETE,
+                ),
+            )
+            for each in self._measured
+        ]
+
+    def _rescaled(self, seen: Seen) -> Seen:
+        at = next(at for at, other in self._seen if other is seen)
+        job = self._jobs[at.job_id]
+        again = self._workload(job, self.ratio(job.training_file, seen.design.architecture.base))
+        return seen.model_copy(update={"job": again})
+
+    def _workload(self, job: JobRecord, ratio: float) -> Workload:
+        profile = Profile.model_validate(files.get(self._c, job.training_file).profile)
+        count = self._here.count_rows
+        return workload(
+            profile,
+            job.judge,
+            rows=count(job.train),
+            validation=count(job.judge.validation),
+            test=count(job.judge.test),
+            ratio=ratio,
+        )
+
+
+def rooms(crew: Sequence[WorkerRecord]) -> list[Room]:
+    """The devices of these workers, each kind of them once. CPU workers of one host share its memory."""
+    return list(dict.fromkeys(room(worker.device, sharing(worker, crew)) for worker in crew))
+
+
+def sharing(worker: WorkerRecord, crew: Sequence[WorkerRecord]) -> int:
+    """How many of the crew have their memory from where this one has it. Workers that nobody has named otherwise are
+    named after their host."""
+    if worker.device.kind == "cuda":
+        return 1
+    host = _NUMBERS.sub("", worker.name)
+    return sum(each.device == worker.device and _NUMBERS.sub("", each.name) == host for each in crew)
+
+
+def room(device: Device, among: int = 1) -> Room:
+    """What of the device one of so many workers may use."""
+    return Room(device=device, memory_bytes=HEADROOM * device.memory_bytes / among)
+
+
+def this_machine() -> Device:
+    """What a worker on the service's own CPU would have."""
+    return Device(kind="cpu", name="this machine's CPU", memory_bytes=psutil.virtual_memory().total)
+
+
+def refusal(here: Context, job: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Refusal:
+    """Why a design cannot run on any of the live workers within what the job has left; None where it can, and where no
+    worker is there to say."""
+    left = budget.remaining(job, rows, 1, now)
+    estimates: Callable[[Design], list[tuple[Room, Estimate]]] | None = None
+
+    def why(design: Design) -> str | None:
+        nonlocal estimates
+        estimates = estimates or _estimates(here, job, now, left)
+        found = estimates(design)
+        reasons = [f"on {at.device.name} {each.why}" for at, each in found if each.why is not None]
+        return "; ".join(reasons) if found and len(reasons) == len(found) else None
+
+    return why
+
+
+def _estimates(
+    here: Context, job: JobRecord, now: datetime, left: float | None
+) -> Callable[[Design], list[tuple[Room, Estimate]]]:
+    with here.database.read() as c:
+        ledger = Ledger(here, c)
+        places = rooms(workers.live(c, now, here.settings.lease_seconds))
+        prices = [ledger.calibration(place.device) for place in places]
+        loads = {name: ledger.workload(job, name) for name in job.search.pin.model or ()}
+
+        def estimates(design: Design) -> list[tuple[Room, Estimate]]:
+            base = design.architecture.base
+            facts = ledger.entry(base).facts
+            return [
+                (
+                    place,
+                    priced(facts, design, loads[base], price, place, limit=job.constraints.memory_bytes, seconds=left),
+                )
+                for place, price in zip(places, prices, strict=True)
+            ]
+
+        return estimates
+
+
+def priced(
+    facts: ModelFacts,
+    design: Design,
+    load: Workload,
+    price: Calibration,
+    place: Room,
+    *,
+    limit: int | None = None,
+    seconds: float | None = None,
+) -> Estimate:
+    """What the design takes in this place, and whether it fits there and within the limit in bytes."""
+    most = place.memory_bytes if limit is None else min(place.memory_bytes, limit)
+    found = estimate(facts, design, load, price, memory_bytes=most, seconds=seconds)
+    four_bit = [stage.update.kind for stage in design.stages if stage.update.kind in FOUR_BIT]
+    if four_bit and not place.device.four_bit:
+        why = f"{four_bit[0]} holds the base in four bits, which takes CUDA and the package bitsandbytes"
+        return found.model_copy(update={"feasible": False, "why": why})
+    return found
+
+
+def work_left(
+    here: Context, c: Connection, job: JobRecord, rows: Sequence[TrialRecord], now: datetime
+) -> tuple[float, int] | None:
+    """Device-seconds that a running job is still expected to take, and how many workers share them; None where no
+    trial has been finished yet that would tell, or no worker is there."""
+    crew = workers.live(c, now, here.settings.lease_seconds)
+    if not crew or not rows:
+        return None
+    ledger = Ledger(here, c)
+    price = ledger.calibration(crew[0].device)
+    if not price.trials:
+        return None
+    trained = [row.design for row in rows if row.design.stages]
+    if not trained:
+        return None
+    loads = {base: ledger.workload(job, base) for base in {design.architecture.base for design in trained}}
+    seconds = [
+        estimate(ledger.entry(base).facts, design, loads[base], price).seconds
+        for design in trained
+        for base in [design.architecture.base]
+    ]
+    return budget.trainings_left(job, rows) * sum(seconds) / len(seconds), len(crew)

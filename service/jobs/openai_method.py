@@ -1,0 +1,159 @@
+"""From OpenAI's `method` and `hyperparameters` to pins on the search. Each thing may be fixed in one place only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from luthier.design import Grpo, Raft, Rloo
+from luthier.errors import IllegalDesign, UserError
+from luthier.task import DataKind, Family, Pin, Task
+from search.space import validate
+from search.space.compatibility import ALGORITHMS
+from service.schemas.requests import CreateJob, Hyperparameters, Method, ReinforcementHyperparameters
+
+PIN_OF: Final = {
+    "n_epochs": "epochs",
+    "batch_size": "batch_size",
+    "learning_rate_multiplier": "learning_rate_multiplier",
+    "beta": "beta",
+}
+
+_IGNORED: Final = ("eval_interval", "eval_samples", "reasoning_effort")
+
+
+class Fixed(NamedTuple):
+    """A value, or a tuple of those that remain, that the request fixes outside of `search.pin`."""
+
+    axis: str
+    value: Any
+    place: str
+
+
+def merge(pin: Pin, fixed: Sequence[Fixed]) -> Pin:
+    """All pins in one. Raises UserError where two places fix the same thing."""
+    given: dict[str, Any] = {}
+    for axis, value, place in fixed:
+        if axis in given or getattr(pin, axis) is not None:
+            other = f"search.pin.{axis}" if getattr(pin, axis) is not None else "method"
+            raise UserError(f"{place} and {other} fix the same thing: give one of them", param=place)
+        given[axis] = value if isinstance(value, tuple) else (value,)
+    return Pin.model_validate(dict(pin) | given)
+
+
+def for_goal(pin: Pin, task: Task, kind: DataKind, family: Family) -> Pin:
+    """Restrict the algorithms of the family to those that serve the goal. Raises IllegalDesign where none is left."""
+    goal = task.goal
+    if goal == "auto":
+        return pin
+    allowed = pin.algorithm or validate.programs(kind, family, rewarded=task.rewarded)
+    serving = tuple(program for program in allowed if validate.goal(program) == goal)
+    if not serving:
+        ending = " or ".join(rule.algorithm for rule in ALGORITHMS if rule.goal == goal)
+        raise IllegalDesign(
+            f"the goal {goal!r} is served by programs that end with {ending}, but {kind} data and the pins leave "
+            f"{', '.join(allowed)}: leave task.goal out",
+            param="task.goal",
+        )
+    return pin.model_copy(update={"algorithm": serving})
+
+
+def graded(body: CreateJob) -> CreateJob:
+    """The request with the grader of `method.reinforcement` in its one place, the task. Raises UserError where both
+    places have one, or neither."""
+    if body.method is None or body.method.type != "reinforcement":
+        return body
+    given = body.method.reinforcement
+    if given is None:
+        if body.task.rewarded:
+            return body
+        raise UserError(
+            "method.type 'reinforcement' needs a grader: give method.reinforcement.grader, or task.grader; or let "
+            "task.environment make rows and rewards",
+            param="method.reinforcement",
+        )
+    if body.task.grader is not None:
+        raise UserError(
+            "method.reinforcement.grader and task.grader say the same thing: give one of them",
+            param="method.reinforcement.grader",
+        )
+    return body.model_copy(update={"task": body.task.model_copy(update={"grader": given.grader})})
+
+
+def ignored(method: Method) -> list[str]:
+    """What `reinforcement` asks for in vain, in a sentence."""
+    given = method.reinforcement.hyperparameters if method.reinforcement else ReinforcementHyperparameters()
+    names = [name for name in _IGNORED if getattr(given, name) is not None]
+    if not names:
+        return []
+    return [f"Ignored: {', '.join(names)}. Trials are scored when they end, on the judge's own rows."]
+
+
+def for_objective(pin: Pin, objective: str, kind: DataKind, family: Family) -> Pin:
+    """Leave reward maximisers out where likelihood is what counts and none is pinned: they would cost rollouts for a
+    reward that decides nothing."""
+    likely = validate.programs(kind, family)
+    if objective != "perplexity" or pin.algorithm is not None or not likely:
+        return pin
+    return pin.model_copy(update={"algorithm": likely})
+
+
+def fixed_elsewhere(body: CreateJob, kind: DataKind) -> list[Fixed]:
+    """What `model`, `method` and `hyperparameters` fix for rows of this kind. Raises UserError for a method that cannot
+    be had."""
+    fixed = _method(body.method, kind) if body.method is not None else []
+    if body.model is not None and body.model != "auto":
+        fixed.append(Fixed("model", body.model, "model"))
+    if body.hyperparameters is not None:
+        fixed += _values(body.hyperparameters, "hyperparameters")
+    return fixed
+
+
+def _method(method: Method, kind: DataKind) -> list[Fixed]:
+    for name in ("supervised", "dpo", "reinforcement"):
+        if getattr(method, name) is not None and name != method.type:
+            raise UserError(
+                f"method.{name} goes with method.type {name!r}, but the type is {method.type!r}", param=f"method.{name}"
+            )
+    match method.type:
+        case "auto":
+            return []
+        case "supervised":
+            values = method.supervised.hyperparameters if method.supervised else Hyperparameters()
+            return [Fixed("algorithm", "sft", "method"), *_values(values, "method.supervised.hyperparameters")]
+        case "dpo":
+            values = method.dpo.hyperparameters if method.dpo else Hyperparameters()
+            return [Fixed("algorithm", "dpo", "method"), *_values(values, "method.dpo.hyperparameters")]
+        case "reinforcement":
+            given = method.reinforcement.hyperparameters if method.reinforcement else ReinforcementHyperparameters()
+            place = "method.reinforcement.hyperparameters"
+            return [
+                Fixed("algorithm", _reward_maximisers(kind), "method"),
+                *_groups(given, f"{place}.compute_multiplier"),
+                *_values(given, place),
+            ]
+
+
+def _reward_maximisers(kind: DataKind) -> tuple[str, ...]:
+    """Raises IllegalDesign where answers to such rows cannot be graded."""
+    legal = validate.programs(kind)
+    found = tuple(program for program in validate.programs(kind, rewarded=True) if program not in legal)
+    if not found:
+        raise IllegalDesign(validate.refusal("grpo", kind, rewarded=True) or "", param="method.type")
+    return found
+
+
+def _groups(given: ReinforcementHyperparameters, place: str) -> list[Fixed]:
+    """More compute is more answers to each prompt."""
+    if given.compute_multiplier is None:
+        return []
+    return [
+        Fixed(f"{kind.kind}_group", max(2, round(kind.group * given.compute_multiplier)), place)
+        for kind in (Grpo(), Rloo(), Raft())
+    ]
+
+
+def _values(given: Hyperparameters, place: str) -> list[Fixed]:
+    return [
+        Fixed(PIN_OF[name], value, f"{place}.{name}") for name, value in given if name in PIN_OF and value is not None
+    ]

@@ -1,0 +1,117 @@
+"""What a request for a job would search and cost, before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+
+from luthier import dataset
+from luthier.api_types import DesignEstimate, DesignSpace, ErrorDetail
+from luthier.blobs import Blobs
+from luthier.dataset import Profile
+from luthier.errors import UserError
+from luthier.models.base_model import BaseModelEntry
+from luthier.store import files, models, workers
+from luthier.store.rows import FileRecord
+from luthier.task import DataKind, Family
+from search.policy.priors import baselines
+from search.space import validate
+from search.space.options import offer
+from search.space.space import Space
+from service.context import Context
+from service.jobs import budget, create, estimate
+from service.jobs.openai_method import fixed_elsewhere, graded, merge
+from service.schemas.requests import EstimateDesign, LookAtSpace
+
+
+def answer(here: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
+    """Raises UserError where there is nothing to look at: no data, or no base model. What else is wrong with the
+    request is its `problem`."""
+    with here.database.read() as c:
+        training = None if body.training_file is None else files.get(c, body.training_file)
+        entries = models.list_(c)
+        crew = workers.live(c, now, here.settings.lease_seconds)
+    if training is None and body.kind is None:
+        raise UserError(
+            "say what is trained on: `training_file`, the id of an uploaded file, or `kind`, that of the rows which an "
+            "environment makes",
+            param="training_file",
+        )
+    four_bit = bool(crew) and all(worker.device.four_bit for worker in crew)
+    kind = training.kind if training is not None else body.kind
+    assert kind is not None
+    rows = body.rows if training is None else estimate.rows_to_train(_profile(training))
+    left_out = {} if training is None else _left_out(here, training, entries)
+    usable = [entry for entry in entries if entry.name not in left_out]
+    found: Space | None = None
+    pin, problem = body.search.pin, None
+    try:
+        request = graded(body)
+        fixed = fixed_elsewhere(request, kind)
+        create.check_models(fixed, entries)
+        pin = merge(body.search.pin, fixed)
+        length = 0 if training is None else _profile(training).long_rows
+        found, _ = create.designs_of(request, fixed, kind, length, usable, rows, four_bit=four_bit)
+    except UserError as error:
+        problem = ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code)
+    rewarded = body.task.rewarded or (body.method is not None and body.method.type == "reinforcement")
+    family = found.family if found is not None else _family(kind, usable)
+    default = _default(here, training, found, now)
+    trainings = budget.whole_trainings(body.search)
+    seconds = None if default is None else trainings * default.seconds
+    if seconds is not None and body.search.device_seconds is not None:
+        seconds = min(seconds, body.search.device_seconds)
+    return DesignSpace(
+        kind=kind,
+        family=family,
+        rows=rows,
+        axes=offer(kind, entries, left_out, found, pin, family, rewarded=rewarded, four_bit=four_bit),
+        problem=problem,
+        trainings=trainings,
+        default=default,
+        device_seconds=seconds,
+        workers=len(crew),
+    )
+
+
+def _profile(training: FileRecord) -> Profile:
+    return Profile.model_validate(training.profile)
+
+
+def _family(kind: DataKind, entries: Sequence[BaseModelEntry]) -> Family:
+    available = {entry.facts.family for entry in entries}
+    fitting = [one for one in validate.FAMILIES if one in available and validate.programs(kind, one, rewarded=True)]
+    return fitting[0] if fitting else "decoder"
+
+
+def _left_out(here: Context, training: FileRecord, entries: Sequence[BaseModelEntry]) -> dict[str, str]:
+    """The base models that cannot show such rows, and why."""
+    talk, tools = _traits(here.blobs, training.rows, training.kind)
+    why: dict[str, str] = {}
+    for entry in entries:
+        if talk and not entry.facts.chat_template:
+            why[entry.name] = "it has no chat template, and the rows are conversations"
+        elif tools and not entry.facts.tools:
+            why[entry.name] = "its chat template does not show tools, which the rows have"
+    return why
+
+
+@lru_cache(maxsize=64)
+def _traits(blobs: Blobs, rows: str, kind: DataKind) -> tuple[bool, bool]:
+    """Whether the rows of a blob are conversations, and whether tools stand in them. Blobs never change."""
+    with blobs.open(rows) as stream:
+        found = dataset.read_rows(stream.read())
+    tools = kind is not DataKind.TEXT and any(dataset.tools_field(row) for row in found)
+    return create.conversational(found[0]), tools
+
+
+def _default(here: Context, training: FileRecord | None, found: Space | None, now: datetime) -> DesignEstimate | None:
+    if training is None or found is None:
+        return None
+    design = baselines(found)[1]
+    with here.database.read() as c:
+        try:
+            return estimate.answer(here, c, EstimateDesign(dataset=training.id, design=design), now)
+        except UserError:  # a default that ignores a pin is not legal with everything
+            return None

@@ -1,0 +1,85 @@
+"""A job's checkpoints as OpenAI lists them: where trials were scored on held-out rows, at rungs and at their ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from luthier.api_types import Checkpoint, CheckpointFacts, CheckpointMetrics
+from luthier.store import Connection, artifacts, measurements, trials
+from luthier.store.rows import JobRecord, RungRecord, TrialRecord
+from luthier.task import DataKind
+from luthier.trial import Metrics, TrialState
+from service.inference.model_names import trial_name, usable_name
+
+
+def of_job(c: Connection, job: JobRecord) -> list[Checkpoint]:
+    """Newest first. Only the end of a trial whose weights are kept can be used as a model."""
+    losses = measurements.train_losses(c, job.id)
+    rows = {trial.id: trial for trial in trials.of_job(c, job.id)}
+    found = [_at_rung(job, rows[rung.trial_id], rung, losses) for rung in trials.rungs(c, job.id)]
+    ended = (row for row in rows.values() if row.state is TrialState.COMPLETE and row.design.stages)
+    found += [_at_end(c, job, trial, losses) for trial in ended]
+    return sorted(found, key=lambda checkpoint: (checkpoint.created_at, checkpoint.id), reverse=True)
+
+
+def _at_rung(
+    job: JobRecord, trial: TrialRecord, rung: RungRecord, losses: Mapping[tuple[str, int, int], float]
+) -> Checkpoint:
+    loss, accuracy = _scores(job, rung.metrics)
+    return Checkpoint(
+        id=_id(trial, str(rung.rung)),
+        created_at=int(rung.at.timestamp()),
+        fine_tuned_model_checkpoint=trial_name(job, trial, rung.step),
+        fine_tuning_job_id=job.id,
+        step_number=rung.step,
+        metrics=CheckpointMetrics(
+            step=rung.step,
+            train_loss=losses.get((trial.id, rung.stage, rung.step)),
+            valid_loss=loss,
+            valid_mean_token_accuracy=accuracy,
+        ),
+        luthier=CheckpointFacts(
+            trial=trial.id, number=trial.number, stage=rung.stage, share=rung.share, usable=False, metrics=rung.metrics
+        ),
+    )
+
+
+def _at_end(
+    c: Connection, job: JobRecord, trial: TrialRecord, losses: Mapping[tuple[str, int, int], float]
+) -> Checkpoint:
+    assert trial.metrics is not None, "a complete trial has metrics"
+    assert trial.finished_at is not None, "it has ended"
+    stage, step = max(((stage, step) for owner, stage, step in losses if owner == trial.id), default=(0, 0))
+    loss, accuracy = _scores(job, trial.metrics)
+    name = usable_name(job, trial, artifacts.of_trial(c, trial.id))
+    return Checkpoint(
+        id=_id(trial, "end"),
+        created_at=int(trial.finished_at.timestamp()),
+        fine_tuned_model_checkpoint=name or trial_name(job, trial),
+        fine_tuning_job_id=job.id,
+        step_number=step,
+        metrics=CheckpointMetrics(
+            step=step,
+            train_loss=losses.get((trial.id, stage, step)),
+            full_valid_loss=loss,
+            full_valid_mean_token_accuracy=accuracy,
+        ),
+        luthier=CheckpointFacts(
+            trial=trial.id,
+            number=trial.number,
+            stage=stage,
+            share=1.0,
+            usable=name is not None,
+            metrics=trial.metrics,
+        ),
+    )
+
+
+def _scores(job: JobRecord, metrics: Metrics) -> tuple[float, float | None]:
+    """The loss in nats a target token, and the one accuracy that the judge knows, that of preferences."""
+    return math.log(metrics.likelihood[1]), metrics.reward if job.judge.kind is DataKind.PREFERENCE else None
+
+
+def _id(trial: TrialRecord, where: str) -> str:
+    return f"ftckpt-{trial.id.removeprefix('trial-')}-{where}"

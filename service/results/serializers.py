@@ -1,0 +1,268 @@
+"""From the store's rows to the API's resources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from luthier import api_types as api
+from luthier.dataset import Profile
+from luthier.models.base_model import BaseModelEntry
+from luthier.store.rows import EventRecord, FileRecord, JobRecord, KeyRecord, TrialRecord, WorkerRecord
+from luthier.task import Pin
+from luthier.trial import Metrics, mean_metrics
+from luthier.worker_protocol import Artifact
+from search.policy import ranking
+from service.inference.model_names import usable_name
+from service.jobs import budget, history
+
+
+def file(record: FileRecord) -> api.FileObject:
+    facts = api.FileFacts(kind=record.kind, format=record.format, rows=_profile(record).rows)
+    return api.FileObject(
+        id=record.id,
+        bytes=record.bytes,
+        created_at=_seconds(record.created_at),
+        filename=record.filename,
+        luthier=facts,
+    )
+
+
+def dataset(record: FileRecord) -> api.Dataset:
+    return api.Dataset(file_id=record.id, filename=record.filename, **dict(_profile(record)))
+
+
+def job(
+    record: JobRecord, trials: Sequence[TrialRecord], now: datetime, work_left: tuple[float, int] | None = None
+) -> api.Job:
+    """`work_left`: the device-seconds that it is still expected to take, and how many workers share them."""
+    seconds, crew = work_left or (None, 1)
+    finish = budget.estimated_finish(record, trials, now, work_left=seconds, crew=crew)
+    estimated = None if finish is None else _seconds(finish)
+    best = best_trial(record, trials)
+    return api.Job(
+        id=record.id,
+        created_at=_seconds(record.created_at),
+        finished_at=_maybe_seconds(record.finished_at),
+        estimated_finish=estimated,
+        status=record.state,
+        error=None if record.error is None else api.JobFailure.model_validate(record.error),
+        model=_model(record, best),
+        fine_tuned_model=record.fine_tuned_model,
+        training_file=record.training_file,
+        validation_file=record.validation_file,
+        method=_method(record),
+        hyperparameters=_hyperparameters(record.search.pin),
+        seed=record.seed,
+        trained_tokens=record.trained_tokens,
+        metadata=record.metadata,
+        luthier=api.Progress(
+            kind=record.judge.kind,
+            objective=record.judge.objective,
+            task=record.task,
+            search=record.search,
+            constraints=record.constraints,
+            trials_done=sum(trial.state.terminal or trial.paused for trial in budget.designs(trials)),
+            trials_total=record.search.trials,
+            trials_running=budget.running(trials),
+            trials_paused=sum(trial.paused for trial in trials),
+            confirmations_done=sum(trial.state.terminal for trial in budget.confirmations(trials)),
+            confirmations_total=max(budget.planned_confirmations(record), len(budget.confirmations(trials))),
+            device_seconds=budget.device_seconds(trials),
+            best=None if best is None else _standing(best, trials),
+            estimated_finish=estimated,
+            notes=record.notes,
+            tags=record.tags,
+            schedule_id=record.schedule_id,
+            paused=record.paused and not record.state.terminal,
+        ),
+    )
+
+
+def best_trial(record: JobRecord, trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The winner; while the job runs (or where it was stopped), the best so far."""
+    choice = ranking.best(history.past(record, trials))
+    return None if choice is None else next(trial for trial in trials if trial.number == choice.trial.number)
+
+
+def best(
+    record: JobRecord, trials: Sequence[TrialRecord], winner: TrialRecord, artifacts: Sequence[Artifact]
+) -> api.Best:
+    assert winner.metrics is not None  # only complete trials win
+    base, default, won = (history.seeds(trials, number) for number in (*history.BASELINES, winner.number))
+    return api.Best(
+        trial=winner.id,
+        number=winner.number,
+        summary=winner.design.summary(),
+        design=winner.design,
+        objective=record.judge.objective,
+        metrics=mean_metrics([one.metrics for one in won if one.metrics]),
+        base_metrics=_validation(base),
+        default_metrics=_validation(default),
+        test_metrics=_test(won),
+        base_test_metrics=_test(base),
+        default_test_metrics=_test(default),
+        seeds=len(won),
+        default_seeds=max(1, len(default)),
+        artifacts=tuple(artifacts),
+        model=usable_name(record, winner, artifacts),
+    )
+
+
+def trial(
+    record: TrialRecord, confirms: int | None, brought: Mapping[int, Mapping[str, float]] | None = None
+) -> api.Trial:
+    """`confirms` is the number of the trial whose design it repeats, `brought` its scores on held-out rows by stage."""
+    scores = brought or {}
+    return api.Trial(
+        id=record.id,
+        job_id=record.job_id,
+        number=record.number,
+        state=record.state,
+        summary=record.design.summary(),
+        design=record.design,
+        seed=record.seed,
+        origin=record.origin,
+        confirms=confirms,
+        rung=record.rung,
+        goal=record.goal,
+        paused=record.paused,
+        measured=record.measured,
+        worker=record.owner,
+        attempts=record.attempts,
+        created_at=_seconds(record.created_at),
+        started_at=_maybe_seconds(record.started_at),
+        finished_at=_maybe_seconds(record.finished_at),
+        device_seconds=record.device_seconds,
+        trained_tokens=record.trained_tokens,
+        metrics=record.metrics,
+        test_metrics=record.test_metrics,
+        error=record.error,
+        stages=tuple(
+            api.StageScore(
+                stage=index,
+                algorithm=stage.algorithm.kind,
+                update=stage.update.kind,
+                valid_loss=scores[index]["valid_loss"],
+                valid_accuracy=scores[index].get("valid_accuracy"),
+            )
+            for index, stage in enumerate(record.design.stages[:-1])
+            if "valid_loss" in scores.get(index, {})
+        ),
+    )
+
+
+def event(record: EventRecord) -> api.Event:
+    return api.Event(
+        id=record.id,
+        created_at=_seconds(record.created_at),
+        level=record.level,
+        type=record.type,
+        message=record.message,
+        data=record.data,
+    )
+
+
+def base_model(entry: BaseModelEntry, added_at: datetime) -> api.Model:
+    return api.Model(id=entry.name, created=_seconds(added_at), source=entry.source, facts=entry.facts)
+
+
+def fine_tuned_model(record: JobRecord) -> api.Model:
+    assert record.fine_tuned_model is not None
+    assert record.finished_at is not None
+    return api.Model(id=record.fine_tuned_model, created=_seconds(record.finished_at), job=record.id)
+
+
+def worker(record: WorkerRecord, *, live: bool) -> api.Worker:
+    return api.Worker(
+        id=record.id,
+        name=record.name,
+        device=record.device,
+        pid=record.pid,
+        created_at=_seconds(record.created_at),
+        last_seen_at=_seconds(record.seen_at),
+        live=live,
+        generates=record.generates if live else None,
+    )
+
+
+def key(record: KeyRecord) -> api.ApiKey:
+    return api.ApiKey(
+        id=record.id,
+        name=record.name,
+        scope=record.scope,
+        hint=record.hint,
+        created_at=_seconds(record.created_at),
+        expires_at=_maybe_seconds(record.expires_at),
+        revoked_at=_maybe_seconds(record.revoked_at),
+        last_used_at=_maybe_seconds(record.used_at),
+    )
+
+
+def _profile(record: FileRecord) -> Profile:
+    return Profile.model_validate(record.profile)
+
+
+def _model(record: JobRecord, best: TrialRecord | None) -> str:
+    """The one base model that there is to name: as asked for, as the only one registered, or the winner's."""
+    if best is not None and record.best_trial_id == best.id:
+        return best.design.architecture.base
+    return str(_single(record.search.pin.model))
+
+
+def _method(record: JobRecord) -> dict[str, Any] | None:
+    """The pinned method in OpenAI's shape. OpenAI has no word for a method that the service designs."""
+    if record.method is None:
+        return None
+    kind = record.method["type"]
+    hyperparameters = _hyperparameters(record.search.pin).model_dump()
+    if kind == "dpo":
+        hyperparameters["beta"] = _single(record.search.pin.beta)
+    given: dict[str, Any] = {"hyperparameters": hyperparameters}
+    if kind == "reinforcement" and record.task.grader is not None:
+        given["grader"] = record.task.grader.model_dump(mode="json")
+    return {"type": kind, kind: given}
+
+
+def _hyperparameters(pin: Pin) -> api.Hyperparameters:
+    """A share of an epoch has no place in OpenAI's whole number and is shown as "auto"; `luthier.search` has it."""
+    epochs = _single(pin.epochs)
+    return api.Hyperparameters(
+        n_epochs=int(epochs) if isinstance(epochs, float) and epochs.is_integer() else "auto",
+        batch_size=_single(pin.batch_size),
+        learning_rate_multiplier=_single(pin.learning_rate_multiplier),
+    )
+
+
+def _single(pinned: Sequence[Any] | None) -> Any:
+    return pinned[0] if pinned is not None and len(pinned) == 1 else "auto"
+
+
+def _standing(record: TrialRecord, trials: Sequence[TrialRecord]) -> api.Standing:
+    found = [one.metrics for one in history.seeds(trials, record.number) if one.metrics is not None]
+    return api.Standing(
+        trial=record.id,
+        number=record.number,
+        summary=record.design.summary(),
+        metrics=mean_metrics(found),
+        seeds=len(found),
+    )
+
+
+def _validation(seeds: Sequence[TrialRecord]) -> Metrics | None:
+    found = [one.metrics for one in seeds if one.metrics is not None]
+    return mean_metrics(found) if found else None
+
+
+def _test(seeds: Sequence[TrialRecord]) -> Metrics | None:
+    found = [one.test_metrics for one in seeds if one.test_metrics is not None]
+    return mean_metrics(found) if found else None
+
+
+def _seconds(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
+def _maybe_seconds(moment: datetime | None) -> int | None:
+    return None if moment is None else _seconds(moment)

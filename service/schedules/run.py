@@ -1,0 +1,152 @@
+"""Jobs on schedules: each tick becomes a row of history, and each row that waits becomes a job when its turn comes.
+
+As with jobs, nothing is remembered between two looks. A tick has one row, whoever notices it first; a row that waits
+becomes a job by one guarded statement in the transaction that inserts the job: so several replicas may look at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from luthier.errors import Conflict, LuthierError
+from luthier.schedule import Overlap, RunState
+from luthier.store import files, jobs, schedules
+from luthier.store.rows import ScheduleRecord, ScheduleRunRecord
+from service import endings
+from service.context import Context
+from service.jobs import events, schedule_failures
+from service.jobs.create import Admitted, admit
+from service.schedules import cron
+from service.schemas.requests import CreateJob, NewestFile, ScheduledJob
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING: Final = 10  # runs that queue; a schedule that is slower than its ticks would pile them up for ever
+
+
+def tick(here: Context, now: datetime) -> None:
+    """One look at all schedules."""
+    with here.database.read() as c:
+        due = schedules.due(c, now)
+        waiting = schedules.with_waiting_runs(c)
+    for schedule_id in dict.fromkeys([*due, *waiting]):
+        try:
+            _notice(here, schedule_id, now)
+            go_on(here, schedule_id, now)
+        except Exception:  # one schedule must not keep the others from going on
+            log.exception("schedule %s could not be looked after; the next look tries again", schedule_id)
+
+
+def go_on(here: Context, schedule_id: str, now: datetime) -> None:
+    """Begin, skip or leave waiting what waits, the earliest tick first."""
+    while True:
+        with here.database.read() as c:
+            schedule = schedules.get(c, schedule_id)
+            runs = schedules.open_runs(c, schedule_id)
+        first = next((run for run in runs if run.state is RunState.WAITING), None)
+        running = [run for run in runs if run.state is RunState.RUNNING]
+        if first is None:
+            return
+        match _turn(schedule.overlap, running):
+            case "wait":
+                return
+            case "skip":
+                with here.database.begin() as c:
+                    schedules.drop_run(c, first.id, RunState.SKIPPED, f"job {running[0].job_id} had not ended", now)
+            case "replace":
+                _cancel(here, running, now)
+            case "begin":
+                _begin(here, schedule, first, now)
+
+
+def admitted(here: Context, job: ScheduledJob, now: datetime) -> Admitted:
+    """The job as it would be created now. Raises UserError."""
+    given = job.model_dump(mode="json", exclude_unset=True)
+    if isinstance(job.training_file, NewestFile):
+        with here.database.read() as c:
+            given["training_file"] = files.newest(c, job.training_file.newest).id
+    return admit(here, CreateJob.model_validate(given), now)
+
+
+def _notice(here: Context, schedule_id: str, now: datetime) -> None:
+    """Give each tick since the last look its row of history."""
+    with here.database.begin() as c:
+        schedule = schedules.lock(c, schedule_id)
+        if not schedule.enabled or schedule.next_at is None or schedule.next_at > now:
+            return  # another replica was faster
+        waiting = sum(run.state is RunState.WAITING for run in schedules.open_runs(c, schedule_id))
+        for found in cron.decide(
+            schedule.cron,
+            schedule.time_zone,
+            schedule.next_at,
+            now,
+            grace=timedelta(seconds=schedule.misfire_grace_seconds),
+            catch_up=schedule.catch_up,
+            window=timedelta(seconds=schedule.catch_up_seconds),
+        ):
+            state, reason = found.state, found.reason
+            if state is RunState.WAITING and waiting >= MOST_WAITING:
+                state, reason = RunState.SKIPPED, f"{waiting} earlier runs wait already"
+            waiting += state is RunState.WAITING
+            schedules.add_run(c, schedule_id, found.at, found.trigger, state, now, reason)
+        schedules.update(c, schedule_id, next_at=cron.first_after(schedule.cron, schedule.time_zone, now))
+
+
+def _turn(overlap: Overlap, running: list[ScheduleRunRecord]) -> Literal["begin", "skip", "wait", "replace"]:
+    if not running:
+        return "begin"
+    match overlap:
+        case Overlap.ALLOW:
+            return "begin"
+        case Overlap.SKIP:
+            return "skip"
+        case Overlap.QUEUE:
+            return "wait"
+        case Overlap.REPLACE:
+            return "replace"
+
+
+def _cancel(here: Context, running: list[ScheduleRunRecord], now: datetime) -> None:
+    for run in running:
+        assert run.job_id is not None, "what runs has a job"
+        try:
+            with here.database.begin() as c:
+                endings.cancel(here, c, run.job_id, now)
+        except Conflict:  # it has ended in the meantime
+            log.info("job %s need not be replaced", run.job_id)
+
+
+def _begin(here: Context, schedule: ScheduleRecord, run: ScheduleRunRecord, now: datetime) -> None:
+    try:
+        ready = admitted(here, ScheduledJob.model_validate(schedule.job), now)
+        _create(here, schedule, run, ready, now)
+    except LuthierError as error:
+        _give_up(here, run, error.message, now)
+    except Exception as bug:  # tried again, it would go wrong again, twice a second
+        log.exception("run %s of schedule %s could not begin", run.id, schedule.id)
+        _give_up(here, run, f"{type(bug).__name__}: {bug}", now)
+
+
+def _create(here: Context, schedule: ScheduleRecord, run: ScheduleRunRecord, ready: Admitted, now: datetime) -> None:
+    job = ready.job.model_copy(update={"schedule_id": schedule.id})
+    with here.database.begin() as c:
+        schedules.lock(c, schedule.id)
+        running = [one for one in schedules.open_runs(c, schedule.id) if one.state is RunState.RUNNING]
+        if _turn(schedule.overlap, running) != "begin" or not schedules.begin_run(c, run.id, job.id, now):
+            return  # another replica began this run, or one before it
+        if ready.generated is not None:
+            files.insert(c, ready.generated)
+        jobs.insert(c, job)
+        events.created(c, job, ready.filename, (_because(schedule, run), *ready.notes), now)
+
+
+def _because(schedule: ScheduleRecord, run: ScheduleRunRecord) -> str:
+    asked = "asked for by hand" if run.trigger == "manual" else f"due at {run.due_at:%Y-%m-%d %H:%M} UTC"
+    return f"Created by the schedule {schedule.name}, {asked}."
+
+
+def _give_up(here: Context, run: ScheduleRunRecord, reason: str, now: datetime) -> None:
+    with here.database.begin() as c:
+        schedule_failures.not_created(c, run.id, reason, now)

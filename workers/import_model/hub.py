@@ -1,0 +1,85 @@
+"""A model from the hub, at a fixed revision: `python -P -m workers.import_model.hub ORG/NAME[@REVISION] FOLDER`.
+
+Weights as safetensors, the tokenizer and the settings; no code, nothing pickled. The revision is looked up once and
+stands in the name of the folder that is made under FOLDER, and in its origin.json. Prints that folder; exit code 2:
+the model cannot be had (standard output says why).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+from luthier.errors import UserError
+from luthier.models.base_model import ORIGIN, read_facts
+
+WANTED: Final = (".safetensors", ".json", ".jinja", ".txt", ".md")
+OWN_FORMAT: Final = "consolidated"  # the same weights once more, under names that transformers does not know
+
+
+def download(hub_id: str, models: Path) -> Path:
+    """The folder of the model, made where it is not there already. Raises UserError."""
+    name, _, revision = hub_id.partition("@")
+    try:
+        return _fetch(name, revision or None, models)
+    except GatedRepoError as error:
+        reason = "it is gated: accept its terms on the hub and set HF_TOKEN"
+        raise UserError(f"{name} cannot be fetched: {reason}", param="source") from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"{name} has no revision {revision!r}", param="source") from error
+    except RepositoryNotFoundError as error:
+        reason = "the hub has no such model, or it is private and HF_TOKEN does not open it"
+        raise UserError(f"{name} cannot be fetched: {reason}", param="source") from error
+    except UserError:
+        raise
+    except Exception as error:  # which HTTP client the library stands on, and its errors, differ by version
+        cause = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{error or type(error).__name__}"
+        raise UserError(
+            f"{name} cannot be fetched from {constants.ENDPOINT}: {cause}. Where there is no network, fetch it "
+            "elsewhere and register its folder: `luthier models add NAME FOLDER`",
+            param="source",
+        ) from error
+
+
+def _fetch(name: str, revision: str | None, models: Path) -> Path:
+    info = HfApi().model_info(name, revision=revision)
+    assert info.sha is not None, "the hub names the revision it answers for"
+    folder = models / f"{name.replace('/', '--')}-{info.sha[:12]}"
+    if folder.exists():
+        return folder
+    files = [file.rfilename for file in info.siblings or ()]
+    wanted = [file for file in files if file.endswith(WANTED) and "/" not in file and not file.startswith(OWN_FORMAT)]
+    for needed, why in ((".safetensors", " weights (pickled weights are never loaded)"), ("config.json", "")):
+        if not any(file.endswith(needed) for file in wanted):
+            raise UserError(f"{name} has no {needed}{why}", param="source")
+    part = folder.with_name(f"{folder.name}.part")
+    snapshot_download(name, revision=info.sha, local_dir=part, allow_patterns=wanted)
+    shutil.rmtree(part / ".cache", ignore_errors=True)  # the library's own notes
+    (part / ORIGIN).write_text(json.dumps({"origin": f"{name}@{info.sha}"}))
+    read_facts(part)
+    part.rename(folder)
+    return folder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -P -m workers.import_model.hub", description=__doc__)
+    parser.add_argument("hub_id", metavar="ORG/NAME[@REVISION]")
+    parser.add_argument("models", type=Path, metavar="FOLDER", help="the folder to make the model's folder in")
+    options = parser.parse_args(arguments)
+    try:
+        print(download(options.hub_id, options.models))
+    except UserError as error:
+        print(error.message)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

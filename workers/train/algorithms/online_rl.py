@@ -1,0 +1,177 @@
+"""Reward maximisation by playing: answers are drawn from the policy, rewarded by the task, and held against each other.
+
+Every step draws its rollouts from the weights that it then changes, so importance ratios are 1 and clipping is idle. A
+step in which no prompt's answers earned different rewards has nothing to compare, and moves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from luthier.design import Grpo, Raft, Rloo
+from luthier.errors import TrialFailed
+from luthier.task import DataKind
+from workers.train.algorithms.base import Batch, Example, Loss, Policy, Reference, sequence_logps
+from workers.train.data.padding_free import UnpaddedRows
+from workers.train.data.tokenize import Prompt, Renderer, Row
+from workers.train.rollouts.play import World, opening, play
+
+SPREAD_FLOOR = 1e-4  # keeps a group's nearly equal rewards from being blown up; TRL's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Played:
+    """A step's rollouts, those at one prompt next to each other: P prompts, G answers to each.
+
+    reward_PG  what each earned
+    differ_P   at which prompts one answer earned more than another
+    """
+
+    rollouts: list[Example]
+    reward_PG: torch.Tensor
+    differ_P: torch.Tensor
+
+    def batch(self, rollouts: Sequence[Example], signals: Sequence[torch.Tensor] | None) -> Batch:
+        """To learn from these; from nothing where no answer was better than another."""
+        kept = len(rollouts) if self.differ_P.any() else 0
+        lengths = [tokens.targets for example in self.rollouts for tokens in example]
+        values = {
+            "reward": float(self.reward_PG.mean()),
+            "reward_std": float(self.reward_PG.std(1).mean()),
+            "completion_length": sum(lengths) / len(lengths),
+            "rollouts_kept": float(kept),
+        }
+        return Batch(examples=rollouts[:kept], signals=signals[:kept] if signals else None, values=values)
+
+
+class _Playing:
+    """What the reward maximisers share: an example is a prompt, and a step plays each of its prompts `group` times."""
+
+    reference: Reference = "none"
+
+    def __init__(self, name: str, group: int, world: World | None) -> None:
+        self.name = name
+        self.group = group
+        self.world = world
+
+    def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
+        ids = opening(row, kind, renderer)
+        return [(Prompt(ids=ids, target=(False,) * len(ids), target_bytes=0, row=row),)]
+
+    def play(self, prompts: Sequence[Example], policy: Policy) -> _Played:
+        """Raises TrialFailed where nothing says how good an answer is."""
+        if self.world is None:
+            raise TrialFailed(f"{self.name} needs a reward: give the task a grader")
+        rows = [tokens.row for example in prompts for tokens in example if isinstance(tokens, Prompt)]
+        rollouts = play(policy.model, self.world, rows, attempts=self.group, seed=policy.step_seed)
+        rewards = torch.tensor([rollout.reward for rollout in rollouts], dtype=torch.float64)
+        reward_PG = rewards.view(len(rows), self.group)
+        return _Played(
+            rollouts=[(rollout.tokens,) for rollout in rollouts],
+            reward_PG=reward_PG,
+            differ_P=reward_PG.amax(1) > reward_PG.amin(1),
+        )
+
+
+class GroupRelativePolicyOptimisation(_Playing):
+    """Shao et al. 2024, equations 3 and 4: each token is made likelier by its answer's advantage, which is the reward
+    in standard deviations of its group, and held to the reference by an estimate of their divergence whose gradient is
+    unbiased too, being weighted by the ratio (DeepSeek-V3.2, 2025).
+
+    The mean is over the step's tokens, as in DAPO (Yu et al. 2025) and by default in TRL: a mean per answer, as in the
+    paper, would make each token of a long bad answer cost less.
+    """
+
+    def __init__(self, algorithm: Grpo, world: World | None) -> None:
+        super().__init__(algorithm.kind, algorithm.group, world)
+        self.beta = algorithm.beta
+        self.reference: Reference = "weights" if algorithm.beta else "none"
+
+    def batch(self, examples: Sequence[Example], policy: Policy) -> Batch:
+        played = self.play(examples, policy)
+        reward_PG = played.reward_PG
+        advantage_PG = (reward_PG - reward_PG.mean(1, keepdim=True)) / (reward_PG.std(1, keepdim=True) + SPREAD_FLOOR)
+        advantage_PG = advantage_PG.where(played.differ_P[:, None], 0.0)  # where rounding left a trace
+        lengths = [tokens.targets for example in played.rollouts for tokens in example]
+        columns = [
+            [torch.full((n,), a) for n, a in zip(lengths, advantage_PG.flatten().tolist(), strict=True)],
+            policy.reference_logps(played.rollouts) if self.beta else [],
+        ]
+        device = policy.model.device
+        signals = [
+            torch.stack([column.to(device) for column in of_rollout], 1)
+            for of_rollout in zip(*filter(None, columns), strict=True)
+        ]
+        return played.batch(played.rollouts, signals)
+
+    def weight(self, examples: Sequence[Example]) -> float:
+        return float(sum(tokens.targets for example in examples for tokens in example))
+
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
+        if signal is None:
+            raise ValueError("grpo learns from advantages")
+        ratio_N = (logp_N - logp_N.detach()).exp()
+        if not self.beta:
+            return Loss(total=-(ratio_N * signal[:, 0]).sum(), sums={})
+        gap_N = signal[:, 1] - logp_N
+        kl_N = gap_N.exp() - gap_N - 1
+        total = (ratio_N * (self.beta * kl_N - signal[:, 0])).sum()
+        return Loss(total=total, sums={"kl": float(kl_N.detach().sum())})
+
+
+class ReinforceLeaveOneOut(_Playing):
+    """Ahmadian et al. 2024: the score of each answer as a whole, times how far its reward is above the mean of the
+    others at its prompt. The reward is less `beta` times the answer's log-ratio to the reference."""
+
+    def __init__(self, algorithm: Rloo, world: World | None) -> None:
+        super().__init__(algorithm.kind, algorithm.group, world)
+        self.beta = algorithm.beta
+        self.reference: Reference = "weights" if algorithm.beta else "none"
+
+    def batch(self, examples: Sequence[Example], policy: Policy) -> Batch:
+        played = self.play(examples, policy)
+        reward_PG, kl = played.reward_PG, {}
+        if self.beta and played.differ_P.any():
+            here, there = policy.logps(played.rollouts), policy.reference_logps(played.rollouts)
+            ratio_PG = torch.stack([(a - b).sum() for a, b in zip(here, there, strict=True)]).cpu().view_as(reward_PG)
+            reward_PG, kl = reward_PG - self.beta * ratio_PG, {"kl": float(ratio_PG.mean())}
+        baseline_PG = (reward_PG.sum(1, keepdim=True) - reward_PG) / (self.group - 1)
+        advantages = (reward_PG - baseline_PG).float().flatten().to(policy.model.device)
+        batch = played.batch(played.rollouts, advantages.split(1))
+        return replace(batch, values={**batch.values, **kl})
+
+    def weight(self, examples: Sequence[Example]) -> float:
+        return float(len(examples))
+
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
+        if signal is None:
+            raise ValueError("rloo learns from advantages")
+        score_S = sequence_logps(logp_N, rows)
+        return Loss(total=-((score_S - score_S.detach()).exp() * signal).sum(), sums={})
+
+
+class RewardRankedFineTuning(_Playing):
+    """Dong et al. 2023: of each prompt's answers the best is learnt by maximum likelihood; none of those that are all
+    equally good. Answers are drawn anew in every step, not once for a whole round of them."""
+
+    def __init__(self, algorithm: Raft, world: World | None) -> None:
+        super().__init__(algorithm.kind, algorithm.group, world)
+
+    def batch(self, examples: Sequence[Example], policy: Policy) -> Batch:
+        played = self.play(examples, policy)
+        best_P = played.reward_PG.argmax(1).tolist()
+        chosen = [
+            played.rollouts[prompt * self.group + best]
+            for prompt, (best, differ) in enumerate(zip(best_P, played.differ_P.tolist(), strict=True))
+            if differ
+        ]
+        return played.batch(chosen, None)
+
+    def weight(self, examples: Sequence[Example]) -> float:
+        return float(sum(tokens.targets for example in examples for tokens in example))
+
+    def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
+        return Loss(total=-logp_N.sum(), sums={})

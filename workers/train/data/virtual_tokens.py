@@ -1,0 +1,49 @@
+"""Virtual tokens in unpadded rows: in front of each sequence, as PEFT puts them in front of each row of a batch.
+
+A prompt's are embeddings that lie in the row like any token's; a prefix's are keys and values that attention puts
+before each sequence's own. No output is computed for either.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft import PeftModelForCausalLM
+from peft.utils import PeftType
+
+from luthier.errors import Infeasible
+from workers.train.data.padding_free import UnpaddedRows
+
+
+def with_virtual_tokens(model: PeftModelForCausalLM, rows: UnpaddedRows) -> dict[str, Any]:
+    """What the base model is to be called with. Raises Infeasible where a sequence gets too long for it."""
+    config, plain = model.active_peft_config, model.get_base_model()
+    count: int = config.num_virtual_tokens
+    limit = plain.config.max_position_embeddings
+    if max(rows.lengths) + count > limit and not getattr(plain.config, "rope_parameters", None):
+        raise Infeasible(
+            f"{max(rows.lengths)} tokens and {count} virtual ones are more than the {limit} positions of "
+            f"{type(plain).__name__}"
+        )
+    learned = model.get_prompt(1)
+    if config.peft_type is PeftType.PREFIX_TUNING:
+        return {
+            "input_ids": rows.ids_1T,
+            "position_ids": rows.positions_1T + count,
+            "sequence_lengths": rows.lengths,
+            "logits_to_keep": rows.predictor_N,
+            "prefix": [(layer.keys, layer.values) for layer in learned.layers],
+        }
+    lengths = [length + count for length in rows.lengths]
+    embedded_1TD = model.word_embeddings(rows.ids_1T)
+    parts = [part for own in embedded_1TD.split(list(rows.lengths), 1) for part in (learned.to(own.dtype), own)]
+    positions = [torch.arange(length, device=rows.ids_1T.device) for length in lengths]
+    before_S = count * torch.arange(1, len(lengths) + 1, device=rows.ids_1T.device)  # virtual tokens up to a sequence
+    sequence_T = torch.repeat_interleave(before_S, torch.tensor(rows.lengths, device=before_S.device))
+    return {
+        "inputs_embeds": torch.cat(parts, dim=1),
+        "position_ids": torch.cat(positions)[None],
+        "sequence_lengths": tuple(lengths),
+        "logits_to_keep": rows.predictor_N + sequence_T[rows.predictor_N],
+    }
