@@ -35,7 +35,7 @@ from luthier.worker_protocol import (
 )
 from search.policy.priors import baselines
 from search.space.space import Space, space
-from service.tokens import counter
+from service.datasets.ingest import counter
 from workers import cache, trial
 from workers.lease import HeldLease
 from workers.service_client import Link

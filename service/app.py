@@ -21,8 +21,6 @@ from service.api import (
     charts,
     completions,
     designs,
-    environments,
-    exports,
     files,
     generations,
     graders,
@@ -113,10 +111,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Gate, settings=settings, worker_key=app.state.worker_key)  # before any body is read
     app.add_middleware(Observed, metrics=app.state.metrics)
     error_handlers.install(app)
-    for part in (files, jobs, environments, graders, results, trials, reports, designs, models, workers, blobs, health):
+    app.include_router(files.environments_router)
+    for part in (files, jobs, graders, results, trials, reports, designs, models, workers, blobs, health):
         app.include_router(part.router)
     app.include_router(completions.router if settings.vllm_url is None else proxy.router)
-    for part in (generations, schedule_routes, aliases, webhook_routes, charts, stream, keys, exports):
+    for part in (generations, schedule_routes, aliases, webhook_routes, charts, stream, keys):
         app.include_router(part.router)
     for router in ROUTERS:
         app.include_router(router)

@@ -43,8 +43,7 @@ from workers import cache as warm
 from workers.cache import Base
 from workers.evaluate.judge import judge, renderer
 from workers.train import checkpoint
-from workers.train.algorithms import Example
-from workers.train.algorithms import objective
+from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
 from workers.train.forward import CausalModel

@@ -32,8 +32,7 @@ from tests import data_samples
 from tests.textbook import largest_difference, logps
 from workers.cache import Base
 from workers.train import updates
-from workers.train.algorithms import Example
-from workers.train.algorithms import objective
+from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
 from workers.train.data.tokenize import Renderer
 from workers.train.loop import Progress, train

@@ -25,9 +25,8 @@ from luthier.models import chat_template
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import JudgeSpec
 from workers.evaluate.judge import renderer
-from workers.train.algorithms import Example
-from workers.train.algorithms import objective
-from workers.train.architectures.head import start_head
+from workers.train.algorithms import Example, objective
+from workers.train.architectures.edits import start_head
 from workers.train.forward import require_unpadded
 
 CALIBRATION_ROWS, CALIBRATION_TOKENS = 16, 256  # and tokens of each: a glance even for a CPU

@@ -26,8 +26,7 @@ from luthier.trial import RUNGS
 from search.policy.ranking import standing
 from workers import cache as warm
 from workers.evaluate.judge import judge, renderer
-from workers.train.algorithms import Example
-from workers.train.algorithms import objective
+from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
 from workers.train.forward import CausalModel
 from workers.train.loop import Progress, train

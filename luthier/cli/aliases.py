@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from luthier.api_types import Alias
-from luthier.cli.connection import JsonOption, ServerOption, connect
+from luthier.cli.options import JsonOption, ServerOption, connect
 from luthier.cli.show import as_json, console
 
 app = typer.Typer(help="Names for the best model so far.", no_args_is_help=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from luthier.cli.connection import JsonOption
+from luthier.cli.options import JsonOption
 from luthier.cli.show import as_json, console
 
 

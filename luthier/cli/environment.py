@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from luthier.cli.connection import JsonOption, ServerOption, connect
+from luthier.cli.options import JsonOption, ServerOption, connect
 from luthier.cli.show import as_json, console
 from luthier.errors import UserError
 

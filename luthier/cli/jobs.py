@@ -10,11 +10,10 @@ import typer
 
 from luthier.api_types import Job
 from luthier.cli import schedules
-from luthier.cli.connection import DEFAULT_SERVER, JsonOption, ServerOption, connect
 from luthier.cli.environment import read_environment
 from luthier.cli.follow import follow as follow_job
-from luthier.cli.grader import HELP as GRADER_HELP
-from luthier.cli.grader import read_grader
+from luthier.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, connect, read_grader
+from luthier.cli.options import GRADER_HELP as GRADER_HELP
 from luthier.cli.show import as_json, best_table, console, headline, jobs_table, trials_table
 from luthier.client import Client
 from luthier.errors import NotFound, UserError

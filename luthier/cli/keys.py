@@ -13,9 +13,8 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from luthier.api_types import ApiKey
-from luthier.cli.connection import JsonOption
+from luthier.cli.options import HomeOption, JsonOption, open_store, settings_of
 from luthier.cli.show import as_json, console, errors
-from luthier.cli.store import HomeOption, open_store, settings_of
 from luthier.keys import Scope, secret_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from luthier.api_types import Model
-from luthier.cli.connection import JsonOption, ServerOption, connect
+from luthier.cli.options import JsonOption, ServerOption, connect
 from luthier.cli.show import as_json, console
 from luthier.models.base_model import ModelFacts
 from luthier.models.sources import HUB_ID, local_folder

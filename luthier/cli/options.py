@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import typer
+
+from luthier.client import Client
 from luthier.errors import UserError
+from luthier.settings import Settings
+
+if TYPE_CHECKING:
+    from luthier.store.database import Database
 
 
 def read_object(given: str, option: str) -> dict[str, Any]:
@@ -31,3 +38,55 @@ def _parse(text: str, source: str, option: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{option}: {source} must be a JSON object, not {text.strip()[:80]!r}", param=option)
     return value
+
+
+DEFAULT_SERVER = "http://127.0.0.1:8420"
+
+ServerOption = Annotated[
+    str | None, typer.Option(envvar="LUTHIER_SERVER", help=f"URL of the service (default: {DEFAULT_SERVER}).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def connect(server: str | None) -> Client:
+    return Client(server or DEFAULT_SERVER)
+
+
+GRADERS: Final = ("string_check", "text_similarity", "number", "math")
+GRADER_HELP: Final = (
+    f"How generations are graded: {', '.join(GRADERS)}, a grader as a JSON object, "
+    'e.g. \'{"type": "string_check", "operation": "ilike"}\', or @FILE.json that holds one (the way for python, '
+    "score_model, label_model and multi)."
+)
+
+
+def read_grader(option: str) -> dict[str, Any]:
+    """The grader as JSON; its fields are for the service to check. Raises UserError naming the option."""
+    if option.startswith("@") or option.lstrip().startswith("{"):
+        return read_object(option, "--grader")
+    if option not in GRADERS:
+        raise UserError(
+            f"--grader must be one of {', '.join(GRADERS)}, a JSON object, or @FILE.json, not {option!r}",
+            param="--grader",
+        )
+    return {"type": option}
+
+
+HomeOption = Annotated[Path | None, typer.Option(help="Home folder (default: $LUTHIER_HOME or ~/.luthier).")]
+
+
+def settings_of(**given: Any) -> Settings:
+    """Settings from the environment, with the options that were given on the command line before them."""
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def open_store(settings: Settings) -> Database:
+    """An SQLite store is made, or brought up to date; another one is only checked (`luthier db upgrade`)."""
+    from luthier.store.database import Database  # takes a second, and most commands do without
+
+    store = Database(settings.database)
+    if store.url.get_backend_name() == "sqlite":
+        store.upgrade()
+    else:
+        store.check()
+    return store

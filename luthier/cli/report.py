@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.markdown import Markdown
 
-from luthier.cli.connection import ServerOption, connect
 from luthier.cli.jobs import JobArgument, resolve
+from luthier.cli.options import ServerOption, connect
 from luthier.cli.show import console
 from luthier.client import Client
 from luthier.errors import UserError

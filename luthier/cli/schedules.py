@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.api_types import Schedule, ScheduleRun
-from luthier.cli.connection import JsonOption, ServerOption, connect
-from luthier.cli.options import read_object
+from luthier.cli.options import JsonOption, ServerOption, connect, read_object
 from luthier.cli.show import as_json, console
 from luthier.client import Client
 from luthier.errors import NotFound, UserError

@@ -17,8 +17,8 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from luthier import logs
+from luthier.cli.options import HomeOption, open_store, settings_of
 from luthier.cli.show import console
-from luthier.cli.store import HomeOption, open_store, settings_of
 from luthier.errors import Conflict, UserError
 from luthier.settings import Settings
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from luthier.cli.connection import JsonOption, ServerOption, connect
+from luthier.cli.options import JsonOption, ServerOption, connect
 from luthier.cli.show import as_json, console
 
 app = typer.Typer(help="Where events are sent.", no_args_is_help=True)

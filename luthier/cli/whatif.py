@@ -11,8 +11,8 @@ import typer
 from rich.table import Table
 
 from luthier.api_types import DesignEstimate
-from luthier.cli.connection import JsonOption, ServerOption, connect
 from luthier.cli.jobs import resolve
+from luthier.cli.options import JsonOption, ServerOption, connect
 from luthier.cli.show import as_json, console, duration
 from luthier.errors import UserError
 

@@ -15,11 +15,9 @@ from typing import Any, Final
 
 from luthier.errors import GraderFault
 from luthier.graders import llm_judge, python
-from luthier.graders.compare import holds, similarity
+from luthier.graders.compare import close, equal, holds, last_number, similarity
 from luthier.graders.endpoint import Endpoint
 from luthier.graders.formula import FUNCTIONS, Formula
-from luthier.graders.mathematics import equal
-from luthier.graders.numbers import close, last_number
 from luthier.graders.templates import check_paths, fill, sample_of
 from luthier.settings import GraderSettings
 from luthier.task import (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from luthier.errors import GraderFault
+from luthier.graders.subprocess import Child
 from luthier.task import SimilarityMetric, StringCheck
 
 _WORD: Final = re.compile(r"[^\W_]+")
@@ -78,3 +80,41 @@ class _Words:
 
     def tokenize(self, text: str) -> list[str]:
         return _WORD.findall(text.casefold())
+
+
+# A sign counts where nothing stands before it that it could be subtracted from; digits of a word (H2O) do not count.
+_NUMBER: Final = re.compile(
+    r"(?:(?<![A-Za-z0-9_.)])[-+−])?(?<![A-Za-z0-9_.])"
+    r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d+)?"
+)
+
+
+def last_number(text: str) -> float | None:
+    """The last number of a text; commas between groups of three digits are read over. None where there is none."""
+    found = _NUMBER.findall(text)
+    return float(found[-1].replace(",", "").replace("−", "-")) if found else None
+
+
+def close(given: float, reference: float, tolerance: float) -> bool:
+    """Whether two numbers differ by no more than `tolerance`, or that share of the reference where it is above 1."""
+    return abs(given - reference) <= tolerance * max(1.0, abs(reference))
+
+
+MAX_CHARACTERS: Final = 20_000
+
+_comparer: Final = Child("math", "-P", "-m", "luthier.graders.math_process")
+
+
+def equal(given: str, reference: str, float_rounding: int) -> bool:
+    """Whether two texts end with the same mathematics. Raises GraderFault where that cannot be said.
+
+    An answer is read from its end: only its last MAX_CHARACTERS count.
+    """
+    answer = _comparer.ask([given[-MAX_CHARACTERS:], reference[-MAX_CHARACTERS:], float_rounding])
+    match answer:
+        case "":
+            raise GraderFault("the answer and the reference could not be compared within the limits of time and memory")
+        case "null":
+            raise GraderFault("the reference holds no mathematical expression")
+        case _:
+            return answer == "true"

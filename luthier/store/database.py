@@ -14,19 +14,33 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    RowMapping,
+    Select,
+    Table,
+    create_engine,
+    event,
+    func,
+    literal,
+    make_url,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from luthier.errors import Conflict, Unreachable, UserError
+from luthier.errors import Conflict, NotFound, Unreachable, UserError
 
 BUSY_SECONDS: Final = 30.0
 ADVISORY_LOCK: Final = 0x6C757468  # "luth": any number that all processes agree on
@@ -168,3 +182,21 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+def page(
+    c: Connection, query: Select[Any], table: Table, order: tuple[str, ...], after: str | None, limit: int
+) -> tuple[list[RowMapping], bool]:
+    """The next `limit` rows of `query` in descending `order`, and whether more follow.
+
+    Raises NotFound when there is no row `after`.
+    """
+    columns = [table.c[name] for name in order]
+    if after is not None:
+        seen = c.execute(select(*columns).where(table.c.id == after)).one_or_none()
+        if seen is None:
+            raise NotFound(f"there is no {after!r} to continue after", param="after")
+        place = [literal(value, column.type) for value, column in zip(seen, columns, strict=True)]
+        query = query.where(tuple_(*columns) < tuple_(*place))
+    rows = c.execute(query.order_by(*(column.desc() for column in columns)).limit(limit + 1)).mappings().all()
+    return list(rows[:limit]), len(rows) > limit

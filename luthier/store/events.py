@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from luthier.errors import NotFound
 from luthier.store import tables
-from luthier.store.paging import page
+from luthier.store.database import page
 from luthier.store.rows import EventRecord, EventType, Level, new_id
 
 _events = tables.events

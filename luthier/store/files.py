@@ -6,7 +6,7 @@ from sqlalchemy import Connection, exists, or_, select
 
 from luthier.errors import Conflict, NotFound
 from luthier.store import tables
-from luthier.store.paging import page
+from luthier.store.database import page
 from luthier.store.rows import FileRecord
 from luthier.trial import JobState
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, TableValuedAlias, exists, func, not_, select,
 
 from luthier.errors import NotFound
 from luthier.store import tables
-from luthier.store.paging import page
+from luthier.store.database import page
 from luthier.store.rows import JobRecord
 from luthier.trial import JOB_TRANSITIONS, JobState
 

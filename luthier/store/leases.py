@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, case, func, literal, not_, null, select
 
 from luthier.errors import LeaseLost, MissingMetric
-from luthier.store import artifacts, logs, measurements, samples, scores, tables, trials
+from luthier.store import artifacts, measurements, tables, trials
 from luthier.store.database import insert_into
 from luthier.store.rows import TrialRecord
 from luthier.store.trials import PAUSED
@@ -94,11 +94,11 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
     if outcome is TrialState.COMPLETE and record.metrics is None:
         raise MissingMetric(f"trial {trial_id} is said to be complete, but was never judged", param="metrics")
     if report.test_scores is not None:
-        scores.add(c, trial_id, report.test_scores)
+        measurements.put_scores(c, trial_id, report.test_scores)
     measurements.add(c, trial_id, report.points)
-    logs.add(c, trial_id, report.fence, report.lines)
+    measurements.add_lines(c, trial_id, report.fence, report.lines)
     if report.samples:
-        samples.put(c, trial_id, report.samples)
+        measurements.put_samples(c, trial_id, report.samples)
     artifacts.replace(c, trial_id, report.artifacts)
     return record
 

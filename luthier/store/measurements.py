@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Select, and_, func, select, union
 
 from luthier.store import tables
 from luthier.store.database import insert_into
-from luthier.trial import Point
+from luthier.trial import LogLine, Point, RowScores, Sample
 
 _points = tables.points
 HELD_OUT: Final = ("valid_loss", "valid_accuracy")
@@ -88,3 +88,62 @@ def counts(c: Connection, trial_ids: Collection[str]) -> dict[str, int]:
     """How many points each of these trials has, those without any left out."""
     query = select(_points.c.trial_id, func.count()).where(_points.c.trial_id.in_(trial_ids))
     return {row[0]: row[1] for row in c.execute(query.group_by(_points.c.trial_id))}
+
+
+_samples = tables.samples
+
+
+def put_samples(c: Connection, trial_id: str, found: Sequence[Sample]) -> None:
+    """Keep a trial's samples, instead of those that it had."""
+    row = insert_into(c, _samples).values(trial_id=trial_id, samples=tuple(found))
+    c.execute(row.on_conflict_do_update(index_elements=[_samples.c.trial_id], set_={"samples": row.excluded.samples}))
+
+
+def samples_of(c: Connection, trial_id: str) -> tuple[Sample, ...]:
+    """None there where the trial has made none."""
+    found: tuple[Sample, ...] | None = c.scalar(select(_samples.c.samples).where(_samples.c.trial_id == trial_id))
+    return found or ()
+
+
+_scores = tables.test_scores
+
+
+def put_scores(c: Connection, trial_id: str, scores: RowScores) -> None:
+    """Keep a trial's scores, instead of those that it had."""
+    row = insert_into(c, _scores).values(trial_id=trial_id, scores=scores)
+    c.execute(row.on_conflict_do_update(index_elements=[_scores.c.trial_id], set_={"scores": row.excluded.scores}))
+
+
+def scores_of_job(c: Connection, job_id: str) -> dict[str, RowScores]:
+    """By trial."""
+    query = (
+        select(_scores)
+        .join(tables.trials, tables.trials.c.id == _scores.c.trial_id)
+        .where(tables.trials.c.job_id == job_id)
+    )
+    return {row["trial_id"]: row["scores"] for row in c.execute(query).mappings()}
+
+
+_lines = tables.log_lines
+
+
+class LeasedLine(NamedTuple):
+    lease: int
+    line: LogLine
+
+
+def add_lines(c: Connection, trial_id: str, lease: int, lines: Sequence[LogLine]) -> None:
+    """Store a batch of a lease's lines. Lines sent again are harmless."""
+    if lines:
+        values = [{"trial_id": trial_id, "lease": lease, **dict(line)} for line in lines]
+        c.execute(insert_into(c, _lines).on_conflict_do_nothing(), values)
+
+
+def lines_of(c: Connection, trial_id: str, most: int) -> list[LeasedLine]:
+    """The last ones, at most so many, in the order in which they were written."""
+    query = select(_lines).where(_lines.c.trial_id == trial_id)
+    latest = c.execute(query.order_by(_lines.c.lease.desc(), _lines.c.number.desc()).limit(most)).mappings().all()
+    return [
+        LeasedLine(row["lease"], LogLine(number=row["number"], at=row["at"], text=row["text"]))
+        for row in reversed(latest)
+    ]

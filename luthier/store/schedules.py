@@ -10,8 +10,7 @@ from sqlalchemy import Connection, select
 from luthier.errors import Conflict, NotFound
 from luthier.schedule import Contest, RunState, Trigger
 from luthier.store import tables
-from luthier.store.database import insert_into
-from luthier.store.paging import page
+from luthier.store.database import insert_into, page
 from luthier.store.rows import ScheduleRecord, ScheduleRunRecord, new_id
 
 _schedules = tables.schedules

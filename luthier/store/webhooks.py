@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from luthier.errors import NotFound
 from luthier.store import tables
-from luthier.store.paging import page
+from luthier.store.database import page
 from luthier.store.rows import DeliveryRecord, EndpointRecord, new_id
 
 _endpoints = tables.webhook_endpoints

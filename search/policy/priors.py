@@ -14,8 +14,7 @@ from typing import Final
 from luthier.design import Architecture, Design, Frozen, Lora
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
-from search import edits
-from search.space import validate
+from search.space import space, validate
 from search.space.samplers import V
 from search.space.space import Space, algorithm, stages
 
@@ -222,8 +221,8 @@ class _Wishes:
             case "model":
                 return choices[self._turn % len(choices)]
             case "edited":
-                wished = self._edit(edits.combined(self._space.model(model)))
-                return next(choice for choice in choices if choice == (edits.YES if wished else edits.NO))
+                wished = self._edit(space.combined_edits(self._space.model(model)))
+                return next(choice for choice in choices if choice == (space.YES if wished else space.NO))
             case "edit":
                 return next(choice for choice in choices if choice == self._edit(choices))
             case "layers" | "kv_heads" | "window" | "rope_factor":
@@ -240,7 +239,7 @@ class _Wishes:
 
     def _edit(self, possible: Sequence[object]) -> str:
         """Those of the recipe's edits that can be made, as they are named together; nothing where there is none."""
-        return "+".join(field for field in edits.FIELDS if self._recipe[field] and field in possible)
+        return "+".join(field for field in space.EDIT_FIELDS if self._recipe[field] and field in possible)
 
     def log_uniform(self, name: str, low: float, high: float) -> float:
         wish: float = self._recipe[name]

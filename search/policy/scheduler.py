@@ -16,7 +16,6 @@ from pydantic import Field
 
 from luthier.design import Design, Frozen
 from luthier.trial import RUNGS, TrialState
-from search import allowance
 from search.policy import asha, ranking
 from search.policy.history import Past
 from search.policy.propose import Source, origin, propose
@@ -117,12 +116,12 @@ def goes_on(history: Sequence[Past], number: int, remaining: float | None) -> bo
 
 def _purse(history: Sequence[Past], remaining: float | None) -> float:
     """Device-seconds for what is not begun yet."""
-    return math.inf if remaining is None else remaining - allowance.committed(history)
+    return math.inf if remaining is None else remaining - committed_seconds(history)
 
 
 def _affordable(past: Past, purse: float) -> bool:
     assert past.goal is not None, "who goes on has come to a rung"
-    return allowance.going_on(past, asha.above(past.goal)) <= purse
+    return continuation_seconds(past, asha.above(past.goal)) <= purse
 
 
 def _explored(history: Sequence[Past], plan: Plan, purse: float) -> str | None:
@@ -131,7 +130,7 @@ def _explored(history: Sequence[Past], plan: Plan, purse: float) -> str | None:
         return f"all {plan.trials} trials are done"
     if (refused := _refused_in_a_row(history)) >= max(REFUSED, plan.trials):
         return f"the last {refused} designs that were proposed cannot run: {_why_refused(history)}"
-    if purse <= reserve(history, plan) + allowance.whole(history) * allowance.share(asha.FIRST):
+    if purse <= reserve(history, plan) + full_training_seconds(history) * share_of_training(asha.FIRST):
         return SPENT
     return _settled(history, plan) if plan.early_finish else None
 
@@ -224,7 +223,7 @@ def _finalist(history: Sequence[Past], count: int, purse: float) -> Past | None:
         coming = any(past.open and past.goal is not None and past.goal <= rung for past in history)
         ranked = [past for past in asha.standing(history, rung) if past.number != DEFAULT and _sound(past)]
         for past in ranked[:count]:
-            if past.paused and past.goal == rung and not coming and allowance.going_on(past, None) <= purse:
+            if past.paused and past.goal == rung and not coming and continuation_seconds(past, None) <= purse:
                 return past
     return None
 
@@ -241,3 +240,35 @@ def _designs(history: Sequence[Past]) -> list[Past]:
 
 def _sound(past: Past) -> bool:
     return past.state in (TrialState.WAITING, TrialState.LEASED, TrialState.COMPLETE)
+
+
+def full_training_seconds(history: Sequence[Past]) -> float:
+    """Device-seconds of a whole training, the mean over trials that are complete or pause; 0 where there are none."""
+    known = [
+        past.device_seconds / (1.0 if past.value is not None else RUNGS[len(past.measured) - 1])
+        for past in history
+        if past.design.stages and (past.value is not None or past.paused)
+    ]
+    return sum(known) / len(known) if known else 0.0
+
+
+def committed_seconds(history: Sequence[Past]) -> float:
+    """What the trials that run, or wait for a worker, are still going to take."""
+    usual, by_number = full_training_seconds(history), {past.number: past for past in history}
+    left = 0.0
+    for past in history:
+        if past.open:
+            all_of_it = usual if past.confirms is None else by_number[past.confirms].device_seconds
+            left += max(0.0, share_of_training(past.goal) * all_of_it - past.device_seconds)
+    return left
+
+
+def continuation_seconds(past: Past, goal: int | None) -> float:
+    """What a trial that pauses takes to this rung, or to its end."""
+    done = RUNGS[len(past.measured) - 1]
+    return past.device_seconds * (share_of_training(goal) - done) / done
+
+
+def share_of_training(goal: int | None) -> float:
+    """Of a whole training, until this rung or the end."""
+    return 1.0 if goal is None else RUNGS[goal]

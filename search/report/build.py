@@ -24,12 +24,12 @@ from luthier.report import (
     WinnerReport,
 )
 from luthier.trial import JobState, TrialState, rung_name
+from search.format import count, figure, seconds
 from search.report import pareto, phrases
 from search.report.caveats import missing, weaknesses
 from search.report.importance import importance
 from search.report.inputs import Case, Tried
 from search.report.next_steps import next_steps
-from search.report.phrases import count, figure, seconds
 from search.report.recommend import comparisons, recommend, size
 
 LITTLE, NOTABLE, MUCH = 0.01, 0.05, 0.2  # of what the general text's bits per byte rise by

@@ -7,9 +7,9 @@ from typing import Final
 
 from luthier.report import ComparisonReport, JudgeReport
 from luthier.trial import JobState, TrialState
+from search.format import count, figure
 from search.policy.ranking import DEFAULT
 from search.report.inputs import Case, Tried
-from search.report.phrases import count, figure
 
 FEW_TEST_ROWS: Final = 50
 FEW_DESIGNS: Final = 5

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from luthier.report import ComparisonReport
+from search.format import count
 from search.report.caveats import SEEDS
 from search.report.inputs import Case, Tried
-from search.report.phrases import count
 from search.space.axes import RANKS, SETTINGS, Interval
 from search.space.learning_rate import default_learning_rate
 

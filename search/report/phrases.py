@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Sequence
 
 from luthier.design import Design, Frozen
 from luthier.models.base_model import ModelFacts
 from luthier.report import AxisReport, AxisWords
 from luthier.task import DataKind
+from search.format import about, count, count_of, figure, millions
 from search.report.importance import AS_IT_IS
 from search.report.inputs import Case, Tried
 from search.report.pareto import parameters
@@ -75,12 +74,6 @@ def winner(case: Case, won: Tried, worths: Sequence[AxisReport]) -> tuple[AxisWo
     )
 
 
-def about(kind: type[Frozen]) -> str:
-    """The first sentence of what a member of an axis says of itself."""
-    text = " ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].split())
-    return re.split(r"(?<!\bal)\. (?=[A-Z])", text)[0].rstrip(".") + "."
-
-
 def edits(design: Design) -> str:
     """What is changed of the base model; nothing said where nothing is."""
     architecture = design.architecture
@@ -89,15 +82,6 @@ def edits(design: Design) -> str:
     made += [f"window {architecture.window}"] if architecture.window is not None else []
     made += [f"context ×{architecture.rope_factor:g}"] if architecture.rope_factor is not None else []
     return ", ".join(made)
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def figure(value: float) -> str:
-    """A score as it is written in sentences."""
-    return f"{value:.4g}"
 
 
 def _judged(case: Case) -> str:
@@ -109,10 +93,6 @@ def _hyperparameters(design: Design) -> tuple[str, ...]:
     first = design.stages[0].optimiser
     rates = " and ".join(dict.fromkeys(f"{stage.optimiser.learning_rate:.3g}" for stage in design.stages))
     return (f"Trained at learning rate {rates}, {first.batch_size} rows in a step, {count_of(first.epochs)}.",)
-
-
-def count_of(epochs: float) -> str:
-    return f"{epochs:g} {'pass' if epochs == 1 else 'passes'} over the rows"
 
 
 def _update(update: Frozen) -> str:
@@ -167,20 +147,6 @@ def _architecture(case: Case, won: Tried) -> tuple[str, ...]:
     size = parameters(won.past.design, facts)
     instead = f" instead of {millions(facts.parameters)}" if changed else ""
     return (f"{architecture.base} {how}: {millions(size)} parameters in use{instead}.",)
-
-
-def millions(number: int) -> str:
-    return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.1f} M"
-
-
-def seconds(value: float) -> str:
-    """Seconds as people say them: 42 s, 3 min 10 s, 2 h 5 min."""
-    whole = round(value)
-    if whole < 60:
-        return f"{value:.3g} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def explained(design: Design, facts: ModelFacts | None) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from luthier.report import ComparisonReport, Recommendation, Yardstick
+from search.format import figure, millions, seconds
 from search.policy.ranking import DEFAULT
 from search.report import bootstrap, pareto
 from search.report.inputs import Case, Tried
-from search.report.phrases import figure, millions, seconds
 
 
 def comparisons(case: Case) -> Iterator[ComparisonReport]:

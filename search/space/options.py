@@ -9,7 +9,7 @@ from luthier.api_types import Axis, AxisChoice
 from luthier.design import Frozen, Update
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, Family, Pin
-from search.report.phrases import about, millions
+from search.format import about, millions
 from search.space import axes, validate
 from search.space.axes import SETTINGS, Interval
 from search.space.compatibility import ALGORITHMS, PROGRAMS

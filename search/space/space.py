@@ -12,7 +12,8 @@ their own, which start from the merged weights.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from itertools import combinations
+from typing import Any, Final, get_args
 
 from optuna.distributions import BaseDistribution
 from pydantic import Field, TypeAdapter
@@ -20,7 +21,9 @@ from pydantic import Field, TypeAdapter
 from luthier.design import (
     AdaLora,
     Algorithm,
+    Architecture,
     BitFit,
+    DepthRule,
     Design,
     Dora,
     Frozen,
@@ -36,6 +39,7 @@ from luthier.design import (
     Prefix,
     Prompt,
     QLora,
+    RopeRule,
     RsLora,
     Stage,
     TopLayers,
@@ -45,7 +49,6 @@ from luthier.design import (
 from luthier.errors import IllegalDesign, UserError
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, Pin
-from search import edits
 from search.space import axes, validate
 from search.space.axes import SETTINGS, Axis, Interval, ModelSpace
 from search.space.learning_rate import default_learning_rate, significant
@@ -78,7 +81,7 @@ class Space(Frozen):
     def sample(self, suggest: Suggest) -> Design:
         """Ask about each axis that applies, and put the design together."""
         model = self.model(suggest.categorical("model", [model.name for model in self.models]))
-        architecture = edits.ask(suggest, model)
+        architecture = ask_architecture(suggest, model)
         program = suggest.categorical("program", self.programs)
         update = self._update(suggest, model, program, edited=architecture.edited)
         multiplier = _number(suggest, "learning_rate_multiplier", self.multipliers)
@@ -140,7 +143,7 @@ class Space(Frozen):
         possible = model.updates_on(design.program, edited=design.architecture.edited)
         answers: dict[str, Value] = {
             "model": model.name,
-            **edits.answers(design.architecture, model),
+            **architecture_answers(design.architecture, model),
             "program": design.program,
             _update_axis(model, possible): first.update.kind,
             "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
@@ -359,3 +362,45 @@ def _multiplier(axis: Axis, model: ModelSpace, stage: Stage) -> float:
     rate = stage.optimiser.learning_rate
     named = (axis.low, axis.high) if isinstance(axis, Interval) else axis
     return next((value for value in named if significant(default * value) == rate), rate / default)
+
+
+NO, YES = "no", "yes"
+EDIT_FIELDS: Final = ("layers", "kv_heads", "window", "rope_factor")
+DEPTH_RULES: Final[tuple[str, ...]] = get_args(DepthRule)
+ROPE_RULES: Final[tuple[str, ...]] = get_args(RopeRule)
+
+
+def combined_edits(model: ModelSpace) -> tuple[str, ...]:
+    """The edits that are free to be made or not, each alone and then together: `layers`, …, `layers+kv_heads`, …"""
+    free = [field for field in EDIT_FIELDS if field in model.edits and field not in model.required]
+    return tuple("+".join(some) for size in range(1, len(free) + 1) for some in combinations(free, size))
+
+
+def ask_architecture(suggest: Suggest, model: ModelSpace) -> Architecture:
+    """The architecture that the answers describe."""
+    chosen = set(model.required)
+    choices = combined_edits(model)
+    if choices and suggest.categorical(f"edited[{model.name}]", (NO, YES)) == YES:
+        chosen |= set(suggest.categorical(f"edit[{model.name}]", choices).split("+"))
+    made: dict[str, Any] = {
+        field: suggest.categorical(f"{field}[{model.name}]", model.edits[field])
+        for field in EDIT_FIELDS
+        if field in chosen
+    }
+    if "layers" in made:
+        made["depth_rule"] = suggest.categorical("depth_rule", DEPTH_RULES)
+    if "rope_factor" in made:
+        made["rope_rule"] = suggest.categorical("rope_rule", ROPE_RULES)
+    return Architecture(base=model.name, **made)
+
+
+def architecture_answers(architecture: Architecture, model: ModelSpace) -> Mapping[str, Value]:
+    """The answers that `ask` makes this architecture of."""
+    made: dict[str, Any] = {field: getattr(architecture, field) for field in EDIT_FIELDS}
+    free = [field for field in EDIT_FIELDS if made[field] is not None and field not in model.required]
+    found: dict[str, Value] = {f"edited[{model.name}]": YES if free else NO, f"edit[{model.name}]": "+".join(free)}
+    if architecture.layers is not None:
+        found["depth_rule"] = architecture.depth_rule
+    if architecture.rope_factor is not None:
+        found["rope_rule"] = architecture.rope_rule
+    return found | {f"{field}[{model.name}]": value for field, value in made.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Dataset files: uploaded, checked row by row, normalised and profiled before anything is trained on them."""
+"""What a job trains on: dataset files, checked row by row when they are uploaded, and environments."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from luthier.api_types import Dataset, DatasetRows, Deleted, FileObject, Page
+from luthier.api_types import Dataset, DatasetRows, Deleted, Environment, FileObject, Page
 from luthier.store import files
 from luthier.store.rows import FileRecord
 from service.api.params import After, Limit
 from service.context import Context, Here
+from service.datasets import environments
 from service.datasets.ingest import take_in
 from service.datasets.multipart import Upload, receive
 from service.results import serializers
 
 router = APIRouter(tags=["Files"])
+environments_router = APIRouter(tags=["Environments"])
 
 FileId = Annotated[str, Path(description="id of an uploaded file", examples=["file-5f2ab0"])]
 
@@ -150,3 +152,11 @@ def _take_in(here: Context, upload: Upload) -> FileRecord:
     with here.database.begin() as c:
         files.insert(c, record)
     return record
+
+
+@environments_router.get("/v1/environments", summary="List the environments")
+def list_environments() -> Page[Environment]:
+    """What `task.environment` of a job may name, with the JSON schema of each option. Packages that are installed
+    beside Luthier add theirs through the entry point group `luthier.environments`.
+    """
+    return Page(data=environments.listing())

@@ -12,10 +12,9 @@ from luthier.errors import Conflict, NotFound, UserError
 from luthier.store import Connection, events, files, jobs, trials
 from luthier.store.rows import JobRecord
 from luthier.trial import JobState
-from service import endings
 from service.api.params import After, Limit, OfSchedule, Tags
 from service.context import Context, Here, utc_now
-from service.jobs import budget, costs
+from service.jobs import budget, costs, lifecycle
 from service.jobs import events as diary
 from service.jobs.create import admit
 from service.jobs.reconcile import look_after
@@ -115,7 +114,7 @@ def cancel_job(here: Here, job_id: JobId) -> Job:
     """Waiting trials are dropped at once, running ones stop at their next heartbeat. The best so far stays."""
     now = utc_now()
     with here.database.begin() as c:
-        return _view(c, endings.cancel(here, c, job_id, now))
+        return _view(c, lifecycle.cancel(here, c, job_id, now))
 
 
 @router.post("/{job_id}/pause", summary="Pause a job")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
-from fastapi.responses import StreamingResponse
+from fastapi.responses import FileResponse, StreamingResponse
+from starlette.background import BackgroundTask
 
 from luthier.api_types import Best, Page, Trial
 from luthier.design import VirtualTokens
@@ -18,6 +22,7 @@ from luthier.worker_protocol import Artifact
 from service.api.jobs import JobId
 from service.api.params import After
 from service.context import Context, Here, utc_now
+from service.exports import optuna_study
 from service.exports.llama_cpp import portable
 from service.exports.tar_stream import Archive, Entry, of_blob
 from service.jobs import history
@@ -29,6 +34,9 @@ Form = Literal["adapter", "merged", "gguf"]
 TAR: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/x-tar": {}}, "description": "A tar stream"}
 }
+
+SQLITE: Final = "application/vnd.sqlite3"
+FILE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {SQLITE: {}}, "description": "An SQLite file"}}
 
 
 @router.get("/trials", summary="List a job's trials")
@@ -142,3 +150,21 @@ def _why_not(job: JobRecord, winner: TrialRecord, form: str, kept: tuple[str, ..
             "of a model, so there is no merged one; ask for format=adapter"
         )
     return f"the weights of trial {winner.number} were not kept as {form}; kept: {', '.join(kept) or 'nothing'}"
+
+
+@router.get("/optuna", summary="Download the job as an Optuna study", response_class=FileResponse, responses=FILE)
+def get_optuna(here: Here, job_id: JobId) -> FileResponse:
+    """An Optuna storage file, as far as the job has come: `optuna-dashboard sqlite:///FILE` shows it, and
+    `optuna.load_study` reads it. Changing it changes nothing here."""
+    folder = Path(tempfile.mkdtemp(prefix="luthier-optuna-"))
+    try:
+        optuna_study.write(here, job_id, folder / "study.db")
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return FileResponse(
+        folder / "study.db",
+        media_type=SQLITE,
+        filename=f"{job_id}.optuna.db",
+        background=BackgroundTask(shutil.rmtree, folder),
+    )

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from luthier.api_types import DesignWords, Page, Trial, TrialDetails, TrialLine, TrialSample
 from luthier.errors import NotFound
-from luthier.store import Connection, artifacts, logs, measurements, models, samples, trials
+from luthier.store import Connection, artifacts, measurements, models, trials
 from luthier.store.rows import TrialRecord
 from search.policy.ranking import UNTUNED
 from search.report import phrases
@@ -114,7 +114,7 @@ def details(c: Connection, trial: TrialRecord) -> TrialDetails:
 
 def log_of(c: Connection, trial: TrialRecord, limit: int) -> Page[TrialLine]:
     """The last lines of a trial's log."""
-    found = logs.of_trial(c, trial.id, limit + 1)
+    found = measurements.lines_of(c, trial.id, limit + 1)
     lines = (TrialLine(lease=lease, at=int(line.at.timestamp()), text=line.text) for lease, line in found[-limit:])
     return Page(data=tuple(lines), has_more=len(found) > limit)
 
@@ -122,7 +122,8 @@ def log_of(c: Connection, trial: TrialRecord, limit: int) -> Page[TrialLine]:
 def answers(c: Connection, trial: TrialRecord) -> tuple[TrialSample, ...]:
     """A trial's samples beside the base's: the prompts of a job are the same for all of its trials."""
     base = next(row for row in trials.of_job(c, trial.job_id) if row.number == UNTUNED)
-    said = {sample.prompt: sample.answer for sample in samples.of_trial(c, base.id)}
+    said = {sample.prompt: sample.answer for sample in measurements.samples_of(c, base.id)}
     return tuple(
-        TrialSample(**dict(sample), base_answer=said.get(sample.prompt)) for sample in samples.of_trial(c, trial.id)
+        TrialSample(**dict(sample), base_answer=said.get(sample.prompt))
+        for sample in measurements.samples_of(c, trial.id)
     )

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Response, status
 
 from luthier.api_types import Page, Trial, Worker
 from luthier.errors import MissingMetric, UserError
-from luthier.store import Connection, generations, jobs, leases, logs, measurements, models, trials, workers
+from luthier.store import Connection, generations, jobs, leases, measurements, models, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.worker_protocol import (
     Assignment,
@@ -110,7 +110,7 @@ def heartbeat(here: Here, trial_id: TrialId, beat: Heartbeat) -> Directive:
         trial = leases.renew(c, trial_id, beat, now, here.settings.lease_seconds, beat.device_seconds)
         workers.touch(c, beat.owner, now)
         measurements.add(c, trial_id, beat.points)
-        logs.add(c, trial_id, beat.fence, beat.lines)
+        measurements.add_lines(c, trial_id, beat.fence, beat.lines)
         job = jobs.get(c, trial.job_id)
         reason = _stop_reason(job, trial, trials.of_job(c, job.id), now) or (STOPPED if trial.stopped else None)
     assert trial.expires_at is not None  # it has just been renewed

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from luthier.errors import UserError
 from luthier.store import jobs, trials
 from luthier.store.rows import JobRecord
-from search.report.phrases import count
+from search.format import count
 from service.context import Here, utc_now
 from service.dashboard import jobs as listing
 from service.dashboard.layout import duration, page, percent, score

@@ -21,7 +21,7 @@ from starlette.routing import Match
 
 from luthier.errors import LuthierError
 from luthier.keys import Scope
-from search.report.phrases import millions
+from search.format import millions
 from service.auth.scopes import scope_of
 from service.auth.sessions import ANYBODY, Caller
 from service.dashboard import assets

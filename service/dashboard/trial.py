@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from luthier.design import Design, Frozen
 from luthier.errors import NotFound
-from luthier.store import Connection, files, jobs, logs, measurements, models, trials, workers
+from luthier.store import Connection, files, jobs, measurements, models, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, Metrics, rung_name
 from search.policy.ranking import UNTUNED, objective_value
@@ -60,7 +60,7 @@ def show_trial(request: Request, here: Here, job_id: JobId, trial_id: TrialName)
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
         shown = details(c, trial)
         names = {worker.id: worker.name for worker in workers.list_(c)}
-        log = logs.of_trial(c, trial.id, LINES)
+        log = measurements.lines_of(c, trial.id, LINES)
         samples = answers(c, trial)
         data = _filename(c, job)
     base = next(row for row in rows if row.number == UNTUNED)

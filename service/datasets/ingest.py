@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from tokenizers import Tokenizer
 
 from luthier import dataset
+from luthier.models.base_model import BaseModelEntry
 from luthier.store import models
 from luthier.store.rows import FileRecord, new_id
-from service import tokens
 from service.context import Context, utc_now
 
 
@@ -36,5 +40,29 @@ def take_in(here: Context, path: Path, filename: str) -> FileRecord:
 def _counting(here: Context) -> dict[str, Any]:
     """How the profile counts tokens: by the first base model's tokenizer, else by its own estimate."""
     with here.database.read() as c:
-        counter = tokens.counter(models.list_(c))
+        counter = token_counter(models.list_(c))
     return {} if counter is None else {"count_tokens": counter.count, "counted_by": counter.model}
+
+
+class TokenCounter(NamedTuple):
+    model: str
+    count: Callable[[str], int]
+
+
+def token_counter(entries: Sequence[BaseModelEntry]) -> TokenCounter | None:
+    """Counts tokens as the first of the models that lies in a local folder does; None where none does."""
+    for entry in entries:
+        file = Path(entry.source) / "tokenizer.json"
+        if file.is_file():
+            return TokenCounter(entry.name, partial(_count, _load(file, file.stat().st_mtime_ns)))
+    return None
+
+
+def _count(tokenizer: Tokenizer, text: str) -> int:
+    return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+@lru_cache(maxsize=4)
+def _load(file: Path, changed: int) -> Tokenizer:
+    """`changed` is the file's time of change, so that a replaced tokenizer is read anew."""
+    return Tokenizer.from_file(str(file))

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from luthier.errors import NotFound
 from luthier.schedule import Contest
-from luthier.store import Connection, aliases, artifacts, jobs, models, schedules, scores, trials
+from luthier.store import Connection, aliases, artifacts, jobs, measurements, models, schedules, trials
 from luthier.store.rows import AliasRecord, JobRecord, TrialRecord
 from luthier.trial import RowScores, TrialState
 from luthier.worker_protocol import Artifact
@@ -86,7 +86,7 @@ def _champion(c: Connection, job: JobRecord) -> AliasRecord | None:
 def _contest(
     c: Connection, job: JobRecord, winner: TrialRecord, base: TrialRecord | None, champion: AliasRecord | None
 ) -> Contest:
-    found = scores.of_job(c, job.id)
+    found = measurements.scores_of_job(c, job.id)
     if champion is None:
         name = f"the untuned base {winner.design.architecture.base}"
         against = None if base is None else found.get(base.id)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from luthier.errors import MissingMetric
-from luthier.store import Connection, artifacts, jobs, leases, trials
+from luthier.errors import Conflict, MissingMetric
+from luthier.store import Connection, artifacts, jobs, leases, trials, webhooks
 from luthier.store.rows import JobRecord, TrialRecord
-from luthier.trial import TrialState
+from luthier.trial import JobState, TrialState
 from luthier.worker_protocol import Finished
 from search.policy.ranking import best, objective_value
 from service.context import Context
-from service.jobs import events, history
+from service.jobs import events, history, schedule_failures
 
 
 def settle(here: Context, trial_id: str, report: Finished, now: datetime) -> TrialRecord:
@@ -86,3 +86,22 @@ def _drop_fallen(c: Connection, job: JobRecord, rows: Sequence[TrialRecord]) -> 
     kept = history.keepers(job, history.past(job, rows))
     fallen = [row for row in rows if row.state is TrialState.COMPLETE and row.number not in kept]
     return {digest for row in fallen for digest in artifacts.drop(c, row.id)}
+
+
+def ended(c: Connection, job_id: str, now: datetime) -> None:
+    """Tell everybody who waits for the end of this job."""
+    job = jobs.get(c, job_id)
+    webhooks.announce(c, f"fine_tuning.job.{job.state}", {"id": job.id}, now)
+    schedule_failures.job_ended(c, job, now)
+
+
+def cancel(here: Context, c: Connection, job_id: str, now: datetime) -> JobRecord:
+    """Raises Conflict for a job that has ended already, or NotFound."""
+    if not jobs.move(c, job_id, JobState.CANCELLED, now):
+        raise Conflict(f"job {job_id} has ended already: it is {jobs.get(c, job_id).state}")
+    trials.cancel_waiting(c, job_id, now)
+    record = jobs.get(c, job_id)
+    events.cancelled(c, record, now)
+    here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))
+    ended(c, job_id, now)
+    return record

@@ -20,10 +20,9 @@ from search.policy.ranking import best
 from search.policy.scheduler import Confirm, End, Plan, Promote, Refuse, Try, hopeless, next_step
 from search.policy.warm_start import Memory
 from search.space.space import Space
-from service import endings
 from service.context import Context
 from service.inference.model_names import result_name
-from service.jobs import alias_promotion, budget, costs, events, history
+from service.jobs import alias_promotion, budget, costs, events, history, lifecycle
 from service.jobs.lifecycle import drop_checkpoints, settle_lost
 from service.jobs.space import space_of
 from service.jobs.warm_start import memories
@@ -216,7 +215,7 @@ def _conclude(here: Context, job: JobRecord, rows: Rows, reason: str, now: datet
         won = history.seeds(rows, winner.number)
         events.succeeded(c, jobs.get(c, job.id), won, base, choice, now)
         alias_promotion.decide(c, jobs.get(c, job.id), winner, base, now)
-        endings.ended(c, job.id, now)
+        lifecycle.ended(c, job.id, now)
         here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job.id)))
 
 
@@ -239,5 +238,5 @@ def _fail(here: Context, job_id: str, error: LuthierError, now: datetime) -> Non
             return
         trials.cancel_waiting(c, job_id, now)
         events.failed(c, jobs.get(c, job_id), error, now)
-        endings.ended(c, job_id, now)
+        lifecycle.ended(c, job_id, now)
         here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))

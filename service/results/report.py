@@ -7,7 +7,7 @@ from typing import Final
 
 from luthier.errors import NotFound
 from luthier.report import Report
-from luthier.store import Connection, events, files, jobs, measurements, models, scores, trials
+from luthier.store import Connection, events, files, jobs, measurements, models, trials
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import TRAIN_LOSS
 from search.policy.ranking import best
@@ -31,7 +31,7 @@ def report(here: Context, job_id: str) -> Report:
 def case_of(c: Connection, here: Context, job: JobRecord, rows: Sequence[TrialRecord]) -> Case:
     """A job as the report and the charts are made of it, apart from its space, which takes longer to make."""
     past = history.past(job, rows)
-    found = scores.of_job(c, job.id)
+    found = measurements.scores_of_job(c, job.id)
     tried = tuple(
         Tried(
             past=one,

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from luthier.design import Frozen
 from luthier.report import ComparisonReport, FrontReport, Report
-from search.report.phrases import figure, millions, seconds
+from search.format import figure, millions, seconds
 
 _MARKS: Final = re.compile(r"([\\`*_\[\]<>|~#])")
 WIDTH, HEIGHT = 640, 260  # of the picture of the front

@@ -14,9 +14,8 @@ from luthier.errors import Conflict, LuthierError
 from luthier.schedule import Overlap, RunState
 from luthier.store import files, jobs, schedules
 from luthier.store.rows import ScheduleRecord, ScheduleRunRecord
-from service import endings
 from service.context import Context
-from service.jobs import events, schedule_failures
+from service.jobs import events, lifecycle, schedule_failures
 from service.jobs.create import Admitted, admit
 from service.schedules import cron
 from service.schemas.requests import CreateJob, NewestFile, ScheduledJob
@@ -113,7 +112,7 @@ def _cancel(here: Context, running: list[ScheduleRunRecord], now: datetime) -> N
         assert run.job_id is not None, "what runs has a job"
         try:
             with here.database.begin() as c:
-                endings.cancel(here, c, run.job_id, now)
+                lifecycle.cancel(here, c, run.job_id, now)
         except Conflict:  # it has ended in the meantime
             log.info("job %s need not be replaced", run.job_id)
 

@@ -21,8 +21,7 @@ from service.exports.gguf import GgufFile
 from tests.integration.service_harness import TINY_CHAT, FakeWorker, Service, serving, sums
 from tests.textbook import largest_difference, logps
 from workers.cache import Base
-from workers.train.architectures.rope import stretch
-from workers.train.architectures.window import narrow
+from workers.train.architectures.edits import narrow, stretch
 
 IDS = (1, 55, 901, 7, 7, 3000, 12)
 pytestmark = pytest.mark.xdist_group("eco-gguf")

@@ -40,8 +40,7 @@ from workers import cache
 from workers.evaluate.judge import judge, renderer
 from workers.export.artifacts import export
 from workers.export.model_card import card
-from workers.train.algorithms import Example
-from workers.train.algorithms import objective
+from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
 from workers.train.loop import Progress, train
 from workers.train.rollouts.sampling import generate

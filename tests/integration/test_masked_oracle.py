@@ -13,7 +13,7 @@ from tests import data_samples
 from tests.textbook import first_step
 from workers.cache import Base
 from workers.train import updates
-from workers.train.algorithms.masked import MaskedLanguageModelling, draw
+from workers.train.algorithms.supervised import MaskedLanguageModelling, draw
 from workers.train.data.tokenize import Masked, Renderer
 from workers.train.stage_trainer import Member
 

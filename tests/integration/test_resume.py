@@ -51,8 +51,7 @@ from tests.biased import biased
 from tests.playing import HAS_D, prompts, world
 from workers.cache import Base
 from workers.train import checkpoint
-from workers.train.algorithms import Example
-from workers.train.algorithms import objective
+from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint, Position
 from workers.train.data.tokenize import Renderer

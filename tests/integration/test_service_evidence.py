@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.store import artifacts, scores, trials
+from luthier.store import artifacts, measurements, trials
 from luthier.store.rows import TrialRecord
 from luthier.trial import TrialState
 from luthier.worker_protocol import Assignment, Judged, Keep
@@ -35,7 +35,7 @@ def rows_of(service: Service, job_id: str) -> list[TrialRecord]:
 def scored(service: Service, job_id: str) -> set[int]:
     """Numbers of the trials whose test rows were scored."""
     with service.context.database.read() as c:
-        found = scores.of_job(c, job_id)
+        found = measurements.scores_of_job(c, job_id)
     return {row.number for row in rows_of(service, job_id) if row.id in found}
 
 
@@ -54,7 +54,7 @@ def test_baselines_and_finalists_are_scored_row_by_row_on_the_test_rows(service:
     assert [row.number for row in rows_of(service, job_id) if row.state is TrialState.COMPLETE] == [0, 1, 2, 3]
     assert scored(service, job_id) == {0, 1, 2, 3}
     with service.context.database.read() as c:
-        found = scores.of_job(c, job_id)
+        found = measurements.scores_of_job(c, job_id)
     third = rows_of(service, job_id)[2]
     assert found[third.id] == row_scores(metrics(2.02))
 

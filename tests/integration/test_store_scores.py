@@ -1,6 +1,6 @@
 """The scores of test rows come and go with the report that ends a lease."""
 
-from luthier.store import leases, scores
+from luthier.store import leases, measurements
 from luthier.store.database import Database
 from luthier.trial import RowScores
 from luthier.worker_protocol import Finished
@@ -22,14 +22,14 @@ def test_a_finish_keeps_the_scores_of_the_test_rows(database: Database) -> None:
         leases.finish(c, first.id, done, after(1))
         leases.finish(c, first.id, done, after(2))  # sent again
         leases.finish(c, second.id, Finished(**dict(claim_of(second)), **report), after(1))
-        assert scores.of_job(c, "ftjob-a") == {first.id: SCORES}
-        assert scores.of_job(c, "ftjob-b") == {}
+        assert measurements.scores_of_job(c, "ftjob-a") == {first.id: SCORES}
+        assert measurements.scores_of_job(c, "ftjob-b") == {}
 
 
 def test_later_scores_replace_the_earlier_ones(database: Database) -> None:
     with database.begin() as c:
         add_job(c)
         trial = add_trial(c)
-        scores.add(c, trial.id, SCORES)
-        scores.add(c, trial.id, SCORES.model_copy(update={"reward": None}))
-        assert scores.of_job(c, "ftjob-a")[trial.id].reward is None
+        measurements.put_scores(c, trial.id, SCORES)
+        measurements.put_scores(c, trial.id, SCORES.model_copy(update={"reward": None}))
+        assert measurements.scores_of_job(c, "ftjob-a")[trial.id].reward is None

@@ -16,8 +16,8 @@ from luthier.api_types import WebhookDelivery, WebhookEndpoint
 from luthier.cli import app
 from luthier.errors import NotFound
 from luthier.store import jobs, webhooks
-from service import endings
 from service.integrations.webhooks import KEPT, WAITS, Outbox
+from service.jobs import lifecycle
 from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
 from tests.webhook_receiver import Receiver, receiving
 
@@ -186,7 +186,7 @@ def test_an_event_is_told_exactly_where_the_job_ends(service: Service, endpoint:
 
     def cancel_and_break() -> None:
         with service.context.database.begin() as c:
-            endings.cancel(service.context, c, job_id, datetime.now(UTC))
+            lifecycle.cancel(service.context, c, job_id, datetime.now(UTC))
             assert len(webhooks.deliveries(c, endpoint.id, None, 10)[0]) == 1
             raise Broken
 

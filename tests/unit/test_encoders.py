@@ -23,7 +23,7 @@ from tests.textbook import largest_difference
 from workers import cache
 from workers.cache import Base
 from workers.evaluate.judge import evenly, general_bits_per_byte, general_rows, judge, judge_rows, renderer
-from workers.train.algorithms.masked import MaskedLanguageModelling, draw
+from workers.train.algorithms.supervised import MaskedLanguageModelling, draw
 from workers.train.architectures import build
 from workers.train.data.padding_free import lay_out
 from workers.train.data.tokenize import Masked, Renderer

@@ -8,8 +8,8 @@ from luthier.design import Dora, Full, Lora
 from luthier.report import Report
 from luthier.task import DataKind, EnvironmentSpec, JudgeSpec, Pin, Search, Task, TextSimilarity
 from luthier.trial import JobState, RowScores, TrialState
+from search.format import about
 from search.report.build import explain
-from search.report.phrases import about
 from tests.unit.report_samples import (
     DEFAULT,
     broken,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.graders import assess, grade, mathematics, sample_of
-from luthier.graders.numbers import last_number
+from luthier.graders import assess, compare, grade, sample_of
+from luthier.graders.compare import last_number
 from luthier.task import Math, Number
 
 
@@ -117,7 +117,7 @@ def test_an_endless_comparison_grades_zero_and_the_next_one_is_right_again() -> 
 
 def test_a_comparer_that_was_killed_is_started_again() -> None:
     assert _math("72", "72") == 1.0
-    process = mathematics._comparer._process
+    process = compare._comparer._process
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

@@ -31,9 +31,9 @@ from luthier.design import (
 )
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
-from search.edits import FIELDS
 from search.space.compatibility import ALGORITHMS, EDITS, PROGRAMS, UPDATES
 from search.space.learning_rate import ALGORITHM_FACTOR, UPDATE_FACTOR
+from search.space.space import FIELDS
 from search.space.validate import FAMILIES, check, kv_head_choices, programs, refusal
 from tests.unit.search_samples import SMOL, TINY, entry
 

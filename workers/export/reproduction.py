@@ -20,8 +20,8 @@ from luthier.worker_protocol import Assignment
 from workers.evaluate.judge import renderer
 from workers.templates import render, rewards
 from workers.train.algorithms import objective
+from workers.train.architectures.edits import place_of_layers
 from workers.train.data.tokenize import Row
-from workers.train.layers import place_of_layers
 from workers.train.updates.adalora import PRUNINGS, SETTLED, START, WARMUP
 from workers.train.updates.lora import ALL_LINEAR, places
 

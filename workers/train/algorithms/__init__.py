@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from luthier.design import Algorithm, Clm, Dpo, Grpo, Ipo, Kto, Mlm, Orpo, Raft, RewardModel, Rloo, Sft, Simpo
 from workers.train.algorithms.base import Example, Loss, Objective
-from workers.train.algorithms.masked import MaskedLanguageModelling
 from workers.train.algorithms.online_rl import (
     GroupRelativePolicyOptimisation,
     ReinforceLeaveOneOut,
@@ -17,7 +16,7 @@ from workers.train.algorithms.preference import (
     RewardModelling,
     SimplePreferenceOptimisation,
 )
-from workers.train.algorithms.supervised import CausalLanguageModelling, SupervisedFineTuning
+from workers.train.algorithms.supervised import CausalLanguageModelling, MaskedLanguageModelling, SupervisedFineTuning
 from workers.train.algorithms.unpaired import KahnemanTverskyOptimisation
 from workers.train.rollouts.play import World
 

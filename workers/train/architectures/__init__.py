@@ -12,9 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedM
 from luthier.design import Architecture
 from luthier.errors import Infeasible
 from workers.train.architectures.block_influence import block_influence
-from workers.train.architectures.edits import cut_depth, kept_layers, share_kv_heads
-from workers.train.architectures.rope import stretch
-from workers.train.architectures.window import narrow
+from workers.train.architectures.edits import cut_depth, kept_layers, narrow, share_kv_heads, stretch
 from workers.train.forward import is_encoder
 
 __all__ = ["build"]

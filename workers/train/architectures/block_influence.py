@@ -10,8 +10,8 @@ from torch.nn.functional import cosine_similarity
 from transformers import PreTrainedModel
 
 from luthier.errors import Infeasible
+from workers.train.architectures.edits import layers_of
 from workers.train.forward import is_encoder
-from workers.train.layers import layers_of
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from luthier.design import BitFit, Full, LayerNorm, TopLayers
 from luthier.errors import Infeasible
+from workers.train.architectures.edits import layers_of
 from workers.train.forward import is_encoder
-from workers.train.layers import layers_of
 from workers.train.updates.base import Steady, moving
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from luthier.trial import TrialState
-from search import allowance
+from search.policy import scheduler
 from search.policy.history import Past
 from search.policy.priors import baselines
 from search.policy.scheduler import SPENT, End, Plan, Promote, Try, goes_on, next_step
@@ -37,28 +37,28 @@ def step(history: list[Past], remaining: float | None) -> object:
 
 
 def test_a_whole_training_is_known_from_the_end_and_from_rungs() -> None:
-    assert allowance.whole([]) == 0.0
-    assert allowance.whole(start()) == 9.0, "judging the untuned model is no training"
-    assert allowance.whole([*start(), past(2, 1.0, seconds=3.0)]) == pytest.approx((9 + 27) / 2)
-    assert allowance.whole([*start(), past(2, seconds=3.0)]) == 9.0, "of what runs nothing is known yet"
+    assert scheduler.full_training_seconds([]) == 0.0
+    assert scheduler.full_training_seconds(start()) == 9.0, "judging the untuned model is no training"
+    assert scheduler.full_training_seconds([*start(), past(2, 1.0, seconds=3.0)]) == pytest.approx((9 + 27) / 2)
+    assert scheduler.full_training_seconds([*start(), past(2, seconds=3.0)]) == 9.0, "of what runs nothing is known yet"
 
 
 def test_what_runs_has_its_share_of_the_budget() -> None:
-    assert allowance.committed(start()) == 0.0
+    assert scheduler.committed_seconds(start()) == 0.0
     running = past(2, seconds=0.25, state=TrialState.LEASED)
-    assert allowance.committed([*start(), running]) == pytest.approx(1.0 - 0.25)
+    assert scheduler.committed_seconds([*start(), running]) == pytest.approx(1.0 - 0.25)
     promoted = past(2, 1.0, seconds=1.5, goal=1, state=TrialState.LEASED)
-    assert allowance.committed([*start(), promoted]) == pytest.approx(3.0 - 1.5)
+    assert scheduler.committed_seconds([*start(), promoted]) == pytest.approx(3.0 - 1.5)
     again = running.model_copy(update={"confirms": 1, "goal": None})
-    assert allowance.committed([*start(), again]) == pytest.approx(9.0 - 0.25)
+    assert scheduler.committed_seconds([*start(), again]) == pytest.approx(9.0 - 0.25)
     late = past(2, seconds=4.0, state=TrialState.LEASED)
-    assert allowance.committed([*start(), late]) == 0.0
+    assert scheduler.committed_seconds([*start(), late]) == 0.0
 
 
 def test_going_on_takes_what_the_trial_itself_tells() -> None:
-    assert allowance.going_on(past(2, 1.0, seconds=2.0), 1) == pytest.approx(4.0)
-    assert allowance.going_on(past(2, 1.0, seconds=2.0), None) == pytest.approx(16.0)
-    assert allowance.going_on(past(2, 1.0, 1.0, seconds=2.0, goal=1), None) == pytest.approx(4.0)
+    assert scheduler.continuation_seconds(past(2, 1.0, seconds=2.0), 1) == pytest.approx(4.0)
+    assert scheduler.continuation_seconds(past(2, 1.0, seconds=2.0), None) == pytest.approx(16.0)
+    assert scheduler.continuation_seconds(past(2, 1.0, 1.0, seconds=2.0, goal=1), None) == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize(("remaining", "begun"), [(None, True), (10.5, True), (9.5, False), (0.0, False)])
