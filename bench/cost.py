@@ -88,9 +88,9 @@ def tasks() -> dict[str, Task]:
 def plan() -> list[tuple[str, Design]]:
     """Tasks and designs, the same ones each time."""
     found = []
-    for name, program, updates in WANTED:
+    for name, recipe, updates in WANTED:
         for number, update in enumerate(updates.split()):
-            draw = Draw(f"{name}/{program}/{update}/{number}", {"program": program, "update": update})
+            draw = Draw(f"{name}/{recipe}/{update}/{number}", {"recipe": recipe, "update": update})
             found.append((name, tasks()[name].space.sample(draw)))
     return found
 
@@ -103,8 +103,8 @@ class Trial:
         self.seen = self._seen(1.0)
 
     @property
-    def program(self) -> str:
-        return self.design.program
+    def recipe(self) -> str:
+        return self.design.recipe
 
     def _seen(self, ratio: float) -> Seen:
         task = tasks()[self.task]
@@ -173,8 +173,8 @@ def evaluate(trials: Sequence[Trial], process: float) -> dict[str, Any]:
     order = random.Random(0).sample(list(trials), len(trials))
     halves = order[: len(order) // 2], order[len(order) // 2 :]
     by_design = joined([errors(Fitted(halves[side]), halves[1 - side], process) for side in (0, 1)])
-    programs = sorted({trial.program for trial in trials})
-    groups = {p: ([t for t in trials if t.program != p], [t for t in trials if t.program == p]) for p in programs}
+    recipes = sorted({trial.recipe for trial in trials})
+    groups = {p: ([t for t in trials if t.recipe != p], [t for t in trials if t.recipe == p]) for p in recipes}
     by_program = {p: errors(Fitted(others), own, process) for p, (others, own) in groups.items()}
     return {
         "by_design": summary(by_design),

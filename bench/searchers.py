@@ -23,7 +23,7 @@ from search.policy import asha, scheduler
 from search.policy.history import Past
 from search.policy.priors import baselines, priors
 from search.policy.scheduler import End, Plan, Promote, Try, next_step
-from search.policy.warm_start import Memory
+from search.policy.warm_start import SimilarJob
 from search.space.samplers import Enumeration, Sampled
 from search.space.space import Space
 
@@ -236,7 +236,7 @@ class Luthier:
         space: Space,
         seed: int,
         trials: int,
-        memory: Sequence[Memory] = (),
+        memory: Sequence[SimilarJob] = (),
         *,
         early_finish: bool = False,
         budget: float | None = None,

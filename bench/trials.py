@@ -37,8 +37,8 @@ from search.policy.priors import baselines
 from search.space.space import Space, space
 from service.datasets.ingest import counter
 from workers import cache, trial
-from workers.lease import HeldLease
-from workers.service_client import Link
+from workers.lease import Lease
+from workers.service_client import ServiceClient
 
 MODELS: Final = Path(__file__).parents[1] / "tests" / "models"
 LEASE_SECONDS: Final = 600.0
@@ -119,7 +119,7 @@ class Task:
         )
 
 
-class LocalLink(Link):
+class LocalService(ServiceClient):
     """A line to nobody: blobs lie in a folder, and every answer is that the trial may go on and is worth keeping."""
 
     def __init__(self, folder: Path) -> None:
@@ -169,8 +169,8 @@ class Run:
 def run(task: Task, design: Design, *, seed: int = 0) -> Run:
     """Train, judge and export a design. Base model and rows are in memory already, as between a job's trials."""
     with tempfile.TemporaryDirectory(prefix="luthier-bench-") as folder:
-        link = LocalLink(Path(folder))
-        held_out = link.keep(task.held_out)
+        service = LocalService(Path(folder))
+        held_out = service.keep(task.held_out)
         judge = task.judge(held_out, held_out)
         assignment = Assignment(
             trial_id="trial-bench",
@@ -181,16 +181,16 @@ def run(task: Task, design: Design, *, seed: int = 0) -> Run:
             seed=seed,
             design=design,
             base=task.entry,
-            train=link.keep(task.train),
+            train=service.keep(task.train),
             judge=judge,
             checkpoint=None,
             device_seconds=0.0,
         )
         for stage in design.stages:
-            cache.examples(task.entry, judge, link.get_blob(assignment.train), stage.algorithm)
+            cache.examples(task.entry, judge, service.get_blob(assignment.train), stage.algorithm)
         began = time.process_time()
-        with HeldLease(link, assignment, LEASE_SECONDS) as held:
-            held.meter.clock = time.process_time
-            finished = trial.run(link, held, torch.device("cpu"), LEASE_SECONDS)
+        with Lease(service, assignment, LEASE_SECONDS) as lease:
+            lease.meter.clock = time.process_time
+            finished = trial.run(service, lease, torch.device("cpu"), LEASE_SECONDS)
         assert finished.usage is not None, finished.error
         return Run(seconds=time.process_time() - began, usage=finished.usage)

@@ -356,7 +356,7 @@ class Design(Frozen):
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
 
     @property
-    def program(self) -> str:
+    def recipe(self) -> str:
         """The algorithms in order, as users name them: `sft`, `sft+dpo`; `base` for the untuned model."""
         return "+".join(stage.algorithm.kind for stage in self.stages) or "base"
 

@@ -17,7 +17,7 @@ from luthier.task import DataKind
 from luthier.trial import JobState, Metrics
 
 Verdict = Literal["better beyond the noise", "not distinguishable", "worse beyond the noise"]
-Yardstick = Literal["untuned base", "plain-LoRA default", "runner-up"]
+Baseline = Literal["untuned base", "plain-LoRA default", "runner-up"]
 
 
 class TaskReport(Resource):
@@ -91,7 +91,7 @@ class WinnerReport(Resource):
 class ComparisonReport(Resource):
     """The winner against another on the test rows, with 95 % intervals."""
 
-    against: Yardstick
+    against: Baseline
     number: int
     summary: str
     winner_score: float

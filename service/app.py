@@ -131,7 +131,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             database.upgrade()
         else:
             database.check()
-        here = Context(
+        ctx = Context(
             settings=settings,
             database=database,
             blobs=Blobs(settings.blobs),
@@ -139,11 +139,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             secret=secret_of(settings),
         )
         looks = {"jobs": reconcile.tick, "schedules": run.tick, "webhooks": outbox.look}
-        threads: list[Ticker | Publisher] = [Ticker(here, look, name) for name, look in looks.items()]
+        threads: list[Ticker | Publisher] = [Ticker(ctx, look, name) for name, look in looks.items()]
         if app.state.trackers:
-            threads.append(Publisher(here, app.state.trackers))
-        app.state.context, app.state.loops = here, threads
-        app.state.metrics.watch(here)
+            threads.append(Publisher(ctx, app.state.trackers))
+        app.state.context, app.state.loops = ctx, threads
+        app.state.metrics.watch(ctx)
         for each in threads:
             each.start()
         try:

@@ -46,12 +46,12 @@ class Pulse:
 class Ticker:
     """A thread that takes a `look` every `tick_seconds` until it is stopped."""
 
-    def __init__(self, here: Context, look: Callable[[Context, datetime], None], name: str) -> None:
-        self._here = here
+    def __init__(self, ctx: Context, look: Callable[[Context, datetime], None], name: str) -> None:
+        self._here = ctx
         self._look = look
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"luthier-{name}", daemon=True)
-        self.pulse = Pulse(name, self._thread, PATIENCE + here.settings.tick_seconds)
+        self.pulse = Pulse(name, self._thread, PATIENCE + ctx.settings.tick_seconds)
 
     def start(self) -> None:
         self._thread.start()

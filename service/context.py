@@ -67,4 +67,4 @@ async def _of_request(request: Request) -> Context:
     return cast("Context", request.app.state.context)
 
 
-Here = Annotated[Context, Depends(_of_request)]
+Ctx = Annotated[Context, Depends(_of_request)]

@@ -101,34 +101,34 @@ COURSES: Final = {
 class Cell:
     """`program` is the algorithm, with the stage after it that it cannot do without."""
 
-    program: str
+    recipe: str
     update: str
     kind: DataKind
     edit: str = ""
 
     def __str__(self) -> str:
-        return f"{self.program}-{self.edit or self.update}"
+        return f"{self.recipe}-{self.edit or self.update}"
 
 
 def cells() -> list[Cell]:
     """Every cell that the table of legality allows for some base model, and every edit."""
     found = [
-        Cell(program=rule.algorithm, update=update.update, kind=_kind(rule.algorithm))
+        Cell(recipe=rule.algorithm, update=update.update, kind=_kind(rule.algorithm))
         for rule, update in itertools.product(ALGORITHMS, UPDATES)
         if not rule.followed_by
         if _goes(update, rule)
     ]
     found += [
-        Cell(program=f"{rule.algorithm}+{rule.followed_by[0]}", update=update.update, kind=_kind(rule.algorithm))
+        Cell(recipe=f"{rule.algorithm}+{rule.followed_by[0]}", update=update.update, kind=_kind(rule.algorithm))
         for rule, update in itertools.product(ALGORITHMS, UPDATES)
         if rule.followed_by
         if _goes(update, rule)
     ]
-    return found + [Cell(program="sft", update="full", kind=DataKind.PAIRS, edit=edit) for edit in EDITS]
+    return found + [Cell(recipe="sft", update="full", kind=DataKind.PAIRS, edit=edit) for edit in EDITS]
 
 
 def _goes(update: UpdateRule, rule: AlgorithmRule) -> bool:
-    goes = validate.program_refusal(update.update, rule.algorithm) is None
+    goes = validate.recipe_refusal(update.update, rule.algorithm) is None
     return goes and (update.mergeable or rule.family == "decoder")
 
 
@@ -184,12 +184,12 @@ class Trial:
 
     def __init__(self, cell: Cell, folder: Path) -> None:
         self.cell, self.folder = cell, folder
-        rules = validate.rules(cell.program)
+        rules = validate.rules(cell.recipe)
         self.rewarded = rules[-1].rewarded
         self.scores_pairs = len(rules) > 1
         self.encoder = rules[0].family == "encoder"
         self.base, self.pristine = base(self.encoder, cell.update == "bitfit")
-        course = COURSES.get(cell.program) or COURSES.get(rules[-1].algorithm, Course())
+        course = COURSES.get(cell.recipe) or COURSES.get(rules[-1].algorithm, Course())
         self.train_rows = rows(cell.kind, course.rows)
         self.held_out = rows(cell.kind, course.rows + HELD_OUT)[course.rows :]
         self.spec = JudgeSpec(
@@ -212,7 +212,7 @@ class Trial:
 
     def _stage(self, kind: str, course: Course) -> Stage:
         hidden: int = self.pristine.config.hidden_size
-        own = course if self.cell.program.endswith(kind) else COURSES.get(kind, Course())
+        own = course if self.cell.recipe.endswith(kind) else COURSES.get(kind, Course())
         rate = own.pace * default_learning_rate(kind, self.cell.update, hidden)
         return Stage(
             algorithm=algorithm(kind, dict(own.settings)),
@@ -266,7 +266,7 @@ def prove(cell: Cell, folder: Path) -> Evidence:
     look = _scorer_seen if trial.scores_pairs else _policy_seen
     metric, untuned, reached, reloaded = look(trial, trained, folder / "saved")
     return Evidence(
-        program=cell.program,
+        program=cell.recipe,
         update=cell.update,
         edit=cell.edit,
         base=trial.base.entry.name,
@@ -287,7 +287,7 @@ Seen = tuple[str, float, float, float]  # the metric, and its value untuned, tra
 
 def _policy_seen(trial: Trial, trained: Trained, folder: Path) -> Seen:
     judged = trained.judged()
-    metric, untuned = _untuned(trial.design.program, trial.pristine)
+    metric, untuned = _untuned(trial.design.recipe, trial.pristine)
     return metric, untuned, trial.score(judged)[1], trial.score(_reloaded(trial, trained, judged, folder))[1]
 
 
@@ -303,9 +303,9 @@ def _reloaded(trial: Trial, trained: Trained, judged: CausalModel, folder: Path)
 
 
 @cache
-def _untuned(program: str, model: PreTrainedModel) -> tuple[str, float]:
+def _untuned(recipe: str, model: PreTrainedModel) -> tuple[str, float]:
     """The score of what all cells of a program start from."""
-    cell = next(cell for cell in cells() if cell.program == program)
+    cell = next(cell for cell in cells() if cell.recipe == recipe)
     return Trial(cell, Path()).score(model)
 
 
@@ -340,7 +340,7 @@ def main() -> int:
     found, before = [], {} if only is None else {_key(seen): seen for seen in verified.recorded()}
     for cell in cells():
         if only and only not in str(cell):
-            kept = before.get((cell.program, cell.update, cell.edit))
+            kept = before.get((cell.recipe, cell.update, cell.edit))
             found += [kept] if kept else []
             continue
         with tempfile.TemporaryDirectory() as folder:

@@ -28,9 +28,9 @@ from luthier.settings import LogSettings
 from luthier.worker_protocol import Assignment, Device, Finished, Hello
 from workers import trial
 from workers.inference.host import Host
-from workers.lease import HeldLease
+from workers.lease import Lease
 from workers.meter import machine_memory
-from workers.service_client import Link
+from workers.service_client import ServiceClient
 
 log = logging.getLogger("luthier.worker")
 
@@ -38,31 +38,31 @@ log = logging.getLogger("luthier.worker")
 class Agent:
     """One worker on one device. `run` returns after `stop`, having given back what it held."""
 
-    def __init__(self, link: Link, name: str, device: torch.device, threads: int) -> None:
-        self.link = link
+    def __init__(self, service: ServiceClient, name: str, device: torch.device, threads: int) -> None:
+        self.service = service
         self.name = name
         self.device = device
         self.threads = threads
         self._stopping = threading.Event()
-        self._held: HeldLease | None = None
+        self._held: Lease | None = None
 
     def stop(self) -> None:
         """Finish the step in hand, give the trial back with a checkpoint, and end."""
         self._stopping.set()
-        self.link.patience = 5.0
+        self.service.patience = 5.0
         if self._held is not None:
             self._held.interrupt()
 
     def run(self) -> None:
         """Work until told to stop. Raises Unreachable when the service stays away too long."""
         hello = Hello(name=self.name, device=describe(self.device, self.threads), pid=os.getpid())
-        welcome = self.link.register(hello)
+        welcome = self.service.register(hello)
         log.info("worker %s on %s is ready", self.name, hello.device.name)
-        host = Host(self.link, welcome, self.threads)
+        host = Host(self.service, welcome, self.threads)
         host.start()
         try:
             while not self._stopping.is_set():
-                assignment = self.link.lease(welcome.worker_id)
+                assignment = self.service.lease(welcome.worker_id)
                 if assignment is None:
                     self._stopping.wait(welcome.poll_seconds)
                 else:
@@ -74,12 +74,12 @@ class Agent:
     def _work(self, assignment: Assignment, lease_seconds: float, checkpoint_seconds: float) -> None:
         log.info("trial %d of %s: %s", assignment.number, assignment.job_id, assignment.design.summary())
         try:
-            with HeldLease(self.link, assignment, lease_seconds) as held:
-                self._held = held
+            with Lease(self.service, assignment, lease_seconds) as lease:
+                self._held = lease
                 if self._stopping.is_set():
-                    held.interrupt()
-                finished = self._outcome(held, checkpoint_seconds)
-            self.link.finish(assignment.trial_id, finished)
+                    lease.interrupt()
+                finished = self._outcome(lease, checkpoint_seconds)
+            self.service.finish(assignment.trial_id, finished)
             log.info("trial %d of %s: %s", assignment.number, assignment.job_id, finished.outcome)
         except LeaseLost:
             log.warning("trial %d of %s now belongs to another worker", assignment.number, assignment.job_id)
@@ -89,10 +89,10 @@ class Agent:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _outcome(self, held: HeldLease, checkpoint_seconds: float) -> Finished:
+    def _outcome(self, lease: Lease, checkpoint_seconds: float) -> Finished:
         outcome: Literal["failed", "infeasible", "cancelled", "waiting"]
         try:
-            return trial.run(self.link, held, self.device, checkpoint_seconds)
+            return trial.run(self.service, lease, self.device, checkpoint_seconds)
         except LeaseLost:
             raise
         except Stopped as stop:
@@ -104,19 +104,19 @@ class Agent:
         except LuthierError as failure:
             outcome, error = "failed", failure.message
         except Exception as bug:  # whatever a design makes a library do must not cost the worker its life
-            log.exception("trial %s failed", held.assignment.trial_id)
+            log.exception("trial %s failed", lease.assignment.trial_id)
             where = traceback.extract_tb(bug.__traceback__)[-1]
             outcome, error = "failed", f"{type(bug).__name__}: {bug} ({where.name}, {Path(where.filename).name})"
-        held.say(f"Ended as {outcome}: {error}")
+        lease.say(f"Ended as {outcome}: {error}")
         return Finished(
-            **held.claim,
+            **lease.claim,
             outcome=outcome,
-            device_seconds=held.device_seconds,
-            trained_tokens=held.tokens,
+            device_seconds=lease.device_seconds,
+            trained_tokens=lease.tokens,
             error=error,
-            usage=held.meter.usage(),
-            points=held.drain(),
-            lines=held.drain_lines(),
+            usage=lease.meter.usage(),
+            points=lease.drain(),
+            lines=lease.drain_lines(),
         )
 
 
@@ -154,7 +154,9 @@ def main(arguments: list[str] | None = None) -> None:
     logs.configure(LogSettings().log_format)
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(options.threads)
-    agent = Agent(Link(options.server, options.cache.expanduser()), options.name, pick_device(), options.threads)
+    agent = Agent(
+        ServiceClient(options.server, options.cache.expanduser()), options.name, pick_device(), options.threads
+    )
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: agent.stop())
     if options.with_parent:

@@ -12,19 +12,19 @@ from luthier.errors import Interrupted, LeaseLost, LuthierError, Stopped
 from luthier.trial import LogLine, Point
 from luthier.worker_protocol import Assignment, Heartbeat
 from workers.meter import Meter
-from workers.service_client import Link
+from workers.service_client import ServiceClient
 
 log = logging.getLogger(__name__)
 
 LONGEST_LINE: Final = 2000
 
 
-class HeldLease:
+class Lease:
     """Use as a context manager around the work on a trial. `check()` raises LeaseLost, Stopped or Interrupted
     in the worker's own thread, so work is only ever broken off between two steps."""
 
-    def __init__(self, link: Link, assignment: Assignment, lease_seconds: float) -> None:
-        self.link = link
+    def __init__(self, service: ServiceClient, assignment: Assignment, lease_seconds: float) -> None:
+        self.service = service
         self.assignment = assignment
         self.interval = lease_seconds / 4
         self.meter = Meter()
@@ -49,7 +49,7 @@ class HeldLease:
         """What the trial has used in all, earlier leases included."""
         return self.assignment.device_seconds + time.monotonic() - self._began
 
-    def __enter__(self) -> HeldLease:
+    def __enter__(self) -> Lease:
         self._thread.start()
         return self
 
@@ -106,7 +106,7 @@ class HeldLease:
             points, lines = self.drain(), self.drain_lines()
             heartbeat = Heartbeat(**self.claim, device_seconds=self.device_seconds, points=points, lines=lines)
             try:
-                directive = self.link.heartbeat(self.assignment.trial_id, heartbeat)
+                directive = self.service.heartbeat(self.assignment.trial_id, heartbeat)
             except LuthierError:
                 with self._guard:
                     self._points[:0] = points

@@ -36,7 +36,7 @@ Answer = TypeVar("Answer", bound=BaseModel)
 CHUNK = 1 << 20
 
 
-class Link:
+class ServiceClient:
     """Calls are repeated while the service cannot be reached, for `patience` seconds; every one of them is idempotent.
     They carry the key of LUTHIER_API_KEY where there is one.
 

@@ -9,19 +9,19 @@ from typing import Any, Final
 
 from bench.atlas.tasks import MODEL, Task, entry
 from search.policy.priors import baselines
-from search.policy.warm_start import Memory, Occasion, alikeness, handed_down
+from search.policy.warm_start import JobContext, SimilarJob, best_designs, similarity_of
 
 FILE: Final = Path(__file__).parent / "past.jsonl"
 SEEDS: Final = 4  # jobs for each task
 TOKENS_A_ROW: Final = 50  # about so many, in each task
 
 
-def remembered(task: Task, seed: int) -> Memory:
+def remembered(task: Task, seed: int) -> SimilarJob:
     """What one of the past jobs left behind."""
-    here = _occasion(task)
+    ctx = _job_context(task)
     designs = [task.space.decode(answers) for answers in _lines()[f"past {task.name}", seed % SEEDS]]
-    best = handed_down(designs, baselines(task.space)[1])
-    return Memory(alike=alikeness(here, here), best=best, hidden_sizes={MODEL.name: entry().facts.hidden_size})
+    best = best_designs(designs, baselines(task.space)[1])
+    return SimilarJob(alike=similarity_of(ctx, ctx), best=best, hidden_sizes={MODEL.name: entry().facts.hidden_size})
 
 
 @cache
@@ -30,8 +30,8 @@ def _lines() -> dict[tuple[str, int], list[dict[str, Any]]]:
     return {(line["task"], line["seed"]): line["ranked"] for line in lines}
 
 
-def _occasion(task: Task) -> Occasion:
-    return Occasion(
+def _job_context(task: Task) -> JobContext:
+    return JobContext(
         kind=task.kind,
         objective=task.spec.objective,
         tokens=TOKENS_A_ROW * task.train,

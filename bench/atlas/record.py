@@ -61,7 +61,7 @@ class Recorder:
         self.trained.append(round(time.process_time() - self._began - self._scoring, 4))
         self.scored.append(round(self._scoring, 4))
         found = standing(metrics, spec.objective)
-        self.standing.append(tuple(round(number, 5) for number in (found.value, *found.merit)))
+        self.standing.append(tuple(round(number, 5) for number in (found.value, *found.rank_key)))
 
 
 def record(task: Task, design: Design) -> dict[str, Any]:

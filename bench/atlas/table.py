@@ -12,7 +12,7 @@ from typing import Any, Final
 from bench.atlas.tasks import TASKS, Task
 from luthier.design import Design
 from luthier.trial import RUNGS
-from search.policy.history import Standing
+from search.policy.history import RungScore
 
 FOLDER: Final = Path(__file__).parent
 
@@ -22,7 +22,7 @@ class Curve:
     """One design's training. Costs are CPU-seconds, training and scoring, up to each rung and to the end."""
 
     design: Design
-    standing: tuple[Standing, ...]
+    standing: tuple[RungScore, ...]
     costs: tuple[float, ...]
 
     @property
@@ -90,6 +90,6 @@ def curve(design: Design, line: dict[str, Any]) -> Curve:
     return Curve(design=design, standing=tuple(map(_standing, line["standing"])), costs=costs)
 
 
-def _standing(numbers: Sequence[float]) -> Standing:
+def _standing(numbers: Sequence[float]) -> RungScore:
     value, first, second = numbers
-    return Standing(value, (first, second))
+    return RungScore(value, (first, second))

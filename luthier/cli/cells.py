@@ -30,9 +30,9 @@ def cells(
     if json:
         as_json(found)
         return
-    for (program, edited), group in groupby(found, key=lambda cell: (cell.program, bool(cell.edit))):
+    for (recipe, edited), group in groupby(found, key=lambda cell: (cell.program, bool(cell.edit))):
         shown = list(group)
-        title = f"{program} on {shown[0].data} data" + (", the architecture edited" if edited else "")
+        title = f"{recipe} on {shown[0].data} data" + (", the architecture edited" if edited else "")
         table = Table(box=None, header_style="bold", title=title, title_justify="left")
         for column in (
             "edit" if edited else "update",

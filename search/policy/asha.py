@@ -47,7 +47,7 @@ def hopeless(history: Sequence[Past], coming: int, kept: int) -> list[Past]:
     """
     found: list[Past] = []
     for rung in range(len(RUNGS)):
-        ranked = standing(history, rung)
+        ranked = rung_score(history, rung)
         climbing = sum(len(past.measured) <= rung and past.confirms is None for past in history if _alive(past))
         lifted = {past.number for past in _best(ranked, climbing + coming)}
         ahead = 0  # of those that may be trained to the end
@@ -72,10 +72,10 @@ def above(rung: int) -> int | None:
     return rung + 1 if rung + 1 < len(RUNGS) else None
 
 
-def standing(history: Sequence[Past], rung: int) -> list[Past]:
+def rung_score(history: Sequence[Past], rung: int) -> list[Past]:
     """All that were scored at the rung, best first."""
     scored = [past for past in history if len(past.measured) > rung and past.confirms is None]
-    return sorted(scored, key=lambda past: (past.measured[rung].merit, past.number))
+    return sorted(scored, key=lambda past: (past.measured[rung].rank_key, past.number))
 
 
 def order(history: Sequence[Past]) -> list[Past]:
@@ -87,7 +87,7 @@ def order(history: Sequence[Past]) -> list[Past]:
     done = [past for past in history if past.value is not None and past.confirms is None and past.design.stages]
     ordered = sorted(done, key=lambda past: (past.value, past.number))
     for rung in reversed(range(len(RUNGS))):
-        level = standing(history, rung)
+        level = rung_score(history, rung)
         here = {past.number for past in level}
         further = [past for past in ordered if past.number in here]
         numbers = {past.number for past in further}
@@ -98,7 +98,7 @@ def order(history: Sequence[Past]) -> list[Past]:
 
 
 def _leading(history: Sequence[Past], rung: int) -> list[Past]:
-    return _best(standing(history, rung), 0)
+    return _best(rung_score(history, rung), 0)
 
 
 def _best(ranked: Sequence[Past], more: int) -> list[Past]:

@@ -36,7 +36,7 @@ def features(design: Design, hidden_size: int) -> Features:
     """Of a trained design on a base model of this hidden size."""
     first, last, kept = design.stages[0], design.stages[-1], design.architecture
     names = {
-        "program": design.program,
+        "recipe": design.recipe,
         "phases": phases(design),
         "ends": PHASES[last.algorithm.kind],
         "update": first.update.kind,

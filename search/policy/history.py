@@ -10,11 +10,11 @@ from luthier.design import Design, Frozen
 from luthier.trial import TrialState
 
 
-class Standing(NamedTuple):
+class RungScore(NamedTuple):
     """How a trial did at a rung; lower is better of both."""
 
     value: float  # the objective on the few rows that are scored there
-    merit: tuple[float, float]  # what it is compared by with others at the rung
+    rank_key: tuple[float, float]  # what it is compared by with others at the rung
 
 
 class Past(Frozen):
@@ -26,7 +26,7 @@ class Past(Frozen):
     value: float | None = Field(default=None, description="the objective, lower is better; set on complete trials")
     device_seconds: float = Field(default=0.0, ge=0)
     goal: int | None = Field(default=None, description="the rung at which it pauses unless promoted; None: the end")
-    measured: tuple[Standing, ...] = Field(default=(), description="at the rungs reached, in their order")
+    measured: tuple[RungScore, ...] = Field(default=(), description="at the rungs reached, in their order")
     confirms: int | None = Field(default=None, description="the trial whose design this one trains from another seed")
 
     error: str | None = Field(default=None, description="why it failed or cannot run")

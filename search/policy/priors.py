@@ -21,10 +21,10 @@ from search.space.space import Space, algorithm, stages
 LEAST: Final = 1e-6  # far below any value of any axis but zero
 
 
-class Recipe(Frozen):
+class Prior(Frozen):
     """A design relative to whatever model it is for. Edits count steps down the model's own list: 0 keeps all."""
 
-    program: str
+    recipe: str
     update: str = "lora"
     later_update: str = "same"
     rank: int = 16
@@ -55,132 +55,132 @@ class Recipe(Frozen):
 
 # The order matters: a small budget sees only the first few, so these differ in program, update and architecture.
 _BEHAVIOUR: Final = (
-    Recipe(program="sft", update="full"),
-    Recipe(program="sft", rope_factor=1),
-    Recipe(program="clm", update="rslora"),
-    Recipe(program="sft", layers=1),
-    Recipe(program="sft", update="rslora", learning_rate_multiplier=2),
-    Recipe(program="sft", update="dora", epochs=2),
-    Recipe(program="sft", update="top_layers", epochs=2),
-    Recipe(program="sft", kv_heads=1),
-    Recipe(program="sft", learning_rate_multiplier=3),
-    Recipe(program="sft", rank=64, placement="mlp", epochs=3),
-    Recipe(program="sft", update="full", learning_rate_multiplier=0.5, epochs=3),
-    Recipe(program="sft", update="pissa", epochs=2),
-    Recipe(program="sft", update="lora_plus"),
+    Prior(recipe="sft", update="full"),
+    Prior(recipe="sft", rope_factor=1),
+    Prior(recipe="clm", update="rslora"),
+    Prior(recipe="sft", layers=1),
+    Prior(recipe="sft", update="rslora", learning_rate_multiplier=2),
+    Prior(recipe="sft", update="dora", epochs=2),
+    Prior(recipe="sft", update="top_layers", epochs=2),
+    Prior(recipe="sft", kv_heads=1),
+    Prior(recipe="sft", learning_rate_multiplier=3),
+    Prior(recipe="sft", rank=64, placement="mlp", epochs=3),
+    Prior(recipe="sft", update="full", learning_rate_multiplier=0.5, epochs=3),
+    Prior(recipe="sft", update="pissa", epochs=2),
+    Prior(recipe="sft", update="lora_plus"),
 )
 # Where answers are graded. Reward maximisers start where likelihood ends, or from the base where it knows how already.
 _GRADED: Final = (
-    Recipe(program="sft+grpo"),
-    Recipe(program="sft", update="full"),
-    Recipe(program="grpo", update="rslora", learning_rate_multiplier=2),
-    Recipe(program="sft", layers=1),
-    Recipe(program="sft+raft", update="pissa"),
-    Recipe(program="sft+rloo", update="full"),
-    Recipe(program="raft", epochs=2),
-    Recipe(program="rloo", update="lora_plus"),
-    Recipe(program="sft+grpo", update="dora", grpo_beta=0.04, epochs=2),
-    Recipe(program="sft", update="top_layers", epochs=2),
-    Recipe(program="sft", kv_heads=1),
-    Recipe(program="clm"),
+    Prior(recipe="sft+grpo"),
+    Prior(recipe="sft", update="full"),
+    Prior(recipe="grpo", update="rslora", learning_rate_multiplier=2),
+    Prior(recipe="sft", layers=1),
+    Prior(recipe="sft+raft", update="pissa"),
+    Prior(recipe="sft+rloo", update="full"),
+    Prior(recipe="raft", epochs=2),
+    Prior(recipe="rloo", update="lora_plus"),
+    Prior(recipe="sft+grpo", update="dora", grpo_beta=0.04, epochs=2),
+    Prior(recipe="sft", update="top_layers", epochs=2),
+    Prior(recipe="sft", kv_heads=1),
+    Prior(recipe="clm"),
 )
 _PLAYED: Final = (
-    Recipe(program="grpo", update="full"),
-    Recipe(program="rloo", update="rslora", learning_rate_multiplier=2),
-    Recipe(program="grpo", layers=1),
-    Recipe(program="raft", epochs=2),
-    Recipe(program="grpo", update="dora", epochs=2),
-    Recipe(program="rloo", update="full", learning_rate_multiplier=2),
-    Recipe(program="grpo", update="pissa", grpo_beta=0.04),
-    Recipe(program="grpo", update="top_layers", epochs=2),
-    Recipe(program="grpo", learning_rate_multiplier=3),
-    Recipe(program="raft", update="lora_plus"),
-    Recipe(program="grpo", kv_heads=1),
-    Recipe(program="grpo", rank=4, epochs=3),
+    Prior(recipe="grpo", update="full"),
+    Prior(recipe="rloo", update="rslora", learning_rate_multiplier=2),
+    Prior(recipe="grpo", layers=1),
+    Prior(recipe="raft", epochs=2),
+    Prior(recipe="grpo", update="dora", epochs=2),
+    Prior(recipe="rloo", update="full", learning_rate_multiplier=2),
+    Prior(recipe="grpo", update="pissa", grpo_beta=0.04),
+    Prior(recipe="grpo", update="top_layers", epochs=2),
+    Prior(recipe="grpo", learning_rate_multiplier=3),
+    Prior(recipe="raft", update="lora_plus"),
+    Prior(recipe="grpo", kv_heads=1),
+    Prior(recipe="grpo", rank=4, epochs=3),
 )
-RECIPES: Final[Mapping[DataKind, Sequence[Recipe]]] = {
+PRIORS: Final[Mapping[DataKind, Sequence[Prior]]] = {
     DataKind.TEXT: (
-        Recipe(program="clm", update="full"),
-        Recipe(program="clm", rope_factor=1),
-        Recipe(program="clm", update="rslora", learning_rate_multiplier=2),
-        Recipe(program="clm", layers=1),
-        Recipe(program="clm", update="dora", epochs=2),
-        Recipe(program="clm", update="full", learning_rate_multiplier=2, epochs=2),
-        Recipe(program="clm", update="top_layers", epochs=2),
-        Recipe(program="clm", kv_heads=1),
-        Recipe(program="clm", learning_rate_multiplier=3),
-        Recipe(program="clm", rank=64, placement="mlp", epochs=3),
-        Recipe(program="clm", update="full", learning_rate_multiplier=0.5, epochs=3),
-        Recipe(program="clm", update="pissa", epochs=2),
-        Recipe(program="clm", update="lora_plus"),
+        Prior(recipe="clm", update="full"),
+        Prior(recipe="clm", rope_factor=1),
+        Prior(recipe="clm", update="rslora", learning_rate_multiplier=2),
+        Prior(recipe="clm", layers=1),
+        Prior(recipe="clm", update="dora", epochs=2),
+        Prior(recipe="clm", update="full", learning_rate_multiplier=2, epochs=2),
+        Prior(recipe="clm", update="top_layers", epochs=2),
+        Prior(recipe="clm", kv_heads=1),
+        Prior(recipe="clm", learning_rate_multiplier=3),
+        Prior(recipe="clm", rank=64, placement="mlp", epochs=3),
+        Prior(recipe="clm", update="full", learning_rate_multiplier=0.5, epochs=3),
+        Prior(recipe="clm", update="pissa", epochs=2),
+        Prior(recipe="clm", update="lora_plus"),
     ),
     DataKind.PAIRS: _BEHAVIOUR,
     DataKind.CHAT: _BEHAVIOUR,
     DataKind.PROMPTS: _PLAYED,
     DataKind.PREFERENCE: (
-        Recipe(program="dpo", update="full"),
-        Recipe(program="dpo", rope_factor=1),
-        Recipe(program="sft+dpo", update="rslora", learning_rate_multiplier=2),
-        Recipe(program="sft"),
-        Recipe(program="dpo", layers=1),
-        Recipe(program="simpo"),
-        Recipe(program="sft+reward_model+rloo"),
-        Recipe(program="orpo", update="full"),
-        Recipe(program="sft+ipo", update="pissa"),
-        Recipe(program="kto", update="dora", kto_beta=0.05, epochs=2),
-        Recipe(program="sft+simpo", update="lora_plus"),
-        Recipe(program="reward_model+grpo", kv_heads=1, grpo_beta=0.04),
-        Recipe(program="sft+kto", update="top_layers", epochs=2),
+        Prior(recipe="dpo", update="full"),
+        Prior(recipe="dpo", rope_factor=1),
+        Prior(recipe="sft+dpo", update="rslora", learning_rate_multiplier=2),
+        Prior(recipe="sft"),
+        Prior(recipe="dpo", layers=1),
+        Prior(recipe="simpo"),
+        Prior(recipe="sft+reward_model+rloo"),
+        Prior(recipe="orpo", update="full"),
+        Prior(recipe="sft+ipo", update="pissa"),
+        Prior(recipe="kto", update="dora", kto_beta=0.05, epochs=2),
+        Prior(recipe="sft+simpo", update="lora_plus"),
+        Prior(recipe="reward_model+grpo", kv_heads=1, grpo_beta=0.04),
+        Prior(recipe="sft+kto", update="top_layers", epochs=2),
     ),
     DataKind.UNPAIRED: (
-        Recipe(program="kto", update="full"),
-        Recipe(program="sft+kto", update="rslora", learning_rate_multiplier=2),
-        Recipe(program="sft"),
-        Recipe(program="kto", layers=1),
-        Recipe(program="kto", learning_rate_multiplier=3),
-        Recipe(program="sft+kto", update="full"),
-        Recipe(program="kto", update="dora", kto_beta=0.05, epochs=2),
-        Recipe(program="kto", update="pissa", batch_size=16, epochs=2),
-        Recipe(program="sft", update="full", epochs=2),
-        Recipe(program="kto", kv_heads=1),
-        Recipe(program="kto", update="lora_plus", kto_beta=0.3),
-        Recipe(program="sft+kto", update="top_layers", epochs=2),
+        Prior(recipe="kto", update="full"),
+        Prior(recipe="sft+kto", update="rslora", learning_rate_multiplier=2),
+        Prior(recipe="sft"),
+        Prior(recipe="kto", layers=1),
+        Prior(recipe="kto", learning_rate_multiplier=3),
+        Prior(recipe="sft+kto", update="full"),
+        Prior(recipe="kto", update="dora", kto_beta=0.05, epochs=2),
+        Prior(recipe="kto", update="pissa", batch_size=16, epochs=2),
+        Prior(recipe="sft", update="full", epochs=2),
+        Prior(recipe="kto", kv_heads=1),
+        Prior(recipe="kto", update="lora_plus", kto_beta=0.3),
+        Prior(recipe="sft+kto", update="top_layers", epochs=2),
     ),
 }
 
 
-ENCODER_RECIPES: Final = (
-    Recipe(program="mlm", update="full"),
-    Recipe(program="mlm", update="full", learning_rate_multiplier=3, mask=0.3, epochs=2),
-    Recipe(program="mlm", update="rslora", learning_rate_multiplier=2),
-    Recipe(program="mlm", update="full", learning_rate_multiplier=2, epochs=3),
-    Recipe(program="mlm", layers=1),
-    Recipe(program="mlm", update="bitfit", epochs=2),
-    Recipe(program="mlm", update="dora", epochs=2),
-    Recipe(program="mlm", rank=64, learning_rate_multiplier=3, mask=0.3, epochs=3),
-    Recipe(program="mlm", update="top_layers", epochs=2),
-    Recipe(program="mlm", update="pissa", epochs=2),
-    Recipe(program="mlm", update="lora_plus"),
-    Recipe(program="mlm", update="layernorm", epochs=2),
+ENCODER_PRIORS: Final = (
+    Prior(recipe="mlm", update="full"),
+    Prior(recipe="mlm", update="full", learning_rate_multiplier=3, mask=0.3, epochs=2),
+    Prior(recipe="mlm", update="rslora", learning_rate_multiplier=2),
+    Prior(recipe="mlm", update="full", learning_rate_multiplier=2, epochs=3),
+    Prior(recipe="mlm", layers=1),
+    Prior(recipe="mlm", update="bitfit", epochs=2),
+    Prior(recipe="mlm", update="dora", epochs=2),
+    Prior(recipe="mlm", rank=64, learning_rate_multiplier=3, mask=0.3, epochs=3),
+    Prior(recipe="mlm", update="top_layers", epochs=2),
+    Prior(recipe="mlm", update="pissa", epochs=2),
+    Prior(recipe="mlm", update="lora_plus"),
+    Prior(recipe="mlm", update="layernorm", epochs=2),
 )
 
 
-def recipes(space: Space) -> Sequence[Recipe]:
+def _priors_for(space: Space) -> Sequence[Prior]:
     """Those for the models and this kind of data; others where the task has a reward to maximise."""
     if space.family == "encoder":
-        return ENCODER_RECIPES
-    plain = set(space.programs) <= set(validate.programs(space.kind))
-    return RECIPES[space.kind] if plain or space.kind is DataKind.PROMPTS else _GRADED
+        return ENCODER_PRIORS
+    plain = set(space.recipes) <= set(validate.recipes(space.kind))
+    return PRIORS[space.kind] if plain or space.kind is DataKind.PROMPTS else _GRADED
 
 
 def baselines(space: Space) -> tuple[Design, Design]:
     """Trials 0 and 1: the first model untuned, and plain LoRA at its default rate with the usual program."""
     model = space.models[0]
-    usual = Recipe(program=validate.usual(space.kind, space.family))
+    usual = Prior(recipe=validate.usual(space.kind, space.family))
     untuned = Design(architecture=Architecture(base=model.name))
     plain = stages(
         model,
-        [algorithm(kind) for kind in usual.program.split("+")],
+        [algorithm(kind) for kind in usual.recipe.split("+")],
         Lora(rank=usual.rank),
         Lora(rank=usual.rank),
         multiplier=usual.learning_rate_multiplier,
@@ -200,9 +200,9 @@ def priors(space: Space) -> list[Design]:
     _, plain = baselines(space)
     designs = {plain.digest(): plain}
     longer = any("rope_factor" in model.edits for model in space.models)
-    wanted = [recipe for recipe in recipes(space) if longer or not recipe.rope_factor]
-    for turn, recipe in enumerate(wanted, start=1):
-        design = space.sample(_Wishes(space, recipe, turn))
+    wanted = [prior for prior in _priors_for(space) if longer or not prior.rope_factor]
+    for turn, prior in enumerate(wanted, start=1):
+        design = space.sample(_Wishes(space, prior, turn))
         designs.setdefault(design.digest(), design)
     return list(designs.values())[1:]
 
@@ -210,9 +210,9 @@ def priors(space: Space) -> list[Design]:
 class _Wishes:
     """Answers a space's questions (`Suggest`) as a recipe would like them answered."""
 
-    def __init__(self, space: Space, recipe: Recipe, turn: int) -> None:
+    def __init__(self, space: Space, prior: Prior, turn: int) -> None:
         self._space = space
-        self._recipe = recipe.model_dump()
+        self._prior = prior.model_dump()
         self._turn = turn
 
     def categorical(self, name: str, choices: Sequence[V]) -> V:
@@ -226,23 +226,23 @@ class _Wishes:
             case "edit":
                 return next(choice for choice in choices if choice == self._edit(choices))
             case "layers" | "kv_heads" | "window" | "rope_factor":
-                steps: int = self._recipe[axis]
+                steps: int = self._prior[axis]
                 return choices[min(max(steps - 1, 0), len(choices) - 1)]
             case "depth_rule" | "rope_rule":
                 return choices[0]
             case "top_layers":
                 return choices[-1]
-            case "program" | "update" | "later_update" | "placement":
-                return next((choice for choice in choices if choice == self._recipe[axis]), choices[0])
+            case "recipe" | "update" | "later_update" | "placement":
+                return next((choice for choice in choices if choice == self._prior[axis]), choices[0])
             case _:
-                return _nearest(choices, self._recipe[axis])
+                return _nearest(choices, self._prior[axis])
 
     def _edit(self, possible: Sequence[object]) -> str:
         """Those of the recipe's edits that can be made, as they are named together; nothing where there is none."""
-        return "+".join(field for field in space.EDIT_FIELDS if self._recipe[field] and field in possible)
+        return "+".join(field for field in space.EDIT_FIELDS if self._prior[field] and field in possible)
 
     def log_uniform(self, name: str, low: float, high: float) -> float:
-        wish: float = self._recipe[name]
+        wish: float = self._prior[name]
         if not low <= wish <= high:
             raise IllegalDesign(f"a prior has {name} {wish:g}, outside of {low:g} to {high:g}", param=name)
         return wish

@@ -22,7 +22,7 @@ from search.policy.features import Features, features
 from search.policy.history import Past
 from search.policy.priors import baselines, priors
 from search.policy.surrogate import NOISE, RUNG_NOISE, Seen, Surrogate, normal_scores
-from search.policy.warm_start import Memory, first_designs
+from search.policy.warm_start import SimilarJob, first_designs
 from search.space.samplers import Enumeration, Varied
 from search.space.space import Space
 
@@ -35,7 +35,7 @@ CAUTION: Final = 0.5  # standard deviations by which a design may be better than
 
 
 def propose(
-    space: Space, history: Sequence[Past], seed: int, budget: int, memory: Sequence[Memory] = ()
+    space: Space, history: Sequence[Past], seed: int, budget: int, memory: Sequence[SimilarJob] = ()
 ) -> Design | None:
     """A design that is not in the history, or None when the space has no other.
 
@@ -102,7 +102,7 @@ def _features(space: Space, design: Design) -> Features:
     return features(design, space.model(design.architecture.base).hidden_size)
 
 
-def origin(space: Space, design: Design, memory: Sequence[Memory]) -> Source:
+def origin(space: Space, design: Design, memory: Sequence[SimilarJob]) -> Source:
     """Where a proposal comes from."""
     if design in baselines(space):
         return "baseline"

@@ -11,7 +11,7 @@ from typing import Literal
 from luthier.design import Frozen
 from luthier.errors import MissingMetric
 from luthier.trial import Metrics, TrialState
-from search.policy.history import Past, Standing
+from search.policy.history import Past, RungScore
 
 UNTUNED, DEFAULT = 0, 1  # the numbers of the baselines
 
@@ -38,7 +38,7 @@ def objective_value(metrics: Metrics, objective: Literal["perplexity", "reward"]
             return -metrics.reward
 
 
-def standing(metrics: Metrics, objective: Literal["perplexity", "reward"]) -> Standing:
+def rung_score(metrics: Metrics, objective: Literal["perplexity", "reward"]) -> RungScore:
     """How a trial did at a rung. Raises MissingMetric where the judge did not report the objective.
 
     Preference accuracy counts the answers in order, and moves late and by whole pairs: at a ninth of the training it
@@ -47,8 +47,8 @@ def standing(metrics: Metrics, objective: Literal["perplexity", "reward"]) -> St
     """
     value = objective_value(metrics, objective)
     if objective == "reward" and metrics.margin is not None:
-        return Standing(value, (-metrics.margin, value))
-    return Standing(value, (value, metrics.bits_per_byte))
+        return RungScore(value, (-metrics.margin, value))
+    return RungScore(value, (value, metrics.bits_per_byte))
 
 
 def rank(history: Sequence[Past]) -> list[Past]:

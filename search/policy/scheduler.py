@@ -20,7 +20,7 @@ from search.policy import asha, ranking
 from search.policy.history import Past
 from search.policy.propose import Source, origin, propose
 from search.policy.ranking import DEFAULT, UNTUNED
-from search.policy.warm_start import Memory
+from search.policy.warm_start import SimilarJob
 from search.space.space import Space
 
 REFUSED: Final = 20  # designs refused one after the other, at least, before no more are proposed
@@ -86,24 +86,24 @@ def next_step(
     *,
     remaining: float | None,
     refusal: Refusal,
-    memory: Sequence[Memory] = (),
+    memory: Sequence[SimilarJob] = (),
 ) -> Step | None:
     """The next thing to do where a worker is free; None until a trial that is open tells more.
 
     `remaining` are the device-seconds that may still be spent, None where there is no such limit. Nothing is begun that
     they are not expected to suffice for, after what runs has had its share.
     """
-    purse = _purse(history, remaining)
-    why = _explored(history, plan, purse)
+    budget_left = _budget_left(history, remaining)
+    why = _explored(history, plan, budget_left)
     if why is None:
-        if (promoted := asha.promotable(history)) is not None and _affordable(promoted, purse):
+        if (promoted := asha.promotable(history)) is not None and _affordable(promoted, budget_left):
             return _promote(promoted)
         design = propose(space, history, plan.seed, plan.trials, memory)
         if design is not None and promoted is None and not _confirming(history):
             return _try(space, design, plan, refusal, memory)
         tried = f"all {len(_designs(history))} designs that the pins and constraints allow have been tried"
         why = SPENT if design is not None else tried
-    return _finish(history, plan, why, purse)
+    return _finish(history, plan, why, budget_left)
 
 
 def goes_on(history: Sequence[Past], number: int, remaining: float | None) -> bool:
@@ -111,26 +111,26 @@ def goes_on(history: Sequence[Past], number: int, remaining: float | None) -> bo
     left of the budget is expected to suffice until its next score."""
     past = next(past for past in history if past.number == number)
     others = [other for other in history if other.number != number]
-    return asha.goes_on(history, number) and _affordable(past, _purse(others, remaining))
+    return asha.goes_on(history, number) and _affordable(past, _budget_left(others, remaining))
 
 
-def _purse(history: Sequence[Past], remaining: float | None) -> float:
+def _budget_left(history: Sequence[Past], remaining: float | None) -> float:
     """Device-seconds for what is not begun yet."""
     return math.inf if remaining is None else remaining - committed_seconds(history)
 
 
-def _affordable(past: Past, purse: float) -> bool:
+def _affordable(past: Past, budget_left: float) -> bool:
     assert past.goal is not None, "who goes on has come to a rung"
-    return continuation_seconds(past, asha.above(past.goal)) <= purse
+    return continuation_seconds(past, asha.above(past.goal)) <= budget_left
 
 
-def _explored(history: Sequence[Past], plan: Plan, purse: float) -> str | None:
+def _explored(history: Sequence[Past], plan: Plan, budget_left: float) -> str | None:
     """Why no further design is started; None while they are."""
     if len(_designs(history)) >= plan.trials:
         return f"all {plan.trials} trials are done"
     if (refused := _refused_in_a_row(history)) >= max(REFUSED, plan.trials):
         return f"the last {refused} designs that were proposed cannot run: {_why_refused(history)}"
-    if purse <= reserve(history, plan) + full_training_seconds(history) * share_of_training(asha.FIRST):
+    if budget_left <= reserve(history, plan) + full_training_seconds(history) * share_of_training(asha.FIRST):
         return SPENT
     return _settled(history, plan) if plan.early_finish else None
 
@@ -181,11 +181,11 @@ def reserve(history: Sequence[Past], plan: Plan) -> float:
 
 def hopeless(history: Sequence[Past], plan: Plan, remaining: float | None) -> list[Past]:
     """The paused trials that will not be promoted any more."""
-    over = _explored(history, plan, _purse(history, remaining)) is not None
+    over = _explored(history, plan, _budget_left(history, remaining)) is not None
     return asha.hopeless(history, 0 if over else plan.trials - len(_designs(history)), plan.finalists)
 
 
-def _try(space: Space, design: Design, plan: Plan, refusal: Refusal, memory: Sequence[Memory]) -> Step:
+def _try(space: Space, design: Design, plan: Plan, refusal: Refusal, memory: Sequence[SimilarJob]) -> Step:
     source = origin(space, design, memory)
     why = refusal(design)
     if why is not None:
@@ -195,17 +195,17 @@ def _try(space: Space, design: Design, plan: Plan, refusal: Refusal, memory: Seq
     return Try(design=design, origin=source, goal=None if whole else asha.FIRST)
 
 
-def _finish(history: Sequence[Past], plan: Plan, why: str, purse: float) -> Step | None:
+def _finish(history: Sequence[Past], plan: Plan, why: str, budget_left: float) -> Step | None:
     """What is left to do when no further design is started."""
-    if (promoted := asha.promotable(history)) is not None and _affordable(promoted, purse):
+    if (promoted := asha.promotable(history)) is not None and _affordable(promoted, budget_left):
         return _promote(promoted)
-    if (best := _finalist(history, plan.finalists, purse)) is not None:
+    if (best := _finalist(history, plan.finalists, budget_left)) is not None:
         return Promote(number=best.number, goal=None)
     if any(past.open for past in history if past.confirms is None):
         return None
     for past in confirmed(history, plan):
         repeats = [one for one in history if one.confirms == past.number]
-        if len(repeats) < plan.confirmations and past.device_seconds <= purse:
+        if len(repeats) < plan.confirmations and past.device_seconds <= budget_left:
             return Confirm(number=past.number, repeat=len(repeats) + 1)
     return None if any(past.open for past in history) else End(reason=why)
 
@@ -216,14 +216,14 @@ def confirmed(history: Sequence[Past], plan: Plan) -> list[Past]:
     return ranking.finalists(history, plan.finalists) + default
 
 
-def _finalist(history: Sequence[Past], count: int, purse: float) -> Past | None:
+def _finalist(history: Sequence[Past], count: int, budget_left: float) -> Past | None:
     """A paused trial to train to the end whatever the places are: of those at its rung that have not failed it is among
     the best `count`, nobody is on the way there any more who could be better, and the purse suffices."""
     for rung in reversed(range(len(RUNGS))):
         coming = any(past.open and past.goal is not None and past.goal <= rung for past in history)
-        ranked = [past for past in asha.standing(history, rung) if past.number != DEFAULT and _sound(past)]
+        ranked = [past for past in asha.rung_score(history, rung) if past.number != DEFAULT and _sound(past)]
         for past in ranked[:count]:
-            if past.paused and past.goal == rung and not coming and continuation_seconds(past, None) <= purse:
+            if past.paused and past.goal == rung and not coming and continuation_seconds(past, None) <= budget_left:
                 return past
     return None
 

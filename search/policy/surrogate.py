@@ -25,7 +25,7 @@ ADDITIVE: Final = 0.6
 # recorded curves their rank correlation with it is 0.4 to 0.7 at the first, and 0.85 at the second.
 NOISE, RUNG_NOISE = 0.05, (0.4, 0.15)
 # Pairs of axes that act together: the best learning rate depends on what moves and on how many steps there are.
-NAMES: Final = ("program", "phases", "ends", "update", "group", "later")
+NAMES: Final = ("recipe", "phases", "ends", "update", "group", "later")
 LEARNING_RATE: Final = "learning_rate"
 
 
@@ -62,14 +62,14 @@ def normal_scores(count: int) -> list[float]:
 def _kernel(one: Sequence[Features], other: Sequence[Features]) -> Vector:
     """How alike designs are, 0 to 1."""
     same = {name: _equal([f.names[name] for f in one], [f.names[name] for f in other]) for name in NAMES}
-    program_MN = (same["program"] + same["phases"] + same["ends"]) / 3
+    recipe_MN = (same["recipe"] + same["phases"] + same["ends"]) / 3
     update_MN = (2 * same["update"] + 2 * same["group"] + same["later"]) / 5
     axes = sorted({axis for f in (*one, *other) for axis in f.numbers})
     near = {axis: _near([f.numbers.get(axis) for f in one], [f.numbers.get(axis) for f in other]) for axis in axes}
     rate_MN = near.pop(LEARNING_RATE)
-    together = [rate_MN * update_MN, rate_MN * update_MN * program_MN]
-    parts = [program_MN, update_MN, rate_MN, *together, *near.values()]
-    product_MN = np.prod([program_MN, update_MN, rate_MN, *near.values()], axis=0)
+    together = [rate_MN * update_MN, rate_MN * update_MN * recipe_MN]
+    parts = [recipe_MN, update_MN, rate_MN, *together, *near.values()]
+    product_MN = np.prod([recipe_MN, update_MN, rate_MN, *near.values()], axis=0)
     both_MN: Vector = ADDITIVE * np.mean(parts, axis=0) + (1 - ADDITIVE) * product_MN
     return both_MN
 

@@ -25,7 +25,7 @@ RUNNER_UP: Final = 0.7  # what a job's second is worth of its best
 MOST: Final = 4  # of all jobs together
 
 
-class Occasion(Frozen):
+class JobContext(Frozen):
     """What a job was about, as far as it decides what works: the data's kind and size, the model, the objective."""
 
     kind: DataKind
@@ -35,7 +35,7 @@ class Occasion(Frozen):
     parameters: int = Field(ge=1, description="of the base model")
 
 
-class Memory(Frozen):
+class SimilarJob(Frozen):
     """A past job: its best designs, the best first, and how like the job at hand it was, 0 to 1."""
 
     alike: float = Field(ge=0, le=1)
@@ -43,19 +43,19 @@ class Memory(Frozen):
     hidden_sizes: dict[str, int] = Field(description="of base models, by name")
 
 
-def remember(history: Sequence[Past], hidden_sizes: dict[str, int], alike: float) -> Memory:
+def similar_job(history: Sequence[Past], hidden_sizes: dict[str, int], alike: float) -> SimilarJob:
     """Of a past job's trials. `hidden_sizes` are those of base models by name; trials of others are left out."""
     default = next((past.design for past in history if past.number == DEFAULT), None)
     known = [past.design for past in rank(history) if past.design.architecture.base in hidden_sizes]
-    return Memory(alike=alike, best=handed_down(known, default), hidden_sizes=hidden_sizes)
+    return SimilarJob(alike=alike, best=best_designs(known, default), hidden_sizes=hidden_sizes)
 
 
-def handed_down(ranked: Sequence[Design], default: Design | None) -> tuple[Design, ...]:
+def best_designs(ranked: Sequence[Design], default: Design | None) -> tuple[Design, ...]:
     """The best of a past job's designs. What came behind its plain default is worth no trial: there, no search paid."""
     return tuple(takewhile(lambda design: design != default, ranked))[:HANDED_DOWN]
 
 
-def first_designs(space: Space, memory: Sequence[Memory]) -> list[Design]:
+def first_designs(space: Space, memory: Sequence[SimilarJob]) -> list[Design]:
     """What past jobs would try first, as designs of the space: the more alike a job, the earlier its designs."""
     weighed = [
         (job.alike * RUNNER_UP**place, _in_space(space, design, job.hidden_sizes))
@@ -66,7 +66,7 @@ def first_designs(space: Space, memory: Sequence[Memory]) -> list[Design]:
     return list({design.digest(): design for _, design in weighed if design is not None}.values())[:MOST]
 
 
-def alikeness(one: Occasion, other: Occasion) -> float:
+def similarity_of(one: JobContext, other: JobContext) -> float:
     """How much the trials of one tell of the other, 0 to 1; nothing where the kind of data or the objective is another:
     which algorithms and rates are good differs too much between these (docs/benchmarks.md)."""
     if one.kind is not other.kind or one.objective != other.objective:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from luthier.api_types import Landscape, LandscapeAxis
 from search.report.build import front, state
-from search.report.importance import axes_of, importance, standings
+from search.report.importance import axes_of, importance, relative_ranks
 from search.report.inputs import Case, Tried
 from search.report.recommend import size
 
 
 def landscape(case: Case) -> Landscape:
     """The designs that were scored at a rung or at the end, by number."""
-    standing = standings(case.history)
-    shown = [tried for tried in case.designs if tried.number in standing]
+    found = relative_ranks(case.history)
+    shown = [tried for tried in case.designs if tried.number in found]
     values = [axes_of(tried.past.design, case.facts) for tried in shown]
     best = {one.number for one in front(case)}
     return Landscape(
@@ -26,7 +26,7 @@ def landscape(case: Case) -> Landscape:
         state=tuple(state(tried) for tried in shown),
         score=tuple(case.value(tried) if tried.complete else None for tried in shown),
         last=tuple(last(case, tried) for tried in shown),
-        standing=tuple(standing[tried.number] for tried in shown),
+        standing=tuple(found[tried.number] for tried in shown),
         device_seconds=tuple(tried.past.device_seconds for tried in shown),
         parameters=tuple(size(case, tried) for tried in shown),
         front=tuple(tried.number in best for tried in shown),

@@ -57,7 +57,7 @@ class Worth(Frozen):
     values: int = Field(ge=1, description="different values that were tried")
     trials: int = Field(ge=0, description="scored designs that have the axis")
     share: float | None = Field(
-        default=None, ge=0, le=1, description="of the variance of the standings; None where nothing varied"
+        default=None, ge=0, le=1, description="of the variance of the relative_ranks; None where nothing varied"
     )
     weak: bool = Field(description="whether there were too few trials to make much of the share")
     default: str | None = Field(default=None, description="the plain default's value, where it has the axis")
@@ -77,7 +77,7 @@ def axes_of(design: Design, facts: Mapping[str, ModelFacts]) -> dict[str, Value]
     architecture, first = design.architecture, design.stages[0]
     base = facts.get(architecture.base)
     found: dict[str, Value] = {
-        "learning algorithm": design.program,
+        "learning algorithm": design.recipe,
         "weight update": first.update.kind,
         "base model": architecture.base,
         "edits": _edits(design),
@@ -103,17 +103,17 @@ def axes_of(design: Design, facts: Mapping[str, ModelFacts]) -> dict[str, Value]
 
 def importance(history: Sequence[Past], facts: Mapping[str, ModelFacts]) -> list[Worth]:
     """Every axis that any scored design has, the four axes first and in each the largest share first."""
-    standing = standings(history)
-    scored = [past for past in history if past.number in standing]
+    ranks = relative_ranks(history)
+    scored = [past for past in history if past.number in ranks]
     values = {past.number: axes_of(past.design, facts) for past in scored}
     found = {past.number: past.value for past in ranking.rank(history) if past.value is not None}
     names = list(dict.fromkeys(name for having in values.values() for name in having))
-    worths = [_worth(name, found, values, standing) for name in names]
+    worths = [_worth(name, found, values, ranks) for name in names]
     order = list(dict.fromkeys(_GROUPS.values()))
     return sorted(worths, key=lambda worth: (_place(worth.group, order), -(worth.share or 0.0), worth.axis))
 
 
-def standings(history: Sequence[Past]) -> dict[int, float]:
+def relative_ranks(history: Sequence[Past]) -> dict[int, float]:
     """By number, the share of the other scored designs that each is worse than: 0 is the best, ties count half.
 
     The untuned model and the confirmations are left out.
@@ -139,7 +139,7 @@ def standings(history: Sequence[Past]) -> dict[int, float]:
 
 
 def _scores(past: Past) -> list[float | None]:
-    at_rungs: list[float | None] = [standing.merit[0] for standing in past.measured[: len(RUNGS)]]
+    at_rungs: list[float | None] = [rung_score.rank_key[0] for rung_score in past.measured[: len(RUNGS)]]
     at_rungs += [None] * (len(RUNGS) - len(at_rungs))
     whole = past.value if past.state is TrialState.COMPLETE else None
     return [*at_rungs, whole]
@@ -149,7 +149,7 @@ def _worth(
     name: str,
     found: Mapping[int, float],
     values: Mapping[int, Mapping[str, Value]],
-    standing: Mapping[int, float],
+    ranks: Mapping[int, float],
 ) -> Worth:
     """`found` are the objectives of the complete designs, the winner's first; `values` of all that were scored."""
     having = [number for number, axes in values.items() if name in axes]
@@ -165,7 +165,7 @@ def _worth(
         group=_GROUPS.get(name, "hyperparameters"),
         values=len({values[number][name] for number in having}),
         trials=len(having),
-        share=_explained([standing[number] for number in having], groups),
+        share=_explained([ranks[number] for number in having], groups),
         weak=len(having) < ENOUGH_TRIALS or len(usual) < 2,
         default=None if default is None else said(default),
         best=None if best is None else said(best),
@@ -182,15 +182,15 @@ def _grouped(values: Sequence[Value]) -> list[Value]:
     return [int(value > low) + int(value > high) for value in numbers]
 
 
-def _explained(standing: Sequence[float], groups: Sequence[Value]) -> float | None:
+def _explained(ranks: Sequence[float], groups: Sequence[Value]) -> float | None:
     """Epsilon squared; None where there is one group, or no freedom left within the groups."""
-    total = float(np.var(standing)) * len(standing) if standing else 0.0
-    count, kinds = len(standing), len(set(groups))
+    total = float(np.var(ranks)) * len(ranks) if ranks else 0.0
+    count, kinds = len(ranks), len(set(groups))
     if kinds < 2 or count <= kinds or total == 0.0:
         return None
     within = 0.0
     for kind in set(groups):
-        part = [value for value, group in zip(standing, groups, strict=True) if group == kind]
+        part = [value for value, group in zip(ranks, groups, strict=True) if group == kind]
         within += float(np.var(part)) * len(part)
     return min(1.0, max(0.0, 1 - (within / (count - kinds)) / (total / (count - 1))))
 

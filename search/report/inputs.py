@@ -172,5 +172,5 @@ class Case(Frozen):
     @cached_property
     def _places(self) -> list[dict[int, int]]:
         """At each rung the place of each trial that was scored there."""
-        ranked = (asha.standing(self.history, rung) for rung in range(len(RUNGS)))
+        ranked = (asha.rung_score(self.history, rung) for rung in range(len(RUNGS)))
         return [{past.number: place for place, past in enumerate(those, start=1)} for those in ranked]

@@ -93,10 +93,10 @@ def _barely_tried(case: Case) -> Iterator[str]:
     if space is None:
         return
     trained = [tried.past.design for tried in case.designs if tried.past.design.stages]
-    programs = Counter(design.program for design in trained)
+    recipes = Counter(design.recipe for design in trained)
     updates: Counter[str] = Counter(design.stages[0].update.kind for design in trained)
     names = dict.fromkeys(name for model in space.models for name in model.updates)
-    for noun, counts, possible in (("programs", programs, space.programs), ("weight updates", updates, tuple(names))):
+    for noun, counts, possible in (("programs", recipes, space.recipes), ("weight updates", updates, tuple(names))):
         never = [name for name in possible if not counts[name]]
         once = [name for name in possible if counts[name] == 1]
         said = [f"never tried: {', '.join(never)}"] if never else []

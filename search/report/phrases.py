@@ -37,18 +37,18 @@ def task(case: Case) -> tuple[str, ...]:
 
 def winner(case: Case, won: Tried, worths: Sequence[AxisReport]) -> tuple[AxisWords, ...]:
     """The winner, axis by axis."""
-    program, update = "learning algorithm", "weight update"
+    recipe, update = "learning algorithm", "weight update"
     return (
         AxisWords(axis="task and dataset", words=(*task(case), _judged(case))),
         AxisWords(
-            axis=program,
+            axis=recipe,
             words=(
                 *dict.fromkeys(
                     f"{stage.algorithm.kind}: {about(type(stage.algorithm))}" for stage in won.past.design.stages
                 ),
                 *_hyperparameters(won.past.design),
-                *_others(case, won, lambda design: design.program, "program"),
-                *_worth(case, worths, program),
+                *_others(case, won, lambda design: design.recipe, "recipe"),
+                *_worth(case, worths, recipe),
             ),
         ),
         AxisWords(
@@ -128,9 +128,7 @@ def _worth(case: Case, worths: Sequence[AxisReport], axis: str) -> tuple[str, ..
     said: list[str] = []
     if worth.share is not None:
         weak = ", too few of each to make much of it" if worth.weak else ""
-        said.append(
-            f"{worth.share:.0%} of the variance of standings goes with it ({count(worth.trials, 'design')}{weak})."
-        )
+        said.append(f"{worth.share:.0%} of the variance of ranks goes with it ({count(worth.trials, 'design')}{weak}).")
     if worth.worth is not None and worth.default is not None and worth.worth > 0:
         kept = "the model as it is" if worth.default == AS_IT_IS else worth.default
         said.append(f"Had only {kept} been tried, the best would be {figure(worth.worth)} {case.unit} worse.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from luthier.report import ComparisonReport, Recommendation, Yardstick
+from luthier.report import Baseline, ComparisonReport, Recommendation
 from search.format import figure, millions, seconds
 from search.policy.ranking import DEFAULT
 from search.report import bootstrap, pareto
@@ -15,7 +15,7 @@ def comparisons(case: Case) -> Iterator[ComparisonReport]:
     won = case.winner
     if won is None:
         return
-    others: list[tuple[Yardstick, Tried | None]] = [
+    others: list[tuple[Baseline, Tried | None]] = [
         ("untuned base", case.base),
         ("plain-LoRA default", case.default),
         ("runner-up", case.runner_up),
@@ -28,7 +28,7 @@ def comparisons(case: Case) -> Iterator[ComparisonReport]:
             yield _comparison(case, against, won, other)
 
 
-def _comparison(case: Case, against: Yardstick, won: Tried, other: Tried) -> ComparisonReport:
+def _comparison(case: Case, against: Baseline, won: Tried, other: Tried) -> ComparisonReport:
     mine, theirs = case.scores(won.number), case.scores(other.number)
     objective = case.judge.objective
     found = bootstrap.compare(mine, theirs, objective)

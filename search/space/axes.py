@@ -120,13 +120,13 @@ class ModelSpace(Frozen):
         """Where the adapters of this update may sit; nowhere in particular for one that is not PLACED."""
         return _placements_of(update, self.placements)
 
-    def updates_on(self, program: str | None = None, *, edited: bool) -> tuple[str, ...]:
+    def updates_on(self, recipe: str | None = None, *, edited: bool) -> tuple[str, ...]:
         """Updates of the model, edited or as it is; those that go with a program, where one is named."""
         return tuple(
             name
             for name in self.updates
             if not (edited and validate.edited_refusal(name))
-            if program is None or validate.program_refusal(name, program) is None
+            if recipe is None or validate.recipe_refusal(name, recipe) is None
         )
 
     @property
@@ -135,11 +135,11 @@ class ModelSpace(Frozen):
         return tuple(2**power for power in range(max(1, (min(self.layers) // 2).bit_length())))
 
 
-def program_names(kind: DataKind, pin: Pin, family: Family, *, rewarded: bool = False) -> tuple[str, ...]:
-    legal = validate.programs(kind, family, rewarded=rewarded)
+def recipe_names(kind: DataKind, pin: Pin, family: Family, *, rewarded: bool = False) -> tuple[str, ...]:
+    legal = validate.recipes(kind, family, rewarded=rewarded)
     if pin.algorithm is None:
         return legal
-    refusals = [validate.refusal(program, kind, rewarded=rewarded) for program in pin.algorithm]
+    refusals = [validate.refusal(recipe, kind, rewarded=rewarded) for recipe in pin.algorithm]
     reasons = [reason for reason in refusals if reason]
     if reasons:
         raise IllegalDesign(reasons[0], param="search.pin.algorithm")
@@ -148,25 +148,25 @@ def program_names(kind: DataKind, pin: Pin, family: Family, *, rewarded: bool = 
     return tuple(dict.fromkeys(name for name in usual_first if name in pin.algorithm))
 
 
-def possible_programs(programs: Sequence[str], models: Sequence[ModelSpace], pin: Pin) -> tuple[str, ...]:
+def possible_recipes(recipes: Sequence[str], models: Sequence[ModelSpace], pin: Pin) -> tuple[str, ...]:
     """Those of the programs that one of the updates at least goes with, however a model may be edited. What is pinned
     has to be of use to something."""
 
-    def fits(program: str) -> bool:
+    def fits(recipe: str) -> bool:
         return all(
-            model.updates_on(program, edited=edited)
+            model.updates_on(recipe, edited=edited)
             for model in models
             for edited in ([True] if model.required else [False, True] if model.edits else [False])
         )
 
-    possible = tuple(filter(fits, programs))
+    possible = tuple(filter(fits, recipes))
     names = [name for name in UPDATES if any(name in model.updates for model in models)]
-    idle = [program for program in programs if program not in possible]
+    idle = [recipe for recipe in recipes if recipe not in possible]
     if idle and (pin.algorithm is not None or not possible):
-        reasons = filter(None, (validate.program_refusal(name, idle[0]) for name in names))
+        reasons = filter(None, (validate.recipe_refusal(name, idle[0]) for name in names))
         raise IllegalDesign(f"pin on update: {'; '.join(reasons)}", param="search.pin.update")
     for name in pin.update or ():
-        refusals = [validate.program_refusal(name, program) for program in possible]
+        refusals = [validate.recipe_refusal(name, recipe) for recipe in possible]
         if all(refusals):
             raise IllegalDesign(f"pin on update: {refusals[0]}", param="search.pin.update")
     return possible
@@ -226,9 +226,9 @@ def multipliers(pin: Pin) -> Axis:
     return MULTIPLIERS if pinned is None else _positive("learning_rate_multiplier", pinned)
 
 
-def settings(programs: Sequence[str], pin: Pin) -> dict[str, Axis]:
+def settings(recipes: Sequence[str], pin: Pin) -> dict[str, Axis]:
     """The axes of the algorithms that the programs are made of."""
-    algorithms = {algorithm for program in programs for algorithm in program.split("+")}
+    algorithms = {algorithm for recipe in recipes for algorithm in recipe.split("+")}
     axes: dict[str, Axis] = {}
     for name, setting in SETTINGS.items():
         pinned: tuple[float, ...] | None = getattr(pin, name)
@@ -237,7 +237,7 @@ def settings(programs: Sequence[str], pin: Pin) -> dict[str, Axis]:
         elif pinned is not None:
             raise IllegalDesign(
                 f"{name} is pinned, but it belongs to {setting.algorithm} and this search has only "
-                f"{', '.join(programs)}",
+                f"{', '.join(recipes)}",
                 param=f"search.pin.{name}",
             )
     return axes

@@ -209,7 +209,7 @@ ALGORITHMS: Final = (
 
 # What is searched where no program is pinned, those that fit the data: from the most particular to the most general,
 # so that the first one is the usual program of its data. Other legal sequences can be pinned.
-PROGRAMS: Final = (
+RECIPES: Final = (
     *("dpo", "sft+dpo", "kto", "sft+kto", "sft", "clm", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo"),
     *("grpo", "rloo", "raft", "sft+grpo", "sft+rloo", "sft+raft"),
     *("reward_model+rloo", "reward_model+grpo", "sft+reward_model+rloo"),

@@ -11,7 +11,7 @@ from typing import Final
 
 from luthier.task import DataKind
 from search.space.compatibility import ALGORITHMS, EDITS, UPDATES, Phase
-from search.space.validate import programs
+from search.space.validate import recipes
 from search.space.verified import Evidence, recorded
 
 _INTRODUCTION: Final = """\
@@ -26,7 +26,7 @@ request that asks for something else is refused with the reason before anything 
 
 def page() -> str:
     """The whole page, in Markdown."""
-    parts = [_INTRODUCTION, *_data(), *_programs(), *_updates(), *_edits(), *_evidence()]
+    parts = [_INTRODUCTION, *_data(), *_recipes(), *_updates(), *_edits(), *_evidence()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -47,7 +47,7 @@ def _data() -> Iterator[str]:
     yield "\n".join(f"- {', '.join(algorithms)} and {reason}" for reason, algorithms in reasons.items())
 
 
-def _programs() -> Iterator[str]:
+def _recipes() -> Iterator[str]:
     yield "## Programs"
     order = ", then ".join(phase.words for phase in Phase)
     yield f"A program is a sequence of stages that, in this order, {order}. Each of these comes once at most."
@@ -62,9 +62,9 @@ def _programs() -> Iterator[str]:
 
 
 def _searched(kind: DataKind) -> tuple[str, ...]:
-    plain = programs(kind)
-    rewarded = [name for name in programs(kind, rewarded=True) if name not in plain]
-    return kind, *(", ".join(f"`{name}`" for name in names) for names in (plain, rewarded, programs(kind, "encoder")))
+    plain = recipes(kind)
+    rewarded = [name for name in recipes(kind, rewarded=True) if name not in plain]
+    return kind, *(", ".join(f"`{name}`" for name in names) for names in (plain, rewarded, recipes(kind, "encoder")))
 
 
 def _updates() -> Iterator[str]:
@@ -124,8 +124,8 @@ def _figures(cell: Evidence | None) -> str:
     return "–" if cell is None else f"{cell.untuned:.3g} → {cell.trained:.3g}"
 
 
-def _metric(program: str, found: Sequence[Evidence]) -> str:
-    return next(cell.metric for cell in found if cell.program == program).replace("_", " ")
+def _metric(recipe: str, found: Sequence[Evidence]) -> str:
+    return next(cell.metric for cell in found if cell.program == recipe).replace("_", " ")
 
 
 def _of(reason: str) -> str:

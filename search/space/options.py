@@ -12,7 +12,7 @@ from luthier.task import DataKind, Family, Pin
 from search.format import about, millions
 from search.space import axes, validate
 from search.space.axes import SETTINGS, Interval
-from search.space.compatibility import ALGORITHMS, PROGRAMS
+from search.space.compatibility import ALGORITHMS, RECIPES
 from search.space.space import Space
 
 _UPDATE_CLASSES: Final[Mapping[str, type[Frozen]]] = {
@@ -48,7 +48,7 @@ def offer(
         Axis(
             name="algorithm",
             pinned=pin.algorithm is not None,
-            choices=tuple(_programs(kind, searched, family, rewarded=rewarded)),
+            choices=tuple(_recipes(kind, searched, family, rewarded=rewarded)),
         ),
         Axis(
             name="update",
@@ -73,16 +73,16 @@ def _models(
         yield _choice(entry.name, said, why, searched=entry.name in names)
 
 
-def _programs(kind: DataKind, searched: Space | None, family: Family, *, rewarded: bool) -> Iterator[AxisChoice]:
+def _recipes(kind: DataKind, searched: Space | None, family: Family, *, rewarded: bool) -> Iterator[AxisChoice]:
     alone = [rule.algorithm for rule in ALGORITHMS if not rule.followed_by]
-    ordered = dict.fromkeys((*validate.programs(kind, family, rewarded=rewarded), *alone, *PROGRAMS))
-    for program in ordered:
-        why = validate.fault(program, kind, rewarded=rewarded)
-        rules = validate.rules(program)
+    ordered = dict.fromkeys((*validate.recipes(kind, family, rewarded=rewarded), *alone, *RECIPES))
+    for recipe in ordered:
+        why = validate.fault(recipe, kind, rewarded=rewarded)
+        rules = validate.rules(recipe)
         if why is None and rules[0].family != family:
-            why = f"{program} is for {rules[0].family}s"
+            why = f"{recipe} is for {rules[0].family}s"
         said = None if why else "; then ".join(f"{rule.algorithm} {rule.fits[kind]}" for rule in rules)
-        yield _choice(program, said, why, searched=searched is not None and program in searched.programs)
+        yield _choice(recipe, said, why, searched=searched is not None and recipe in searched.recipes)
 
 
 def _updates(entries: Sequence[BaseModelEntry], searched: Space | None, *, four_bit: bool) -> Iterator[AxisChoice]:
@@ -93,7 +93,7 @@ def _updates(entries: Sequence[BaseModelEntry], searched: Space | None, *, four_
         if why is None and name in axes.FOUR_BIT and not four_bit:
             why = "it holds the base in four bits, which takes CUDA and bitsandbytes on every live worker"
         if why is None and searched is not None:
-            refused = [validate.program_refusal(name, program) for program in searched.programs]
+            refused = [validate.recipe_refusal(name, recipe) for recipe in searched.recipes]
             why = refused[0] if refused and all(refused) else None
         yield _choice(name, about(_UPDATE_CLASSES[name]), why, searched=name in tried)
 

@@ -71,7 +71,7 @@ class Space(Frozen):
     kind: DataKind
     family: Family = Field(description="of all the models")
     models: tuple[ModelSpace, ...]
-    programs: tuple[str, ...] = Field(description="the usual one first")
+    recipes: tuple[str, ...] = Field(description="the usual one first")
     ranks: tuple[int, ...] = Field(description="of low-rank adapters")
     multipliers: Axis = Field(description="learning rate, relative to the default of algorithm, update and model")
     batch_sizes: tuple[int, ...]
@@ -82,12 +82,12 @@ class Space(Frozen):
         """Ask about each axis that applies, and put the design together."""
         model = self.model(suggest.categorical("model", [model.name for model in self.models]))
         architecture = ask_architecture(suggest, model)
-        program = suggest.categorical("program", self.programs)
-        update = self._update(suggest, model, program, edited=architecture.edited)
+        recipe = suggest.categorical("recipe", self.recipes)
+        update = self._update(suggest, model, recipe, edited=architecture.edited)
         multiplier = _number(suggest, "learning_rate_multiplier", self.multipliers)
         batch_size = suggest.categorical("batch_size", self.batch_sizes)
         epochs = suggest.categorical("epochs", self.epochs)
-        algorithms = [self._algorithm(suggest, kind) for kind in program.split("+")]
+        algorithms = [self._algorithm(suggest, kind) for kind in recipe.split("+")]
         later = self._later(suggest, model, update) if len(algorithms) > 1 else update
         return Design(
             architecture=architecture,
@@ -140,11 +140,11 @@ class Space(Frozen):
         if not design.stages:
             raise IllegalDesign("the untuned model is the zero of a search, not a part of it", param="stages")
         model, first = self.model(design.architecture.base), design.stages[0]
-        possible = model.updates_on(design.program, edited=design.architecture.edited)
+        possible = model.updates_on(design.recipe, edited=design.architecture.edited)
         answers: dict[str, Value] = {
             "model": model.name,
             **architecture_answers(design.architecture, model),
-            "program": design.program,
+            "recipe": design.recipe,
             _update_axis(model, possible): first.update.kind,
             "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
             "batch_size": first.optimiser.batch_size,
@@ -183,8 +183,8 @@ class Space(Frozen):
         """The thin ones of the ranks, or the thickest that goes where none of them does."""
         return tuple(rank for rank in self.ranks if rank <= PISSA_MOST) or (PISSA_MOST,)
 
-    def _update(self, suggest: Suggest, model: ModelSpace, program: str, *, edited: bool) -> Update:
-        possible = model.updates_on(program, edited=edited)
+    def _update(self, suggest: Suggest, model: ModelSpace, recipe: str, *, edited: bool) -> Update:
+        possible = model.updates_on(recipe, edited=edited)
         match suggest.categorical(_update_axis(model, possible), possible):
             case "full":
                 return Full()
@@ -259,18 +259,18 @@ def space(
         raise UserError("there are no training rows", param="training_file")
     family = validate.family(kind, models, pin)
     left = axes.model_spaces(kind, models, pin, constraints, length, family)
-    programs = axes.program_names(kind, pin, family, rewarded=rewarded)
-    programs = axes.possible_programs(programs, left, pin)
+    recipes = axes.recipe_names(kind, pin, family, rewarded=rewarded)
+    recipes = axes.possible_recipes(recipes, left, pin)
     return Space(
         kind=kind,
         family=family,
         models=left,
-        programs=programs,
+        recipes=recipes,
         ranks=axes.ranks(pin),
         multipliers=axes.multipliers(pin),
         batch_sizes=axes.batch_sizes(rows, pin),
         epochs=axes.epochs(pin),
-        settings=axes.settings(programs, pin),
+        settings=axes.settings(recipes, pin),
     )
 
 

@@ -12,7 +12,7 @@ from luthier.design import Architecture, Design, Placed, TopLayers
 from luthier.errors import IllegalDesign
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, Family, Pin
-from search.space.compatibility import ALGORITHMS, EDITS, PROGRAMS, UPDATES, AlgorithmRule, Phase
+from search.space.compatibility import ALGORITHMS, EDITS, RECIPES, UPDATES, AlgorithmRule, Phase
 
 MAX_STAGES: Final = 3
 FAMILIES: Final[tuple[Family, ...]] = get_args(Family)
@@ -23,16 +23,16 @@ _RULE_OF: Final = {rule.algorithm: rule for rule in ALGORITHMS}
 _UPDATE_OF: Final = {rule.update: rule for rule in UPDATES}
 
 
-def programs(kind: DataKind, family: Family = "decoder", *, rewarded: bool = False) -> tuple[str, ...]:
+def recipes(kind: DataKind, family: Family = "decoder", *, rewarded: bool = False) -> tuple[str, ...]:
     """The programs that are searched for this kind of data and family of models where none is pinned, the usual one
     first. `rewarded`: the task says how good an answer is."""
-    fitting = [program for program in PROGRAMS if _fault(program.split("+"), kind, rewarded) is None]
-    return tuple(program for program in fitting if rules(program)[0].family == family)
+    fitting = [recipe for recipe in RECIPES if _fault(recipe.split("+"), kind, rewarded) is None]
+    return tuple(recipe for recipe in fitting if rules(recipe)[0].family == family)
 
 
 def usual(kind: DataKind, family: Family = "decoder") -> str:
     """What such data is learnt by before anything else is tried."""
-    return programs(kind, family, rewarded=True)[0]
+    return recipes(kind, family, rewarded=True)[0]
 
 
 def family(kind: DataKind, entries: Sequence[BaseModelEntry], pin: Pin) -> Family:
@@ -40,24 +40,24 @@ def family(kind: DataKind, entries: Sequence[BaseModelEntry], pin: Pin) -> Famil
     decoders are meant. Raises IllegalDesign where models or programs of both are pinned."""
     named = [entry for entry in entries if pin.model is None or entry.name in pin.model]
     available = {entry.facts.family for entry in named}
-    known = [program for program in pin.algorithm or () if refusal(program, kind, rewarded=True) is None]
-    wanted = {rule.family for program in known for rule in rules(program)}
+    known = [recipe for recipe in pin.algorithm or () if refusal(recipe, kind, rewarded=True) is None]
+    wanted = {rule.family for recipe in known for rule in rules(recipe)}
     both = "pseudo-perplexity of encoders cannot be compared with the perplexity of decoders: pin one of the two"
     if pin.model is not None and len(available) > 1:
         found = ", ".join(f"{entry.name} is {article(entry.facts.family)}" for entry in named)
         raise IllegalDesign(f"pin on model: {found}, and the {both}", param="search.pin.model")
     if len(wanted) > 1:
-        found = ", ".join(f"{program} is for {rules(program)[0].family}s" for program in known)
+        found = ", ".join(f"{recipe} is for {rules(recipe)[0].family}s" for recipe in known)
         raise IllegalDesign(f"pin on algorithm: {found}, and the {both}", param="search.pin.algorithm")
     if pin.model is not None and wanted and available and wanted != available:
         names = ", ".join(f"{entry.name} is {article(entry.facts.family)}" for entry in named)
-        possible = ", ".join(programs(kind, *available)) or "no program"
+        possible = ", ".join(recipes(kind, *available)) or "no program"
         raise IllegalDesign(
             f"pin on algorithm: {', '.join(pin.algorithm or ())} needs {article(*wanted)}, but {names}; "
             f"for {kind} data and that model: {possible}",
             param="search.pin.algorithm",
         )
-    usable = [one for one in FAMILIES if one in (wanted or available) and programs(kind, one, rewarded=True)]
+    usable = [one for one in FAMILIES if one in (wanted or available) and recipes(kind, one, rewarded=True)]
     return usable[0] if usable else "decoder"
 
 
@@ -65,30 +65,30 @@ def article(family: Family) -> str:
     return "an encoder" if family == "encoder" else "a decoder"
 
 
-def refusal(program: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
+def refusal(recipe: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
     """Why this sequence of algorithms does not go with such a task, and what does; None where it goes."""
-    fault = _fault(program.split("+"), kind, rewarded)
+    fault = _fault(recipe.split("+"), kind, rewarded)
     if fault is None:
         return None
-    legal = [name for family in FAMILIES for name in programs(kind, family, rewarded=rewarded)]
+    legal = [name for family in FAMILIES for name in recipes(kind, family, rewarded=rewarded)]
     alone = [f"{name} {_RULE_OF[name].fits[kind]}" for name in legal if name in _RULE_OF]
     staged = ", ".join(name for name in legal if name not in _RULE_OF)
     return f"{fault}; for {kind} data: {'; '.join(alone)}" + (f"; in stages {staged}" if staged else "")
 
 
-def fault(program: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
+def fault(recipe: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
     """Why it does not go, without what would."""
-    return _fault(program.split("+"), kind, rewarded)
+    return _fault(recipe.split("+"), kind, rewarded)
 
 
-def rules(program: str) -> list[AlgorithmRule]:
+def rules(recipe: str) -> list[AlgorithmRule]:
     """The rows of the table for a legal program's stages."""
-    return [_RULE_OF[algorithm] for algorithm in program.split("+")]
+    return [_RULE_OF[algorithm] for algorithm in recipe.split("+")]
 
 
-def goal(program: str) -> str | None:
+def goal(recipe: str) -> str | None:
     """The goal that a program serves, which its last stage decides; None for an algorithm that there is not."""
-    last = _RULE_OF.get(program.split("+")[-1])
+    last = _RULE_OF.get(recipe.split("+")[-1])
     return None if last is None else last.goal
 
 
@@ -155,10 +155,10 @@ def kv_heads_of(entry: BaseModelEntry) -> tuple[int, ...]:
     return kv_head_choices(entry.facts.kv_heads) if entry.facts.family == "decoder" else (entry.facts.kv_heads,)
 
 
-def program_refusal(update: str, program: str) -> str | None:
+def recipe_refusal(update: str, recipe: str) -> str | None:
     """Why the update of this kind does not go with one of a program's algorithms; None where it goes with all."""
     refused = _UPDATE_OF[update].refused
-    reasons = [f"{update} does not go with {name}: {refused[name]}" for name in program.split("+") if name in refused]
+    reasons = [f"{update} does not go with {name}: {refused[name]}" for name in recipe.split("+") if name in refused]
     return reasons[0] if reasons else None
 
 
@@ -199,7 +199,7 @@ def check(design: Design, kind: DataKind, entry: BaseModelEntry, *, rewarded: bo
     _check_architecture(design, entry)
     if not design.stages:
         return
-    if reason := refusal(design.program, kind, rewarded=rewarded):
+    if reason := refusal(design.recipe, kind, rewarded=rewarded):
         raise IllegalDesign(reason, param="stages")
     _check_stages(design, entry)
 
@@ -259,7 +259,7 @@ def _check_rope(architecture: Architecture, entry: BaseModelEntry) -> None:
 
 
 def _check_stages(design: Design, entry: BaseModelEntry) -> None:
-    for rule in rules(design.program):
+    for rule in rules(design.recipe):
         if rule.family != entry.facts.family:
             raise IllegalDesign(
                 f"{rule.algorithm} needs {article(rule.family)} model, but {entry.name} is "
@@ -271,7 +271,7 @@ def _check_stages(design: Design, entry: BaseModelEntry) -> None:
         update = stage.update
         if reason := (
             update_refusal(update.kind, entry)
-            or program_refusal(update.kind, stage.algorithm.kind)
+            or recipe_refusal(update.kind, stage.algorithm.kind)
             or (edited_refusal(update.kind) if design.architecture.edited else None)
         ):
             raise IllegalDesign(reason, param="stages.update.kind")

@@ -21,7 +21,7 @@ class Evidence(Frozen):
     """One cell: an algorithm, with the one after it that it cannot do without, under one weight update; or an edit of
     the architecture."""
 
-    program: str
+    program: str = Field(description="the recipe; `luthier cells --json` has had this name since the first release")
     update: str
     edit: str = Field(default="", description="of the architecture, where one was tried")
     base: str = Field(description="the tiny model that was trained")

@@ -11,7 +11,7 @@ from luthier.api_types import Alias, AliasVersion, Deleted, Page
 from luthier.errors import NotFound
 from luthier.store import Connection, aliases, jobs
 from luthier.store.rows import AliasRecord
-from service.context import Here, utc_now
+from service.context import Ctx, utc_now
 from service.schemas.requests import SetAlias
 
 router = APIRouter(prefix="/v1/aliases", tags=["Aliases"])
@@ -20,17 +20,17 @@ Name = Annotated[str, Path(description="name of an alias, without `alias/`", exa
 
 
 @router.get("", summary="List the aliases")
-def list_aliases(here: Here) -> Page[Alias]:
+def list_aliases(ctx: Ctx) -> Page[Alias]:
     """By name, each with all that it has stood for."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         return Page(data=tuple(_view(c, record.name) for record in aliases.list_(c)))
 
 
 @router.post("", summary="Set an alias")
-def set_alias(here: Here, body: SetAlias) -> Alias:
+def set_alias(ctx: Ctx, body: SetAlias) -> Alias:
     """Let `alias/NAME` stand for a fine-tuned model, whatever it stood for before. A schedule that keeps the alias
     goes on from there: this is the champion that its next winner has to beat."""
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         job = jobs.by_model(c, body.model)
         if job is None:
             raise NotFound(f"there is no fine-tuned model {body.model!r}", param="model")
@@ -39,24 +39,24 @@ def set_alias(here: Here, body: SetAlias) -> Alias:
 
 
 @router.get("/{name}", summary="Look at one alias")
-def get_alias(here: Here, name: Name) -> Alias:
-    with here.database.read() as c:
+def get_alias(ctx: Ctx, name: Name) -> Alias:
+    with ctx.database.read() as c:
         return _view(c, name)
 
 
 @router.post("/{name}/rollback", summary="Roll an alias back")
-def roll_back(here: Here, name: Name) -> Alias:
+def roll_back(ctx: Ctx, name: Name) -> Alias:
     """Let it stand for what it stood for before; once more, for what it stood for before that. 409 where there is
     nothing before."""
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         aliases.roll_back(c, name, utc_now())
         return _view(c, name)
 
 
 @router.delete("/{name}", summary="Delete an alias")
-def delete_alias(here: Here, name: Name) -> Deleted:
+def delete_alias(ctx: Ctx, name: Name) -> Deleted:
     """With its history; the models stay."""
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         aliases.delete(c, name)
     return Deleted(id=f"{aliases.PREFIX}{name}", object="alias")
 

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from luthier.api_types import Resource
 from luthier.errors import UserError
 from service.api.files import pieces
-from service.context import Here, utc_now
+from service.context import Ctx, utc_now
 
 router = APIRouter(prefix="/v1/blobs", tags=["Workers"])
 
@@ -27,27 +27,27 @@ class StoredBlob(Resource):
 
 
 @router.put("", summary="Store a blob")
-async def put_blob(here: Here, request: Request) -> StoredBlob:
+async def put_blob(ctx: Ctx, request: Request) -> StoredBlob:
     """The body is the content, of any length; it is there whole or not at all. Storing it twice is harmless."""
     try:
-        digest, size = await run_in_threadpool(here.keep, cast("BinaryIO", _Body(request)))
+        digest, size = await run_in_threadpool(ctx.keep, cast("BinaryIO", _Body(request)))
     except ClientDisconnect as error:
         raise UserError("the connection ended before the blob did") from error
     return StoredBlob(digest=digest, size=size)
 
 
 @router.get("/{digest}", summary="Fetch a blob")
-def get_blob(here: Here, digest: Digest) -> StreamingResponse:
-    size = here.blobs.size(digest)
+def get_blob(ctx: Ctx, digest: Digest) -> StreamingResponse:
+    size = ctx.blobs.size(digest)
     headers = {"Content-Length": str(size), "X-Content-Type-Options": "nosniff"}
-    return StreamingResponse(pieces(here.blobs.open(digest)), 200, headers, "application/octet-stream")
+    return StreamingResponse(pieces(ctx.blobs.open(digest)), 200, headers, "application/octet-stream")
 
 
 @router.head("/{digest}", summary="Ask whether a blob is there")
-def head_blob(here: Here, digest: Digest) -> Response:
+def head_blob(ctx: Ctx, digest: Digest) -> Response:
     """Whoever asks may be about to refer to it, so that it is spared from deletion for a while."""
-    size = here.blobs.size(digest)
-    here.garbage.wanted(digest, utc_now())
+    size = ctx.blobs.size(digest)
+    ctx.garbage.wanted(digest, utc_now())
     return Response(headers={"Content-Length": str(size)}, media_type="application/octet-stream")
 
 

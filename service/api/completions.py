@@ -27,7 +27,7 @@ from luthier.api_types import (
 )
 from luthier.errors import LuthierError
 from luthier.worker_protocol import Answered
-from service.context import Context, Here
+from service.context import Context, Ctx
 from service.inference.broker import Replies, answer
 from service.inference.model_names import Resolved, resolve
 from service.schemas.completions import CreateChat, CreateCompletion, Sampling
@@ -51,7 +51,7 @@ TEXTS: Final = {"base": {"summary": "Go on with a text", "value": {"model": "tin
 
 @router.post("/chat/completions", summary="Chat with a model", response_model=ChatCompletion, responses=EVENTS)
 async def create_chat(
-    here: Here, request: Request, body: Annotated[CreateChat, Body(openapi_examples=CHATS)]
+    ctx: Ctx, request: Request, body: Annotated[CreateChat, Body(openapi_examples=CHATS)]
 ) -> ChatCompletion | StreamingResponse:
     """A base model, the result of a job, or a trial whose weights are kept (see the job's checkpoints).
 
@@ -59,7 +59,7 @@ async def create_chat(
     worker answers, in a process that it starts for it: the first answer waits until the model is loaded. Closing the
     connection ends the answer. 503 where no worker is connected.
     """
-    replies = await _ask(here, request, "chatcmpl", body)
+    replies = await _ask(ctx, request, "chatcmpl", body)
     shape = _Chat(model=body.model, created=int(time.time()), counted=body.counted)
     if body.stream:
         return await _stream(shape, replies)
@@ -72,10 +72,10 @@ async def create_chat(
 
 @router.post("/completions", summary="Go on with a text", response_model=Completion, responses=EVENTS)
 async def create_completion(
-    here: Here, request: Request, body: Annotated[CreateCompletion, Body(openapi_examples=TEXTS)]
+    ctx: Ctx, request: Request, body: Annotated[CreateCompletion, Body(openapi_examples=TEXTS)]
 ) -> Completion | StreamingResponse:
     """OpenAI's older route: the text stands as it is, without a chat template. All else is as with chats."""
-    replies = await _ask(here, request, "cmpl", body)
+    replies = await _ask(ctx, request, "cmpl", body)
     shape = _Text(model=body.model, created=int(time.time()), counted=body.counted)
     if body.stream:
         return await _stream(shape, replies)
@@ -136,13 +136,13 @@ class _Text:
         return Completion(id=generation_id, created=self.created, model=self.model, choices=choices, usage=usage)
 
 
-async def _ask(here: Context, request: Request, prefix: str, body: CreateChat | CreateCompletion) -> Replies:
-    to = await run_in_threadpool(_resolve, here, body)
-    return answer(here, prefix, body.question(to), request.is_disconnected)
+async def _ask(ctx: Context, request: Request, prefix: str, body: CreateChat | CreateCompletion) -> Replies:
+    to = await run_in_threadpool(_resolve, ctx, body)
+    return answer(ctx, prefix, body.question(to), request.is_disconnected)
 
 
-def _resolve(here: Context, body: Sampling) -> Resolved:
-    with here.database.read() as c:
+def _resolve(ctx: Context, body: Sampling) -> Resolved:
+    with ctx.database.read() as c:
         to = resolve(c, body.model)
     to.require_decoder()
     return to

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Body
 
 from luthier.api_types import DesignEstimate, DesignSpace
-from service.context import Here, utc_now
+from service.context import Ctx, utc_now
 from service.jobs import estimate, preview
 from service.schemas.requests import EstimateDesign, LookAtSpace
 
@@ -30,16 +30,16 @@ EXAMPLES: Final = {
 
 
 @router.post("/estimate", summary="Estimate memory, time and cost of a design")
-def estimate_design(here: Here, body: Annotated[EstimateDesign, Body(openapi_examples=EXAMPLES)]) -> DesignEstimate:
+def estimate_design(ctx: Ctx, body: Annotated[EstimateDesign, Body(openapi_examples=EXAMPLES)]) -> DesignEstimate:
     """Nothing is trained. Where a change is asked for, the same for the design without it stands beside the answer."""
-    with here.database.read() as c:
-        return estimate.answer(here, c, body, utc_now())
+    with ctx.database.read() as c:
+        return estimate.answer(ctx, c, body, utc_now())
 
 
 @router.post("/space", summary="What a job would search, and why the rest is not legal")
-def look_at_space(here: Here, body: LookAtSpace) -> DesignSpace:
+def look_at_space(ctx: Ctx, body: LookAtSpace) -> DesignSpace:
     """Takes the body of POST /v1/fine_tuning/jobs. Every member of each axis is listed: whether it is legal for the
     data and the base models, why not where it is not, and whether the job would try it. What is wrong with the request
     is its `problem`. Beside that stands what the job would take. Nothing is queued.
     """
-    return preview.answer(here, body, utc_now())
+    return preview.answer(ctx, body, utc_now())

@@ -15,7 +15,7 @@ from luthier.api_types import Dataset, DatasetRows, Deleted, Environment, FileOb
 from luthier.store import files
 from luthier.store.rows import FileRecord
 from service.api.params import After, Limit
-from service.context import Context, Here
+from service.context import Context, Ctx
 from service.datasets import environments
 from service.datasets.ingest import take_in
 from service.datasets.multipart import Upload, receive
@@ -48,7 +48,7 @@ FORM: Final[dict[str, Any]] = {
 
 
 @router.post("/v1/files", summary="Upload a dataset", openapi_extra=FORM)
-async def upload(here: Here, request: Request) -> FileObject:
+async def upload(ctx: Ctx, request: Request) -> FileObject:
     """Takes JSON Lines, a JSON array, CSV, Parquet, plain text or Markdown.
 
     Rows may be `text`; `prompt` + `completion`; `messages` (+ `tools`); alpaca's `instruction`, `input`, `output`;
@@ -56,57 +56,57 @@ async def upload(here: Here, request: Request) -> FileObject:
     a file with faults is refused with the first 20 of them, each with its row and field. 413 as soon as a limit is
     passed, while the file is still arriving.
     """
-    settings = here.settings
+    settings = ctx.settings
     async with receive(request, max_bytes=settings.max_upload_bytes, max_row_bytes=settings.max_row_bytes) as arrived:
-        record = await run_in_threadpool(_take_in, here, arrived)
+        record = await run_in_threadpool(_take_in, ctx, arrived)
     return serializers.file(record)
 
 
 @router.get("/v1/files", summary="List the datasets")
-def list_files(here: Here, after: After = None, limit: Limit = 100) -> Page[FileObject]:
-    with here.database.read() as c:
+def list_files(ctx: Ctx, after: After = None, limit: Limit = 100) -> Page[FileObject]:
+    with ctx.database.read() as c:
         records, has_more = files.list_(c, after, limit)
     return Page(data=tuple(map(serializers.file, records)), has_more=has_more)
 
 
 @router.get("/v1/files/{file_id}", summary="Look at one file")
-def get_file(here: Here, file_id: FileId) -> FileObject:
-    with here.database.read() as c:
+def get_file(ctx: Ctx, file_id: FileId) -> FileObject:
+    with ctx.database.read() as c:
         return serializers.file(files.get(c, file_id))
 
 
 @router.delete("/v1/files/{file_id}", summary="Delete a file")
-def delete_file(here: Here, file_id: FileId) -> Deleted:
+def delete_file(ctx: Ctx, file_id: FileId) -> Deleted:
     """409 while a job that has not ended uses it. Jobs that have ended keep their own copies of the rows."""
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         record = files.get(c, file_id)
         files.delete(c, file_id)
-    here.garbage.condemn({record.raw, record.rows})
+    ctx.garbage.condemn({record.raw, record.rows})
     return Deleted(id=file_id, object="file")
 
 
 @router.get("/v1/files/{file_id}/content", summary="Download a file as it was uploaded")
-def file_content(here: Here, file_id: FileId) -> StreamingResponse:
-    with here.database.read() as c:
+def file_content(ctx: Ctx, file_id: FileId) -> StreamingResponse:
+    with ctx.database.read() as c:
         record = files.get(c, file_id)
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(record.filename, safe='')}",
         "Content-Length": str(record.bytes),
         "X-Content-Type-Options": "nosniff",
     }
-    return StreamingResponse(pieces(here.blobs.open(record.raw)), 200, headers, "application/octet-stream")
+    return StreamingResponse(pieces(ctx.blobs.open(record.raw)), 200, headers, "application/octet-stream")
 
 
 @router.get("/v1/datasets/{file_id}", summary="What is in a dataset")
-def get_dataset(here: Here, file_id: FileId) -> Dataset:
+def get_dataset(ctx: Ctx, file_id: FileId) -> Dataset:
     """The profile that designs are proposed from: rows, lengths, repeats, leaks."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         return serializers.dataset(files.get(c, file_id))
 
 
 @router.get("/v1/datasets/{file_id}/rows", summary="Read rows of a dataset")
 def get_rows(
-    here: Here,
+    ctx: Ctx,
     file_id: FileId,
     first: Annotated[int, Query(description="number of the first row, counted from 1", ge=1)] = 1,
     limit: Annotated[int, Query(description="rows on one page", ge=1, le=200)] = 20,
@@ -115,15 +115,15 @@ def get_rows(
     ] = "",
 ) -> DatasetRows:
     """As they were normalised, in the order of the file."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         record = files.get(c, file_id)
-    return rows_of(here, record, first, limit, contains)
+    return rows_of(ctx, record, first, limit, contains)
 
 
-def rows_of(here: Context, record: FileRecord, first: int, limit: int, contains: str = "") -> DatasetRows:
+def rows_of(ctx: Context, record: FileRecord, first: int, limit: int, contains: str = "") -> DatasetRows:
     """A page of a file's rows. The file is read through each time, and no more of it is parsed than needed."""
     wanted, shown, total = contains.casefold(), list[tuple[int, Any]](), 0
-    with here.blobs.open(record.rows) as stream:
+    with ctx.blobs.open(record.rows) as stream:
         for number, line in enumerate(stream, start=1):
             row = json.loads(line) if wanted else None
             if wanted and wanted not in json.dumps(row, ensure_ascii=False).casefold():
@@ -147,9 +147,9 @@ def pieces(stream: BinaryIO) -> Iterator[bytes]:
             yield chunk
 
 
-def _take_in(here: Context, upload: Upload) -> FileRecord:
-    record = take_in(here, upload.path, upload.filename)
-    with here.database.begin() as c:
+def _take_in(ctx: Context, upload: Upload) -> FileRecord:
+    record = take_in(ctx, upload.path, upload.filename)
+    with ctx.database.begin() as c:
         files.insert(c, record)
     return record
 

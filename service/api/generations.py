@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from luthier.store import generations, workers
 from luthier.worker_protocol import Generation, Offer, Said, Spoken
-from service.context import Context, Here, utc_now
+from service.context import Context, Ctx, utc_now
 
 router = APIRouter(prefix="/v1", tags=["Workers"])
 
@@ -28,45 +28,45 @@ LOOK_SECONDS: Final = 1.0  # between looks into the store, for what has arrived 
     response_model=Generation,
     responses={204: {"description": "Nobody asks"}},
 )
-async def offer(here: Here, request: Request, worker_id: str, body: Offer) -> Generation | Response:
+async def offer(ctx: Ctx, request: Request, worker_id: str, body: Offer) -> Generation | Response:
     """Waits some seconds for a question. A worker whose generation process runs is asked before all others."""
     end = time.monotonic() + OFFER_SECONDS
-    await run_in_threadpool(_touch, here, worker_id)
+    await run_in_threadpool(_touch, ctx, worker_id)
     while time.monotonic() < end and not await request.is_disconnected():
-        seen, looked = here.questions.count, time.monotonic()
-        found = await run_in_threadpool(_acquire, here, worker_id, body)
+        seen, looked = ctx.questions.count, time.monotonic()
+        found = await run_in_threadpool(_acquire, ctx, worker_id, body)
         if found is not None:
             return found
-        while here.questions.count == seen and time.monotonic() < min(end, looked + LOOK_SECONDS):
+        while ctx.questions.count == seen and time.monotonic() < min(end, looked + LOOK_SECONDS):
             await anyio.sleep(GLANCE_SECONDS)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
 @router.post("/generations/{generation_id}/pieces", summary="Say more", status_code=status.HTTP_204_NO_CONTENT)
-def say(here: Here, generation_id: GenerationId, said: Said) -> None:
+def say(ctx: Ctx, generation_id: GenerationId, said: Said) -> None:
     """409 `lease_lost` where nobody wants the answer any more."""
     now = utc_now()
-    with here.database.begin() as c:
-        generations.say(c, generation_id, said, now, here.settings.lease_seconds)
+    with ctx.database.begin() as c:
+        generations.say(c, generation_id, said, now, ctx.settings.lease_seconds)
 
 
 @router.post("/generations/{generation_id}/end", summary="End an answer", status_code=status.HTTP_204_NO_CONTENT)
-def end(here: Here, generation_id: GenerationId, spoken: Spoken) -> None:
+def end(ctx: Ctx, generation_id: GenerationId, spoken: Spoken) -> None:
     """Says how it ended, or gives the question back. Sending it again is harmless."""
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         generations.end(c, generation_id, spoken)
     if spoken.answer is None:
-        here.questions.arrived()
+        ctx.questions.arrived()
 
 
-def _touch(here: Context, worker_id: str) -> None:
-    with here.database.begin() as c:
+def _touch(ctx: Context, worker_id: str) -> None:
+    with ctx.database.begin() as c:
         workers.touch(c, worker_id, utc_now())
 
 
-def _acquire(here: Context, worker_id: str, body: Offer) -> Generation | None:
-    with here.database.read() as c:
+def _acquire(ctx: Context, worker_id: str, body: Offer) -> Generation | None:
+    with ctx.database.read() as c:
         if not generations.waiting(c) and workers.get(c, worker_id).generates == body.generates:
             return None
-    with here.database.begin() as c:
-        return generations.acquire(c, worker_id, body.generates, utc_now(), here.settings.lease_seconds)
+    with ctx.database.begin() as c:
+        return generations.acquire(c, worker_id, body.generates, utc_now(), ctx.settings.lease_seconds)

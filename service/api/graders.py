@@ -10,7 +10,7 @@ from fastapi import APIRouter, Body
 from luthier import graders
 from luthier.api_types import GraderErrors, GraderMetadata, GraderRun, GraderValidation
 from luthier.errors import GraderFault, UserError
-from service.context import Here
+from service.context import Ctx
 from service.schemas.requests import RunGrader, ValidateGrader
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["Graders"])
@@ -66,7 +66,7 @@ EXAMPLES: Final = {
 
 
 @router.post("/run", summary="Grade one answer")
-def run_grader(here: Here, body: Annotated[RunGrader, Body(openapi_examples=EXAMPLES)]) -> GraderRun:
+def run_grader(ctx: Ctx, body: Annotated[RunGrader, Body(openapi_examples=EXAMPLES)]) -> GraderRun:
     """What goes wrong while grading is reported in `metadata.errors`, beside a reward of 0.0.
 
     A grader that the service's settings do not allow is refused.
@@ -74,7 +74,7 @@ def run_grader(here: Here, body: Annotated[RunGrader, Body(openapi_examples=EXAM
     sample = graders.sample_of(body.model_sample)
     start = perf_counter()
     try:
-        graded = graders.assess(body.grader, item=body.item, sample=sample, settings=here.settings)
+        graded = graders.assess(body.grader, item=body.item, sample=sample, settings=ctx.settings)
     except GraderFault as fault:
         raise _refusal(fault) from fault
     seconds = perf_counter() - start
@@ -95,10 +95,10 @@ def run_grader(here: Here, body: Annotated[RunGrader, Body(openapi_examples=EXAM
 
 
 @router.post("/validate", summary="Check a grader")
-def validate_grader(here: Here, body: ValidateGrader) -> GraderValidation:
+def validate_grader(ctx: Ctx, body: ValidateGrader) -> GraderValidation:
     """A grader that is wrong in itself is refused, with the field and the reason."""
     try:
-        graders.check(body.grader, settings=here.settings)
+        graders.check(body.grader, settings=ctx.settings)
     except GraderFault as fault:
         raise _refusal(fault) from fault
     return GraderValidation(grader=body.grader)

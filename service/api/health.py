@@ -9,7 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from luthier.store import jobs
 from service.background import Pulse
-from service.context import Here
+from service.context import Ctx
 
 router = APIRouter(tags=["Health"])
 
@@ -20,10 +20,10 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", summary="Can it serve?", responses={503: {"description": "Not yet, or not any more"}})
-def readyz(here: Here, request: Request) -> JSONResponse:
+def readyz(ctx: Ctx, request: Request) -> JSONResponse:
     """200 when the store answers and all loops of this process go round: `loops` has for each how many seconds ago it
     last got something done. What is wrong is in `status`."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         active = len(jobs.active(c))
     pulses: list[Pulse] = [loop.pulse for loop in request.app.state.loops]
     troubles = [trouble for pulse in pulses if (trouble := pulse.trouble()) is not None]

@@ -13,7 +13,7 @@ from luthier.store import Connection, events, files, jobs, trials
 from luthier.store.rows import JobRecord
 from luthier.trial import JobState
 from service.api.params import After, Limit, OfSchedule, Tags
-from service.context import Context, Here, utc_now
+from service.context import Context, Ctx, utc_now
 from service.jobs import budget, costs, lifecycle
 from service.jobs import events as diary
 from service.jobs.create import admit
@@ -61,7 +61,7 @@ EXAMPLES: Final = {
 
 
 @router.post("", summary="Create a job")
-def create_job(here: Here, body: Annotated[CreateJob, Body(openapi_examples=EXAMPLES)]) -> Job:
+def create_job(ctx: Ctx, body: Annotated[CreateJob, Body(openapi_examples=EXAMPLES)]) -> Job:
     """Everything is checked before anything is queued; then the rows are split and the judge is frozen.
 
     `method` left out, or of type `auto`, lets the service search over algorithm, weight update and architecture;
@@ -69,8 +69,8 @@ def create_job(here: Here, body: Annotated[CreateJob, Body(openapi_examples=EXAM
     is "auto" or a pin on the search.
     """
     now = utc_now()
-    admitted = admit(here, body, now)
-    with here.database.begin() as c:
+    admitted = admit(ctx, body, now)
+    with ctx.database.begin() as c:
         if admitted.generated is not None:
             files.insert(c, admitted.generated)
         jobs.insert(c, admitted.job)
@@ -80,7 +80,7 @@ def create_job(here: Here, body: Annotated[CreateJob, Body(openapi_examples=EXAM
 
 @router.get("", summary="List the jobs")
 def list_jobs(
-    here: Here,
+    ctx: Ctx,
     request: Request,
     after: After = None,
     limit: Limit = 20,
@@ -89,40 +89,40 @@ def list_jobs(
 ) -> Page[Job]:
     """Newest first; `metadata[key]=value` and `tag`, any number of times, keep the jobs that carry all of these."""
     wanted = _metadata_filter(request)
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         records, has_more = jobs.list_(c, after, limit, wanted, tags=tags, schedule_id=schedule_id)
         return Page(data=tuple(_view(c, record) for record in records), has_more=has_more)
 
 
 @router.get("/{job_id}", summary="Look at one job")
-def get_job(here: Here, job_id: JobId) -> Job:
+def get_job(ctx: Ctx, job_id: JobId) -> Job:
     """`luthier` holds what OpenAI's shape has no place for: progress, the best so far, what was asked for."""
-    with here.database.read() as c:
-        return _view(c, jobs.get(c, job_id), here)
+    with ctx.database.read() as c:
+        return _view(c, jobs.get(c, job_id), ctx)
 
 
 @router.patch("/{job_id}", summary="Write notes and tags")
-def describe_job(here: Here, job_id: JobId, body: DescribeJob) -> Job:
+def describe_job(ctx: Ctx, job_id: JobId, body: DescribeJob) -> Job:
     """What people write beside a job, at any time. It changes nothing of the search."""
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         jobs.describe(c, job_id, body.notes, body.tags and tuple(dict.fromkeys(body.tags)))
         return _view(c, jobs.get(c, job_id))
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job")
-def cancel_job(here: Here, job_id: JobId) -> Job:
+def cancel_job(ctx: Ctx, job_id: JobId) -> Job:
     """Waiting trials are dropped at once, running ones stop at their next heartbeat. The best so far stays."""
     now = utc_now()
-    with here.database.begin() as c:
-        return _view(c, lifecycle.cancel(here, c, job_id, now))
+    with ctx.database.begin() as c:
+        return _view(c, lifecycle.cancel(ctx, c, job_id, now))
 
 
 @router.post("/{job_id}/pause", summary="Pause a job")
-def pause_job(here: Here, job_id: JobId) -> Job:
+def pause_job(ctx: Ctx, job_id: JobId) -> Job:
     """Running trials save a checkpoint at their next heartbeat and are given back; nothing is started until the job is
     resumed. Its status stays as it is, and `luthier.paused` says so. Pausing it again changes nothing."""
     now = utc_now()
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         changed = jobs.pause(c, job_id)
         record = jobs.get(c, job_id)
         if record.state.terminal:
@@ -133,26 +133,26 @@ def pause_job(here: Here, job_id: JobId) -> Job:
 
 
 @router.post("/{job_id}/resume", summary="Resume a paused job")
-def resume_job(here: Here, job_id: JobId) -> Job:
+def resume_job(ctx: Ctx, job_id: JobId) -> Job:
     """Each trial goes on from its checkpoint. Resuming a job that is not paused changes nothing."""
     now = utc_now()
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         changed = jobs.resume(c, job_id)
         record = jobs.get(c, job_id)
         if record.state.terminal:
             raise Conflict(f"job {job_id} has ended already: it is {record.state}")
         if changed:
             diary.resumed(c, record, now)
-    look_after(here, job_id, now)
-    with here.database.read() as c:
+    look_after(ctx, job_id, now)
+    with ctx.database.read() as c:
         return _view(c, jobs.get(c, job_id))
 
 
 @router.get("/{job_id}/checkpoints", summary="List a job's checkpoints")
-def list_checkpoints(here: Here, job_id: JobId, after: After = None, limit: Limit = 10) -> CheckpointPage:
+def list_checkpoints(ctx: Ctx, job_id: JobId, after: After = None, limit: Limit = 10) -> CheckpointPage:
     """Where its trials were scored on held-out rows, at rungs and at their ends, newest first. The weights of the best
     trials are kept at their ends, and answer under the name of the checkpoint."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         found = checkpoints.of_job(c, jobs.get(c, job_id))
     ids = [checkpoint.id for checkpoint in found]
     if after is not None and after not in ids:
@@ -168,20 +168,20 @@ def list_checkpoints(here: Here, job_id: JobId, after: After = None, limit: Limi
 
 
 @router.get("/{job_id}/events", summary="Read a job's events")
-def list_events(here: Here, job_id: JobId, after: After = None, limit: Limit = 20) -> Page[Event]:
+def list_events(ctx: Ctx, job_id: JobId, after: After = None, limit: Limit = 20) -> Page[Event]:
     """Newest first."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         jobs.get(c, job_id)
         records, has_more = events.list_(c, job_id, after, limit)
     return Page(data=tuple(map(serializers.event, records)), has_more=has_more)
 
 
-def _view(c: Connection, record: JobRecord, here: Context | None = None) -> Job:
+def _view(c: Connection, record: JobRecord, ctx: Context | None = None) -> Job:
     """With `here` the finish is estimated from costs, which a listing does without."""
     rows, now = trials.of_job(c, record.id), utc_now()
     expected = None
-    if here is not None and record.state is JobState.RUNNING:
-        expected = costs.work_left(here, c, record, rows, now)
+    if ctx is not None and record.state is JobState.RUNNING:
+        expected = costs.work_left(ctx, c, record, rows, now)
     return serializers.job(record, rows, now, expected)
 
 

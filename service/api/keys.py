@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path
 
 from luthier.api_types import ApiKey, NewApiKey, Page
 from service.auth import api_keys
-from service.context import Here, utc_now
+from service.context import Ctx, utc_now
 from service.schemas.requests import AddKey
 
 router = APIRouter(prefix="/v1/keys", tags=["Keys"])
@@ -17,21 +17,21 @@ KeyId = Annotated[str, Path(description="id of a key", examples=["key-03bd77"])]
 
 
 @router.get("", summary="List the keys")
-def list_keys(here: Here) -> Page[ApiKey]:
+def list_keys(ctx: Ctx) -> Page[ApiKey]:
     """Newest first, revoked and expired ones too. Nothing that is stored can be turned back into a key."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         return Page(data=api_keys.listed(c))
 
 
 @router.post("", summary="Make a key")
-def create_key(here: Here, body: AddKey) -> NewApiKey:
+def create_key(ctx: Ctx, body: AddKey) -> NewApiKey:
     """The answer is the only one that holds the key itself. From the first key on, every request needs one."""
-    with here.database.begin() as c:
-        return api_keys.issue(c, here.secret, body, utc_now())
+    with ctx.database.begin() as c:
+        return api_keys.issue(c, ctx.secret, body, utc_now())
 
 
 @router.delete("/{key_id}", summary="Revoke a key")
-def revoke_key(here: Here, key_id: KeyId) -> ApiKey:
+def revoke_key(ctx: Ctx, key_id: KeyId) -> ApiKey:
     """It opens nothing from now on, and whoever logged in with it is logged out. Keys stay needed after the last."""
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         return api_keys.revoke(c, key_id, utc_now())

@@ -13,7 +13,7 @@ from luthier.models.sources import local_folder
 from luthier.store import Connection, aliases, artifacts, jobs, models
 from luthier.store.rows import AliasRecord, JobRecord
 from luthier.trial import JobState
-from service.context import Context, Here, utc_now
+from service.context import Context, Ctx, utc_now
 from service.jobs import events
 from service.results import serializers
 from service.schemas.requests import AddModel
@@ -26,9 +26,9 @@ PAGE = 1000
 
 
 @router.get("", summary="List the models")
-def list_models(here: Here) -> Page[Model]:
+def list_models(ctx: Ctx) -> Page[Model]:
     """Base models with their facts first, then the models that jobs have made, newest first, then the aliases."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         base = [serializers.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
         tuned = [serializers.fine_tuned_model(job) for job in _finished(c) if job.fine_tuned_model is not None]
         named = [_alias(record) for record in aliases.list_(c)]
@@ -36,8 +36,8 @@ def list_models(here: Here) -> Page[Model]:
 
 
 @router.get("/{model_id:path}", summary="Look at one model")
-def get_model(here: Here, model_id: ModelId) -> Model:
-    with here.database.read() as c:
+def get_model(ctx: Ctx, model_id: ModelId) -> Model:
+    with ctx.database.read() as c:
         if model_id.startswith(aliases.PREFIX):
             return _alias(aliases.get(c, model_id.removeprefix(aliases.PREFIX)))
         job = jobs.by_model(c, model_id)
@@ -47,15 +47,15 @@ def get_model(here: Here, model_id: ModelId) -> Model:
 
 
 @router.post("", summary="Register a base model")
-def add_model(here: Here, body: AddModel) -> Model:
+def add_model(ctx: Ctx, body: AddModel) -> Model:
     """Reads the facts from the folder's files, without loading the model. A GGUF file is converted first, and a hub id
     downloaded, into a folder of the service's home; the answer waits for it. A name that is taken is replaced, unless
     a job that has not ended uses it; what is registered already stays as it is.
     """
-    folder = local_folder(body.source, here.settings.home_dir)
+    folder = local_folder(body.source, ctx.settings.home_dir)
     entry = BaseModelEntry(name=body.name, source=str(folder), facts=read_facts(folder))
     now = utc_now()
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         if entry in models.list_(c):
             return serializers.base_model(entry, models.added_at(c, entry.name))
         _refuse_while_used(c, body.name)
@@ -64,20 +64,20 @@ def add_model(here: Here, body: AddModel) -> Model:
 
 
 @router.delete("/{model_id}", summary="Forget a model")
-def delete_model(here: Here, model_id: ModelId) -> Deleted:
+def delete_model(ctx: Ctx, model_id: ModelId) -> Deleted:
     """Of a base model the folder stays as it is; 409 while a job that has not ended uses it. With the result of a job
     its weights are deleted; the job, its trials and its report stay."""
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         job = jobs.by_model(c, model_id)
         if job is None:
             _refuse_while_used(c, model_id)
             models.remove(c, model_id)
         else:
-            _delete_result(here, c, job)
+            _delete_result(ctx, c, job)
     return Deleted(id=model_id, object="model")
 
 
-def _delete_result(here: Context, c: Connection, job: JobRecord) -> None:
+def _delete_result(ctx: Context, c: Connection, job: JobRecord) -> None:
     assert job.best_trial_id is not None, "what has a name is a trial's"
     standing = [record.name for record in aliases.list_(c) if record.trial_id == job.best_trial_id]
     if standing:
@@ -85,7 +85,7 @@ def _delete_result(here: Context, c: Connection, job: JobRecord) -> None:
             f"alias/{standing[0]} stands for {job.fine_tuned_model}: roll it back, set it otherwise or delete it first"
         )
     jobs.set_result(c, job.id, job.best_trial_id, None, job.trained_tokens)
-    here.garbage.condemn(artifacts.drop(c, job.best_trial_id))
+    ctx.garbage.condemn(artifacts.drop(c, job.best_trial_id))
     events.deleted(c, job, utc_now())
 
 

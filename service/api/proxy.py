@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from luthier.errors import Unreachable
-from service.context import Context, Here
+from service.context import Context, Ctx
 
 router = APIRouter(prefix="/v1", tags=["Completions"])
 
@@ -19,20 +19,20 @@ PATIENCE: Final = httpx.Timeout(30.0, read=600.0)
 
 
 @router.post("/chat/completions", summary="Chat with a model")
-async def create_chat(here: Here, request: Request) -> StreamingResponse:
+async def create_chat(ctx: Ctx, request: Request) -> StreamingResponse:
     """Answered by the server that LUTHIER_VLLM_URL names, under the names and with the fields that it knows. Closing
     the connection closes the one to that server."""
-    return await _forward(here, request, "chat/completions")
+    return await _forward(ctx, request, "chat/completions")
 
 
 @router.post("/completions", summary="Go on with a text")
-async def create_completion(here: Here, request: Request) -> StreamingResponse:
+async def create_completion(ctx: Ctx, request: Request) -> StreamingResponse:
     """Answered by the server that LUTHIER_VLLM_URL names."""
-    return await _forward(here, request, "completions")
+    return await _forward(ctx, request, "completions")
 
 
-async def _forward(here: Context, request: Request, path: str) -> StreamingResponse:
-    settings = here.settings
+async def _forward(ctx: Context, request: Request, path: str) -> StreamingResponse:
+    settings = ctx.settings
     assert settings.vllm_url is not None, "this router serves only where it is set"
     url = f"{settings.vllm_url.rstrip('/')}/{path}"
     headers = {"content-type": request.headers.get("content-type", "application/json")}

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from luthier.report import Report
 from service.api.jobs import JobId
-from service.context import Here
+from service.context import Ctx
 from service.results import report as evidence
 from service.results.report_html import as_html, as_markdown
 
@@ -25,7 +25,7 @@ CONTENT: Final[dict[int | str, dict[str, Any]]] = {
 
 @router.get("/report", summary="Read the report", response_model=Report, responses=CONTENT)
 def get_report(
-    here: Here,
+    ctx: Ctx,
     request: Request,
     job_id: JobId,
     form: Annotated[
@@ -41,7 +41,7 @@ def get_report(
     try next. While a job runs, and of one that failed or was cancelled, as far as it came; `missing` says what is not
     known.
     """
-    report = evidence.report(here, job_id)
+    report = evidence.report(ctx, job_id)
     match form or _accepted(request.headers.get("accept", "")):
         case "html":
             return Response(as_html(report), headers=CLOSED, media_type="text/html; charset=utf-8")

@@ -21,7 +21,7 @@ from luthier.trial import JobState, Point
 from luthier.worker_protocol import Artifact
 from service.api.jobs import JobId
 from service.api.params import After
-from service.context import Context, Here, utc_now
+from service.context import Context, Ctx, utc_now
 from service.exports import optuna_study
 from service.exports.llama_cpp import portable
 from service.exports.tar_stream import Archive, Entry, of_blob
@@ -41,13 +41,13 @@ FILE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {SQLITE: {}}, "
 
 @router.get("/trials", summary="List a job's trials")
 def list_trials(
-    here: Here,
+    ctx: Ctx,
     job_id: JobId,
     after: After = None,
     limit: Annotated[int, Query(description="trials on one page", ge=1, le=10_000)] = 1000,
 ) -> Page[Trial]:
     """In the order in which they were proposed. Trial 0 is the untuned base model, trial 1 the plain LoRA default."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         jobs.get(c, job_id)
         rows = trials.of_job(c, job_id)
         brought = measurements.brought(c, job_id)
@@ -60,13 +60,13 @@ def list_trials(
 
 @router.get("/trials/{trial_id}/points", summary="Read a trial's curves")
 def list_points(
-    here: Here,
+    ctx: Ctx,
     job_id: JobId,
     trial_id: str,
     name: Annotated[str | None, Query(description="only this curve", examples=["train_loss"])] = None,
 ) -> Page[Point]:
     """By stage, name and step."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         trial = trials.get(c, trial_id)
         if trial.job_id != job_id:
             raise NotFound(f"job {job_id} has no trial {trial_id!r}", param="trial_id")
@@ -74,18 +74,18 @@ def list_points(
 
 
 @router.get("/best", summary="Look at the best trial")
-def get_best(here: Here, job_id: JobId) -> Best:
+def get_best(ctx: Ctx, job_id: JobId) -> Best:
     """The winner beside the untuned base and the plain LoRA default, on validation and test rows; while the job runs,
     the best so far. 404 until a trial is complete.
     """
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         job, rows, winner = _winner(c, job_id)
         return serializers.best(job, rows, winner, artifacts.of_trial(c, winner.id))
 
 
 @router.get("/artifact", summary="Download the best trial's weights", response_class=StreamingResponse, responses=TAR)
 def get_artifact(
-    here: Here,
+    ctx: Ctx,
     job_id: JobId,
     form: Annotated[
         Form,
@@ -96,7 +96,7 @@ def get_artifact(
         ),
     ] = "merged",
 ) -> StreamingResponse:
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         job, _, winner = _winner(c, job_id)
         kept = {artifact.kind: artifact for artifact in artifacts.of_trial(c, winner.id)}
     stored: Literal["adapter", "merged"] = "merged" if form == "gguf" else form
@@ -104,13 +104,13 @@ def get_artifact(
         raise NotFound(_why_not(job, winner, stored, tuple(kept)), param="format")
     filename = f"{job_id}-{form}.tar"
     if form == "gguf":
-        return download(portable(here.blobs, kept[stored].files, job.fine_tuned_model or winner.id), winner, filename)
-    return tar_of(here, winner, kept[stored], filename)
+        return download(portable(ctx.blobs, kept[stored].files, job.fine_tuned_model or winner.id), winner, filename)
+    return tar_of(ctx, winner, kept[stored], filename)
 
 
-def tar_of(here: Context, trial: TrialRecord, artifact: Artifact, filename: str) -> StreamingResponse:
+def tar_of(ctx: Context, trial: TrialRecord, artifact: Artifact, filename: str) -> StreamingResponse:
     """A trial's weights as a download."""
-    return download([of_blob(here.blobs, path, digest) for path, digest in artifact.files.items()], trial, filename)
+    return download([of_blob(ctx.blobs, path, digest) for path, digest in artifact.files.items()], trial, filename)
 
 
 def download(entries: Iterable[Entry], trial: TrialRecord, filename: str) -> StreamingResponse:
@@ -153,12 +153,12 @@ def _why_not(job: JobRecord, winner: TrialRecord, form: str, kept: tuple[str, ..
 
 
 @router.get("/optuna", summary="Download the job as an Optuna study", response_class=FileResponse, responses=FILE)
-def get_optuna(here: Here, job_id: JobId) -> FileResponse:
+def get_optuna(ctx: Ctx, job_id: JobId) -> FileResponse:
     """An Optuna storage file, as far as the job has come: `optuna-dashboard sqlite:///FILE` shows it, and
     `optuna.load_study` reads it. Changing it changes nothing here."""
     folder = Path(tempfile.mkdtemp(prefix="luthier-optuna-"))
     try:
-        optuna_study.write(here, job_id, folder / "study.db")
+        optuna_study.write(ctx, job_id, folder / "study.db")
     except BaseException:
         shutil.rmtree(folder)
         raise

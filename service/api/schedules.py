@@ -13,7 +13,7 @@ from luthier.schedule import CatchUp, Overlap, RunState
 from luthier.store import Connection, schedules
 from luthier.store.rows import ScheduleRecord, ScheduleRunRecord, new_id
 from service.api.params import After, Limit
-from service.context import Context, Here, utc_now
+from service.context import Context, Ctx, utc_now
 from service.schedules import cron
 from service.schedules.run import admitted, go_on
 from service.schemas.requests import ChangeSchedule, CreateSchedule, NewestFile, ScheduledJob
@@ -48,83 +48,83 @@ EXAMPLES: Final = {
 
 
 @router.post("", summary="Create a schedule")
-def create_schedule(here: Here, body: Annotated[CreateSchedule, Body(openapi_examples=EXAMPLES)]) -> Schedule:
+def create_schedule(ctx: Ctx, body: Annotated[CreateSchedule, Body(openapi_examples=EXAMPLES)]) -> Schedule:
     """The job is checked as if it were created now, so that what cannot work is refused at once; the newest file of a
     name may still be to come."""
     now = utc_now()
     cron.check(body.cron, body.time_zone, now)
     _check_catch_up(body.overlap, body.catch_up)
-    _check_job(here, body.job, now)
+    _check_job(ctx, body.job, now)
     given = dict(body) | {"job": _stored(body.job)}
     record = ScheduleRecord(
         id=new_id("sched"), created_at=now, next_at=cron.first_after(body.cron, body.time_zone, now), **given
     )
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         schedules.insert(c, record)
         return _view(c, record, now)
 
 
 @router.get("", summary="List the schedules")
-def list_schedules(here: Here, after: After = None, limit: Limit = 20) -> Page[Schedule]:
+def list_schedules(ctx: Ctx, after: After = None, limit: Limit = 20) -> Page[Schedule]:
     """Newest first."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         records, has_more = schedules.list_(c, after, limit)
         now = utc_now()
         return Page(data=tuple(_view(c, record, now) for record in records), has_more=has_more)
 
 
 @router.get("/{schedule_id}", summary="Look at one schedule")
-def get_schedule(here: Here, schedule_id: ScheduleId) -> Schedule:
-    with here.database.read() as c:
+def get_schedule(ctx: Ctx, schedule_id: ScheduleId) -> Schedule:
+    with ctx.database.read() as c:
         return _view(c, schedules.get(c, schedule_id), utc_now())
 
 
 @router.patch("/{schedule_id}", summary="Change a schedule")
-def change_schedule(here: Here, schedule_id: ScheduleId, body: ChangeSchedule) -> Schedule:
+def change_schedule(ctx: Ctx, schedule_id: ScheduleId, body: ChangeSchedule) -> Schedule:
     """What is left out stays. Ticks that pass while it is disabled, or under other times, are not made up for."""
     now = utc_now()
     changes = _given(body)
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         before = schedules.get(c, schedule_id)
     after = before.model_copy(update=changes)
     _check_catch_up(after.overlap, after.catch_up)
     if body.job is not None:
-        _check_job(here, body.job, now)
+        _check_job(ctx, body.job, now)
         changes["job"] = _stored(body.job)
     if {"cron", "time_zone"} & changes.keys() or (after.enabled and not before.enabled):
         cron.check(after.cron, after.time_zone, now)
         changes["next_at"] = cron.first_after(after.cron, after.time_zone, now)
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         record = schedules.update(c, schedule_id, **changes) if changes else before
         return _view(c, record, now)
 
 
 @router.delete("/{schedule_id}", summary="Delete a schedule")
-def delete_schedule(here: Here, schedule_id: ScheduleId) -> Deleted:
+def delete_schedule(ctx: Ctx, schedule_id: ScheduleId) -> Deleted:
     """With its history. Its jobs stay, also the one that runs."""
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         schedules.delete(c, schedule_id)
     return Deleted(id=schedule_id, object="schedule")
 
 
 @router.post("/{schedule_id}/run", summary="Run a schedule now")
-def run_now(here: Here, schedule_id: ScheduleId) -> ScheduleRun:
+def run_now(ctx: Ctx, schedule_id: ScheduleId) -> ScheduleRun:
     """Also where it is disabled. The run has its row of history, and keeps to the overlap policy: the answer says
     whether it runs, waits, was skipped or failed."""
     now = utc_now()
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         schedules.get(c, schedule_id)
         run = schedules.add_run(c, schedule_id, now, "manual", RunState.WAITING, now)
     assert run is not None, "no two moments are the same"
-    go_on(here, schedule_id, now)
-    with here.database.read() as c:
+    go_on(ctx, schedule_id, now)
+    with ctx.database.read() as c:
         return run_view(schedules.get_run(c, run.id))
 
 
 @router.get("/{schedule_id}/runs", summary="Read a schedule's history")
-def list_runs(here: Here, schedule_id: ScheduleId, after: After = None, limit: Limit = 20) -> Page[ScheduleRun]:
+def list_runs(ctx: Ctx, schedule_id: ScheduleId, after: After = None, limit: Limit = 20) -> Page[ScheduleRun]:
     """What became of each tick, the latest first."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         schedules.get(c, schedule_id)
         records, has_more = schedules.runs(c, schedule_id, after, limit)
     return Page(data=tuple(map(run_view, records)), has_more=has_more)
@@ -178,14 +178,14 @@ def _check_catch_up(overlap: Overlap, catch_up: CatchUp) -> None:
         )
 
 
-def _check_job(here: Context, job: ScheduledJob, now: datetime) -> None:
+def _check_job(ctx: Context, job: ScheduledJob, now: datetime) -> None:
     if job.search.deadline is not None:
         raise UserError(
             "search.deadline is one moment, which later runs would have passed; use search.device_seconds",
             param="job.search.deadline",
         )
     try:
-        ready = admitted(here, job, now)
+        ready = admitted(ctx, job, now)
     except UserError as error:
         newest = isinstance(job.training_file, NewestFile)
         if newest and isinstance(error, NotFound) and error.param == "training_file":
@@ -193,7 +193,7 @@ def _check_job(here: Context, job: ScheduledJob, now: datetime) -> None:
         error.param = f"job.{error.param}" if error.param else "job"
         raise
     generated = () if ready.generated is None else (ready.generated.raw, ready.generated.rows)
-    here.garbage.condemn({ready.job.train, ready.job.judge.validation, ready.job.judge.test, *generated})
+    ctx.garbage.condemn({ready.job.train, ready.job.judge.validation, ready.job.judge.test, *generated})
 
 
 def _stored(job: ScheduledJob) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from luthier.api_types import CurvePoints, Event, Job, Trial
 from service.api.jobs import JobId
 from service.api.params import After
-from service.context import Here
+from service.context import Ctx
 from service.results.live_updates import Follower, News
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Fine-tuning jobs"])
@@ -26,7 +26,7 @@ STREAM: Final[dict[int | str, dict[str, Any]]] = {
 
 @router.get("/events/stream", summary="Follow a job live", response_class=EventSourceResponse, responses=STREAM)
 async def stream(
-    here: Here,
+    ctx: Ctx,
     job_id: JobId,
     after: After = None,
     last_event_id: Annotated[str | None, Header(description="as browsers send it when they connect again")] = None,
@@ -38,9 +38,9 @@ async def stream(
     From the start of the job, or from after the event with the id `after` or `Last-Event-ID`: nothing is left out then,
     though some of it may come twice.
     """
-    follower = Follower(here, job_id, last_event_id or after)
+    follower = Follower(ctx, job_id, last_event_id or after)
     first = await run_in_threadpool(follower.look)
-    return EventSourceResponse(_messages(follower, first, here.settings.tick_seconds), ping=PING_SECONDS)
+    return EventSourceResponse(_messages(follower, first, ctx.settings.tick_seconds), ping=PING_SECONDS)
 
 
 async def _messages(follower: Follower, news: Sequence[News], pause: float) -> AsyncIterator[ServerSentEvent]:

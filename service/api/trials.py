@@ -15,7 +15,7 @@ from search.policy.ranking import UNTUNED
 from search.report import phrases
 from service.api.jobs import JobId
 from service.api.results import TAR, tar_of
-from service.context import Here, utc_now
+from service.context import Ctx, utc_now
 from service.jobs import history, manual_trials
 from service.results import serializers
 from service.schemas.requests import AddTrial
@@ -31,45 +31,45 @@ EXAMPLES: Final = {
 
 
 @router.post("", summary="Add a design by hand")
-def add_trial(here: Here, job_id: JobId, body: Annotated[AddTrial, Body(openapi_examples=EXAMPLES)]) -> Trial:
+def add_trial(ctx: Ctx, job_id: JobId, body: Annotated[AddTrial, Body(openapi_examples=EXAMPLES)]) -> Trial:
     """It counts as one of the job's trials and is trained to its end. The service checks that it is legal for the data
     and the base models of the job, and fits a live worker.
 
     409 where the job has ended, has no trial left, or has this design already.
     """
-    return serializers.trial(manual_trials.add(here, job_id, body, utc_now()), None)
+    return serializers.trial(manual_trials.add(ctx, job_id, body, utc_now()), None)
 
 
 @router.get("/{trial_id}", summary="Look at one trial")
-def get_trial(here: Here, job_id: JobId, trial_id: TrialName) -> TrialDetails:
+def get_trial(ctx: Ctx, job_id: JobId, trial_id: TrialName) -> TrialDetails:
     """Beside what the listing says, its design in sentences and the weights that were kept."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         return details(c, manual_trials.named(c, job_id, trial_id))
 
 
 @router.post("/{trial_id}/cancel", summary="Stop one trial")
-def cancel_trial(here: Here, job_id: JobId, trial_id: TrialName) -> Trial:
+def cancel_trial(ctx: Ctx, job_id: JobId, trial_id: TrialName) -> Trial:
     """A running one stops at its next heartbeat, and the job goes on with the others. 409 for one that has ended."""
-    return serializers.trial(manual_trials.stop(here, job_id, trial_id, utc_now()), None)
+    return serializers.trial(manual_trials.stop(ctx, job_id, trial_id, utc_now()), None)
 
 
 @router.get("/{trial_id}/log", summary="Read a trial's log")
 def get_log(
-    here: Here,
+    ctx: Ctx,
     job_id: JobId,
     trial_id: TrialName,
     limit: Annotated[int, Query(description="the last lines, at most so many", ge=1, le=10_000)] = 1000,
 ) -> Page[TrialLine]:
     """What its workers did with it, in the order in which they did it."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         return log_of(c, manual_trials.named(c, job_id, trial_id), limit)
 
 
 @router.get("/{trial_id}/samples", summary="Read a trial's answers")
-def get_samples(here: Here, job_id: JobId, trial_id: TrialName) -> Page[TrialSample]:
+def get_samples(ctx: Ctx, job_id: JobId, trial_id: TrialName) -> Page[TrialSample]:
     """Short greedy answers to the first validation prompts, beside those of the untuned base. Of trials whose weights
     were kept when they ended; encoders do not answer."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         return Page(data=answers(c, manual_trials.named(c, job_id, trial_id)))
 
 
@@ -77,7 +77,7 @@ def get_samples(here: Here, job_id: JobId, trial_id: TrialName) -> Page[TrialSam
     "/{trial_id}/artifact", summary="Download a trial's weights", response_class=StreamingResponse, responses=TAR
 )
 def get_trial_artifact(
-    here: Here,
+    ctx: Ctx,
     job_id: JobId,
     trial_id: TrialName,
     form: Annotated[
@@ -85,7 +85,7 @@ def get_trial_artifact(
     ] = "merged",
 ) -> StreamingResponse:
     """The weights of the finalists and of the plain default are kept; those of the others are gone."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         trial = manual_trials.named(c, job_id, trial_id)
         kept = {artifact.kind: artifact for artifact in artifacts.of_trial(c, trial.id)}
     if form not in kept:
@@ -93,7 +93,7 @@ def get_trial_artifact(
             f"the weights of trial {trial.number} were not kept as {form}; kept: {', '.join(kept) or 'nothing'}",
             param="format",
         )
-    return tar_of(here, trial, kept[form], f"{job_id}-trial-{trial.number}-{form}.tar")
+    return tar_of(ctx, trial, kept[form], f"{job_id}-trial-{trial.number}-{form}.tar")
 
 
 def details(c: Connection, trial: TrialRecord) -> TrialDetails:

@@ -14,7 +14,7 @@ from luthier.api_types import Deleted, Page, WebhookDelivery, WebhookEndpoint
 from luthier.store import webhooks
 from luthier.store.rows import DeliveryRecord, EndpointRecord, new_id
 from service.api.params import After, Limit
-from service.context import Here, utc_now
+from service.context import Ctx, utc_now
 from service.schemas.requests import CreateEndpoint
 
 router = APIRouter(prefix="/v1/webhook_endpoints", tags=["Webhooks"])
@@ -25,44 +25,42 @@ SECRET_BYTES: Final = 32
 
 
 @router.post("", summary="Create a webhook endpoint")
-def create_endpoint(here: Here, body: CreateEndpoint) -> WebhookEndpoint:
+def create_endpoint(ctx: Ctx, body: CreateEndpoint) -> WebhookEndpoint:
     """The answer alone holds the secret with which the receiver verifies what it gets: keep it."""
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
     record = EndpointRecord(id=new_id("whend"), created_at=utc_now(), secret=secret, **dict(body))
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         webhooks.insert(c, record)
     return _endpoint(record).model_copy(update={"secret": secret})
 
 
 @router.get("", summary="List the webhook endpoints")
-def list_endpoints(here: Here, after: After = None, limit: Limit = 20) -> Page[WebhookEndpoint]:
+def list_endpoints(ctx: Ctx, after: After = None, limit: Limit = 20) -> Page[WebhookEndpoint]:
     """Newest first, without their secrets."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         records, has_more = webhooks.list_(c, after, limit)
     return Page(data=tuple(map(_endpoint, records)), has_more=has_more)
 
 
 @router.get("/{endpoint_id}", summary="Look at one webhook endpoint")
-def get_endpoint(here: Here, endpoint_id: EndpointId) -> WebhookEndpoint:
+def get_endpoint(ctx: Ctx, endpoint_id: EndpointId) -> WebhookEndpoint:
     """Without its secret."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         return _endpoint(webhooks.get(c, endpoint_id))
 
 
 @router.delete("/{endpoint_id}", summary="Delete a webhook endpoint")
-def delete_endpoint(here: Here, endpoint_id: EndpointId) -> Deleted:
+def delete_endpoint(ctx: Ctx, endpoint_id: EndpointId) -> Deleted:
     """With what is still to be delivered to it."""
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         webhooks.delete(c, endpoint_id)
     return Deleted(id=endpoint_id, object="webhook_endpoint")
 
 
 @router.get("/{endpoint_id}/deliveries", summary="List what was sent")
-def list_deliveries(
-    here: Here, endpoint_id: EndpointId, after: After = None, limit: Limit = 20
-) -> Page[WebhookDelivery]:
+def list_deliveries(ctx: Ctx, endpoint_id: EndpointId, after: After = None, limit: Limit = 20) -> Page[WebhookDelivery]:
     """And what is still to be, newest first."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         webhooks.get(c, endpoint_id)
         records, has_more = webhooks.deliveries(c, endpoint_id, after, limit)
     return Page(data=tuple(map(_delivery, records)), has_more=has_more)

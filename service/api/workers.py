@@ -27,7 +27,7 @@ from luthier.worker_protocol import (
 )
 from search.policy import asha
 from search.policy.scheduler import goes_on
-from service.context import Context, Here, utc_now
+from service.context import Context, Ctx, utc_now
 from service.jobs import alias_promotion, budget, events, history
 from service.jobs.lifecycle import settle, settle_lost
 from service.jobs.reconcile import look_after
@@ -41,12 +41,12 @@ TrialId = Annotated[str, Path(description="id of a leased trial", examples=["tri
 
 
 @router.post("/workers", summary="Introduce a worker")
-def register(here: Here, hello: Hello) -> Welcome:
+def register(ctx: Ctx, hello: Hello) -> Welcome:
     """A worker that comes back under its old name gives up the leases that it held before."""
-    now, settings = utc_now(), here.settings
-    with here.database.begin() as c:
+    now, settings = utc_now(), ctx.settings
+    with ctx.database.begin() as c:
         worker = workers.register(c, hello, now)
-        settle_lost(here, c, leases.release(c, worker.id, now), now)
+        settle_lost(ctx, c, leases.release(c, worker.id, now), now)
         generations.release(c, worker.id)
     return Welcome(
         worker_id=worker.id,
@@ -58,11 +58,11 @@ def register(here: Here, hello: Hello) -> Welcome:
 
 
 @router.get("/workers", summary="List the workers")
-def list_workers(here: Here) -> Page[Worker]:
+def list_workers(ctx: Ctx) -> Page[Worker]:
     """All that ever introduced themselves; `live` tells those heard of within the length of a lease."""
     now = utc_now()
-    with here.database.read() as c:
-        live = {worker.id for worker in workers.live(c, now, here.settings.lease_seconds)}
+    with ctx.database.read() as c:
+        live = {worker.id for worker in workers.live(c, now, ctx.settings.lease_seconds)}
         return Page(data=tuple(serializers.worker(worker, live=worker.id in live) for worker in workers.list_(c)))
 
 
@@ -72,13 +72,13 @@ def list_workers(here: Here) -> Page[Worker]:
     response_model=Assignment,
     responses={204: {"description": "There is nothing to do"}},
 )
-def lease(here: Here, worker_id: str) -> Assignment | Response:
+def lease(ctx: Ctx, worker_id: str) -> Assignment | Response:
     """A waiting trial of the oldest job whose budget has something left: of the highest rung the lowest number. Those
     that pause wait for nobody until they are promoted."""
     now = utc_now()
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         worker = workers.touch(c, worker_id, now)
-        found = _next(c, worker_id, now, here.settings.lease_seconds)
+        found = _next(c, worker_id, now, ctx.settings.lease_seconds)
         if found is None:
             return Response(status_code=status.HTTP_204_NO_CONTENT)
         job, trial = found
@@ -102,12 +102,12 @@ def lease(here: Here, worker_id: str) -> Assignment | Response:
 
 
 @router.post("/trials/{trial_id}/heartbeat", summary="Renew a lease")
-def heartbeat(here: Here, trial_id: TrialId, beat: Heartbeat) -> Directive:
+def heartbeat(ctx: Ctx, trial_id: TrialId, beat: Heartbeat) -> Directive:
     """Carries the curves home. The answer tells the worker to stop when the job has ended, its budget is spent or
     somebody stopped the trial, and to give the trial back when the job is paused."""
     now = utc_now()
-    with here.database.begin() as c:
-        trial = leases.renew(c, trial_id, beat, now, here.settings.lease_seconds, beat.device_seconds)
+    with ctx.database.begin() as c:
+        trial = leases.renew(c, trial_id, beat, now, ctx.settings.lease_seconds, beat.device_seconds)
         workers.touch(c, beat.owner, now)
         measurements.add(c, trial_id, beat.points)
         measurements.add_lines(c, trial_id, beat.fence, beat.lines)
@@ -120,22 +120,22 @@ def heartbeat(here: Here, trial_id: TrialId, beat: Heartbeat) -> Directive:
 
 
 @router.post("/trials/{trial_id}/checkpoint", summary="Save a checkpoint", status_code=status.HTTP_204_NO_CONTENT)
-def checkpoint(here: Here, trial_id: TrialId, saved: CheckpointSaved) -> None:
+def checkpoint(ctx: Ctx, trial_id: TrialId, saved: CheckpointSaved) -> None:
     """The blobs are uploaded first. The checkpoint before is forgotten."""
     for digest in (saved.manifest, *saved.blobs):
-        here.blobs.size(digest)
-    with here.database.begin() as c:
+        ctx.blobs.size(digest)
+    with ctx.database.begin() as c:
         before = leases.save_checkpoint(c, trial_id, saved)
     if before is not None:
-        here.garbage.forsake({before, *_manifest(here, before)})
+        ctx.garbage.forsake({before, *_manifest(ctx, before)})
 
 
 @router.post("/trials/{trial_id}/rung", summary="Report a rung")
-def rung(here: Here, trial_id: TrialId, reached: RungReached) -> RungVerdict:
+def rung(ctx: Ctx, trial_id: TrialId, reached: RungReached) -> RungVerdict:
     """The answer says whether to go on, and to which rung, or to pause: at its goal a trial goes on if it is among the
     best third of those that were scored there, or of its own sort, and what is left of the budget will do for it."""
     now = utc_now()
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         job = jobs.lock(c, trials.get(c, trial_id).job_id)
         trial = leases.reach_rung(c, trial_id, reached, now)
         while trial.goal is not None and reached.rung >= trial.goal:
@@ -143,8 +143,8 @@ def rung(here: Here, trial_id: TrialId, reached: RungReached) -> RungVerdict:
                 past = history.past(job, rows := trials.of_job(c, job.id))
             except MissingMetric as error:
                 raise UserError(error.message, param=error.param) from error
-            crew = len(workers.live(c, now, here.settings.lease_seconds))
-            if not goes_on(past, trial.number, budget.remaining(job, rows, crew, now)):
+            worker_count = len(workers.live(c, now, ctx.settings.lease_seconds))
+            if not goes_on(past, trial.number, budget.remaining(job, rows, worker_count, now)):
                 return RungVerdict(action="pause", goal=trial.goal)
             events.goes_on(c, trial, now)
             trial = leases.raise_goal(c, trial_id, reached, asha.above(trial.goal))
@@ -152,10 +152,10 @@ def rung(here: Here, trial_id: TrialId, reached: RungReached) -> RungVerdict:
 
 
 @router.post("/trials/{trial_id}/judged", summary="Report the validation score")
-def judged(here: Here, trial_id: TrialId, report: Judged) -> Keep:
+def judged(ctx: Ctx, trial_id: TrialId, report: Judged) -> Keep:
     """The answer says whether the weights are worth keeping, those of the finalists so far and of the baselines, and
     whether the test rows are to be scored: theirs, and those of what is trained from other seeds to confirm them."""
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         trial = leases.judge(c, trial_id, report)
         if trial.origin == "champion":
             return Keep(keep=False, test=True)
@@ -169,12 +169,12 @@ def judged(here: Here, trial_id: TrialId, report: Judged) -> Keep:
 
 
 @router.post("/trials/{trial_id}/finish", summary="End a lease")
-def finish(here: Here, trial_id: TrialId, report: Finished) -> Trial:
+def finish(ctx: Ctx, trial_id: TrialId, report: Finished) -> Trial:
     """Sending it again is harmless. The next trial is proposed before the answer, so that the worker finds work."""
     now = utc_now()
-    trial = settle(here, trial_id, report, now)
-    look_after(here, trial.job_id, now)
-    with here.database.read() as c:
+    trial = settle(ctx, trial_id, report, now)
+    look_after(ctx, trial.job_id, now)
+    with ctx.database.read() as c:
         confirms = history.repeats(trials.of_job(c, trial.job_id)).get(trial.number)
     return serializers.trial(trial, confirms)
 
@@ -204,7 +204,7 @@ def _stop_reason(job: JobRecord, trial: TrialRecord, rows: list[TrialRecord], no
     return None if trial.origin == "champion" else budget.overrun(job, rows, now)
 
 
-def _manifest(here: Context, digest: str) -> list[str]:
+def _manifest(ctx: Context, digest: str) -> list[str]:
     """Digests of the blobs that a checkpoint's manifest names."""
-    with here.blobs.open(digest) as stream:
+    with ctx.blobs.open(digest) as stream:
         return list(json.load(stream).values())

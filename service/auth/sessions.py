@@ -42,50 +42,50 @@ def _of_request(request: Request) -> Caller:
 Asking = Annotated[Caller, Depends(_of_request)]
 
 
-def keys_needed(here: Context) -> bool:
+def keys_needed(ctx: Context) -> bool:
     """Also after the last key was revoked: that must not open the service to everybody."""
-    if not here.settings.local_only:
+    if not ctx.settings.local_only:
         return True
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         return keys.any_made(c)
 
 
-def key_of(here: Context, given: str, now: datetime) -> KeyRecord:
+def key_of(ctx: Context, given: str, now: datetime) -> KeyRecord:
     """The key that was sent, if it is good. Raises Unauthenticated."""
     if not well_formed(given):
         raise Unauthenticated("that is no key of Luthier's: it is mistyped or not whole")
-    with here.database.read() as c:
-        record = keys.find(c, here.secret.digest(given))
+    with ctx.database.read() as c:
+        record = keys.find(c, ctx.secret.digest(given))
     if record is None:
         raise Unauthenticated("this service does not know that key")
-    return _live(here, record, now)
+    return _live(ctx, record, now)
 
 
-def session_of(here: Context, cookie: str, now: datetime) -> KeyRecord:
+def session_of(ctx: Context, cookie: str, now: datetime) -> KeyRecord:
     """The key that somebody logged in with, if it is still good. Raises Unauthenticated."""
     try:
-        key_id = _signer(here).loads(cookie, max_age=SESSION_SECONDS)
-        with here.database.read() as c:
+        key_id = _signer(ctx).loads(cookie, max_age=SESSION_SECONDS)
+        with ctx.database.read() as c:
             record = keys.get(c, key_id)
     except (BadSignature, NotFound) as error:
         raise Unauthenticated("the login has ended: log in again at /login") from error
-    return _live(here, record, now)
+    return _live(ctx, record, now)
 
 
-def session(here: Context, record: KeyRecord) -> str:
+def session(ctx: Context, record: KeyRecord) -> str:
     """The cookie of a login with this key. It ends with the key, or after a week."""
-    return _signer(here).dumps(record.id)
+    return _signer(ctx).dumps(record.id)
 
 
-def _signer(here: Context) -> URLSafeTimedSerializer:
-    return URLSafeTimedSerializer(here.secret.session, salt=SESSION)
+def _signer(ctx: Context) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(ctx.secret.session, salt=SESSION)
 
 
-def _live(here: Context, record: KeyRecord, now: datetime) -> KeyRecord:
+def _live(ctx: Context, record: KeyRecord, now: datetime) -> KeyRecord:
     if not record.live(now):
         ended = "was revoked" if record.revoked_at is not None else "has expired"
         raise Unauthenticated(f"the key {record.name} ({record.hint}) {ended}")
     if record.used_at is None or now - record.used_at > NOTED_EVERY:
-        with here.database.begin() as c:
+        with ctx.database.begin() as c:
             keys.used(c, record.id, now)
     return record

@@ -14,7 +14,7 @@ from service.api import webhooks as api
 from service.api.params import After
 from service.auth import api_keys
 from service.auth.sessions import Asking, keys_needed
-from service.context import Context, Here, utc_now
+from service.context import Context, Ctx, utc_now
 from service.dashboard.exports import Line, table_file
 from service.dashboard.layout import page
 
@@ -31,12 +31,12 @@ ALLOWS: Final = {
 
 
 @router.get("")
-def show_access(request: Request, here: Here, asking: Asking) -> Response:
+def show_access(request: Request, ctx: Ctx, asking: Asking) -> Response:
     now = utc_now()
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         live = {record.id for record in keys.list_(c) if record.live(now)}
         found = api_keys.listed(c)
-    endpoints = api.list_endpoints(here, None, MOST).data
+    endpoints = api.list_endpoints(ctx, None, MOST).data
     return page(
         request,
         "access.html.jinja",
@@ -44,31 +44,31 @@ def show_access(request: Request, here: Here, asking: Asking) -> Response:
         live=[key for key in found if key.id in live],
         over=[key for key in found if key.id not in live],
         mine=asking.id,
-        needed=keys_needed(here),
+        needed=keys_needed(ctx),
         first=not found,
         scopes=ALLOWS,
-        endpoints=[(endpoint, _latest(here, endpoint.id)) for endpoint in endpoints],
+        endpoints=[(endpoint, _latest(ctx, endpoint.id)) for endpoint in endpoints],
         events=get_args(WebhookEvent),
     )
 
 
 @router.get("/keys.{form}")
-def export_keys(here: Here, form: str) -> Response:
-    with here.database.read() as c:
+def export_keys(ctx: Ctx, form: str) -> Response:
+    with ctx.database.read() as c:
         found = api_keys.listed(c)
     return table_file([_line(key) for key in found], "keys", form)
 
 
 @router.get("/webhooks.{form}")
-def export_webhooks(here: Here, form: str) -> Response:
-    found = api.list_endpoints(here, None, MOST).data
+def export_webhooks(ctx: Ctx, form: str) -> Response:
+    found = api.list_endpoints(ctx, None, MOST).data
     return table_file([_line(endpoint) | {"events": " ".join(endpoint.events)} for endpoint in found], "webhooks", form)
 
 
 @router.get("/webhooks/{endpoint_id}")
-def show_webhook(request: Request, here: Here, endpoint_id: api.EndpointId, after: After = None) -> Response:
-    endpoint = api.get_endpoint(here, endpoint_id)
-    sent = api.list_deliveries(here, endpoint_id, after, ON_A_PAGE)
+def show_webhook(request: Request, ctx: Ctx, endpoint_id: api.EndpointId, after: After = None) -> Response:
+    endpoint = api.get_endpoint(ctx, endpoint_id)
+    sent = api.list_deliveries(ctx, endpoint_id, after, ON_A_PAGE)
     return page(
         request,
         "webhook.html.jinja",
@@ -81,13 +81,13 @@ def show_webhook(request: Request, here: Here, endpoint_id: api.EndpointId, afte
 
 
 @router.get("/webhooks/{endpoint_id}/deliveries.{form}")
-def export_deliveries(here: Here, endpoint_id: api.EndpointId, form: str) -> Response:
-    sent = api.list_deliveries(here, endpoint_id, None, MOST).data
+def export_deliveries(ctx: Ctx, endpoint_id: api.EndpointId, form: str) -> Response:
+    sent = api.list_deliveries(ctx, endpoint_id, None, MOST).data
     return table_file([_line(delivery) for delivery in sent], f"{endpoint_id}-deliveries", form)
 
 
-def _latest(here: Context, endpoint_id: str) -> WebhookDelivery | None:
-    return next(iter(api.list_deliveries(here, endpoint_id, None, 1).data), None)
+def _latest(ctx: Context, endpoint_id: str) -> WebhookDelivery | None:
+    return next(iter(api.list_deliveries(ctx, endpoint_id, None, 1).data), None)
 
 
 def _line(found: ApiKey | WebhookEndpoint | WebhookDelivery) -> Line:

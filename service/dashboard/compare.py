@@ -10,7 +10,7 @@ from luthier.errors import UserError
 from luthier.store import jobs, trials
 from luthier.store.rows import JobRecord
 from search.format import count
-from service.context import Here, utc_now
+from service.context import Ctx, utc_now
 from service.dashboard import jobs as listing
 from service.dashboard.layout import duration, page, percent, score
 from service.dashboard.leaderboard import flat
@@ -27,7 +27,7 @@ Rows = list[tuple[str, list[str]]]
 @router.get("/jobs/compare")
 def compare(
     request: Request,
-    here: Here,
+    ctx: Ctx,
     wanted: Annotated[list[str] | None, Query(alias="jobs", description="ids of jobs", max_length=100)] = None,
 ) -> Response:
     """Any number of jobs up to six, each by `jobs=`; what differs is set in bold."""
@@ -35,7 +35,7 @@ def compare(
     if len(ids) > MOST:
         raise UserError(f"at most {MOST} jobs can be compared, not {len(ids)}", param="jobs")
     now = utc_now()
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         records = [jobs.get(c, job_id) for job_id in ids]
         rows = {record.id: trials.of_job(c, record.id) for record in records}
         lines = [listing.line(c, record, rows[record.id]) for record in records]

@@ -13,7 +13,7 @@ from luthier.design import Frozen
 from luthier.store import Connection, files, jobs
 from service.api.files import FileId, rows_of
 from service.api.params import After
-from service.context import Here
+from service.context import Ctx
 from service.dashboard.exports import table_file
 from service.dashboard.layout import page
 from service.results import serializers
@@ -35,17 +35,17 @@ class Bin(Frozen):
 
 
 @router.get("/datasets")
-def list_datasets(request: Request, here: Here, after: After = None) -> Response:
-    with here.database.read() as c:
+def list_datasets(request: Request, ctx: Ctx, after: After = None) -> Response:
+    with ctx.database.read() as c:
         records, more = files.list_(c, after, ON_A_PAGE)
     found = [(serializers.file(record), Profile.model_validate(record.profile)) for record in records]
-    limit = here.settings.max_upload_bytes
+    limit = ctx.settings.max_upload_bytes
     return page(request, "datasets.html.jinja", title="Datasets", files=found, more=more, after=after, limit=limit)
 
 
 @router.get("/datasets.{form}")
-def export_datasets(here: Here, form: str) -> Response:
-    with here.database.read() as c:
+def export_datasets(ctx: Ctx, form: str) -> Response:
+    with ctx.database.read() as c:
         records, _ = files.list_(c, None, MOST)
     lines = [
         {
@@ -61,11 +61,11 @@ def export_datasets(here: Here, form: str) -> Response:
 
 
 @router.get("/datasets/{file_id}/rows.{form}")
-def export_rows(here: Here, file_id: FileId, form: str) -> Response:
+def export_rows(ctx: Ctx, file_id: FileId, form: str) -> Response:
     """All rows, as they were normalised."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         record = files.get(c, file_id)
-    rows = rows_of(here, record, 1, sys.maxsize // 2)
+    rows = rows_of(ctx, record, 1, sys.maxsize // 2)
     lines = [
         {
             name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -79,15 +79,15 @@ def export_rows(here: Here, file_id: FileId, form: str) -> Response:
 @router.get("/datasets/{file_id}")
 def show_dataset(
     request: Request,
-    here: Here,
+    ctx: Ctx,
     file_id: FileId,
     first: Annotated[int, Query(ge=1)] = 1,
     contains: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         record = files.get(c, file_id)
         used = _used(c, file_id)
-    rows = rows_of(here, record, first, ROWS, contains)
+    rows = rows_of(ctx, record, first, ROWS, contains)
     profile = Profile.model_validate(record.profile)
     return page(
         request,

@@ -16,7 +16,7 @@ from luthier.store import Connection, events, jobs, measurements, trials
 from search.report.charts import landscape
 from search.report.inputs import Case
 from service.api.jobs import JobId
-from service.context import Context, Here
+from service.context import Context, Ctx
 from service.dashboard import jobs as listing
 from service.dashboard.leaderboard import flat, rows
 from service.results import charts, report, serializers
@@ -31,20 +31,20 @@ MOST_JOBS: Final = 1000
 
 
 @router.get("/jobs.{form}")
-def export_jobs(here: Here, form: Form, chosen: listing.Choice) -> Response:
-    with here.database.read() as c:
+def export_jobs(ctx: Ctx, form: Form, chosen: listing.Choice) -> Response:
+    with ctx.database.read() as c:
         found, _ = jobs.list_(c, None, MOST_JOBS, {}, **chosen.filters)
         lines = [_job(listing.line(c, record, trials.of_job(c, record.id))) for record in found]
     return table_file(lines, "jobs", form)
 
 
 @router.get("/jobs/{job_id}/{table}.{form}")
-def export_table(here: Here, job_id: JobId, table: str, form: Form) -> Response:
+def export_table(ctx: Ctx, job_id: JobId, table: str, form: Form) -> Response:
     if table not in TABLES:
         raise NotFound(f"there is no table {table!r}; there are {', '.join(TABLES)}", param="table")
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         jobs.get(c, job_id)
-        lines = TABLES[table](here, c, job_id)
+        lines = TABLES[table](ctx, c, job_id)
     return table_file(lines, f"{job_id}-{table}", form)
 
 
@@ -95,16 +95,16 @@ def _job(line: listing.Line) -> Line:
     }
 
 
-def _case(here: Context, c: Connection, job_id: str) -> Case:
-    return report.case_of(c, here, jobs.get(c, job_id), trials.of_job(c, job_id))
+def _case(ctx: Context, c: Connection, job_id: str) -> Case:
+    return report.case_of(c, ctx, jobs.get(c, job_id), trials.of_job(c, job_id))
 
 
-def _landscape(here: Context, c: Connection, job_id: str) -> Landscape:
-    return landscape(_case(here, c, job_id))
+def _landscape(ctx: Context, c: Connection, job_id: str) -> Landscape:
+    return landscape(_case(ctx, c, job_id))
 
 
-def _trials(here: Context, c: Connection, job_id: str) -> list[Line]:
-    found = rows(_case(here, c, job_id))
+def _trials(ctx: Context, c: Connection, job_id: str) -> list[Line]:
+    found = rows(_case(ctx, c, job_id))
     measured = {trial.number: trial.metrics for trial in trials.of_job(c, job_id)}
     lines = []
     for row in found:
@@ -115,7 +115,7 @@ def _trials(here: Context, c: Connection, job_id: str) -> list[Line]:
     return lines
 
 
-def _curves(here: Context, c: Connection, job_id: str) -> list[Line]:
+def _curves(ctx: Context, c: Connection, job_id: str) -> list[Line]:
     """Every point, unthinned."""
     numbers = {trial.id: trial.number for trial in trials.of_job(c, job_id)}
     return [
@@ -126,24 +126,24 @@ def _curves(here: Context, c: Connection, job_id: str) -> list[Line]:
     ]
 
 
-def _axes(here: Context, c: Connection, job_id: str) -> list[Line]:
-    return [axis.model_dump(exclude={"values"}) for axis in _landscape(here, c, job_id).axes]
+def _axes(ctx: Context, c: Connection, job_id: str) -> list[Line]:
+    return [axis.model_dump(exclude={"values"}) for axis in _landscape(ctx, c, job_id).axes]
 
 
-def _front(here: Context, c: Connection, job_id: str) -> list[Line]:
-    land = _landscape(here, c, job_id)
+def _front(ctx: Context, c: Connection, job_id: str) -> list[Line]:
+    land = _landscape(ctx, c, job_id)
     names = ("number", "summary", "score", "parameters", "device_seconds", "front")
     columns = [getattr(land, name) for name in names]
     lines = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     return [line for line in lines if line["score"] is not None]
 
 
-def _timeline(here: Context, c: Connection, job_id: str) -> list[Line]:
+def _timeline(ctx: Context, c: Connection, job_id: str) -> list[Line]:
     found = charts.timeline(events.telling(c, job_id))
     return [{"worker": worker.worker, **span.model_dump()} for worker in found.workers for span in worker.spans]
 
 
-def _events(here: Context, c: Connection, job_id: str) -> list[Line]:
+def _events(ctx: Context, c: Connection, job_id: str) -> list[Line]:
     found: list[Line] = []
     last = None
     while page := events.since(c, job_id, last, 1000):

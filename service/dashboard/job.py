@@ -17,7 +17,7 @@ from search.report.importance import Worth, importance
 from search.report.inputs import Case
 from service.api.jobs import JobId
 from service.api.params import After
-from service.context import Context, Here, utc_now
+from service.context import Context, Ctx, utc_now
 from service.dashboard.layout import page
 from service.dashboard.leaderboard import Asked, table
 from service.jobs import costs
@@ -53,12 +53,12 @@ class Figures(Frozen):
 
 
 @router.get("/jobs/{job_id}")
-def show_job(request: Request, here: Here, job_id: JobId, asked: Asked) -> Response:
+def show_job(request: Request, ctx: Ctx, job_id: JobId, asked: Asked) -> Response:
     now = utc_now()
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         record, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
-        job = _view(here, c, record, rows, now)
-        case = report.case_of(c, here, record, rows)
+        job = _view(ctx, c, record, rows, now)
+        case = report.case_of(c, ctx, record, rows)
         latest, more = events.list_(c, job_id, None, LATEST)
         kept = [] if case.winner is None else [one.kind for one in artifacts.of_trial(c, case.winner.id)]
         name = case.file or (record.task.environment.name if record.task.environment else record.training_file)
@@ -83,9 +83,9 @@ def show_job(request: Request, here: Here, job_id: JobId, asked: Asked) -> Respo
 
 @router.get("/jobs/{job_id}/events")
 def show_events(
-    request: Request, here: Here, job_id: JobId, after: After = None, level: Annotated[str, Query()] = ""
+    request: Request, ctx: Ctx, job_id: JobId, after: After = None, level: Annotated[str, Query()] = ""
 ) -> Response:
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         jobs.get(c, job_id)
         found, more = events.list_(c, job_id, after, EVENTS_ON_A_PAGE)
     shown = [serializers.event(event) for event in found]
@@ -133,6 +133,6 @@ def _axes(case: Case) -> list[tuple[str, list[Worth]]]:
     return list(groups.items())
 
 
-def _view(here: Context, c: Connection, record: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Job:
-    left = costs.work_left(here, c, record, rows, now) if record.state is JobState.RUNNING else None
+def _view(ctx: Context, c: Connection, record: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Job:
+    left = costs.work_left(ctx, c, record, rows, now) if record.state is JobState.RUNNING else None
     return serializers.job(record, rows, now, left)

@@ -16,7 +16,7 @@ from search.policy import ranking
 from search.policy.history import Past
 from search.policy.ranking import DEFAULT, UNTUNED
 from service.api.params import STORABLE, After, OfSchedule
-from service.context import Here, utc_now
+from service.context import Ctx, utc_now
 from service.dashboard.layout import page
 from service.jobs import history
 from service.results import serializers
@@ -68,8 +68,8 @@ class Line(Frozen):
 
 
 @router.get("/")
-def list_jobs(request: Request, here: Here, chosen: Choice, after: After = None) -> Response:
-    with here.database.read() as c:
+def list_jobs(request: Request, ctx: Ctx, chosen: Choice, after: After = None) -> Response:
+    with ctx.database.read() as c:
         records, more = jobs.list_(c, after, ON_A_PAGE, {}, **chosen.filters)
         found = [line(c, record, trials.of_job(c, record.id)) for record in records]
         known = {schedule.id: schedule.name for schedule in schedules.list_(c, None, OFFERED)[0]}

@@ -17,7 +17,7 @@ from luthier.errors import UserError
 from luthier.trial import TrialState
 from search.report.build import state
 from search.report.charts import last
-from search.report.importance import standings
+from search.report.importance import relative_ranks
 from search.report.inputs import Case, Tried
 from search.report.recommend import size
 
@@ -145,7 +145,7 @@ def table(case: Case, asked: View) -> Table:
 
 def rows(case: Case) -> list[Row]:
     """All trials of a job, by number."""
-    standing = standings(case.history)
+    standing = relative_ranks(case.history)
     places = {tried.number: place for place, tried in enumerate(case.ranked, start=1)}
     return [_row(case, tried, places, standing) for tried in case.tried]
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, Request, Response
 from luthier.errors import Unauthenticated
 from luthier.keys import Scope
 from service.auth.sessions import SESSION, SESSION_SECONDS, key_of, keys_needed, session
-from service.context import Here, utc_now
+from service.context import Ctx, utc_now
 from service.dashboard.layout import page, redirect
 
 router = APIRouter(include_in_schema=False)
@@ -20,8 +20,8 @@ INSIDE: Final = re.compile(r"/(?![/\\])[^\x00-\x20\\]*")
 
 
 @router.get("/login")
-def show(request: Request, here: Here, next: str = "/") -> Response:  # noqa: A002 - the name that everybody gives it
-    if not keys_needed(here):
+def show(request: Request, ctx: Ctx, next: str = "/") -> Response:  # noqa: A002 - the name that everybody gives it
+    if not keys_needed(ctx):
         return redirect(_inside(next))
     return _form(request, next)
 
@@ -29,19 +29,19 @@ def show(request: Request, here: Here, next: str = "/") -> Response:  # noqa: A0
 @router.post("/login")
 def log_in(
     request: Request,
-    here: Here,
+    ctx: Ctx,
     key: Annotated[str, Form()],
     next: Annotated[str, Form()] = "/",  # noqa: A002
 ) -> Response:
     try:
-        record = key_of(here, key.strip(), utc_now())
+        record = key_of(ctx, key.strip(), utc_now())
     except Unauthenticated as error:
         return _form(request, next, error.message)
     if record.scope is Scope.WORKER:
         return _form(request, next, "that key is for workers, who have no pages to look at")
     response = redirect(_inside(next))
     secure = request.url.scheme == "https"
-    cookie = session(here, record)
+    cookie = session(ctx, record)
     response.set_cookie(SESSION, cookie, max_age=SESSION_SECONDS, httponly=True, samesite="strict", secure=secure)
     return response
 

@@ -11,7 +11,7 @@ from luthier.store import Connection, jobs, models, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from service.api.aliases import list_aliases
-from service.context import Here, utc_now
+from service.context import Ctx, utc_now
 from service.dashboard.exports import table_file
 from service.dashboard.layout import page
 from service.results import serializers
@@ -22,10 +22,10 @@ PAGE: Final = 100
 
 
 @router.get("/workers")
-def list_workers(request: Request, here: Here) -> Response:
+def list_workers(request: Request, ctx: Ctx) -> Response:
     now = utc_now()
-    with here.database.read() as c:
-        live = {worker.id for worker in workers.live(c, now, here.settings.lease_seconds)}
+    with ctx.database.read() as c:
+        live = {worker.id for worker in workers.live(c, now, ctx.settings.lease_seconds)}
         found = [serializers.worker(worker, live=worker.id in live) for worker in workers.list_(c)]
         held = {trial.owner: trial for trial in _leased(c)}
     found.sort(key=lambda worker: (not worker.live, -worker.last_seen_at))
@@ -34,19 +34,19 @@ def list_workers(request: Request, here: Here) -> Response:
 
 
 @router.get("/models")
-def list_models(request: Request, here: Here) -> Response:
-    with here.database.read() as c:
+def list_models(request: Request, ctx: Ctx) -> Response:
+    with ctx.database.read() as c:
         base = [serializers.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
         tuned = [(job, _winner(c, job)) for job in _succeeded(c)]
-    aliases = list_aliases(here).data
+    aliases = list_aliases(ctx).data
     return page(request, "models.html.jinja", title="Models", base=base, tuned=tuned, aliases=aliases)
 
 
 @router.get("/workers.{form}")
-def export_workers(here: Here, form: str) -> Response:
+def export_workers(ctx: Ctx, form: str) -> Response:
     now = utc_now()
-    with here.database.read() as c:
-        live = {worker.id for worker in workers.live(c, now, here.settings.lease_seconds)}
+    with ctx.database.read() as c:
+        live = {worker.id for worker in workers.live(c, now, ctx.settings.lease_seconds)}
         found = [serializers.worker(worker, live=worker.id in live) for worker in workers.list_(c)]
     lines = [
         {
@@ -60,8 +60,8 @@ def export_workers(here: Here, form: str) -> Response:
 
 
 @router.get("/models.{form}")
-def export_models(here: Here, form: str) -> Response:
-    with here.database.read() as c:
+def export_models(ctx: Ctx, form: str) -> Response:
+    with ctx.database.read() as c:
         base = [serializers.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
         tuned = [serializers.fine_tuned_model(job) for job in _succeeded(c)]
     lines = [

@@ -12,7 +12,7 @@ from luthier.models.base_model import BaseModelEntry
 from luthier.store import files, jobs, models, trials
 from luthier.trial import JobState
 from search.space.learning_rate import default_learning_rate, significant
-from service.context import Here
+from service.context import Ctx
 from service.dashboard.layout import page
 from service.dashboard.trial import values_of
 from service.jobs import manual_trials
@@ -26,12 +26,12 @@ FILES: Final = 200
 @router.get("/new")
 def new_job(
     request: Request,
-    here: Here,
+    ctx: Ctx,
     file: Annotated[str | None, Query()] = None,
     job: Annotated[str | None, Query(description="that is to be made once more, with changes")] = None,
     trial: Annotated[str | None, Query(description="of that job, whose design is to be pinned")] = None,
 ) -> Response:
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         records, _ = files.list_(c, None, FILES)
         entries = models.list_(c)
         source = None if job is None else jobs.get(c, job)
@@ -60,9 +60,9 @@ def new_job(
 
 
 @router.get("/playground")
-def playground(request: Request, here: Here, model: Annotated[str | None, Query()] = None) -> Response:
+def playground(request: Request, ctx: Ctx, model: Annotated[str | None, Query()] = None) -> Response:
     """Base and winner side by side."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         base = [entry.name for entry in models.list_(c) if entry.facts.family == "decoder"]
         latest, _ = jobs.list_(c, None, FILES, {})
         tuned = []

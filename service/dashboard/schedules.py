@@ -12,7 +12,7 @@ from luthier.store import Connection, files, jobs, models
 from luthier.task import Search
 from service.api import schedules as api
 from service.api.params import After
-from service.context import Here
+from service.context import Ctx
 from service.dashboard.exports import Line, table_file
 from service.dashboard.layout import page
 
@@ -37,9 +37,9 @@ _JSON: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 
 
 @router.get("/schedules")
-def list_schedules(request: Request, here: Here, after: After = None) -> Response:
-    found = api.list_schedules(here, after, ON_A_PAGE)
-    with here.database.read() as c:
+def list_schedules(request: Request, ctx: Ctx, after: After = None) -> Response:
+    found = api.list_schedules(ctx, after, ON_A_PAGE)
+    with ctx.database.read() as c:
         names = {schedule.id: _data(c, schedule.job) for schedule in found.data}
     return page(
         request,
@@ -53,16 +53,16 @@ def list_schedules(request: Request, here: Here, after: After = None) -> Respons
 
 
 @router.get("/schedules.{form}")
-def export_schedules(here: Here, form: str) -> Response:
-    found = api.list_schedules(here, None, MOST).data
+def export_schedules(ctx: Ctx, form: str) -> Response:
+    found = api.list_schedules(ctx, None, MOST).data
     return table_file([schedule.model_dump(mode="json") for schedule in found], "schedules", form)
 
 
 @router.get("/schedules/new")
 def new_schedule(
-    request: Request, here: Here, job: Annotated[str | None, Query(description="that is to be repeated")] = None
+    request: Request, ctx: Ctx, job: Annotated[str | None, Query(description="that is to be repeated")] = None
 ) -> Response:
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         records, _ = files.list_(c, None, FILES)
         entries = [entry.name for entry in models.list_(c)]
         source = None if job is None else jobs.get(c, job)
@@ -92,10 +92,10 @@ def new_schedule(
 
 
 @router.get("/schedules/{schedule_id}")
-def show_schedule(request: Request, here: Here, schedule_id: api.ScheduleId, after: After = None) -> Response:
-    schedule = api.get_schedule(here, schedule_id)
-    runs = api.list_runs(here, schedule_id, after, RUNS)
-    with here.database.read() as c:
+def show_schedule(request: Request, ctx: Ctx, schedule_id: api.ScheduleId, after: After = None) -> Response:
+    schedule = api.get_schedule(ctx, schedule_id)
+    runs = api.list_runs(ctx, schedule_id, after, RUNS)
+    with ctx.database.read() as c:
         name = _data(c, schedule.job)
     return page(
         request,
@@ -113,9 +113,9 @@ def show_schedule(request: Request, here: Here, schedule_id: api.ScheduleId, aft
 
 
 @router.get("/schedules/{schedule_id}/runs.{form}")
-def export_runs(here: Here, schedule_id: api.ScheduleId, form: str) -> Response:
+def export_runs(ctx: Ctx, schedule_id: api.ScheduleId, form: str) -> Response:
     lines: list[Line] = [
-        run.model_dump(mode="json", exclude={"contest"}) for run in api.list_runs(here, schedule_id, None, MOST).data
+        run.model_dump(mode="json", exclude={"contest"}) for run in api.list_runs(ctx, schedule_id, None, MOST).data
     ]
     return table_file(lines, f"{schedule_id}-runs", form)
 

@@ -16,7 +16,7 @@ from luthier.trial import JobState, Metrics, rung_name
 from search.policy.ranking import UNTUNED, objective_value
 from service.api.jobs import JobId
 from service.api.trials import TrialName, answers, details, log_of
-from service.context import Here
+from service.context import Ctx
 from service.dashboard.exports import table_file
 from service.dashboard.layout import page
 from service.jobs import budget, manual_trials
@@ -54,8 +54,8 @@ class Score(Frozen):
 
 
 @router.get("/jobs/{job_id}/trials/{trial_id}")
-def show_trial(request: Request, here: Here, job_id: JobId, trial_id: TrialName) -> Response:
-    with here.database.read() as c:
+def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialName) -> Response:
+    with ctx.database.read() as c:
         trial = manual_trials.named(c, job_id, trial_id)
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
         shown = details(c, trial)
@@ -89,11 +89,9 @@ def show_trial(request: Request, here: Here, job_id: JobId, trial_id: TrialName)
 
 
 @router.get("/jobs/{job_id}/design")
-def design_by_hand(
-    request: Request, here: Here, job_id: JobId, trial: Annotated[str | None, Query()] = None
-) -> Response:
+def design_by_hand(request: Request, ctx: Ctx, job_id: JobId, trial: Annotated[str | None, Query()] = None) -> Response:
     """A form with the design of a trial, to be changed and queued."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
         start = manual_trials.named(c, job_id, trial) if trial is not None else serializers.best_trial(job, rows)
         trained = [row for row in rows if row.design.stages]
@@ -118,8 +116,8 @@ def design_by_hand(
 
 
 @router.get("/jobs/{job_id}/trials/{trial_id}/{table}.{form}")
-def export_trial(here: Here, job_id: JobId, trial_id: TrialName, table: str, form: str) -> Response:
-    with here.database.read() as c:
+def export_trial(ctx: Ctx, job_id: JobId, trial_id: TrialName, table: str, form: str) -> Response:
+    with ctx.database.read() as c:
         trial = manual_trials.named(c, job_id, trial_id)
         found: Sequence[BaseModel]
         match table:
@@ -180,7 +178,7 @@ def values_of(design: Design) -> dict[str, str | int | float]:
     first, architecture = design.stages[0], design.architecture
     found: dict[str, str | int | float | None] = {
         "model": architecture.base,
-        "algorithm": design.program,
+        "algorithm": design.recipe,
         "update": first.update.kind,
         "rank": getattr(first.update, "rank", None),
         "placement": getattr(first.update, "placement", None),

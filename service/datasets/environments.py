@@ -31,13 +31,13 @@ def listing() -> tuple[Environment, ...]:
     return TypeAdapter(tuple[Environment, ...]).validate_json(_run("list", "", LISTING_SECONDS))
 
 
-def generate(here: Context, spec: EnvironmentSpec, seed: int) -> FileRecord:
+def generate(ctx: Context, spec: EnvironmentSpec, seed: int) -> FileRecord:
     """The rows of an environment as a file, not inserted yet. The same ones for the same seed.
 
     Raises UserError for an unknown name or a wrong option, and where making the rows takes too long.
     """
     order = json.dumps({"environment": spec.model_dump(mode="json"), "seed": seed})
-    limit = here.settings.generation_seconds
+    limit = ctx.settings.generation_seconds
     try:
         rows = _run("rows", order, limit)
     except subprocess.TimeoutExpired as error:
@@ -50,7 +50,7 @@ def generate(here: Context, spec: EnvironmentSpec, seed: int) -> FileRecord:
     with tempfile.TemporaryDirectory(prefix="luthier-rows-") as folder:
         path = Path(folder) / "rows.jsonl"
         path.write_bytes(rows)
-        return take_in(here, path, filename)
+        return take_in(ctx, path, filename)
 
 
 def _run(command: str, order: str, seconds: float) -> bytes:

@@ -16,13 +16,13 @@ from luthier.store.rows import FileRecord, new_id
 from service.context import Context, utc_now
 
 
-def take_in(here: Context, path: Path, filename: str) -> FileRecord:
+def take_in(ctx: Context, path: Path, filename: str) -> FileRecord:
     """The record of a file, not inserted yet. Raises DatasetError with the first faults of the file."""
-    settings = here.settings
+    settings = ctx.settings
     loaded = dataset.load(path, filename, max_row_bytes=settings.max_row_bytes, max_bytes=settings.max_upload_bytes)
-    profile = dataset.profile(loaded.rows, loaded.kind, source_format=loaded.format, **_counting(here))
+    profile = dataset.profile(loaded.rows, loaded.kind, source_format=loaded.format, **_counting(ctx))
     with path.open("rb") as stream:
-        raw, size = here.keep(stream)
+        raw, size = ctx.keep(stream)
     return FileRecord(
         id=new_id("file"),
         filename=filename,
@@ -32,14 +32,14 @@ def take_in(here: Context, path: Path, filename: str) -> FileRecord:
         kind=loaded.kind,
         format=loaded.format,
         raw=raw,
-        rows=here.keep_bytes(dataset.write_rows(loaded.rows)),
+        rows=ctx.keep_bytes(dataset.write_rows(loaded.rows)),
         profile=profile.model_dump(mode="json"),
     )
 
 
-def _counting(here: Context) -> dict[str, Any]:
+def _counting(ctx: Context) -> dict[str, Any]:
     """How the profile counts tokens: by the first base model's tokenizer, else by its own estimate."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         counter = token_counter(models.list_(c))
     return {} if counter is None else {"count_tokens": counter.count, "counted_by": counter.model}
 

@@ -12,9 +12,9 @@ from service.context import Context
 from service.jobs import history, space
 
 
-def write(here: Context, job_id: str, path: Path) -> None:
+def write(ctx: Context, job_id: str, path: Path) -> None:
     """Write the job, as far as it has come, to the new file `path`. Raises NotFound."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         job = jobs.get(c, job_id)
         rows = trials.of_job(c, job_id)
     told = [_told(row, past) for row, past in zip(rows, history.past(job, rows), strict=True)]
@@ -27,7 +27,7 @@ def write(here: Context, job_id: str, path: Path) -> None:
         **job.metadata,
     }
     known = {name: value for name, value in attributes.items() if value is not None}
-    write_study(path, job.id, job.judge.objective, space.space_if_any(here, job), told, known)
+    write_study(path, job.id, job.judge.objective, space.space_if_any(ctx, job), told, known)
 
 
 def _told(row: TrialRecord, past: Past) -> Told:

@@ -69,13 +69,13 @@ class Gate:
             if request.method not in READING:
                 await self._count_attempt(request)
             return ANYBODY
-        here = cast("Context", request.app.state.context)
-        self._keys_needed = self._keys_needed or await run_in_threadpool(keys_needed, here)
+        ctx = cast("Context", request.app.state.context)
+        self._keys_needed = self._keys_needed or await run_in_threadpool(keys_needed, ctx)
         if not self._keys_needed:
             _refuse_others(request)
             return OWNER
         try:
-            caller = await run_in_threadpool(self._identify, here, request)
+            caller = await run_in_threadpool(self._identify, ctx, request)
         except Unauthenticated:
             if "authorization" in request.headers:
                 await self._count_attempt(request)
@@ -89,7 +89,7 @@ class Gate:
             )
         return caller
 
-    def _identify(self, here: Context, request: Request) -> Caller:
+    def _identify(self, ctx: Context, request: Request) -> Caller:
         header = request.headers.get("authorization")
         if header is not None:
             scheme, _, rest = header.partition(" ")
@@ -98,11 +98,11 @@ class Gate:
                 raise Unauthenticated(f"send the key as `Authorization: Bearer KEY`, not by the scheme {scheme!r}")
             if hmac.compare_digest(given.encode(), self._worker_key.encode()):
                 return LOCAL_WORKER
-            record = key_of(here, given, utc_now())
+            record = key_of(ctx, given, utc_now())
             return Caller(id=record.id, name=record.name, scope=record.scope)
         cookie = request.cookies.get(SESSION)
         if cookie is not None:
-            record = session_of(here, cookie, utc_now())
+            record = session_of(ctx, cookie, utc_now())
             if request.method not in READING and not _same_site(request):
                 raise Forbidden("the browser does not say that a page of this service sent this, so it is refused")
             return Caller(id=record.id, name=record.name, scope=record.scope, logged_in=True)

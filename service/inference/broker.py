@@ -25,18 +25,18 @@ Gone = Callable[[], Awaitable[bool]]
 Replies = AsyncGenerator[tuple[str, str | Answered], None]
 
 
-async def answer(here: Context, prefix: str, question: Question, gone: Gone) -> Replies:
+async def answer(ctx: Context, prefix: str, question: Question, gone: Gone) -> Replies:
     """The id of the answer with its pieces, and at last how it ended. `gone` tells whether the asker has left.
 
     However this ends, the question is dropped then, and the worker stops at its next word. Raises what the worker found
     wrong, Unreachable where there is none, and Stopped where the asker has left.
     """
-    generation_id = await run_in_threadpool(_ask, here, prefix, question)
+    generation_id = await run_in_threadpool(_ask, ctx, prefix, question)
     try:
         known, asked = 0, time.monotonic()
         renewed = asked
         while True:
-            heard = await run_in_threadpool(_heard, here, generation_id, known)
+            heard = await run_in_threadpool(_heard, ctx, generation_id, known)
             for piece in heard.pieces:
                 yield generation_id, piece
             known += len(heard.pieces)
@@ -51,43 +51,43 @@ async def answer(here: Context, prefix: str, question: Question, gone: Gone) -> 
             if now - renewed >= RENEW_SECONDS:
                 renewed = now
                 waiting = heard.state is GenerationState.WAITING
-                await run_in_threadpool(_renew, here, generation_id, now - asked if waiting else 0.0)
+                await run_in_threadpool(_renew, ctx, generation_id, now - asked if waiting else 0.0)
             await anyio.sleep(LOOK_SECONDS)
     finally:
         with anyio.CancelScope(shield=True):
-            await run_in_threadpool(_drop, here, generation_id)
+            await run_in_threadpool(_drop, ctx, generation_id)
 
 
-def _ask(here: Context, prefix: str, question: Question) -> str:
+def _ask(ctx: Context, prefix: str, question: Question) -> str:
     now = utc_now()
-    with here.database.begin() as c:
-        if not workers.live(c, now, here.settings.lease_seconds):
+    with ctx.database.begin() as c:
+        if not workers.live(c, now, ctx.settings.lease_seconds):
             raise _nobody()
         generation_id = generations.ask(c, prefix, question, now, now + timedelta(seconds=WANTED_SECONDS))
-    here.questions.arrived()
+    ctx.questions.arrived()
     return generation_id
 
 
-def _heard(here: Context, generation_id: str, known: int) -> generations.Heard:
-    with here.database.read() as c:
+def _heard(ctx: Context, generation_id: str, known: int) -> generations.Heard:
+    with ctx.database.read() as c:
         heard = generations.heard(c, generation_id, known)
     if heard is None:
         raise Unreachable(f"{generation_id} was given up: the service was away for too long; ask again")
     return heard
 
 
-def _renew(here: Context, generation_id: str, queued: float) -> None:
+def _renew(ctx: Context, generation_id: str, queued: float) -> None:
     now = utc_now()
-    with here.database.begin() as c:
-        if queued and not workers.live(c, now, here.settings.lease_seconds):
+    with ctx.database.begin() as c:
+        if queued and not workers.live(c, now, ctx.settings.lease_seconds):
             raise _nobody()
         if queued > QUEUE_SECONDS:
             raise Unreachable(f"no worker has had time to answer within {QUEUE_SECONDS:g} seconds; ask again later")
         generations.want(c, generation_id, now + timedelta(seconds=WANTED_SECONDS))
 
 
-def _drop(here: Context, generation_id: str) -> None:
-    with here.database.begin() as c:
+def _drop(ctx: Context, generation_id: str) -> None:
+    with ctx.database.begin() as c:
         generations.drop(c, generation_id)
 
 

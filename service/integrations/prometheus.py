@@ -27,16 +27,16 @@ class Metrics:
         )
         ProcessCollector(registry=self.registry)
 
-    def watch(self, here: Context) -> None:
+    def watch(self, ctx: Context) -> None:
         """Read the counts from this store from now on."""
-        self.registry.register(_Store(here))
+        self.registry.register(_Store(ctx))
 
 
 class _Store(Collector):
     """Every replica of the service says the same here, since there is one store."""
 
-    def __init__(self, here: Context) -> None:
-        self._here = here
+    def __init__(self, ctx: Context) -> None:
+        self._here = ctx
 
     def describe(self) -> list[Metric]:
         return []  # the registry need not ask the store before Prometheus does

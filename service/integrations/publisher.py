@@ -36,8 +36,8 @@ def wanted(settings: Settings) -> list[Tracker]:
 class Publisher:
     """Looks every few seconds for what the trackers do not know, at all jobs when it starts."""
 
-    def __init__(self, here: Context, trackers: Sequence[Tracker], seconds: float = SECONDS) -> None:
-        self._here, self._trackers, self._seconds = here, trackers, seconds
+    def __init__(self, ctx: Context, trackers: Sequence[Tracker], seconds: float = SECONDS) -> None:
+        self._here, self._trackers, self._seconds = ctx, trackers, seconds
         self._concluded: set[tuple[str, str]] = set()
         self._told: dict[tuple[str, str], set[str]] = {}  # by tracker and job: trials
         self._stop = threading.Event()

@@ -41,27 +41,27 @@ class Outbox:
         self._busy: set[str] = set()  # endpoints that are being sent to
         self._turn = Lock()
 
-    def look(self, here: Context, now: datetime) -> None:
+    def look(self, ctx: Context, now: datetime) -> None:
         """Begin to send what is due, and do not wait for it. What finds no free lane is left to the next look."""
-        with here.database.read() as c:
+        with ctx.database.read() as c:
             due = webhooks.due(c, now)
         for endpoint_id in due:
             with self._turn:
                 if endpoint_id in self._busy or len(self._busy) >= LANES:
                     continue
                 self._busy.add(endpoint_id)
-            self._lanes.submit(self._send, here, endpoint_id, now)
+            self._lanes.submit(self._send, ctx, endpoint_id, now)
         if due:
-            with here.database.begin() as c:
+            with ctx.database.begin() as c:
                 webhooks.forget(c, now - KEPT)
 
     def close(self) -> None:
         """Returns when what was begun is over."""
         self._lanes.shutdown()
 
-    def _send(self, here: Context, endpoint_id: str, now: datetime) -> None:
+    def _send(self, ctx: Context, endpoint_id: str, now: datetime) -> None:
         try:
-            _deliver(here, endpoint_id, now)
+            _deliver(ctx, endpoint_id, now)
         except Exception:  # what was claimed is sent again by a later look
             log.exception("what is due to %s could not be sent; a later look tries again", endpoint_id)
         finally:
@@ -69,19 +69,19 @@ class Outbox:
                 self._busy.remove(endpoint_id)
 
 
-def _deliver(here: Context, endpoint_id: str, now: datetime) -> None:
+def _deliver(ctx: Context, endpoint_id: str, now: datetime) -> None:
     """Send one endpoint what is due to it; what is left after a while is left to a later look."""
     began = time.monotonic()
     with httpx.Client(timeout=TIMEOUT, follow_redirects=False) as http:
         while (passed := time.monotonic() - began) < TURN:
             moment = now + timedelta(seconds=passed)
-            with here.database.begin() as c:
+            with ctx.database.begin() as c:
                 due = webhooks.claim(c, endpoint_id, moment, moment + CLAIM)
                 endpoint = None if due is None else webhooks.get(c, endpoint_id)
             if due is None or endpoint is None:
                 break
             found = _attempt(http, endpoint, due, moment)
-            with here.database.begin() as c:
+            with ctx.database.begin() as c:
                 webhooks.settle(c, due, **found)
 
 

@@ -22,11 +22,11 @@ from service.context import Context
 from service.jobs import events
 
 
-def scored(here: Context, job: JobRecord, now: datetime) -> bool:
+def scored(ctx: Context, job: JobRecord, now: datetime) -> bool:
     """Whether the champion has been scored on the job's rows, if there is one and it can be; else it is entered."""
     if job.schedule_id is None:
         return True
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         champion = _champion(c, job)
         if champion is None or unfit(c, job, champion.trial_id) is not None:
             return True

@@ -27,13 +27,13 @@ def overrun(job: JobRecord, trials: Sequence[TrialRecord], now: datetime) -> str
     return None
 
 
-def remaining(job: JobRecord, trials: Sequence[TrialRecord], crew: int, now: datetime) -> float | None:
+def remaining(job: JobRecord, trials: Sequence[TrialRecord], worker_count: int, now: datetime) -> float | None:
     """Device-seconds that may still be spent by a crew of so many workers; None where nothing limits them."""
     search, limits = job.search, []
     if search.device_seconds is not None:
         limits.append(search.device_seconds - device_seconds(trials))
     if search.deadline is not None:
-        limits.append((search.deadline - now).total_seconds() * max(1, crew))
+        limits.append((search.deadline - now).total_seconds() * max(1, worker_count))
     return max(0.0, min(limits)) if limits else None
 
 
@@ -62,7 +62,7 @@ def estimated_finish(
     now: datetime,
     *,
     work_left: float | None = None,
-    crew: int = 1,
+    worker_count: int = 1,
 ) -> datetime | None:
     """When the job will be done: after the device-seconds of `work_left`, shared by a crew of workers, where they are
     known; else when the budget will be used up at the pace so far. Never later than the budget allows.
@@ -75,7 +75,7 @@ def estimated_finish(
     if work_left is not None:
         if search.device_seconds is not None:
             work_left = min(work_left, max(0.0, search.device_seconds - device_seconds(trials)))
-        return _before(now + timedelta(seconds=work_left / max(1, crew)), search.deadline)
+        return _before(now + timedelta(seconds=work_left / max(1, worker_count)), search.deadline)
     shares = [min(1.0, sum(map(_trained, _launched(trials))) / whole_trainings(job.search))]
     if search.device_seconds is not None:
         shares.append(min(1.0, device_seconds(trials) / search.device_seconds))

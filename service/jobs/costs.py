@@ -43,8 +43,8 @@ class Room:
 class Ledger:
     """What finished trials took, as of now. Reads the store when it is asked, and each thing once."""
 
-    def __init__(self, here: Context, c: Connection) -> None:
-        self._here = here
+    def __init__(self, ctx: Context, c: Connection) -> None:
+        self._here = ctx
         self._c = c
         self._entries = {entry.name: entry for entry in models.list_(c)}
         self._ratios: dict[tuple[str, str], float] = {}
@@ -122,18 +122,18 @@ class Ledger:
         )
 
 
-def rooms(crew: Sequence[WorkerRecord]) -> list[Room]:
+def rooms(live_workers: Sequence[WorkerRecord]) -> list[Room]:
     """The devices of these workers, each kind of them once. CPU workers of one host share its memory."""
-    return list(dict.fromkeys(room(worker.device, sharing(worker, crew)) for worker in crew))
+    return list(dict.fromkeys(room(worker.device, sharing(worker, live_workers)) for worker in live_workers))
 
 
-def sharing(worker: WorkerRecord, crew: Sequence[WorkerRecord]) -> int:
+def sharing(worker: WorkerRecord, live_workers: Sequence[WorkerRecord]) -> int:
     """How many of the crew have their memory from where this one has it. Workers that nobody has named otherwise are
     named after their host."""
     if worker.device.kind == "cuda":
         return 1
     host = _NUMBERS.sub("", worker.name)
-    return sum(each.device == worker.device and _NUMBERS.sub("", each.name) == host for each in crew)
+    return sum(each.device == worker.device and _NUMBERS.sub("", each.name) == host for each in live_workers)
 
 
 def room(device: Device, among: int = 1) -> Room:
@@ -146,7 +146,7 @@ def this_machine() -> Device:
     return Device(kind="cpu", name="this machine's CPU", memory_bytes=psutil.virtual_memory().total)
 
 
-def refusal(here: Context, job: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Refusal:
+def refusal(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Refusal:
     """Why a design cannot run on any of the live workers within what the job has left; None where it can, and where no
     worker is there to say."""
     left = budget.remaining(job, rows, 1, now)
@@ -154,7 +154,7 @@ def refusal(here: Context, job: JobRecord, rows: Sequence[TrialRecord], now: dat
 
     def why(design: Design) -> str | None:
         nonlocal estimates
-        estimates = estimates or _estimates(here, job, now, left)
+        estimates = estimates or _estimates(ctx, job, now, left)
         found = estimates(design)
         reasons = [f"on {at.device.name} {each.why}" for at, each in found if each.why is not None]
         return "; ".join(reasons) if found and len(reasons) == len(found) else None
@@ -163,11 +163,11 @@ def refusal(here: Context, job: JobRecord, rows: Sequence[TrialRecord], now: dat
 
 
 def _estimates(
-    here: Context, job: JobRecord, now: datetime, left: float | None
+    ctx: Context, job: JobRecord, now: datetime, left: float | None
 ) -> Callable[[Design], list[tuple[Room, Estimate]]]:
-    with here.database.read() as c:
-        ledger = Ledger(here, c)
-        places = rooms(workers.live(c, now, here.settings.lease_seconds))
+    with ctx.database.read() as c:
+        ledger = Ledger(ctx, c)
+        places = rooms(workers.live(c, now, ctx.settings.lease_seconds))
         prices = [ledger.calibration(place.device) for place in places]
         loads = {name: ledger.workload(job, name) for name in job.search.pin.model or ()}
 
@@ -206,15 +206,15 @@ def priced(
 
 
 def work_left(
-    here: Context, c: Connection, job: JobRecord, rows: Sequence[TrialRecord], now: datetime
+    ctx: Context, c: Connection, job: JobRecord, rows: Sequence[TrialRecord], now: datetime
 ) -> tuple[float, int] | None:
     """Device-seconds that a running job is still expected to take, and how many workers share them; None where no
     trial has been finished yet that would tell, or no worker is there."""
-    crew = workers.live(c, now, here.settings.lease_seconds)
-    if not crew or not rows:
+    live_workers = workers.live(c, now, ctx.settings.lease_seconds)
+    if not live_workers or not rows:
         return None
-    ledger = Ledger(here, c)
-    price = ledger.calibration(crew[0].device)
+    ledger = Ledger(ctx, c)
+    price = ledger.calibration(live_workers[0].device)
     if not price.trials:
         return None
     trained = [row.design for row in rows if row.design.stages]
@@ -226,4 +226,4 @@ def work_left(
         for design in trained
         for base in [design.architecture.base]
     ]
-    return budget.trainings_left(job, rows) * sum(seconds) / len(seconds), len(crew)
+    return budget.trainings_left(job, rows) * sum(seconds) / len(seconds), len(live_workers)

@@ -40,37 +40,37 @@ class Admitted:
     notes: tuple[str, ...]
 
 
-def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
+def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
     """Check a request, split its rows and freeze its judge.
 
     Raises UserError or one of its children, naming the field at fault.
     """
     _check_budget(body.search, now)
-    _check_integrations(here, body)
+    _check_integrations(ctx, body)
     body = graded(body)
     seed = secrets.randbelow(MAX_SEED) if body.seed is None else body.seed
-    generated = _generated(here, body, seed)
-    with here.database.read() as c:
+    generated = _generated(ctx, body, seed)
+    with ctx.database.read() as c:
         training = generated or _file(c, _training_file(body), "training_file")
         validation = _validation_file(c, body, training)
         entries = _entries(c)
-        crew = workers.live(c, now, here.settings.lease_seconds)
+        crew = workers.live(c, now, ctx.settings.lease_seconds)
     four_bit = bool(crew) and all(worker.device.four_bit for worker in crew)
     fixed = fixed_elsewhere(body, training.kind)
     check_models(fixed, entries)
-    splits = _split(here, training, validation)
+    splits = _split(ctx, training, validation)
     if training.kind is DataKind.UNPAIRED:
         _check_labels(splits, "training_file" if validation is None else "validation_file")
     if conversational(splits.train[0]):
         entries = _speaking(entries)
-    place = _tools_at(here, training, validation)
+    place = _tools_at(ctx, training, validation)
     if place is not None:
         entries = _showing_tools(place, entries, _wanted(body, fixed))
     grader = _grader(body, training.kind)
     length = Profile.model_validate(training.profile).long_rows
     designs, pin = designs_of(body, fixed, training.kind, length, entries, len(splits.train), four_bit=four_bit)
     search = body.search.model_copy(update={"pin": pin})
-    judge = _judge(here, body, training, grader, splits, designs, tools=place is not None)
+    judge = _judge(ctx, body, training, grader, splits, designs, tools=place is not None)
     record = JobRecord(
         id=new_id("ftjob"),
         created_at=now,
@@ -82,7 +82,7 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
         constraints=body.constraints,
         training_file=training.id,
         validation_file=None if validation is None else validation.id,
-        train=here.keep_bytes(dataset.write_rows(splits.train)),
+        train=ctx.keep_bytes(dataset.write_rows(splits.train)),
         judge=judge,
         seed=seed,
         suffix=body.suffix or None,
@@ -92,7 +92,7 @@ def admit(here: Context, body: CreateJob, now: datetime) -> Admitted:
     return Admitted(job=record, filename=training.filename, generated=generated, notes=tuple(notes))
 
 
-def _generated(here: Context, body: CreateJob, seed: int) -> FileRecord | None:
+def _generated(ctx: Context, body: CreateJob, seed: int) -> FileRecord | None:
     """The rows that the task's environment makes; None where the rows are in a file."""
     spec = body.task.environment
     if spec is None:
@@ -108,7 +108,7 @@ def _generated(here: Context, body: CreateJob, seed: int) -> FileRecord | None:
                 "answers; leave one of them out",
                 param=field,
             )
-    return environments.generate(here, spec, seed)
+    return environments.generate(ctx, spec, seed)
 
 
 def _training_file(body: CreateJob) -> str:
@@ -187,12 +187,12 @@ def _speaking(entries: Sequence[BaseModelEntry]) -> list[BaseModelEntry]:
     return speaking
 
 
-def _tools_at(here: Context, training: FileRecord, validation: FileRecord | None) -> str | None:
+def _tools_at(ctx: Context, training: FileRecord, validation: FileRecord | None) -> str | None:
     """Where the first tools stand, or calls of them: the file, its row and the field; None where there are none."""
     for record in (training, validation):
         if record is None or record.kind is DataKind.TEXT:
             continue
-        for number, row in enumerate(_rows(here, record), start=1):
+        for number, row in enumerate(_rows(ctx, record), start=1):
             if field := dataset.tools_field(row):
                 return f"{record.filename}: row {number}, field `{field}`"
     return None
@@ -216,10 +216,10 @@ def _showing_tools(place: str, entries: Sequence[BaseModelEntry], wanted: set[st
     return showing
 
 
-def _split(here: Context, training: FileRecord, validation: FileRecord | None) -> Splits:
-    given = None if validation is None else _rows(here, validation)
+def _split(ctx: Context, training: FileRecord, validation: FileRecord | None) -> Splits:
+    given = None if validation is None else _rows(ctx, validation)
     try:
-        return dataset.split(_rows(here, training), training.kind, validation_rows=given)
+        return dataset.split(_rows(ctx, training), training.kind, validation_rows=given)
     except DatasetError as error:
         raise DatasetError(f"{training.filename}: {error.message}", param="training_file") from error
 
@@ -242,8 +242,8 @@ def _check_labels(splits: Splits, validation: str) -> None:
             )
 
 
-def _rows(here: Context, record: FileRecord) -> list[Row]:
-    with here.blobs.open(record.rows) as stream:
+def _rows(ctx: Context, record: FileRecord) -> list[Row]:
+    with ctx.blobs.open(record.rows) as stream:
         return dataset.read_rows(stream.read())
 
 
@@ -279,7 +279,7 @@ def _names(designs: Space) -> list[str]:
 
 
 def _judge(
-    here: Context,
+    ctx: Context,
     body: CreateJob,
     training: FileRecord,
     grader: Grader | None,
@@ -289,13 +289,13 @@ def _judge(
     tools: bool,
 ) -> JudgeSpec:
     if grader is not None:
-        _check_grader(here, grader, splits, training.kind)
+        _check_grader(ctx, grader, splits, training.kind)
     defaults = JudgeSpec.model_fields
     answers = Profile.model_validate(training.profile).target_lengths.p90 or defaults["max_new_tokens"].default
     return JudgeSpec(
         kind=training.kind,
-        validation=here.keep_bytes(dataset.write_rows(splits.validation)),
-        test=here.keep_bytes(dataset.write_rows(splits.test)),
+        validation=ctx.keep_bytes(dataset.write_rows(splits.validation)),
+        test=ctx.keep_bytes(dataset.write_rows(splits.test)),
         objective=_objective(body, training.kind),
         grader=grader,
         window=min(_read_up_to("window", designs), ENCODER_WINDOW if designs.family == "encoder" else sys.maxsize),
@@ -336,11 +336,11 @@ def _grader(body: CreateJob, kind: DataKind) -> Grader | None:
     return None
 
 
-def _check_integrations(here: Context, body: CreateJob) -> None:
+def _check_integrations(ctx: Context, body: CreateJob) -> None:
     """OpenAI's only one is Weights & Biases. Leaving it out silently would let somebody wait for curves there."""
     if not body.integrations:
         return
-    tools = {"MLflow": here.settings.mlflow_url, "TensorBoard": here.settings.tensorboard_dir}
+    tools = {"MLflow": ctx.settings.mlflow_url, "TensorBoard": ctx.settings.tensorboard_dir}
     told = " and ".join(name for name, place in tools.items() if place is not None) or "neither"
     raise UserError(
         "integrations are not served job by job, and Weights & Biases not at all: leave them out. The service tells "
@@ -366,13 +366,13 @@ def _objective(body: CreateJob, kind: DataKind) -> Literal["perplexity", "reward
             return "reward" if preferred or body.task.rewarded else "perplexity"
 
 
-def _check_grader(here: Context, grader: Grader, splits: Splits, kind: DataKind) -> None:
+def _check_grader(ctx: Context, grader: Grader, splits: Splits, kind: DataKind) -> None:
     """The grader must be allowed and sound, and its templates filled by every row that will be graded."""
     graded = JudgeSpec.model_fields["max_generations"].default
     rows = (*splits.validation[:graded], *splits.test[:graded])
     items = [row if kind is DataKind.PROMPTS else {"reference": "", **row} for row in rows]
     try:
-        graders.check(grader, items, here.settings)
+        graders.check(grader, items, ctx.settings)
     except GraderFault as error:
         field = f"task.grader.{error.param}"
         raise UserError(f"{field}: {error.message}", param=field) from error

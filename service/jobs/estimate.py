@@ -52,14 +52,14 @@ class _Question:
         )
 
 
-def answer(here: Context, c: Connection, body: EstimateDesign, now: datetime) -> DesignEstimate:
+def answer(ctx: Context, c: Connection, body: EstimateDesign, now: datetime) -> DesignEstimate:
     """Raises UserError or one of its children, naming the field at fault."""
-    ledger = costs.Ledger(here, c)
-    asked = _question(here, c, body)
+    ledger = costs.Ledger(ctx, c)
+    asked = _question(ctx, c, body)
     entries = models.list_(c)
     start = _start(c, body, asked, entries)
-    crew = workers.live(c, now, here.settings.lease_seconds)
-    room = _room(body, crew)
+    live_workers = workers.live(c, now, ctx.settings.lease_seconds)
+    room = _room(body, live_workers)
 
     def priced(design: Design) -> DesignEstimate:
         entry = ledger.entry(design.architecture.base)
@@ -84,7 +84,7 @@ def answer(here: Context, c: Connection, body: EstimateDesign, now: datetime) ->
     return priced(design).model_copy(update={"unchanged": priced(start)})
 
 
-def _question(here: Context, c: Connection, body: EstimateDesign) -> _Question:
+def _question(ctx: Context, c: Connection, body: EstimateDesign) -> _Question:
     if (body.job is None) == (body.dataset is None):
         raise UserError(
             "say what is trained on: either `dataset`, the id of an uploaded file, or `job`, the id of a job",
@@ -95,7 +95,7 @@ def _question(here: Context, c: Connection, body: EstimateDesign) -> _Question:
         return _Question(
             profile=Profile.model_validate(files.get(c, job.training_file).profile),
             file_id=job.training_file,
-            rows=here.count_rows(job.train),
+            rows=ctx.count_rows(job.train),
             rewarded=job.task.rewarded,
             job=job,
         )
@@ -188,27 +188,27 @@ def _workload(ledger: costs.Ledger, asked: _Question, entry: BaseModelEntry) -> 
     return workload(profile, judge, rows=asked.rows, validation=held_out, test=held_out, ratio=ratio)
 
 
-def _room(body: EstimateDesign, crew: Sequence[WorkerRecord]) -> costs.Room:
+def _room(body: EstimateDesign, live_workers: Sequence[WorkerRecord]) -> costs.Room:
     match body.device:
         case DeviceChoice(kind=kind, memory_bytes=memory):
             four_bit = kind == "cuda"
             device = Device(kind=kind, name=f"a {kind.upper()} device", memory_bytes=memory, four_bit=four_bit)
-            return costs.Room(device=_like(device, crew), memory_bytes=memory)
+            return costs.Room(device=_like(device, live_workers), memory_bytes=memory)
         case None:
-            if not crew:
+            if not live_workers:
                 return costs.room(costs.this_machine())
-            return costs.room(crew[0].device, costs.sharing(crew[0], crew))
+            return costs.room(live_workers[0].device, costs.sharing(live_workers[0], live_workers))
         case name:
-            named = [worker for worker in crew if name in (worker.name, worker.id)]
+            named = [worker for worker in live_workers if name in (worker.name, worker.id)]
             if not named:
-                live = ", ".join(worker.name for worker in crew) or "none"
+                live = ", ".join(worker.name for worker in live_workers) or "none"
                 raise NotFound(
                     f"there is no live worker {name!r}; live: {live}. Or give a kind and memory_bytes", param="device"
                 )
-            return costs.room(named[0].device, costs.sharing(named[0], crew))
+            return costs.room(named[0].device, costs.sharing(named[0], live_workers))
 
 
-def _like(device: Device, crew: Sequence[WorkerRecord]) -> Device:
+def _like(device: Device, live_workers: Sequence[WorkerRecord]) -> Device:
     """With the name of a live worker's device of the same kind, so that what trials have shown of it counts."""
-    same = [worker.device.name for worker in crew if worker.device.kind == device.kind]
+    same = [worker.device.name for worker in live_workers if worker.device.kind == device.kind]
     return device.model_copy(update={"name": same[0]}) if same else device

@@ -8,7 +8,7 @@ from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import Metrics, TrialState
 from search.policy import scheduler
 from search.policy.history import Past
-from search.policy.ranking import finalists, objective_value, standing
+from search.policy.ranking import finalists, objective_value, rung_score
 
 BASELINES = scheduler.BASELINES
 
@@ -57,6 +57,6 @@ def _past(job: JobRecord, trial: TrialRecord, confirms: int | None) -> Past:
         device_seconds=trial.device_seconds,
         error=trial.error,
         goal=trial.goal,
-        measured=tuple(standing(metrics, job.judge.objective) for metrics in trial.measured),
+        measured=tuple(rung_score(metrics, job.judge.objective) for metrics in trial.measured),
         confirms=confirms,
     )

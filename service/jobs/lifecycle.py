@@ -15,7 +15,7 @@ from service.context import Context
 from service.jobs import events, history, schedule_failures
 
 
-def settle(here: Context, trial_id: str, report: Finished, now: datetime) -> TrialRecord:
+def settle(ctx: Context, trial_id: str, report: Finished, now: datetime) -> TrialRecord:
     """Store a finish and everything that follows from it, in one transaction.
 
     The same report sent again changes nothing. Raises BlobMissing for an artifact that was not uploaded whole, and
@@ -23,8 +23,8 @@ def settle(here: Context, trial_id: str, report: Finished, now: datetime) -> Tri
     """
     for artifact in report.artifacts:
         for digest in artifact.files.values():
-            here.blobs.size(digest)
-    with here.database.begin() as c:
+            ctx.blobs.size(digest)
+    with ctx.database.begin() as c:
         before = trials.get(c, trial_id)
         job = jobs.get(c, before.job_id)
         trial = leases.finish(c, trial_id, _honest(report, job), now)
@@ -34,22 +34,22 @@ def settle(here: Context, trial_id: str, report: Finished, now: datetime) -> Tri
         rows = trials.of_job(c, job.id)
         if trial.state is TrialState.COMPLETE:
             _tell_if_best(c, job, rows, trial, now)
-            here.garbage.condemn(_drop_fallen(c, job, rows))
+            ctx.garbage.condemn(_drop_fallen(c, job, rows))
         if job.state.terminal:
             trials.cancel_waiting(c, job.id, now)
         trials.cancel_stopped(c, trial_id, now)
-        here.garbage.forsake(drop_checkpoints(c, [trials.get(c, trial_id)]))
+        ctx.garbage.forsake(drop_checkpoints(c, [trials.get(c, trial_id)]))
     return trial
 
 
-def settle_lost(here: Context, c: Connection, lost: Sequence[TrialRecord], now: datetime) -> None:
+def settle_lost(ctx: Context, c: Connection, lost: Sequence[TrialRecord], now: datetime) -> None:
     """Tell of trials whose worker was lost, and end those that nobody wants to go on with."""
     for trial in lost:
         events.worker_lost(c, trial, now)
         if jobs.get(c, trial.job_id).state.terminal:
             trials.cancel_waiting(c, trial.job_id, now)
         trials.cancel_stopped(c, trial.id, now)
-        here.garbage.forsake(drop_checkpoints(c, [trials.get(c, trial.id)]))
+        ctx.garbage.forsake(drop_checkpoints(c, [trials.get(c, trial.id)]))
 
 
 def drop_checkpoints(c: Connection, rows: Sequence[TrialRecord]) -> set[str]:
@@ -95,13 +95,13 @@ def ended(c: Connection, job_id: str, now: datetime) -> None:
     schedule_failures.job_ended(c, job, now)
 
 
-def cancel(here: Context, c: Connection, job_id: str, now: datetime) -> JobRecord:
+def cancel(ctx: Context, c: Connection, job_id: str, now: datetime) -> JobRecord:
     """Raises Conflict for a job that has ended already, or NotFound."""
     if not jobs.move(c, job_id, JobState.CANCELLED, now):
         raise Conflict(f"job {job_id} has ended already: it is {jobs.get(c, job_id).state}")
     trials.cancel_waiting(c, job_id, now)
     record = jobs.get(c, job_id)
     events.cancelled(c, record, now)
-    here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))
+    ctx.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))
     ended(c, job_id, now)
     return record

@@ -32,9 +32,9 @@ def named(c: Connection, job_id: str, trial: str) -> TrialRecord:
     raise NotFound(f"job {job_id} has no trial {trial!r}: give its id or its number", param="trial_id")
 
 
-def stop(here: Context, job_id: str, trial: str, now: datetime) -> TrialRecord:
+def stop(ctx: Context, job_id: str, trial: str, now: datetime) -> TrialRecord:
     """End one trial. Raises NotFound, and Conflict for one that has ended."""
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         jobs.lock(c, job_id)
         before = named(c, job_id, trial)
         if before.state.terminal:
@@ -42,22 +42,22 @@ def stop(here: Context, job_id: str, trial: str, now: datetime) -> TrialRecord:
         after = trials.stop(c, before.id, now)
         if not before.stopped:
             events.stopping(c, after, now)
-        here.garbage.forsake(drop_checkpoints(c, [after]))
+        ctx.garbage.forsake(drop_checkpoints(c, [after]))
         return trials.get(c, before.id)
 
 
-def add(here: Context, job_id: str, body: AddTrial, now: datetime) -> TrialRecord:
+def add(ctx: Context, job_id: str, body: AddTrial, now: datetime) -> TrialRecord:
     """Queue a design; it is trained to its end, whatever the others do.
 
     Raises NotFound; IllegalDesign naming the field at fault; Infeasible with the numbers where it fits no live worker;
     Conflict where the job has ended, has no trial left, or had the design already.
     """
-    reconcile.look_after(here, job_id, now)  # a job that is still queued starts, so that its baselines come first
-    job, rows = _open(here, job_id, now)
-    design = _design(here, job, rows, body)
-    if why := costs.refusal(here, job, rows, now)(design):
+    reconcile.look_after(ctx, job_id, now)  # a job that is still queued starts, so that its baselines come first
+    job, rows = _open(ctx, job_id, now)
+    design = _design(ctx, job, rows, body)
+    if why := costs.refusal(ctx, job, rows, now)(design):
         raise Infeasible(f"{design.summary()} cannot be run: {why}", param="design")
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         job = jobs.lock(c, job_id)
         rows = trials.of_job(c, job_id)
         _check_room(job, rows)
@@ -69,15 +69,15 @@ def add(here: Context, job_id: str, body: AddTrial, now: datetime) -> TrialRecor
         return row
 
 
-def _open(here: Context, job_id: str, now: datetime) -> tuple[JobRecord, Sequence[TrialRecord]]:
+def _open(ctx: Context, job_id: str, now: datetime) -> tuple[JobRecord, Sequence[TrialRecord]]:
     """The job with its baselines in place."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         job = jobs.get(c, job_id)
         rows: Sequence[TrialRecord] = trials.of_job(c, job_id)
     _check_room(job, rows)
     if len(rows) < len(history.BASELINES):
-        with here.turn:
-            rows, _ = reconcile.fill(here, job, rows, len(budget.open_trials(rows)) + 1, now)
+        with ctx.turn:
+            rows, _ = reconcile.fill(ctx, job, rows, len(budget.open_trials(rows)) + 1, now)
     if len(rows) < len(history.BASELINES):
         raise Conflict(f"job {job_id} has not started with its baselines yet: try again in a moment")
     return job, rows
@@ -93,8 +93,8 @@ def _check_room(job: JobRecord, rows: Sequence[TrialRecord]) -> None:
         )
 
 
-def _design(here: Context, job: JobRecord, rows: Sequence[TrialRecord], body: AddTrial) -> Design:
-    with here.database.read() as c:
+def _design(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], body: AddTrial) -> Design:
+    with ctx.database.read() as c:
         known = job.search.pin.model or ()
         entries = [entry for entry in models.list_(c) if entry.name in known]
         profile = Profile.model_validate(files.get(c, job.training_file).profile)
@@ -104,7 +104,7 @@ def _design(here: Context, job: JobRecord, rows: Sequence[TrialRecord], body: Ad
         assert body.change is not None
         try:
             design = changed(
-                _start(job, rows, body.trial), body.change, lambda pin: _space(here, job, entries, profile, pin)
+                _start(job, rows, body.trial), body.change, lambda pin: _space(ctx, job, entries, profile, pin)
             )
         except UserError as error:
             error.param = place(error)
@@ -137,11 +137,11 @@ def _start(job: JobRecord, rows: Sequence[TrialRecord], trial: str | None) -> De
     return choice.trial.design if choice is not None and trained else rows[history.BASELINES[1]].design
 
 
-def _space(here: Context, job: JobRecord, entries: Sequence[BaseModelEntry], profile: Profile, pin: Pin) -> Space:
+def _space(ctx: Context, job: JobRecord, entries: Sequence[BaseModelEntry], profile: Profile, pin: Pin) -> Space:
     """All that is legal for the job's rows, whatever it searches."""
     return space(
         job.judge.kind,
-        here.count_rows(job.train),
+        ctx.count_rows(job.train),
         entries,
         pin,
         Constraints(),

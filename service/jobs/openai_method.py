@@ -46,8 +46,8 @@ def for_goal(pin: Pin, task: Task, kind: DataKind, family: Family) -> Pin:
     goal = task.goal
     if goal == "auto":
         return pin
-    allowed = pin.algorithm or validate.programs(kind, family, rewarded=task.rewarded)
-    serving = tuple(program for program in allowed if validate.goal(program) == goal)
+    allowed = pin.algorithm or validate.recipes(kind, family, rewarded=task.rewarded)
+    serving = tuple(recipe for recipe in allowed if validate.goal(recipe) == goal)
     if not serving:
         ending = " or ".join(rule.algorithm for rule in ALGORITHMS if rule.goal == goal)
         raise IllegalDesign(
@@ -92,7 +92,7 @@ def ignored(method: Method) -> list[str]:
 def for_objective(pin: Pin, objective: str, kind: DataKind, family: Family) -> Pin:
     """Leave reward maximisers out where likelihood is what counts and none is pinned: they would cost rollouts for a
     reward that decides nothing."""
-    likely = validate.programs(kind, family)
+    likely = validate.recipes(kind, family)
     if objective != "perplexity" or pin.algorithm is not None or not likely:
         return pin
     return pin.model_copy(update={"algorithm": likely})
@@ -136,8 +136,8 @@ def _method(method: Method, kind: DataKind) -> list[Fixed]:
 
 def _reward_maximisers(kind: DataKind) -> tuple[str, ...]:
     """Raises IllegalDesign where answers to such rows cannot be graded."""
-    legal = validate.programs(kind)
-    found = tuple(program for program in validate.programs(kind, rewarded=True) if program not in legal)
+    legal = validate.recipes(kind)
+    found = tuple(recipe for recipe in validate.recipes(kind, rewarded=True) if recipe not in legal)
     if not found:
         raise IllegalDesign(validate.refusal("grpo", kind, rewarded=True) or "", param="method.type")
     return found

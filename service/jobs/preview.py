@@ -25,13 +25,13 @@ from service.jobs.openai_method import fixed_elsewhere, graded, merge
 from service.schemas.requests import EstimateDesign, LookAtSpace
 
 
-def answer(here: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
+def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
     """Raises UserError where there is nothing to look at: no data, or no base model. What else is wrong with the
     request is its `problem`."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         training = None if body.training_file is None else files.get(c, body.training_file)
         entries = models.list_(c)
-        crew = workers.live(c, now, here.settings.lease_seconds)
+        crew = workers.live(c, now, ctx.settings.lease_seconds)
     if training is None and body.kind is None:
         raise UserError(
             "say what is trained on: `training_file`, the id of an uploaded file, or `kind`, that of the rows which an "
@@ -42,7 +42,7 @@ def answer(here: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
     kind = training.kind if training is not None else body.kind
     assert kind is not None
     rows = body.rows if training is None else estimate.rows_to_train(_profile(training))
-    left_out = {} if training is None else _left_out(here, training, entries)
+    left_out = {} if training is None else _left_out(ctx, training, entries)
     usable = [entry for entry in entries if entry.name not in left_out]
     found: Space | None = None
     pin, problem = body.search.pin, None
@@ -57,7 +57,7 @@ def answer(here: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
         problem = ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code)
     rewarded = body.task.rewarded or (body.method is not None and body.method.type == "reinforcement")
     family = found.family if found is not None else _family(kind, usable)
-    default = _default(here, training, found, now)
+    default = _default(ctx, training, found, now)
     trainings = budget.whole_trainings(body.search)
     seconds = None if default is None else trainings * default.seconds
     if seconds is not None and body.search.device_seconds is not None:
@@ -81,13 +81,13 @@ def _profile(training: FileRecord) -> Profile:
 
 def _family(kind: DataKind, entries: Sequence[BaseModelEntry]) -> Family:
     available = {entry.facts.family for entry in entries}
-    fitting = [one for one in validate.FAMILIES if one in available and validate.programs(kind, one, rewarded=True)]
+    fitting = [one for one in validate.FAMILIES if one in available and validate.recipes(kind, one, rewarded=True)]
     return fitting[0] if fitting else "decoder"
 
 
-def _left_out(here: Context, training: FileRecord, entries: Sequence[BaseModelEntry]) -> dict[str, str]:
+def _left_out(ctx: Context, training: FileRecord, entries: Sequence[BaseModelEntry]) -> dict[str, str]:
     """The base models that cannot show such rows, and why."""
-    talk, tools = _traits(here.blobs, training.rows, training.kind)
+    talk, tools = _traits(ctx.blobs, training.rows, training.kind)
     why: dict[str, str] = {}
     for entry in entries:
         if talk and not entry.facts.chat_template:
@@ -106,12 +106,12 @@ def _traits(blobs: Blobs, rows: str, kind: DataKind) -> tuple[bool, bool]:
     return create.conversational(found[0]), tools
 
 
-def _default(here: Context, training: FileRecord | None, found: Space | None, now: datetime) -> DesignEstimate | None:
+def _default(ctx: Context, training: FileRecord | None, found: Space | None, now: datetime) -> DesignEstimate | None:
     if training is None or found is None:
         return None
     design = baselines(found)[1]
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         try:
-            return estimate.answer(here, c, EstimateDesign(dataset=training.id, design=design), now)
+            return estimate.answer(ctx, c, EstimateDesign(dataset=training.id, design=design), now)
         except UserError:  # a default that ignores a pin is not legal with everything
             return None

@@ -18,114 +18,114 @@ from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from search.policy.ranking import best
 from search.policy.scheduler import Confirm, End, Plan, Promote, Refuse, Try, hopeless, next_step
-from search.policy.warm_start import Memory
+from search.policy.warm_start import SimilarJob
 from search.space.space import Space
 from service.context import Context
 from service.inference.model_names import result_name
 from service.jobs import alias_promotion, budget, costs, events, history, lifecycle
 from service.jobs.lifecycle import drop_checkpoints, settle_lost
 from service.jobs.space import space_of
-from service.jobs.warm_start import memories
+from service.jobs.warm_start import similar_jobs
 
 log = logging.getLogger(__name__)
 
 Rows = Sequence[TrialRecord]
 
 
-def tick(here: Context, now: datetime) -> None:
+def tick(ctx: Context, now: datetime) -> None:
     """One look at everything."""
-    _take_back(here, now)
-    with here.database.read() as c:
+    _take_back(ctx, now)
+    with ctx.database.read() as c:
         active = [job.id for job in jobs.active(c)]
     for job_id in active:
-        look_after(here, job_id, now)
-    here.garbage.sweep(here.database, here.blobs, now)
+        look_after(ctx, job_id, now)
+    ctx.garbage.sweep(ctx.database, ctx.blobs, now)
 
 
-def look_after(here: Context, job_id: str, now: datetime) -> None:
+def look_after(ctx: Context, job_id: str, now: datetime) -> None:
     """Bring one job as far as it can go now. A job that cannot go on fails; what else goes wrong is only logged."""
     try:
-        with here.turn, logs.about(job_id=job_id):
-            _advance_or_fail(here, job_id, now)
+        with ctx.turn, logs.about(job_id=job_id):
+            _advance_or_fail(ctx, job_id, now)
     except Exception:  # one job must not keep the others, or the request that asks for this, from going on
         log.exception("job %s could not be looked after; the next tick tries again", job_id)
 
 
-def _take_back(here: Context, now: datetime) -> None:
-    with here.database.begin() as c:
-        settle_lost(here, c, leases.expire(c, now), now)
+def _take_back(ctx: Context, now: datetime) -> None:
+    with ctx.database.begin() as c:
+        settle_lost(ctx, c, leases.expire(c, now), now)
         generations.expire(c, now)
 
 
-def _advance_or_fail(here: Context, job_id: str, now: datetime) -> None:
+def _advance_or_fail(ctx: Context, job_id: str, now: datetime) -> None:
     try:
-        _advance(here, job_id, now)
+        _advance(ctx, job_id, now)
     except UserError as error:  # such as a base model that is no longer registered
-        _fail(here, job_id, error, now)
+        _fail(ctx, job_id, error, now)
 
 
-def _advance(here: Context, job_id: str, now: datetime) -> None:
-    with here.database.read() as c:
+def _advance(ctx: Context, job_id: str, now: datetime) -> None:
+    with ctx.database.read() as c:
         job = jobs.get(c, job_id)
-        crew = len(workers.live(c, now, here.settings.lease_seconds))
+        worker_count = len(workers.live(c, now, ctx.settings.lease_seconds))
     if job.paused:
         return
     match job.state:
         case JobState.QUEUED:
-            _start(here, job, crew, now)
+            _start(ctx, job, worker_count, now)
         case JobState.RUNNING:
-            _go_on(here, job, crew, now)
+            _go_on(ctx, job, worker_count, now)
         case JobState.VALIDATING_FILES | JobState.SUCCEEDED | JobState.FAILED | JobState.CANCELLED:
             pass  # nothing to do, or done by somebody else since the list was made
 
 
-def _start(here: Context, job: JobRecord, crew: int, now: datetime) -> None:
-    with here.database.begin() as c:
+def _start(ctx: Context, job: JobRecord, worker_count: int, now: datetime) -> None:
+    with ctx.database.begin() as c:
         if not jobs.move(c, job.id, JobState.RUNNING, now):
             return
-        events.started(c, job, crew, now)
-    _advance(here, job.id, now)
+        events.started(c, job, worker_count, now)
+    _advance(ctx, job.id, now)
 
 
-def _go_on(here: Context, job: JobRecord, crew: int, now: datetime) -> None:
-    with here.database.read() as c:
+def _go_on(ctx: Context, job: JobRecord, worker_count: int, now: datetime) -> None:
+    with ctx.database.read() as c:
         rows: Rows = trials.of_job(c, job.id)
     reason = budget.overrun(job, rows, now)
     if reason is not None:
-        with here.database.begin() as c:
+        with ctx.database.begin() as c:
             trials.cancel_waiting(c, job.id, now)
             rows = trials.of_job(c, job.id)
     else:
-        rows, reason = fill(here, job, rows, max(1, crew), now)
+        rows, reason = fill(ctx, job, rows, max(1, worker_count), now)
     if reason is None:
-        _prune(here, job, rows, crew, now)
+        _prune(ctx, job, rows, worker_count, now)
     elif not budget.open_trials(rows):
-        _conclude(here, job, rows, reason, now)
+        _conclude(ctx, job, rows, reason, now)
 
 
-def fill(here: Context, job: JobRecord, rows: Rows, crew: int, now: datetime) -> tuple[Rows, str | None]:
+def fill(ctx: Context, job: JobRecord, rows: Rows, worker_count: int, now: datetime) -> tuple[Rows, str | None]:
     """Take the search's steps until there is a trial for each of the `crew`. Answers with the rows then, and why there
     will be no more, if so."""
     designs: Space | None = None
-    past_jobs: Sequence[Memory] = ()
-    while len(budget.open_trials(rows)) < crew:
+    past_jobs: Sequence[SimilarJob] = ()
+    while len(budget.open_trials(rows)) < worker_count:
         if designs is None:
-            designs = space_of(here, job)
-            with here.database.read() as c:
-                past_jobs = memories(c, job)
+            designs = space_of(ctx, job)
+            with ctx.database.read() as c:
+                past_jobs = similar_jobs(c, job)
         step = next_step(
             designs,
             history.past(job, rows),
             _plan(job),
-            remaining=budget.remaining(job, rows, crew, now),
-            refusal=costs.refusal(here, job, rows, now),
+            remaining=budget.remaining(job, rows, worker_count, now),
+            refusal=costs.refusal(ctx, job, rows, now),
             memory=past_jobs,
         )
         if step is None:
             return rows, None
         if isinstance(step, End):
             return rows, step.reason
-        taken = _take(here, job, rows, step, now)
+        taken = _take(ctx, job, rows, step, now)
         if taken is None:
             return rows, None
         rows = taken
@@ -133,12 +133,12 @@ def fill(here: Context, job: JobRecord, rows: Rows, crew: int, now: datetime) ->
 
 
 def _take(
-    here: Context, job: JobRecord, rows: Rows, step: Try | Refuse | Promote | Confirm, now: datetime
+    ctx: Context, job: JobRecord, rows: Rows, step: Try | Refuse | Promote | Confirm, now: datetime
 ) -> Rows | None:
     """Take a step that was chosen for these rows. Answers with the rows then, or None where the job has ended or
     another replica was faster: the next look goes on from there."""
     number = len(rows)
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         if jobs.lock(c, job.id).state is not JobState.RUNNING:
             return None
         match step:
@@ -165,21 +165,21 @@ def _take(
         return trials.of_job(c, job.id) if done else None
 
 
-def _prune(here: Context, job: JobRecord, rows: Rows, crew: int, now: datetime) -> None:
+def _prune(ctx: Context, job: JobRecord, rows: Rows, worker_count: int, now: datetime) -> None:
     """Give up what pauses and will not be promoted any more: its checkpoints are dropped."""
     if not any(row.paused for row in rows):
         return
-    remaining = budget.remaining(job, rows, crew, now)
+    remaining = budget.remaining(job, rows, worker_count, now)
     lost = [past.number for past in hopeless(history.past(job, rows), _plan(job), remaining)]
     if not lost:
         return
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         if jobs.lock(c, job.id).state is not JobState.RUNNING:
             return
         pruned = trials.prune(c, job.id, lost, now)
         if pruned:
             events.pruned(c, pruned, now)
-            here.garbage.forsake(drop_checkpoints(c, pruned))
+            ctx.garbage.forsake(drop_checkpoints(c, pruned))
 
 
 def _plan(job: JobRecord) -> Plan:
@@ -193,17 +193,17 @@ def _plan(job: JobRecord) -> Plan:
     )
 
 
-def _conclude(here: Context, job: JobRecord, rows: Rows, reason: str, now: datetime) -> None:
+def _conclude(ctx: Context, job: JobRecord, rows: Rows, reason: str, now: datetime) -> None:
     choice = best(history.past(job, rows))
     winner = None if choice is None else next(row for row in rows if row.number == choice.trial.number)
     if choice is None or winner is None or not winner.design.stages:
-        _fail(here, job.id, _why_nothing(rows, reason), now)
+        _fail(ctx, job.id, _why_nothing(rows, reason), now)
         return
-    if not alias_promotion.scored(here, job, now):
+    if not alias_promotion.scored(ctx, job, now):
         return  # its end brings the next look
     name = result_name(job, winner)
     base = next((row for row in rows if row.number == history.BASELINES[0]), None)
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         jobs.lock(c, job.id)
         if _standings(trials.of_job(c, job.id)) != _standings(rows):
             return  # another replica took a step since these rows were read; the next look goes on from there
@@ -216,7 +216,7 @@ def _conclude(here: Context, job: JobRecord, rows: Rows, reason: str, now: datet
         events.succeeded(c, jobs.get(c, job.id), won, base, choice, now)
         alias_promotion.decide(c, jobs.get(c, job.id), winner, base, now)
         lifecycle.ended(c, job.id, now)
-        here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job.id)))
+        ctx.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job.id)))
 
 
 def _standings(rows: Rows) -> list[tuple[int, TrialState, int | None]]:
@@ -231,12 +231,12 @@ def _why_nothing(rows: Rows, reason: str) -> LuthierError:
     return TrialFailed(f"no trial could be trained; trial {first.number} {first.state}: {first.error}")
 
 
-def _fail(here: Context, job_id: str, error: LuthierError, now: datetime) -> None:
+def _fail(ctx: Context, job_id: str, error: LuthierError, now: datetime) -> None:
     failure = {"code": error.code, "message": error.message, "param": error.param}
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         if not jobs.move(c, job_id, JobState.FAILED, now, error=failure):
             return
         trials.cancel_waiting(c, job_id, now)
         events.failed(c, jobs.get(c, job_id), error, now)
         lifecycle.ended(c, job_id, now)
-        here.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))
+        ctx.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))

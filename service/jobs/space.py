@@ -10,12 +10,12 @@ from search.space.space import Space, space
 from service.context import Context
 
 
-def space_of(here: Context, job: JobRecord) -> Space:
+def space_of(ctx: Context, job: JobRecord) -> Space:
     """What the job searches. Raises UserError where a base model is no longer registered."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         entries = models.list_(c)
         profile = Profile.model_validate(files.get(c, job.training_file).profile)
-    rows = here.count_rows(job.train)
+    rows = ctx.count_rows(job.train)
     return space(
         job.judge.kind,
         rows,
@@ -27,9 +27,9 @@ def space_of(here: Context, job: JobRecord) -> Space:
     )
 
 
-def space_if_any(here: Context, job: JobRecord) -> Space | None:
+def space_if_any(ctx: Context, job: JobRecord) -> Space | None:
     """None where it cannot be made again: its file was deleted, or a base model is no longer registered."""
     try:
-        return space_of(here, job)
+        return space_of(ctx, job)
     except LuthierError:
         return None

@@ -10,14 +10,14 @@ from luthier.errors import NotFound
 from luthier.models.base_model import BaseModelEntry
 from luthier.store import Connection, files, jobs, models, trials
 from luthier.store.rows import JobRecord
-from search.policy.warm_start import Memory, Occasion, alikeness, remember
+from search.policy.warm_start import JobContext, SimilarJob, similar_job, similarity_of
 from service.jobs import history
 
 MOST: Final = 5  # the jobs that are most alike; more would say the same again
 LOOKED_AT: Final = 50  # the latest jobs
 
 
-def memories(c: Connection, job: JobRecord) -> tuple[Memory, ...]:
+def similar_jobs(c: Connection, job: JobRecord) -> tuple[SimilarJob, ...]:
     """The past jobs that are most like this one, the likest first; before all others those of its own schedule.
 
     Only those that had ended when this one was created: what is proposed does not depend on when that is asked.
@@ -25,23 +25,25 @@ def memories(c: Connection, job: JobRecord) -> tuple[Memory, ...]:
     if not job.search.memory:
         return ()
     entries = {entry.name: entry for entry in models.list_(c)}
-    here = _occasion(c, job, entries)
+    ctx = _job_context(c, job, entries)
     own = jobs.ended_before(c, job.created_at, MOST, schedule_id=job.schedule_id) if job.schedule_id else []
     others = {other.id: other for other in (*own, *jobs.ended_before(c, job.created_at, LOOKED_AT))}
     past = [other for other in others.values() if other.judge.family == job.judge.family]
-    if here is None:
+    if ctx is None:
         return ()
-    like = [(alikeness(here, there), other) for other in past if (there := _occasion(c, other, entries)) is not None]
+    like = [
+        (similarity_of(ctx, there), other) for other in past if (there := _job_context(c, other, entries)) is not None
+    ]
     ours = {other.id for other in own}
     telling = [(alike, other) for alike, other in like if alike > 0]
     likest = sorted(telling, key=lambda pair: (pair[1].id not in ours, -pair[0], pair[1].id))[:MOST]
     hidden_sizes = {name: entry.facts.hidden_size for name, entry in entries.items()}
     return tuple(
-        remember(history.past(other, trials.of_job(c, other.id)), hidden_sizes, alike) for alike, other in likest
+        similar_job(history.past(other, trials.of_job(c, other.id)), hidden_sizes, alike) for alike, other in likest
     )
 
 
-def _occasion(c: Connection, job: JobRecord, entries: Mapping[str, BaseModelEntry]) -> Occasion | None:
+def _job_context(c: Connection, job: JobRecord, entries: Mapping[str, BaseModelEntry]) -> JobContext | None:
     """None where the file or the base model has been deleted since."""
     base = entries.get((job.search.pin.model or ("",))[0])
     try:
@@ -50,7 +52,7 @@ def _occasion(c: Connection, job: JobRecord, entries: Mapping[str, BaseModelEntr
         return None
     if base is None:
         return None
-    return Occasion(
+    return JobContext(
         kind=job.judge.kind,
         objective=job.judge.objective,
         tokens=profile.tokens,

@@ -29,8 +29,8 @@ SLACK: Final = timedelta(seconds=1)  # by which what was written together may di
 class Follower:
     """Remembers what it has told. `after` is the event from which it goes on; None: from the start of the job."""
 
-    def __init__(self, here: Context, job_id: str, after: str | None) -> None:
-        self._here = here
+    def __init__(self, ctx: Context, job_id: str, after: str | None) -> None:
+        self._here = ctx
         self._job_id = job_id
         self._after = after
         self._marks: dict[str, TrialMark] | None = None

@@ -20,15 +20,15 @@ NO_MORE: Final = "No more trials: "  # how the diary says why a search has ended
 RECENT: Final = 50  # of a job's events, among which that one is
 
 
-def report(here: Context, job_id: str) -> Report:
+def report(ctx: Context, job_id: str) -> Report:
     """What a job has found out, as far as it has come. Raises NotFound."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         job = jobs.get(c, job_id)
-        case = case_of(c, here, job, trials.of_job(c, job_id))
-    return explain(case.model_copy(update={"space": space.space_if_any(here, job)}))
+        case = case_of(c, ctx, job, trials.of_job(c, job_id))
+    return explain(case.model_copy(update={"space": space.space_if_any(ctx, job)}))
 
 
-def case_of(c: Connection, here: Context, job: JobRecord, rows: Sequence[TrialRecord]) -> Case:
+def case_of(c: Connection, ctx: Context, job: JobRecord, rows: Sequence[TrialRecord]) -> Case:
     """A job as the report and the charts are made of it, apart from its space, which takes longer to make."""
     past = history.past(job, rows)
     found = measurements.scores_of_job(c, job.id)
@@ -58,7 +58,7 @@ def case_of(c: Connection, here: Context, job: JobRecord, rows: Sequence[TrialRe
         judge=job.judge,
         search=job.search,
         file=_filename(c, job),
-        rows=(here.count_rows(job.train), here.count_rows(job.judge.validation), here.count_rows(job.judge.test)),
+        rows=(ctx.count_rows(job.train), ctx.count_rows(job.judge.validation), ctx.count_rows(job.judge.test)),
         tried=tried,
         facts={entry.name: entry.facts for entry in models.list_(c)},
         ended=_ended(c, job.id),

@@ -37,8 +37,8 @@ def job(
     record: JobRecord, trials: Sequence[TrialRecord], now: datetime, work_left: tuple[float, int] | None = None
 ) -> api.Job:
     """`work_left`: the device-seconds that it is still expected to take, and how many workers share them."""
-    seconds, crew = work_left or (None, 1)
-    finish = budget.estimated_finish(record, trials, now, work_left=seconds, crew=crew)
+    seconds, worker_count = work_left or (None, 1)
+    finish = budget.estimated_finish(record, trials, now, work_left=seconds, worker_count=worker_count)
     estimated = None if finish is None else _seconds(finish)
     best = best_trial(record, trials)
     return api.Job(

@@ -25,23 +25,23 @@ log = logging.getLogger(__name__)
 MOST_WAITING: Final = 10  # runs that queue; a schedule that is slower than its ticks would pile them up for ever
 
 
-def tick(here: Context, now: datetime) -> None:
+def tick(ctx: Context, now: datetime) -> None:
     """One look at all schedules."""
-    with here.database.read() as c:
+    with ctx.database.read() as c:
         due = schedules.due(c, now)
         waiting = schedules.with_waiting_runs(c)
     for schedule_id in dict.fromkeys([*due, *waiting]):
         try:
-            _notice(here, schedule_id, now)
-            go_on(here, schedule_id, now)
+            _notice(ctx, schedule_id, now)
+            go_on(ctx, schedule_id, now)
         except Exception:  # one schedule must not keep the others from going on
             log.exception("schedule %s could not be looked after; the next look tries again", schedule_id)
 
 
-def go_on(here: Context, schedule_id: str, now: datetime) -> None:
+def go_on(ctx: Context, schedule_id: str, now: datetime) -> None:
     """Begin, skip or leave waiting what waits, the earliest tick first."""
     while True:
-        with here.database.read() as c:
+        with ctx.database.read() as c:
             schedule = schedules.get(c, schedule_id)
             runs = schedules.open_runs(c, schedule_id)
         first = next((run for run in runs if run.state is RunState.WAITING), None)
@@ -52,26 +52,26 @@ def go_on(here: Context, schedule_id: str, now: datetime) -> None:
             case "wait":
                 return
             case "skip":
-                with here.database.begin() as c:
+                with ctx.database.begin() as c:
                     schedules.drop_run(c, first.id, RunState.SKIPPED, f"job {running[0].job_id} had not ended", now)
             case "replace":
-                _cancel(here, running, now)
+                _cancel(ctx, running, now)
             case "begin":
-                _begin(here, schedule, first, now)
+                _begin(ctx, schedule, first, now)
 
 
-def admitted(here: Context, job: ScheduledJob, now: datetime) -> Admitted:
+def admitted(ctx: Context, job: ScheduledJob, now: datetime) -> Admitted:
     """The job as it would be created now. Raises UserError."""
     given = job.model_dump(mode="json", exclude_unset=True)
     if isinstance(job.training_file, NewestFile):
-        with here.database.read() as c:
+        with ctx.database.read() as c:
             given["training_file"] = files.newest(c, job.training_file.newest).id
-    return admit(here, CreateJob.model_validate(given), now)
+    return admit(ctx, CreateJob.model_validate(given), now)
 
 
-def _notice(here: Context, schedule_id: str, now: datetime) -> None:
+def _notice(ctx: Context, schedule_id: str, now: datetime) -> None:
     """Give each tick since the last look its row of history."""
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         schedule = schedules.lock(c, schedule_id)
         if not schedule.enabled or schedule.next_at is None or schedule.next_at > now:
             return  # another replica was faster
@@ -107,30 +107,30 @@ def _turn(overlap: Overlap, running: list[ScheduleRunRecord]) -> Literal["begin"
             return "replace"
 
 
-def _cancel(here: Context, running: list[ScheduleRunRecord], now: datetime) -> None:
+def _cancel(ctx: Context, running: list[ScheduleRunRecord], now: datetime) -> None:
     for run in running:
         assert run.job_id is not None, "what runs has a job"
         try:
-            with here.database.begin() as c:
-                lifecycle.cancel(here, c, run.job_id, now)
+            with ctx.database.begin() as c:
+                lifecycle.cancel(ctx, c, run.job_id, now)
         except Conflict:  # it has ended in the meantime
             log.info("job %s need not be replaced", run.job_id)
 
 
-def _begin(here: Context, schedule: ScheduleRecord, run: ScheduleRunRecord, now: datetime) -> None:
+def _begin(ctx: Context, schedule: ScheduleRecord, run: ScheduleRunRecord, now: datetime) -> None:
     try:
-        ready = admitted(here, ScheduledJob.model_validate(schedule.job), now)
-        _create(here, schedule, run, ready, now)
+        ready = admitted(ctx, ScheduledJob.model_validate(schedule.job), now)
+        _create(ctx, schedule, run, ready, now)
     except LuthierError as error:
-        _give_up(here, run, error.message, now)
+        _give_up(ctx, run, error.message, now)
     except Exception as bug:  # tried again, it would go wrong again, twice a second
         log.exception("run %s of schedule %s could not begin", run.id, schedule.id)
-        _give_up(here, run, f"{type(bug).__name__}: {bug}", now)
+        _give_up(ctx, run, f"{type(bug).__name__}: {bug}", now)
 
 
-def _create(here: Context, schedule: ScheduleRecord, run: ScheduleRunRecord, ready: Admitted, now: datetime) -> None:
+def _create(ctx: Context, schedule: ScheduleRecord, run: ScheduleRunRecord, ready: Admitted, now: datetime) -> None:
     job = ready.job.model_copy(update={"schedule_id": schedule.id})
-    with here.database.begin() as c:
+    with ctx.database.begin() as c:
         schedules.lock(c, schedule.id)
         running = [one for one in schedules.open_runs(c, schedule.id) if one.state is RunState.RUNNING]
         if _turn(schedule.overlap, running) != "begin" or not schedules.begin_run(c, run.id, job.id, now):
@@ -146,6 +146,6 @@ def _because(schedule: ScheduleRecord, run: ScheduleRunRecord) -> str:
     return f"Created by the schedule {schedule.name}, {asked}."
 
 
-def _give_up(here: Context, run: ScheduleRunRecord, reason: str, now: datetime) -> None:
-    with here.database.begin() as c:
+def _give_up(ctx: Context, run: ScheduleRunRecord, reason: str, now: datetime) -> None:
+    with ctx.database.begin() as c:
         schedule_failures.not_created(c, run.id, reason, now)

@@ -75,10 +75,10 @@ def test_a_large_blob_streams_in_and_out_in_parts_and_is_deleted_when_nothing_re
             back.update(piece)
     assert back.hexdigest() == digest
 
-    here = service.context
-    here.garbage.condemn({digest})
-    assert here.garbage.sweep(here.database, here.blobs, datetime.now(UTC)) == set(), "spared: just uploaded"
-    assert here.garbage.sweep(here.database, here.blobs, datetime.now(UTC) + GRACE) == {digest}
+    ctx = service.context
+    ctx.garbage.condemn({digest})
+    assert ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC)) == set(), "spared: just uploaded"
+    assert ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC) + GRACE) == {digest}
     assert key not in objects(bucket)
     assert service.http.get(f"/v1/blobs/{digest}").status_code == 404
 

@@ -27,7 +27,7 @@ def test_every_legal_cell_learns_moves_what_it_declares_saves_and_resumes(cell: 
 
 
 def test_the_record_has_every_legal_cell_and_no_other_and_all_passed() -> None:
-    assert [(seen.program, seen.update) for seen in recorded()] == [(cell.program, cell.update) for cell in cells()]
+    assert [(seen.program, seen.update) for seen in recorded()] == [(cell.recipe, cell.update) for cell in cells()]
     assert [seen for seen in recorded() if not seen.passes] == []
 
 

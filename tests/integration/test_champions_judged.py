@@ -41,11 +41,11 @@ def champion(trained: Service, weights: Artifact, monkeypatch: pytest.MonkeyPatc
 def test_it_scores_as_it_did_when_it_was_trained(
     name: str, tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = service(PLANS[name], tmp_path / "blobs", tiny, goal=None)
-    trained = here.work()
+    ctx = service(PLANS[name], tmp_path / "blobs", tiny, goal=None)
+    trained = ctx.work()
     assert trained.outcome == "complete", trained.error
     before = {key: value.clone() for key, value in tiny.model.state_dict().items()}
-    scored = champion(here, trained.artifacts[0], monkeypatch)
+    scored = champion(ctx, trained.artifacts[0], monkeypatch)
     assert scored.outcome == "complete", scored.error
     assert (scored.artifacts, scored.trained_tokens) == ((), 0)
     assert trained.test_scores is not None
@@ -65,32 +65,32 @@ def test_it_scores_as_it_did_when_it_was_trained(
 def test_weights_that_are_gone_fail_the_champion_and_not_the_worker(
     tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = service(PLANS["a whole model"], tmp_path / "blobs", tiny, goal=None)
+    ctx = service(PLANS["a whole model"], tmp_path / "blobs", tiny, goal=None)
 
     def get_blob(digest: str) -> Path:
         if digest == "0" * 64:
             raise BlobMissing("there is no blob 000")
-        return Service.get_blob(here, digest)
+        return Service.get_blob(ctx, digest)
 
-    monkeypatch.setattr(here, "get_blob", get_blob)
+    monkeypatch.setattr(ctx, "get_blob", get_blob)
     weights = Artifact(kind="merged", files={"model.safetensors": "0" * 64}, bytes=1)
-    here.assignment = here.assignment.model_copy(update={"weights": weights})
-    finished = here.work()
+    ctx.assignment = ctx.assignment.model_copy(update={"weights": weights})
+    finished = ctx.work()
     assert finished.outcome == "failed"
     assert finished.error == "the champion's weights are gone: there is no blob 000"
 
 
 def test_an_encoder_comes_back_as_one(encoder: Base, tmp_path: Path) -> None:
-    here = service(PLANS["a whole model"], tmp_path / "blobs", encoder, goal=None)
+    ctx = service(PLANS["a whole model"], tmp_path / "blobs", encoder, goal=None)
     files = {}
     for file in Path(encoder.entry.source).iterdir():
         if file.is_file():
             files[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-            shutil.copy(file, here.cache / files[file.name])
+            shutil.copy(file, ctx.cache / files[file.name])
     files["reproduce/reproduce.py"] = "not fetched, as it is not the model's"
     (tmp_path / "scratch").mkdir()
     artifact = Artifact(kind="merged", files=files, bytes=1)
-    model = load.load(here, encoder.entry, artifact, tmp_path / "scratch")
+    model = load.load(ctx, encoder.entry, artifact, tmp_path / "scratch")
     same, loaded = encoder.model.state_dict(), model.state_dict()
     assert type(model) is type(encoder.model)
     assert all(torch.equal(same[key], loaded[key]) for key in same)

@@ -69,8 +69,8 @@ def test_the_image_is_made_of_files_that_exist_and_are_sent_to_the_engine() -> N
 def test_the_commands_have_the_options_that_they_are_given() -> None:
     luthier = get_group(app)
     for name in OURS:
-        program, *arguments = COMPOSE["services"][name]["command"]
-        with luthier.make_context(program, arguments) as context:
+        recipe, *arguments = COMPOSE["services"][name]["command"]
+        with luthier.make_context(recipe, arguments) as context:
             chosen, command, rest = luthier.resolve_command(context, arguments)
             assert command is not None
             command.make_context(chosen, rest)
@@ -84,10 +84,10 @@ def test_the_commands_run_without_containers_too(url: str, tmp_path: Path) -> No
     env["LUTHIER_SECRET"] = "s" * 32
 
     def command(name: str, *more: str) -> list[str]:
-        program, *arguments = COMPOSE["services"][name]["command"]
-        assert program == "luthier"
+        recipe, *arguments = COMPOSE["services"][name]["command"]
+        assert recipe == "luthier"
         local = ["127.0.0.1" if argument == "0.0.0.0" else argument for argument in arguments]
-        return [sys.executable, "-P", "-m", program, *local, *more]
+        return [sys.executable, "-P", "-m", recipe, *local, *more]
 
     subprocess.run(command("upgrade"), env=env, check=True, capture_output=True)
     with (tmp_path / "log").open("w") as log:

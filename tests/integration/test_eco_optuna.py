@@ -71,7 +71,7 @@ def test_axes_are_parameters_and_the_untuned_base_has_none(file: Path) -> None:
     trials = optuna.load_study(study_name=summary.study_name, storage=f"sqlite:///{file}").trials
     assert trials[0].params == {}
     assert trials[0].user_attrs["origin"] == "baseline"
-    assert all({"program", "batch_size", "learning_rate_multiplier"} <= set(trial.params) for trial in trials[1:])
+    assert all({"recipe", "batch_size", "learning_rate_multiplier"} <= set(trial.params) for trial in trials[1:])
     confirming = next(trial for trial in trials if trial.user_attrs["origin"] == "confirmation")
     assert confirming.params == trials[confirming.user_attrs["confirms"]].params
 
@@ -101,7 +101,7 @@ def test_optuna_dashboard_opens_the_file(job: tuple[Service, str], file: Path) -
     theirs = {"complete": "Complete", "pruned": "Pruned", "failed": "Fail"}
     assert [trial["state"] for trial in shown["trials"]] == [theirs[one.state] for one in service.client.trials(job_id)]
     assert shown["directions"] == ["minimize"]
-    assert {"program", "batch_size"} <= {axis["name"] for axis in shown["union_search_space"]}
+    assert {"recipe", "batch_size"} <= {axis["name"] for axis in shown["union_search_space"]}
 
 
 def test_a_running_job_is_written_as_far_as_it_has_come(job: tuple[Service, str], tmp_path: Path) -> None:

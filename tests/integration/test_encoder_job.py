@@ -107,7 +107,7 @@ def test_a_job_on_an_encoder_beats_its_pseudo_perplexity(tmp_path: Path) -> None
         assert best.metrics.perplexity is None
         assert best.metrics.pseudo_perplexity < 0.8 * best.base_metrics.pseudo_perplexity
         assert best.metrics.bits_per_byte < best.base_metrics.bits_per_byte
-        assert {trial.design.program for trial in client.trials(job.id)} == {"base", "mlm"}
+        assert {trial.design.recipe for trial in client.trials(job.id)} == {"base", "mlm"}
         rungs = [point for point in client.points(job.id, best.trial) if point.name == "valid_loss"]
         assert len(rungs) == 2
         assert f"pseudo-perplexity {best.metrics.pseudo_perplexity:.4g}" in "".join(

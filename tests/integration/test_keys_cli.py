@@ -167,8 +167,8 @@ def block(name: str) -> list[str]:
 
 def test_the_page_on_keys_makes_keys(shell: Shell) -> None:
     for line in block("keys"):
-        program, *arguments = shlex.split(line)
-        assert program == "luthier"
+        recipe, *arguments = shlex.split(line)
+        assert recipe == "luthier"
         assert shell.run(*arguments).code == 0, line
     made = json.loads(shell.run("keys", "list", "--json").output)
     assert {("nightly", "submit"), ("gpu-box", "worker")} <= {(key["name"], key["scope"]) for key in made}

@@ -38,9 +38,9 @@ class Guarded(NamedTuple):
 
     def made(self, scope: Scope, **changes: object) -> tuple[str, str]:
         """Id and key."""
-        here = self.service.context
-        with here.database.begin() as c:
-            new = issue(c, here.secret, AddKey(name=f"a {scope} key", scope=scope, **changes), NOW)  # type: ignore[arg-type]
+        ctx = self.service.context
+        with ctx.database.begin() as c:
+            new = issue(c, ctx.secret, AddKey(name=f"a {scope} key", scope=scope, **changes), NOW)  # type: ignore[arg-type]
         return new.id, new.key
 
     def client(self, key: str) -> Client:
@@ -182,13 +182,13 @@ def test_a_job_runs_with_a_key_for_the_user_and_one_for_the_worker(guarded: Guar
 
 def test_a_key_may_make_so_many_requests_a_minute_and_workers_as_many_as_they_need(tmp_path: Path) -> None:
     with serving(tmp_path, requests_per_minute=5) as service:
-        here = Guarded(service, "")
-        one, other, worker = here.key(Scope.READ), here.key(Scope.READ), here.key(Scope.WORKER)
+        ctx = Guarded(service, "")
+        one, other, worker = ctx.key(Scope.READ), ctx.key(Scope.READ), ctx.key(Scope.WORKER)
         found = [service.http.get("/v1/files", headers=bearer(one)) for _ in range(7)]
         assert [answer.status_code for answer in found] == [200] * 5 + [429] * 2
         assert 1 <= int(found[-1].headers["Retry-After"]) <= 60
         assert found[-1].json()["error"]["code"] == "too_many_requests"
-        with here.client(one) as client, pytest.raises(TooManyRequests, match="at most 5 requests with one key"):
+        with ctx.client(one) as client, pytest.raises(TooManyRequests, match="at most 5 requests with one key"):
             client.files()
         assert service.http.get("/v1/files", headers=bearer(other)).status_code == 200
         for _ in range(10):

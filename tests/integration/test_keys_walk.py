@@ -63,9 +63,9 @@ class Guarded(NamedTuple):
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """A service with a key of each scope."""
     with serving(tmp_path_factory.mktemp("walk"), requests_per_minute=100_000) as service:
-        here = service.context
-        with here.database.begin() as c:
-            made = {s: issue(c, here.secret, AddKey(name=s, scope=s), datetime.now(UTC)).key for s in Scope}
+        ctx = service.context
+        with ctx.database.begin() as c:
+            made = {s: issue(c, ctx.secret, AddKey(name=s, scope=s), datetime.now(UTC)).key for s in Scope}
         yield Guarded(service, made)
 
 

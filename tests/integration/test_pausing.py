@@ -45,14 +45,14 @@ from tests.playing import HAS_D
 from workers.agent import Agent
 from workers.cache import Base
 from workers.evaluate.judge import judge
-from workers.service_client import Link
-from workers.trial import few
+from workers.service_client import ServiceClient
+from workers.trial_watch import few
 
 Curve = dict[tuple[int, int, str], float]
 GRADED = StringCheck(operation="like", reference="{{item.completion}}")
 
 
-class Service(Link):
+class Service(ServiceClient):
     """A service of one trial, in memory and in a folder of blobs. It lets the trial pause at the goal that it has."""
 
     def __init__(self, folder: Path, assignment: Assignment) -> None:
@@ -170,11 +170,11 @@ def service(plan: Plan, folder: Path, tiny: Base, goal: int | None) -> Service:
         goal=goal,
         device_seconds=0,
     )
-    here = Service(folder, assignment)
-    held_out = {"validation": here.put(rows[-20:-10]), "test": here.put(rows[-10:])}
+    ctx = Service(folder, assignment)
+    held_out = {"validation": ctx.put(rows[-20:-10]), "test": ctx.put(rows[-10:])}
     spec = assignment.judge.model_copy(update=held_out)
-    here.assignment = assignment.model_copy(update={"train": here.put(rows[:-20]), "judge": spec})
-    return here
+    ctx.assignment = assignment.model_copy(update={"train": ctx.put(rows[:-20]), "judge": spec})
+    return ctx
 
 
 def weights(finished: Finished) -> dict[str, str]:
@@ -214,22 +214,22 @@ def test_a_promoted_trial_is_an_uninterrupted_one(name: str, tiny: Base, tmp_pat
 
 
 def test_what_is_scored_at_a_rung_is_on_the_curves(tiny: Base, tmp_path: Path) -> None:
-    here = service(PLANS["sft lora, graded"], tmp_path / "one", tiny, goal=None)
-    here.work()
-    for reached in here.rungs:
+    ctx = service(PLANS["sft lora, graded"], tmp_path / "one", tiny, goal=None)
+    ctx.work()
+    for reached in ctx.rungs:
         assert reached.metrics.reward is not None
-        assert here.curve[0, reached.step, "valid_reward"] == reached.metrics.reward
-        loss = torch.tensor(here.curve[0, reached.step, "valid_loss"], dtype=torch.float64)
+        assert ctx.curve[0, reached.step, "valid_reward"] == reached.metrics.reward
+        loss = torch.tensor(ctx.curve[0, reached.step, "valid_loss"], dtype=torch.float64)
         assert float(loss.exp()) == pytest.approx(reached.metrics.perplexity)
-    assert [reached.share for reached in here.rungs] == list(RUNGS)
-    assert [reached.step for reached in here.rungs] == [2, 6], "of 18"
+    assert [reached.share for reached in ctx.rungs] == list(RUNGS)
+    assert [reached.step for reached in ctx.rungs] == [2, 6], "of 18"
 
 
 def test_scoring_at_rungs_does_not_move_the_training(tiny: Base, tmp_path: Path, monkeypatch: Any) -> None:
     scored = service(PLANS["grpo lora"], tmp_path / "scored", tiny, goal=None)
     unscored = service(PLANS["grpo lora"], tmp_path / "unscored", tiny, goal=None)
     one = scored.work()
-    monkeypatch.setattr("workers.trial.RUNGS", ())
+    monkeypatch.setattr("workers.trial_watch.RUNGS", ())
     other = unscored.work()
     assert scored.rungs
     assert not unscored.rungs
@@ -240,18 +240,18 @@ def test_scoring_at_rungs_does_not_move_the_training(tiny: Base, tmp_path: Path,
 
 def test_two_rungs_at_one_step_are_reported_together_and_it_pauses_once(tiny: Base, tmp_path: Path) -> None:
     plan = Plan(stages=(stage(Sft(), Lora(rank=2)),), rows=4)
-    here = service(plan, tmp_path / "short", tiny, goal=0)
-    assert here.work().outcome == "waiting"
-    assert [(reached.rung, reached.step) for reached in here.rungs] == [(0, 1), (1, 1)]
-    here.assignment = here.assignment.model_copy(update={"goal": None})
-    assert here.work().outcome == "complete"
-    assert len(here.rungs) == 2
+    ctx = service(plan, tmp_path / "short", tiny, goal=0)
+    assert ctx.work().outcome == "waiting"
+    assert [(reached.rung, reached.step) for reached in ctx.rungs] == [(0, 1), (1, 1)]
+    ctx.assignment = ctx.assignment.model_copy(update={"goal": None})
+    assert ctx.work().outcome == "complete"
+    assert len(ctx.rungs) == 2
 
 
 def test_at_its_last_step_a_trial_is_judged_and_does_not_pause(tiny: Base, tmp_path: Path) -> None:
-    here = service(Plan(stages=(stage(Sft(), Lora(rank=2)),), rows=2), tmp_path / "one step", tiny, goal=0)
-    assert here.work().outcome == "complete"
-    assert here.rungs == []
+    ctx = service(Plan(stages=(stage(Sft(), Lora(rank=2)),), rows=2), tmp_path / "one step", tiny, goal=0)
+    assert ctx.work().outcome == "complete"
+    assert ctx.rungs == []
 
 
 @pytest.mark.parametrize(("stages", "rows"), [((1, 2), 6), ((1, 8), 9), ((3, 6), 18), ((1, 1, 7), 9), ((1, 2), 9)])
@@ -261,9 +261,9 @@ def test_a_rung_at_the_border_of_two_stages_is_reported_once(
     """Shares of stages are sums of fractions, which do not always add up."""
     total = sum(stages)
     programme = tuple(stage(Sft(), Lora(rank=2), epochs=count / total) for count in stages)
-    here = service(Plan(stages=programme, rows=rows), tmp_path / "border", tiny, goal=None)
-    assert here.work().outcome == "complete"
-    assert [reached.rung for reached in here.rungs] == [0, 1]
+    ctx = service(Plan(stages=programme, rows=rows), tmp_path / "border", tiny, goal=None)
+    assert ctx.work().outcome == "complete"
+    assert [reached.rung for reached in ctx.rungs] == [0, 1]
 
 
 def test_of_verdicts_both_labels_are_scored_at_rungs() -> None:

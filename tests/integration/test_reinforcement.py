@@ -60,18 +60,18 @@ class Curve:
 
 
 def trained(
-    tiny: Base, algorithm: Algorithm, update: Update, rate: float, *, here: World | None, epochs: float = 12.0
+    tiny: Base, algorithm: Algorithm, update: Update, rate: float, *, ctx: World | None, epochs: float = 12.0
 ) -> tuple[Trained, Curve]:
     recipe = Optimiser(learning_rate=rate, batch_size=ROWS, epochs=epochs)
     stage = Stage(algorithm=algorithm, update=update, optimiser=recipe)
     design = Design(architecture=Architecture(base="tiny"), stages=(stage,))
     examples, curve = prompts(objective(algorithm), tiny, ROWS), Curve()
     model = copy.deepcopy(tiny.model)
-    return train(model, design, lambda _: examples, seed=7, watch=curve, world=here), curve
+    return train(model, design, lambda _: examples, seed=7, watch=curve, world=ctx), curve
 
 
-def mean_reward(model: torch.nn.Module, here: World) -> float:
-    rollouts = play(model, here, data_samples.pairs(ROWS), attempts=24, seed=1)
+def mean_reward(model: torch.nn.Module, ctx: World) -> float:
+    rollouts = play(model, ctx, data_samples.pairs(ROWS), attempts=24, seed=1)
     return sum(rollout.reward for rollout in rollouts) / len(rollouts)
 
 
@@ -79,16 +79,16 @@ def mean_reward(model: torch.nn.Module, here: World) -> float:
 def test_the_reward_rises_and_what_moved_can_be_merged_and_kept(
     algorithm: Algorithm, update: Update, rate: float, tiny: Base, tmp_path: Path
 ) -> None:
-    here = world(tiny, max_new_tokens=4)
+    ctx = world(tiny, max_new_tokens=4)
     at_start = tensors(updates.apply(copy.deepcopy(tiny.model), update, 7).model)
-    result, _ = trained(tiny, algorithm, update, rate, here=here)
+    result, _ = trained(tiny, algorithm, update, rate, ctx=ctx)
     at_end, trainable, reached = (
         tensors(result.applied.model),
         set(result.applied.trainable()),
         scores(result.applied.model),
     )
     merged = result.applied.merge()
-    before, after = mean_reward(tiny.model, here), mean_reward(merged, here)
+    before, after = mean_reward(tiny.model, ctx), mean_reward(merged, ctx)
     print(f"{algorithm.kind} {update.kind}: {before:.3f} → {after:.3f}")
     assert before < 0.35
     assert after > before + 0.2
@@ -99,7 +99,7 @@ def test_the_reward_rises_and_what_moved_can_be_merged_and_kept(
 
 
 def test_the_curve_tells_how_the_playing_went(tiny: Base) -> None:
-    _, curve = trained(tiny, Rloo(group=4), Full(), 1e-3, here=world(tiny, max_new_tokens=4), epochs=2)
+    _, curve = trained(tiny, Rloo(group=4), Full(), 1e-3, ctx=world(tiny, max_new_tokens=4), epochs=2)
     for values in curve.values:
         assert {"reward", "reward_std", "completion_length", "rollouts_kept", "kl", "train_loss"} <= values.keys()
         assert 0 <= values["reward"] <= 1
@@ -114,7 +114,7 @@ def test_the_curve_tells_how_the_playing_went(tiny: Base) -> None:
 )
 def test_equal_rewards_teach_nothing(algorithm: Algorithm, tiny: Base) -> None:
     never = world(tiny, grader=StringCheck(reference="never said"), max_new_tokens=2)
-    result, curve = trained(tiny, algorithm, Full(), 1e-2, here=never, epochs=2)
+    result, curve = trained(tiny, algorithm, Full(), 1e-2, ctx=never, epochs=2)
     assert all(values["rollouts_kept"] == 0 for values in curve.values)
     at_start = tensors(tiny.model)
     assert all(torch.equal(tensor, at_start[name]) for name, tensor in tensors(result.applied.model).items())
@@ -122,7 +122,7 @@ def test_equal_rewards_teach_nothing(algorithm: Algorithm, tiny: Base) -> None:
 
 def test_without_a_reward_nothing_is_played(tiny: Base) -> None:
     with pytest.raises(TrialFailed, match="grpo needs a reward: give the task a grader"):
-        trained(tiny, Grpo(), Full(), 1e-3, here=None)
+        trained(tiny, Grpo(), Full(), 1e-3, ctx=None)
 
 
 def test_training_and_judge_play_alike(tiny: Base) -> None:
@@ -158,10 +158,10 @@ def test_answers_are_learnt_before_they_are_played_for(tiny: Base) -> None:
             Stage(algorithm=a, update=Lora(rank=4), optimiser=recipe) for a in (Sft(), Grpo(group=4, beta=0.1))
         ),
     )
-    curve, here = Curve(), world(tiny, grader=MENTIONS_I)
+    curve, ctx = Curve(), world(tiny, grader=MENTIONS_I)
 
     def examples(stage: Stage) -> list:
         return prompts(objective(stage.algorithm), tiny, ROWS)
 
-    train(copy.deepcopy(tiny.model), design, examples, seed=7, watch=curve, world=here)
+    train(copy.deepcopy(tiny.model), design, examples, seed=7, watch=curve, world=ctx)
     assert ["reward" in values for values in curve.values] == [False, False, True, True]

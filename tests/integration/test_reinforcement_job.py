@@ -34,7 +34,7 @@ def test_playing_for_the_reward_beats_the_base(tmp_path: Path) -> None:
         rewards = {trial.design.summary(): trial.metrics and trial.metrics.reward for trial in trials}
         print(rewards)
         base, _, *played = [trial.metrics.reward for trial in trials]
-        assert {trial.design.program for trial in trials[2:]} <= {"grpo", "rloo", "raft"}
+        assert {trial.design.recipe for trial in trials[2:]} <= {"grpo", "rloo", "raft"}
         assert max(played) > base + 0.05
         assert client.best(job.id).metrics.reward > base + 0.05
     finally:

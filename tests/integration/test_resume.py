@@ -183,7 +183,7 @@ def test_what_is_played_after_a_break_is_what_would_have_been_played(
     assert_same(unbroken, trial.broken((0, 2), (0, 4)))
 
 
-PROGRAMS = {
+RECIPES = {
     "sft+dpo on one adapter": design(stage(Sft(), Lora(rank=2), epochs=1), stage(Dpo(), Lora(rank=2), epochs=1)),
     "sft+dpo on all weights": design(stage(Sft(), Full(), epochs=1), stage(Dpo(), Full(), epochs=1)),
     "sft+ipo on one adapter": design(stage(Sft(), Lora(rank=2), epochs=1), stage(Ipo(), Lora(rank=2), epochs=1)),
@@ -215,10 +215,10 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_programs_of_two_stages_resume_exactly_from_any_step(name: str, tiny: Base, tmp_path: Path) -> None:
     """Three steps a stage: broken off amid a stage, and between a stage's last step and the next one's first."""
-    trial = Trial(tiny, PROGRAMS[name], tmp_path)
+    trial = Trial(tiny, RECIPES[name], tmp_path)
     assert_same(trial.unbroken(), trial.broken((0, 1), (0, 3), (1, 1), (1, 2), (1, 3)))
 
 
@@ -236,7 +236,7 @@ def test_three_stages_broken_off_again_and_again_resume_exactly(tiny: Base, tmp_
 def test_an_adapter_knows_whether_it_stands_on_the_registered_base(
     name: str, on_base: bool, tiny: Base, tmp_path: Path
 ) -> None:
-    planned = PROGRAMS[name].model_copy(update={"architecture": Architecture(base="tiny")})
+    planned = RECIPES[name].model_copy(update={"architecture": Architecture(base="tiny")})
     trained, _ = Trial(tiny, planned, tmp_path).broken((1, 1))
     assert trained.whole_base is on_base
 
@@ -262,7 +262,7 @@ def test_shares_grow_with_the_rows_trained_on_and_end_at_one(tiny: Base, tmp_pat
 
 
 def test_a_checkpoint_is_safetensors_and_json_only(tiny: Base, tmp_path: Path) -> None:
-    trial = Trial(tiny, PROGRAMS["an adapter on trained weights"], tmp_path)
+    trial = Trial(tiny, RECIPES["an adapter on trained weights"], tmp_path)
     with pytest.raises(Broken):
         trial.train(Witness(tmp_path, breaking_at=(1, 2)))
     assert {file.name for file in tmp_path.iterdir()} == {"state.safetensors", "state.json"}

@@ -180,7 +180,7 @@ def test_a_reward_models_stage_leaves_the_policy_where_it_was(tiny: Base) -> Non
     assert [name for name, tensor in after.state_dict().items() if not torch.equal(tensor, alone[name])] == []
 
 
-PROGRAMS = {
+RECIPES = {
     "reward_model+rloo on one adapter each": design(
         stage(RewardModel(), Lora(rank=2), epochs=0.75), stage(Rloo(group=2), Lora(rank=2), epochs=0.5)
     ),
@@ -197,11 +197,11 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_trial_resumes_exactly_amid_its_reward_model_and_amid_playing_for_it(
     name: str, tiny: Base, tmp_path: Path
 ) -> None:
-    planned = PROGRAMS[name]
+    planned = RECIPES[name]
     rewarding = [s.algorithm.kind for s in planned.stages].index("reward_model")
     unbroken, whole = Witness(), Witness(tmp_path)
     expected = run(tiny, planned, unbroken)
@@ -251,7 +251,7 @@ def test_playing_on_preferences_before_there_is_a_reward_model_is_refused(tiny: 
 def test_the_script_trains_the_exported_reward_model_again_and_plays_for_it(
     name: str, tiny: Base, libraries: Libraries, tmp_path: Path
 ) -> None:
-    planned = PROGRAMS[name]
+    planned = RECIPES[name]
     assignment = assignment_of(planned, DataKind.PREFERENCE, tiny.entry).model_copy(update={"judge": SPEC, "seed": 1})
     trained = run(tiny, planned, Witness())
     merged = trained.applied.merge()

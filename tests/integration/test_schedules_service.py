@@ -12,7 +12,7 @@ from luthier.errors import Conflict, NotFound
 from luthier.schedule import RunState
 from luthier.store import jobs
 from luthier.trial import JobState
-from service.jobs.warm_start import memories
+from service.jobs.warm_start import similar_jobs
 from service.schedules.run import tick
 from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
 
@@ -215,8 +215,8 @@ def test_a_run_starts_from_what_earlier_runs_of_the_schedule_learnt(
     monkeypatch.setattr("service.jobs.warm_start.MOST", 1)
     with service.context.database.read() as c:
         job = jobs.get(c, second.job)
-        (own,) = memories(c, job)
-        (other,) = memories(c, job.model_copy(update={"schedule_id": None}))
+        (own,) = similar_jobs(c, job)
+        (other,) = similar_jobs(c, job.model_copy(update={"schedule_id": None}))
     assert own.alike < other.alike, "its own run comes first, although another job is more like it"
     end_all(service)
 

@@ -99,5 +99,5 @@ def test_where_likelihood_decides_a_grader_brings_no_rollouts(service: Service) 
     pinned = service.submit(
         task=graded, search={"trials": 4, "confirmations": 0, "objective": "perplexity", "pin": {"algorithm": ["grpo"]}}
     )
-    programs = {job: service.client.job(job).luthier.search.pin.algorithm for job in (counted, rewarded, pinned)}
-    assert programs == {counted: ("sft", "clm"), rewarded: None, pinned: ("grpo",)}
+    recipes = {job: service.client.job(job).luthier.search.pin.algorithm for job in (counted, rewarded, pinned)}
+    assert recipes == {counted: ("sft", "clm"), rewarded: None, pinned: ("grpo",)}

@@ -218,14 +218,14 @@ def test_the_hopeless_are_given_up_while_the_job_runs_and_their_checkpoints_drop
     assert service.client.job(job_id).status == "running"
     gone = given_up()
     assert any(message.startswith("Given up, as too many others did better") for message in service.messages(job_id))
-    here = service.context
-    here.garbage.sweep(here.database, here.blobs, datetime.now(UTC) + 2 * GRACE)
-    assert not any(here.blobs.exists(manifests[number]) for number in gone)
+    ctx = service.context
+    ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC) + 2 * GRACE)
+    assert not any(ctx.blobs.exists(manifests[number]) for number in gone)
     paused = [one.number for one in service.client.trials(job_id) if one.paused]
     assert paused
-    assert all(here.blobs.exists(manifests[number]) for number in paused)
+    assert all(ctx.blobs.exists(manifests[number]) for number in paused)
     told = service.messages(job_id)
-    tick(here, datetime.now(UTC))
+    tick(ctx, datetime.now(UTC))
     assert service.messages(job_id) == told, "said once"
 
 
@@ -236,10 +236,10 @@ def test_when_the_job_ends_no_checkpoint_is_left(service: Service, worker: FakeW
     kept = [pause(worker, number) for number in (2, 3, 4)]
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
     assert [trial(service, job_id, n).state.value for n in (2, 3, 4)] == ["complete", "pruned", "pruned"]
-    here = service.context
-    here.garbage.sweep(here.database, here.blobs, datetime.now(UTC) + 2 * GRACE)
-    assert not any(here.blobs.exists(manifest) for manifest in kept)
-    with here.database.read() as c:
+    ctx = service.context
+    ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC) + 2 * GRACE)
+    assert not any(ctx.blobs.exists(manifest) for manifest in kept)
+    with ctx.database.read() as c:
         assert {row.checkpoint for row in store.of_job(c, job_id)} == {None}
 
 
@@ -372,7 +372,7 @@ def test_a_design_that_cannot_run_is_noted_and_never_launched(
             return "it needs 9.1 GiB, the largest worker has 8.0"
         return None
 
-    monkeypatch.setattr(costs, "refusal", lambda here, job, rows, now: refusal)
+    monkeypatch.setattr(costs, "refusal", lambda ctx, job, rows, now: refusal)
     job_id = service.submit(search={"trials": 5, "confirmations": 0})
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
     found = service.client.trials(job_id)

@@ -358,13 +358,13 @@ def test_weights_that_are_let_go_are_deleted_but_for_what_others_share(service: 
     loser = f"weights of {assignments[2].trial_id}"
     worker.work_until_ended(service.client, job_id)
 
-    here = service.context
+    ctx = service.context
     dropped, shared = worker.put(loser), worker.put("tokens")
-    here.garbage.condemn({dropped, shared})
-    assert here.garbage.sweep(here.database, here.blobs, datetime.now(UTC)) == set(), "spared: just uploaded"
-    here.garbage.sweep(here.database, here.blobs, datetime.now(UTC) + GRACE)
-    assert not here.blobs.exists(dropped)
-    assert here.blobs.exists(shared)
+    ctx.garbage.condemn({dropped, shared})
+    assert ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC)) == set(), "spared: just uploaded"
+    ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC) + GRACE)
+    assert not ctx.blobs.exists(dropped)
+    assert ctx.blobs.exists(shared)
 
 
 def test_trials_of_several_stages_tell_what_each_but_the_last_has_brought(service: Service, worker: FakeWorker) -> None:
@@ -385,14 +385,14 @@ def test_checkpoints_of_trials_that_have_ended_are_let_go(service: Service, work
     service.submit(search={"trials": 2, "confirmations": 0})
     assignment = worker.take()
     older, newer = (_save_checkpoint(worker, assignment, step) for step in (1, 2))
-    here = service.context
+    ctx = service.context
     later = datetime.now(UTC) + 2 * GRACE
-    here.garbage.sweep(here.database, here.blobs, later)
-    assert not here.blobs.exists(older)
-    assert here.blobs.exists(newer)
+    ctx.garbage.sweep(ctx.database, ctx.blobs, later)
+    assert not ctx.blobs.exists(older)
+    assert ctx.blobs.exists(newer)
     worker.work(assignment)
-    here.garbage.sweep(here.database, here.blobs, later)
-    assert not here.blobs.exists(newer)
+    ctx.garbage.sweep(ctx.database, ctx.blobs, later)
+    assert not ctx.blobs.exists(newer)
 
 
 def test_the_merged_model_and_the_adapter_come_as_tar_streams(service: Service, worker: FakeWorker) -> None:

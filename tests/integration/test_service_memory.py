@@ -4,8 +4,8 @@ import pytest
 
 from luthier.store import jobs
 from luthier.store.rows import JobRecord
-from search.policy.warm_start import HANDED_DOWN, Memory
-from service.jobs.warm_start import memories
+from search.policy.warm_start import HANDED_DOWN, SimilarJob
+from service.jobs.warm_start import similar_jobs
 from tests import data_samples
 from tests.integration.service_harness import FakeWorker, Service
 
@@ -14,9 +14,9 @@ pytest_plugins = ("tests.integration.service_fixtures",)
 SMALL = {"trials": 4, "finalists": 1, "confirmations": 0}
 
 
-def remembered(service: Service, job_id: str) -> tuple[Memory, ...]:
+def remembered(service: Service, job_id: str) -> tuple[SimilarJob, ...]:
     with service.context.database.read() as c:
-        return memories(c, jobs.get(c, job_id))
+        return similar_jobs(c, jobs.get(c, job_id))
 
 
 def record(service: Service, job_id: str) -> JobRecord:

@@ -23,15 +23,15 @@ HARD = _DRAW.gamma(6.0, 0.12, ROWS)  # nats per byte of each test row, before an
 def design(
     update: Update,
     *,
-    program: str = "sft",
+    recipe: str = "sft",
     rate: float = 1.0,
     batch: int = 8,
     epochs: float = 1.0,
     layers: int | None = None,
     base: str = "smol",
 ) -> Design:
-    algorithm = Sft() if program == "sft" else Clm()
-    usual = default_learning_rate(program, update.kind, SMOL.facts.hidden_size)
+    algorithm = Sft() if recipe == "sft" else Clm()
+    usual = default_learning_rate(recipe, update.kind, SMOL.facts.hidden_size)
     optimiser = Optimiser(learning_rate=significant(usual * rate), batch_size=batch, epochs=epochs)
     stage = Stage(algorithm=algorithm, update=update, optimiser=optimiser)
     return Design(architecture=Architecture(base=base, layers=layers), stages=(stage,))
@@ -133,7 +133,7 @@ def searched() -> tuple[Tried, ...]:
         untuned(),
         default(),
         complete(2, design(Full()), 0.76, origin="prior", measured=(0.9, 0.8), test=0.75, seconds=120),
-        stopped(3, design(Lora(rank=16), program="clm"), 0.99, origin="prior"),
+        stopped(3, design(Lora(rank=16), recipe="clm"), 0.99, origin="prior"),
         stopped(4, design(Lora(rank=16), layers=26), 1.21, origin="prior"),
         complete(5, best, 0.70, measured=(0.88, 0.76), test=0.69, seconds=240, general=1.32),
         complete(6, second, 0.71, measured=(0.87, 0.77), test=0.70, seconds=130),

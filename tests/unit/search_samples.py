@@ -8,7 +8,7 @@ from luthier.design import Design, Full, Lora
 from luthier.models.base_model import BaseModelEntry, ModelFacts
 from luthier.task import Constraints, DataKind, Pin
 from luthier.trial import TrialState
-from search.policy.history import Past, Standing
+from search.policy.history import Past, RungScore
 from search.space.samplers import V
 from search.space.space import Space, space
 
@@ -30,9 +30,9 @@ def entry(
     return BaseModelEntry(name=name, source=f"/models/{name}", facts=ModelFacts(**(defaults | sizes | facts)))
 
 
-def scored(*values: float) -> tuple[Standing, ...]:
+def scored(*values: float) -> tuple[RungScore, ...]:
     """At rungs, where trials are compared by the objective itself."""
-    return tuple(Standing(value, (value, value)) for value in values)
+    return tuple(RungScore(value, (value, value)) for value in values)
 
 
 TINY = entry()

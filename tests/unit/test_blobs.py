@@ -115,11 +115,11 @@ def test_what_is_being_written_is_not_yet_a_blob(blobs: Blobs, url: str) -> None
 
 
 def test_another_instance_sees_writes_and_deletions_at_once(url: str) -> None:
-    here, there = Blobs(url), Blobs(url)
+    ctx, there = Blobs(url), Blobs(url)
     assert not there.exists(DIGEST)
-    here.put_bytes(b"spruce")
+    ctx.put_bytes(b"spruce")
     assert there.exists(DIGEST)
-    here.delete(DIGEST)
+    ctx.delete(DIGEST)
     assert not there.exists(DIGEST)
 
 

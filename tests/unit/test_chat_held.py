@@ -8,11 +8,11 @@ import pytest
 from luthier.errors import Interrupted, Stopped
 from luthier.worker_protocol import Assignment, Directive, Heartbeat
 from tests.integration.store_samples import NOW, design, job_record
-from workers.lease import HeldLease
-from workers.service_client import Link
+from workers.lease import Lease
+from workers.service_client import ServiceClient
 
 
-class Service(Link):
+class Service(ServiceClient):
     action: Literal["continue", "stop", "pause"] = "continue"
 
     def heartbeat(self, trial_id: str, heartbeat: Heartbeat) -> Directive:
@@ -25,31 +25,31 @@ def service(tmp_path: Path) -> Service:
 
 
 @pytest.fixture
-def held(service: Service, tiny_entry: Any) -> HeldLease:
+def lease(service: Service, tiny_entry: Any) -> Lease:
     job = job_record()
     about = {"trial_id": "trial-a", "job_id": job.id, "number": 1, "owner": "worker-a", "fence": 1, "seed": 1}
     given = {"design": design(), "base": tiny_entry, "train": job.train, "judge": job.judge, "checkpoint": None}
-    return HeldLease(service, Assignment(**about, **given, device_seconds=0.0), lease_seconds=30)
+    return Lease(service, Assignment(**about, **given, device_seconds=0.0), lease_seconds=30)
 
 
-def test_training_stops_and_goes_on_when_the_job_is_resumed_in_time(service: Service, held: HeldLease) -> None:
-    held.beat()
-    held.check()
+def test_training_stops_and_goes_on_when_the_job_is_resumed_in_time(service: Service, lease: Lease) -> None:
+    lease.beat()
+    lease.check()
     service.action = "pause"
-    held.beat()
+    lease.beat()
     with pytest.raises(Interrupted, match="the job is paused"):
-        held.check()
+        lease.check()
     service.action = "continue"
-    held.beat()
-    held.check()
+    lease.beat()
+    lease.check()
 
 
-def test_what_is_trained_is_judged_and_exported_before_the_pause(service: Service, held: HeldLease) -> None:
+def test_what_is_trained_is_judged_and_exported_before_the_pause(service: Service, lease: Lease) -> None:
     service.action = "pause"
-    held.beat()
-    held.trained()
-    held.check()
+    lease.beat()
+    lease.trained()
+    lease.check()
     service.action = "stop"
-    held.beat()
+    lease.beat()
     with pytest.raises(Stopped, match="the job is cancelled"):
-        held.check()
+        lease.check()

@@ -17,7 +17,7 @@ from luthier.errors import LeaseLost
 from luthier.worker_protocol import Answered, Artifact, Generation, Offer, Question, Said, Spoken, Weights, Welcome
 from workers.inference import host as hosting
 from workers.inference.host import Host
-from workers.service_client import Link
+from workers.service_client import ServiceClient
 
 SCRIPT = """
 import json, os, pathlib, sys, time
@@ -40,7 +40,7 @@ for line in sys.stdin:
 """
 
 
-class Service(Link):
+class Service(ServiceClient):
     """Asks one question after another, and keeps what is said."""
 
     def __init__(self, cache: Path) -> None:

@@ -6,9 +6,9 @@ from pydantic import ValidationError
 from luthier.design import Design
 from luthier.errors import MissingMetric
 from luthier.trial import Metrics, TrialState
-from search.policy.history import Past, Standing
+from search.policy.history import Past, RungScore
 from search.policy.priors import baselines
-from search.policy.ranking import best, finalists, mean_value, objective_value, rank, standing
+from search.policy.ranking import best, finalists, mean_value, objective_value, rank, rung_score
 from tests.unit.search_samples import AtRandom, complete, space_of
 
 SPACE = space_of()
@@ -39,13 +39,13 @@ def test_a_missing_reward_is_an_error_and_never_replaced() -> None:
 def test_at_rungs_preferences_are_compared_by_the_margin() -> None:
     ahead = metrics(reward=0.5).model_copy(update={"margin": 0.2})
     luckier = metrics(reward=0.6).model_copy(update={"margin": 0.1})
-    assert standing(ahead, "reward") == Standing(-0.5, (-0.2, -0.5))
-    assert standing(ahead, "reward").merit < standing(luckier, "reward").merit
-    assert standing(ahead, "perplexity") == Standing(0.75, (0.75, 0.75))
+    assert rung_score(ahead, "reward") == RungScore(-0.5, (-0.2, -0.5))
+    assert rung_score(ahead, "reward").rank_key < rung_score(luckier, "reward").rank_key
+    assert rung_score(ahead, "perplexity") == RungScore(0.75, (0.75, 0.75))
 
 
 def test_at_rungs_equal_grades_are_told_apart_by_the_likelihood() -> None:
-    assert standing(metrics(reward=0.5), "reward") == Standing(-0.5, (-0.5, 0.75))
+    assert rung_score(metrics(reward=0.5), "reward") == RungScore(-0.5, (-0.5, 0.75))
 
 
 def test_a_complete_trial_needs_a_value() -> None:

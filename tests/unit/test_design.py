@@ -279,7 +279,7 @@ def shown(update: Update) -> str:
 def test_a_design_is_shown_in_one_line() -> None:
     untuned = Design(architecture=Architecture(base="tiny-chat"))
     edited = Design(architecture=Architecture(base="tiny-chat", layers=2, kv_heads=1))
-    assert (DESIGN.program, untuned.program) == ("sft+dpo", "base")
+    assert (DESIGN.recipe, untuned.recipe) == ("sft+dpo", "base")
     assert untuned.summary() == "tiny-chat, untuned"
     assert edited.summary() == "tiny-chat (2 layers, 1 KV heads), untuned"
     assert DESIGN.summary() == ("tiny-chat (1 KV heads) → sft lora r8 lr 0.0002 ×1ep b8 → dpo full lr 1e-05 ×0.5ep b8")

@@ -50,7 +50,7 @@ def test_the_winner_is_explained_along_the_four_axes_with_figures(report: Report
     words = {axis.axis: " ".join(axis.words) for axis in winner.axes}
     assert list(words) == ["task and dataset", "learning algorithm", "weight update", "architecture"]
     assert "480 rows to train on, 60 that chose between the designs, and 60 to test" in words["task and dataset"]
-    assert "11 of 12 trained designs had this program; none of the others (clm) was" in words["learning algorithm"]
+    assert "11 of 12 trained designs had this recipe; none of the others (clm) was" in words["learning algorithm"]
     assert "3 of 12 trained designs had this weight update" in words["weight update"]
     assert "(trial 6, rslora) 0.714" in words["weight update"]
     assert "Had only lora been tried, the best would be 0.12 bits per byte worse." in words["weight update"]

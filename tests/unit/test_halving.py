@@ -4,8 +4,8 @@ import pytest
 
 from luthier.task import DataKind, Pin
 from luthier.trial import RUNGS, TrialState, rung_name
-from search.policy.asha import ETA, above, goes_on, hopeless, order, promotable, standing
-from search.policy.history import Past, Standing
+from search.policy.asha import ETA, above, goes_on, hopeless, order, promotable, rung_score
+from search.policy.history import Past, RungScore
 from search.policy.priors import baselines
 from tests.unit.search_samples import AtRandom, scored, space_of
 
@@ -38,13 +38,13 @@ def at_first(*scores: float) -> list[Past]:
     return [past(number, score) for number, score in enumerate(scores, 2)]
 
 
-def of(kind: DataKind, program: str, number: int, *scores: float, **fields: object) -> Past:
-    space = space_of(kind, Pin(algorithm=(program,)))
+def of(kind: DataKind, recipe: str, number: int, *scores: float, **fields: object) -> Past:
+    space = space_of(kind, Pin(algorithm=(recipe,)))
     return past(number, *scores, design=space.sample(AtRandom(number)), **fields)
 
 
-def preferred(program: str, number: int, *scores: float, **fields: object) -> Past:
-    return of(DataKind.PREFERENCE, program, number, *scores, **fields)
+def preferred(recipe: str, number: int, *scores: float, **fields: object) -> Past:
+    return of(DataKind.PREFERENCE, recipe, number, *scores, **fields)
 
 
 def numbers(found: list[Past]) -> list[int]:
@@ -73,8 +73,8 @@ def test_those_promoted_are_the_best_third(count: int, places: int) -> None:
 
 
 def test_equal_objectives_are_told_apart_by_the_second_figure_and_then_by_number() -> None:
-    history = [past(n, measured=(Standing(0.5, (0.5, bits)),)) for n, bits in ((2, 0.9), (3, 0.7), (4, 0.7))]
-    assert numbers(standing(history, 0)) == [3, 4, 2]
+    history = [past(n, measured=(RungScore(0.5, (0.5, bits)),)) for n, bits in ((2, 0.9), (3, 0.7), (4, 0.7))]
+    assert numbers(rung_score(history, 0)) == [3, 4, 2]
     assert promotable(history) == history[1]
 
 
@@ -93,7 +93,7 @@ def test_a_trial_that_paused_is_promoted_when_worse_ones_have_come() -> None:
 
 def test_the_best_third_of_each_sort_goes_on_too() -> None:
     early = [preferred("sft", number, float(number)) for number in (2, 3, 4)]
-    late = [preferred(program, number, 10.0 + number) for number, program in ((5, "simpo"), (6, "dpo"), (7, "simpo"))]
+    late = [preferred(recipe, number, 10.0 + number) for number, recipe in ((5, "simpo"), (6, "dpo"), (7, "simpo"))]
     assert promotable([*early, *late[:2]]) == early[0]
     went_on = preferred("sft", 2, 2.0, goal=1)
     rest = [went_on, *early[1:]]
@@ -128,7 +128,7 @@ def test_only_what_pauses_is_promoted() -> None:
 
 def test_confirmations_are_not_compared_at_rungs() -> None:
     history = [*at_first(1.0, 2.0), past(4, 3.0, goal=None, confirms=2)]
-    assert numbers(standing(history, 0)) == [2, 3]
+    assert numbers(rung_score(history, 0)) == [2, 3]
     assert promotable(history) is None
 
 

@@ -9,7 +9,7 @@ from luthier.task import DataKind
 from luthier.trial import TrialState
 from search.policy.history import Past
 from search.policy.priors import baselines
-from search.report.importance import BLOCK, Worth, axes_of, importance, standings
+from search.report.importance import BLOCK, Worth, axes_of, importance, relative_ranks
 from search.space.learning_rate import default_learning_rate
 from tests.unit.search_samples import TINY, complete, samples, scored, space_of
 
@@ -91,13 +91,20 @@ def test_a_paused_trial_counts_by_its_standing_where_both_were_scored_last() -> 
         paused(4, design(Full(), batch=16), 4.4, 2.5),
     ]
     # 1 beats 2 at the end, 2 beats 4 at the second rung, 4 beats 1 there and 3 at the first, where 3 beats 1
-    assert standings(history) == {1: pytest.approx(2 / 3), 2: pytest.approx(1 / 3), 3: pytest.approx(2 / 3), 4: 1 / 3}
+    assert relative_ranks(history) == {
+        1: pytest.approx(2 / 3),
+        2: pytest.approx(1 / 3),
+        3: pytest.approx(2 / 3),
+        4: 1 / 3,
+    }
 
 
 def test_of_many_designs_each_is_compared_with_all_others() -> None:
     count = BLOCK + 2
     history = [complete(number, design(Full()), float(number)) for number in range(1, count + 1)]
-    assert standings(history) == {number: pytest.approx((number - 1) / (count - 1)) for number in range(1, count + 1)}
+    assert relative_ranks(history) == {
+        number: pytest.approx((number - 1) / (count - 1)) for number in range(1, count + 1)
+    }
 
 
 def paused(number: int, design: Design, *values: float) -> Past:
@@ -107,7 +114,7 @@ def paused(number: int, design: Design, *values: float) -> Past:
 def test_what_was_never_scored_has_no_standing() -> None:
     failed = Past(number=2, design=design(Full()), state=TrialState.FAILED)
     again = complete(3, DEFAULT, 1.1).model_copy(update={"confirms": 1})
-    assert standings(started(failed, again)) == {1: 0.5}
+    assert relative_ranks(started(failed, again)) == {1: 0.5}
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])

@@ -72,7 +72,7 @@ def test_a_judge_is_a_key_by_which_workers_keep_what_they_prepared() -> None:
 
 
 def test_the_script_beside_a_model_that_learnt_by_playing_says_how_luthier_tries_again() -> None:
-    script = render("reproduce_environment.jinja", environment=PAYS_FOR_ANYTHING, base="tiny", program="sft+grpo")
+    script = render("reproduce_environment.jinja", environment=PAYS_FOR_ANYTHING, base="tiny", recipe="sft+grpo")
     with pytest.raises(SystemExit) as end:
         exec(script, {"__doc__": ast.get_docstring(ast.parse(script))})
     command = (

@@ -31,10 +31,10 @@ from luthier.design import (
 )
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
-from search.space.compatibility import ALGORITHMS, EDITS, PROGRAMS, UPDATES
+from search.space.compatibility import ALGORITHMS, EDITS, RECIPES, UPDATES
 from search.space.learning_rate import ALGORITHM_FACTOR, UPDATE_FACTOR
-from search.space.space import FIELDS
-from search.space.validate import FAMILIES, check, kv_head_choices, programs, refusal
+from search.space.space import EDIT_FIELDS
+from search.space.validate import FAMILIES, check, kv_head_choices, recipes, refusal
 from tests.unit.search_samples import SMOL, TINY, entry
 
 ADAPTER = Lora(rank=8)
@@ -74,7 +74,7 @@ def design(*algorithms: object, update: object = ADAPTER, base: str = "tiny", **
     ],
 )
 def test_each_kind_of_data_has_its_programs_the_usual_one_first(kind: DataKind, expected: tuple[str, ...]) -> None:
-    assert programs(kind) == expected
+    assert recipes(kind) == expected
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_each_kind_of_data_has_its_programs_the_usual_one_first(kind: DataKind, 
 def test_a_reward_makes_its_maximisers_possible_where_there_is_something_to_answer(
     kind: DataKind, more: tuple[str, ...]
 ) -> None:
-    assert programs(kind, rewarded=True) == programs(kind) + more
+    assert recipes(kind, rewarded=True) == recipes(kind) + more
 
 
 def test_without_a_reward_its_maximisers_are_refused_for_what_is_missing() -> None:
@@ -122,12 +122,12 @@ def test_the_table_has_every_update_once_and_each_has_its_learning_rate() -> Non
 
 
 def test_the_table_has_every_edit_of_an_architecture_once() -> None:
-    assert [rule.edit for rule in EDITS] == list(FIELDS)
+    assert [rule.edit for rule in EDITS] == list(EDIT_FIELDS)
 
 
 def test_every_program_that_is_searched_is_legal_for_some_data() -> None:
     legal = itertools.product(DataKind, FAMILIES)
-    assert set(PROGRAMS) == {name for kind, family in legal for name in programs(kind, family, rewarded=True)}
+    assert set(RECIPES) == {name for kind, family in legal for name in recipes(kind, family, rewarded=True)}
 
 
 def test_a_program_has_three_stages_at_most() -> None:

@@ -10,7 +10,15 @@ from search.policy.history import Past
 from search.policy.priors import baselines, priors
 from search.policy.propose import origin, propose
 from search.policy.surrogate import NOISE, RUNG_NOISE, Seen, Surrogate, normal_scores
-from search.policy.warm_start import HANDED_DOWN, MOST, Memory, Occasion, alikeness, first_designs, remember
+from search.policy.warm_start import (
+    HANDED_DOWN,
+    MOST,
+    JobContext,
+    SimilarJob,
+    first_designs,
+    similar_job,
+    similarity_of,
+)
 from search.space.learning_rate import default_learning_rate
 from tests.unit.search_samples import SMOL, TINY, complete, samples, space_of
 
@@ -19,7 +27,7 @@ UNTUNED, DEFAULT = baselines(SPACE)
 HIDDEN = {"tiny": TINY.facts.hidden_size}
 
 
-def occasion(**changes: object) -> Occasion:
+def occasion(**changes: object) -> JobContext:
     known = {
         "kind": DataKind.PAIRS,
         "objective": "perplexity",
@@ -27,11 +35,11 @@ def occasion(**changes: object) -> Occasion:
         "base": "tiny",
         "parameters": 2_000_000,
     }
-    return Occasion.model_validate(known | changes)
+    return JobContext.model_validate(known | changes)
 
 
-def job(*designs: Design, alike: float = 0.8) -> Memory:
-    return Memory(alike=alike, best=designs, hidden_sizes=HIDDEN)
+def job(*designs: Design, alike: float = 0.8) -> SimilarJob:
+    return SimilarJob(alike=alike, best=designs, hidden_sizes=HIDDEN)
 
 
 def plain(count: int) -> list[Design]:
@@ -42,21 +50,21 @@ def plain(count: int) -> list[Design]:
 
 
 def test_a_job_is_most_like_one_with_its_own_data_and_model() -> None:
-    here = occasion()
+    ctx = occasion()
     others = [occasion(tokens=100_000), occasion(base="smol"), occasion(parameters=134_000_000)]
-    assert all(0 < alikeness(here, other) < alikeness(here, here) for other in others)
+    assert all(0 < similarity_of(ctx, other) < similarity_of(ctx, ctx) for other in others)
 
 
 @pytest.mark.parametrize("other", [occasion(kind=DataKind.CHAT), occasion(objective="reward")])
-def test_jobs_on_other_data_or_for_another_objective_tell_nothing(other: Occasion) -> None:
-    assert alikeness(occasion(), other) == 0
+def test_jobs_on_other_data_or_for_another_objective_tell_nothing(other: JobContext) -> None:
+    assert similarity_of(occasion(), other) == 0
 
 
 def test_alikeness_goes_both_ways_and_falls_with_distance() -> None:
     sizes = [occasion(tokens=10**power) for power in range(3, 7)]
-    falling = [alikeness(sizes[0], other) for other in sizes]
+    falling = [similarity_of(sizes[0], other) for other in sizes]
     assert falling == sorted(falling, reverse=True)
-    assert alikeness(sizes[0], sizes[2]) == alikeness(sizes[2], sizes[0])
+    assert similarity_of(sizes[0], sizes[2]) == similarity_of(sizes[2], sizes[0])
 
 
 def test_a_job_hands_down_its_best_designs() -> None:
@@ -64,17 +72,17 @@ def test_a_job_hands_down_its_best_designs() -> None:
     history = [complete(0, UNTUNED, 9.0), complete(1, DEFAULT, 5.0)]
     history += [complete(number, design, float(number)) for number, design in enumerate(designs[:2], 2)]
     history += [complete(4, designs[2], 1.0), Past(number=5, design=designs[3], state=TrialState.FAILED)]
-    assert remember(history, HIDDEN, alike=0.5).best == (designs[2], designs[0])
+    assert similar_job(history, HIDDEN, alike=0.5).best == (designs[2], designs[0])
     assert HANDED_DOWN == 2
-    assert remember(history, {}, alike=0.5).best == (), "of a base model that is known no more"
+    assert similar_job(history, {}, alike=0.5).best == (), "of a base model that is known no more"
 
 
 def test_what_came_behind_the_plain_default_is_not_handed_down() -> None:
     better, worse = plain(2)
     history = [complete(1, DEFAULT, 2.0), complete(2, better, 1.0), complete(3, worse, 3.0)]
-    assert remember(history, HIDDEN, alike=0.5).best == (better,)
-    assert remember([history[0], history[2]], HIDDEN, alike=0.5).best == ()
-    assert remember([history[2]], HIDDEN, alike=0.5).best == (worse,), "where the default itself has failed"
+    assert similar_job(history, HIDDEN, alike=0.5).best == (better,)
+    assert similar_job([history[0], history[2]], HIDDEN, alike=0.5).best == ()
+    assert similar_job([history[2]], HIDDEN, alike=0.5).best == (worse,), "where the default itself has failed"
 
 
 def test_what_is_handed_down_is_tried_right_after_the_baselines() -> None:
@@ -117,7 +125,7 @@ def test_on_another_base_model_rates_keep_their_distance_from_the_default() -> N
     design = plain(1)[0]
     (there,) = first_designs(space_of(models=(SMOL,)), [job(design)])
     assert there.architecture.base == "smol"
-    assert there.program == design.program
+    assert there.recipe == design.recipe
     for one, other in zip(design.stages, there.stages, strict=True):
         assert other.update == one.update
         kinds = one.algorithm.kind, one.update.kind

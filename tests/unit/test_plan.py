@@ -62,10 +62,10 @@ class Job:
     trials: list[Past] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
-    def run(self, crew: int = 1) -> End:
+    def run(self, worker_count: int = 1) -> End:
         """Take steps for so many workers until there are no more."""
         for _ in range(10_000):
-            while len([past for past in self.trials if past.open]) < crew:
+            while len([past for past in self.trials if past.open]) < worker_count:
                 step = self.next()
                 if step is None:
                     break
@@ -145,11 +145,11 @@ def test_all_other_designs_set_out_for_the_first_rung() -> None:
     assert {step.origin for step in of_kind(job.steps, Try)[2:]} == {"prior", "proposed"}
 
 
-@pytest.mark.parametrize("crew", [1, 2, 5])
+@pytest.mark.parametrize("worker_count", [1, 2, 5])
 @pytest.mark.parametrize("trials", [6, 9, 14, 30])
-def test_a_job_trains_its_best_designs_to_the_end_and_confirms_them(trials: int, crew: int) -> None:
+def test_a_job_trains_its_best_designs_to_the_end_and_confirms_them(trials: int, worker_count: int) -> None:
     job = Job(plan_of(trials))
-    end = job.run(crew)
+    end = job.run(worker_count)
     assert end.reason == f"all {trials} trials are done"
     assert len(job.designs()) == trials
     ranked = sorted(job.designs()[2:], key=lambda past: (quality(past), past.number))
@@ -166,7 +166,7 @@ def test_a_job_trains_its_best_designs_to_the_end_and_confirms_them(trials: int,
 def test_those_promoted_are_those_of_the_top_third() -> None:
     job = Job(plan_of(30))
     job.run()
-    first = asha.standing(job.trials, 0)
+    first = asha.rung_score(job.trials, 0)
     beyond = {past.number for past in job.trials if len(past.measured) > 1 and past.confirms is None}
     assert {past.number for past in first[: len(first) // 3]} <= beyond
     assert len(beyond) <= len(first) // 2, "and few that were overtaken later"

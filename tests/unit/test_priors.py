@@ -7,7 +7,7 @@ import pytest
 from luthier.design import Algorithm, Architecture, Design, Dpo, Lora, Update
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind, Pin
-from search.policy.priors import RECIPES, baselines, priors
+from search.policy.priors import PRIORS, baselines, priors
 from search.space.axes import Interval
 from search.space.learning_rate import ALGORITHM_FACTOR, UPDATE_FACTOR, default_learning_rate, significant
 from tests.unit.search_samples import SMOL, TINY, space_of
@@ -59,7 +59,7 @@ def test_rates_are_rounded_to_three_digits(value: float, rounded: float) -> None
 
 
 @pytest.mark.parametrize(
-    ("kind", "program"),
+    ("kind", "recipe"),
     [
         (DataKind.TEXT, "clm"),
         (DataKind.PAIRS, "sft"),
@@ -69,14 +69,14 @@ def test_rates_are_rounded_to_three_digits(value: float, rounded: float) -> None
         (DataKind.UNPAIRED, "kto"),
     ],
 )
-def test_the_baselines_are_the_untuned_model_and_plain_lora(kind: DataKind, program: str) -> None:
+def test_the_baselines_are_the_untuned_model_and_plain_lora(kind: DataKind, recipe: str) -> None:
     untuned, plain = baselines(space_of(kind, models=(SMOL, TINY)))
     assert untuned == Design(architecture=Architecture(base="smol"))
     assert plain.architecture == untuned.architecture
     (stage,) = plain.stages
-    assert plain.program == program
+    assert plain.recipe == recipe
     assert stage.update == Lora(rank=16, alpha=32)
-    assert stage.optimiser.learning_rate == significant(default_learning_rate(program, "lora", 576))
+    assert stage.optimiser.learning_rate == significant(default_learning_rate(recipe, "lora", 576))
     assert (stage.optimiser.batch_size, stage.optimiser.epochs) == (8, 1.0)
 
 
@@ -120,7 +120,7 @@ def test_there_are_eight_to_twelve_priors_all_different_and_in_the_space(
 def test_the_first_four_priors_differ_in_program_update_and_architecture(kind: DataKind, rewarded: bool) -> None:
     space = space_of(kind, rewarded=rewarded)
     first = priors(space)[:4]
-    assert len({design.program for design in first}) >= min(2, len(space.programs))
+    assert len({design.recipe for design in first}) >= min(2, len(space.recipes))
     assert len({stage.update.kind for design in first for stage in design.stages}) >= 3
     assert len({design.architecture for design in first}) >= 2
 
@@ -130,7 +130,7 @@ def test_all_priors_together_use_every_algorithm_and_edit_and_the_usual_updates(
     space = space_of(kind, rewarded=rewarded)
     designs = priors(space)
     algorithms = {stage.algorithm.kind for design in designs for stage in design.stages}
-    assert algorithms == {algorithm for program in space.programs for algorithm in program.split("+")}
+    assert algorithms == {algorithm for recipe in space.recipes for algorithm in recipe.split("+")}
     updates = {stage.update.kind for design in designs for stage in design.stages}
     assert updates == {"full", "top_layers", "lora", "rslora", "dora", "pissa", "lora_plus"}
     assert any(design.architecture.layers for design in designs)
@@ -198,4 +198,4 @@ def test_a_prior_outside_of_a_continuous_axis_is_refused() -> None:
 
 def test_every_kind_of_data_has_recipes_for_legal_programs_only() -> None:
     for kind in DataKind:
-        assert {recipe.program for recipe in RECIPES[kind]} <= set(space_of(kind).programs)
+        assert {prior.recipe for prior in PRIORS[kind]} <= set(space_of(kind).recipes)

@@ -35,7 +35,7 @@ def loss(design: Design) -> float:
     rate = default_learning_rate(stage.algorithm.kind, stage.update.kind, TINY.facts.hidden_size)
     value = 2.0 + 0.15 * math.log(stage.optimiser.learning_rate / rate / 1.5) ** 2
     value += 0.0 if isinstance(stage.update, Lora) else 0.1
-    value += 0.0 if design.program == "sft" else 0.2
+    value += 0.0 if design.recipe == "sft" else 0.2
     value += 0.03 * abs(math.log2(stage.optimiser.batch_size / 16))
     return (
         value + 0.1 * (6 - (design.architecture.layers or 6)) + 0.1 * math.log2(4 / (design.architecture.kv_heads or 4))
@@ -79,7 +79,7 @@ def test_the_first_priors_take_at_most_half_of_the_budget_after_the_baselines(bu
 def test_the_first_eight_trials_cover_programs_updates_and_architectures(kind: DataKind) -> None:
     space = space_of(kind)
     first = [past.design for past in run(space, 24, seed=0, value=lambda _: 1.0)][:8]
-    assert len({design.program for design in first if design.stages}) >= min(2, len(space.programs))
+    assert len({design.recipe for design in first if design.stages}) >= min(2, len(space.recipes))
     assert len({stage.update.kind for design in first for stage in design.stages}) >= 3
     assert len({design.architecture for design in first}) >= 2
 
@@ -114,7 +114,7 @@ def test_another_seed_or_another_row_gives_another_proposal() -> None:
 @cache
 def another_process(hash_seed: str) -> subprocess.CompletedProcess[str]:
     """Run a search of 14 trials elsewhere, where sets have another order, and print the digest of the next design."""
-    here = Path(__file__).parent
+    ctx = Path(__file__).parent
     return subprocess.run(
         [
             sys.executable,
@@ -123,8 +123,7 @@ def another_process(hash_seed: str) -> subprocess.CompletedProcess[str]:
             "from test_propose import SPACE, propose, run\n"
             "print(propose(SPACE, run(SPACE, 14, seed=5), seed=5, budget=14).digest())",
         ],
-        env=os.environ
-        | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])])},
+        env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([str(ctx), str(ctx.parents[1])])},
         capture_output=True,
         text=True,
         check=True,

@@ -10,7 +10,7 @@ from bench.atlas.tasks import TASKS
 from bench.replay import RESUME_SECONDS, replay
 from luthier.design import Design
 from luthier.trial import TrialState
-from search.policy.history import Past, Standing
+from search.policy.history import Past, RungScore
 from search.policy.scheduler import Promote, Try
 
 TASK = TASKS[0]
@@ -22,7 +22,7 @@ def table() -> Table:
     curves = {
         design.digest(): Curve(
             design=design,
-            standing=tuple(Standing(value, (value, 0.0)) for value in (worth + 2.0, worth + 1.0, float(worth))),
+            standing=tuple(RungScore(value, (value, 0.0)) for value in (worth + 2.0, worth + 1.0, float(worth))),
             costs=(1.0, 3.0, 9.0),
         )
         for worth, design in enumerate(DESIGNS, 1)
@@ -30,7 +30,7 @@ def table() -> Table:
     untuned = Design.model_validate({"architecture": {"base": "tiny-chat"}})
     return Table(
         task=TASK,
-        untuned=Curve(design=untuned, standing=(Standing(9.0, (9.0, 0.0)),), costs=(0.5,)),
+        untuned=Curve(design=untuned, standing=(RungScore(9.0, (9.0, 0.0)),), costs=(0.5,)),
         curves=curves,
         diverged=0,
     )

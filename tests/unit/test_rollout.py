@@ -52,11 +52,11 @@ def echoing(tiny: Base, *, turns: int, role: str = "user", max_tokens: int = 512
 
 
 def test_a_rollout_is_the_prompt_and_then_the_very_tokens_that_were_drawn(tiny: Base) -> None:
-    here = world(tiny)
+    ctx = world(tiny)
     for rollout, row in zip(
-        play(tiny.model, here, ROWS, attempts=2, seed=5), [r for r in ROWS for _ in "ab"], strict=True
+        play(tiny.model, ctx, ROWS, attempts=2, seed=5), [r for r in ROWS for _ in "ab"], strict=True
     ):
-        prompt = here.renderer.prompt(row["prompt"])
+        prompt = ctx.renderer.prompt(row["prompt"])
         ids, target = rollout.tokens.ids, rollout.tokens.target
         assert ids[: len(prompt)] == prompt
         assert target == (False,) * len(prompt) + (True,) * (len(ids) - len(prompt))
@@ -83,9 +83,9 @@ def test_the_seed_decides_what_is_drawn_and_torchs_own_numbers_stay(tiny: Base) 
 
 def test_tokens_are_drawn_as_often_as_the_model_says(tiny: Base) -> None:
     """Neither sharpened nor cut off: the mean surprise of what is drawn is the entropy of the model."""
-    here = world(tiny, max_new_tokens=1)
-    prompt = here.renderer.prompt(ROWS[0]["prompt"])
-    drawn = [r.tokens.ids[-1] for r in play(tiny.model, here, ROWS[:1], attempts=512, seed=3)]
+    ctx = world(tiny, max_new_tokens=1)
+    prompt = ctx.renderer.prompt(ROWS[0]["prompt"])
+    drawn = [r.tokens.ids[-1] for r in play(tiny.model, ctx, ROWS[:1], attempts=512, seed=3)]
     with torch.no_grad():
         logp_V = tiny.model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
     entropy = float(-(logp_V.exp() * logp_V).sum())
@@ -97,8 +97,8 @@ def test_tokens_are_drawn_as_often_as_the_model_says(tiny: Base) -> None:
 
 @pytest.mark.parametrize("role", ["user", "tool"])
 def test_what_the_world_says_stands_between_answers_as_the_template_words_it(role: str, tiny: Base) -> None:
-    here, episodes = echoing(tiny, turns=3, role=role)
-    for rollout, row in zip(play(tiny.model, here, ROWS * 4, seed=5), ROWS * 4, strict=True):
+    ctx, episodes = echoing(tiny, turns=3, role=role)
+    for rollout, row in zip(play(tiny.model, ctx, ROWS * 4, seed=5), ROWS * 4, strict=True):
         episode = episodes.pop(0)
         assert rollout.reward == len(episode.heard) == 3
         assert rollout.answer == episode.heard[-1]
@@ -125,15 +125,15 @@ def said(tiny: Base, ids: Sequence[int], target: Sequence[bool]) -> list[str]:
 
 
 def test_an_episode_ends_where_no_room_for_an_answer_is_left(tiny: Base) -> None:
-    here, episodes = echoing(tiny, turns=5, max_tokens=70)
-    rollouts = play(tiny.model, here, ROWS, seed=5)
+    ctx, episodes = echoing(tiny, turns=5, max_tokens=70)
+    rollouts = play(tiny.model, ctx, ROWS, seed=5)
     assert all(1 <= len(episode.heard) < 5 for episode in episodes)
     assert all(len(rollout.tokens) <= 70 and rollout.tokens.target[-1] for rollout in rollouts)
 
 
 def test_a_second_turn_needs_a_chat_template(tiny: Base) -> None:
-    here, _ = echoing(tiny, turns=2)
-    here.renderer.tokenizer = copy.deepcopy(tiny.tokenizer)
-    here.renderer.tokenizer.chat_template = None
+    ctx, _ = echoing(tiny, turns=2)
+    ctx.renderer.tokenizer = copy.deepcopy(tiny.tokenizer)
+    ctx.renderer.tokenizer.chat_template = None
     with pytest.raises(TrialFailed, match="no chat template"):
-        play(tiny.model, here, ROWS[:1], seed=5)
+        play(tiny.model, ctx, ROWS[:1], seed=5)

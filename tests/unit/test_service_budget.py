@@ -136,7 +136,7 @@ def test_there_is_no_estimate_before_the_first_trial_or_after_the_end() -> None:
 
 
 def test_the_estimate_follows_what_is_known_of_the_work_left() -> None:
-    assert budget.estimated_finish(job(), rows(2), after(20), work_left=300.0, crew=2) == after(170)
+    assert budget.estimated_finish(job(), rows(2), after(20), work_left=300.0, worker_count=2) == after(170)
     assert budget.estimated_finish(job(), rows(0, 1), after(20), work_left=300.0) == after(320)
 
 

@@ -38,7 +38,7 @@ from search.space.axes import RANKS, SETTINGS, Interval, with_devices
 from search.space.learning_rate import UPDATE_FACTOR, default_learning_rate
 from search.space.samplers import STEPS, Enumeration, V, Value
 from search.space.space import OFT_BLOCKS, PISSA_MOST, VERA_RANKS, VIRTUAL_TOKENS
-from search.space.validate import check, programs
+from search.space.validate import check, recipes
 from tests.unit.search_samples import SMOL, TINY, entry, later_updates_of, samples, space_of
 
 ENTRIES = {model.name: model for model in (TINY, SMOL, entry("flat", layers=1, kv_heads=1, hidden=64, biases=True))}
@@ -133,7 +133,7 @@ def test_samples_reach_every_branch() -> None:
     adapters |= {Oft(block=block) for block in OFT_BLOCKS} | {Ia3()}
     adapters |= {kind(tokens=tokens) for kind in (Prompt, Prefix) for tokens in VIRTUAL_TOKENS}
     assert updates == {Full(), TopLayers(layers=1), TopLayers(layers=2), LayerNorm(), *adapters}
-    assert {design.program for design in designs} == set(programs(DataKind.PREFERENCE))
+    assert {design.recipe for design in designs} == set(recipes(DataKind.PREFERENCE))
     edits = {(design.architecture.layers, design.architecture.kv_heads) for design in designs}
     assert edits == set(itertools.product([None, 5, 4], [None, 2, 1]))
     rules = {(bool(design.architecture.layers), design.architecture.depth_rule) for design in designs}
@@ -210,7 +210,7 @@ def test_only_the_settings_of_the_program_are_asked_for(name: str) -> None:
     space, setting = SPACES["preference"], SETTINGS[name]
     for design in samples(space):
         asked = space.encode(design)
-        assert (name in asked) == (setting.algorithm in design.program.split("+"))
+        assert (name in asked) == (setting.algorithm in design.recipe.split("+"))
         if name in asked:
             match setting.default:
                 case Interval(low=low, high=high):
@@ -252,7 +252,7 @@ def test_updates_are_asked_about_only_where_they_go_with_the_program() -> None:
     rewards = SPACES["preference"].model_copy(update={"programs": ("sft+dpo", "reward_model+rloo")})
     found: dict[str, set[str]] = {}
     for design in samples(rewards, 1000):
-        found.setdefault(design.program, set()).add(design.stages[0].update.kind)
+        found.setdefault(design.recipe, set()).add(design.stages[0].update.kind)
     assert found["sft+dpo"] - found["reward_model+rloo"] == {"adalora", "prompt", "prefix"}
 
 
@@ -276,7 +276,7 @@ def outsiders() -> dict[str, Design]:
     edits = {"base model smol is not in this search": {"base": "smol"}, r"layers\[tiny\] is 2": {"layers": 2}}
     return {
         "the untuned model": plain.model_copy(update={"stages": ()}),
-        "program is 'sft[+]sft'": plain.model_copy(update={"stages": (stage, stage)}),
+        "recipe is 'sft[+]sft'": plain.model_copy(update={"stages": (stage, stage)}),
         **{
             message: plain.model_copy(
                 update={"stages": (stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update=change)}),)}

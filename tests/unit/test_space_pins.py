@@ -48,8 +48,8 @@ def test_a_pinned_update_that_no_program_takes_is_refused() -> None:
 
 
 def test_programs_that_no_pinned_update_goes_with_are_left_out() -> None:
-    assert "sft+rloo" in space_of(DataKind.PAIRS, rewarded=True).programs
-    assert space_of(DataKind.PAIRS, Pin(update=("prefix",)), rewarded=True).programs == ("sft", "clm")
+    assert "sft+rloo" in space_of(DataKind.PAIRS, rewarded=True).recipes
+    assert space_of(DataKind.PAIRS, Pin(update=("prefix",)), rewarded=True).recipes == ("sft", "clm")
 
 
 def test_pins_are_honoured_by_every_sample() -> None:
@@ -64,7 +64,7 @@ def test_pins_are_honoured_by_every_sample() -> None:
         learning_rate_multiplier=(10.0,),
     )
     designs = samples(space_of(pin=pin, models=(TINY, SMOL)))
-    assert {design.program for design in designs} == {"clm"}
+    assert {design.recipe for design in designs} == {"clm"}
     assert {design.stages[0].update.kind for design in designs} == {"dora", "full"}
     assert {design.architecture.base for design in designs} == {"smol"}
     assert {design.architecture.layers for design in designs} == {3, None}

@@ -20,12 +20,12 @@ from luthier.worker_protocol import Assignment, CheckpointSaved, Directive, Hear
 from tests import data_samples
 from workers.cache import Base
 from workers.evaluate.judge import judge
-from workers.lease import HeldLease
-from workers.service_client import Link
+from workers.lease import Lease
+from workers.service_client import ServiceClient
 from workers.train import checkpoint as checkpoints
 from workers.train.architectures import build
 from workers.train.loop import Trained, train
-from workers.trial import BROUGHT, RESUME, TrialWatch
+from workers.trial_watch import BROUGHT, RESUME, TrialWatch
 
 ROWS = data_samples.preference(40)
 SPEC = JudgeSpec(kind=DataKind.PREFERENCE, validation="held-out", test="t", objective="reward", max_rows=RUNG_ROWS)
@@ -34,7 +34,7 @@ SFT = Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=RECIPE)
 DPO = Stage(algorithm=Dpo(), update=Full(), optimiser=RECIPE)
 
 
-class Line(Link):
+class Line(ServiceClient):
     """A line to a service that takes everything and has two blobs."""
 
     def __init__(self, folder: Path) -> None:
@@ -79,15 +79,15 @@ class Run:
             device_seconds=0,
         )
         (folder / "blobs").mkdir(exist_ok=True)
-        self.tiny, self.held = tiny, HeldLease(Line(folder / "blobs"), assignment, 60)
-        self.watch = TrialWatch(self.held.link, self.held, 1e9, folder)
+        self.tiny, self.lease = tiny, Lease(Line(folder / "blobs"), assignment, 60)
+        self.watch = TrialWatch(self.lease.service, self.lease, 1e9, folder)
 
     def train(self, resume: checkpoints.Checkpoint | None = None) -> Trained:
         model = build(self.tiny.model, self.design.architecture, ())
         return train(model, self.design, self.watch.examples, seed=3, watch=self.watch, resume=resume)
 
     def points(self, name: str) -> dict[tuple[int, int], float]:
-        return {(p.stage, p.step): p.value for p in self.held.drain() if p.name == name}
+        return {(p.stage, p.step): p.value for p in self.lease.drain() if p.name == name}
 
 
 def scratch(folder: Path, name: str) -> Path:
@@ -115,7 +115,7 @@ def test_an_interruption_does_not_forget_what_earlier_stages_brought(tiny: Base,
     def stop_in_the_second_stage(progress: object) -> None:
         seen.append(progress)
         if len(seen) == 4:
-            first.held.interrupt()
+            first.lease.interrupt()
         after_step(progress)
 
     first.watch.after_step = stop_in_the_second_stage

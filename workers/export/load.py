@@ -12,11 +12,11 @@ from luthier.errors import BlobMissing, TrialFailed
 from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.worker_protocol import Artifact
 from workers import cache
-from workers.service_client import Link
+from workers.service_client import ServiceClient
 from workers.train.forward import CausalModel
 
 
-def load(link: Link, base: BaseModelEntry, weights: Artifact, scratch: Path) -> CausalModel:
+def load(service: ServiceClient, base: BaseModelEntry, weights: Artifact, scratch: Path) -> CausalModel:
     """Fetch the artifact into the folder and load it. Raises TrialFailed where it is not there any more, or Infeasible
     where it cannot be loaded."""
     folder = scratch / weights.kind
@@ -24,7 +24,7 @@ def load(link: Link, base: BaseModelEntry, weights: Artifact, scratch: Path) -> 
     try:
         for name, digest in weights.files.items():
             if Path(name).name == name:  # what lies in folders of the export is not the model's
-                shutil.move(link.get_blob(digest), folder / name)
+                shutil.move(service.get_blob(digest), folder / name)
     except BlobMissing as error:
         raise TrialFailed(f"the champion's weights are gone: {error.message}") from error
     match weights.kind:

@@ -181,10 +181,10 @@ def _algorithm(algorithm: Algorithm) -> str:
                 "weights that the stage starts from"
             )
         case Grpo(group=group, beta=beta):
-            held = f", held to where the stage starts at β = {beta:g}" if beta else ""
+            lease = f", held to where the stage starts at β = {beta:g}" if beta else ""
             words = (
                 f"group relative policy optimisation: of {group} answers drawn for each prompt, those with more reward "
-                f"than the others are made likelier, token by token{held}"
+                f"than the others are made likelier, token by token{lease}"
             )
         case Rloo(group=group, beta=beta):
             cost = f", less {beta:g} for each nat away from where the stage starts" if beta else ""

@@ -109,7 +109,7 @@ def write(
             "reproduce_environment.jinja",
             environment=assignment.judge.environment,
             base=assignment.base.name,
-            program=assignment.design.program,
+            recipe=assignment.design.recipe,
         )
     else:
         script = _script(model, tokenizer, assignment, metrics, [*train_rows, *scored_rows])

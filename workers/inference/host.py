@@ -18,7 +18,7 @@ from typing import IO
 from luthier.errors import BlobMissing, LeaseLost, LuthierError, TrialFailed
 from luthier.worker_protocol import Answered, Artifact, Generation, Offer, Refusal, Said, Spoken, Welcome
 from workers.inference.messages import Ask, Cancel, Told
-from workers.service_client import Link
+from workers.service_client import ServiceClient
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ class Host:
     The process is started by the first question, and ended when nobody has asked for `generation_idle_seconds`.
     """
 
-    def __init__(self, link: Link, welcome: Welcome, threads: int) -> None:
-        self._link = link
+    def __init__(self, service: ServiceClient, welcome: Welcome, threads: int) -> None:
+        self._service = service
         self._welcome = welcome
         self._threads = threads
         self._stopping = threading.Event()
@@ -60,7 +60,7 @@ class Host:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                generation = self._link.offer(self._welcome.worker_id, Offer(generates=self._model))
+                generation = self._service.offer(self._welcome.worker_id, Offer(generates=self._model))
                 if generation is not None:
                     self._answering = True
                     self._answer(generation)
@@ -78,34 +78,34 @@ class Host:
 
     def _answer(self, generation: Generation) -> None:
         log.info("%s asks %s", generation.id, generation.question.model)
-        with Held(self._link, generation, self._welcome.lease_seconds / RENEWALS) as held:
+        with Held(self._service, generation, self._welcome.lease_seconds / RENEWALS) as lease:
             try:
-                answer = self._exchange(held)
+                answer = self._exchange(lease)
             except LeaseLost:
                 log.info("%s is not wanted any more", generation.id)
                 return
         with suppress(LeaseLost):
-            self._link.spoken(generation.id, Spoken(**held.claim, answer=answer))
+            self._service.spoken(generation.id, Spoken(**lease.claim, answer=answer))
 
-    def _exchange(self, held: Held) -> Answered | None:
+    def _exchange(self, lease: Held) -> Answered | None:
         """Let the process answer. None: the worker is shutting down."""
-        generation = held.generation
+        generation = lease.generation
         process = self._running()
         self._model = generation.question.model
         try:
             artifact = generation.question.weights.artifact
-            folder = None if artifact is None else process.fetch(self._link, artifact)
+            folder = None if artifact is None else process.fetch(self._service, artifact)
         except BlobMissing as missing:
             return Answered(refusal=Refusal(code=missing.code, message=missing.message))
         process.order(Ask(id=generation.id, question=generation.question, folder=folder))
         while not self._stopping.is_set():
-            if held.lost:
+            if lease.lost:
                 self._cancel(process, generation.id)
                 raise LeaseLost(f"{generation.id} is not wanted any more")
             told = process.hear(0.5)
             if told is not None and told.id == generation.id:
                 if told.text:
-                    held.say(told.text)
+                    lease.say(told.text)
                 if told.answer is not None:
                     return told.answer
             elif told is None and process.ended:
@@ -130,7 +130,7 @@ class Host:
         if self._process is not None and self._process.ended:
             self._end_process()
         if self._process is None:
-            self._process = Process(self._link.cache, self._threads)
+            self._process = Process(self._service.cache, self._threads)
         return self._process
 
     def _end_process(self) -> None:
@@ -142,10 +142,10 @@ class Host:
 class Held:
     """The right to answer a question, renewed by a thread while it is held as a context manager."""
 
-    def __init__(self, link: Link, generation: Generation, interval: float) -> None:
+    def __init__(self, service: ServiceClient, generation: Generation, interval: float) -> None:
         self.generation = generation
         self.lost = False
-        self._link = link
+        self._service = service
         self._interval = interval
         self._position = 0
         self._over = threading.Event()
@@ -164,7 +164,7 @@ class Held:
 
     def say(self, text: str) -> None:
         try:
-            self._link.said(self.generation.id, Said(**self.claim, position=self._position, text=text))
+            self._service.said(self.generation.id, Said(**self.claim, position=self._position, text=text))
         except LeaseLost:
             self.lost = True
         self._position += 1
@@ -172,7 +172,7 @@ class Held:
     def _renew(self) -> None:
         while not self.lost and not self._over.wait(self._interval):
             try:
-                self._link.said(self.generation.id, Said(**self.claim, position=0))
+                self._service.said(self.generation.id, Said(**self.claim, position=0))
             except LeaseLost:
                 self.lost = True
             except LuthierError as error:
@@ -200,7 +200,7 @@ class Process:
     def ended(self) -> bool:
         return not self._reader.is_alive() and self._heard.empty()
 
-    def fetch(self, link: Link, artifact: Artifact) -> Path:
+    def fetch(self, service: ServiceClient, artifact: Artifact) -> Path:
         """The files of a model, downloaded once."""
         digest = sha256("".join(f"{path}\0{blob}\0" for path, blob in sorted(artifact.files.items())).encode())
         folder = self._folder / digest.hexdigest()
@@ -209,7 +209,7 @@ class Process:
             part.mkdir(exist_ok=True)
             for path, blob in artifact.files.items():
                 if "/" not in path:  # in folders are what reproduces the model, and the reward model
-                    link.fetch(blob, part / path)
+                    service.fetch(blob, part / path)
             part.rename(folder)
         return folder
 

@@ -68,7 +68,7 @@ class Member:
         self.applied = applied
         self.objective = objective
         self.examples = examples
-        self.recipe = optimiser
+        self.optimiser = optimiser
         self.seed = seed
         self.own = objective.parameters(_plain(applied.model), seed) if isinstance(objective, Headed) else {}
         self.parameters = applied.trainable() | self.own
@@ -138,10 +138,10 @@ class Member:
     def advance(self) -> StepReport:
         """One optimiser step; none is taken where the batch turns out empty. Raises TrialFailed when the loss stops
         being a number."""
-        batch = self.recipe.batch_size
+        batch = self.optimiser.batch_size
         chosen = self.order[self.step * batch : (self.step + 1) * batch]
         made = self._batch(chosen)
-        rate = learning_rate(self.recipe, self.step, self.steps)
+        rate = learning_rate(self.optimiser, self.step, self.steps)
         tokens, values = self._learn(made, rate) if made.examples else (0, {TRAIN_LOSS: 0.0, "grad_norm": 0.0})
         self.step += 1
         values = {**values, "learning_rate": rate, **made.values}
