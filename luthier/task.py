@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from types import GenericAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
-from pydantic import BeforeValidator, Field, JsonValue, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, JsonValue, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
-from luthier.design import Frozen, Placement
+from luthier.algorithms import Algorithm
 from luthier.trial import RUNG_PAIRS, RUNG_ROWS
+from luthier.updates import Placement, Update
+from luthier.values import Frozen, kinds
 
 Family = Literal["decoder", "encoder"]
 
@@ -222,7 +225,36 @@ class Task(Frozen):
         return self.grader is not None or self.environment is not None
 
 
-class Pin(Frozen):
+# Pins that had their names before algorithms shared hyperparameters; all others are named by `pin_name`'s rule.
+_PIN_NAMES: Final = {("dpo", "beta"): "beta", ("mlm", "mask"): "mask"}
+
+
+def pin_name(algorithm: str, field: str) -> str:
+    """The name of the axis, and of the pin, of a hyperparameter of one algorithm: `grpo_group`."""
+    return _PIN_NAMES.get((algorithm, field), f"{algorithm}_{field}")
+
+
+def _setting_pins() -> dict[str, Any]:
+    """A field of `Pin` for each hyperparameter of each algorithm."""
+    found: dict[str, Any] = {}
+    for member in get_args(get_args(Algorithm)[0]):
+        for name, field in member.model_fields.items():
+            if name != "kind":
+                about = f"of {member.kind_name()}: {field.description}"
+                values = GenericAlias(tuple, (field.annotation, ...))
+                found[pin_name(member.kind_name(), name)] = (values | None, Field(default=None, description=about))
+    return found
+
+
+if TYPE_CHECKING:
+
+    class _SettingPins(Frozen): ...
+
+else:
+    _SettingPins = create_model("_SettingPins", __base__=Frozen, **_setting_pins())
+
+
+class Pin(_SettingPins):
     """Axes that the user fixes; each lists the values that remain allowed."""
 
     algorithm: tuple[str, ...] | None = Field(
@@ -232,8 +264,7 @@ class Pin(Frozen):
     )
     update: tuple[str, ...] | None = Field(
         default=None,
-        description="full, top_layers, lora, rslora, dora, layernorm, bitfit, pissa, lora_plus, vera, ia3, oft, "
-        "adalora, prompt, prefix; qlora where all workers have CUDA and bitsandbytes",
+        description=f"{', '.join(kinds(Update))}; qlora only where all workers have CUDA and bitsandbytes",
     )
     placement: tuple[Placement, ...] | None = Field(
         default=None,
@@ -258,23 +289,6 @@ class Pin(Frozen):
     batch_size: tuple[int, ...] | None = None
     learning_rate_multiplier: tuple[float, ...] | None = Field(
         default=None, description="relative to the update's own default learning rate"
-    )
-    beta: tuple[float, ...] | None = Field(default=None, description="of dpo: pull towards the reference")
-    ipo_beta: tuple[float, ...] | None = Field(default=None, description="of ipo: pull towards the reference")
-    simpo_beta: tuple[float, ...] | None = Field(default=None, description="of simpo: scale of the reward")
-    simpo_gamma: tuple[float, ...] | None = Field(default=None, description="of simpo: margin of the reward")
-    orpo_beta: tuple[float, ...] | None = Field(default=None, description="of orpo: weight of the odds ratio")
-    grpo_group: tuple[int, ...] | None = Field(default=None, description="of grpo: answers drawn for each prompt")
-    grpo_beta: tuple[float, ...] | None = Field(default=None, description="of grpo: pull towards the reference")
-    rloo_group: tuple[int, ...] | None = Field(default=None, description="of rloo: answers drawn for each prompt")
-    rloo_beta: tuple[float, ...] | None = Field(default=None, description="of rloo: pull towards the reference")
-    raft_group: tuple[int, ...] | None = Field(default=None, description="of raft: answers drawn for each prompt")
-    kto_beta: tuple[float, ...] | None = Field(default=None, description="of kto: pull towards the reference")
-    kto_desirable_weight: tuple[float, ...] | None = Field(
-        default=None, description="of kto: weight of a desirable row, an undesirable one weighing 1"
-    )
-    mask: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(
-        default=None, description="of mlm: share of the tokens that are masked"
     )
 
 

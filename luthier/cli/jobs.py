@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from luthier.algorithms import Algorithm
 from luthier.api_types import Job
 from luthier.cli import schedules
 from luthier.cli.environment import read_environment
@@ -18,6 +19,8 @@ from luthier.cli.show import as_json, best_table, console, headline, jobs_table,
 from luthier.client import Client
 from luthier.errors import NotFound, UserError
 from luthier.trial import JobState
+from luthier.updates import Update
+from luthier.values import kinds
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or `last` for the newest one.")]
 
@@ -69,15 +72,14 @@ def submit(
     algorithm: Annotated[
         list[str] | None,
         typer.Option(
-            help="Keep to this: clm, sft, dpo, ipo, simpo, sft+dpo, sft+ipo, sft+simpo or orpo; with a grader also "
-            "grpo, rloo, raft, sft+grpo, sft+rloo or sft+raft."
+            help=f"Allow only this recipe: {', '.join(kinds(Algorithm))}, or up to three in order, such as sft+dpo. "
+            "Repeat for several."
         ),
     ] = None,
     update: Annotated[
         list[str] | None,
         typer.Option(
-            help="Keep to this: full, lora, rslora, dora, top_layers, layernorm, bitfit, pissa, lora_plus, vera, ia3, "
-            "oft, adalora, prompt, prefix or (on CUDA) qlora."
+            help=f"Allow only this weight update: {', '.join(kinds(Update))} (qlora on CUDA only). Repeat for several."
         ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training rows.")] = None,

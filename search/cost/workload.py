@@ -4,41 +4,9 @@ from __future__ import annotations
 
 import math
 
-from pydantic import Field
-
 from luthier.dataset import Profile
-from luthier.design import Frozen
 from luthier.task import DataKind, JudgeSpec
-
-ANSWER_EXCESS, ANSWER_MARGIN = 1.5, 4.0
-
-
-class Workload(Frozen):
-    """What a job makes each of its trials do. Lengths are in tokens, the longest ones cut as the job's judge cuts."""
-
-    kind: DataKind
-    rows: int = Field(ge=1, description="that are trained on")
-    prompt: float = Field(ge=0, description="mean length of a row's prompt")
-    target: float = Field(ge=0, description="mean length of one of its answers, or of its text")
-    spread: float = Field(default=0.0, ge=0, description="standard deviation of a row's length")
-    validation: int = Field(ge=0, description="rows")
-    test: int = Field(ge=0, description="rows")
-    window: int
-    max_tokens: int
-    max_new_tokens: int
-    max_rows: int
-    max_generations: int
-    pseudo_positions: int
-    pseudo_windows: int
-    graded: bool = Field(description="whether the judge lets the model answer")
-    desirable: float = Field(default=1.0, description="share of unpaired rows whose answer is")
-
-    @property
-    def answer(self) -> float:
-        """Tokens until the last of a few answers has ended, where the model has learnt to end them: rather more than
-        the rows' own have, where they have any."""
-        likely = ANSWER_EXCESS * self.target + ANSWER_MARGIN
-        return min(float(self.max_new_tokens), likely) if self.target else float(self.max_new_tokens)
+from search.methods.amounts import Workload
 
 
 def workload(

@@ -8,21 +8,10 @@ from typing import Final
 from pydantic import Field
 
 from luthier.design import Design, Frozen
-from search.space import compatibility
+from search.methods import ALGORITHM_OF, UPDATE_OF
 from search.space.learning_rate import default_learning_rate
 
 UNCHANGED: Final = 0.0
-# Updates that behave alike, by the part of the model that moves; the others are low-rank adapters.
-GROUPS: Final = {
-    "full": "weights",
-    "top_layers": "weights",
-    "layernorm": "scales",
-    "bitfit": "scales",
-    "ia3": "scales",
-    "prompt": "tokens",
-    "prefix": "tokens",
-}
-PHASES: Final = {rule.algorithm: rule.phase.name for rule in compatibility.ALGORITHMS}
 
 
 class Features(Frozen):
@@ -38,10 +27,10 @@ def features(design: Design, hidden_size: int) -> Features:
     names = {
         "recipe": design.recipe,
         "phases": phases(design),
-        "ends": PHASES[last.algorithm.kind],
+        "ends": ALGORITHM_OF[last.algorithm.kind].goal.name,
         "update": first.update.kind,
-        "group": GROUPS.get(first.update.kind, "adapters"),
-        "later": GROUPS.get(last.update.kind, "adapters"),
+        "group": UPDATE_OF[first.update.kind].group,
+        "later": UPDATE_OF[last.update.kind].group,
     }
     default = default_learning_rate(first.algorithm.kind, first.update.kind, hidden_size)
     size = getattr(first.update, "rank", None) or getattr(first.update, "tokens", None)
@@ -63,4 +52,4 @@ def features(design: Design, hidden_size: int) -> Features:
 
 def phases(design: Design) -> str:
     """What each stage maximises, in order."""
-    return "+".join(PHASES[stage.algorithm.kind] for stage in design.stages)
+    return "+".join(ALGORITHM_OF[stage.algorithm.kind].goal.name for stage in design.stages)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
+
+from pydantic import Field
 
 from luthier.design import Architecture, Design, Frozen, Lora
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
+from search.methods import EDIT_OF, SETTINGS
 from search.space import space, validate
 from search.space.samplers import V
 from search.space.space import Space, algorithm, stages
@@ -31,26 +34,21 @@ class Prior(Frozen):
     learning_rate_multiplier: float = 1.0
     batch_size: int = 8
     epochs: float = 1.0
-    beta: float = 0.1
-    ipo_beta: float = 0.1
-    simpo_beta: float = 2.0
-    simpo_gamma: float = 1.0
-    orpo_beta: float = 0.1
-    grpo_group: int = 8
-    grpo_beta: float = 0.0
-    rloo_group: int = 4
-    rloo_beta: float = 0.05
-    raft_group: int = 4
-    kto_beta: float = 0.1
-    kto_desirable_weight: float = 1.0
     layers: int = 0
     kv_heads: int = 0
     window: int = 0
     rope_factor: int = 0
     block: int = 32
-    mask: float = 0.15
     placement: str = "all"
     tokens: int = 32
+    settings: dict[str, float] = Field(default={}, description="hyperparameters of algorithms, by axis")
+
+    def wish(self, axis: str) -> Any:
+        """The wished value on an axis; hyperparameters of an algorithm are at its own defaults unless named."""
+        if axis not in SETTINGS:
+            return getattr(self, axis)
+        setting = SETTINGS[axis]
+        return self.settings.get(axis, setting.member.model_fields[setting.field].default)
 
 
 # The order matters: a small budget sees only the first few, so these differ in program, update and architecture.
@@ -79,7 +77,7 @@ _GRADED: Final = (
     Prior(recipe="sft+rloo", update="full"),
     Prior(recipe="raft", epochs=2),
     Prior(recipe="rloo", update="lora_plus"),
-    Prior(recipe="sft+grpo", update="dora", grpo_beta=0.04, epochs=2),
+    Prior(recipe="sft+grpo", update="dora", settings={"grpo_beta": 0.04}, epochs=2),
     Prior(recipe="sft", update="top_layers", epochs=2),
     Prior(recipe="sft", kv_heads=1),
     Prior(recipe="clm"),
@@ -91,7 +89,7 @@ _PLAYED: Final = (
     Prior(recipe="raft", epochs=2),
     Prior(recipe="grpo", update="dora", epochs=2),
     Prior(recipe="rloo", update="full", learning_rate_multiplier=2),
-    Prior(recipe="grpo", update="pissa", grpo_beta=0.04),
+    Prior(recipe="grpo", update="pissa", settings={"grpo_beta": 0.04}),
     Prior(recipe="grpo", update="top_layers", epochs=2),
     Prior(recipe="grpo", learning_rate_multiplier=3),
     Prior(recipe="raft", update="lora_plus"),
@@ -127,9 +125,9 @@ PRIORS: Final[Mapping[DataKind, Sequence[Prior]]] = {
         Prior(recipe="sft+reward_model+rloo"),
         Prior(recipe="orpo", update="full"),
         Prior(recipe="sft+ipo", update="pissa"),
-        Prior(recipe="kto", update="dora", kto_beta=0.05, epochs=2),
+        Prior(recipe="kto", update="dora", settings={"kto_beta": 0.05}, epochs=2),
         Prior(recipe="sft+simpo", update="lora_plus"),
-        Prior(recipe="reward_model+grpo", kv_heads=1, grpo_beta=0.04),
+        Prior(recipe="reward_model+grpo", kv_heads=1, settings={"grpo_beta": 0.04}),
         Prior(recipe="sft+kto", update="top_layers", epochs=2),
     ),
     DataKind.UNPAIRED: (
@@ -139,11 +137,11 @@ PRIORS: Final[Mapping[DataKind, Sequence[Prior]]] = {
         Prior(recipe="kto", layers=1),
         Prior(recipe="kto", learning_rate_multiplier=3),
         Prior(recipe="sft+kto", update="full"),
-        Prior(recipe="kto", update="dora", kto_beta=0.05, epochs=2),
+        Prior(recipe="kto", update="dora", settings={"kto_beta": 0.05}, epochs=2),
         Prior(recipe="kto", update="pissa", batch_size=16, epochs=2),
         Prior(recipe="sft", update="full", epochs=2),
         Prior(recipe="kto", kv_heads=1),
-        Prior(recipe="kto", update="lora_plus", kto_beta=0.3),
+        Prior(recipe="kto", update="lora_plus", settings={"kto_beta": 0.3}),
         Prior(recipe="sft+kto", update="top_layers", epochs=2),
     ),
 }
@@ -151,13 +149,13 @@ PRIORS: Final[Mapping[DataKind, Sequence[Prior]]] = {
 
 ENCODER_PRIORS: Final = (
     Prior(recipe="mlm", update="full"),
-    Prior(recipe="mlm", update="full", learning_rate_multiplier=3, mask=0.3, epochs=2),
+    Prior(recipe="mlm", update="full", learning_rate_multiplier=3, settings={"mask": 0.3}, epochs=2),
     Prior(recipe="mlm", update="rslora", learning_rate_multiplier=2),
     Prior(recipe="mlm", update="full", learning_rate_multiplier=2, epochs=3),
     Prior(recipe="mlm", layers=1),
     Prior(recipe="mlm", update="bitfit", epochs=2),
     Prior(recipe="mlm", update="dora", epochs=2),
-    Prior(recipe="mlm", rank=64, learning_rate_multiplier=3, mask=0.3, epochs=3),
+    Prior(recipe="mlm", rank=64, learning_rate_multiplier=3, settings={"mask": 0.3}, epochs=3),
     Prior(recipe="mlm", update="top_layers", epochs=2),
     Prior(recipe="mlm", update="pissa", epochs=2),
     Prior(recipe="mlm", update="lora_plus"),
@@ -212,7 +210,7 @@ class _Wishes:
 
     def __init__(self, space: Space, prior: Prior, turn: int) -> None:
         self._space = space
-        self._prior = prior.model_dump()
+        self._prior = prior
         self._turn = turn
 
     def categorical(self, name: str, choices: Sequence[V]) -> V:
@@ -225,24 +223,24 @@ class _Wishes:
                 return next(choice for choice in choices if choice == (space.YES if wished else space.NO))
             case "edit":
                 return next(choice for choice in choices if choice == self._edit(choices))
-            case "layers" | "kv_heads" | "window" | "rope_factor":
-                steps: int = self._prior[axis]
+            case edit if edit in EDIT_OF:
+                steps: int = self._prior.wish(axis)
                 return choices[min(max(steps - 1, 0), len(choices) - 1)]
             case "depth_rule" | "rope_rule":
                 return choices[0]
             case "top_layers":
                 return choices[-1]
             case "recipe" | "update" | "later_update" | "placement":
-                return next((choice for choice in choices if choice == self._prior[axis]), choices[0])
+                return next((choice for choice in choices if choice == self._prior.wish(axis)), choices[0])
             case _:
-                return _nearest(choices, self._prior[axis])
+                return _nearest(choices, self._prior.wish(axis))
 
     def _edit(self, possible: Sequence[object]) -> str:
         """Those of the recipe's edits that can be made, as they are named together; nothing where there is none."""
-        return "+".join(field for field in space.EDIT_FIELDS if self._prior[field] and field in possible)
+        return "+".join(edit for edit in EDIT_OF if self._prior.wish(edit) and edit in possible)
 
     def log_uniform(self, name: str, low: float, high: float) -> float:
-        wish: float = self._prior[name]
+        wish: float = self._prior.wish(name)
         if not low <= wish <= high:
             raise IllegalDesign(f"a prior has {name} {wish:g}, outside of {low:g} to {high:g}", param=name)
         return wish

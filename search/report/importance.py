@@ -24,10 +24,10 @@ from pydantic import Field
 from luthier.design import Design, Frozen
 from luthier.models.base_model import ModelFacts
 from luthier.trial import RUNGS, TrialState
+from search.methods import ALGORITHM_OF
 from search.policy import ranking
 from search.policy.history import Past
 from search.policy.ranking import DEFAULT
-from search.space.axes import SETTINGS
 from search.space.learning_rate import default_learning_rate
 from search.space.samplers import Value
 
@@ -80,7 +80,7 @@ def axes_of(design: Design, facts: Mapping[str, ModelFacts]) -> dict[str, Value]
         "learning algorithm": design.recipe,
         "weight update": first.update.kind,
         "base model": architecture.base,
-        "edits": _edits(design),
+        "edits": ", ".join(architecture.edits().values()) or AS_IT_IS,
         "batch size": first.optimiser.batch_size,
         "epochs": first.optimiser.epochs,
     }
@@ -94,10 +94,9 @@ def axes_of(design: Design, facts: Mapping[str, ModelFacts]) -> dict[str, Value]
         later = design.stages[1].update
         found["later stages' update"] = "the same" if later == first.update else later.kind
     for stage in design.stages:
-        for setting in SETTINGS.values():
-            if setting.algorithm == stage.algorithm.kind:
-                name = f"{setting.field.replace('_', ' ')} of {setting.algorithm}"
-                found[name] = getattr(stage.algorithm, setting.field)
+        for setting in ALGORITHM_OF[stage.algorithm.kind].searched:
+            name = f"{setting.field.replace('_', ' ')} of {setting.algorithm}"
+            found[name] = getattr(stage.algorithm, setting.field)
     return found
 
 
@@ -193,17 +192,6 @@ def _explained(ranks: Sequence[float], groups: Sequence[Value]) -> float | None:
         part = [value for value, group in zip(ranks, groups, strict=True) if group == kind]
         within += float(np.var(part)) * len(part)
     return min(1.0, max(0.0, 1 - (within / (count - kinds)) / (total / (count - 1))))
-
-
-def _edits(design: Design) -> str:
-    architecture = design.architecture
-    made = {
-        "layers": architecture.layers,
-        "KV heads": architecture.kv_heads,
-        "window": architecture.window,
-        "context ×": architecture.rope_factor,
-    }
-    return ", ".join(f"{name} {value:g}" for name, value in made.items() if value is not None) or AS_IT_IS
 
 
 def said(value: Value) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 
 from luthier.report import ComparisonReport
 from search.format import count
+from search.methods import ALGORITHM_OF, Interval
 from search.report.caveats import SEEDS
 from search.report.inputs import Case, Tried
-from search.space.axes import RANKS, SETTINGS, Interval
+from search.space.axes import RANKS
 from search.space.learning_rate import default_learning_rate
 
 EDGE = 0.15  # of a range, on its natural scale: a best value that near to an end lies at the edge
@@ -50,10 +51,11 @@ def _edges(case: Case, won: Tried) -> Iterator[str]:
     if rank is not None and rank in RANKS:
         ranges.append(("rank", rank, RANKS))
     for stage in design.stages:
-        for name, setting in SETTINGS.items():
-            if setting.algorithm == stage.algorithm.kind and name in space.settings:
+        for setting in ALGORITHM_OF[stage.algorithm.kind].searched:
+            value = getattr(stage.algorithm, setting.field)
+            if setting.axis in space.settings and not isinstance(value, str):
                 named = f"{setting.field.replace('_', ' ')} of {setting.algorithm}"
-                ranges.append((named, getattr(stage.algorithm, setting.field), space.settings[name]))
+                ranges.append((named, value, space.settings[setting.axis]))
     for name, value, axis in ranges:
         side, low, high = _edge(value, axis)
         if side is not None:

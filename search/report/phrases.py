@@ -9,10 +9,10 @@ from luthier.models.base_model import ModelFacts
 from luthier.report import AxisReport, AxisWords
 from luthier.task import DataKind
 from search.format import about, count, count_of, figure, millions
+from search.methods import EDIT_OF
 from search.report.importance import AS_IT_IS
 from search.report.inputs import Case, Tried
 from search.report.pareto import parameters
-from search.space.compatibility import EDITS
 
 _KINDS = {
     DataKind.TEXT: "running text",
@@ -76,12 +76,7 @@ def winner(case: Case, won: Tried, worths: Sequence[AxisReport]) -> tuple[AxisWo
 
 def edits(design: Design) -> str:
     """What is changed of the base model; nothing said where nothing is."""
-    architecture = design.architecture
-    made = [f"{architecture.layers} layers"] if architecture.layers is not None else []
-    made += [f"{architecture.kv_heads} KV heads"] if architecture.kv_heads is not None else []
-    made += [f"window {architecture.window}"] if architecture.window is not None else []
-    made += [f"context ×{architecture.rope_factor:g}"] if architecture.rope_factor is not None else []
-    return ", ".join(made)
+    return ", ".join(design.architecture.edits().values())
 
 
 def _judged(case: Case) -> str:
@@ -157,7 +152,7 @@ def explained(design: Design, facts: ModelFacts | None) -> tuple[tuple[str, tupl
         size = f"{millions(facts.parameters)} parameters"
     else:
         size = f"{millions(parameters(design, facts))} parameters in use"
-    made = ("architecture", (f"{how}: {size}.", *(f"It {_edit_words(edit)}." for edit in _edits_made(design))))
+    made = ("architecture", (f"{how}: {size}.", *(f"It {EDIT_OF[edit].does}." for edit in architecture.edits())))
     if not design.stages:
         return (("learning algorithm", ("Untuned: the base model as it is, against which all others count.",)), made)
     stages = design.stages
@@ -182,11 +177,3 @@ def _settings(algorithm: Frozen) -> str:
     """An algorithm's own numbers, where it has any."""
     values = [f"{name.replace('_', ' ')} {value:g}" for name, value in algorithm if isinstance(value, int | float)]
     return f"{getattr(algorithm, 'kind', '')}: {', '.join(values)}." if values else ""
-
-
-def _edits_made(design: Design) -> list[str]:
-    return [rule.edit for rule in EDITS if getattr(design.architecture, rule.edit) is not None]
-
-
-def _edit_words(edit: str) -> str:
-    return next(rule.does for rule in EDITS if rule.edit == edit)

@@ -1,4 +1,4 @@
-"""Whether a recipe suits the data and a design suits a base model, by `search.space.compatibility`, and why not.
+"""Whether a recipe suits the data and a design suits a base model, by what `search.methods` declares, and why not.
 
 This is not where a design is judged good or bad, or found too big for a device.
 """
@@ -12,15 +12,13 @@ from luthier.design import Architecture, Design, Placed, TopLayers
 from luthier.errors import IllegalDesign
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, Family, Pin
-from search.space.compatibility import ALGORITHMS, EDITS, RECIPES, UPDATES, AlgorithmRule, Phase
+from search.methods import ALGORITHM_OF, EDIT_OF, EDITS, RECIPES, UPDATE_OF, UPDATES, AlgorithmSpec, StageGoal
+from search.methods.edits import kv_head_choices
 
 MAX_STAGES: Final = 3
 FAMILIES: Final[tuple[Family, ...]] = get_args(Family)
 
-UNMERGEABLE: Final = frozenset(rule.update for rule in UPDATES if not rule.mergeable)
-
-_RULE_OF: Final = {rule.algorithm: rule for rule in ALGORITHMS}
-_UPDATE_OF: Final = {rule.update: rule for rule in UPDATES}
+UNMERGEABLE: Final = frozenset(spec.kind for spec in UPDATES if not spec.mergeable)
 
 
 def recipes(kind: DataKind, family: Family = "decoder", *, rewarded: bool = False) -> tuple[str, ...]:
@@ -71,8 +69,8 @@ def refusal(recipe: str, kind: DataKind, *, rewarded: bool = False) -> str | Non
     if fault is None:
         return None
     legal = [name for family in FAMILIES for name in recipes(kind, family, rewarded=rewarded)]
-    alone = [f"{name} {_RULE_OF[name].fits[kind]}" for name in legal if name in _RULE_OF]
-    staged = ", ".join(name for name in legal if name not in _RULE_OF)
+    alone = [f"{name} {ALGORITHM_OF[name].fits[kind]}" for name in legal if name in ALGORITHM_OF]
+    staged = ", ".join(name for name in legal if name not in ALGORITHM_OF)
     return f"{fault}; for {kind} data: {'; '.join(alone)}" + (f"; in stages {staged}" if staged else "")
 
 
@@ -81,58 +79,58 @@ def fault(recipe: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
     return _fault(recipe.split("+"), kind, rewarded)
 
 
-def rules(recipe: str) -> list[AlgorithmRule]:
-    """The rows of the table for a legal program's stages."""
-    return [_RULE_OF[algorithm] for algorithm in recipe.split("+")]
+def rules(recipe: str) -> list[AlgorithmSpec]:
+    """The declarations of a legal program's stages."""
+    return [ALGORITHM_OF[algorithm] for algorithm in recipe.split("+")]
 
 
 def goal(recipe: str) -> str | None:
     """The goal that a program serves, which its last stage decides; None for an algorithm that there is not."""
-    last = _RULE_OF.get(recipe.split("+")[-1])
-    return None if last is None else last.goal
+    last = ALGORITHM_OF.get(recipe.split("+")[-1])
+    return None if last is None else last.serves
 
 
 def update_refusal(update: str, entry: BaseModelEntry) -> str | None:
     """Why the update of this kind does not go with a base model; None where it goes."""
-    rule = _UPDATE_OF[update]
+    rule = UPDATE_OF[update]
     return None if rule.possible(entry.facts) else rule.otherwise.format(model=entry.name)
 
 
 def edit_refusal(edit: str, entry: BaseModelEntry) -> str | None:
     """Why the architecture of a base model cannot be edited so; None where it can."""
-    rule = next(rule for rule in EDITS if rule.edit == edit)
-    if rule.possible(entry.facts):
+    spec = EDIT_OF[edit]
+    if spec.possible(entry.facts):
         return None
-    return rule.otherwise.format(model=entry.name, architecture=entry.facts.architecture)
+    return spec.otherwise.format(model=entry.name, architecture=entry.facts.architecture)
 
 
 def _fault(algorithms: Sequence[str], kind: DataKind, rewarded: bool) -> str | None:
-    unknown = [name for name in algorithms if name not in _RULE_OF]
+    unknown = [name for name in algorithms if name not in ALGORITHM_OF]
     if unknown:
-        return f"there is no algorithm {unknown[0]!r}; there are {', '.join(_RULE_OF)}"
+        return f"there is no algorithm {unknown[0]!r}; there are {', '.join(ALGORITHM_OF)}"
     if len(algorithms) > MAX_STAGES:
         return f"{'+'.join(algorithms)} has {len(algorithms)} stages, {MAX_STAGES} are the most"
     for name in algorithms:
-        if kind not in _RULE_OF[name].fits:
-            return f"{name} does not go with {kind} data: {_RULE_OF[name].refused[kind]}"
+        if kind not in ALGORITHM_OF[name].fits:
+            return f"{name} does not go with {kind} data: {ALGORITHM_OF[name].refused[kind]}"
     steps = zip((None, *algorithms), (*algorithms, None), strict=True)
     return next((fault for step in steps if (fault := _order_fault(*step, kind, rewarded))), None)
 
 
 def _order_fault(earlier: str | None, later: str | None, kind: DataKind, rewarded: bool) -> str | None:
     """Why the one may not be followed by the other; None stands for the start and the end of a program."""
-    first, second = _RULE_OF.get(earlier or ""), _RULE_OF.get(later or "")
+    first, second = ALGORITHM_OF.get(earlier or ""), ALGORITHM_OF.get(later or "")
     if first is not None and first.followed_by and later not in first.followed_by:
         return first.otherwise
     scored = first is not None and bool(first.followed_by)
     if second is not None and second.rewarded and not scored and (kind is DataKind.PREFERENCE or not rewarded):
-        return _unrewarded(second.algorithm, kind)
+        return _unrewarded(second.kind, kind)
     if first is None or second is None:
         return None
-    if reason := second.not_after.get(first.algorithm):
+    if reason := second.not_after.get(first.kind):
         return reason
-    if first.phase >= second.phase:
-        order = ", then ".join(phase.words for phase in Phase)
+    if first.goal >= second.goal:
+        order = ", then ".join(goal.words for goal in StageGoal)
         return f"{later} does not follow {earlier}: stages {order}, each once"
     return None
 
@@ -149,15 +147,9 @@ def _unrewarded(algorithm: str, kind: DataKind) -> str:
     )
 
 
-def kv_heads_of(entry: BaseModelEntry) -> tuple[int, ...]:
-    """The numbers of key/value heads that a model can have: encoders cannot share theirs, as their families know only
-    attention with a key for each query."""
-    return kv_head_choices(entry.facts.kv_heads) if entry.facts.family == "decoder" else (entry.facts.kv_heads,)
-
-
 def recipe_refusal(update: str, recipe: str) -> str | None:
     """Why the update of this kind does not go with one of a program's algorithms; None where it goes with all."""
-    refused = _UPDATE_OF[update].refused
+    refused = UPDATE_OF[update].refused
     reasons = [f"{update} does not go with {name}: {refused[name]}" for name in recipe.split("+") if name in refused]
     return reasons[0] if reasons else None
 
@@ -181,11 +173,6 @@ def placement_refusal(placement: str, entry: BaseModelEntry) -> str | None:
             "folded in; place adapters on all, attention or mlp"
         )
     return None
-
-
-def kv_head_choices(kv_heads: int) -> tuple[int, ...]:
-    """Numbers of key/value heads that mean pooling can make of `kv_heads`: its divisors, itself first."""
-    return tuple(kept for kept in range(kv_heads, 0, -1) if kv_heads % kept == 0)
 
 
 def check(design: Design, kind: DataKind, entry: BaseModelEntry, *, rewarded: bool = False) -> None:
@@ -220,7 +207,7 @@ def _check_architecture(design: Design, entry: BaseModelEntry) -> None:
         )
     _check_window(design.architecture.window, entry)
     _check_rope(design.architecture, entry)
-    heads = kv_heads_of(entry)[1:]
+    heads = kv_head_choices(entry.facts)[1:]
     if kv_heads is not None and kv_heads not in heads:
         raise IllegalDesign(
             f"kv_heads is {kv_heads}, but the {entry.facts.kv_heads} key/value heads of {entry.name} can be pooled to "
@@ -262,8 +249,7 @@ def _check_stages(design: Design, entry: BaseModelEntry) -> None:
     for rule in rules(design.recipe):
         if rule.family != entry.facts.family:
             raise IllegalDesign(
-                f"{rule.algorithm} needs {article(rule.family)} model, but {entry.name} is "
-                f"{article(entry.facts.family)}",
+                f"{rule.kind} needs {article(rule.family)} model, but {entry.name} is {article(entry.facts.family)}",
                 param="architecture.base",
             )
     kept = design.architecture.layers or entry.facts.layers

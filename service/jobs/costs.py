@@ -21,7 +21,8 @@ from luthier.store.rows import JobRecord, MeasuredTrial, TrialRecord, WorkerReco
 from luthier.trial import TrialState
 from luthier.worker_protocol import Device
 from search.cost.estimate import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
-from search.cost.workload import Workload, workload
+from search.cost.workload import workload
+from search.methods.amounts import Workload
 from search.policy.scheduler import Refusal
 from search.space.axes import FOUR_BIT
 from service.context import Context

@@ -16,7 +16,8 @@ from luthier.store import Connection, files, jobs, models, trials, workers
 from luthier.store.rows import JobRecord, WorkerRecord
 from luthier.task import Constraints, JudgeSpec, Pin, TextSimilarity
 from luthier.worker_protocol import Device
-from search.cost.workload import Workload, workload
+from search.cost.workload import workload
+from search.methods.amounts import Workload
 from search.policy.priors import baselines
 from search.policy.ranking import best
 from search.space import validate

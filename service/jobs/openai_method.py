@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 from luthier.design import Grpo, Raft, Rloo
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Family, Pin, Task
+from search.methods import ALGORITHMS
 from search.space import validate
-from search.space.compatibility import ALGORITHMS
 from service.schemas.requests import CreateJob, Hyperparameters, Method, ReinforcementHyperparameters
 
 PIN_OF: Final = {
@@ -49,7 +49,7 @@ def for_goal(pin: Pin, task: Task, kind: DataKind, family: Family) -> Pin:
     allowed = pin.algorithm or validate.recipes(kind, family, rewarded=task.rewarded)
     serving = tuple(recipe for recipe in allowed if validate.goal(recipe) == goal)
     if not serving:
-        ending = " or ".join(rule.algorithm for rule in ALGORITHMS if rule.goal == goal)
+        ending = " or ".join(spec.kind for spec in ALGORITHMS if spec.serves == goal)
         raise IllegalDesign(
             f"the goal {goal!r} is served by programs that end with {ending}, but {kind} data and the pins leave "
             f"{', '.join(allowed)}: leave task.goal out",

@@ -218,7 +218,7 @@ def _method(record: JobRecord) -> dict[str, Any] | None:
     kind = record.method["type"]
     hyperparameters = _hyperparameters(record.search.pin).model_dump()
     if kind == "dpo":
-        hyperparameters["beta"] = _single(record.search.pin.beta)
+        hyperparameters["beta"] = _single(record.search.pin.model_dump()["beta"])
     given: dict[str, Any] = {"hyperparameters": hyperparameters}
     if kind == "reinforcement" and record.task.grader is not None:
         given["grader"] = record.task.grader.model_dump(mode="json")

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 from luthier.design import AdaLora
 from workers.train.updates.lora import EVERYWHERE, Adapter, adapt
 
-START: Final = 1.5  # times the rank that is left in the end, as in the paper
 WARMUP, SETTLED = 0.1, 0.3  # shares of the steps before anything is pruned, and after the last of it
 PRUNINGS: Final = 100  # at most, over the whole schedule
 
@@ -85,7 +84,7 @@ def adaptive(model: PreTrainedModel, update: AdaLora, seed: int) -> Adaptive:
     """`seed` decides the singular vectors that training starts from; the values start at zero."""
     config = AdaLoraConfig(
         target_r=update.rank,
-        init_r=math.ceil(START * update.rank),
+        init_r=math.ceil(update.START * update.rank),
         lora_alpha=update.alpha,
         lora_dropout=0.0,
         orth_reg_weight=update.orthogonality,

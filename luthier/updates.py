@@ -1,0 +1,288 @@
+"""The weight updates that a stage of a design can have, with their hyperparameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Final, Literal
+
+from pydantic import Field
+
+from luthier.values import Member
+
+Placement = Literal["all", "attention", "mlp", "embeddings"]
+
+
+PLACES: Final[Mapping[Placement, str]] = {
+    "all": "all linear layers",
+    "attention": "the linear layers of attention",
+    "mlp": "the linear layers of the MLP",
+    "embeddings": "all linear layers and the input embeddings",
+}
+
+
+class UpdateMember(Member):
+    """Base of the weight updates."""
+
+    def short(self) -> str:
+        """For tables and logs: `lora r16`."""
+        rank = getattr(self, "rank", None)
+        return self.kind_name() if rank is None else f"{self.kind_name()} r{rank}"
+
+
+class Full(UpdateMember):
+    """Every parameter moves."""
+
+    kind: Literal["full"] = "full"
+
+    def describe(self) -> str:
+        return "every parameter is trained"
+
+
+class TopLayers(UpdateMember):
+    """The last `layers` transformer layers and the norm after them, if there is one, move; all else is frozen."""
+
+    kind: Literal["top_layers"] = "top_layers"
+    layers: int = Field(ge=1)
+
+    def describe(self) -> str:
+        return (
+            f"the last {self.layers} layers are trained, with the norm after them if there is one; all else is frozen"
+        )
+
+    def short(self) -> str:
+        return f"top {self.layers} layers"
+
+
+class Placed(UpdateMember):
+    """Base of the updates that may sit on some of a model's modules alone."""
+
+    placement: Placement = Field(
+        default="all",
+        exclude_if=lambda placement: placement == "all",  # designs older than the field keep their text and digest
+        description="where the adapters sit: `all` linear layers but the output head, those of `attention` or of the "
+        "`mlp` alone, or all of them and the input `embeddings`",
+    )
+
+    @property
+    def place(self) -> str:
+        """The placement in words."""
+        return PLACES[self.placement]
+
+    def short(self) -> str:
+        where = {"all": "", "embeddings": " and embeddings"}.get(self.placement, f" on {self.placement}")
+        return super().short() + where
+
+
+class Lora(Placed):
+    """Low-rank adapters on linear layers (Hu et al. 2021), scaled by alpha/rank."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(ge=1)
+    alpha: int = Field(default=32, ge=1)
+
+    def describe(self) -> str:
+        return f"low-rank adapters of rank {self.rank} on {self.place}, scaled by {self.alpha}/{self.rank}"
+
+
+class RsLora(Placed):
+    """LoRA scaled by alpha/sqrt(rank), so that high ranks learn too (Kalajdzievski 2023)."""
+
+    kind: Literal["rslora"] = "rslora"
+    rank: int = Field(ge=1)
+    alpha: int = Field(default=16, ge=1)
+
+    def describe(self) -> str:
+        return f"low-rank adapters of rank {self.rank} on {self.place}, scaled by {self.alpha}/√{self.rank}"
+
+
+class Dora(Placed):
+    """LoRA on the direction, a learned vector on the magnitude (Liu et al. 2024)."""
+
+    kind: Literal["dora"] = "dora"
+    rank: int = Field(ge=1)
+    alpha: int = Field(default=32, ge=1)
+
+    def describe(self) -> str:
+        return (
+            f"low-rank adapters of rank {self.rank} for the direction of {self.place}, scaled by "
+            f"{self.alpha}/{self.rank}, and a learned vector for their magnitude"
+        )
+
+
+class LayerNorm(UpdateMember):
+    """The parameters of the normalisation layers move; all else is frozen (Zhao et al. 2023)."""
+
+    kind: Literal["layernorm"] = "layernorm"
+
+    def describe(self) -> str:
+        return "the parameters of the normalisation layers are trained, all else is frozen"
+
+
+class BitFit(UpdateMember):
+    """The biases move; all else is frozen (Ben Zaken et al. 2021)."""
+
+    kind: Literal["bitfit"] = "bitfit"
+
+    def describe(self) -> str:
+        return "the biases are trained, all else is frozen"
+
+
+class Pissa(Placed):
+    """LoRA that starts from the principal singular vectors; the rest of each weight is frozen (Meng et al. 2024)."""
+
+    kind: Literal["pissa"] = "pissa"
+    rank: int = Field(ge=1)
+    placement: Literal["all", "attention", "mlp"] = Field(
+        default="all",
+        exclude_if=lambda placement: placement == "all",
+        description="as for lora, but never on the embeddings, which have no principal part of this kind",
+    )
+
+    def describe(self) -> str:
+        return (
+            f"the {self.rank} principal singular directions of {self.place} are trained as adapters, the rest of each "
+            f"weight is frozen; the adapter is saved as plain LoRA of rank {2 * self.rank} on the base model"
+        )
+
+
+class LoraPlus(Placed):
+    """LoRA whose B matrices learn `ratio` times faster than the A matrices (Hayou et al. 2024)."""
+
+    kind: Literal["lora_plus"] = "lora_plus"
+    rank: int = Field(ge=1)
+    alpha: int = Field(default=32, ge=1)
+    ratio: float = Field(default=16.0, ge=1, description="learning rate of B over that of A, which the optimiser names")
+
+    def describe(self) -> str:
+        return (
+            f"low-rank adapters of rank {self.rank} on {self.place}, scaled by {self.alpha}/{self.rank}, whose B "
+            f"matrices learn {self.ratio:g} times faster than the A matrices"
+        )
+
+
+class Vera(UpdateMember):
+    """Two learned vectors for each linear layer, scaling random matrices that all share (Kopiczko et al. 2024)."""
+
+    kind: Literal["vera"] = "vera"
+    rank: int = Field(ge=1)
+
+    def describe(self) -> str:
+        return (
+            "two learned vectors for each linear layer, which scale random matrices of rank "
+            f"{self.rank} that all layers share"
+        )
+
+
+class Ia3(UpdateMember):
+    """Learned vectors that rescale keys, values and the inside of the feed-forward layers (Liu et al. 2022)."""
+
+    kind: Literal["ia3"] = "ia3"
+
+    def describe(self) -> str:
+        return "learned vectors that rescale the keys, the values and the inside of the feed-forward layers"
+
+
+class Oft(UpdateMember):
+    """Orthogonal rotations of the inputs of all linear layers, in blocks of `block` features (Qiu et al. 2023)."""
+
+    kind: Literal["oft"] = "oft"
+    block: int = Field(ge=2)
+
+    def describe(self) -> str:
+        return f"orthogonal rotations of the inputs of all linear layers, in blocks of {self.block} features"
+
+    def short(self) -> str:
+        return f"oft {self.block}×{self.block}"
+
+
+class AdaLora(UpdateMember):
+    """LoRA as singular values with their vectors, whose ranks move to where they matter (Zhang et al. 2023).
+
+    Training starts with half as much rank again and prunes to a mean of `rank`. The schedule is shares of the steps.
+    """
+
+    START: ClassVar[float] = 1.5  # the rank before pruning, as a multiple of the one that is left
+
+    kind: Literal["adalora"] = "adalora"
+    rank: int = Field(ge=1, description="mean rank that is left in the end")
+    alpha: int = Field(default=32, ge=1)
+    orthogonality: float = Field(
+        default=0.5, ge=0, description="weight in the loss of the vectors' not being at right angles"
+    )
+
+    def describe(self) -> str:
+        return (
+            "low-rank adapters on all linear layers as singular values with their vectors, pruned in training to a "
+            f"mean rank of {self.rank}, scaled by {self.alpha}/{math.ceil(self.START * self.rank)}"
+        )
+
+
+class Prompt(UpdateMember):
+    """Learned embeddings in front of every sequence (prompt tuning, Lester et al. 2021); the model is frozen."""
+
+    kind: Literal["prompt"] = "prompt"
+    tokens: int = Field(ge=1, description="virtual tokens")
+
+    def describe(self) -> str:
+        return f"{self.tokens} learned embeddings stand before every sequence; the model itself is frozen"
+
+    def short(self) -> str:
+        return f"prompt of {self.tokens} tokens"
+
+
+class Prefix(UpdateMember):
+    """Learned keys and values in front of every sequence, in each layer (prefix tuning, Li & Liang 2021)."""
+
+    kind: Literal["prefix"] = "prefix"
+    tokens: int = Field(ge=1, description="virtual tokens")
+
+    def describe(self) -> str:
+        return (
+            f"{self.tokens} learned keys and values stand before every sequence in each layer; the model itself is "
+            "frozen"
+        )
+
+    def short(self) -> str:
+        return f"prefix of {self.tokens} tokens"
+
+
+class QLora(UpdateMember):
+    """LoRA on all linear layers of a base that is rounded to four bits, NF4 (Dettmers et al. 2023)."""
+
+    kind: Literal["qlora"] = "qlora"
+    rank: int = Field(ge=1)
+    alpha: int = Field(default=32, ge=1)
+
+    def describe(self) -> str:
+        return (
+            f"low-rank adapters of rank {self.rank} on all linear layers, scaled by {self.alpha}/{self.rank}, over a "
+            "base rounded to four bits (NF4); the merged model has the rounded weights with the adapters added"
+        )
+
+
+Update = Annotated[
+    Full
+    | TopLayers
+    | Lora
+    | RsLora
+    | Dora
+    | LayerNorm
+    | BitFit
+    | Pissa
+    | LoraPlus
+    | Vera
+    | Ia3
+    | Oft
+    | AdaLora
+    | Prompt
+    | Prefix
+    | QLora,
+    Field(discriminator="kind"),
+]
+
+
+AdapterUpdate = Lora | RsLora | Dora | Pissa | LoraPlus | Vera | Ia3 | Oft | AdaLora | Prompt | Prefix | QLora
+
+
+VirtualTokens = Prompt | Prefix  # what they learn cannot be folded into the weights of a model
