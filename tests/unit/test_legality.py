@@ -253,7 +253,7 @@ def test_a_later_stage_may_take_another_update_and_each_is_looked_at() -> None:
         return Design(architecture=Architecture(base="tiny"), stages=made)
 
     check(stages(Full(), Lora(rank=16)), DataKind.PREFERENCE, TINY)
-    with pytest.raises(IllegalDesign, match="bitfit .* biases"):
+    with pytest.raises(IllegalDesign, match=r"bitfit .* biases"):
         check(stages(Full(), BitFit()), DataKind.PREFERENCE, TINY)
 
 
@@ -311,7 +311,7 @@ def test_a_program_for_decoders_is_refused_for_an_encoder() -> None:
 
 def test_training_biases_alone_needs_biases() -> None:
     check(design(Sft(), update=BitFit()), DataKind.PAIRS, entry(biases=True))
-    with pytest.raises(IllegalDesign, match="bitfit .* biases, and tiny has none") as refused:
+    with pytest.raises(IllegalDesign, match="tiny has none") as refused:
         check(design(Sft(), update=BitFit()), DataKind.PAIRS, TINY)
     assert refused.value.param == "stages.update.kind"
 

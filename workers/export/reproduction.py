@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.dataset.messages import Message
 from luthier.dataset.rows import write_rows
-from luthier.design import AdapterUpdate, Design, Grpo, Placed, Raft, RewardModel, Rloo, Update, VirtualTokens
+from luthier.design import AdaLora, AdapterUpdate, Design, Grpo, Placed, Raft, RewardModel, Rloo, Update, VirtualTokens
 from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.worker_protocol import Assignment
@@ -22,7 +22,7 @@ from workers.templates import render, rewards
 from workers.train.algorithms import objective
 from workers.train.architectures.edits import place_of_layers
 from workers.train.data.tokenize import Row
-from workers.train.updates.adalora import PRUNINGS, SETTLED, START, WARMUP
+from workers.train.updates.adalora import PRUNINGS, SETTLED, WARMUP
 from workers.train.updates.lora import ALL_LINEAR, places
 
 # What the script needs beyond a worker's own libraries, in the versions that the tests reproduce designs with.
@@ -165,7 +165,7 @@ def _script(
         own_reference=_OWN_REFERENCE,
         virtual=any(isinstance(stage.update, VirtualTokens) for stage in design.stages),
         places=[_places(model, stage.update) for stage in design.stages],
-        adaptive={"start": START, "warmup": WARMUP, "settled": SETTLED, "prunings": PRUNINGS},
+        adaptive={"start": AdaLora.START, "warmup": WARMUP, "settled": SETTLED, "prunings": PRUNINGS},
         seed=assignment.seed,
         source=assignment.base.source,
         kind=judge.kind.value,
