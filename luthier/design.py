@@ -124,8 +124,8 @@ Group = Annotated[int, Field(ge=2, description="answers sampled for each prompt 
 
 
 class Grpo(Frozen):
-    """Group relative policy optimisation (Shao et al. 2024), on policy, with the loss averaged over all tokens of a step
-    as in DAPO (Yu et al. 2025)."""
+    """Group relative policy optimisation (Shao et al. 2024), on policy; the loss is averaged over all tokens of a
+    step, as in DAPO (Yu et al. 2025)."""
 
     kind: Literal["grpo"] = "grpo"
     group: Group = 8
@@ -135,7 +135,7 @@ class Grpo(Frozen):
 
 
 class Rloo(Frozen):
-    """REINFORCE leave-one-out (Ahmadian et al. 2024): the baseline is the mean reward of the prompt's other answers."""
+    """REINFORCE leave-one-out (Ahmadian et al. 2024): the baseline is the mean reward of the other answers."""
 
     kind: Literal["rloo"] = "rloo"
     group: Group = 4

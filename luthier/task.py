@@ -246,8 +246,8 @@ class Pin(Frozen):
     placement: tuple[Placement, ...] | None = Field(
         default=None,
         exclude_if=lambda placement: placement is None,
-        description="target_modules of lora, rslora, dora, lora_plus and pissa: all, attention, mlp, or embeddings (all "
-        "linear layers and the embeddings)",
+        description="target_modules of lora, rslora, dora, lora_plus and pissa: all, attention, mlp, or embeddings "
+        "(all linear layers and the embeddings)",
     )
     rank: tuple[int, ...] | None = Field(
         default=None,

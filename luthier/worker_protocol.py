@@ -71,7 +71,7 @@ class Assignment(Frozen):
     checkpoint: str | None = Field(description="digest of a checkpoint manifest to resume from")
     goal: int | None = Field(
         default=None,
-        description="the next rung, where the service decides whether to continue; None: train to the end",
+        description="next rung, where the service decides whether to continue; None: train to the end",
     )
     device_seconds: float = Field(ge=0, description="used by earlier leases of this trial")
     weights: Artifact | None = Field(
@@ -95,8 +95,8 @@ class Heartbeat(Claim):
 class Directive(Frozen):
     """The response to a heartbeat.
 
-    `stop` carries the reason: the job was cancelled, or its budget is spent. `pause` means: save a checkpoint and return
-    the trial as `waiting`. A trial whose training is done is judged and finished instead.
+    `stop` carries the reason: the job was cancelled, or its budget is spent. `pause` means: save a checkpoint and
+    return the trial as `waiting`. A trial whose training is done is judged and finished instead.
     """
 
     action: Literal["continue", "stop", "pause"]

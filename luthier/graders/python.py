@@ -45,8 +45,8 @@ def _ask(source: str, sample: dict[str, Any] | None, item: dict[str, Any] | None
     answer: dict[str, Any] = json.loads(line) if line else {"error": "its process was killed"}
     if "refused" in answer:
         raise GraderFault(
-            f"Python graders need Linux namespaces, which this machine does not allow ({answer['refused']}). Use another "
-            "grader, or a machine with unprivileged user namespaces.",
+            f"Python graders need Linux namespaces, which this machine does not allow ({answer['refused']}). Use "
+            "another grader, or a machine with unprivileged user namespaces.",
             kind="python_grader_server_error",
             param="type",
         )
