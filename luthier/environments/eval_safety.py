@@ -52,7 +52,7 @@ def _parsed(answer: str) -> ast.expr | None:
 
 
 def _within(node: ast.expr, *, names: bool, powers: int) -> bool:
-    """Allow numbers, the four operations, up to `powers` nested powers and, with `names`, single letters and functions."""
+    """Allow numbers, the four operations, `powers` nested powers and, with `names`, single letters and functions."""
     match node:
         case ast.Constant(value=int() | float() as value):
             return abs(value) < 10**30

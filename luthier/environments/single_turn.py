@@ -56,7 +56,7 @@ def _begins(row: Row) -> bool:
 
 
 class Graded:
-    """Episodes of one answer each. `spoken` renders a reference answer as a model would generate it, with tool calls."""
+    """Episodes of one answer each. `spoken` renders a reference answer as a model would generate it."""
 
     def __init__(self, grader: Grader, kind: DataKind, spoken: Callable[[Question], str | None]) -> None:
         self._grader = grader

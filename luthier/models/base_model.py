@@ -46,7 +46,7 @@ class Linear(Frozen):
 
 
 class Anatomy(Frozen):
-    """The parameters of a model by part, from the headers of its files. All transformer layers are assumed to be equal."""
+    """Parameters of a model by part, from the headers of its files; all transformer layers are assumed to be equal."""
 
     layers: int = Field(
         ge=1, description="transformer layers with their own weights (layers that share weights count once)"
@@ -125,8 +125,8 @@ def read_facts(folder: Path) -> ModelFacts:
     encoder = architecture.endswith("ForMaskedLM") or architecture in HEADLESS_ENCODERS
     if not (encoder or architecture.endswith("ForCausalLM")):
         raise UserError(
-            f"{folder}: {architecture} is not supported. Supported are causal (…ForCausalLM) and masked language models "
-            f"(…ForMaskedLM, {', '.join(HEADLESS_ENCODERS)}).",
+            f"{folder}: {architecture} is not supported. Supported are causal (…ForCausalLM) and masked language "
+            f"models (…ForMaskedLM, {', '.join(HEADLESS_ENCODERS)}).",
             param="source",
         )
     if encoder:

@@ -78,7 +78,7 @@ def with_tools(template: str) -> str | None:
 
 
 def shows_tools(template: str) -> bool:
-    """Return whether the template renders tools, tool calls and replies, each assistant turn after an unchanged prefix."""
+    """Return whether the template renders tools, tool calls and replies, and extends the text turn by turn."""
     try:
         whole = render(template, _AGENT, [_TOOL])
         return all(text in whole for text in _SHOWN) and all(

@@ -35,7 +35,8 @@ def local_folder(source: str, home: Path) -> Path:
         return _downloaded(source, home / "models")
     fault = "is none of these" if path.exists() or not path.is_absolute() else "does not exist"
     raise UserError(
-        f"The source must be the absolute path of a folder or GGUF file, or a hub id like org/name. {source!r} {fault}.",
+        "The source must be the absolute path of a folder or GGUF file, or a hub id like org/name. "
+        f"{source!r} {fault}.",
         param="source",
     )
 
