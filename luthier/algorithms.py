@@ -14,7 +14,7 @@ class AlgorithmMember(Member):
 
 
 class Clm(AlgorithmMember):
-    """Self-supervised causal language modelling: every token of the text is a target."""
+    """Causal language modelling (continued pre-training): every token of the text is a target."""
 
     kind: Literal["clm"] = "clm"
 
@@ -23,7 +23,7 @@ class Clm(AlgorithmMember):
 
 
 class Sft(AlgorithmMember):
-    """Supervised fine-tuning: only the answer's tokens are targets."""
+    """Supervised fine-tuning (Ouyang et al. 2022): only the answer's tokens are targets."""
 
     kind: Literal["sft"] = "sft"
 
@@ -32,10 +32,10 @@ class Sft(AlgorithmMember):
 
 
 class Dpo(AlgorithmMember):
-    """Direct preference optimisation (Rafailov et al. 2023), against the weights that the stage starts from."""
+    """Direct preference optimisation (Rafailov et al. 2023); the reference is the model at the start of the stage."""
 
     kind: Literal["dpo"] = "dpo"
-    beta: float = Field(default=0.1, gt=0, description="strength of the pull towards the reference")
+    beta: float = Field(default=0.1, gt=0, description="strength of the pull towards the reference model")
 
     def describe(self) -> str:
         return (
@@ -45,10 +45,10 @@ class Dpo(AlgorithmMember):
 
 
 class Ipo(AlgorithmMember):
-    """Identity preference optimisation (Azar et al. 2023), on log-ratios per token, as TRL has it."""
+    """Identity preference optimisation (Azar et al. 2023) on log-ratios per token, as in TRL."""
 
     kind: Literal["ipo"] = "ipo"
-    beta: float = Field(default=0.1, gt=0, description="the paper's τ: the pair is to come apart by 1/(2τ) per token")
+    beta: float = Field(default=0.1, gt=0, description="the paper's τ: the target margin of a pair is 1/(2τ) per token")
 
     def describe(self) -> str:
         return (
@@ -59,11 +59,13 @@ class Ipo(AlgorithmMember):
 
 
 class Simpo(AlgorithmMember):
-    """Simple preference optimisation (Meng et al. 2024): likelihood per token as reward, without a reference."""
+    """Simple preference optimisation (Meng et al. 2024): the reward is the likelihood per token; no reference model."""
 
     kind: Literal["simpo"] = "simpo"
     beta: float = Field(default=2.0, gt=0, description="scale of the reward")
-    gamma: float = Field(default=1.0, ge=0, description="margin by which the chosen answer's reward is to lead")
+    gamma: float = Field(
+        default=1.0, ge=0, description="target margin between the rewards of the chosen and the rejected answer"
+    )
 
     def describe(self) -> str:
         return (
@@ -73,10 +75,10 @@ class Simpo(AlgorithmMember):
 
 
 class Orpo(AlgorithmMember):
-    """Odds-ratio preference optimisation (Hong et al. 2024): likelihood and preference in one loss, no reference."""
+    """Odds-ratio preference optimisation (Hong et al. 2024): SFT and preferences in one loss, no reference model."""
 
     kind: Literal["orpo"] = "orpo"
-    beta: float = Field(default=0.1, gt=0, description="the paper's λ: weight of the odds ratio beside the likelihood")
+    beta: float = Field(default=0.1, gt=0, description="the paper's λ: weight of the odds-ratio loss")
 
     def describe(self) -> str:
         return (
@@ -86,13 +88,12 @@ class Orpo(AlgorithmMember):
 
 
 class Kto(AlgorithmMember):
-    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024): single answers, each with a verdict, against the weights
-    that the stage starts from."""
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024): learns from single answers labelled good or bad."""
 
     kind: Literal["kto"] = "kto"
-    beta: float = Field(default=0.1, gt=0, description="how soon a gain or a loss stops to count for more")
+    beta: float = Field(default=0.1, gt=0, description="strength of the pull towards the reference model")
     desirable_weight: float = Field(
-        default=1.0, gt=0, description="the paper's λ_D, weight of a desirable row; that of an undesirable one is 1"
+        default=1.0, gt=0, description="the paper's λ_D: weight of a desirable row; an undesirable row weighs 1"
     )
 
     def describe(self) -> str:
@@ -103,16 +104,18 @@ class Kto(AlgorithmMember):
         )
 
 
-Group = Annotated[int, Field(ge=2, description="answers drawn for each prompt of a step, to be compared")]
+Group = Annotated[int, Field(ge=2, description="answers sampled for each prompt of a step (TRL's num_generations)")]
 
 
 class Grpo(AlgorithmMember):
-    """Group relative policy optimisation (Shao et al. 2024), on policy, as TRL has it: the loss is a mean over the
-    step's tokens (DAPO, Yu et al. 2025)."""
+    """Group relative policy optimisation (Shao et al. 2024), on policy; the loss is averaged over all tokens of a
+    step, as in DAPO (Yu et al. 2025)."""
 
     kind: Literal["grpo"] = "grpo"
     group: Group = 8
-    beta: float = Field(default=0.0, ge=0, description="weight of the divergence from where the stage starts; 0: none")
+    beta: float = Field(
+        default=0.0, ge=0, description="weight of the KL divergence from the model at the stage's start"
+    )
 
     def describe(self) -> str:
         held = f", with a KL penalty of β = {self.beta:g} to the start of the stage" if self.beta else ""
@@ -123,11 +126,13 @@ class Grpo(AlgorithmMember):
 
 
 class Rloo(AlgorithmMember):
-    """REINFORCE with the other answers' mean reward as baseline (Ahmadian et al. 2024)."""
+    """REINFORCE leave-one-out (Ahmadian et al. 2024): the baseline is the mean reward of the other answers."""
 
     kind: Literal["rloo"] = "rloo"
     group: Group = 4
-    beta: float = Field(default=0.05, ge=0, description="what a nat of divergence from the stage's start costs")
+    beta: float = Field(
+        default=0.05, ge=0, description="KL penalty: reward lost per nat of divergence from the stage's start"
+    )
 
     def describe(self) -> str:
         cost = f", less {self.beta:g} for each nat of divergence from the start of the stage" if self.beta else ""
@@ -138,7 +143,7 @@ class Rloo(AlgorithmMember):
 
 
 class Raft(AlgorithmMember):
-    """Reward-ranked fine-tuning (Dong et al. 2023): the best of each prompt's answers is learnt like an example."""
+    """Reward-ranked fine-tuning, or rejection sampling (Dong et al. 2023): SFT on the best of each prompt's answers."""
 
     kind: Literal["raft"] = "raft"
     group: Group = 4
@@ -148,9 +153,10 @@ class Raft(AlgorithmMember):
 
 
 class RewardModel(AlgorithmMember):
-    """A reward model from pairs of answers (Bradley-Terry; Ouyang et al. 2022): a copy of the weights that the stage
-    starts from learns to score the chosen answer above the rejected one. The policy stays as it is; the reward
-    maximiser that has to follow plays for the scores."""
+    """Reward model (Bradley-Terry; Ouyang et al. 2022): learns to score the chosen answer above the rejected one.
+
+    It trains a copy of the model and leaves the policy unchanged. The next stage maximises its scores (RLHF).
+    """
 
     kind: Literal["reward_model"] = "reward_model"
 
@@ -162,11 +168,13 @@ class RewardModel(AlgorithmMember):
 
 
 class Mlm(AlgorithmMember):
-    """Self-supervised masked language modelling (Devlin et al. 2019), with other masks in each step as RoBERTa has it
-    (Liu et al. 2019): of the tokens chosen, 80 % are hidden, 10 % replaced by any other, 10 % left as they are."""
+    """Masked language modelling (Devlin et al. 2019) with new masks in each step, as in RoBERTa (Liu et al. 2019).
+
+    Of the selected tokens, 80 % are masked, 10 % are replaced by a random token, and 10 % stay unchanged.
+    """
 
     kind: Literal["mlm"] = "mlm"
-    mask: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that are chosen, and predicted")
+    mask: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that are selected and predicted")
 
     def describe(self) -> str:
         return (

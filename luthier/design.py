@@ -1,8 +1,8 @@
-"""A design is a short program: one base model, one architecture edit, and up to three training stages.
+"""A design is a recipe: one base model, one architecture edit, and up to three training stages.
 
-Designs are values: frozen, with one canonical JSON text and a digest of it, so that "the same design" has one meaning
-in the store, the search and the workers. A design without stages is the untuned model, the zero of every comparison.
-What is *not* in a design: the data, the judge and the seed, which belong to the job and the trial.
+Designs are frozen values. Each has one canonical JSON text and a digest of it, so the store, the search and the workers
+agree on which designs are equal. A design without stages is the untuned base model. The data, the judge and the seed
+are not part of a design: they belong to the job and the trial.
 """
 
 from __future__ import annotations
@@ -112,18 +112,18 @@ RopeRule = Literal["yarn", "linear"]
 
 
 class Architecture(Frozen):
-    """Which model is trained, and how it is edited before training; `None` keeps what the base has.
+    """The base model, and edits of its architecture before training; `None` keeps the base's value.
 
-    Fields that came after the first release are left out of the JSON at their default.
+    Fields added after the first release are left out of the JSON at their default.
     """
 
     base: str = Field(description="name of a registered base model", min_length=1)
     layers: int | None = Field(default=None, ge=1, description="depth: how many transformer layers are kept")
-    kv_heads: int | None = Field(default=None, ge=1, description="key/value heads after mean pooling (MHA→GQA→MQA)")
+    kv_heads: int | None = Field(default=None, ge=1, description="key/value heads, made by mean pooling (MHA→GQA→MQA)")
     depth_rule: DepthRule = Field(
         default="late",
         exclude_if=lambda rule: rule == "late",  # designs older than the field keep their text and digest
-        description="which layers go: `late`, a block just before the last one (Gromov et al. 2024), or "
+        description="which layers are removed: `late`, a block just before the last one (Gromov et al. 2024), or "
         "`block_influence`, those that change the hidden state least on training rows (ShortGPT, Men et al. 2024)",
     )
 
@@ -131,20 +131,21 @@ class Architecture(Frozen):
         default=None,
         ge=1,
         exclude_if=lambda window: window is None,
-        description="sliding attention window: how many tokens each one sees, itself included",
+        description="sliding attention window: tokens that each token attends to, including itself",
     )
     rope_factor: float | None = Field(
         default=None,
         gt=1,
         le=64,
         exclude_if=lambda factor: factor is None,
-        description="rotary positions are stretched for a context that is so many times as long",
+        description="RoPE scaling: the context length as a multiple of the base's",
     )
     rope_rule: RopeRule = Field(
         default="yarn",
         exclude_if=lambda rule: rule == "yarn",
-        description="how they are stretched: `yarn`, low frequencies only (Peng et al. 2023), or `linear`, all alike "
-        "(Chen et al. 2023). No dynamic rule: it looks at the longest row of a call, and rows are read end to end",
+        description="RoPE scaling rule: `yarn` scales the low frequencies only (Peng et al. 2023), `linear` scales all "
+        "positions (Chen et al. 2023). Dynamic rules are not available: they depend on the longest row of a batch, and "
+        "batches are padding-free",
     )
 
     @property
@@ -166,12 +167,12 @@ class Architecture(Frozen):
 
 
 class Optimiser(Frozen):
-    """AdamW with linear warm-up and cosine decay to zero over the stage's whole length."""
+    """AdamW with linear warm-up and cosine decay to zero over the whole stage."""
 
     learning_rate: float = Field(gt=0)
     batch_size: int = Field(default=8, ge=1, description="rows in one optimiser step")
     epochs: float = Field(default=1.0, gt=0, description="passes over the training rows")
-    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps spent warming up")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="learning-rate warm-up, as a share of the steps")
     weight_decay: float = Field(default=0.0, ge=0)
 
 
@@ -186,20 +187,20 @@ class Design(Frozen):
     stages: tuple[Stage, ...] = Field(default=(), max_length=3)
 
     def canonical(self) -> str:
-        """The one JSON text of this design: sorted keys, no spaces, defaults spelled out."""
+        """Return the canonical JSON text of this design: sorted keys, no spaces, defaults written out."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     def digest(self) -> str:
-        """First 16 hex digits of the SHA-256 of the canonical text."""
+        """Return the first 16 hex digits of the SHA-256 of the canonical text."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
 
     @property
     def recipe(self) -> str:
-        """The algorithms in order, as users name them: `sft`, `sft+dpo`; `base` for the untuned model."""
+        """The algorithms of the stages in order, e.g. `sft` or `sft+dpo`; `base` for the untuned model."""
         return "+".join(stage.algorithm.kind for stage in self.stages) or "base"
 
     def summary(self) -> str:
-        """One line for tables and logs."""
+        """Return the design in one line for tables and logs."""
         edits = self.architecture.edits()
         model = self.architecture.base + (f" ({', '.join(edits.values())})" if edits else "")
         return " → ".join([model, *map(_stage_summary, self.stages)]) if self.stages else f"{model}, untuned"

@@ -31,7 +31,7 @@ class UpdateMember(Member):
 
 
 class Full(UpdateMember):
-    """Every parameter moves."""
+    """Full fine-tuning: every parameter is trained."""
 
     kind: Literal["full"] = "full"
 
@@ -40,10 +40,10 @@ class Full(UpdateMember):
 
 
 class TopLayers(UpdateMember):
-    """The last `layers` transformer layers and the norm after them, if there is one, move; all else is frozen."""
+    """Trains the last `layers` transformer layers and the final norm; everything else is frozen."""
 
     kind: Literal["top_layers"] = "top_layers"
-    layers: int = Field(ge=1)
+    layers: int = Field(ge=1, description="transformer layers that are trained")
 
     def describe(self) -> str:
         return (
@@ -55,13 +55,13 @@ class TopLayers(UpdateMember):
 
 
 class Placed(UpdateMember):
-    """Base of the updates that may sit on some of a model's modules alone."""
+    """Base of the updates that can be limited to some of a model's modules."""
 
     placement: Placement = Field(
         default="all",
         exclude_if=lambda placement: placement == "all",  # designs older than the field keep their text and digest
-        description="where the adapters sit: `all` linear layers but the output head, those of `attention` or of the "
-        "`mlp` alone, or all of them and the input `embeddings`",
+        description="target_modules: `all` linear layers except the output head, those of `attention` or of the `mlp` "
+        "only, or `embeddings` (all linear layers and the input embeddings)",
     )
 
     @property
@@ -86,7 +86,7 @@ class Lora(Placed):
 
 
 class RsLora(Placed):
-    """LoRA scaled by alpha/sqrt(rank), so that high ranks learn too (Kalajdzievski 2023)."""
+    """Rank-stabilised LoRA (Kalajdzievski 2023): scaled by alpha/sqrt(rank), which keeps high ranks stable."""
 
     kind: Literal["rslora"] = "rslora"
     rank: int = Field(ge=1)
@@ -97,7 +97,7 @@ class RsLora(Placed):
 
 
 class Dora(Placed):
-    """LoRA on the direction, a learned vector on the magnitude (Liu et al. 2024)."""
+    """DoRA (Liu et al. 2024): LoRA on the direction of each weight, and a learned vector for its magnitude."""
 
     kind: Literal["dora"] = "dora"
     rank: int = Field(ge=1)
@@ -111,7 +111,7 @@ class Dora(Placed):
 
 
 class LayerNorm(UpdateMember):
-    """The parameters of the normalisation layers move; all else is frozen (Zhao et al. 2023)."""
+    """LayerNorm tuning (Zhao et al. 2023): only the parameters of the normalisation layers are trained."""
 
     kind: Literal["layernorm"] = "layernorm"
 
@@ -120,7 +120,7 @@ class LayerNorm(UpdateMember):
 
 
 class BitFit(UpdateMember):
-    """The biases move; all else is frozen (Ben Zaken et al. 2021)."""
+    """BitFit (Ben Zaken et al. 2021): only the biases are trained."""
 
     kind: Literal["bitfit"] = "bitfit"
 
@@ -129,14 +129,14 @@ class BitFit(UpdateMember):
 
 
 class Pissa(Placed):
-    """LoRA that starts from the principal singular vectors; the rest of each weight is frozen (Meng et al. 2024)."""
+    """PiSSA (Meng et al. 2024): LoRA initialised with each weight's principal singular vectors; the rest is frozen."""
 
     kind: Literal["pissa"] = "pissa"
     rank: int = Field(ge=1)
     placement: Literal["all", "attention", "mlp"] = Field(
         default="all",
         exclude_if=lambda placement: placement == "all",
-        description="as for lora, but never on the embeddings, which have no principal part of this kind",
+        description="target_modules as for lora, except the embeddings, which PiSSA does not support",
     )
 
     def describe(self) -> str:
@@ -147,12 +147,12 @@ class Pissa(Placed):
 
 
 class LoraPlus(Placed):
-    """LoRA whose B matrices learn `ratio` times faster than the A matrices (Hayou et al. 2024)."""
+    """LoRA+ (Hayou et al. 2024): the learning rate of the B matrices is `ratio` times that of the A matrices."""
 
     kind: Literal["lora_plus"] = "lora_plus"
     rank: int = Field(ge=1)
     alpha: int = Field(default=32, ge=1)
-    ratio: float = Field(default=16.0, ge=1, description="learning rate of B over that of A, which the optimiser names")
+    ratio: float = Field(default=16.0, ge=1, description="learning rate of B over that of A")
 
     def describe(self) -> str:
         return (
@@ -162,7 +162,7 @@ class LoraPlus(Placed):
 
 
 class Vera(UpdateMember):
-    """Two learned vectors for each linear layer, scaling random matrices that all share (Kopiczko et al. 2024)."""
+    """VeRA (Kopiczko et al. 2024): two learned vectors per linear layer scale random matrices that all layers share."""
 
     kind: Literal["vera"] = "vera"
     rank: int = Field(ge=1)
@@ -175,7 +175,7 @@ class Vera(UpdateMember):
 
 
 class Ia3(UpdateMember):
-    """Learned vectors that rescale keys, values and the inside of the feed-forward layers (Liu et al. 2022)."""
+    """(IA)³ (Liu et al. 2022): learned vectors rescale the keys, the values and the feed-forward activations."""
 
     kind: Literal["ia3"] = "ia3"
 
@@ -184,7 +184,7 @@ class Ia3(UpdateMember):
 
 
 class Oft(UpdateMember):
-    """Orthogonal rotations of the inputs of all linear layers, in blocks of `block` features (Qiu et al. 2023)."""
+    """OFT (Qiu et al. 2023): learned rotations of the inputs of all linear layers, in blocks of `block` features."""
 
     kind: Literal["oft"] = "oft"
     block: int = Field(ge=2)
@@ -197,19 +197,17 @@ class Oft(UpdateMember):
 
 
 class AdaLora(UpdateMember):
-    """LoRA as singular values with their vectors, whose ranks move to where they matter (Zhang et al. 2023).
+    """AdaLoRA (Zhang et al. 2023): LoRA in SVD form that moves rank to the layers that need it.
 
-    Training starts with half as much rank again and prunes to a mean of `rank`. The schedule is shares of the steps.
+    Training starts with 1.5 times `rank` and prunes to a mean of `rank`, on a schedule that scales with the steps.
     """
 
-    START: ClassVar[float] = 1.5  # the rank before pruning, as a multiple of the one that is left
+    START: ClassVar[float] = 1.5  # the rank before pruning, as a multiple of the rank at the end
 
     kind: Literal["adalora"] = "adalora"
-    rank: int = Field(ge=1, description="mean rank that is left in the end")
+    rank: int = Field(ge=1, description="mean rank at the end of training")
     alpha: int = Field(default=32, ge=1)
-    orthogonality: float = Field(
-        default=0.5, ge=0, description="weight in the loss of the vectors' not being at right angles"
-    )
+    orthogonality: float = Field(default=0.5, ge=0, description="weight of the orthogonality regulariser in the loss")
 
     def describe(self) -> str:
         return (
@@ -219,7 +217,7 @@ class AdaLora(UpdateMember):
 
 
 class Prompt(UpdateMember):
-    """Learned embeddings in front of every sequence (prompt tuning, Lester et al. 2021); the model is frozen."""
+    """Prompt tuning (Lester et al. 2021): learned embeddings in front of every sequence; the model is frozen."""
 
     kind: Literal["prompt"] = "prompt"
     tokens: int = Field(ge=1, description="virtual tokens")
@@ -232,7 +230,7 @@ class Prompt(UpdateMember):
 
 
 class Prefix(UpdateMember):
-    """Learned keys and values in front of every sequence, in each layer (prefix tuning, Li & Liang 2021)."""
+    """Prefix tuning (Li & Liang 2021): learned keys and values in front of every sequence, in each layer."""
 
     kind: Literal["prefix"] = "prefix"
     tokens: int = Field(ge=1, description="virtual tokens")
@@ -248,7 +246,7 @@ class Prefix(UpdateMember):
 
 
 class QLora(UpdateMember):
-    """LoRA on all linear layers of a base that is rounded to four bits, NF4 (Dettmers et al. 2023)."""
+    """QLoRA (Dettmers et al. 2023): LoRA on all linear layers of a base model quantised to 4 bits (NF4)."""
 
     kind: Literal["qlora"] = "qlora"
     rank: int = Field(ge=1)
@@ -285,4 +283,4 @@ Update = Annotated[
 AdapterUpdate = Lora | RsLora | Dora | Pissa | LoraPlus | Vera | Ia3 | Oft | AdaLora | Prompt | Prefix | QLora
 
 
-VirtualTokens = Prompt | Prefix  # what they learn cannot be folded into the weights of a model
+VirtualTokens = Prompt | Prefix  # these cannot be merged into the weights of the model
