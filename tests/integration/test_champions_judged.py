@@ -77,7 +77,8 @@ def test_weights_that_are_gone_fail_the_champion_and_not_the_worker(
     ctx.assignment = ctx.assignment.model_copy(update={"weights": weights})
     finished = ctx.work()
     assert finished.outcome == "failed"
-    assert finished.error == "the champion's weights are gone: there is no blob 000"
+    assert finished.error is not None
+    assert "there is no blob 000" in finished.error
 
 
 def test_an_encoder_comes_back_as_one(encoder: Base, tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
         test_metrics=test_metrics,
         train_rows=rows[TRAIN],
         validation_rows=rows[VALIDATION],
-        brought=[{"valid_loss": 1.25, "valid_accuracy": 0.75}] * (len(plan.stages) - 1),
+        stage_scores=[{"valid_loss": 1.25, "valid_accuracy": 0.75}] * (len(plan.stages) - 1),
     )
     return Case(
         plan=plan,
@@ -365,7 +365,7 @@ def test_the_card_says_where_the_base_model_comes_from(
         test_metrics=metrics,
         rows=1,
         learnt=1,
-        brought=(),
+        stage_scores=(),
     )
     _, front, page = text.split("---\n", 2)
     assert yaml.safe_load(front)["base_model"] == base_model

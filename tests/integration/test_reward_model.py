@@ -49,7 +49,7 @@ from workers.train.forward import last_hidden
 from workers.train.loop import Progress, Trained, train
 from workers.train.reward_model import HEAD, Scorer, pair_accuracy
 from workers.train.rollouts.play import play, world_of
-from workers.train.stage_trainer import Member
+from workers.train.stage_trainer import StageTrainer
 
 SPEC = JudgeSpec(
     kind=DataKind.PREFERENCE, validation="v", test="t", objective="reward", max_tokens=128, max_new_tokens=10
@@ -105,9 +105,9 @@ def run(tiny: Base, planned: Design, witness: Witness, resume: Checkpoint | None
     return train(copy.deepcopy(tiny.model), planned, examples, seed=1, watch=witness, world=world, resume=resume)
 
 
-def member(tiny: Base, update: Update, *, epochs: float) -> Member:
+def trainer(tiny: Base, update: Update, *, epochs: float) -> StageTrainer:
     learn, render = objective(RewardModel()), render_of(tiny)
-    return Member(
+    return StageTrainer(
         applied=updates.apply(copy.deepcopy(tiny.model), update, seed=1),
         objective=learn,
         examples=[e for row in TRAIN for e in learn.examples(row, DataKind.PREFERENCE, render)],
@@ -118,8 +118,8 @@ def member(tiny: Base, update: Update, *, epochs: float) -> Member:
     )
 
 
-def scorer_of(trained: Member) -> Scorer:
-    return Scorer(model=trained.model, head_1D=trained.own[HEAD].detach())
+def scorer_of(trained: StageTrainer) -> Scorer:
+    return Scorer(model=trained.model, head_1D=trained.head[HEAD].detach())
 
 
 @torch.no_grad()
@@ -134,13 +134,13 @@ def test_the_last_hidden_state_of_each_unpadded_sequence_is_that_of_a_plain_forw
 
 @pytest.mark.parametrize("update", [Full(), Lora(rank=4)], ids=lambda update: update.kind)
 def test_a_reward_model_learns_which_held_out_answer_was_chosen(update: Update, tiny: Base) -> None:
-    trained = member(tiny, update, epochs=3)
+    trained = trainer(tiny, update, epochs=3)
     # the other way round, the start is as good as the end is bad: whatever is drawn, one of the two can only be learnt
     before = pair_accuracy(scorer_of(trained), render_of(tiny), HELD_OUT)
-    head = trained.own[HEAD].detach().clone()
+    head = trained.head[HEAD].detach().clone()
     if before > 0.5:
         with torch.no_grad():
-            trained.own[HEAD].neg_()
+            trained.head[HEAD].neg_()
         before = pair_accuracy(scorer_of(trained), render_of(tiny), HELD_OUT)
     losses = []
     while not trained.done:
@@ -148,14 +148,14 @@ def test_a_reward_model_learns_which_held_out_answer_was_chosen(update: Update, 
     assert before <= 0.5
     assert pair_accuracy(scorer_of(trained), render_of(tiny), HELD_OUT) > 0.9
     assert mean(losses[-3:]) < 0.6 * mean(losses[:3])
-    assert not torch.equal(trained.own[HEAD].detach().abs(), head.abs())
+    assert not torch.equal(trained.head[HEAD].detach().abs(), head.abs())
 
 
 def test_the_head_is_drawn_by_the_seed_at_the_width_that_the_model_is_drawn_with(tiny: Base) -> None:
-    one, same = member(tiny, Full(), epochs=1), member(tiny, Full(), epochs=1)
+    one, same = trainer(tiny, Full(), epochs=1), trainer(tiny, Full(), epochs=1)
     drawn = objective(RewardModel()).parameters(tiny.model, 2)[HEAD]
-    assert torch.equal(one.own[HEAD], same.own[HEAD])
-    assert not torch.equal(one.own[HEAD], drawn)
+    assert torch.equal(one.head[HEAD], same.head[HEAD])
+    assert not torch.equal(one.head[HEAD], drawn)
     assert float(drawn.detach().std()) == pytest.approx(tiny.model.config.initializer_range, rel=0.2)
 
 
@@ -226,10 +226,10 @@ def test_a_trial_resumes_exactly_amid_its_reward_model_and_amid_playing_for_it(
 
 
 def test_plain_transformers_loads_the_reward_model_and_gives_its_scores(tiny: Base, tmp_path: Path) -> None:
-    trained = member(tiny, Lora(rank=4), epochs=1)
+    trained = trainer(tiny, Lora(rank=4), epochs=1)
     while not trained.done:
         trained.advance()
-    scorer = Scorer(model=trained.applied.merge(), head_1D=trained.own[HEAD].detach())
+    scorer = Scorer(model=trained.applied.merge(), head_1D=trained.head[HEAD].detach())
     scorer.save(tmp_path, tiny.tokenizer)
     classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     render = render_of(tiny)
@@ -242,7 +242,7 @@ def test_plain_transformers_loads_the_reward_model_and_gives_its_scores(tiny: Ba
 def test_playing_on_preferences_before_there_is_a_reward_model_is_refused(tiny: Base) -> None:
     world = world_of(SPEC, render_of(tiny))
     assert world is not None
-    with pytest.raises(TrialFailed, match="until a reward model has been trained"):
+    with pytest.raises(TrialFailed, match="`reward_model` stage"):
         play(tiny.model, world, TRAIN[:1])
 
 
@@ -294,7 +294,7 @@ def test_the_card_says_how_the_reward_model_did_which_has_no_loss_per_token(
         test_metrics=metrics,
         rows=16,
         learnt=16,
-        brought=({"valid_reward_accuracy": 0.75},),
+        stage_scores=({"valid_reward_accuracy": 0.75},),
     )
     assert "After stage 1, on the first validation rows: reward accuracy 0.75.\n" in page
     assert "- **Learning algorithm**: `reward_model`, " in page

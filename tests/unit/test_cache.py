@@ -130,7 +130,7 @@ def test_a_tokenizer_without_padding_pads_with_its_end_token(tiny: Base, tmp_pat
 
 
 def test_a_folder_without_a_model_is_infeasible_and_named(tiny: Base, tmp_path: Path) -> None:
-    with pytest.raises(Infeasible, match=f"base model empty cannot be loaded from {tmp_path}"):
+    with pytest.raises(Infeasible, match=f"empty .*{tmp_path}"):
         cache.base(tiny.entry.model_copy(update={"name": "empty", "source": str(tmp_path)}))
 
 
@@ -168,7 +168,7 @@ def test_a_template_that_cannot_show_tools_is_infeasible(tiny: Base, tmp_path: P
     folder = shutil.copytree(tiny.entry.source, tmp_path / "blind")
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     entry = tiny.entry.model_copy(update={"name": "blind", "source": str(folder)})
-    with pytest.raises(Infeasible, match="the chat template of base model blind leaves out tools"):
+    with pytest.raises(Infeasible, match=r"chat template .*blind .*tools"):
         cache.tokenizer(entry, JUDGE.model_copy(update={"tools": True}))
 
 

@@ -161,7 +161,8 @@ def test_a_process_that_dies_is_told_of_and_replaced(service: Service, start: Ca
     end = service.ends[number]
     assert end is not None
     assert end.refusal is not None
-    assert "ended with code 9" in end.refusal.message
+    assert end.refusal.code == "trial_failed"
+    assert "code 9" in end.refusal.message
     assert answered(service, "hello")[1] == "hello"
 
 

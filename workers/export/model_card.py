@@ -1,4 +1,4 @@
-"""The model card: what a design is, in the words of the four axes, and how well it did."""
+"""The model card: a design in words, its settings and its scores."""
 
 from __future__ import annotations
 
@@ -55,20 +55,19 @@ from workers.templates import render
 from workers.train.updates.adalora import START
 
 _DEPTH_RULES: Final[Mapping[DepthRule, str]] = {
-    "late": "the deepest but the last one left out",
-    "block_influence": "those left out that change the hidden state least on training rows (ShortGPT)",
+    "late": "without the deepest ones before the last",
+    "block_influence": "without those that change the hidden states least on training rows (ShortGPT)",
 }
 
 _ROPE_RULES: Final[Mapping[RopeRule, str]] = {
-    "yarn": "YaRN: rotary positions of low frequency are stretched",
-    "linear": "position interpolation: all rotary positions are stretched alike",
+    "yarn": "YaRN RoPE scaling",
+    "linear": "linear RoPE scaling (position interpolation)",
 }
-
 
 _PLACES: Final[Mapping[Placement, str]] = {
     "all": "all linear layers",
-    "attention": "the linear layers of attention",
-    "mlp": "the linear layers of the MLP",
+    "attention": "the attention layers",
+    "mlp": "the MLP layers",
     "embeddings": "all linear layers and the input embeddings",
 }
 
@@ -83,12 +82,12 @@ def card(
     test_metrics: Metrics,
     rows: int,
     learnt: int,
-    brought: Sequence[Mapping[str, float]],
+    stage_scores: Sequence[Mapping[str, float]],
 ) -> str:
-    """The README.md of an artifact: one page of Markdown under the hub's front matter.
+    """Return the README.md of an artifact: Markdown with the hub's front matter.
 
-    `rows` is the number of training rows, `learnt` how many of them a stage learnt from, `brought` the scores on a few
-    held-out rows after each stage but the last.
+    `rows` is the number of training rows; `learnt` of them have a target that some stage trains on. `stage_scores` are
+    scores on the first held-out rows after each stage but the last.
     """
     design, base = assignment.design, assignment.base
     return render(
@@ -96,7 +95,7 @@ def card(
         artifact=artifact,
         assignment=assignment,
         design=design,
-        base_model=_hub_id(base) or base.name,  # a hub id is a link there, a folder of ours is not
+        base_model=_hub_id(base) or base.name,  # the hub links an id; a local path would mean nothing there
         source=base.source,
         tags=list(dict.fromkeys(kind for s in design.stages for kind in (s.algorithm.kind, s.update.kind))),
         data=_data(assignment.judge.kind, rows, learnt),
@@ -104,7 +103,7 @@ def card(
         updates=list(dict.fromkeys(_update(stage.update) for stage in design.stages)),
         architecture=_architecture(design, model, base.facts),
         settings=_settings,
-        brought=brought,
+        stage_scores=stage_scores,
         metrics=metrics,
         test_metrics=test_metrics,
         judge=assignment.judge,
@@ -128,7 +127,7 @@ def _hub_id(base: BaseModelEntry) -> str | None:
 def _data(kind: DataKind, rows: int, learnt: int) -> str:
     match kind:
         case DataKind.TEXT:
-            what = "running text"
+            what = "a document"
         case DataKind.PAIRS:
             what = "a prompt and its completion"
         case DataKind.CHAT:
@@ -139,70 +138,66 @@ def _data(kind: DataKind, rows: int, learnt: int) -> str:
             what = "a prompt without an answer"
         case DataKind.UNPAIRED:
             what = "a prompt and its completion, labelled desirable or not"
-    lost = rows - learnt
-    dropped = (
-        f"; {lost:,} of them {'has' if lost == 1 else 'have'} no target within the length limit that a stage learns"
-        if lost
-        else ""
-    )
-    return f"`{kind.value}`, each row {what}; {rows:,} training rows{dropped}."
+    unused = rows - learnt
+    note = f", {unused:,} of them unused: no target token within the length limit" if unused else ""
+    return f"`{kind.value}`, each row {what}; {rows:,} training rows{note}."
 
 
 def _algorithm(algorithm: Algorithm) -> str:
     match algorithm:
         case Clm():
-            words = "causal language modelling, self-supervised: every token is a target"
+            words = "causal language modelling (continued pre-training): every token is a target"
         case Sft():
-            words = "supervised fine-tuning: only the answers' tokens are targets"
+            words = "supervised fine-tuning: only the tokens of the answers are targets"
         case Dpo(beta=beta):
             words = (
-                f"direct preference optimisation at β = {beta:g}: the chosen answer is made likelier than the rejected "
-                "one, against the weights that the stage starts from"
+                f"direct preference optimisation, β = {beta:g}: raises the likelihood of the chosen answer over the "
+                "rejected one, relative to the stage's initial model"
             )
         case Ipo(beta=beta):
             words = (
-                f"identity preference optimisation at τ = {beta:g}: the chosen answer is to gain {1 / (2 * beta):g} "
-                "nats per token on the rejected one, against the weights that the stage starts from"
+                f"identity preference optimisation, τ = {beta:g}: drives the margin of the chosen answer to "
+                f"{1 / (2 * beta):g} nats per token, relative to the stage's initial model"
             )
         case Simpo(beta=beta, gamma=gamma):
             words = (
-                f"simple preference optimisation at β = {beta:g}, γ = {gamma:g}: the chosen answer is made likelier "
-                "per token than the rejected one, without a reference"
+                f"simple preference optimisation, β = {beta:g}, γ = {gamma:g}: raises the likelihood per token of the "
+                "chosen answer over the rejected one, without a reference model"
             )
         case Orpo(beta=beta):
             words = (
-                f"odds-ratio preference optimisation at λ = {beta:g}: the chosen answer is learnt, prompt included, "
-                "and its odds are raised over the rejected one's"
+                f"odds-ratio preference optimisation, λ = {beta:g}: trains on prompt and chosen answer, and raises the "
+                "odds of the chosen answer over the rejected one"
             )
         case Kto(beta=beta, desirable_weight=weight):
             words = (
-                f"Kahneman-Tversky optimisation at β = {beta:g}, a desirable row weighing {weight:g} times an "
-                "undesirable one: desirable answers are made likelier and undesirable ones less likely, against the "
-                "weights that the stage starts from"
+                f"Kahneman-Tversky optimisation, β = {beta:g}, weight {weight:g} for desirable rows: raises the "
+                "likelihood of desirable answers and lowers that of undesirable ones, relative to the stage's initial "
+                "model"
             )
         case Grpo(group=group, beta=beta):
-            lease = f", held to where the stage starts at β = {beta:g}" if beta else ""
+            penalty = f", with a KL penalty of β = {beta:g} to the stage's initial model" if beta else ""
             words = (
-                f"group relative policy optimisation: of {group} answers drawn for each prompt, those with more reward "
-                f"than the others are made likelier, token by token{lease}"
+                f"group relative policy optimisation: of {group} answers sampled per prompt, raises the likelihood of "
+                f"those whose reward is above the group's mean{penalty}"
             )
         case Rloo(group=group, beta=beta):
-            cost = f", less {beta:g} for each nat away from where the stage starts" if beta else ""
+            penalty = f", with a KL penalty of β = {beta:g} to the stage's initial model" if beta else ""
             words = (
-                f"REINFORCE, leave one out: each of {group} answers drawn for each prompt is made likelier by what its "
-                f"reward{cost} has on the mean of the others"
+                f"REINFORCE leave-one-out: of {group} answers sampled per prompt, raises the likelihood of those whose "
+                f"reward is above the mean of the others{penalty}"
             )
         case Raft(group=group):
-            words = f"reward-ranked fine-tuning: the best of {group} answers drawn for each prompt is learnt"
+            words = f"reward-ranked fine-tuning (RAFT): trains on the best of {group} answers sampled per prompt"
         case RewardModel():
             words = (
-                "a reward model on pairs of answers (Bradley-Terry): a copy of the model learns to score the chosen "
-                "answer above the rejected one, and the next stage plays for its scores"
+                "a reward model (Bradley-Terry): a copy of the model learns to score the chosen answer above the "
+                "rejected one; its scores are the rewards of the next stage"
             )
         case Mlm(mask=mask):
             words = (
-                f"masked language modelling, self-supervised: {mask:.0%} of the tokens are chosen, others in each "
-                "step, and predicted from all those around them"
+                f"masked language modelling: predicts {mask:.0%} of the tokens, chosen anew in each step, from all "
+                "tokens around them"
             )
         case _:
             assert_never(algorithm)
@@ -212,26 +207,26 @@ def _algorithm(algorithm: Algorithm) -> str:
 def _update(update: Update) -> str:
     match update:
         case Full():
-            words = "every parameter moves"
+            words = "all parameters are trained"
         case TopLayers(layers=layers):
-            words = f"the last {layers} layers and the norm after them, if there is one, move, all else is frozen"
+            words = f"the last {layers} layers and the final norm, if there is one, are trained; the rest is frozen"
         case Lora(rank=rank, alpha=alpha, placement=where):
             words = f"low-rank adapters of rank {rank} on {_PLACES[where]}, scaled by {alpha}/{rank}"
         case RsLora(rank=rank, alpha=alpha, placement=where):
             words = f"low-rank adapters of rank {rank} on {_PLACES[where]}, scaled by {alpha}/√{rank}"
         case Dora(rank=rank, alpha=alpha, placement=where):
             words = (
-                f"low-rank adapters of rank {rank} for the direction of {_PLACES[where]}, scaled by {alpha}/{rank}, "
-                "and a learned vector for their magnitude"
+                f"low-rank adapters of rank {rank} on {_PLACES[where]}, scaled by {alpha}/{rank}, for the direction of "
+                "each weight, and a learned vector for its magnitude"
             )
         case LayerNorm():
-            words = "the parameters of the normalisation layers move, all else is frozen"
+            words = "the normalisation layers are trained; the rest is frozen"
         case BitFit():
-            words = "the biases move, all else is frozen"
+            words = "the biases are trained; the rest is frozen"
         case Pissa(rank=rank, placement=where):
             words = (
-                f"the {rank} principal singular directions of {_PLACES[where]} move as adapters, the rest of each "
-                f"weight is frozen; the adapter is kept as plain LoRA of rank {2 * rank} on the base model"
+                f"adapters of rank {rank} on {_PLACES[where]}, which start as the principal components of each weight "
+                f"over a frozen residual; saved as plain LoRA of rank {2 * rank} on the base model"
             )
         case LoraPlus(rank=rank, alpha=alpha, ratio=ratio, placement=where):
             words = (
@@ -240,29 +235,25 @@ def _update(update: Update) -> str:
             )
         case Vera(rank=rank):
             words = (
-                f"two learned vectors for each linear layer, which scale random matrices of rank {rank} that all "
-                "layers share"
+                f"two learned vectors per linear layer, which scale random matrices of rank {rank} shared by all layers"
             )
         case Ia3():
-            words = "learned vectors that rescale the keys, the values and the inside of the feed-forward layers"
+            words = "learned vectors that rescale keys, values and the inner activations of the feed-forward layers"
         case Oft(block=block):
             words = f"orthogonal rotations of the inputs of all linear layers, in blocks of {block} features"
         case AdaLora(rank=rank, alpha=alpha):
             words = (
-                f"low-rank adapters on all linear layers as singular values with their vectors, pruned in training to "
-                f"a mean rank of {rank}, scaled by {alpha}/{math.ceil(START * rank)}"
+                f"low-rank adapters in SVD form on all linear layers, pruned during training to a mean rank of {rank}, "
+                f"scaled by {alpha}/{math.ceil(START * rank)}"
             )
         case Prompt(tokens=tokens):
-            words = f"{tokens} learned embeddings stand in front of every sequence, the model itself is frozen"
+            words = f"{tokens} learned embeddings before every sequence; the model is frozen"
         case Prefix(tokens=tokens):
-            words = (
-                f"{tokens} learned keys and values stand in front of every sequence in each layer, the model itself "
-                "is frozen"
-            )
+            words = f"{tokens} learned keys and values before every sequence, in each layer; the model is frozen"
         case QLora(rank=rank, alpha=alpha):
             words = (
-                f"low-rank adapters of rank {rank} on all linear layers, scaled by {alpha}/{rank}, over a base rounded "
-                "to four bits (NF4); what is kept are the rounded weights with the adapters added"
+                f"low-rank adapters of rank {rank} on all linear layers, scaled by {alpha}/{rank}, over a 4-bit base "
+                "(NF4); the exported weights are the de-quantised base with the adapters merged in"
             )
         case _:
             assert_never(update)
@@ -287,15 +278,15 @@ def _architecture(design: Design, model: PreTrainedModel, facts: ModelFacts) -> 
         )
     origin = f" The base model comes from `{facts.origin}`." if facts.origin else ""
     if facts.quantised:
-        origin += f" Its weights were de-quantised from {facts.quantised}: precision lost there is not in them."
+        origin += f" Its weights were de-quantised from {facts.quantised}, whose lost precision they lack."
     return (
         f"`{type(model).__name__}`, {model.num_parameters():,} parameters; "
-        f"{architecture.base} {'with ' + ' and '.join(edits) if edits else 'as it is'}.{origin}"
+        f"{architecture.base} {'with ' + ' and '.join(edits) if edits else 'without edits'}.{origin}"
     )
 
 
 def _settings(choice: Frozen) -> str:
-    """An algorithm or an update with its own settings: `lora, rank 8, alpha 32`."""
+    """Return an algorithm or an update with its settings: `lora, rank 8, alpha 32`."""
     values = choice.model_dump()
     return ", ".join(
         [
