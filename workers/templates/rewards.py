@@ -1,7 +1,4 @@
-"""What an answer is worth: the task's grader in a few lines, on libraries alone.
-
-This file lies beside a reproduction script, with the grader in grader.json.
-"""
+"""The task's grader for a reproduction script, on public libraries only. The grader is in grader.json."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ MARKED, WORD = re.compile(r"\$|\\\(|\\\[|\\boxed"), re.compile(r"(?<![\\A-Za-z])
 
 
 def question(row: Row, template: bool) -> Row:
-    """The prompt of a row, as messages where there is a chat template, and as JSON what the grader reads of the row."""
+    """Return a row's prompt, as messages if there is a chat template, and the grader's `item` as JSON."""
     item = row
     if "messages" in row:
         last = max(i for i, message in enumerate(row["messages"]) if message["role"] == "assistant")
@@ -43,14 +40,14 @@ def question(row: Row, template: bool) -> Row:
 def reward(
     prompts: list[Any], completions: list[Any], completion_ids: list[Any], item: list[str], **columns: Any
 ) -> list[float]:
-    """TRL's signature; `item` is the column that `question` makes."""
+    """Return the grades of answers, with TRL's signature. `item` is the column from `question`."""
     grader = json.loads((Path(__file__).parent / "grader.json").read_text(encoding="utf-8"))
     said = [answer if isinstance(answer, str) else answer[-1]["content"] for answer in completions]
     return [grade(grader, json.loads(row), answer.strip()) for row, answer in zip(item, said, strict=True)]
 
 
 def grade(grader: Row, item: Row, answer: str) -> float:
-    """0.0 where the answer cannot be graded."""
+    """Return the grade of an answer; 0.0 if it cannot be graded."""
     try:
         if grader["type"] == "multi":
             parts = {name: grade(part, item, answer) for name, part in grader["graders"].items()}
@@ -67,7 +64,7 @@ def formula(text: str, grades: dict[str, float]) -> float:
 
 
 def fill(template: str, item: Row, answer: str) -> str:
-    """`{{item.x}}` and `{{sample.output_text}}` put in; raises LookupError where there is no such thing."""
+    """Fill in `{{item.x}}` and `{{sample.output_text}}`. Raises LookupError for an unknown name."""
     sample: Row = {"output_text": answer}
     with contextlib.suppress(ValueError):
         sample["output_json"] = json.loads(answer)
@@ -143,7 +140,7 @@ def similarity(metric: str, given: str, reference: str) -> float:
 
 
 class Words:
-    """rouge-score's tokenizer, for words of any script."""
+    """A tokenizer for rouge-score that supports all scripts."""
 
     def tokenize(self, text: str) -> list[str]:
         return re.findall(r"[^\W_]+", text.casefold())
@@ -158,7 +155,7 @@ def ids_of(tokenizer: Any, prompt: Any) -> list[int]:
 
 @torch.no_grad()
 def answers(model: Any, tokenizer: Any, prompt: Any, max_new_tokens: int, count: int | None = None) -> list[list[int]]:
-    """The likeliest answer to a prompt, or `count` that are drawn; token ids, with the end token where it was said."""
+    """Return the greedy answer to a prompt, or `count` sampled ones, as token ids including the end token."""
     ids = torch.tensor([ids_of(tokenizer, prompt)], device=model.device)
     drawn = {"do_sample": False} if count is None else {"do_sample": True, "top_k": 0, "num_return_sequences": count}
     end = tokenizer.eos_token_id
@@ -169,7 +166,7 @@ def answers(model: Any, tokenizer: Any, prompt: Any, max_new_tokens: int, count:
 
 
 def score(model: Any, tokenizer: Any, questions: list[Row], max_new_tokens: int) -> list[float]:
-    """The rewards of greedy answers."""
+    """Return the rewards of greedy answers."""
     said = [
         tokenizer.decode(answers(model, tokenizer, row["prompt"], max_new_tokens)[0], skip_special_tokens=True)
         for row in questions
@@ -189,7 +186,7 @@ def learn_the_best(
     warmup: float,
     weight_decay: float,
 ) -> None:
-    """RAFT: in each step the best of the answers drawn for each prompt is learnt, where one was better than another."""
+    """RAFT: each step trains on the best of the answers sampled per prompt, unless all have the same reward."""
     moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decayed, kept = [p for p in moving if p.ndim > 1], [p for p in moving if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
