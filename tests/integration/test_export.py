@@ -365,7 +365,7 @@ def test_the_card_says_where_the_base_model_comes_from(
         metrics=metrics,
         test_metrics=metrics,
         rows=1,
-        learnt=1,
+        trained=1,
         stage_scores=(),
     )
     _, front, page = text.split("---\n", 2)

@@ -293,7 +293,7 @@ def test_the_card_says_how_the_reward_model_did_which_has_no_loss_per_token(
         metrics=metrics,
         test_metrics=metrics,
         rows=16,
-        learnt=16,
+        trained=16,
         stage_scores=({"valid_reward_accuracy": 0.75},),
     )
     assert re.search(r"After stage 1.* reward accuracy 0\.75\.\n", page)

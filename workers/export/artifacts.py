@@ -69,7 +69,7 @@ def export(
         tokenizer.model_max_length = (
             plain.config.max_position_embeddings
         )  # otherwise it would truncate to the old context
-    learnt = reproduction.learnt_rows(train_rows, assignment, tokenizer)
+    trained = reproduction.trained_rows(train_rows, assignment, tokenizer)
     record = _record(assignment, metrics, test_metrics)
     describe = partial(
         card,
@@ -79,7 +79,7 @@ def export(
         metrics=metrics,
         test_metrics=test_metrics,
         rows=len(train_rows),
-        learnt=len(learnt),
+        trained=len(trained),
         stage_scores=stage_scores,
     )
     exported: list[Exported] = []
@@ -95,7 +95,7 @@ def export(
         tokenizer=tokenizer,
         assignment=assignment,
         metrics=metrics,
-        train_rows=learnt,
+        train_rows=trained,
         scored_rows=validation_rows[: assignment.judge.max_rows],
     )
     if scorer is not None:

@@ -81,12 +81,12 @@ def card(
     metrics: Metrics,
     test_metrics: Metrics,
     rows: int,
-    learnt: int,
+    trained: int,
     stage_scores: Sequence[Mapping[str, float]],
 ) -> str:
     """Return the README.md of an artifact: Markdown with the hub's front matter.
 
-    `rows` is the number of training rows; `learnt` of them have a target that some stage trains on. `stage_scores` are
+    `rows` is the number of training rows; `trained` of them have a target that some stage trains on. `stage_scores` are
     scores on the first held-out rows after each stage but the last.
     """
     design, base = assignment.design, assignment.base
@@ -98,7 +98,7 @@ def card(
         base_model=_hub_id(base) or base.name,  # the hub links an id; a local path would mean nothing there
         source=base.source,
         tags=list(dict.fromkeys(kind for s in design.stages for kind in (s.algorithm.kind, s.update.kind))),
-        data=_data(assignment.judge.kind, rows, learnt),
+        data=_data(assignment.judge.kind, rows, trained),
         algorithms=list(dict.fromkeys(_algorithm(stage.algorithm) for stage in design.stages)),
         updates=list(dict.fromkeys(_update(stage.update) for stage in design.stages)),
         architecture=_architecture(design, model, base.facts),
@@ -124,7 +124,7 @@ def _hub_id(base: BaseModelEntry) -> str | None:
     return None if Path(base.source).is_dir() else base.source
 
 
-def _data(kind: DataKind, rows: int, learnt: int) -> str:
+def _data(kind: DataKind, rows: int, trained: int) -> str:
     match kind:
         case DataKind.TEXT:
             what = "a document"
@@ -138,7 +138,7 @@ def _data(kind: DataKind, rows: int, learnt: int) -> str:
             what = "a prompt without an answer"
         case DataKind.UNPAIRED:
             what = "a prompt and its completion, labelled desirable or not"
-    unused = rows - learnt
+    unused = rows - trained
     note = f", {unused:,} of them unused: no target token within the length limit" if unused else ""
     return f"`{kind.value}`, each row {what}; {rows:,} training rows{note}."
 

@@ -72,7 +72,7 @@ _PEFT_CONFIG: Final = {  # config class by update; LoraConfig for all others
 _OWN_REFERENCE: Final = ("pissa", "vera", "adalora", "prompt", "prefix")
 
 
-def learnt_rows(rows: Iterable[Row], assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+def trained_rows(rows: Iterable[Row], assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
     """Return the rows that some stage trains on: those with a target token within the length limit, in order."""
     render_row = renderer(tokenizer, assignment.judge)
     objectives = [objective(stage.algorithm) for stage in assignment.design.stages]

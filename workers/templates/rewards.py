@@ -32,8 +32,8 @@ def question(row: Row, template: bool) -> Row:
         prompt = row["prompt"]
         if isinstance(prompt, str) and template:
             prompt = [{"role": "user", "content": prompt}]
-        if (said := row.get("completion")) is not None:
-            item = {"reference": said if isinstance(said, str) else said[-1].get("content") or "", **row}
+        if (answer := row.get("completion")) is not None:
+            item = {"reference": answer if isinstance(answer, str) else answer[-1].get("content") or "", **row}
     return {"prompt": prompt, "item": json.dumps(item)}
 
 
@@ -42,8 +42,8 @@ def reward(
 ) -> list[float]:
     """Return the grades of answers, with TRL's signature. `item` is the column from `question`."""
     grader = json.loads((Path(__file__).parent / "grader.json").read_text(encoding="utf-8"))
-    said = [answer if isinstance(answer, str) else answer[-1]["content"] for answer in completions]
-    return [grade(grader, json.loads(row), answer.strip()) for row, answer in zip(item, said, strict=True)]
+    texts = [answer if isinstance(answer, str) else answer[-1]["content"] for answer in completions]
+    return [grade(grader, json.loads(row), text.strip()) for row, text in zip(item, texts, strict=True)]
 
 
 def grade(grader: Row, item: Row, answer: str) -> float:
@@ -159,19 +159,19 @@ def answers(model: Any, tokenizer: Any, prompt: Any, max_new_tokens: int, count:
     ids = torch.tensor([ids_of(tokenizer, prompt)], device=model.device)
     drawn = {"do_sample": False} if count is None else {"do_sample": True, "top_k": 0, "num_return_sequences": count}
     end = tokenizer.eos_token_id
-    said = model.generate(
+    generated = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, pad_token_id=end, **drawn
     )[:, ids.shape[1] :].tolist()
-    return [answer[: answer.index(end) + 1] if end in answer else answer for answer in said]
+    return [answer[: answer.index(end) + 1] if end in answer else answer for answer in generated]
 
 
 def score(model: Any, tokenizer: Any, questions: list[Row], max_new_tokens: int) -> list[float]:
     """Return the rewards of greedy answers."""
-    said = [
+    texts = [
         tokenizer.decode(answers(model, tokenizer, row["prompt"], max_new_tokens)[0], skip_special_tokens=True)
         for row in questions
     ]
-    return reward([], said, [], [row["item"] for row in questions])
+    return reward([], texts, [], [row["item"] for row in questions])
 
 
 def learn_the_best(
@@ -187,9 +187,9 @@ def learn_the_best(
     weight_decay: float,
 ) -> None:
     """RAFT: each step trains on the best of the answers sampled per prompt, unless all have the same reward."""
-    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed, kept = [p for p in moving if p.ndim > 1], [p for p in moving if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate)
     steps = math.ceil(len(questions) / batch_size)
     schedule = get_cosine_schedule_with_warmup(optimizer, int(warmup * steps), steps)
@@ -197,11 +197,11 @@ def learn_the_best(
     for start in range(0, len(questions), batch_size):
         best = []
         for row in questions[start : start + batch_size]:
-            said = answers(model, tokenizer, row["prompt"], max_new_tokens, group)
-            texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in said]
+            sampled = answers(model, tokenizer, row["prompt"], max_new_tokens, group)
+            texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in sampled]
             rewards = reward([], texts, [], [row["item"]] * group)
             if max(rewards) > min(rewards):
-                best.append((ids_of(tokenizer, row["prompt"]), said[rewards.index(max(rewards))]))
+                best.append((ids_of(tokenizer, row["prompt"]), sampled[rewards.index(max(rewards))]))
         tokens = sum(len(answer) for _, answer in best)
         for prompt, answer in best:
             ids = torch.tensor([[*prompt, *answer]], device=model.device)
@@ -209,7 +209,7 @@ def learn_the_best(
             loss = torch.nn.functional.cross_entropy(logits, ids[0, len(prompt) :], reduction="sum") / tokens
             loss.backward()
         if best:
-            torch.nn.utils.clip_grad_norm_(moving, 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
         schedule.step()
