@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from luthier.errors import TrialFailed, UserError
@@ -16,9 +16,7 @@ from workers.inference.detokenize import StreamDecoder
 from workers.inference.models import Loaded
 from workers.train.data.tokenize import Renderer
 from workers.train.forward import mixed_precision
-from workers.train.rollouts.sampling import without_own_settings
-
-MIN_TEMPERATURE: Final = 0.01  # below it decoding is greedy: the result is the same, and the division may overflow
+from workers.train.rollouts.sampling import generation_config, without_own_settings
 
 
 @torch.no_grad()
@@ -49,7 +47,12 @@ def answer(loaded: Loaded, question: Question, say: Callable[[str], None], cance
         generator.generate(
             input_ids=ids_1T,
             attention_mask=torch.ones_like(ids_1T),
-            generation_config=_config(loaded, question, room),
+            generation_config=generation_config(
+                loaded.tokenizer,
+                min(room, question.max_tokens or room),
+                temperature=question.temperature,
+                top_p=question.top_p,
+            ),
             streamer=streamer,
             stopping_criteria=stopping,
         )
@@ -83,17 +86,6 @@ def prompt_ids(loaded: Loaded, question: Question) -> list[int]:
         return list(render.prompt(question.messages))
     except TrialFailed as error:
         raise UserError(error.message, param="messages") from error
-
-
-def _config(loaded: Loaded, question: Question, room: int) -> GenerationConfig:
-    end = loaded.tokenizer.eos_token_id
-    pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else end
-    config = GenerationConfig(
-        max_new_tokens=min(room, question.max_tokens or room), do_sample=False, pad_token_id=pad, eos_token_id=end
-    )
-    if question.temperature >= MIN_TEMPERATURE and question.top_p > 0:
-        config.update(do_sample=True, temperature=question.temperature, top_k=0, top_p=question.top_p)
-    return config
 
 
 class _Streamer(BaseStreamer):

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from workers.train.forward import CausalModel, mixed_precision
 
 GENERATION_BATCH: Final = 8
+MIN_TEMPERATURE: Final = 0.01  # below it decoding is greedy: the result is the same, and the division may overflow
 Ids = tuple[int, ...]
 
 
@@ -35,11 +36,8 @@ def sample(
     padding, at a distance from the prompt that training never had.
     """
     batch = 1 if isinstance(model, PeftModelForCausalLM) else batch
-    end = tokenizer.eos_token_id
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-    config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=end)
-    if seed is not None:
-        config.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+    config = generation_config(tokenizer, max_new_tokens, temperature=0.0 if seed is None else 1.0)
+    pad, end = config.pad_token_id, config.eos_token_id
     generator: Any = model  # transformers' types hide `generate` of an auto model
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[Ids] = [()] * len(prompts)
@@ -66,6 +64,18 @@ def generate(
     """Return greedy answers as text, one per prompt."""
     answers = sample(model, tokenizer, prompts, max_new_tokens=max_new_tokens, seed=None)
     return [decode(tokenizer, ids) for ids in answers]
+
+
+def generation_config(
+    tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, *, temperature: float, top_p: float = 1.0
+) -> GenerationConfig:
+    """Return transformers' settings: greedy at temperature 0, else sampling without top-k."""
+    end = tokenizer.eos_token_id
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=end)
+    if temperature >= MIN_TEMPERATURE and top_p > 0:
+        config.update(do_sample=True, temperature=temperature, top_k=0, top_p=top_p)
+    return config
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
