@@ -62,7 +62,7 @@ def test_it_scores_as_it_did_when_it_was_trained(
     assert all(torch.equal(before[key], after[key]) for key in before), "the base in memory stays as it was"
 
 
-def test_weights_that_are_gone_fail_the_champion_and_not_the_worker(
+def test_deleted_weights_fail_the_champion_and_not_the_worker(
     tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = service(PLANS["a whole model"], tmp_path / "blobs", tiny, goal=None)

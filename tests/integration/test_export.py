@@ -317,7 +317,7 @@ def test_the_record_names_the_design_its_scores_and_what_made_them(case: Case) -
         assert set(record["versions"]) == {"torch", "transformers", "peft"}
 
 
-def test_the_card_tells_the_design_the_data_and_the_scores(case: Case) -> None:
+def test_the_card_has_the_design_the_data_and_the_scores(case: Case) -> None:
     for artifact, folder in case.artifacts.items():
         _, front, page = (folder / "README.md").read_text("utf-8").split("---\n", 2)
         assert yaml.safe_load(front)["base_model"] == case.assignment.base.name
@@ -417,7 +417,7 @@ def test_the_script_stands_on_the_libraries_alone_and_is_formatted(case: Case) -
         assert done.returncode == 0, done.stdout
 
 
-def test_the_rows_that_were_learnt_and_scored_travel_in_their_order(case: Case) -> None:
+def test_the_rows_of_training_and_scoring_are_exported_in_order(case: Case) -> None:
     folder = case.whole / "reproduce"
     assert read_rows((folder / "train.jsonl").read_bytes()) == case.learnt
     assert read_rows((folder / "validation.jsonl").read_bytes()) == case.rows[VALIDATION][:SCORED]

@@ -89,7 +89,7 @@ def test_draws_depend_on_the_seed_the_temperature_and_the_share(models: Models, 
     assert drawn != greedy
 
 
-def test_an_answer_ends_at_a_stop_text_at_its_own_end_or_when_nobody_wants_it(
+def test_an_answer_ends_at_a_stop_sequence_at_its_end_token_or_when_it_is_cancelled(
     models: Models, tiny_entry: BaseModelEntry
 ) -> None:
     loaded = models.load(tiny_entry, None)
@@ -107,7 +107,7 @@ def test_an_answer_ends_at_a_stop_text_at_its_own_end_or_when_nobody_wants_it(
     assert whole.startswith("".join(pieces))
 
 
-def test_what_cannot_be_asked_is_said(
+def test_questions_that_a_model_cannot_answer_are_refused(
     models: Models, tiny_entry: BaseModelEntry, encoder_entry: BaseModelEntry
 ) -> None:
     loaded = models.load(tiny_entry, None)
@@ -158,7 +158,7 @@ def test_adapters_take_turns_on_a_base_that_stays_as_it_was(
     assert not any(torch.equal(one, other) for i, one in enumerate(others) for other in others[:i])
 
 
-def test_speech_is_the_text_of_the_tokens_in_whole_characters(tiny: Base) -> None:
+def test_streamed_text_is_the_text_of_the_tokens_in_whole_characters(tiny: Base) -> None:
     text = "Größe 🙂🙂 naïve — “so”,\n\n  and   more… 漢字"
     ids = tiny.tokenizer(text)["input_ids"]
     decoder = StreamDecoder(tiny.tokenizer, ())
@@ -175,7 +175,7 @@ def test_speech_is_the_text_of_the_tokens_in_whole_characters(tiny: Base) -> Non
     ("stop", "expected"),
     [(("owl", "pond"), "The "), ((" eats x", "eats f"), "The owl "), (("fish!", "zz"), "The owl eats fish")],
 )
-def test_nothing_of_a_stop_text_is_said_and_nothing_else_is_held_back(
+def test_no_part_of_a_stop_sequence_is_streamed_and_nothing_else_is_withheld(
     stop: tuple[str, ...], expected: str, tiny: Base
 ) -> None:
     decoder = StreamDecoder(tiny.tokenizer, stop)

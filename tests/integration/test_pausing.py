@@ -1,4 +1,4 @@
-"""A trial that pauses at each rung and is promoted later ends bit for bit where an uninterrupted one ends."""
+"""A trial that pauses at each rung and is promoted later ends bit for bit like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def test_a_rung_at_the_border_of_two_stages_is_reported_once(
     assert [reached.rung for reached in ctx.rungs] == [0, 1]
 
 
-def test_of_verdicts_both_labels_are_scored_at_rungs() -> None:
+def test_both_labels_of_unpaired_data_are_scored_at_rungs() -> None:
     spec = JudgeSpec(kind=DataKind.UNPAIRED, validation="v", test="t", objective="reward")
     rows = [{"n": n, "label": n >= 100} for n in range(104)]
     chosen = rung_subset(rows, spec)

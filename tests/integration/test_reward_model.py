@@ -1,4 +1,4 @@
-"""From human preferences to a policy: a reward model learns from pairs, then the policy plays for its scores."""
+"""RLHF: a reward model learns from preference pairs, then online RL trains the policy on its scores."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_plain_transformers_loads_the_reward_model_and_gives_its_scores(tiny: Ba
         assert classifier(torch.tensor([tokens.ids])).logits.item() == pytest.approx(score, abs=1e-4)
 
 
-def test_playing_on_preferences_before_there_is_a_reward_model_is_refused(tiny: Base) -> None:
+def test_online_rl_on_preferences_without_a_reward_model_is_refused(tiny: Base) -> None:
     world = world_of(SPEC, render_of(tiny))
     assert world is not None
     with pytest.raises(TrialFailed, match="`reward_model` stage"):
@@ -248,7 +248,7 @@ def test_playing_on_preferences_before_there_is_a_reward_model_is_refused(tiny: 
 
 @pytest.mark.xdist_group("export")
 @pytest.mark.parametrize("name", ["reward_model+rloo on one adapter each", "sft+reward_model+grpo on all weights"])
-def test_the_script_trains_the_exported_reward_model_again_and_plays_for_it(
+def test_the_script_trains_the_exported_reward_model_and_the_policy_again(
     name: str, tiny: Base, libraries: Libraries, tmp_path: Path
 ) -> None:
     planned = RECIPES[name]
@@ -280,9 +280,7 @@ def test_the_script_trains_the_exported_reward_model_again_and_plays_for_it(
     assert float(found[1]) == pytest.approx(float(found[2]), rel=5e-3)
 
 
-def test_the_card_says_how_the_reward_model_did_which_has_no_loss_per_token(
-    tiny: Base, tiny_entry: BaseModelEntry
-) -> None:
+def test_the_card_has_the_accuracy_of_the_reward_model(tiny: Base, tiny_entry: BaseModelEntry) -> None:
     planned = design(stage(RewardModel(), Lora(rank=2), epochs=1), stage(Rloo(group=2), Lora(rank=2), epochs=1))
     metrics = Metrics(perplexity=2, bits_per_byte=1, reward=0.5, reward_name="preference_accuracy", tokens=1, rows=1)
     page = card(

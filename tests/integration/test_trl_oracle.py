@@ -1,4 +1,4 @@
-"""TRL is the oracle: its trainers make of the same rows the same tokens, targets, loss and gradients."""
+"""TRL is the oracle: for the same rows its trainers have the same tokens, targets, loss and gradients."""
 
 from __future__ import annotations
 

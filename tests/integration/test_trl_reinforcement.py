@@ -1,4 +1,4 @@
-"""TRL is the oracle of reward maximisation too: of the same rollouts it makes the same loss and gradients."""
+"""TRL is the oracle of online RL too: the same rollouts give the same loss and gradients."""
 
 from __future__ import annotations
 

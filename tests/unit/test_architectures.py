@@ -290,7 +290,7 @@ FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-def test_linear_stretching_reads_every_token_at_a_fraction_of_its_position(family: str, tmp_path: Path) -> None:
+def test_linear_rope_scaling_reads_every_token_at_a_fraction_of_its_position(family: str, tmp_path: Path) -> None:
     base, ids = of_family(family, max_position_embeddings=16), [(7 * i) % 64 for i in range(40)]
     stretched = build(base, Architecture(base="small", rope_factor=2.5, rope_rule="linear"))
     assert stretched.config.max_position_embeddings == 40
@@ -305,7 +305,7 @@ def test_linear_stretching_reads_every_token_at_a_fraction_of_its_position(famil
 @torch.no_grad()
 @pytest.mark.parametrize("window", [None, 6])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_yarn_stretches_slow_frequencies_and_sharpens_attention(family: str, window: int | None) -> None:
+def test_yarn_scales_slow_frequencies_and_sharpens_attention(family: str, window: int | None) -> None:
     """Peng et al. 2023: a frequency that turns more than 32 times in the old context stays, one that turns less than
     once is divided by the factor, and those between are blended; queries and keys grow by 0.1 ln(factor) + 1."""
     base = of_family(family, max_position_embeddings=4096, rope_parameters={"rope_theta": 1e4, "rope_type": "default"})

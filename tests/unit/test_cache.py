@@ -146,7 +146,7 @@ def test_a_job_without_tools_has_the_bases_own_tokenizer(tiny_entry: BaseModelEn
     assert cache.tokenizer(tiny_entry, JUDGE) is cache.base(tiny_entry).tokenizer
 
 
-def test_rows_with_tools_have_a_chat_template_that_shows_them_and_others_stay_what_they_were(
+def test_rows_with_tools_have_a_chat_template_that_renders_them_and_others_are_unchanged(
     tiny: Base, rows_file: Path
 ) -> None:
     own, agents = tiny.tokenizer.chat_template, JUDGE.model_copy(update={"tools": True})

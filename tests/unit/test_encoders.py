@@ -135,7 +135,7 @@ def test_a_family_without_support_for_padding_free_batches_is_refused() -> None:
 # Text in windows
 
 
-def test_windows_stand_between_the_tokenizers_marks_and_hold_each_token_once(encoder: Base) -> None:
+def test_windows_stand_between_special_tokens_and_hold_each_token_once(encoder: Base) -> None:
     text = data_samples.text(4)[3]["text"]
     windows = Renderer(encoder.tokenizer, window=16, max_tokens=16).bidirectional(text)
     inside = [window.ids[1:-1] for window in windows]

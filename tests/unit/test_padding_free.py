@@ -1,4 +1,4 @@
-"""Sequences that lie end to end in one row are scored as if each were alone."""
+"""Padding-free batches: sequences in one row score as each does alone."""
 
 from __future__ import annotations
 

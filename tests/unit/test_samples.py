@@ -1,4 +1,4 @@
-"""Samples: what a model says to the first held-out prompts, as people read it."""
+"""Samples for people: a model's answers to the first held-out prompts."""
 
 import pytest
 

@@ -270,7 +270,7 @@ def test_the_reference_of_dpo_are_the_answers_likelihoods_at_the_start(tiny: Bas
 
 
 @pytest.mark.parametrize("steps_before", [0, 2])
-def test_a_loss_that_is_no_number_fails_the_trial_and_names_the_step(steps_before: int, tiny: Base) -> None:
+def test_a_loss_that_is_not_finite_fails_the_trial_and_names_the_step(steps_before: int, tiny: Base) -> None:
     trained = trainer(tiny, Sft(), Optimiser(learning_rate=1e-3, batch_size=2))
     for _ in range(steps_before):
         trained.advance()

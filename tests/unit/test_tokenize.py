@@ -193,7 +193,7 @@ def test_a_tool_list_reaches_the_template(tokenizer: PreTrainedTokenizerBase) ->
 
 
 @pytest.mark.parametrize("kind", [*ANSWERED, DataKind.TEXT])
-def test_everything_reads_the_same_tokens_and_targets_all_but_the_first(
+def test_full_text_has_the_same_tokens_and_targets_all_but_the_first(
     kind: DataKind, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     render = renderer(tokenizer)
@@ -257,7 +257,7 @@ def test_empty_text_has_nothing_to_score(tokenizer: PreTrainedTokenizerBase) -> 
 
 
 @pytest.mark.parametrize("row", data_samples.pairs(3))
-def test_what_a_model_is_asked_is_the_start_of_what_it_learns(
+def test_a_rendered_prompt_is_the_start_of_the_training_sequence(
     row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, untemplated: PreTrainedTokenizerBase
 ) -> None:
     for render in (renderer(tokenizer), renderer(untemplated)):
