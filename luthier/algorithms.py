@@ -19,7 +19,7 @@ class Clm(AlgorithmMember):
     kind: Literal["clm"] = "clm"
 
     def describe(self) -> str:
-        return "causal language modelling, self-supervised: every token is a target"
+        return "causal language modelling (continued pre-training): every token is a target"
 
 
 class Sft(AlgorithmMember):
@@ -28,7 +28,7 @@ class Sft(AlgorithmMember):
     kind: Literal["sft"] = "sft"
 
     def describe(self) -> str:
-        return "supervised fine-tuning: only the answers' tokens are targets"
+        return "supervised fine-tuning: only the tokens of the answers are targets"
 
 
 class Dpo(AlgorithmMember):
@@ -39,8 +39,8 @@ class Dpo(AlgorithmMember):
 
     def describe(self) -> str:
         return (
-            f"direct preference optimisation at β = {self.beta:g}: the chosen answer is made likelier than the "
-            "rejected one, against the weights that the stage starts from"
+            f"direct preference optimisation, β = {self.beta:g}: raises the likelihood of the chosen answer over the "
+            "rejected one, relative to the stage's initial model"
         )
 
 
@@ -52,9 +52,8 @@ class Ipo(AlgorithmMember):
 
     def describe(self) -> str:
         return (
-            f"identity preference optimisation at τ = {self.beta:g}: the chosen answer is to gain "
-            f"{1 / (2 * self.beta):g} nats per token on the rejected one, against the weights that the stage starts "
-            "from"
+            f"identity preference optimisation, τ = {self.beta:g}: drives the margin of the chosen answer to "
+            f"{1 / (2 * self.beta):g} nats per token, relative to the stage's initial model"
         )
 
 
@@ -69,8 +68,8 @@ class Simpo(AlgorithmMember):
 
     def describe(self) -> str:
         return (
-            f"simple preference optimisation at β = {self.beta:g}, γ = {self.gamma:g}: the chosen answer is made "
-            "likelier per token than the rejected one, without a reference"
+            f"simple preference optimisation, β = {self.beta:g}, γ = {self.gamma:g}: raises the likelihood per token "
+            "of the chosen answer over the rejected one, without a reference model"
         )
 
 
@@ -82,8 +81,8 @@ class Orpo(AlgorithmMember):
 
     def describe(self) -> str:
         return (
-            f"odds-ratio preference optimisation at λ = {self.beta:g}: the chosen answer is learnt, prompt included, "
-            "and its odds are raised over those of the rejected one"
+            f"odds-ratio preference optimisation, λ = {self.beta:g}: trains on prompt and chosen answer, and raises "
+            "the odds of the chosen answer over the rejected one"
         )
 
 
@@ -98,9 +97,10 @@ class Kto(AlgorithmMember):
 
     def describe(self) -> str:
         return (
-            f"Kahneman-Tversky optimisation at β = {self.beta:g}: desirable answers are made likelier and undesirable "
-            f"ones less likely, against the weights that the stage starts from; a desirable row weighs "
-            f"{self.desirable_weight:g} times an undesirable one"
+            f"Kahneman-Tversky optimisation, β = {self.beta:g}, weight {self.desirable_weight:g} for desirable rows: "
+            "raises the "
+            "likelihood of desirable answers and lowers that of undesirable ones, relative to the stage's initial "
+            "model"
         )
 
 
@@ -118,10 +118,10 @@ class Grpo(AlgorithmMember):
     )
 
     def describe(self) -> str:
-        held = f", with a KL penalty of β = {self.beta:g} to the start of the stage" if self.beta else ""
+        penalty = f", with a KL penalty of β = {self.beta:g} to the stage's initial model" if self.beta else ""
         return (
-            f"group relative policy optimisation: of {self.group} answers generated for each prompt, those with more "
-            f"reward than the others are made likelier, token by token{held}"
+            f"group relative policy optimisation: of {self.group} answers sampled per prompt, raises the likelihood of "
+            f"those whose reward is above the group's mean{penalty}"
         )
 
 
@@ -135,10 +135,10 @@ class Rloo(AlgorithmMember):
     )
 
     def describe(self) -> str:
-        cost = f", less {self.beta:g} for each nat of divergence from the start of the stage" if self.beta else ""
+        penalty = f", with a KL penalty of β = {self.beta:g} to the stage's initial model" if self.beta else ""
         return (
-            f"REINFORCE, leave one out: each of {self.group} answers generated for each prompt is weighted by its "
-            f"reward{cost}, minus the mean of the others"
+            f"REINFORCE leave-one-out: of {self.group} answers sampled per prompt, raises the likelihood of those "
+            f"whose reward is above the mean of the others{penalty}"
         )
 
 
@@ -149,7 +149,7 @@ class Raft(AlgorithmMember):
     group: Group = 4
 
     def describe(self) -> str:
-        return f"reward-ranked fine-tuning: the best of {self.group} answers generated for each prompt is learnt"
+        return f"reward-ranked fine-tuning (RAFT): trains on the best of {self.group} answers sampled per prompt"
 
 
 class RewardModel(AlgorithmMember):
@@ -162,8 +162,8 @@ class RewardModel(AlgorithmMember):
 
     def describe(self) -> str:
         return (
-            "a reward model on pairs of answers (Bradley-Terry): a copy of the model learns to score the chosen answer "
-            "above the rejected one, and the next stage maximises its scores"
+            "a reward model (Bradley-Terry): a copy of the model learns to score the chosen answer above the "
+            "rejected one; its scores are the rewards of the next stage"
         )
 
 
@@ -178,8 +178,8 @@ class Mlm(AlgorithmMember):
 
     def describe(self) -> str:
         return (
-            f"masked language modelling, self-supervised: {self.mask:.0%} of the tokens, others in each step, are "
-            "predicted from all those around them"
+            f"masked language modelling: predicts {self.mask:.0%} of the tokens, chosen anew in each step, from all "
+            "tokens around them"
         )
 
 

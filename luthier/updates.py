@@ -36,7 +36,7 @@ class Full(UpdateMember):
     kind: Literal["full"] = "full"
 
     def describe(self) -> str:
-        return "every parameter is trained"
+        return "all parameters are trained"
 
 
 class TopLayers(UpdateMember):
@@ -46,9 +46,7 @@ class TopLayers(UpdateMember):
     layers: int = Field(ge=1, description="transformer layers that are trained")
 
     def describe(self) -> str:
-        return (
-            f"the last {self.layers} layers are trained, with the norm after them if there is one; all else is frozen"
-        )
+        return f"the last {self.layers} layers and the final norm, if there is one, are trained; the rest is frozen"
 
     def short(self) -> str:
         return f"top {self.layers} layers"
@@ -105,8 +103,9 @@ class Dora(Placed):
 
     def describe(self) -> str:
         return (
-            f"low-rank adapters of rank {self.rank} for the direction of {self.place}, scaled by "
-            f"{self.alpha}/{self.rank}, and a learned vector for their magnitude"
+            f"low-rank adapters of rank {self.rank} on {self.place}, scaled by {self.alpha}/{self.rank}, for the "
+            "direction of "
+            "each weight, and a learned vector for its magnitude"
         )
 
 
@@ -116,7 +115,7 @@ class LayerNorm(UpdateMember):
     kind: Literal["layernorm"] = "layernorm"
 
     def describe(self) -> str:
-        return "the parameters of the normalisation layers are trained, all else is frozen"
+        return "the normalisation layers are trained; the rest is frozen"
 
 
 class BitFit(UpdateMember):
@@ -125,7 +124,7 @@ class BitFit(UpdateMember):
     kind: Literal["bitfit"] = "bitfit"
 
     def describe(self) -> str:
-        return "the biases are trained, all else is frozen"
+        return "the biases are trained; the rest is frozen"
 
 
 class Pissa(Placed):
@@ -141,8 +140,8 @@ class Pissa(Placed):
 
     def describe(self) -> str:
         return (
-            f"the {self.rank} principal singular directions of {self.place} are trained as adapters, the rest of each "
-            f"weight is frozen; the adapter is saved as plain LoRA of rank {2 * self.rank} on the base model"
+            f"adapters of rank {self.rank} on {self.place}, which start as the principal components of each weight "
+            f"over a frozen residual; saved as plain LoRA of rank {2 * self.rank} on the base model"
         )
 
 
@@ -157,7 +156,8 @@ class LoraPlus(Placed):
     def describe(self) -> str:
         return (
             f"low-rank adapters of rank {self.rank} on {self.place}, scaled by {self.alpha}/{self.rank}, whose B "
-            f"matrices learn {self.ratio:g} times faster than the A matrices"
+            "matrices "
+            f"learn {self.ratio:g} times faster than the A matrices"
         )
 
 
@@ -169,8 +169,8 @@ class Vera(UpdateMember):
 
     def describe(self) -> str:
         return (
-            "two learned vectors for each linear layer, which scale random matrices of rank "
-            f"{self.rank} that all layers share"
+            f"two learned vectors per linear layer, which scale random matrices of rank {self.rank} shared by all "
+            "layers"
         )
 
 
@@ -180,7 +180,7 @@ class Ia3(UpdateMember):
     kind: Literal["ia3"] = "ia3"
 
     def describe(self) -> str:
-        return "learned vectors that rescale the keys, the values and the inside of the feed-forward layers"
+        return "learned vectors that rescale keys, values and the inner activations of the feed-forward layers"
 
 
 class Oft(UpdateMember):
@@ -211,8 +211,9 @@ class AdaLora(UpdateMember):
 
     def describe(self) -> str:
         return (
-            "low-rank adapters on all linear layers as singular values with their vectors, pruned in training to a "
-            f"mean rank of {self.rank}, scaled by {self.alpha}/{math.ceil(self.START * self.rank)}"
+            "low-rank adapters in SVD form on all linear layers, pruned during training to a mean rank of "
+            f"{self.rank}, "
+            f"scaled by {self.alpha}/{math.ceil(self.START * self.rank)}"
         )
 
 
@@ -223,7 +224,7 @@ class Prompt(UpdateMember):
     tokens: int = Field(ge=1, description="virtual tokens")
 
     def describe(self) -> str:
-        return f"{self.tokens} learned embeddings stand before every sequence; the model itself is frozen"
+        return f"{self.tokens} learned embeddings before every sequence; the model is frozen"
 
     def short(self) -> str:
         return f"prompt of {self.tokens} tokens"
@@ -236,10 +237,7 @@ class Prefix(UpdateMember):
     tokens: int = Field(ge=1, description="virtual tokens")
 
     def describe(self) -> str:
-        return (
-            f"{self.tokens} learned keys and values stand before every sequence in each layer; the model itself is "
-            "frozen"
-        )
+        return f"{self.tokens} learned keys and values before every sequence, in each layer; the model is frozen"
 
     def short(self) -> str:
         return f"prefix of {self.tokens} tokens"
@@ -255,7 +253,8 @@ class QLora(UpdateMember):
     def describe(self) -> str:
         return (
             f"low-rank adapters of rank {self.rank} on all linear layers, scaled by {self.alpha}/{self.rank}, over a "
-            "base rounded to four bits (NF4); the merged model has the rounded weights with the adapters added"
+            "4-bit base "
+            "(NF4); the exported weights are the de-quantised base with the adapters merged in"
         )
 
 

@@ -98,5 +98,5 @@ class VirtualConformance:
 
     def test_it_cannot_be_merged_and_says_so(self, run: Run) -> None:
         assert not run.applied.mergeable
-        with pytest.raises(Infeasible, match="cannot be folded into weights"):
+        with pytest.raises(Infeasible, match="cannot be merged"):
             run.applied.merge()

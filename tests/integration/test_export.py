@@ -204,7 +204,7 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
         test_metrics=test_metrics,
         train_rows=rows[TRAIN],
         validation_rows=rows[VALIDATION],
-        brought=[{"valid_loss": 1.25, "valid_accuracy": 0.75}] * (len(plan.stages) - 1),
+        stage_scores=[{"valid_loss": 1.25, "valid_accuracy": 0.75}] * (len(plan.stages) - 1),
     )
     return Case(
         plan=plan,
@@ -287,7 +287,8 @@ def test_the_adapter_on_the_base_gives_the_logits_of_the_merged_model(case: Case
 @pytest.mark.parametrize("case", [name for name, plan in PLANS.items() if not plan.merges], indirect=True)
 def test_virtual_tokens_stay_an_adapter_and_the_card_says_so(case: Case) -> None:
     page = (case.whole / "README.md").read_text("utf-8")
-    assert "There is no merged model: virtual tokens are an input" in page
+    assert "no merged model" in page
+    assert "PeftModel" in page
     assert "python reproduce/reproduce.py" in page
 
 
@@ -316,7 +317,7 @@ def test_the_record_names_the_design_its_scores_and_what_made_them(case: Case) -
         assert set(record["versions"]) == {"torch", "transformers", "peft"}
 
 
-def test_the_card_tells_the_design_the_data_and_the_scores(case: Case) -> None:
+def test_the_card_has_the_design_the_data_and_the_scores(case: Case) -> None:
     for artifact, folder in case.artifacts.items():
         _, front, page = (folder / "README.md").read_text("utf-8").split("---\n", 2)
         assert yaml.safe_load(front)["base_model"] == case.assignment.base.name
@@ -326,15 +327,15 @@ def test_the_card_tells_the_design_the_data_and_the_scores(case: Case) -> None:
             assert f"- **Learning algorithm**: `{stage.algorithm.kind}`, " in page
             assert f"- **Weight update**: `{stage.update.kind}`, " in page
             assert f"| {stage.optimiser.learning_rate:g} | {stage.optimiser.batch_size} |" in page
-        told = "After stage 1, on the first validation rows: loss 1.25 per token, preference accuracy 0.75."
-        assert (told in page) == (len(case.plan.stages) > 1)
+        after = re.search(r"After stage 1.* loss 1\.25, preference accuracy 0\.75\.", page)
+        assert (after is not None) == (len(case.plan.stages) > 1)
         assert f"- **Task and data**: `{case.plan.kind}`, " in page
         assert "40 training rows" in page
-        assert ("1 of them has no target" in page) == (len(case.learnt) < 40)
+        assert ("1 of them unused" in page) == (len(case.learnt) < 40)
         name, value = case.metrics.likelihood
         assert name == ("pseudo-perplexity" if case.plan.encoder else "perplexity")
         assert f"| {name} | {value:.5g} | {case.test_metrics.likelihood[1]:.5g} |" in page
-        assert ("was saved without one for masked tokens" in page) == case.plan.headless
+        assert ("- **Head**:" in page) == case.plan.headless
         if case.metrics.reward is not None:
             assert (
                 f"| {case.metrics.reward_name} | {case.metrics.reward:.4f} | {case.test_metrics.reward:.4f} |" in page
@@ -364,13 +365,13 @@ def test_the_card_says_where_the_base_model_comes_from(
         metrics=metrics,
         test_metrics=metrics,
         rows=1,
-        learnt=1,
-        brought=(),
+        trained=1,
+        stage_scores=(),
     )
     _, front, page = text.split("---\n", 2)
     assert yaml.safe_load(front)["base_model"] == base_model
-    assert f"The base model comes from `{origin['origin']}`." in page
-    assert ("de-quantised from Q4_1: precision lost there is not in them" in page) == ("quantised" in origin)
+    assert f"`{origin['origin']}`" in page
+    assert ("de-quantised from Q4_1" in page) == ("quantised" in origin)
 
 
 def test_the_script_reaches_the_recorded_perplexity_on_trl_alone(
@@ -416,7 +417,7 @@ def test_the_script_stands_on_the_libraries_alone_and_is_formatted(case: Case) -
         assert done.returncode == 0, done.stdout
 
 
-def test_the_rows_that_were_learnt_and_scored_travel_in_their_order(case: Case) -> None:
+def test_the_rows_of_training_and_scoring_are_exported_in_order(case: Case) -> None:
     folder = case.whole / "reproduce"
     assert read_rows((folder / "train.jsonl").read_bytes()) == case.learnt
     assert read_rows((folder / "validation.jsonl").read_bytes()) == case.rows[VALIDATION][:SCORED]

@@ -1,4 +1,4 @@
-"""A trial that was broken off and resumed from its checkpoint ends bit for bit where an unbroken one ends."""
+"""A trial that is resumed from its checkpoint ends bit for bit like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ PLAYERS: list[Algorithm] = [Grpo(group=2), Grpo(group=2, beta=0.1), Rloo(group=2
 
 @pytest.mark.parametrize("algorithm", PLAYERS, ids=lambda a: f"{a.kind} {getattr(a, 'beta', 0):g}")
 @pytest.mark.parametrize("update", [Full(), Dora(rank=2), Pissa(rank=2)], ids=lambda update: update.kind)
-def test_what_is_played_after_a_break_is_what_would_have_been_played(
+def test_rollouts_after_a_resume_are_those_of_an_uninterrupted_trial(
     update: Update, algorithm: Algorithm, tiny: Base, tmp_path: Path
 ) -> None:
     trial = Trial(tiny, design(stage(algorithm, update)), tmp_path)
@@ -216,7 +216,7 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_programs_of_two_stages_resume_exactly_from_any_step(name: str, tiny: Base, tmp_path: Path) -> None:
+def test_recipes_of_two_stages_resume_exactly_from_any_step(name: str, tiny: Base, tmp_path: Path) -> None:
     """Three steps a stage: broken off amid a stage, and between a stage's last step and the next one's first."""
     trial = Trial(tiny, RECIPES[name], tmp_path)
     assert_same(trial.unbroken(), trial.broken((0, 1), (0, 3), (1, 1), (1, 2), (1, 3)))

@@ -1,4 +1,4 @@
-"""The model card: what a design is, in the words of the four axes, and how well it did."""
+"""The model card: a design in words, its settings and its scores."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from luthier.worker_protocol import Assignment
 from workers.templates import render
 
 _DEPTH_RULES: Final[Mapping[DepthRule, str]] = {
-    "late": "the deepest but the last one left out",
-    "block_influence": "those left out that change the hidden state least on training rows (ShortGPT)",
+    "late": "without the deepest ones before the last",
+    "block_influence": "without those that change the hidden states least on training rows (ShortGPT)",
 }
 
 _ROPE_RULES: Final[Mapping[RopeRule, str]] = {
-    "yarn": "YaRN: rotary positions of low frequency are stretched",
-    "linear": "position interpolation: all rotary positions are stretched alike",
+    "yarn": "YaRN RoPE scaling",
+    "linear": "linear RoPE scaling (position interpolation)",
 }
 
 
@@ -35,13 +35,13 @@ def card(
     metrics: Metrics,
     test_metrics: Metrics,
     rows: int,
-    learnt: int,
-    brought: Sequence[Mapping[str, float]],
+    trained: int,
+    stage_scores: Sequence[Mapping[str, float]],
 ) -> str:
-    """The README.md of an artifact: one page of Markdown under the hub's front matter.
+    """Return the README.md of an artifact: Markdown with the hub's front matter.
 
-    `rows` is the number of training rows, `learnt` how many of them a stage learnt from, `brought` the scores on a few
-    held-out rows after each stage but the last.
+    `rows` is the number of training rows; `trained` of them have a target that some stage trains on. `stage_scores` are
+    scores on the first held-out rows after each stage but the last.
     """
     design, base = assignment.design, assignment.base
     return render(
@@ -49,15 +49,15 @@ def card(
         artifact=artifact,
         assignment=assignment,
         design=design,
-        base_model=_hub_id(base) or base.name,  # a hub id is a link there, a folder of ours is not
+        base_model=_hub_id(base) or base.name,  # the hub links an id; a local path would mean nothing there
         source=base.source,
         tags=list(dict.fromkeys(kind for s in design.stages for kind in (s.algorithm.kind, s.update.kind))),
-        data=_data(assignment.judge.kind, rows, learnt),
+        data=_data(assignment.judge.kind, rows, trained),
         algorithms=list(dict.fromkeys(_described(stage.algorithm) for stage in design.stages)),
         updates=list(dict.fromkeys(_described(stage.update) for stage in design.stages)),
         architecture=_architecture(design, model, base.facts),
         settings=_settings,
-        brought=brought,
+        stage_scores=stage_scores,
         metrics=metrics,
         test_metrics=test_metrics,
         judge=assignment.judge,
@@ -78,10 +78,10 @@ def _hub_id(base: BaseModelEntry) -> str | None:
     return None if Path(base.source).is_dir() else base.source
 
 
-def _data(kind: DataKind, rows: int, learnt: int) -> str:
+def _data(kind: DataKind, rows: int, trained: int) -> str:
     match kind:
         case DataKind.TEXT:
-            what = "running text"
+            what = "a document"
         case DataKind.PAIRS:
             what = "a prompt and its completion"
         case DataKind.CHAT:
@@ -92,13 +92,9 @@ def _data(kind: DataKind, rows: int, learnt: int) -> str:
             what = "a prompt without an answer"
         case DataKind.UNPAIRED:
             what = "a prompt and its completion, labelled desirable or not"
-    lost = rows - learnt
-    dropped = (
-        f"; {lost:,} of them {'has' if lost == 1 else 'have'} no target within the length limit that a stage learns"
-        if lost
-        else ""
-    )
-    return f"`{kind.value}`, each row {what}; {rows:,} training rows{dropped}."
+    unused = rows - trained
+    note = f", {unused:,} of them unused: no target token within the length limit" if unused else ""
+    return f"`{kind.value}`, each row {what}; {rows:,} training rows{note}."
 
 
 def _described(member: Member) -> str:
@@ -123,15 +119,15 @@ def _architecture(design: Design, model: PreTrainedModel, facts: ModelFacts) -> 
         )
     origin = f" The base model comes from `{facts.origin}`." if facts.origin else ""
     if facts.quantised:
-        origin += f" Its weights were de-quantised from {facts.quantised}: precision lost there is not in them."
+        origin += f" Its weights were de-quantised from {facts.quantised}, whose lost precision they lack."
     return (
         f"`{type(model).__name__}`, {model.num_parameters():,} parameters; "
-        f"{architecture.base} {'with ' + ' and '.join(edits) if edits else 'as it is'}.{origin}"
+        f"{architecture.base} {'with ' + ' and '.join(edits) if edits else 'without edits'}.{origin}"
     )
 
 
 def _settings(choice: Frozen) -> str:
-    """An algorithm or an update with its own settings: `lora, rank 8, alpha 32`."""
+    """Return an algorithm or an update with its settings: `lora, rank 8, alpha 32`."""
     values = choice.model_dump()
     return ", ".join(
         [

@@ -1,5 +1,6 @@
-"""The reproduction of an exported model: a script on TRL and PEFT, the rows it trains on and is scored on, and the
-library versions it needs. What this is *not*: another way to train here; it runs wherever the artifact is taken to.
+"""Write the reproduction of an exported model: a TRL and PEFT script, its rows, and the library versions it needs.
+
+The script is independent of Luthier, and runs wherever the artifact is taken.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from workers.train.data.tokenize import Row
 from workers.train.updates.adalora import PRUNINGS, SETTLED, WARMUP
 from workers.train.updates.lora import ALL_LINEAR, places
 
-# What the script needs beyond a worker's own libraries, in the versions that the tests reproduce designs with.
+# Libraries of the script that a worker does not need, in the versions with which the tests run it.
 TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
 
 TEMPLATE: Final = "chat_template.jinja"
-_NO_TRAINER: Final = ("", "")  # the script brings a loop of its own
+_NO_TRAINER: Final = ("", "")  # the script has its own loop
 
-# The module of the trainer that teaches each algorithm, and the name of the trainer.
+# The trainer of each algorithm: its module, and its name without "Trainer".
 _TRAINER_OF: Final = {
     "clm": ("trl", "SFT"),
     "sft": ("trl", "SFT"),
@@ -47,9 +48,9 @@ _TRAINER_OF: Final = {
     "mlm": ("transformers", ""),  # TRL has no trainer for it
 }
 
-_GRADING: Final = ("rapidfuzz", "nltk", "rouge-score", "math-verify")  # what graders compare with
+_GRADING: Final = ("rapidfuzz", "nltk", "rouge-score", "math-verify")  # libraries of the graders
 
-_CONTENT: Final = {  # the columns of a row that hold a prompt or an answer, and who speaks there
+_CONTENT: Final = {  # columns that hold a prompt or an answer, and their role
     DataKind.TEXT: {},
     DataKind.PAIRS: {"prompt": "user", "completion": "assistant"},
     DataKind.CHAT: {},
@@ -58,8 +59,7 @@ _CONTENT: Final = {  # the columns of a row that hold a prompt or an answer, and
     DataKind.UNPAIRED: {"prompt": "user", "completion": "assistant"},
 }
 
-
-_PEFT_CONFIG: Final = {  # LoRA's for all other adapters
+_PEFT_CONFIG: Final = {  # config class by update; LoraConfig for all others
     "vera": "VeraConfig",
     "ia3": "IA3Config",
     "oft": "OFTConfig",
@@ -68,12 +68,12 @@ _PEFT_CONFIG: Final = {  # LoRA's for all other adapters
     "prefix": "PrefixTuningConfig",
 }
 
-# TRL's own reference is a second adapter beside the first, of which PEFT makes another start (pissa) or none.
+# TRL's own reference model would be wrong for these: PEFT starts its second adapter differently, or cannot add one.
 _OWN_REFERENCE: Final = ("pissa", "vera", "adalora", "prompt", "prefix")
 
 
-def learnt_rows(rows: Iterable[Row], assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """The rows that are learnt from, by some stage at least: those with a target within the length limit, in order."""
+def trained_rows(rows: Iterable[Row], assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """Return the rows that some stage trains on: those with a target token within the length limit, in order."""
     render_row = renderer(tokenizer, assignment.judge)
     objectives = [objective(stage.algorithm) for stage in assignment.design.stages]
     return [row for row in rows if any(o.examples(row, assignment.judge.kind, render_row) for o in objectives)]
@@ -89,16 +89,16 @@ def write(
     train_rows: Sequence[Row],
     scored_rows: Sequence[Row],
 ) -> None:
-    """Write reproduce.py, train.jsonl, validation.jsonl and requirements.txt into `folder`; for rows with tools, also
-    the chat template that shows them.
+    """Write reproduce.py, train.jsonl, validation.jsonl and requirements.txt into `folder`.
 
-    `train_rows` are those that were learnt from, `scored_rows` those that `metrics` were found on.
+    For rows with tools also the chat template, and for online RL the grader with rewards.py. `train_rows` are the rows
+    that were trained on; `metrics` were measured on `scored_rows`.
     """
     folder.mkdir()
     (folder / "train.jsonl").write_bytes(write_rows(map(dict, train_rows)))
     (folder / "validation.jsonl").write_bytes(write_rows(map(dict, scored_rows)))
     template = tokenizer.chat_template if assignment.judge.tools else None
-    if isinstance(template, str):  # the base's own may leave out tools
+    if isinstance(template, str):  # the base's own may not render tools
         (folder / TEMPLATE).write_bytes(template.encode())
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in _requirements(assignment.design)))
     if metrics.reward is not None and assignment.judge.grader is not None and _played(assignment.design):
@@ -117,7 +117,7 @@ def write(
 
 
 def library_version(name: str) -> str:
-    """The installed version, without the label of a build (`+cpu`), which no package index knows."""
+    """Return the installed version, without a build label such as `+cpu`, which package indexes do not have."""
     return importlib.metadata.version(name).partition("+")[0]
 
 
@@ -202,12 +202,12 @@ def _script(
 
 
 def _played(design: Design) -> bool:
-    """Whether a stage learns from answers of the model's own."""
+    """Return whether a stage is online RL: trained on the model's own answers."""
     return any(isinstance(stage.algorithm, Grpo | Rloo | Raft) for stage in design.stages)
 
 
 def _rewarding(design: Design) -> bool:
-    """Whether those answers are scored by a reward model of the design's own, instead of a grader."""
+    """Return whether the design trains a reward model, which then replaces the grader."""
     return any(isinstance(stage.algorithm, RewardModel) for stage in design.stages)
 
 
@@ -220,7 +220,7 @@ def _adapted(design: Design) -> bool:
 
 
 def _from_peft(design: Design) -> list[str]:
-    """The names that the script imports from PEFT."""
+    """Return the names that the script imports from PEFT."""
     kinds = {stage.update.kind for stage in design.stages if isinstance(stage.update, AdapterUpdate)}
     loaded = ["PeftModel"] if kinds & {"prompt", "prefix"} else []
     return sorted({_PEFT_CONFIG.get(kind, "LoraConfig") for kind in kinds} | {*loaded}) + ["get_peft_model"] * bool(
@@ -229,10 +229,10 @@ def _from_peft(design: Design) -> list[str]:
 
 
 def _places(model: PreTrainedModel, update: Update) -> list[str] | str:
-    """PEFT's target modules of an update, where it can choose among them."""
+    """Return PEFT's target_modules for an update."""
     return places(model, update.placement) if isinstance(update, Placed) else ALL_LINEAR
 
 
 def _survives_arrow(content: str | Sequence[Message]) -> bool:
-    """Whether a table holds a prompt or an answer as it is: columns of messages gain each other's missing fields."""
+    """Return whether an Arrow table stores a prompt or an answer unchanged. It adds missing fields to messages."""
     return isinstance(content, str) or all(set(message) == {"role", "content"} for message in content)

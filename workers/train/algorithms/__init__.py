@@ -1,4 +1,4 @@
-"""Axis two, the learning algorithm: one objective for each member of `luthier.design.Algorithm`."""
+"""The learning algorithms: one objective for each member of `luthier.design.Algorithm`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ __all__ = ["Example", "Loss", "Objective", "objective"]
 
 
 def objective(algorithm: Algorithm, world: World | None = None) -> Objective:
-    """The objective that an algorithm names; reward maximisers find their rewards in `world`, and without one can make
-    examples but no batches."""
+    """Return the objective of an algorithm.
+
+    Online RL gets its rewards from `world`. Without one it can make examples, but no batches.
+    """
     match algorithm:
         case Clm():
             return CausalLanguageModelling(algorithm)

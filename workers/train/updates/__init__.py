@@ -1,4 +1,4 @@
-"""Axis three, the weight update: one way to apply each member of `luthier.design.Update`."""
+"""The weight updates: how to apply each member of `luthier.design.Update` to a model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ __all__ = ["Applied", "apply"]
 
 
 def apply(model: PreTrainedModel, update: Update, seed: int) -> Applied:
-    """Put an update on a model, in place. `seed` decides whatever the update draws at random."""
+    """Apply an update to a model in place. `seed` determines its random initial values.
+
+    Raises Infeasible if the model does not support the update.
+    """
     match update:
         case Full():
             return full(model, update)

@@ -1,4 +1,4 @@
-"""What a weight update is, once applied to a model: which parameters exist and which of them move."""
+"""The interface of a weight update: which parameters a model has, and which of them are trained."""
 
 from __future__ import annotations
 
@@ -13,63 +13,66 @@ from workers.train.forward import CausalModel
 
 
 class Applied(Protocol):
-    """A model with one weight update on it. Only `trainable` parameters require gradients."""
+    """A model with one weight update applied. Only its `trainable` parameters require gradients."""
 
     @property
     def model(self) -> CausalModel:
-        """The model to call: an ordinary transformers model, with adapters in place where the update adds them, or
-        PEFT's where the update adds virtual tokens."""
+        """The model to call: a transformers model, with adapters injected if the update adds them. For virtual tokens
+        it is PEFT's wrapper."""
         ...
 
     def trainable(self) -> dict[str, Parameter]:
-        """The parameters that move, by their names in `model`."""
+        """Return the trained parameters, by their names in `model`."""
         ...
 
-    def pace(self, name: str) -> float:
-        """How many times faster than the optimiser's learning rate the parameter of this name learns."""
+    def lr_scale(self, name: str) -> float:
+        """Return the factor on the learning rate for the parameter of this name."""
         ...
 
     @property
     def mergeable(self) -> bool:
-        """Whether the update can be folded into the weights of a plain model."""
+        """Whether the update can be merged into the weights of a plain model."""
         ...
 
     def merge(self) -> PreTrainedModel:
-        """The plain model with the update folded into its weights. The update is used up.
+        """Return the plain model with the update merged into its weights. The update cannot be used afterwards.
 
-        Raises Infeasible where it is not mergeable.
+        Raises Infeasible if it is not mergeable.
         """
         ...
 
     def save_adapter(self, folder: Path) -> bool:
-        """Write PEFT's adapter format and return True, or return False where the update has no adapter."""
+        """Save the adapter in PEFT's format and return True; return False if the update has none."""
         ...
 
     def begin(self, steps: int) -> None:
-        """A stage of so many optimiser steps begins: before its first step, and again before it is resumed."""
+        """Prepare for a stage of `steps` optimiser steps. Called before its first step and again before it resumes."""
         ...
 
     def penalty(self) -> torch.Tensor | None:
-        """What the update adds to the loss of each optimiser step, with its gradient."""
+        """Return a term to add to the loss of each optimiser step, with its gradient; None without one."""
         ...
 
     def after_step(self, step: int) -> None:
-        """The optimiser has taken a step, counted from 0; the gradients are still there."""
+        """Called after optimiser step `step`, counted from 0, while the gradients still exist."""
         ...
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What resuming needs beside the trainable parameters."""
+        """Return what resuming needs besides the trainable parameters."""
         ...
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take back what `state` gave."""
+        """Load what `state` returned."""
         ...
 
 
-class Steady:
-    """An update that can be merged and that the loop trains like any other parameters: it keeps no state of its own."""
+class Stateless:
+    """Base of mergeable updates without state, penalty or learning-rate factors of their own."""
 
     mergeable = True
+
+    def lr_scale(self, name: str) -> float:
+        return 1.0
 
     def begin(self, steps: int) -> None:
         pass
@@ -87,6 +90,6 @@ class Steady:
         pass
 
 
-def moving(model: CausalModel) -> dict[str, Parameter]:
-    """Parameters that require gradients, shared ones (tied embeddings) once."""
+def trainable_parameters(model: CausalModel) -> dict[str, Parameter]:
+    """Return the parameters that require gradients, by name; shared ones (tied embeddings) once."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

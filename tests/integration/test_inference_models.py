@@ -1,4 +1,4 @@
-"""What the generation process answers: the judge's words, drawn or greedy, from bases, adapters and merged models."""
+"""Generated answers: as the judge renders prompts, sampled or greedy, from bases, adapters and merged models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import TINY
 from workers import cache
 from workers.cache import Base
 from workers.export.artifacts import RECORD
-from workers.inference.detokenize import Speech
+from workers.inference.detokenize import StreamDecoder
 from workers.inference.generate import answer, prompt_ids
 from workers.inference.models import Loaded, Models
 from workers.train.data.tokenize import Renderer
@@ -89,7 +89,7 @@ def test_draws_depend_on_the_seed_the_temperature_and_the_share(models: Models, 
     assert drawn != greedy
 
 
-def test_an_answer_ends_at_a_stop_text_at_its_own_end_or_when_nobody_wants_it(
+def test_an_answer_ends_at_a_stop_sequence_at_its_end_token_or_when_it_is_cancelled(
     models: Models, tiny_entry: BaseModelEntry
 ) -> None:
     loaded = models.load(tiny_entry, None)
@@ -107,17 +107,19 @@ def test_an_answer_ends_at_a_stop_text_at_its_own_end_or_when_nobody_wants_it(
     assert whole.startswith("".join(pieces))
 
 
-def test_what_cannot_be_asked_is_said(
+def test_questions_that_a_model_cannot_answer_are_refused(
     models: Models, tiny_entry: BaseModelEntry, encoder_entry: BaseModelEntry
 ) -> None:
     loaded = models.load(tiny_entry, None)
     context = tiny_entry.facts.context
-    with pytest.raises(UserError, match=f"the prompt has {context + 1} tokens, and the context of tiny ends at"):
+    with pytest.raises(UserError, match=f"{context + 1} tokens.*tiny.*{context} tokens") as refused:
         said(loaded, prompt=" I" * (context + 1))
+    assert refused.value.param == "prompt"
     _, end = said(loaded, prompt=" I" * (context - 3), max_tokens=9)
     assert end.completion_tokens <= 3
-    with pytest.raises(UserError, match="is an encoder: it fills masked tokens"):
+    with pytest.raises(UserError, match="encoder") as refused:
         models.load(encoder_entry, None)
+    assert refused.value.param == "model"
 
 
 def test_a_model_without_a_template_answers_one_message_as_it_stands(
@@ -130,8 +132,9 @@ def test_a_model_without_a_template_answers_one_message_as_it_stands(
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     loaded = models.load(None, folder)
     assert prompt_ids(loaded, asked()) == tiny.tokenizer("How are you?")["input_ids"]
-    with pytest.raises(UserError, match="has no chat template"):
+    with pytest.raises(UserError, match="no chat template") as refused:
         said(loaded, messages=(HELLO, {"role": "assistant", "content": "Well."}, HELLO))
+    assert refused.value.param == "messages"
 
 
 def test_adapters_take_turns_on_a_base_that_stays_as_it_was(
@@ -155,16 +158,16 @@ def test_adapters_take_turns_on_a_base_that_stays_as_it_was(
     assert not any(torch.equal(one, other) for i, one in enumerate(others) for other in others[:i])
 
 
-def test_speech_is_the_text_of_the_tokens_in_whole_characters(tiny: Base) -> None:
+def test_streamed_text_is_the_text_of_the_tokens_in_whole_characters(tiny: Base) -> None:
     text = "Größe 🙂🙂 naïve — “so”,\n\n  and   more… 漢字"
     ids = tiny.tokenizer(text)["input_ids"]
-    speech = Speech(tiny.tokenizer, ())
-    pieces = [speech.hear(token) for token in ids]
-    assert "".join([*pieces, speech.end()]) == tiny.tokenizer.decode(ids, skip_special_tokens=True)
+    decoder = StreamDecoder(tiny.tokenizer, ())
+    pieces = [decoder.push(token) for token in ids]
+    assert "".join([*pieces, decoder.end()]) == tiny.tokenizer.decode(ids, skip_special_tokens=True)
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
-    broken = Speech(tiny.tokenizer, ())
+    broken = StreamDecoder(tiny.tokenizer, ())
     smile = tiny.tokenizer("🙂")["input_ids"]
-    assert [broken.hear(token) for token in smile[:-1]] == [""] * (len(smile) - 1)
+    assert [broken.push(token) for token in smile[:-1]] == [""] * (len(smile) - 1)
     assert broken.end() == tiny.tokenizer.decode(smile[:-1])
 
 
@@ -172,12 +175,12 @@ def test_speech_is_the_text_of_the_tokens_in_whole_characters(tiny: Base) -> Non
     ("stop", "expected"),
     [(("owl", "pond"), "The "), ((" eats x", "eats f"), "The owl "), (("fish!", "zz"), "The owl eats fish")],
 )
-def test_nothing_of_a_stop_text_is_said_and_nothing_else_is_held_back(
+def test_no_part_of_a_stop_sequence_is_streamed_and_nothing_else_is_withheld(
     stop: tuple[str, ...], expected: str, tiny: Base
 ) -> None:
-    speech = Speech(tiny.tokenizer, stop)
-    pieces = [speech.hear(token) for token in tiny.tokenizer("The owl eats fish")["input_ids"]]
-    assert "".join([*pieces, speech.end()]) == expected
+    decoder = StreamDecoder(tiny.tokenizer, stop)
+    pieces = [decoder.push(token) for token in tiny.tokenizer("The owl eats fish")["input_ids"]]
+    assert "".join([*pieces, decoder.end()]) == expected
 
 
 def export(config: PeftConfig, folder: Path, entry: BaseModelEntry) -> tuple[Path, Any]:

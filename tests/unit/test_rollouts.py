@@ -1,4 +1,4 @@
-"""Rollouts: what a model says in an environment is kept token by token, and rewarded once at the end."""
+"""Rollouts keep the tokens that the model generated, and are rewarded once, at the end of the episode."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_tokens_are_drawn_as_often_as_the_model_says(tiny: Base) -> None:
 
 
 @pytest.mark.parametrize("role", ["user", "tool"])
-def test_what_the_world_says_stands_between_answers_as_the_template_words_it(role: str, tiny: Base) -> None:
+def test_replies_of_the_environment_are_rendered_by_the_chat_template(role: str, tiny: Base) -> None:
     ctx, episodes = echoing(tiny, turns=3, role=role)
     for rollout, row in zip(play(tiny.model, ctx, ROWS * 4, seed=5), ROWS * 4, strict=True):
         episode = episodes.pop(0)

@@ -1,11 +1,11 @@
-"""Samples: what a model says to the first held-out prompts, as people read it."""
+"""Samples for people: a model's answers to the first held-out prompts."""
 
 import pytest
 
 from luthier.task import DataKind, JudgeSpec
 from tests import data_samples
 from workers.cache import Base
-from workers.evaluate.samples import SAMPLES, spoken_samples
+from workers.evaluate.samples import SAMPLES, sample_answers
 
 ROWS = {
     DataKind.TEXT: data_samples.text,
@@ -24,7 +24,7 @@ def spec(kind: DataKind) -> JudgeSpec:
 @pytest.mark.parametrize("kind", ROWS)
 def test_the_first_prompts_of_every_kind_are_answered(tiny: Base, kind: DataKind) -> None:
     rows = ROWS[kind](5)
-    found = spoken_samples(tiny.model, tiny.tokenizer, spec(kind), rows)
+    found = sample_answers(tiny.model, tiny.tokenizer, spec(kind), rows)
     assert len(found) == SAMPLES
     assert any(sample.answer for sample in found)
     if kind is DataKind.TEXT:
@@ -38,4 +38,4 @@ def test_the_first_prompts_of_every_kind_are_answered(tiny: Base, kind: DataKind
 
 def test_an_encoder_does_not_answer(encoder: Base) -> None:
     judge = spec(DataKind.TEXT).model_copy(update={"family": "encoder"})
-    assert spoken_samples(encoder.model, encoder.tokenizer, judge, data_samples.text(3)) == ()
+    assert sample_answers(encoder.model, encoder.tokenizer, judge, data_samples.text(3)) == ()

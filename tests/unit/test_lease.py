@@ -1,4 +1,4 @@
-"""What a worker does when the service says that the job is paused: it stops between steps, but not while it judges."""
+"""What a worker does when the service pauses a job: it stops between two steps, but not while it judges."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ class Service(ServiceClient):
     action: Literal["continue", "stop", "pause"] = "continue"
 
     def heartbeat(self, trial_id: str, heartbeat: Heartbeat) -> Directive:
-        return Directive(action=self.action, reason="the job is cancelled", expires_at=NOW)
+        return Directive(action=self.action, reason="cancelled by job-b", expires_at=NOW)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_training_stops_and_goes_on_when_the_job_is_resumed_in_time(service: Ser
     lease.check()
     service.action = "pause"
     lease.beat()
-    with pytest.raises(Interrupted, match="the job is paused"):
+    with pytest.raises(Interrupted, match="paused"):
         lease.check()
     service.action = "continue"
     lease.beat()
@@ -51,5 +51,5 @@ def test_what_is_trained_is_judged_and_exported_before_the_pause(service: Servic
     lease.check()
     service.action = "stop"
     lease.beat()
-    with pytest.raises(Stopped, match="the job is cancelled"):
+    with pytest.raises(Stopped, match="job-b"):
         lease.check()

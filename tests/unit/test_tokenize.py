@@ -193,12 +193,12 @@ def test_a_tool_list_reaches_the_template(tokenizer: PreTrainedTokenizerBase) ->
 
 
 @pytest.mark.parametrize("kind", [*ANSWERED, DataKind.TEXT])
-def test_everything_reads_the_same_tokens_and_targets_all_but_the_first(
+def test_full_text_has_the_same_tokens_and_targets_all_but_the_first(
     kind: DataKind, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     render = renderer(tokenizer)
     for row in ANSWERED.get(kind, data_samples.text(8)):
-        for whole, answered in zip(render.everything(row, kind), render.answers(row, kind), strict=True):
+        for whole, answered in zip(render.full_text(row, kind), render.answers(row, kind), strict=True):
             assert whole.ids == answered.ids
             assert whole.target == (False, *[True] * (len(whole) - 1))
 
@@ -257,7 +257,7 @@ def test_empty_text_has_nothing_to_score(tokenizer: PreTrainedTokenizerBase) -> 
 
 
 @pytest.mark.parametrize("row", data_samples.pairs(3))
-def test_what_a_model_is_asked_is_the_start_of_what_it_learns(
+def test_a_rendered_prompt_is_the_start_of_the_training_sequence(
     row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, untemplated: PreTrainedTokenizerBase
 ) -> None:
     for render in (renderer(tokenizer), renderer(untemplated)):
@@ -268,9 +268,9 @@ def test_what_a_model_is_asked_is_the_start_of_what_it_learns(
 
 def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     forgetful = with_template(tokenizer, "{{ messages | length }}" + tokenizer.chat_template)
-    with pytest.raises(TrialFailed, match="rewrites earlier turns"):
+    with pytest.raises(TrialFailed, match="changes earlier turns"):
         renderer(forgetful).answers(data_samples.chat(1)[0], DataKind.CHAT)
-    with pytest.raises(TrialFailed, match="rewrites the prompt"):
+    with pytest.raises(TrialFailed, match="changes the prompt"):
         renderer(forgetful).pair("Who?", "The owl.")
 
 
@@ -288,5 +288,5 @@ def test_conversations_need_a_chat_template(untemplated: PreTrainedTokenizerBase
 
 
 def test_a_prompt_and_its_answer_are_of_one_form(tokenizer: PreTrainedTokenizerBase) -> None:
-    with pytest.raises(TrialFailed, match="both text or both messages"):
+    with pytest.raises(TrialFailed, match="both be messages"):
         renderer(tokenizer).pair("Who?", [{"role": "assistant", "content": "The owl."}])

@@ -130,7 +130,7 @@ def test_a_tokenizer_without_padding_pads_with_its_end_token(tiny: Base, tmp_pat
 
 
 def test_a_folder_without_a_model_is_infeasible_and_named(tiny: Base, tmp_path: Path) -> None:
-    with pytest.raises(Infeasible, match=f"base model empty cannot be loaded from {tmp_path}"):
+    with pytest.raises(Infeasible, match=f"empty .*{tmp_path}"):
         cache.base(tiny.entry.model_copy(update={"name": "empty", "source": str(tmp_path)}))
 
 
@@ -146,7 +146,7 @@ def test_a_job_without_tools_has_the_bases_own_tokenizer(tiny_entry: BaseModelEn
     assert cache.tokenizer(tiny_entry, JUDGE) is cache.base(tiny_entry).tokenizer
 
 
-def test_rows_with_tools_have_a_chat_template_that_shows_them_and_others_stay_what_they_were(
+def test_rows_with_tools_have_a_chat_template_that_renders_them_and_others_are_unchanged(
     tiny: Base, rows_file: Path
 ) -> None:
     own, agents = tiny.tokenizer.chat_template, JUDGE.model_copy(update={"tools": True})
@@ -168,7 +168,7 @@ def test_a_template_that_cannot_show_tools_is_infeasible(tiny: Base, tmp_path: P
     folder = shutil.copytree(tiny.entry.source, tmp_path / "blind")
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     entry = tiny.entry.model_copy(update={"name": "blind", "source": str(folder)})
-    with pytest.raises(Infeasible, match="the chat template of base model blind leaves out tools"):
+    with pytest.raises(Infeasible, match=r"chat template .*blind .*tools"):
         cache.tokenizer(entry, JUDGE.model_copy(update={"tools": True}))
 
 

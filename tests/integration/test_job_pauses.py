@@ -1,4 +1,4 @@
-"""A job that is paused rests without losing anything, and its checkpoints are listed in OpenAI's shape."""
+"""A paused job loses nothing, and its checkpoints are listed in OpenAI's shape."""
 
 import math
 from collections.abc import Iterator
@@ -45,10 +45,7 @@ def test_a_paused_job_gives_its_trials_back_and_starts_nothing_until_it_is_resum
     assert not service.client.job(job_id).luthier.paused
     assert worker.take().trial_id == running.trial_id
     said = service.messages(job_id)
-    assert any(
-        line.startswith("Paused: the running trial stops at its next heartbeat, with a checkpoint.") for line in said
-    )
-    assert "Resumed; each trial goes on from where it stopped." in said
+    assert [line.startswith("Resumed") for line in said if line.startswith(("Paused", "Resumed"))] == [False, True]
 
 
 def test_other_jobs_go_on_while_one_is_paused(service: Service, worker: FakeWorker) -> None:
@@ -76,7 +73,7 @@ def test_a_paused_job_can_be_cancelled_and_an_ended_one_not_paused(service: Serv
     job = service.client.cancel(job_id)
     assert (job.status, job.luthier.paused) == (JobState.CANCELLED, False)
     for change in (service.client.pause, service.client.resume):
-        with pytest.raises(Conflict, match="has ended already: it is cancelled"):
+        with pytest.raises(Conflict, match=f"{job_id} .*cancelled"):
             change(job_id)
         with pytest.raises(NotFound, match="ftjob-no"):
             change("ftjob-no")

@@ -1,4 +1,4 @@
-"""What a worker measures of a lease."""
+"""The meter: seconds, tokens, rows and peak memory of a lease."""
 
 from __future__ import annotations
 

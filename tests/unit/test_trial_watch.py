@@ -1,4 +1,4 @@
-"""What each stage of a trial brought is measured when it ends, kept over an interruption, and told."""
+"""The scores after each stage of a trial: measured at its end, kept over an interruption, and shown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from workers.service_client import ServiceClient
 from workers.train import checkpoint as checkpoints
 from workers.train.architectures import build
 from workers.train.loop import Trained, train
-from workers.trial_watch import BROUGHT, RESUME, TrialWatch
+from workers.trial_watch import RESUME, STAGE_SCORES, TrialWatch
 
 ROWS = data_samples.preference(40)
 SPEC = JudgeSpec(kind=DataKind.PREFERENCE, validation="held-out", test="t", objective="reward", max_rows=RUNG_ROWS)
@@ -34,8 +34,8 @@ SFT = Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=RECIPE)
 DPO = Stage(algorithm=Dpo(), update=Full(), optimiser=RECIPE)
 
 
-class Line(ServiceClient):
-    """A line to a service that takes everything and has two blobs."""
+class Service(ServiceClient):
+    """A service that accepts everything and has two blobs."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__("http://localhost", folder)
@@ -79,7 +79,7 @@ class Run:
             device_seconds=0,
         )
         (folder / "blobs").mkdir(exist_ok=True)
-        self.tiny, self.lease = tiny, Lease(Line(folder / "blobs"), assignment, 60)
+        self.tiny, self.lease = tiny, Lease(Service(folder / "blobs"), assignment, 60)
         self.watch = TrialWatch(self.lease.service, self.lease, 1e9, folder)
 
     def train(self, resume: checkpoints.Checkpoint | None = None) -> Trained:
@@ -98,17 +98,17 @@ def scratch(folder: Path, name: str) -> Path:
 def test_the_end_of_a_stage_is_on_the_curves_as_the_model_stands_there(tiny: Base, tmp_path: Path) -> None:
     alone = Run(tiny, scratch(tmp_path, "alone"), SFT)
     after_sft = judge(alone.train().applied.merge(), tiny.tokenizer, SPEC, ROWS[24:])
-    assert alone.watch.brought == []
+    assert alone.watch.stage_scores == []
 
     both = Run(tiny, scratch(tmp_path, "both"), SFT, DPO)
     both.train()
-    [brought] = both.watch.brought
-    assert torch.tensor(brought["valid_loss"]).exp() == pytest.approx(after_sft.perplexity, rel=1e-4)
-    assert brought["valid_accuracy"] == after_sft.reward
-    assert both.points("valid_loss")[0, 3] == brought["valid_loss"]
+    [scores] = both.watch.stage_scores
+    assert torch.tensor(scores["valid_loss"]).exp() == pytest.approx(after_sft.perplexity, rel=1e-4)
+    assert scores["valid_accuracy"] == after_sft.reward
+    assert both.points("valid_loss")[0, 3] == scores["valid_loss"]
 
 
-def test_an_interruption_does_not_forget_what_earlier_stages_brought(tiny: Base, tmp_path: Path) -> None:
+def test_scores_of_earlier_stages_survive_an_interruption(tiny: Base, tmp_path: Path) -> None:
     first = Run(tiny, scratch(tmp_path, "first"), SFT, DPO)
     after_step, seen = first.watch.after_step, []
 
@@ -123,14 +123,14 @@ def test_an_interruption_does_not_forget_what_earlier_stages_brought(tiny: Base,
         first.train()
     folder = scratch(tmp_path, "second")
     first.watch.folder.rename(folder / RESUME)
-    assert json.loads((folder / RESUME / BROUGHT).read_text()) == first.watch.brought
+    assert json.loads((folder / RESUME / STAGE_SCORES).read_text()) == first.watch.stage_scores
     second = Run(tiny, folder, SFT, DPO)
     second.train(checkpoints.load(folder / RESUME))
-    assert second.watch.brought == first.watch.brought
-    assert len(second.watch.brought) == 1
+    assert second.watch.stage_scores == first.watch.stage_scores
+    assert len(second.watch.stage_scores) == 1
 
 
-def test_the_table_of_trials_tells_what_each_stage_brought() -> None:
+def test_the_table_of_trials_shows_the_scores_of_each_stage() -> None:
     design = Design(architecture=Architecture(base="tiny"), stages=(SFT, DPO))
     score = StageScore(stage=0, algorithm="sft", update="lora", valid_loss=1.2345, valid_accuracy=0.75)
     empty = dict.fromkeys(("rung", "worker", "started_at", "finished_at", "metrics", "test_metrics", "error"))

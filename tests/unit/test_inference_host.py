@@ -144,9 +144,7 @@ def test_weights_are_fetched_once_and_go_with_the_process(service: Service, star
     assert not list(service.cache.iterdir())
 
 
-def test_a_process_that_nobody_asks_ends_and_another_is_started(
-    service: Service, start: Callable[[float], Host]
-) -> None:
+def test_an_idle_process_ends_and_another_is_started(service: Service, start: Callable[[float], Host]) -> None:
     start(0.2)
     first, _ = answered(service, "hello")
     until(lambda: service.offers[-1] is None)
@@ -154,18 +152,19 @@ def test_a_process_that_nobody_asks_ends_and_another_is_started(
     assert answered(service, "hello")[0] != first
 
 
-def test_a_process_that_dies_is_told_of_and_replaced(service: Service, start: Callable[[float], Host]) -> None:
+def test_a_process_that_dies_is_reported_and_replaced(service: Service, start: Callable[[float], Host]) -> None:
     start(300)
     number = service.ask("die")
     until(lambda: number in service.ends)
     end = service.ends[number]
     assert end is not None
     assert end.refusal is not None
-    assert "ended with code 9" in end.refusal.message
+    assert end.refusal.code == "trial_failed"
+    assert "code 9" in end.refusal.message
     assert answered(service, "hello")[1] == "hello"
 
 
-def test_an_answer_that_nobody_wants_is_cancelled_and_a_process_that_does_not_stop_is_ended(
+def test_an_answer_is_cancelled_and_a_process_that_does_not_stop_is_ended(
     service: Service, start: Callable[[float], Host]
 ) -> None:
     start(300)

@@ -1,4 +1,4 @@
-"""One trial in one stage: its order of rows, its learning rate, its steps. A pack keeps trials apart."""
+"""One stage of a trial: its order of rows, its learning rate, its steps. Trainers do not affect each other."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from workers.cache import Base
 from workers.train import stage_trainer, updates
 from workers.train.algorithms import objective
 from workers.train.data.tokenize import Renderer, Tokens
-from workers.train.loop import run
-from workers.train.stage_trainer import Member, Pack, StepReport, data_order, learning_rate
+from workers.train.stage_trainer import StageTrainer, StepReport, data_order, learning_rate
 
 Example = tuple[Tokens, ...]
 DATA = {
@@ -40,7 +39,7 @@ def examples(algorithm: Algorithm, tiny: Base) -> list[Example]:
     return [example for row in rows for example in objective(algorithm).examples(row, kind, render)]
 
 
-def member(
+def trainer(
     tiny: Base,
     algorithm: Algorithm,
     optimiser: Optimiser,
@@ -49,9 +48,9 @@ def member(
     seed: int = 0,
     double: bool = False,
     learn_from: Sequence[Example] | None = None,
-) -> Member:
+) -> StageTrainer:
     model = copy.deepcopy(tiny.model)
-    made = Member(
+    made = StageTrainer(
         applied=updates.apply(model.double() if double else model, update or Full(), seed),
         objective=objective(algorithm),
         examples=examples(algorithm, tiny) if learn_from is None else learn_from,
@@ -104,7 +103,7 @@ def test_the_learning_rate_is_transformers_cosine_schedule_with_warmup(total: in
 # Steps
 
 
-def textbook_loss(algorithm: Algorithm, trained: Member, batch: Sequence[Example]) -> torch.Tensor:
+def textbook_loss(algorithm: Algorithm, trained: StageTrainer, batch: Sequence[Example]) -> torch.Tensor:
     """The papers' formulas over plain forwards, one sequence at a time."""
     model = trained.applied.model
     scores = [[textbook_logps(model, tokens) for tokens in example] for example in batch]
@@ -167,7 +166,7 @@ def test_steps_are_those_of_a_textbook_loop_in_double_precision(algorithm: Algor
     """Plain forwards, torch's clipping and AdamW, transformers' schedule and choice of what decays: the same curve and
     the same weights."""
     recipe = Optimiser(learning_rate=1e-3, batch_size=4, epochs=1.6, warmup=0.3, weight_decay=0.1)
-    ours, theirs = (member(tiny, algorithm, recipe, double=True) for _ in range(2))
+    ours, theirs = (trainer(tiny, algorithm, recipe, double=True) for _ in range(2))
     parameters = list(theirs.parameters.values())
     norms = [parameter for name, parameter in theirs.parameters.items() if "norm" in name]
     others = [parameter for name, parameter in theirs.parameters.items() if "norm" not in name]
@@ -199,7 +198,7 @@ def test_accumulating_gradients_under_a_token_cap_changes_nothing(
     algorithm: Algorithm, cap: int, tiny: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def step() -> tuple[StepReport, dict[str, torch.Tensor]]:
-        trained = member(tiny, algorithm, Optimiser(learning_rate=1e-3, batch_size=10), double=True)
+        trained = trainer(tiny, algorithm, Optimiser(learning_rate=1e-3, batch_size=10), double=True)
         with torch.no_grad():
             trained.parameters["model.norm.weight"].mul_(1.1)  # away from the reference, where dpo's margin is zero
         return first_step(trained, monkeypatch)
@@ -215,7 +214,7 @@ def test_accumulating_gradients_under_a_token_cap_changes_nothing(
 
 
 def test_a_gradient_longer_than_one_is_clipped_to_one(tiny: Base) -> None:
-    trained = member(tiny, Sft(), Optimiser(learning_rate=1e-3))
+    trained = trainer(tiny, Sft(), Optimiser(learning_rate=1e-3))
     lengths: list[float] = []
 
     def measure(*_: object) -> None:
@@ -228,13 +227,13 @@ def test_a_gradient_longer_than_one_is_clipped_to_one(tiny: Base) -> None:
 
 
 def test_dpo_starts_at_the_logarithm_of_two_with_no_margin(tiny: Base) -> None:
-    values = member(tiny, Dpo(), Optimiser(learning_rate=1e-3)).advance().values
+    values = trainer(tiny, Dpo(), Optimiser(learning_rate=1e-3)).advance().values
     assert values["train_loss"] == pytest.approx(math.log(2), rel=1e-5)
     assert values["reward_margin"] == pytest.approx(0.0, abs=1e-5)
 
 
 def test_kto_starts_at_one_half_with_no_divergence(tiny: Base) -> None:
-    values = member(tiny, Kto(), Optimiser(learning_rate=1e-3)).advance().values
+    values = trainer(tiny, Kto(), Optimiser(learning_rate=1e-3)).advance().values
     assert values["train_loss"] == pytest.approx(0.5, rel=1e-5)
     assert values["kl"] == pytest.approx(0.0, abs=1e-5)
 
@@ -251,7 +250,7 @@ def test_kto_makes_of_a_pair_a_desirable_and_an_undesirable_row(tiny: Base) -> N
 
 
 def test_kto_never_asks_for_more_positions_than_the_model_has(tiny: Base) -> None:
-    trained = member(tiny, Kto(), Optimiser(learning_rate=1e-3, batch_size=10))
+    trained = trainer(tiny, Kto(), Optimiser(learning_rate=1e-3, batch_size=10))
     longest = max(len(tokens) for (tokens,) in trained.examples)
     scored: list[int] = []
     trained.model.config.max_position_embeddings = longest
@@ -264,27 +263,27 @@ def test_kto_never_asks_for_more_positions_than_the_model_has(tiny: Base) -> Non
 
 @torch.no_grad()
 def test_the_reference_of_dpo_are_the_answers_likelihoods_at_the_start(tiny: Base) -> None:
-    trained = member(tiny, Dpo(), Optimiser(learning_rate=1e-3))
+    trained = trainer(tiny, Dpo(), Optimiser(learning_rate=1e-3))
     assert trained.reference is not None
     expected = [[textbook_logps(tiny.model, tokens).sum() for tokens in example] for example in trained.examples]
     assert largest_difference(trained.reference, torch.tensor(expected)) < 1e-4
 
 
 @pytest.mark.parametrize("steps_before", [0, 2])
-def test_a_loss_that_is_no_number_fails_the_trial_and_names_the_step(steps_before: int, tiny: Base) -> None:
-    trained = member(tiny, Sft(), Optimiser(learning_rate=1e-3, batch_size=2))
+def test_a_loss_that_is_not_finite_fails_the_trial_and_names_the_step(steps_before: int, tiny: Base) -> None:
+    trained = trainer(tiny, Sft(), Optimiser(learning_rate=1e-3, batch_size=2))
     for _ in range(steps_before):
         trained.advance()
     with torch.no_grad():
         next(iter(trained.parameters.values()))[:] = torch.nan
-    with pytest.raises(TrialFailed, match=f"diverged: loss nan.* at step {steps_before + 1}$"):
+    with pytest.raises(TrialFailed, match=f"nan.* step {steps_before + 1}$"):
         trained.advance()
     assert trained.step == steps_before
 
 
 def test_lora_plus_takes_longer_steps_in_b_than_in_a(tiny: Base) -> None:
     """Adam's first steps are as long as the learning rate; A has no gradient while B is zero."""
-    trained = member(tiny, Sft(), Optimiser(learning_rate=1e-4, warmup=0), update=LoraPlus(rank=2, ratio=8))
+    trained = trainer(tiny, Sft(), Optimiser(learning_rate=1e-4, warmup=0), update=LoraPlus(rank=2, ratio=8))
     before = {name: p.detach().clone() for name, p in trained.parameters.items()}
 
     def longest(half: str) -> float:
@@ -297,40 +296,43 @@ def test_lora_plus_takes_longer_steps_in_b_than_in_a(tiny: Base) -> None:
 
 
 def test_a_stage_without_examples_fails_the_trial(tiny: Base) -> None:
-    with pytest.raises(TrialFailed, match="no training row has a target"):
-        member(tiny, Sft(), Optimiser(learning_rate=1e-3), learn_from=[])
+    with pytest.raises(TrialFailed, match="max_length"):
+        trainer(tiny, Sft(), Optimiser(learning_rate=1e-3), learn_from=[])
 
 
 def test_tokens_are_those_that_went_through_the_model(tiny: Base) -> None:
-    trained = member(tiny, Dpo(), Optimiser(learning_rate=1e-3, batch_size=3))
+    trained = trainer(tiny, Dpo(), Optimiser(learning_rate=1e-3, batch_size=3))
     seen = sum(len(tokens) for i in trained.order[:3] for tokens in trained.examples[i])
     assert trained.advance().tokens == seen
 
 
 def test_training_leaves_torchs_own_random_numbers_alone(tiny: Base) -> None:
     before = torch.random.get_rng_state()
-    member(tiny, Sft(), Optimiser(learning_rate=1e-3), update=Lora(rank=2)).advance()
+    trainer(tiny, Sft(), Optimiser(learning_rate=1e-3), update=Lora(rank=2)).advance()
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-# Packs
+# Several trainers in one process
 
 
-def test_members_of_a_pack_train_bit_for_bit_as_they_do_alone(tiny: Base) -> None:
+def test_trainers_that_take_turns_train_bit_for_bit_as_they_do_alone(tiny: Base) -> None:
     recipes = [(Sft(), Full(), 3e-4, 4), (Dpo(), Lora(rank=2), 1e-3, 5), (Clm(), Full(), 1e-3, 2)]
 
-    def members() -> list[Member]:
+    def trainers() -> list[StageTrainer]:
         return [
-            member(tiny, algorithm, Optimiser(learning_rate=rate, batch_size=batch), update=update, seed=i)
+            trainer(tiny, algorithm, Optimiser(learning_rate=rate, batch_size=batch), update=update, seed=i)
             for i, (algorithm, update, rate, batch) in enumerate(recipes)
         ]
 
-    def curves(members: Sequence[Member]) -> list[list[StepReport]]:
-        reports: list[list[StepReport]] = [[] for _ in members]
-        run(Pack(tuple(members)), lambda one, report: reports[members.index(one)].append(report))
+    def curves(trainers: Sequence[StageTrainer]) -> list[list[StepReport]]:
+        reports: list[list[StepReport]] = [[] for _ in trainers]
+        while not all(one.done for one in trainers):
+            for one, curve in zip(trainers, reports, strict=True):
+                if not one.done:
+                    curve.append(one.advance())
         return reports
 
-    together, alone = members(), members()
+    together, alone = trainers(), trainers()
     assert curves(together) == [curve for one in alone for curve in curves([one])]
     for ours, theirs in zip(together, alone, strict=True):
         assert all(torch.equal(p, theirs.parameters[name]) for name, p in ours.parameters.items())
