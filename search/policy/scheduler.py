@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Final
 
 from pydantic import Field
@@ -26,7 +27,6 @@ from search.space.space import Space
 REFUSED: Final = 20  # designs refused one after the other, at least, before no more are proposed
 PATIENCE, PATIENT_SHARE = 12, 1 / 3  # designs in a row that bring nothing, at least, and as a share of the budget
 BASELINES: Final = (UNTUNED, DEFAULT)
-SPENT: Final = "what is left of the budget is needed to finish and confirm the best"
 
 
 class Plan(Frozen):
@@ -69,12 +69,28 @@ class Confirm(Frozen):
     repeat: int = Field(ge=1)
 
 
-class End(Frozen):
-    """All is done: why there will be nothing more."""
+class EndCode(StrEnum):
+    """Why a search starts no more trials, as a stable code."""
 
+    TRIALS = "trials"  # as many designs were tried as the job asked for
+    DEVICE_SECONDS = "device_seconds"  # the device-seconds left are spent, or reserved for finishing the best
+    DEADLINE = "deadline"  # the job's deadline has passed
+    NO_IMPROVEMENT = "no_improvement"  # early finish: a long run of designs without a new best
+    SPACE_EXHAUSTED = "space_exhausted"  # every design of the search space was tried
+    REFUSED = "refused"  # too many proposals in a row cannot run on any worker
+
+
+class End(Frozen):
+    """The search is done. `reason` says why, as a clause that follows "No more trials: "."""
+
+    code: EndCode
     reason: str
 
 
+RESERVED: Final = End(
+    code=EndCode.DEVICE_SECONDS,
+    reason="the remaining budget is reserved for finishing and repeating the best designs",
+)
 Step = Try | Refuse | Promote | Confirm | End
 Refusal = Callable[[Design], str | None]  # why a design cannot run on any worker, with the numbers; None where it can
 
@@ -94,16 +110,15 @@ def next_step(
     they are not expected to suffice for, after what runs has had its share.
     """
     budget_left = _budget_left(history, remaining)
-    why = _explored(history, plan, budget_left)
-    if why is None:
+    end = _explored(history, plan, budget_left)
+    if end is None:
         if (promoted := asha.promotable(history)) is not None and _affordable(promoted, budget_left):
             return _promote(promoted)
         design = propose(space, history, plan.seed, plan.trials, memory)
         if design is not None and promoted is None and not _confirming(history):
             return _try(space, design, plan, refusal, memory)
-        tried = f"all {len(_designs(history))} designs that the pins and constraints allow have been tried"
-        why = SPENT if design is not None else tried
-    return _finish(history, plan, why, budget_left)
+        end = RESERVED if design is not None else _exhausted(history)
+    return _finish(history, plan, end, budget_left)
 
 
 def goes_on(history: Sequence[Past], number: int, remaining: float | None) -> bool:
@@ -124,18 +139,24 @@ def _affordable(past: Past, budget_left: float) -> bool:
     return continuation_seconds(past, asha.above(past.goal)) <= budget_left
 
 
-def _explored(history: Sequence[Past], plan: Plan, budget_left: float) -> str | None:
+def _explored(history: Sequence[Past], plan: Plan, budget_left: float) -> End | None:
     """Why no further design is started; None while they are."""
     if len(_designs(history)) >= plan.trials:
-        return f"all {plan.trials} trials are done"
+        return End(code=EndCode.TRIALS, reason=f"all {plan.trials} trials are done")
     if (refused := _refused_in_a_row(history)) >= max(REFUSED, plan.trials):
-        return f"the last {refused} designs that were proposed cannot run: {_why_refused(history)}"
+        reason = f"the last {refused} designs that were proposed cannot run: {_why_refused(history)}"
+        return End(code=EndCode.REFUSED, reason=reason)
     if budget_left <= reserve(history, plan) + full_training_seconds(history) * share_of_training(asha.FIRST):
-        return SPENT
+        return RESERVED
     return _settled(history, plan) if plan.early_finish else None
 
 
-def _settled(history: Sequence[Past], plan: Plan) -> str | None:
+def _exhausted(history: Sequence[Past]) -> End:
+    tried = f"all {len(_designs(history))} designs that the pins and constraints allow were tried"
+    return End(code=EndCode.SPACE_EXHAUSTED, reason=tried)
+
+
+def _settled(history: Sequence[Past], plan: Plan) -> End | None:
     """Why further designs are not expected to pay; None while they may.
 
     They are given up when so many in a row were scored and none came first. After n designs in no particular order the
@@ -150,7 +171,8 @@ def _settled(history: Sequence[Past], plan: Plan) -> str | None:
     later = [past for past in ranked if past.number > first.number]
     if len(later) < patience:
         return None
-    return f"none of the last {len(later)} designs came before trial {first.number}, and more are not expected to"
+    reason = f"the last {len(later)} designs did not improve on trial {first.number}"
+    return End(code=EndCode.NO_IMPROVEMENT, reason=reason)
 
 
 def _refused_in_a_row(history: Sequence[Past]) -> int:
@@ -195,7 +217,7 @@ def _try(space: Space, design: Design, plan: Plan, refusal: Refusal, memory: Seq
     return Try(design=design, origin=source, goal=None if whole else asha.FIRST)
 
 
-def _finish(history: Sequence[Past], plan: Plan, why: str, budget_left: float) -> Step | None:
+def _finish(history: Sequence[Past], plan: Plan, end: End, budget_left: float) -> Step | None:
     """What is left to do when no further design is started."""
     if (promoted := asha.promotable(history)) is not None and _affordable(promoted, budget_left):
         return _promote(promoted)
@@ -207,7 +229,7 @@ def _finish(history: Sequence[Past], plan: Plan, why: str, budget_left: float) -
         repeats = [one for one in history if one.confirms == past.number]
         if len(repeats) < plan.confirmations and past.device_seconds <= budget_left:
             return Confirm(number=past.number, repeat=len(repeats) + 1)
-    return None if any(past.open for past in history) else End(reason=why)
+    return None if any(past.open for past in history) else end
 
 
 def confirmed(history: Sequence[Past], plan: Plan) -> list[Past]:

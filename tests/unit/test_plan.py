@@ -14,6 +14,7 @@ from search.policy.ranking import best
 from search.policy.scheduler import (
     Confirm,
     End,
+    EndCode,
     Plan,
     Promote,
     Refuse,
@@ -89,7 +90,7 @@ class Job:
             case Try():
                 self.trials.append(Past(number=number, design=step.design, state=TrialState.WAITING, goal=step.goal))
             case Refuse():
-                self.trials.append(Past(number=number, design=step.design, state=TrialState.INFEASIBLE))
+                self.trials.append(Past(number=number, design=step.design, state=TrialState.INFEASIBLE, error=step.why))
             case Promote():
                 assert self.trials[step.number].paused
                 self.change(step.number, goal=step.goal)
@@ -150,7 +151,8 @@ def test_all_other_designs_set_out_for_the_first_rung() -> None:
 def test_a_job_trains_its_best_designs_to_the_end_and_confirms_them(trials: int, worker_count: int) -> None:
     job = Job(plan_of(trials))
     end = job.run(worker_count)
-    assert end.reason == f"all {trials} trials are done"
+    assert end.code is EndCode.TRIALS
+    assert str(trials) in end.reason
     assert len(job.designs()) == trials
     ranked = sorted(job.designs()[2:], key=lambda past: (quality(past), past.number))
     assert {past.number for past in ranked[:3]} <= job.whole(), "the best three, wherever they first paused"
@@ -236,7 +238,7 @@ def test_a_lucky_single_run_does_not_beat_a_mean() -> None:
 
 def test_when_all_trials_fail_the_job_ends() -> None:
     job = Job(plan_of(9), fails=lambda past: bool(past.design.stages))
-    assert job.run().reason == "all 9 trials are done"
+    assert job.run().code is EndCode.TRIALS
     assert job.whole() == {0}
     assert of_kind(job.steps, Confirm) == []
 
@@ -256,7 +258,9 @@ def test_any_number_may_pause_at_once() -> None:
 
 def test_a_spent_space_ends_the_search_with_its_best() -> None:
     job = Job(plan_of(50), space=space_of(pin=FEW))
-    assert job.run().reason == "all 4 designs that the pins and constraints allow have been tried"
+    end = job.run()
+    assert end.code is EndCode.SPACE_EXHAUSTED
+    assert "4 designs" in end.reason
     assert job.whole() == {0, 1, 2, 3}
     assert len(of_kind(job.steps, Promote)) == 2
 
@@ -275,7 +279,7 @@ def test_what_is_refused_is_noted_and_costs_no_trial() -> None:
 
 def test_a_budget_leaves_enough_to_confirm_the_best() -> None:
     job = Job(plan_of(500), budget=30.0)
-    assert job.run().reason == "what is left of the budget is needed to finish and confirm the best"
+    assert job.run().code is EndCode.DEVICE_SECONDS
     assert len([past for past in job.trials if past.confirms is not None]) == 8
     assert len(job.designs()) > 20
     remaining = job.remaining()
@@ -352,16 +356,18 @@ def test_a_search_that_finds_nothing_better_for_long_ends_early_and_says_why(tri
     end = job.run()
     assert len([past for past in job.designs() if past.design.stages]) == min(tried, trials - 1)
     if tried < trials:
-        assert end.reason == (f"none of the last {tried - 4} designs came before trial 4, and more are not expected to")
+        assert end.code is EndCode.NO_IMPROVEMENT
+        assert f"{tried - 4} designs" in end.reason
+        assert "trial 4" in end.reason
     assert 4 in job.whole()
     assert any(past.confirms == 4 for past in job.trials), "what was found is confirmed all the same"
 
 
 def test_a_search_that_still_gets_better_goes_on() -> None:
     job = Job(plan_of(36, early_finish=True), score=lambda past: 9.0 - (past.confirms or past.number) / 100)
-    assert job.run().reason == "all 36 trials are done"
+    assert job.run().code is EndCode.TRIALS
 
 
 def test_an_early_finish_can_be_declined() -> None:
     job = Job(plan_of(36, early_finish=False), score=best_at(4))
-    assert job.run().reason == "all 36 trials are done"
+    assert job.run().code is EndCode.TRIALS

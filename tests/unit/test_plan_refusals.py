@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from luthier.design import Design
-from search.policy.scheduler import REFUSED, End, Refuse
+from search.policy.scheduler import REFUSED, End, EndCode, Refuse
 from tests.unit.test_plan import Job, plan_of
 
 
@@ -16,7 +16,9 @@ def test_a_search_in_which_nothing_fits_ends_and_says_why() -> None:
     end = job.run()
     refused = [step for step in job.steps if isinstance(step, Refuse)]
     assert len(refused) == REFUSED
-    assert end.reason.startswith(f"the last {REFUSED} designs that were proposed cannot run")
+    assert end.code is EndCode.REFUSED
+    assert str(REFUSED) in end.reason
+    assert "9.00 GiB" in end.reason
 
 
 def test_patience_grows_with_the_number_of_trials() -> None:
@@ -29,7 +31,7 @@ def test_designs_that_fit_in_between_keep_the_search_going() -> None:
     job = Job(plan=plan_of(trials=5), refusal=lambda design: too_large(design) if _wide(design) else None)
     end = job.run()
     assert isinstance(end, End)
-    assert end.reason == "all 5 trials are done"
+    assert end.code is EndCode.TRIALS
     assert any(isinstance(step, Refuse) for step in job.steps)
 
 
