@@ -33,7 +33,7 @@ def start() -> list[Past]:
 
 
 def step(history: list[Past], remaining: float | None) -> object:
-    return next_step(SPACE, history, PLAN, remaining=remaining, refusal=lambda design: None)
+    return next_step(SPACE, history, PLAN, remaining=remaining, why_infeasible=lambda design: None)
 
 
 def test_a_whole_training_is_known_from_the_end_and_from_rungs() -> None:
@@ -98,7 +98,8 @@ def test_no_seed_is_begun_that_the_budget_does_not_suffice_for() -> None:
     confirming = PLAN.model_copy(update={"confirmations": 1, "trials": 3})
     done = [*start(), complete(2, DESIGNS[2], 1.0, device_seconds=3.0)]
     found = [
-        next_step(SPACE, done, confirming, remaining=remaining, refusal=lambda design: None) for remaining in (4.0, 2.0)
+        next_step(SPACE, done, confirming, remaining=remaining, why_infeasible=lambda design: None)
+        for remaining in (4.0, 2.0)
     ]
     assert not isinstance(found[0], End)
     assert isinstance(found[1], End)
