@@ -45,7 +45,7 @@ def _edges(case: Case, won: Tried) -> Iterator[str]:
     if facts is not None:
         usual = default_learning_rate(first.algorithm.kind, first.update.kind, facts.hidden_size)
         multiplier = first.optimiser.learning_rate / usual
-        ranges.insert(0, ("learning rate (relative to the default)", multiplier, space.multipliers))
+        ranges.insert(0, ("learning rate multiplier", multiplier, space.multipliers))
     rank = getattr(first.update, "rank", None)
     if rank is not None and rank in RANKS:
         ranges.append(("rank", rank, RANKS))

@@ -121,7 +121,7 @@ def _updates(design: Design) -> tuple[str, ...]:
 
 def _update(update: Frozen) -> str:
     rank = getattr(update, "rank", None)
-    return f"{getattr(update, 'kind', '')}{'' if rank is None else f' of rank {rank}'}"
+    return f"{getattr(update, 'kind', '')}{'' if rank is None else f', rank {rank}'}"
 
 
 def _hyperparameters(design: Design) -> str:

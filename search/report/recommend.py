@@ -88,7 +88,7 @@ def recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendatio
     base, default, runner_up = (by_name.get(name) for name in ("untuned base", "plain-LoRA default", "runner-up"))
     so_far = "" if case.state.terminal else "So far: "
     if base is None:
-        words = (
+        words: tuple[str, ...] = (
             f"{so_far}Trial {won.number} is the best design on the validation rows.",
             "There is no recommendation, because the test rows do not show whether it is better than the untuned base.",
         )
