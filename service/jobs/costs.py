@@ -23,7 +23,7 @@ from luthier.worker_protocol import Device
 from search.cost.estimate import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
 from search.cost.workload import workload
 from search.methods.amounts import Workload
-from search.policy.scheduler import Refusal
+from search.policy.scheduler import WhyInfeasible
 from search.space.axes import FOUR_BIT
 from service.context import Context
 from service.jobs import budget
@@ -147,7 +147,7 @@ def this_machine() -> Device:
     return Device(kind="cpu", name="this machine's CPU", memory_bytes=psutil.virtual_memory().total)
 
 
-def refusal(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Refusal:
+def refusal(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> WhyInfeasible:
     """Why a design cannot run on any of the live workers within what the job has left; None where it can, and where no
     worker is there to say."""
     left = budget.remaining(job, rows, 1, now)

@@ -217,7 +217,7 @@ def test_a_run_starts_from_what_earlier_runs_of_the_schedule_learnt(
         job = jobs.get(c, second.job)
         (own,) = similar_jobs(c, job)
         (other,) = similar_jobs(c, job.model_copy(update={"schedule_id": None}))
-    assert own.alike < other.alike, "its own run comes first, although another job is more like it"
+    assert own.similarity < other.similarity, "its own run comes first, although another job is more like it"
     end_all(service)
 
 

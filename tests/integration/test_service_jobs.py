@@ -219,9 +219,7 @@ def test_a_job_ends_when_the_pins_leave_no_other_design(service: Service, worker
     job_id = service.submit(search={"trials": 50, "confirmations": 0, "pin": pin})
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
     assert len(service.client.trials(job_id)) == 4
-    assert "No more trials: all 4 designs that the pins and constraints allow have been tried." in service.messages(
-        job_id
-    )
+    assert any("all 4 designs" in message for message in service.messages(job_id))
 
 
 def test_a_lost_worker_costs_nothing_but_time(service: Service, worker: FakeWorker) -> None:
