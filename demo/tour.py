@@ -30,7 +30,7 @@ SMALL: Final = {"finalists": 2, "confirmations": 1}
 INTRODUCTION: Final = """\
 # A tour
 
-<!-- not run on this page: it is written by `python -m demo.tour`, which runs it all for an hour -->
+<!-- not run on this page: `python -m demo.tour` runs everything for an hour and writes this page -->
 
 Six jobs on real data, one after the other, on two CPU cores. Each request names a dataset (or an environment) and a
 budget. Luthier chooses the learning algorithm, weight update, architecture and hyperparameters.
