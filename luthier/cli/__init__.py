@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -10,11 +12,28 @@ from luthier.cli import aliases, cells, environment, jobs, keys, models, report,
 from luthier.cli.show import errors
 from luthier.errors import LuthierError, UserError
 
+
+def print_version(asked: bool) -> None:
+    """Print the installed version and end the program."""
+    if asked:
+        typer.echo(f"luthier {metadata.version('luthier')}")
+        raise typer.Exit
+
+
+def luthier(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself, which come before the command."""
+
+
 app = typer.Typer(
     name="luthier",
     help="Fine-tune language models: submit a dataset, and Luthier searches for the best design and trains it.",
     epilog="Start with `luthier serve` in one terminal and `luthier models add NAME FOLDER` in another, then continue "
     "with docs/start.md. `luthier COMMAND --help` explains a command.",
+    callback=luthier,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
