@@ -148,8 +148,10 @@ class UpdateConformance:
     @classmethod
     def _proves(cls, planned: Planned) -> set[str]:
         architecture, algorithm = planned
-        proved = proved_by(algorithm.kind, cls.update.kind)
-        return {f"{each}, edited" for each in proved if cls.update.kind == "lora"} if architecture.edited else proved
+        update = cls.update.kind if getattr(cls.update, "placement", "all") == "all" else "placed"
+        if architecture.edited and update != "lora":
+            return set()
+        return proved_by(algorithm.kind, update, edit="edited" if architecture.edited else "")
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -1,6 +1,6 @@
 """The part of a product of choices that `make test` tries. `make test-all` tries all of it.
 
-The rule: `make test` tries an item if it proves something that no item before it proves.
+The rule: each item names what it proves, and `make test` tries as few items as prove all that any of them proves.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ T = TypeVar("T")
 
 
 def covering(items: Iterable[T], proves: Callable[[T], set[str]]) -> list[T]:
-    """Return the items that prove something new, in their order."""
+    """Return items that prove all that any item proves: again and again the one that adds most, the first of equals."""
+    every = list(items)
+    left = set().union(*map(proves, every))
     found: list[T] = []
-    seen: set[str] = set()
-    for item in items:
-        if proves(item) - seen:
-            found.append(item)
-            seen |= proves(item)
-    return found
+    while left:
+        best = max(every, key=lambda item: len(proves(item) & left))
+        found.append(best)
+        left -= proves(best)
+    return [item for item in every if item in found]
 
 
 def params(items: Iterable[T], proves: Callable[[T], set[str]], name: Callable[[T], str] = str) -> list[Any]:
-    """Return the items as parameters of a test. Those that prove nothing new are marked `slow`."""
+    """Return the items as parameters of a test. Those outside the covering set are marked `slow`."""
     every = list(items)
     chosen = {name(item) for item in covering(every, proves)}
     return [pytest.param(item, id=name(item), marks=() if name(item) in chosen else pytest.mark.slow) for item in every]
