@@ -33,7 +33,7 @@ from luthier.trial import Metrics
 from luthier.worker_protocol import Assignment
 from tests import data_samples
 from tests.biased import biased
-from tests.integration.export_plans import PLANS, Plan
+from tests.integration.export_plans import CASES, PLANS, Plan, cases
 from tests.reproducing import ALONE, Libraries
 from tests.untied import untied
 from workers import cache
@@ -85,7 +85,7 @@ class Case:
         return judge(model, tokenizer, self.assignment.judge, rows)
 
 
-@pytest.fixture(scope="module", params=PLANS)
+@pytest.fixture(scope="module", params=CASES)
 def case(
     request: pytest.FixtureRequest,
     tiny_entry: BaseModelEntry,
@@ -248,7 +248,7 @@ def test_training_shows_in_the_model_that_is_exported(case: Case) -> None:
     assert abs(case.metrics.likelihood[1] / before.likelihood[1] - 1) > 0.1
 
 
-@pytest.mark.parametrize("case", [name for name, plan in PLANS.items() if plan.tools], indirect=True)
+@pytest.mark.parametrize("case", cases(lambda plan: plan.tools), indirect=True)
 def test_an_agent_learns_its_calls_and_answers_alike_in_plain_transformers(case: Case) -> None:
     """The template that shows tools travels with the weights, and the base's own has none."""
     model, tokenizer = load(case.whole), AutoTokenizer.from_pretrained(case.whole)
@@ -272,9 +272,7 @@ def test_there_is_an_adapter_where_one_fits_the_registered_base(case: Case) -> N
     }
 
 
-@pytest.mark.parametrize(
-    "case", [name for name, plan in PLANS.items() if plan.has_adapter and plan.merges], indirect=True
-)
+@pytest.mark.parametrize("case", cases(lambda plan: plan.has_adapter and plan.merges), indirect=True)
 def test_the_adapter_on_the_base_gives_the_logits_of_the_merged_model(case: Case) -> None:
     folder = case.artifacts["adapter"]
     source = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
@@ -284,7 +282,7 @@ def test_the_adapter_on_the_base_gives_the_logits_of_the_merged_model(case: Case
         torch.testing.assert_close(adapted(folder)(ids).logits, load(case.whole)(ids).logits, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", [name for name, plan in PLANS.items() if not plan.merges], indirect=True)
+@pytest.mark.parametrize("case", cases(lambda plan: not plan.merges), indirect=True)
 def test_virtual_tokens_stay_an_adapter_and_the_card_says_so(case: Case) -> None:
     page = (case.whole / "README.md").read_text("utf-8")
     assert "no merged model" in page
