@@ -24,13 +24,13 @@ class Rule(NamedTuple):
 
 
 RULES: Final = (
-    # Health checks, the login page, and what it shows and links to. The route of /login asks for a key.
+    # Whatever watches over the service, the way in, and what its page looks like. The route of /login asks for a key.
     Rule(READING, "/healthz", None),
     Rule(READING, "/readyz", None),
     Rule(ALL, "/login", None),
+    Rule(READING, "/glossary", None),  # linked from the login page
     Rule(ALL, "/logout", None),
     Rule(READING, "/static/**", None),
-    Rule(READING, "/glossary", None),
     # The protocol of the workers; their blobs hold everybody's rows and weights.
     Rule(READING, "/v1/workers", Scope.READ),
     Rule(READING, "/v1/workers/*", Scope.READ),

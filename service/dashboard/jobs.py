@@ -113,7 +113,7 @@ def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
 
 
 def data_name(c: Connection, record: JobRecord) -> str:
-    """Return the name of a job's environment or file; the file id if the file was deleted."""
+    """What the job learns from: the environment, or the file's name; its id where the file was deleted."""
     if record.task.environment is not None:
         return record.task.environment.name
     try:

@@ -135,7 +135,7 @@ def export_trial(ctx: Ctx, job_id: JobId, trial_id: TrialName, table: str, form:
 
 def _scores(job: JobRecord, trial: TrialRecord, base: TrialRecord) -> list[Score]:
     """Return the scores on the validation rows and the test rows."""
-    pairs = [("validation rows", trial.metrics, base.metrics), ("test rows", trial.test_metrics, base.test_metrics)]
+    pairs = [("validation", trial.metrics, base.metrics), ("test", trial.test_metrics, base.test_metrics)]
     return [
         Score(
             name=name,

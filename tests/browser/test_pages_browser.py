@@ -141,6 +141,18 @@ def test_from_a_file_through_the_form_to_the_winner(page: Page, at_work: Worksho
     assert download.value.path().read_text().startswith("stage,step,name,value,at\n")
 
 
+def test_a_new_job_like_another_starts_from_its_settings(page: Page, workshop: Workshop) -> None:
+    job = workshop.service.submit(search={"trials": 5, "finalists": 2, "memory": False}, suffix="again")
+    workshop.service.client.cancel(job)
+    workshop.goto(page, f"/new?job={job}")
+    expect(page.get_by_role("button", name="Start the search")).to_be_enabled()
+    expect(page.get_by_label("Designs to try")).to_have_value("5")
+    page.get_by_text("Reliability").click()
+    expect(page.get_by_label("Finalists")).to_have_value("2")
+    expect(page.get_by_label("Warm start")).not_to_be_checked()
+    expect(page.get_by_label("Model name suffix")).to_have_value("again")
+
+
 def test_what_cannot_be_is_said_before_the_button(page: Page, workshop: Workshop) -> None:
     file = workshop.service.upload(preferences(), "wishes.jsonl")
     workshop.goto(page, f"/new?file={file}")
