@@ -1,4 +1,4 @@
-"""The glossary. glossary.md in this folder is its text; docs/glossary.md is a copy of it."""
+"""The page of the glossary, rendered from glossary.md in this folder. docs/glossary.md is a copy of that file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def show_glossary(request: Request) -> Response:
 
 @cache
 def entries() -> tuple[tuple[Markup, ...], tuple[Entry, ...]]:
-    """The paragraphs before the first term, and the terms in the order of the file."""
+    """Return the paragraphs before the first term, and the terms in the order of the file."""
     introduction, *sections = re.split(r"^## ", SOURCE.read_text("utf-8"), flags=re.MULTILINE)
     found = []
     for section in sections:
@@ -44,7 +44,7 @@ def entries() -> tuple[tuple[Markup, ...], tuple[Entry, ...]]:
 
 
 def anchor(term: str) -> str:
-    """The id of a heading, as GitHub makes it: `Bits per byte` becomes `bits-per-byte`."""
+    """Return the id of a heading as GitHub makes it: `Bits per byte` becomes `bits-per-byte`."""
     return re.sub(r"[^\w\- ]", "", term.strip().lower()).replace(" ", "-")
 
 
@@ -53,7 +53,7 @@ def _paragraphs(text: str) -> tuple[Markup, ...]:
 
 
 def _html(text: str) -> Markup:
-    """Markdown's `code` and links to other terms as HTML. A link to another file becomes plain text."""
+    """Turn Markdown's `code` and links to terms into HTML, and a link to another file into its text."""
 
     def replaced(found: re.Match[str]) -> str:
         if found["code"]:

@@ -45,10 +45,10 @@ export function chart(element, make) {
       const { x, y } = area;
       for (const [name, value] of Object.entries({ x: x[0], y: y[0], width: x[1] - x[0], height: y[1] - y[0] })) frame.setAttribute(name, value);
     }
-    tell(start || !pointer ? null : nearest(picture.placed, ...pointer));
+    showTip(start || !pointer ? null : nearest(picture.placed, ...pointer));
   }
 
-  function tell(point) {
+  function showTip(point) {
     tip.hidden = !point;
     halo.style.display = point && point.mark.kind !== "bars" ? "" : "none";
     if (!point) return;

@@ -20,4 +20,4 @@ export const facts = (list, rows) =>
 export const prices = (estimate) =>
   estimate.calibrated_from
     ? `Estimated for ${estimate.device}, calibrated on ${estimate.calibrated_from} finished trials.`
-    : `Estimated for ${estimate.device} without calibration: it can be off by a factor of several.`;
+    : `Estimated for ${estimate.device} without calibration: the figures can be off several-fold.`;

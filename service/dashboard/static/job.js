@@ -28,7 +28,7 @@ const picked = () => (new URLSearchParams(location.search).get("picked") ?? "").
 const leased = new Map(); // states of trials by number, from the live stream
 const running = () => [...leased].filter(([, state]) => state === "leased").map(([number]) => number);
 
-// Learning curves ---------------------------------------------------------------------------------------------------
+// Learning curves ----------------------------------------------------------------------------------------------------
 
 const CROWD = 150; // with more trials only the highlighted ones get marks
 const label = (number) => `#${number} ${data.summaries.get(number) ?? ""}`;
@@ -44,22 +44,22 @@ function curves() {
   for (const number of live) if (!named.has(number)) named.set(number, { color: colour("live"), width: 1.6 });
   const others = data.curves.trials.filter((trial) => !named.has(trial.number));
   const shown = data.curves.trials.filter((trial) => named.has(trial.number));
-  tell(shown, named);
+  showLegend(shown, named);
   const faint = { numbers: [], x: [], y: [] };
   for (const { number, step, value } of others) {
     faint.x.push(...step, null);
     faint.y.push(...value, null);
     for (let i = 0; i <= step.length; i++) faint.numbers.push(number);
   }
-  const told = (number, step, value) => `${label(number)}\nstep ${step}: ${figure(value)}`;
+  const tooltip = (number, step, value) => `${label(number)}\nstep ${step}: ${figure(value)}`;
   return {
     marks: [
       {
         ...faint, kind: "line", width: 1, color: colour("soft", others.length > 60 ? 0.16 : 0.3),
-        says: (i) => told(faint.numbers[i], faint.x[i], faint.y[i]),
+        says: (i) => tooltip(faint.numbers[i], faint.x[i], faint.y[i]),
       },
       ...shown.map(({ number, step, value }) => ({
-        kind: "line", x: step, y: value, ...named.get(number), says: (i) => told(number, step[i], value[i]),
+        kind: "line", x: step, y: value, ...named.get(number), says: (i) => tooltip(number, step[i], value[i]),
       })),
       ...marks(named),
     ],
@@ -69,7 +69,7 @@ function curves() {
 }
 
 // The legend of the highlighted curves.
-function tell(shown, named) {
+function showLegend(shown, named) {
   get("curves-named").replaceChildren(...shown.slice(0, 12).map(({ number }) =>
     key(named.get(number).color, `#${number}${number === data.landscape.best ? " best" : ""}`)));
 }
@@ -109,7 +109,7 @@ function marks(named) {
   return found;
 }
 
-// The score of each trial ----------------------------------------------------------------------------------------
+// The score of each trial --------------------------------------------------------------------------------------------
 
 function search() {
   const land = data.landscape;
@@ -157,7 +157,7 @@ const scored = (i, value, words) => {
   return `${label(number[i])}\n${words}\n${figure(value)} ${unit}`;
 };
 
-// One parameter against the score ----------------------------------------------------------------------------------------
+// One parameter against the score ------------------------------------------------------------------------------------
 
 function slice() {
   const land = data.landscape;
@@ -202,7 +202,7 @@ function offerAxes() {
   select.value = varied.some((axis) => axis.axis === before) ? before : best ?? "";
 }
 
-// The Pareto front of score, size and cost ----------------------------------------------------------------------
+// The Pareto front of score, size and cost ---------------------------------------------------------------------------
 
 function front() {
   const land = data.landscape;
@@ -231,7 +231,7 @@ function front() {
 
 const parameters = (count) => (count === null ? "size unknown" : `${(count / 1e6).toPrecision(3)} M parameters`);
 
-// The timeline of the workers ---------------------------------------------------------------------------------------------
+// The timeline of the workers ----------------------------------------------------------------------------------------
 
 const OUTCOMES = [
   ["complete", "mark", "trained to the end"], ["paused", "even", "paused at a rung"], ["running", "live", "running"],
@@ -275,7 +275,7 @@ function timeline() {
   };
 }
 
-// Putting it together -----------------------------------------------------------------------------------------------
+// Putting it together ------------------------------------------------------------------------------------------------
 
 const redraw = {
   curves: chart(get("chart-curves"), curves),
@@ -351,19 +351,19 @@ try {
   if (!(reason instanceof Away)) throw reason;
 }
 
-// While it runs -----------------------------------------------------------------------------------------------------
+// While it runs ------------------------------------------------------------------------------------------------------
 
 // Throttles `call`: at most once per `pause` milliseconds, never twice at a time, and always once after the last request.
-function calmly(call, pause) {
+function throttle(call, pause) {
   let waiting = null;
   let busy = false;
-  const wish = () => {
+  const request = () => {
     waiting ??= setTimeout(run, pause);
   };
   async function run() {
     waiting = null;
     if (busy) {
-      wish();
+      request();
       return;
     }
     busy = true;
@@ -375,7 +375,7 @@ function calmly(call, pause) {
       busy = false;
     }
   }
-  return wish;
+  return request;
 }
 
 // Adds live points to the curves. Returns whether the curves must be fetched again to show them.
@@ -397,10 +397,10 @@ function append({ number, points }) {
 }
 
 if (page.dataset.live !== undefined) {
-  const parts = calmly(refresh, 1200);
-  const charts = calmly(() => Promise.all([loadLandscape(), loadTimeline()]), 2500);
-  const lines = calmly(() => redraw.curves(), 400);
-  const reload = calmly(loadCurves, 2500);
+  const parts = throttle(refresh, 1200);
+  const charts = throttle(() => Promise.all([loadLandscape(), loadTimeline()]), 2500);
+  const lines = throttle(() => redraw.curves(), 400);
+  const reload = throttle(loadCurves, 2500);
   const after = page.dataset.lastEvent ? `?after=${page.dataset.lastEvent}` : "";
   const source = new EventSource(`${API}/events/stream${after}`);
   source.addEventListener("points", ({ data: text }) => (append(JSON.parse(text)) ? reload() : lines()));
