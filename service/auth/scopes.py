@@ -28,6 +28,7 @@ RULES: Final = (
     Rule(READING, "/healthz", None),
     Rule(READING, "/readyz", None),
     Rule(ALL, "/login", None),
+    Rule(READING, "/glossary", None),  # linked from the login page
     Rule(ALL, "/logout", None),
     Rule(READING, "/static/**", None),
     # The protocol of the workers; their blobs hold everybody's rows and weights.

@@ -1,4 +1,4 @@
-"""Who may use the service, and which servers are told of events: API keys and webhooks."""
+"""The page of API keys and webhooks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ router = APIRouter(prefix="/access", include_in_schema=False)
 ON_A_PAGE: Final = 50
 MOST: Final = 1000
 ALLOWS: Final = {
-    Scope.READ: "look",
-    Scope.SUBMIT: "look, and submit jobs",
-    Scope.ADMIN: "do everything",
-    Scope.WORKER: "train, and nothing else",
+    Scope.READ: "view everything",
+    Scope.SUBMIT: "view, and submit jobs",
+    Scope.ADMIN: "full access",
+    Scope.WORKER: "run workers only",
 }
 
 

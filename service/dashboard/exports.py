@@ -1,4 +1,4 @@
-"""Every table of the dashboard as CSV or JSON."""
+"""The tables of the dashboard as CSV or JSON files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ router = APIRouter(include_in_schema=False)
 Form = Literal["csv", "json"]
 Line = dict[str, Any]
 
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run, were it the start of a cell
+FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that starts with one of these
 MOST_JOBS: Final = 1000
 
 
@@ -41,7 +41,7 @@ def export_jobs(ctx: Ctx, form: Form, chosen: listing.Choice) -> Response:
 @router.get("/jobs/{job_id}/{table}.{form}")
 def export_table(ctx: Ctx, job_id: JobId, table: str, form: Form) -> Response:
     if table not in TABLES:
-        raise NotFound(f"there is no table {table!r}; there are {', '.join(TABLES)}", param="table")
+        raise NotFound(f"table {table!r} was not found; the tables are {', '.join(TABLES)}", param="table")
     with ctx.database.read() as c:
         jobs.get(c, job_id)
         lines = TABLES[table](ctx, c, job_id)
@@ -49,7 +49,7 @@ def export_table(ctx: Ctx, job_id: JobId, table: str, form: Form) -> Response:
 
 
 def as_csv(lines: Sequence[Line]) -> str:
-    """With a column for each name that any line has."""
+    """Return the lines as CSV, with a column for each name in any of them."""
     names = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -63,7 +63,7 @@ def _cell(value: Any) -> Any:
 
 
 def table_file(lines: Sequence[Line], name: str, form: str) -> Response:
-    """A table as a download. Raises NotFound for a form that there is not."""
+    """Return a table as a download. Raises NotFound if the form is neither csv nor json."""
     headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"', "Cache-Control": "no-store"}
     match form:
         case "csv":
@@ -72,7 +72,7 @@ def table_file(lines: Sequence[Line], name: str, form: str) -> Response:
             text = json.dumps(lines, ensure_ascii=False, allow_nan=False)
             return Response(text, headers=headers, media_type="application/json")
         case _:
-            raise NotFound(f"there is no form {form!r}; there are csv and json", param="form")
+            raise NotFound(f"form {form!r} was not found; the forms are csv and json", param="form")
 
 
 def _job(line: listing.Line) -> Line:
@@ -116,7 +116,7 @@ def _trials(ctx: Context, c: Connection, job_id: str) -> list[Line]:
 
 
 def _curves(ctx: Context, c: Connection, job_id: str) -> list[Line]:
-    """Every point, unthinned."""
+    """Return every point of every curve."""
     numbers = {trial.id: trial.number for trial in trials.of_job(c, job_id)}
     return [
         {"trial": numbers[trial_id], "name": name, "stage": stage, "step": step, "value": value}

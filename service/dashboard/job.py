@@ -1,4 +1,4 @@
-"""The page of one job."""
+"""The page of one job, and the list of its events."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ router = APIRouter(include_in_schema=False)
 
 LATEST: Final = 12  # events on the job's page
 EVENTS_ON_A_PAGE: Final = 100
-MOST_POINTS: Final = 120  # of a curve, as many as can be told apart; of many curves fewer
+MOST_POINTS: Final = 120  # per curve; fewer per curve if there are many
 FEWEST_POINTS: Final = 40
 ALL_POINTS: Final = 20_000
 
 
 class Against(Frozen):
-    """The best so far beside a yardstick."""
+    """The best score next to a baseline's."""
 
     other: float
     change: float | None
@@ -41,7 +41,7 @@ class Against(Frozen):
 
 
 class Figures(Frozen):
-    """What the top of the page says."""
+    """The figures at the top of the page."""
 
     best: float | None
     best_number: int | None
@@ -95,7 +95,7 @@ def show_events(
 
 
 def heading(job: Job, data: str) -> str:
-    """What people call the job: the model that it made, or what it learns from."""
+    """Return the title of a job: the model it made, or its dataset."""
     return job.fine_tuned_model or data
 
 
@@ -125,7 +125,7 @@ def _against(case: Case, value: float | None, number: int) -> Against | None:
 
 
 def _axes(case: Case) -> list[tuple[str, list[Worth]]]:
-    """What each axis was worth, by group, those that nothing can be told of left out."""
+    """Return the importance of each parameter by group, without those that never varied."""
     groups: dict[str, list[Worth]] = {}
     for worth in importance(case.history, case.facts):
         if worth.share is not None:

@@ -28,19 +28,19 @@ OFFERED: Final = 200
 
 
 class Chosen(Frozen):
-    """Which jobs are listed; what is empty lets all pass."""
+    """The filters of the list; an empty one matches all jobs."""
 
     tag: str = ""
     schedule_id: str = ""
 
     @property
     def filters(self) -> dict[str, Any]:
-        """As the store takes them."""
+        """Return the filters as the store takes them."""
         return {"tags": (self.tag,) if self.tag else (), "schedule_id": self.schedule_id or None}
 
     @property
     def query(self) -> str:
-        """As addresses name them."""
+        """Return the filters as a URL query."""
         return urlencode(self.model_dump(exclude_defaults=True))
 
 
@@ -75,7 +75,7 @@ def list_jobs(request: Request, ctx: Ctx, chosen: Choice, after: After = None) -
         known = {schedule.id: schedule.name for schedule in schedules.list_(c, None, OFFERED)[0]}
         tags = jobs.tags(c)
     if chosen.schedule_id:
-        known.setdefault(chosen.schedule_id, chosen.schedule_id)  # of one that was deleted the jobs stay
+        known.setdefault(chosen.schedule_id, chosen.schedule_id)  # jobs of a deleted schedule are kept
     return page(
         request,
         "jobs.html.jinja",

@@ -1,4 +1,4 @@
-"""Workers and their devices, and the models that there are."""
+"""The pages of workers and models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form that makes a job, and the playground that tries what came of it."""
+"""The form for a new job, and the playground."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def new_job(
     request: Request,
     ctx: Ctx,
     file: Annotated[str | None, Query()] = None,
-    job: Annotated[str | None, Query(description="that is to be made once more, with changes")] = None,
-    trial: Annotated[str | None, Query(description="of that job, whose design is to be pinned")] = None,
+    job: Annotated[str | None, Query(description="job to copy the settings from")] = None,
+    trial: Annotated[str | None, Query(description="trial of that job whose design is pinned")] = None,
 ) -> Response:
     with ctx.database.read() as c:
         records, _ = files.list_(c, None, FILES)
@@ -61,7 +61,7 @@ def new_job(
 
 @router.get("/playground")
 def playground(request: Request, ctx: Ctx, model: Annotated[str | None, Query()] = None) -> Response:
-    """Base and winner side by side."""
+    """Show two models side by side: the winner and its base."""
     with ctx.database.read() as c:
         base = [entry.name for entry in models.list_(c) if entry.facts.family == "decoder"]
         latest, _ = jobs.list_(c, None, FILES, {})
@@ -78,7 +78,7 @@ def playground(request: Request, ctx: Ctx, model: Annotated[str | None, Query()]
 
 
 def _pin(design: Design, entries: Sequence[BaseModelEntry]) -> dict[str, str | int | float]:
-    """The design as pins of a search. Its learning rate is one relative to the default."""
+    """Return the design as pins. The learning rate becomes a multiplier of the default."""
     pins, first = values_of(design), design.stages[0]
     facts = next((entry.facts for entry in entries if entry.name == design.architecture.base), None)
     if facts is not None:

@@ -1,4 +1,4 @@
-"""Schedules: the list, one of them with its history, and the form that makes one."""
+"""The pages of schedules: the list, one schedule with its history, and the form for a new one."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ FILES: Final = 200
 OVERLAPS: Final = {
     Overlap.SKIP: "skip the new run",
     Overlap.QUEUE: "queue the new run",
-    Overlap.REPLACE: "cancel the old one",
+    Overlap.REPLACE: "cancel the earlier run",
     Overlap.ALLOW: "run both",
 }
 CATCH_UPS: Final = {
-    CatchUp.NONE: "none of them",
-    CatchUp.LATEST: "the latest one",
-    CatchUp.ALL: "all of them",
+    CatchUp.NONE: "none",
+    CatchUp.LATEST: "the latest",
+    CatchUp.ALL: "all",
 }
 _JSON: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 
@@ -60,7 +60,7 @@ def export_schedules(ctx: Ctx, form: str) -> Response:
 
 @router.get("/schedules/new")
 def new_schedule(
-    request: Request, ctx: Ctx, job: Annotated[str | None, Query(description="that is to be repeated")] = None
+    request: Request, ctx: Ctx, job: Annotated[str | None, Query(description="job to copy the settings from")] = None
 ) -> Response:
     with ctx.database.read() as c:
         records, _ = files.list_(c, None, FILES)
@@ -121,17 +121,17 @@ def export_runs(ctx: Ctx, schedule_id: api.ScheduleId, form: str) -> Response:
 
 
 def _data(c: Connection, job: dict[str, Any]) -> str:
-    """What its jobs learn from, in words."""
+    """Return the name of the dataset or environment of a job request."""
     environment = (job.get("task") or {}).get("environment")
     if environment is not None:
         return str(environment["name"])
     match job.get("training_file"):
         case {"newest": name}:
-            return f"the newest {name}"
+            return f"newest {name}"
         case str(file_id):
             return _filename(c, file_id) or file_id
         case _:
-            return "nothing"
+            return "–"
 
 
 def _filename(c: Connection, file_id: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The page of one trial, and the one that makes another design of it."""
+"""The page of one trial, and the form that adds a design."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ router = APIRouter(include_in_schema=False)
 LINES: Final = 200
 MOST_LINES: Final = 10_000
 ORIGINS: Final = {
-    "baseline": "a yardstick that every job has",
-    "prior": "tried first, from general experience",
-    "memory": "tried first, from what like jobs have learnt",
+    "baseline": "baseline",
+    "prior": "prior: known to work for such data",
+    "memory": "warm start from a similar job",
     "proposed": "proposed by the search",
-    "confirmation": "a design trained again from another seed",
-    "user": "queued by hand",
+    "confirmation": "repeat with another seed",
+    "user": "added manually",
 }
 
 
 class Score(Frozen):
-    """A trial's score as people read it, beside the base's."""
+    """A trial's score next to the untuned base's."""
 
     name: str
     value: float | None
@@ -90,7 +90,7 @@ def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialName) -
 
 @router.get("/jobs/{job_id}/design")
 def design_by_hand(request: Request, ctx: Ctx, job_id: JobId, trial: Annotated[str | None, Query()] = None) -> Response:
-    """A form with the design of a trial, to be changed and queued."""
+    """Show the form that adds a design, filled in from a trial. Raises NotFound before any design was trained."""
     with ctx.database.read() as c:
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
         start = manual_trials.named(c, job_id, trial) if trial is not None else serializers.best_trial(job, rows)
@@ -98,13 +98,13 @@ def design_by_hand(request: Request, ctx: Ctx, job_id: JobId, trial: Annotated[s
         if start is None or not start.design.stages:
             start = trained[0] if trained else None
         if start is None:
-            raise NotFound(f"job {job_id} has no design yet to start from: wait for its baselines", param="trial")
+            raise NotFound(f"job {job_id} has no design yet to start from; its baselines come first", param="trial")
         entries = [entry.name for entry in models.list_(c) if entry.name in (job.search.pin.model or ())]
         data = _filename(c, job)
     return page(
         request,
         "design.html.jinja",
-        title="A design by hand",
+        title="Add a design",
         job=job,
         data=data,
         start=start,
@@ -128,14 +128,14 @@ def export_trial(ctx: Ctx, job_id: JobId, trial_id: TrialName, table: str, form:
             case "log":
                 found = log_of(c, trial, MOST_LINES).data
             case _:
-                raise NotFound(f"there is no table {table!r}; there are points, samples and log", param="table")
+                raise NotFound(f"table {table!r} was not found; the tables are points, samples and log", param="table")
     lines = [one.model_dump(mode="json") for one in found]
     return table_file(lines, f"{job_id}-trial-{trial.number}-{table}", form)
 
 
 def _scores(job: JobRecord, trial: TrialRecord, base: TrialRecord) -> list[Score]:
-    """On the validation rows, and on the test rows where they were scored."""
-    pairs = [("validation rows", trial.metrics, base.metrics), ("test rows", trial.test_metrics, base.test_metrics)]
+    """Return the scores on the validation rows and the test rows."""
+    pairs = [("validation", trial.metrics, base.metrics), ("test", trial.test_metrics, base.test_metrics)]
     return [
         Score(
             name=name,
@@ -148,7 +148,7 @@ def _scores(job: JobRecord, trial: TrialRecord, base: TrialRecord) -> list[Score
 
 
 def _unit(job: JobRecord, rows: Sequence[TrialRecord]) -> str:
-    """What scores are in."""
+    """Return the unit of the scores, capitalised."""
     if job.judge.objective == "perplexity":
         return "Bits per byte"
     names = (row.metrics.reward_name for row in rows if row.metrics is not None)
@@ -168,13 +168,15 @@ def _filename(c: Connection, job: JobRecord) -> str:
         return job.task.environment.name
     try:
         return files.get(c, job.training_file).filename
-    except NotFound:  # a file may be deleted once the job has ended
+    except NotFound:  # a file can be deleted after its job has ended
         return job.training_file
 
 
 def values_of(design: Design) -> dict[str, str | int | float]:
-    """A design as the form's fields, by the names that a change has. The learning rate stays as it is unless it is
-    changed, so that it has none."""
+    """Return a design as fields of the form, named as in `change`.
+
+    The learning rate is left out, since it stays the same unless it is changed.
+    """
     first, architecture = design.stages[0], design.architecture
     found: dict[str, str | int | float | None] = {
         "model": architecture.base,

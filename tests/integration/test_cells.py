@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 
 import pytest
+from search.space.compatibility import ALGORITHMS, UPDATES
 from typer.testing import CliRunner
 
 from luthier.cli import app
-from search.space.compatibility import ALGORITHMS, UPDATES
 from search.space.docs_page import page
 from search.space.verified import recorded
 from tests.cells import EDITS, Cell, cells, prove

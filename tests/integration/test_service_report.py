@@ -85,7 +85,7 @@ def test_each_form_has_its_media_type(service: Service, job: str) -> None:
     assert plain.headers["content-type"] == "application/json"
     assert plain.json()["object"] == "fine_tuning.job.report"
     assert get(service, job).json() == plain.json()
-    for words in (service.client.report(job).headline, "What was tried", "untuned base"):
+    for words in (service.client.report(job).headline, "All trials", "untuned base"):
         assert words in html.text
 
 

@@ -1,18 +1,18 @@
-// The page of one trial: its curves, which grow while it runs.
+// The page of one trial: its curves, updated while it runs.
 
 import { call, make } from "./api.js";
 import { chart } from "./chart.js";
-import { colour, figure, series } from "./plot.js";
+import { colour, curveName, figure, series } from "./plot.js";
 import { onSwap, refresh } from "./swap.js";
 
 const page = document.getElementById("trial");
 const LIVE_SECONDS = 3;
 const MOST = 1500; // points of a curve that are drawn
-const FEW = 20; // of which each is marked
+const FEW = 20; // curves with at most this many points show each point
 let points = null;
 let live = "live" in page.dataset;
 
-// Steps are counted from 1 in each stage; curves of a trial lay the stages end to end.
+// Steps count from 1 in each stage; the curves show the stages in sequence.
 function curves() {
   const last = new Map();
   for (const { stage, step } of points) last.set(stage, Math.max(last.get(stage) ?? 0, step));
@@ -45,11 +45,11 @@ const says = ({ x, y }) => (i) => `step ${x[i]}: ${figure(y[i])}`;
 function loss() {
   if (!points) return { empty: "Loading the curves …" };
   const { found, parts } = curves();
-  if (!found.has("train_loss")) return { empty: live ? "The first points come with the first training steps." : "It has left no curve." };
+  if (!found.has("train_loss")) return { empty: live ? "No points yet: they appear with the first training steps." : "No curve was recorded." };
   const held = found.get("valid_loss");
   const curve = thin(found.get("train_loss"));
   const marks = [{ ...curve, kind: "line", color: colour("mark"), width: 1.4, says: says(curve) }];
-  if (held) marks.push({ ...held, kind: "dots", size: 9, color: colour("brand"), edge: colour("sheet"), says: (i) => `held-out rows, ${says(held)(i)}` });
+  if (held) marks.push({ ...held, kind: "dots", size: 9, color: colour("brand"), edge: colour("sheet"), says: (i) => `validation loss, ${says(held)(i)}` });
   return { marks, rules: rules(parts), x: { title: "step" }, y: {} };
 }
 
@@ -57,11 +57,11 @@ function other() {
   if (!points) return { empty: "Loading the curves …" };
   const name = select.value;
   const { found, parts } = curves();
-  if (!found.has(name)) return { empty: live ? "There is no other curve yet." : "There is no other curve." };
+  if (!found.has(name)) return { empty: live ? "No other curve yet." : "No other curve." };
   const curve = thin(found.get(name));
   const marks = [{ ...curve, kind: "line", color: series(0), width: 1.4, says: says(curve) }];
   if (curve.x.length <= FEW) marks.push({ ...curve, kind: "dots", size: 6, color: series(0) });
-  return { marks, rules: rules(parts), x: { title: "step" }, y: { title: name.replaceAll("_", " ") } };
+  return { marks, rules: rules(parts), x: { title: "step" }, y: { title: curveName(name) } };
 }
 
 const select = document.getElementById("curve-name");
@@ -76,7 +76,7 @@ async function load() {
   points = (await call("GET", page.dataset.points)).data;
   const names = [...new Set(points.map((point) => point.name))].filter((name) => name !== "train_loss").sort();
   const before = select.value;
-  select.replaceChildren(...names.map((name) => make("option", { value: name, selected: name === before }, name.replaceAll("_", " "))));
+  select.replaceChildren(...names.map((name) => make("option", { value: name, selected: name === before }, curveName(name))));
   select.closest("label").hidden = !names.length;
   for (const again of draw) again();
 }
@@ -87,12 +87,12 @@ async function follow() {
       await refresh();
       await load();
     } catch {
-      // the service is away; the next time, perhaps
+      // the service cannot be reached: try again next time
     }
   }
   if (live) setTimeout(follow, LIVE_SECONDS * 1000);
 }
-// When it has ended there is one more look, at what it left behind.
+// After the trial has ended, one last refresh shows its results.
 onSwap(() => {
   live = !document.querySelector("#part-head .state.complete, #part-head .state.failed, #part-head .state.cancelled, #part-head .state.pruned, #part-head .state.infeasible");
 });
