@@ -199,6 +199,11 @@ class Design(Frozen):
         """The algorithms of the stages in order, e.g. `sft` or `sft+dpo`; `base` for the untuned model."""
         return "+".join(stage.algorithm.kind for stage in self.stages) or "base"
 
+    @property
+    def teacher(self) -> str | None:
+        """The base model that a stage distils, if there is one."""
+        return next((t for stage in self.stages if (t := getattr(stage.algorithm, "teacher", None))), None)
+
     def summary(self) -> str:
         """Return the design in one line for tables and logs."""
         edits = self.architecture.edits()

@@ -66,6 +66,9 @@ class Assignment(Frozen):
     seed: int
     design: Design
     base: BaseModelEntry
+    teacher: BaseModelEntry | None = Field(
+        default=None, exclude_if=lambda teacher: teacher is None, description="the base model that a stage distils"
+    )
     train: str = Field(description="digest of the training rows")
     judge: JudgeSpec
     checkpoint: str | None = Field(description="digest of a checkpoint manifest to resume from")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from transformers import (
@@ -62,6 +62,16 @@ def load(entry: BaseModelEntry) -> Base:
         raise Infeasible(f"base model {entry.name} is an encoder, but its tokenizer has no mask token")
     require_unpadded(model.eval())
     return Base(entry=entry, model=model, tokenizer=tokenizer)
+
+
+def frozen(entry: BaseModelEntry, device: torch.device) -> PreTrainedModel:
+    """Return a registered base model for inference on a device; on a CPU it is the cached one itself."""
+    model = base(entry).model
+    if device.type == "cpu":
+        return model
+    moved = copy.deepcopy(model)
+    torch.nn.Module.to(moved, device)
+    return moved
 
 
 def tokenizer(entry: BaseModelEntry, judge: JudgeSpec) -> PreTrainedTokenizerBase:
@@ -120,13 +130,17 @@ def calibration(entry: BaseModelEntry, judge: JudgeSpec, train: Path) -> tuple[t
     return tuple(tokens.ids[:CALIBRATION_TOKENS] for tokens in islice(rendered, CALIBRATION_ROWS))
 
 
+_SOME: Final[dict[str, Algorithm]] = {}  # by kind, an algorithm with any hyperparameters
+
+
 def examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, algorithm: Algorithm) -> tuple[Example, ...]:
     """Return the training rows as examples of an algorithm. Its hyperparameters do not affect them."""
-    return _examples(entry, judge, train, type(algorithm))
+    _SOME.setdefault(algorithm.kind, algorithm)
+    return _examples(entry, judge, train, algorithm.kind)
 
 
 @lru_cache(maxsize=16)
-def _examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, kind: type[Algorithm]) -> tuple[Example, ...]:
+def _examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, kind: str) -> tuple[Example, ...]:
     render = renderer(tokenizer(entry, judge), judge)
-    learn = objective(kind())
+    learn = objective(_SOME[kind])
     return tuple(example for row in rows(train) for example in learn.examples(row, judge.kind, render))

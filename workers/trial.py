@@ -85,6 +85,7 @@ def _train(
         seed=assignment.seed,
         watch=watch,
         world=world_of(assignment.judge, renderer(tokenizer, assignment.judge)),
+        teacher=None if assignment.teacher is None else cache.frozen(assignment.teacher, model.device),
         resume=resume,
     )
     adapter = scratch / "adapter"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -98,6 +99,11 @@ class ModelFacts(Frozen):
         "embeddings and an identity transform",
     )
     tied: bool = Field(default=True, description="whether the output head shares its weights with the embeddings")
+    tokenizer: str | None = Field(
+        default=None,
+        exclude_if=lambda digest: digest is None,  # models registered before the field
+        description="digest of the vocabulary; models with the same one can distil each other",
+    )
     anatomy: Anatomy | None = Field(
         default=None,
         exclude_if=lambda anatomy: anatomy is None,  # models registered before the field
@@ -151,12 +157,20 @@ def read_facts(folder: Path) -> ModelFacts:
             tools=template is not None and chat_template.with_tools(template) is not None,
             rope=_rope(config),
             head="tied" if architecture in HEADLESS_ENCODERS else "own",
+            tokenizer=_vocabulary(_json(folder / "tokenizer.json")),
             **_origin(folder),
             tied=bool(config.get("tie_word_embeddings")) or _tables(headers, config) < 2,
             anatomy=_anatomy({name: tensor["shape"] for h in headers for name, tensor in h.items()}, config),
         )
     except KeyError as missing:
         raise UserError(f"{folder / 'config.json'} lacks the field {missing}.", param="source") from missing
+
+
+def _vocabulary(tokenizer: dict[str, Any]) -> str:
+    """Return 16 hex digits that identify which id each token has."""
+    added = sorted((token["id"], token["content"]) for token in tokenizer.get("added_tokens") or [])
+    text = json.dumps([tokenizer.get("model", {}).get("vocab"), added], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _origin(folder: Path) -> dict[str, str | None]:

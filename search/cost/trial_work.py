@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from luthier.design import Design, Stage, Update, VirtualTokens
+from luthier.design import Architecture, Design, Stage, Update, VirtualTokens
 from luthier.models.base_model import ModelFacts
 from luthier.task import DataKind, rung_rows
 from luthier.trial import RUNG_GENERATIONS, RUNG_WINDOWS, RUNGS
@@ -50,9 +50,13 @@ def plan(facts: ModelFacts, design: Design, job: Workload, kind: Kind) -> Plan:
     """All that a trial of the design does from its lease to its export, on a device of this kind."""
     model = shape(facts, design.architecture)
     base = shape(facts, design.architecture.model_copy(update={"layers": None, "kv_heads": None}))
-    stages = [_Stage(model, stage, job, kind, design) for stage in design.stages]
+    taught = job.teachers.get(design.teacher or "")
+    teacher = None if taught is None else shape(taught, Architecture(base=design.teacher or ""))
+    stages = [_Stage(model, stage, job, kind, design, teacher) for stage in design.stages]
     judging, scoring, sampling, judged = _judging(model, job, kind, _in_front(design))
     resting = _resting(base, model, stages, kind)
+    if teacher is not None:
+        resting = resting._replace(copies=resting.copies + FLOAT * teacher.parameters)
     for number, stage in enumerate(design.stages[:-1]):
         if stage.algorithm.kind != "reward_model" and design.stages[number + 1].update == stage.update:
             continue
@@ -89,9 +93,12 @@ def plan(facts: ModelFacts, design: Design, job: Workload, kind: Kind) -> Plan:
 class _Stage:
     """One stage of a design, in amounts."""
 
-    def __init__(self, model: Shape, stage: Stage, job: Workload, kind: Kind, design: Design) -> None:
+    def __init__(
+        self, model: Shape, stage: Stage, job: Workload, kind: Kind, design: Design, teacher: Shape | None
+    ) -> None:
         self.model, self.stage, self.job, self.kind = model, stage, job, kind
         self.algorithm, self.update = stage.algorithm, stage.update
+        self.teacher = teacher if ALGORITHM_OF[stage.algorithm.kind].needs_teacher else None
         self.spec, self.cost = ALGORITHM_OF[stage.algorithm.kind], UPDATE_OF[stage.update.kind].cost
         self.moving: Moving = moving(model, stage.update)
         self.examples = self.spec.examples(stage.algorithm, job)
@@ -135,6 +142,8 @@ class _Stage:
             forward(self.model, learnt, self.update, self.moving).times(compared),
             self._stepping(),
         )
+        if self.teacher is not None:
+            work = work.plus(forward(self.teacher, learnt, None, None))
         return work.plus(self.rollouts())
 
     def _stepping(self) -> Work:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from luthier.dataset import Profile
+from luthier.models.base_model import ModelFacts
 from luthier.task import DataKind, JudgeSpec
 from search.methods.amounts import Workload
 
 
 def workload(
-    profile: Profile, judge: JudgeSpec, *, rows: int, validation: int, test: int, ratio: float = 1.0
+    profile: Profile,
+    judge: JudgeSpec,
+    *,
+    rows: int,
+    validation: int,
+    test: int,
+    ratio: float = 1.0,
+    teachers: Mapping[str, ModelFacts] | None = None,
 ) -> Workload:
     """`ratio`: tokens that were trained on for each one that the profile counts, where trials have shown it."""
     count = max(1, profile.rows)
@@ -29,6 +38,7 @@ def workload(
         validation=validation,
         test=test,
         graded=judge.grader is not None or judge.environment is not None,
+        teachers=dict(teachers or {}),
         desirable=1.0 if profile.desirable is None else profile.desirable,
         window=judge.window,
         max_tokens=judge.max_tokens,

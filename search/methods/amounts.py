@@ -155,6 +155,7 @@ class Workload(Frozen):
     pseudo_windows: int
     graded: bool = Field(description="whether the judge generates answers and grades them")
     desirable: float = Field(default=1.0, description="share of unpaired rows with a desirable answer")
+    teachers: dict[str, ModelFacts] = Field(default={}, description="base models that designs may distil, by name")
 
     @property
     def answer(self) -> float:

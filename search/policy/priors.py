@@ -230,6 +230,8 @@ class _Wishes:
                 return choices[min(max(steps - 1, 0), len(choices) - 1)]
             case "depth_rule" | "rope_rule":
                 return choices[0]
+            case "teacher":
+                return choices[0]
             case "top_layers":
                 return choices[-1]
             case "recipe" | "update" | "later_update" | "placement":

@@ -14,8 +14,8 @@ from pydantic import Field
 from luthier.design import Frozen, Placed, Placement
 from luthier.errors import IllegalDesign, UserError
 from luthier.models.base_model import BaseModelEntry
-from luthier.task import Constraints, DataKind, Family, JudgeSpec, Pin
-from search.methods import EDITS, SETTINGS, UPDATE_OF, EditSpec, Interval, RowLengths, Setting, Values
+from luthier.task import Constraints, DataKind, Family, JudgeSpec, Pin, pin_name
+from search.methods import ALGORITHMS, EDITS, SETTINGS, UPDATE_OF, EditSpec, Interval, RowLengths, Setting, Values
 from search.space import validate
 
 T = TypeVar("T", str, int, float)
@@ -23,6 +23,7 @@ T = TypeVar("T", str, int, float)
 FOUR_BIT: Final = frozenset(kind for kind, spec in UPDATE_OF.items() if spec.four_bit)
 PLACEMENTS: Final[tuple[str, ...]] = get_args(Placement)
 PLACED: Final = tuple(kind for kind, spec in UPDATE_OF.items() if issubclass(spec.member, Placed))
+TEACHER_PINS: Final = {spec.kind: pin_name(spec.kind, "teacher") for spec in ALGORITHMS if spec.needs_teacher}
 RANKS: Final = (4, 8, 16, 32, 64)
 MOST_RANK: Final = 1024
 BATCH_SIZES: Final = (4, 8, 16, 32)
@@ -40,6 +41,7 @@ class ModelSpace(Frozen):
     choices: dict[str, tuple[int | float, ...]] = Field(description="by edit, the values that are searched")
     updates: tuple[str, ...] = Field(description="weight updates that go with the model")
     placements: tuple[str, ...] = Field(description="where low-rank adapters may sit")
+    teachers: tuple[str, ...] = Field(default=(), description="base models that it can distil")
 
     @property
     def reach(self) -> int:
@@ -63,6 +65,10 @@ class ModelSpace(Frozen):
         """Where the adapters of this update may sit; nothing for an update that has no placement."""
         return _placements_of(update, self.placements)
 
+    def recipes_of(self, recipes: Sequence[str]) -> tuple[str, ...]:
+        """Those of the recipes that the model can be trained by: without a teacher none that needs one."""
+        return tuple(name for name in recipes if self.teachers or not validate.needs_teacher(name))
+
     def updates_on(self, recipe: str | None = None, *, edited: bool) -> tuple[str, ...]:
         """Updates of the model, edited or not; with a recipe those that go with it."""
         return tuple(
@@ -79,11 +85,13 @@ class ModelSpace(Frozen):
         return tuple(2**power for power in range(max(1, (smallest // 2).bit_length())))
 
 
-def recipe_names(kind: DataKind, pin: Pin, family: Family, *, rewarded: bool = False) -> tuple[str, ...]:
-    legal = validate.recipes(kind, family, rewarded=rewarded)
+def recipe_names(
+    kind: DataKind, pin: Pin, family: Family, *, rewarded: bool = False, taught: bool = False
+) -> tuple[str, ...]:
+    legal = validate.recipes(kind, family, rewarded=rewarded, taught=taught)
     if pin.algorithm is None:
         return legal
-    refusals = [validate.refusal(recipe, kind, rewarded=rewarded) for recipe in pin.algorithm]
+    refusals = [validate.refusal(recipe, kind, rewarded=rewarded, taught=taught) for recipe in pin.algorithm]
     reasons = [reason for reason in refusals if reason]
     if reasons:
         raise IllegalDesign(reasons[0], param="search.pin.algorithm")
@@ -97,9 +105,10 @@ def possible_recipes(recipes: Sequence[str], models: Sequence[ModelSpace], pin: 
     has to be of use to something."""
 
     def fits(recipe: str) -> bool:
-        return all(
+        return any(model.recipes_of([recipe]) for model in models) and all(
             model.updates_on(recipe, edited=edited)
             for model in models
+            if model.recipes_of([recipe])
             for edited in ([True] if model.required else [False, True] if model.edits else [False])
         )
 
@@ -184,6 +193,11 @@ def settings(recipes: Sequence[str], pin: Pin) -> dict[str, Values]:
                 f"{', '.join(recipes)}",
                 param=f"search.pin.{name}",
             )
+    for algorithm, name in TEACHER_PINS.items():
+        if getattr(pin, name) is not None and algorithm not in algorithms:
+            raise IllegalDesign(
+                f"{name} is pinned, but this search has only {', '.join(recipes)}", param=f"search.pin.{name}"
+            )
     return axes
 
 
@@ -213,6 +227,7 @@ def model_spaces(
         )
         for entry in allowed
     }
+    _check_teachers(pin, allowed, entries)
     rows = RowLengths(seen=_seen(kind, length), readable=_readable(kind, allowed, length))
     for spec in EDITS:
         _check_edit(spec, pin, allowed)
@@ -225,6 +240,7 @@ def model_spaces(
             choices=choices,
             updates=updates[entry.name],
             placements=placements[entry.name],
+            teachers=_teachers(pin, entry, entries),
         )
         for entry in allowed
         if updates[entry.name]
@@ -242,6 +258,26 @@ def model_spaces(
             param="search.pin.update",
         )
     return fitted
+
+
+def _teachers(pin: Pin, entry: BaseModelEntry, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]:
+    """The pinned ones of the models that a base model can distil, or all."""
+    possible = validate.teachers_of(entry, entries)
+    pins = [pinned for name in TEACHER_PINS.values() if (pinned := getattr(pin, name)) is not None]
+    return tuple(name for name in possible if all(name in pinned for pinned in pins))
+
+
+def _check_teachers(pin: Pin, students: Sequence[BaseModelEntry], entries: Sequence[BaseModelEntry]) -> None:
+    possible = {entry.name: validate.teachers_of(entry, entries) for entry in students}
+    described = [f"{_listed(names)} for {name}" for name, names in possible.items() if names]
+    for axis in TEACHER_PINS.values():
+        if (pinned := getattr(pin, axis)) is not None:
+            _check(
+                axis,
+                pinned,
+                lambda teacher: any(teacher in names for names in possible.values()),
+                described or [f"none: a teacher is {validate.TEACHER}"],
+            )
 
 
 def _fitted(model: ModelSpace) -> ModelSpace | None:

@@ -12,7 +12,9 @@ from search.format import about, millions
 from search.methods import ALGORITHMS, RECIPES, SETTINGS, UPDATE_OF, Interval, Values
 from search.methods.edits import MOST_STRETCHED, OWN, kv_head_choices
 from search.space import axes, validate
+from search.space.axes import TEACHER_PINS
 from search.space.space import Space
+from search.space.validate import TEACHER
 
 
 def offer(
@@ -125,6 +127,10 @@ def _numbers(entries: Sequence[BaseModelEntry], searched: Space | None, pin: Pin
 
 def _settings(searched: Space | None, pin: Pin) -> Iterator[Axis]:
     """The hyperparameters of the algorithms that are searched."""
+    for algorithm, names in (searched.teachers if searched else {}).items():
+        choices = tuple(AxisChoice(value=name, legal=True, searched=True) for name in names)
+        axis = TEACHER_PINS[algorithm]
+        yield Axis(name=axis, choices=choices, pinned=getattr(pin, axis) is not None, takes=TEACHER)
     for name, values in (searched.settings if searched else {}).items():
         yield _axis(name, values, pin, f"{SETTINGS[name].limits}, of {SETTINGS[name].algorithm}")
 

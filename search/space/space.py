@@ -53,12 +53,12 @@ class Space(Frozen):
         """Ask about each axis that applies, and put the design together."""
         model = self.model(suggest.categorical("model", [model.name for model in self.models]))
         architecture = ask_architecture(suggest, model)
-        recipe = suggest.categorical("recipe", self.recipes)
+        recipe = suggest.categorical(_recipe_axis(model, self.recipes), model.recipes_of(self.recipes))
         update = self._update(suggest, model, recipe, edited=architecture.edited)
         multiplier = _number(suggest, "learning_rate_multiplier", self.multipliers)
         batch_size = suggest.categorical("batch_size", self.batch_sizes)
         epochs = suggest.categorical("epochs", self.epochs)
-        algorithms = [self._algorithm(suggest, kind) for kind in recipe.split("+")]
+        algorithms = [self._algorithm(suggest, kind, model) for kind in recipe.split("+")]
         later = self._later(suggest, model, update) if len(algorithms) > 1 else update
         return Design(
             architecture=architecture,
@@ -89,6 +89,13 @@ class Space(Frozen):
         """Optuna's distribution for each answer of `encode`."""
         return self._replay(design).distributions
 
+    @property
+    def teachers(self) -> dict[str, tuple[str, ...]]:
+        """By algorithm that needs one, all the base models that it may distil."""
+        names = tuple(dict.fromkeys(name for model in self.models for name in model.teachers))
+        searched = {kind for recipe in self.recipes for kind in recipe.split("+")}
+        return {kind: names for kind in axes.TEACHER_PINS if kind in searched}
+
     def model(self, name: str) -> ModelSpace:
         """Raises IllegalDesign where no model of the space has this name."""
         for model in self.models:
@@ -115,7 +122,7 @@ class Space(Frozen):
         answers: dict[str, Value] = {
             "model": model.name,
             **architecture_answers(design.architecture, model),
-            "recipe": design.recipe,
+            _recipe_axis(model, self.recipes): design.recipe,
             _update_axis(model, possible): first.update.kind,
             "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
             "batch_size": first.optimiser.batch_size,
@@ -131,6 +138,8 @@ class Space(Frozen):
         for stage in design.stages:
             for setting in ALGORITHM_OF[stage.algorithm.kind].searched:
                 answers[setting.axis] = getattr(stage.algorithm, setting.field)
+        if design.teacher is not None:
+            answers[_teacher_axis(model)] = design.teacher
         return answers
 
     def _update(self, suggest: Suggest, model: ModelSpace, recipe: str, *, edited: bool) -> Update:
@@ -170,8 +179,10 @@ class Space(Frozen):
             case _:
                 return first
 
-    def _algorithm(self, suggest: Suggest, kind: str) -> Algorithm:
-        values = {}
+    def _algorithm(self, suggest: Suggest, kind: str, model: ModelSpace) -> Algorithm:
+        values: dict[str, Value] = {}
+        if ALGORITHM_OF[kind].needs_teacher:
+            values["teacher"] = suggest.categorical(_teacher_axis(model), model.teachers)
         for setting in ALGORITHM_OF[kind].searched:
             axis = self.settings[setting.axis]
             value = _number(suggest, setting.axis, axis)
@@ -200,7 +211,8 @@ def space(
         raise UserError("there are no training rows", param="training_file")
     family = validate.family(kind, models, pin)
     left = axes.model_spaces(kind, models, pin, constraints, length, family)
-    recipes = axes.recipe_names(kind, pin, family, rewarded=rewarded)
+    taught = any(model.teachers for model in left)
+    recipes = axes.recipe_names(kind, pin, family, rewarded=rewarded, taught=taught)
     recipes = axes.possible_recipes(recipes, left, pin)
     return Space(
         kind=kind,
@@ -245,7 +257,7 @@ def stages(
     )
 
 
-def algorithm(kind: str, values: Mapping[str, float] | None = None) -> Algorithm:
+def algorithm(kind: str, values: Mapping[str, Value] | None = None) -> Algorithm:
     """The algorithm of this kind; `values` of its hyperparameters, where they are not to be its defaults."""
     return _ALGORITHMS.validate_python({"kind": kind, **(values or {})})
 
@@ -266,6 +278,15 @@ def later_updates(model: ModelSpace, first: Update) -> tuple[str, ...]:
 def later_axis(first: Update) -> str:
     """What is lora or full already has one choice less, and one question has the same choices always."""
     return f"later_update[{first.kind}]" if first.kind in LATER else "later_update"
+
+
+def _teacher_axis(model: ModelSpace) -> str:
+    return f"teacher[{model.name}]"
+
+
+def _recipe_axis(model: ModelSpace, recipes: tuple[str, ...]) -> str:
+    """A model without a teacher has fewer recipes: one question has the same choices always."""
+    return "recipe" if model.recipes_of(recipes) == recipes else "recipe[no teacher]"
 
 
 def _size_axis(size: Size, model: ModelSpace) -> str:

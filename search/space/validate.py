@@ -16,15 +16,20 @@ from search.methods import ALGORITHM_OF, EDIT_OF, EDITS, RECIPES, UPDATE_OF, UPD
 from search.methods.edits import kv_head_choices
 
 MAX_STAGES: Final = 3
+TEACHER: Final = "a larger base model with the same tokenizer"
 FAMILIES: Final[tuple[Family, ...]] = get_args(Family)
 
 UNMERGEABLE: Final = frozenset(spec.kind for spec in UPDATES if not spec.mergeable)
 
 
-def recipes(kind: DataKind, family: Family = "decoder", *, rewarded: bool = False) -> tuple[str, ...]:
-    """The programs that are searched for this kind of data and family of models where none is pinned, the usual one
-    first. `rewarded`: the task says how good an answer is."""
-    fitting = [recipe for recipe in RECIPES if _fault(recipe.split("+"), kind, rewarded) is None]
+def recipes(
+    kind: DataKind, family: Family = "decoder", *, rewarded: bool = False, taught: bool = False
+) -> tuple[str, ...]:
+    """Return the recipes that are searched by default for this data and family of models, the usual one first.
+
+    `rewarded`: the task has a grader or an environment. `taught`: a model has another one to distil (`teachers_of`).
+    """
+    fitting = [recipe for recipe in RECIPES if _fault(recipe.split("+"), kind, rewarded, taught) is None]
     return tuple(recipe for recipe in fitting if rules(recipe)[0].family == family)
 
 
@@ -63,20 +68,20 @@ def article(family: Family) -> str:
     return "an encoder" if family == "encoder" else "a decoder"
 
 
-def refusal(recipe: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
-    """Why this sequence of algorithms does not go with such a task, and what does; None where it goes."""
-    fault = _fault(recipe.split("+"), kind, rewarded)
+def refusal(recipe: str, kind: DataKind, *, rewarded: bool = False, taught: bool = True) -> str | None:
+    """Return why a recipe does not suit a task, and which recipes do; None if it suits."""
+    fault = _fault(recipe.split("+"), kind, rewarded, taught)
     if fault is None:
         return None
-    legal = [name for family in FAMILIES for name in recipes(kind, family, rewarded=rewarded)]
+    legal = [name for family in FAMILIES for name in recipes(kind, family, rewarded=rewarded, taught=taught)]
     alone = [f"{name} {ALGORITHM_OF[name].fits[kind]}" for name in legal if name in ALGORITHM_OF]
     staged = ", ".join(name for name in legal if name not in ALGORITHM_OF)
     return f"{fault}; for {kind} data: {'; '.join(alone)}" + (f"; in stages {staged}" if staged else "")
 
 
-def fault(recipe: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
-    """Why it does not go, without what would."""
-    return _fault(recipe.split("+"), kind, rewarded)
+def fault(recipe: str, kind: DataKind, *, rewarded: bool = False, taught: bool = True) -> str | None:
+    """Return the first half of `refusal`: why a recipe does not suit a task."""
+    return _fault(recipe.split("+"), kind, rewarded, taught)
 
 
 def rules(recipe: str) -> list[AlgorithmSpec]:
@@ -84,10 +89,27 @@ def rules(recipe: str) -> list[AlgorithmSpec]:
     return [ALGORITHM_OF[algorithm] for algorithm in recipe.split("+")]
 
 
+def needs_teacher(recipe: str) -> bool:
+    """Return whether a legal recipe distils another model."""
+    return any(spec.needs_teacher for spec in rules(recipe))
+
+
 def goal(recipe: str) -> str | None:
     """The goal that a program serves, which its last stage decides; None for an algorithm that there is not."""
     last = ALGORITHM_OF.get(recipe.split("+")[-1])
     return None if last is None else last.serves
+
+
+def teachers_of(entry: BaseModelEntry, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]:
+    """Return the names of the models that a base model can distil: larger ones with the same tokenizer."""
+    return tuple(
+        other.name
+        for other in entries
+        if other.facts.family == entry.facts.family == "decoder"
+        and other.facts.parameters > entry.facts.parameters
+        and other.facts.tokenizer is not None
+        and other.facts.tokenizer == entry.facts.tokenizer
+    )
 
 
 def update_refusal(update: str, entry: BaseModelEntry) -> str | None:
@@ -104,7 +126,7 @@ def edit_refusal(edit: str, entry: BaseModelEntry) -> str | None:
     return spec.otherwise.format(model=entry.name, architecture=entry.facts.architecture)
 
 
-def _fault(algorithms: Sequence[str], kind: DataKind, rewarded: bool) -> str | None:
+def _fault(algorithms: Sequence[str], kind: DataKind, rewarded: bool, taught: bool) -> str | None:
     unknown = [name for name in algorithms if name not in ALGORITHM_OF]
     if unknown:
         return f"there is no algorithm {unknown[0]!r}; there are {', '.join(ALGORITHM_OF)}"
@@ -113,6 +135,9 @@ def _fault(algorithms: Sequence[str], kind: DataKind, rewarded: bool) -> str | N
     for name in algorithms:
         if kind not in ALGORITHM_OF[name].fits:
             return f"{name} does not go with {kind} data: {ALGORITHM_OF[name].refused[kind]}"
+    untaught = [name for name in algorithms if ALGORITHM_OF[name].needs_teacher and not taught]
+    if untaught:
+        return f"{untaught[0]} needs a teacher: {TEACHER}, and none is registered"
     steps = zip((None, *algorithms), (*algorithms, None), strict=True)
     return next((fault for step in steps if (fault := _order_fault(*step, kind, rewarded))), None)
 
@@ -175,7 +200,14 @@ def placement_refusal(placement: str, entry: BaseModelEntry) -> str | None:
     return None
 
 
-def check(design: Design, kind: DataKind, entry: BaseModelEntry, *, rewarded: bool = False) -> None:
+def check(
+    design: Design,
+    kind: DataKind,
+    entry: BaseModelEntry,
+    *,
+    rewarded: bool = False,
+    entries: Sequence[BaseModelEntry] = (),
+) -> None:
     """Raise IllegalDesign, naming the field and the legal values, unless the design can be trained on such data.
 
     One model has one spelling: an edit that changes nothing (all the layers, all the heads) is refused too.
@@ -189,6 +221,12 @@ def check(design: Design, kind: DataKind, entry: BaseModelEntry, *, rewarded: bo
     if reason := refusal(design.recipe, kind, rewarded=rewarded):
         raise IllegalDesign(reason, param="stages")
     _check_stages(design, entry)
+    if design.teacher is not None and design.teacher not in (known := teachers_of(entry, entries)):
+        raise IllegalDesign(
+            f"{design.teacher} cannot teach {entry.name}: a teacher is {TEACHER}; choose from "
+            f"{', '.join(known) or 'none that is registered'}",
+            param="stages.algorithm.teacher",
+        )
 
 
 def _check_architecture(design: Design, entry: BaseModelEntry) -> None:

@@ -120,6 +120,7 @@ class Ledger:
             validation=count(job.judge.validation),
             test=count(job.judge.test),
             ratio=ratio,
+            teachers={name: entry.facts for name, entry in self._entries.items()},
         )
 
 

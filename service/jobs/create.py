@@ -262,11 +262,13 @@ def designs_of(
     pin = merge(body.search.pin, fixed)
     try:
         family = validate.family(kind, entries, pin)
-        pin = for_objective(for_goal(pin, body.task, kind, family), body.search.objective, kind, family)
+        taught = any(validate.teachers_of(entry, entries) for entry in entries)
+        pin = for_objective(for_goal(pin, body.task, kind, family, taught=taught), body.search.objective, kind, family)
         pin = axes.with_devices(pin, entries, four_bit=four_bit)
         for _ in range(2):  # what models are left out for may not limit those that stay
             designs = space(kind, rows, entries, pin, body.constraints, length=length, rewarded=body.task.rewarded)
-            pin = pin.model_copy(update={"model": tuple(_names(designs))})
+            teachers = {axes.TEACHER_PINS[algorithm]: names for algorithm, names in designs.teachers.items()}
+            pin = pin.model_copy(update={"model": tuple(_names(designs)), **teachers})
     except UserError as error:
         places = {f"search.pin.{wanted.axis}": wanted.place for wanted in fixed}
         error.param = places.get(error.param or "", error.param)

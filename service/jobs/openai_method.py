@@ -41,12 +41,12 @@ def merge(pin: Pin, fixed: Sequence[Fixed]) -> Pin:
     return Pin.model_validate(dict(pin) | given)
 
 
-def for_goal(pin: Pin, task: Task, kind: DataKind, family: Family) -> Pin:
+def for_goal(pin: Pin, task: Task, kind: DataKind, family: Family, *, taught: bool) -> Pin:
     """Restrict the algorithms of the family to those that serve the goal. Raises IllegalDesign where none is left."""
     goal = task.goal
     if goal == "auto":
         return pin
-    allowed = pin.algorithm or validate.recipes(kind, family, rewarded=task.rewarded)
+    allowed = pin.algorithm or validate.recipes(kind, family, rewarded=task.rewarded, taught=taught)
     serving = tuple(recipe for recipe in allowed if validate.goal(recipe) == goal)
     if not serving:
         ending = " or ".join(spec.kind for spec in ALGORITHMS if spec.serves == goal)

@@ -41,7 +41,7 @@ from workers.evaluate.judge import judge
 from workers.export.artifacts import export
 from workers.export.model_card import card
 from workers.train import checkpoint, updates
-from workers.train.algorithms import Example, objective
+from workers.train.algorithms import Context, Example, objective
 from workers.train.checkpoint import Checkpoint
 from workers.train.data.padding_free import lay_out
 from workers.train.data.tokenize import Renderer
@@ -99,7 +99,7 @@ def run(tiny: Base, planned: Design, witness: Witness, resume: Checkpoint | None
     world = world_of(SPEC, render)
 
     def examples(planned: Stage) -> list[Example]:
-        learn = objective(planned.algorithm, world)
+        learn = objective(planned.algorithm, Context(world=world))
         return [example for row in TRAIN for example in learn.examples(row, DataKind.PREFERENCE, render)]
 
     return train(copy.deepcopy(tiny.model), planned, examples, seed=1, watch=witness, world=world, resume=resume)

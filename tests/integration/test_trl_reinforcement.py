@@ -19,7 +19,7 @@ from tests.playing import prompts, world
 from tests.textbook import first_step, largest_difference, target_logps
 from workers.cache import Base
 from workers.train import updates
-from workers.train.algorithms import objective
+from workers.train.algorithms import Context, objective
 from workers.train.rollouts.play import Rollout, play
 from workers.train.stage_trainer import StageTrainer
 
@@ -43,7 +43,7 @@ def policy(tiny: Base) -> PreTrainedModel:
 
 def player(algorithm: Grpo | Rloo | Raft, tiny: Base) -> StageTrainer:
     """A trainer at the policy's weights, whose stage started from the tiny model's."""
-    learn = objective(algorithm, world(tiny, grader=GRADER))
+    learn = objective(algorithm, Context(world=world(tiny, grader=GRADER)))
     trainer = StageTrainer(
         applied=updates.apply(copy.deepcopy(tiny.model), Full(), seed=0),
         objective=learn,

@@ -14,13 +14,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.dataset.messages import Message
 from luthier.dataset.rows import write_rows
-from luthier.design import AdaLora, AdapterUpdate, Design, Grpo, Placed, Raft, RewardModel, Rloo, Update, VirtualTokens
+from luthier.design import AdaLora, Design, Grpo, Placed, Raft, RewardModel, Rloo, Update, VirtualTokens
 from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.worker_protocol import Assignment
 from workers.evaluate.judge import renderer
 from workers.templates import render, rewards
-from workers.train.algorithms import objective
+from workers.train import updates
+from workers.train.algorithms import objective, trainer
 from workers.train.architectures.edits import place_of_layers
 from workers.train.data.tokenize import Row
 from workers.train.updates.adalora import PRUNINGS, SETTLED, WARMUP
@@ -30,24 +31,6 @@ from workers.train.updates.lora import ALL_LINEAR, places
 TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
 
 TEMPLATE: Final = "chat_template.jinja"
-_NO_TRAINER: Final = ("", "")  # the script has its own loop
-
-# The trainer of each algorithm: its module, and its name without "Trainer".
-_TRAINER_OF: Final = {
-    "clm": ("trl", "SFT"),
-    "sft": ("trl", "SFT"),
-    "dpo": ("trl", "DPO"),
-    "ipo": ("trl", "DPO"),
-    "simpo": ("trl.experimental.cpo", "CPO"),
-    "orpo": ("trl.experimental.orpo", "ORPO"),
-    "grpo": ("trl", "GRPO"),
-    "rloo": ("trl", "RLOO"),
-    "raft": _NO_TRAINER,
-    "kto": ("trl", "KTO"),
-    "reward_model": ("trl", "Reward"),
-    "mlm": ("transformers", ""),  # TRL has no trainer for it
-}
-
 _GRADING: Final = ("rapidfuzz", "nltk", "rouge-score", "math-verify")  # libraries of the graders
 
 _CONTENT: Final = {  # columns that hold a prompt or an answer, and their role
@@ -58,18 +41,6 @@ _CONTENT: Final = {  # columns that hold a prompt or an answer, and their role
     DataKind.PROMPTS: {"prompt": "user"},
     DataKind.UNPAIRED: {"prompt": "user", "completion": "assistant"},
 }
-
-_PEFT_CONFIG: Final = {  # config class by update; LoraConfig for all others
-    "vera": "VeraConfig",
-    "ia3": "IA3Config",
-    "oft": "OFTConfig",
-    "adalora": "AdaLoraConfig",
-    "prompt": "PromptTuningConfig",
-    "prefix": "PrefixTuningConfig",
-}
-
-# TRL's own reference model would be wrong for these: PEFT starts its second adapter differently, or cannot add one.
-_OWN_REFERENCE: Final = ("pissa", "vera", "adalora", "prompt", "prefix")
 
 
 def trained_rows(rows: Iterable[Row], assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
@@ -146,7 +117,8 @@ def _script(
     wraps = bool(tokenizer.chat_template) and any(isinstance(content, str) for content in contents)
     facts = assignment.base.facts
     encoder = facts.family == "encoder"
-    used = sorted({_TRAINER_OF[stage.algorithm.kind] for stage in design.stages} - {_NO_TRAINER, _TRAINER_OF["mlm"]})
+    trainers = {stage.algorithm.kind: trainer(stage.algorithm) for stage in design.stages}
+    used = sorted({found for found in trainers.values() if found is not None and found[0] != "transformers"})
     imports = {
         module: sorted(
             (f"{name}{part}" for of, name in used if of == module for part in ("Config", "Trainer")), key=str.lower
@@ -159,10 +131,10 @@ def _script(
         design=design,
         adapted=_adapted(design),
         imports=imports,
-        trainers=_TRAINER_OF,
+        trainers={kind: found or ("", "") for kind, found in trainers.items()},
         encoded_pairs=[name for module, name in used if module != "trl"],
         peft=_from_peft(design),
-        own_reference=_OWN_REFERENCE,
+        own_reference=[stage.update.kind for stage in design.stages if updates.own_reference(stage.update)],
         virtual=any(isinstance(stage.update, VirtualTokens) for stage in design.stages),
         places=[_places(model, stage.update) for stage in design.stages],
         adaptive={"start": AdaLora.START, "warmup": WARMUP, "settled": SETTLED, "prunings": PRUNINGS},
@@ -216,16 +188,14 @@ def _rounded(design: Design) -> bool:
 
 
 def _adapted(design: Design) -> bool:
-    return any(isinstance(stage.update, AdapterUpdate) for stage in design.stages)
+    return any(updates.peft_config(stage.update) is not None for stage in design.stages)
 
 
 def _from_peft(design: Design) -> list[str]:
     """Return the names that the script imports from PEFT."""
-    kinds = {stage.update.kind for stage in design.stages if isinstance(stage.update, AdapterUpdate)}
-    loaded = ["PeftModel"] if kinds & {"prompt", "prefix"} else []
-    return sorted({_PEFT_CONFIG.get(kind, "LoraConfig") for kind in kinds} | {*loaded}) + ["get_peft_model"] * bool(
-        kinds
-    )
+    configs = {config for stage in design.stages if (config := updates.peft_config(stage.update)) is not None}
+    virtual = any(isinstance(stage.update, VirtualTokens) for stage in design.stages)
+    return sorted(configs | ({"PeftModel"} if virtual else set())) + ["get_peft_model"] * bool(configs)
 
 
 def _places(model: PreTrainedModel, update: Update) -> list[str] | str:

@@ -25,10 +25,18 @@ TOKEN_CAP = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 
 
 def target_logps(model: CausalModel, rows: UnpaddedRows) -> torch.Tensor:
-    """Return the log-probability of each target token: [N], in float32 or higher precision.
+    """Return the log-probability of each target token: [N], in float32 or higher precision. Raises as `target_logits`.
 
-    A decoder conditions on the tokens before it in its sequence, an encoder on all others. Only the N predicting
-    positions go through the output head. Raises Infeasible if virtual tokens make a sequence exceed the context.
+    A decoder conditions on the tokens before it in its sequence, an encoder on all others.
+    """
+    return -cross_entropy(target_logits(model, rows), rows.label_N, reduction="none")
+
+
+def target_logits(model: CausalModel, rows: UnpaddedRows) -> torch.Tensor:
+    """Return the logits that predict each target token: [N, V], in float32 or higher precision.
+
+    Only the N predicting positions go through the output head. Raises Infeasible if virtual tokens make a sequence
+    exceed the context.
     """
     plain = model.get_base_model() if isinstance(model, PeftModelForCausalLM) else model
     with unpadded(plain), mixed_precision(rows.ids_1T.device):
@@ -37,8 +45,8 @@ def target_logps(model: CausalModel, rows: UnpaddedRows) -> torch.Tensor:
         else:
             inputs = with_virtual_tokens(model, rows) if isinstance(model, PeftModelForCausalLM) else _inputs(rows)
             logits_1NV = plain(**inputs, use_cache=False).logits
-    logits_NV = logits_1NV[0].to(torch.promote_types(logits_1NV.dtype, torch.float32))
-    return -cross_entropy(logits_NV, rows.label_N, reduction="none")
+    logits_NV: torch.Tensor = logits_1NV[0].to(torch.promote_types(logits_1NV.dtype, torch.float32))
+    return logits_NV
 
 
 def last_hidden(model: PreTrainedModel, rows: UnpaddedRows) -> torch.Tensor:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from luthier.design import Design, RewardModel, Stage
 from luthier.errors import Infeasible
 from workers.train import updates
-from workers.train.algorithms import Example, objective
+from workers.train.algorithms import Context, Example, objective
 from workers.train.checkpoint import Checkpoint, Position
 from workers.train.forward import CausalModel
 from workers.train.reward_model import HEAD, Scored, Scorer, restored
@@ -78,18 +78,20 @@ def train(
     seed: int,
     watch: Watch,
     world: World | None = None,
+    teacher: PreTrainedModel | None = None,
     resume: Checkpoint | None = None,
 ) -> Trained:
     """Train a design's stages on `model` in place, from the start or from a checkpoint.
 
     Each stage starts from the last one's weights. A stage with the same update as the one before continues with the
-    same parameters; otherwise the earlier update is merged into the model first. `world` gives online RL its rewards.
-    A reward model is trained on a copy of the merged model; its scores are the rewards of later stages.
+    same parameters; otherwise the earlier update is merged into the model first. `world` gives online RL its rewards,
+    `teacher` is the model to distil. A reward model is trained on a copy of the merged model; its scores are the
+    rewards of later stages.
 
     Raises TrialFailed if training diverges, and Infeasible if memory runs out.
     """
     try:
-        return _train(model, design, examples_of, seed=seed, watch=watch, world=world, resume=resume)
+        return _train(model, design, examples_of, seed=seed, watch=watch, world=world, teacher=teacher, resume=resume)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise Infeasible(f"out of memory on {model.device}: {str(error).splitlines()[0]}") from error
 
@@ -102,6 +104,7 @@ def _train(
     seed: int,
     watch: Watch,
     world: World | None,
+    teacher: PreTrainedModel | None,
     resume: Checkpoint | None,
 ) -> Trained:
     model.eval()  # no dropout: a resumed trial must repeat its random numbers, and a reference must be deterministic
@@ -125,7 +128,7 @@ def _train(
             learning = applied = applied or updates.apply(model, stage.update, seed)
         trainer = StageTrainer(
             applied=learning,
-            objective=objective(stage.algorithm, _rewarded(world, scorer)),
+            objective=objective(stage.algorithm, Context(world=_rewarded(world, scorer), teacher=teacher)),
             examples=examples_of(stage),
             optimiser=stage.optimiser,
             seed=seed,

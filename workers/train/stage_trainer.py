@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
-from peft import PeftModelForCausalLM
 from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
-from transformers import PreTrainedModel
 
 from luthier.design import Optimiser
-from luthier.errors import Infeasible, TrialFailed
+from luthier.errors import TrialFailed
 from luthier.trial import TRAIN_LOSS
 from workers.train.algorithms import Example, Objective
-from workers.train.algorithms.base import Batch, Headed
+from workers.train.algorithms.base import Batch, ReadsModel
 from workers.train.data.padding_free import UnpaddedRows, lay_out, within
 from workers.train.forward import TOKEN_CAP, CausalModel, target_logps
 from workers.train.updates import Applied
@@ -79,7 +77,7 @@ class StageTrainer:
         self.examples = examples
         self.optimiser = optimiser
         self.seed = seed
-        self.head = objective.parameters(_plain(applied.model), seed) if isinstance(objective, Headed) else {}
+        self.head = objective.parameters(applied.model, seed) if isinstance(objective, ReadsModel) else {}
         self.parameters = applied.trainable() | self.head
         self.device = applied.model.device
         self.order = data_order(len(examples), optimiser.epochs, seed)
@@ -198,8 +196,8 @@ class StageTrainer:
         return loss, tokens, sums
 
     def _read(self, rows: UnpaddedRows) -> torch.Tensor:
-        if isinstance(self.objective, Headed):
-            return self.objective.read(_plain(self.model), self.head, rows)
+        if isinstance(self.objective, ReadsModel):
+            return self.objective.read(self.model, self.head, rows)
         return target_logps(self.model, rows)
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -236,10 +234,3 @@ class StageTrainer:
         }
         own = {name: tensor for name, tensor in tensors.items() if name.startswith("update.")}
         self.applied.restore({name.removeprefix("update."): tensor for name, tensor in own.items()})
-
-
-def _plain(model: CausalModel) -> PreTrainedModel:
-    """Return the model as transformers'. Raises Infeasible with virtual tokens, which no head supports."""
-    if isinstance(model, PeftModelForCausalLM):
-        raise Infeasible("a reward model cannot be trained with virtual tokens (prompt or prefix tuning)")
-    return model

@@ -8,18 +8,20 @@ Shape suffixes: N target tokens, S sequences, P pairs or prompts, G rollouts per
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch.nn import Parameter
 from transformers import PreTrainedModel
 
+from luthier.algorithms import AlgorithmMember
 from luthier.task import DataKind
 from workers.train.data.padding_free import UnpaddedRows
 from workers.train.data.tokenize import Renderer, Row, Tokens
 from workers.train.forward import CausalModel
+from workers.train.rollouts.play import World
 
 Example = tuple[Tokens, ...]  # sequences that must stay in one micro-batch, such as a pair
 
@@ -96,26 +98,69 @@ class Objective(Protocol):
 
 
 @runtime_checkable
-class Headed(Protocol):
-    """An objective with a trained head on the model's hidden states. Its loss uses the head's output instead of
-    log-probabilities."""
+class ReadsModel(Protocol):
+    """An objective that runs the model itself: with a trained head on its hidden states, or for whole distributions."""
 
-    def parameters(self, model: PreTrainedModel, seed: int) -> dict[str, Parameter]:
-        """Return the head's initial parameters for this model, by name. `seed` determines their random values."""
+    def parameters(self, model: CausalModel, seed: int) -> dict[str, Parameter]:
+        """Return the initial parameters of its head, by name; `seed` determines their random values. Empty: no head."""
         ...
 
-    def read(self, model: PreTrainedModel, head: Mapping[str, Parameter], rows: UnpaddedRows) -> torch.Tensor:
-        """Return the head's output, which `loss` receives in place of log-probabilities."""
+    def read(self, model: CausalModel, head: Mapping[str, Parameter], rows: UnpaddedRows) -> torch.Tensor:
+        """Return what `loss` receives in place of the target log-probabilities."""
         ...
 
 
-class Offline:
+A = TypeVar("A", bound=AlgorithmMember)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What an objective may use besides its hyperparameters.
+
+    world    rewards of rollouts; None if the task has none
+    teacher  the model to distil, frozen and on the device of the model in training; None without one
+    """
+
+    world: World | None = None
+    teacher: PreTrainedModel | None = None
+
+
+class Offline(Generic[A]):
     """Base of objectives that train on the dataset's examples as they are."""
 
     reference: Reference = "none"
 
+    def __init__(self, algorithm: A, context: Context) -> None:
+        self.algorithm = algorithm
+
     def batch(self, examples: Sequence[Example], policy: Policy) -> Batch:
         return Batch(examples=examples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Implementation:
+    """The objective of a learning algorithm, and the trainer that the reproduction script uses for it.
+
+    trainer  module and name of TRL's trainer without `Trainer`; None if the script has a loop of its own
+    """
+
+    objective: Callable[[Any, Context], Objective]
+    trainer: tuple[str, str] | None
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {}  # by `kind`; filled when the modules of this folder are imported
+
+Class = TypeVar("Class", bound=Callable[[Any, Context], Any])
+
+
+def implements(member: type[AlgorithmMember], *, trainer: tuple[str, str] | None) -> Callable[[Class], Class]:
+    """Declare that the decorated class is the objective of an algorithm. `trainer` as in `Implementation`."""
+
+    def register(objective: Class) -> Class:
+        IMPLEMENTATIONS[member.kind_name()] = Implementation(objective=objective, trainer=trainer)
+        return objective
+
+    return register
 
 
 def sequence_logps(logp_N: torch.Tensor, rows: UnpaddedRows) -> torch.Tensor:

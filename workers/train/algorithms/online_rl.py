@@ -15,10 +15,10 @@ import torch
 from luthier.design import Grpo, Raft, Rloo
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
-from workers.train.algorithms.base import Batch, Example, Loss, Policy, Reference, sequence_logps
+from workers.train.algorithms.base import Batch, Context, Example, Loss, Policy, Reference, implements, sequence_logps
 from workers.train.data.padding_free import UnpaddedRows
 from workers.train.data.tokenize import Prompt, Renderer, Row
-from workers.train.rollouts.play import World, opening, play
+from workers.train.rollouts.play import opening, play
 
 STD_EPSILON: Final = 1e-4  # added to a group's standard deviation of rewards, as in TRL
 
@@ -53,10 +53,10 @@ class _OnlineRL:
 
     reference: Reference = "none"
 
-    def __init__(self, name: str, group: int, world: World | None) -> None:
-        self.name = name
-        self.group = group
-        self.world = world
+    def __init__(self, algorithm: Grpo | Rloo | Raft, context: Context) -> None:
+        self.name = algorithm.kind
+        self.group = algorithm.group
+        self.world = context.world
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
         ids = opening(row, kind, renderer)
@@ -77,6 +77,7 @@ class _OnlineRL:
         )
 
 
+@implements(Grpo, trainer=("trl", "GRPO"))
 class GroupRelativePolicyOptimisation(_OnlineRL):
     """GRPO, Shao et al. 2024, equations 3 and 4: token-level policy gradient with an optional KL penalty.
 
@@ -87,8 +88,8 @@ class GroupRelativePolicyOptimisation(_OnlineRL):
     rollout would penalise each token of a long bad answer less.
     """
 
-    def __init__(self, algorithm: Grpo, world: World | None) -> None:
-        super().__init__(algorithm.kind, algorithm.group, world)
+    def __init__(self, algorithm: Grpo, context: Context) -> None:
+        super().__init__(algorithm, context)
         self.beta = algorithm.beta
         self.reference: Reference = "weights" if algorithm.beta else "none"
 
@@ -124,14 +125,15 @@ class GroupRelativePolicyOptimisation(_OnlineRL):
         return Loss(total=total, sums={"kl": float(kl_N.detach().sum())})
 
 
+@implements(Rloo, trainer=("trl", "RLOO"))
 class ReinforceLeaveOneOut(_OnlineRL):
     """RLOO, Ahmadian et al. 2024: sequence-level REINFORCE. The baseline of a rollout is the mean reward of the others.
 
     The reward includes the KL penalty: minus `beta` times the rollout's log-ratio to the reference.
     """
 
-    def __init__(self, algorithm: Rloo, world: World | None) -> None:
-        super().__init__(algorithm.kind, algorithm.group, world)
+    def __init__(self, algorithm: Rloo, context: Context) -> None:
+        super().__init__(algorithm, context)
         self.beta = algorithm.beta
         self.reference: Reference = "weights" if algorithm.beta else "none"
 
@@ -157,14 +159,12 @@ class ReinforceLeaveOneOut(_OnlineRL):
         return Loss(total=-((score_S - score_S.detach()).exp() * signal).sum(), sums={})
 
 
+@implements(Raft, trainer=None)
 class RewardRankedFineTuning(_OnlineRL):
     """RAFT (rejection sampling), Dong et al. 2023: maximum likelihood of the best rollout of each prompt.
 
     Prompts whose rollouts have equal rewards are left out. Rollouts are sampled anew in every step, not once per round.
     """
-
-    def __init__(self, algorithm: Raft, world: World | None) -> None:
-        super().__init__(algorithm.kind, algorithm.group, world)
 
     def batch(self, examples: Sequence[Example], policy: Policy) -> Batch:
         played = self.play(examples, policy)

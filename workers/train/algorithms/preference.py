@@ -6,19 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
+from peft import PeftModelForCausalLM
 from torch.nn import Parameter
 from torch.nn.functional import logsigmoid
-from transformers import PreTrainedModel
 
 from luthier.design import Dpo, Ipo, Orpo, RewardModel, Simpo
+from luthier.errors import Infeasible
 from luthier.task import DataKind
-from workers.train.algorithms.base import Example, Loss, Offline, Reference, per_token, sequence_logps
+from workers.train.algorithms.base import A, Example, Loss, Offline, Reference, implements, per_token, sequence_logps
 from workers.train.data.padding_free import UnpaddedRows
 from workers.train.data.tokenize import Renderer, Row, Tokens
+from workers.train.forward import CausalModel
 from workers.train.reward_model import HEAD, scores
 
 
-class _Pairs(Offline):
+class _Pairs(Offline[A]):
     """An example is a pair (chosen, rejected); the loss is a mean over the P pairs."""
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
@@ -28,13 +30,11 @@ class _Pairs(Offline):
         return float(len(examples))
 
 
-class DirectPreferenceOptimisation(_Pairs):
+@implements(Dpo, trainer=("trl", "DPO"))
+class DirectPreferenceOptimisation(_Pairs[Dpo]):
     """DPO, Rafailov et al. 2023, equation 7: -log σ(β[(log π/π_ref)(chosen) - (log π/π_ref)(rejected)])."""
 
     reference: Reference = "scores"
-
-    def __init__(self, algorithm: Dpo) -> None:
-        self.algorithm = algorithm
 
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         if signal is None:
@@ -43,7 +43,8 @@ class DirectPreferenceOptimisation(_Pairs):
         return Loss(total=-logsigmoid(margin_P).sum(), sums=_curves(margin_P))
 
 
-class IdentityPreferenceOptimisation(_Pairs):
+@implements(Ipo, trainer=("trl", "DPO"))
+class IdentityPreferenceOptimisation(_Pairs[Ipo]):
     """IPO, Azar et al. 2023, equation 17: ([(log π/π_ref)(chosen) - (log π/π_ref)(rejected)] - 1/(2τ))².
 
     The log-ratios are means over each answer's tokens, as in TRL, which cites the authors. With sums the loss would
@@ -51,9 +52,6 @@ class IdentityPreferenceOptimisation(_Pairs):
     """
 
     reference: Reference = "scores"
-
-    def __init__(self, algorithm: Ipo) -> None:
-        self.algorithm = algorithm
 
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         if signal is None:
@@ -63,33 +61,33 @@ class IdentityPreferenceOptimisation(_Pairs):
         return Loss(total=(lead_P - aim).square().sum(), sums=_curves(self.algorithm.beta * lead_P))
 
 
-class SimplePreferenceOptimisation(_Pairs):
+@implements(Simpo, trainer=("trl.experimental.cpo", "CPO"))
+class SimplePreferenceOptimisation(_Pairs[Simpo]):
     """SimPO, Meng et al. 2024, equation 6: -log σ(β[log π(chosen)/length - log π(rejected)/length] - γ)."""
-
-    def __init__(self, algorithm: Simpo) -> None:
-        self.algorithm = algorithm
 
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         margin_P = self.algorithm.beta * _margin(per_token(sequence_logps(logp_N, rows), rows))
         return Loss(total=-logsigmoid(margin_P - self.algorithm.gamma).sum(), sums=_curves(margin_P))
 
 
-class RewardModelling(_Pairs):
+@implements(RewardModel, trainer=("trl", "Reward"))
+class RewardModelling(_Pairs[RewardModel]):
     """Reward model, Ouyang et al. 2022, equation 1 (Bradley-Terry): -log σ(r(chosen) - r(rejected)).
 
     The score r is linear in the last token's hidden state, without bias. The head starts from a normal distribution
     with the config's `initializer_range`. It is transformers' sequence classification, as in TRL's RewardTrainer.
     """
 
-    def __init__(self, algorithm: RewardModel) -> None:
-        self.algorithm = algorithm
-
-    def parameters(self, model: PreTrainedModel, seed: int) -> dict[str, Parameter]:
+    def parameters(self, model: CausalModel, seed: int) -> dict[str, Parameter]:
+        """Raises Infeasible with virtual tokens, which no head supports."""
+        if isinstance(model, PeftModelForCausalLM):
+            raise Infeasible("a reward model cannot be trained with virtual tokens (prompt or prefix tuning)")
         generator = torch.Generator().manual_seed(seed)
         drawn_1D = torch.randn(1, model.config.hidden_size, generator=generator) * model.config.initializer_range
         return {HEAD: Parameter(drawn_1D.to(model.device, model.dtype))}
 
-    def read(self, model: PreTrainedModel, head: Mapping[str, Parameter], rows: UnpaddedRows) -> torch.Tensor:
+    def read(self, model: CausalModel, head: Mapping[str, Parameter], rows: UnpaddedRows) -> torch.Tensor:
+        assert not isinstance(model, PeftModelForCausalLM)  # `parameters` has refused it
         return scores(model, head[HEAD], rows)
 
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
@@ -98,16 +96,14 @@ class RewardModelling(_Pairs):
         return Loss(total=-logsigmoid(margin_P).sum(), sums=_curves(margin_P))
 
 
-class OddsRatioPreferenceOptimisation(Offline):
+@implements(Orpo, trainer=("trl.experimental.orpo", "ORPO"))
+class OddsRatioPreferenceOptimisation(Offline[Orpo]):
     """ORPO, Hong et al. 2024, equations 6 and 7: NLL(chosen) - λ log σ(log odds(chosen) - log odds(rejected)).
 
     The odds use the geometric mean of an answer's token probabilities. The NLL covers prompt and chosen answer, as in
     the authors' code and in TRL; it is a mean over tokens, and the odds ratio a mean over pairs. The prompt is a
     sequence of its own, so that only the answers' targets enter the odds.
     """
-
-    def __init__(self, algorithm: Orpo) -> None:
-        self.algorithm = algorithm
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
         return [(_prompt(chosen), chosen, rejected) for chosen, rejected in pair(row, renderer)]

@@ -9,7 +9,7 @@ import torch
 
 from luthier.design import Clm, Mlm, Sft
 from luthier.task import DataKind
-from workers.train.algorithms.base import Batch, Example, Loss, Offline, Policy
+from workers.train.algorithms.base import A, Batch, Example, Loss, Offline, Policy, implements
 from workers.train.data.padding_free import UnpaddedRows
 from workers.train.data.tokenize import Masked, Renderer, Row
 
@@ -18,7 +18,7 @@ MASKED: Final = 0.8
 REPLACED: Final = 0.1
 
 
-class MaximumLikelihood(Offline):
+class MaximumLikelihood(Offline[A]):
     """Cross-entropy: the mean negative log-likelihood over the target tokens of a step."""
 
     def weight(self, examples: Sequence[Example]) -> float:
@@ -28,31 +28,25 @@ class MaximumLikelihood(Offline):
         return Loss(total=-logp_N.sum(), sums={})
 
 
-class CausalLanguageModelling(MaximumLikelihood):
+@implements(Clm, trainer=("trl", "SFT"))
+class CausalLanguageModelling(MaximumLikelihood[Clm]):
     """CLM (continued pre-training): every token is a target."""
-
-    def __init__(self, algorithm: Clm) -> None:
-        self.algorithm = algorithm
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
         return [(tokens,) for tokens in renderer.full_text(row, kind)]
 
 
-class SupervisedFineTuning(MaximumLikelihood):
+@implements(Sft, trainer=("trl", "SFT"))
+class SupervisedFineTuning(MaximumLikelihood[Sft]):
     """SFT: only the tokens of the answers are targets."""
-
-    def __init__(self, algorithm: Sft) -> None:
-        self.algorithm = algorithm
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
         return [(tokens,) for tokens in renderer.answers(row, kind)]
 
 
-class MaskedLanguageModelling(MaximumLikelihood):
+@implements(Mlm, trainer=("transformers", ""))  # TRL has no trainer for it
+class MaskedLanguageModelling(MaximumLikelihood[Mlm]):
     """MLM for encoders, Devlin et al. 2019: random tokens are targets, masked anew in every step."""
-
-    def __init__(self, algorithm: Mlm) -> None:
-        self.algorithm = algorithm
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
         return [(window,) for window in renderer.bidirectional(row["text"])]

@@ -9,12 +9,13 @@ import torch
 
 from luthier.design import Kto
 from luthier.task import DataKind
-from workers.train.algorithms.base import Batch, Example, Loss, Policy, Reference, sequence_logps
+from workers.train.algorithms.base import Batch, Context, Example, Loss, Policy, Reference, implements, sequence_logps
 from workers.train.algorithms.preference import pair
 from workers.train.data.padding_free import UnpaddedRows
 from workers.train.data.tokenize import Renderer, Row, Tokens
 
 
+@implements(Kto, trainer=("trl", "KTO"))
 class KahnemanTverskyOptimisation:
     """KTO, Ethayarajh et al. 2024, equation 8: λ_D(1 - σ(β(r - z))) for desirable answers, λ_U(1 - σ(β(z - r))) else.
 
@@ -27,7 +28,7 @@ class KahnemanTverskyOptimisation:
 
     reference: Reference = "weights"
 
-    def __init__(self, algorithm: Kto) -> None:
+    def __init__(self, algorithm: Kto, context: Context) -> None:
         self.algorithm = algorithm
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:

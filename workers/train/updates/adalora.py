@@ -14,6 +14,7 @@ from peft import AdaLoraConfig, PeftModel
 from transformers import PreTrainedModel
 
 from luthier.design import AdaLora
+from workers.train.updates.base import implements
 from workers.train.updates.lora import EVERYWHERE, Adapter, adapt
 
 WARMUP, SETTLED = 0.1, 0.3  # shares of the steps before the first pruning, and after the last
@@ -80,6 +81,7 @@ class AdaLoraAdapter(Adapter):
         self.config.rank_pattern = left or None
 
 
+@implements(AdaLora, peft_config="AdaLoraConfig", own_reference=True)
 def adaptive(model: PreTrainedModel, update: AdaLora, seed: int) -> AdaLoraAdapter:
     """Add AdaLoRA adapters. `seed` determines the initial singular vectors; the singular values start at zero."""
     config = AdaLoraConfig(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.nn import Parameter
 from transformers import PreTrainedModel
 
+from luthier.updates import UpdateMember
 from workers.train.forward import CausalModel
 
 
@@ -93,3 +96,37 @@ class Stateless:
 def trainable_parameters(model: CausalModel) -> dict[str, Parameter]:
     """Return the parameters that require gradients, by name; shared ones (tied embeddings) once."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Implementation:
+    """How a weight update is put on a model, and what the reproduction script needs to know of it.
+
+    peft_config    name of PEFT's configuration class; None if the update has no adapter
+    own_reference  whether DPO and kin need a copy of the model as reference: TRL's own reference is a second adapter
+                   beside the first, which PEFT would start differently, or cannot make
+    """
+
+    apply: Callable[[PreTrainedModel, Any, int], Applied]
+    peft_config: str | None
+    own_reference: bool
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {}  # by `kind`; filled when the modules of this folder are imported
+
+Function = TypeVar("Function", bound=Callable[[PreTrainedModel, Any, int], Applied])
+
+
+def implements(
+    *members: type[UpdateMember], peft_config: str | None = None, own_reference: bool = False
+) -> Callable[[Function], Function]:
+    """Declare that the decorated function puts these updates on a model, in place. Its arguments are the model, the
+    update and a seed for what is random. The others as in `Implementation`."""
+
+    def register(apply: Function) -> Function:
+        for member in members:
+            found = Implementation(apply=apply, peft_config=peft_config, own_reference=own_reference)
+            IMPLEMENTATIONS[member.kind_name()] = found
+        return apply
+
+    return register

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from luthier.design import Dora, Lora, LoraPlus, Placement, RsLora
 from luthier.errors import Infeasible
 from workers.train.forward import is_encoder
-from workers.train.updates.base import Stateless, trainable_parameters
+from workers.train.updates.base import Stateless, implements, trainable_parameters
 
 ALL_LINEAR: Final = "all-linear"  # PEFT's shorthand for every linear layer except the output head
 EVERYWHERE: Final[dict[str, Any]] = {"target_modules": ALL_LINEAR}
@@ -60,6 +60,7 @@ class LoraPlusAdapter(Adapter):
 LowRank = Lora | RsLora | Dora | LoraPlus
 
 
+@implements(Lora, RsLora, Dora, LoraPlus, peft_config="LoraConfig")
 def low_rank(model: PreTrainedModel, update: LowRank, seed: int) -> Adapter:
     """Add LoRA adapters to `model` in place. `seed` determines the random initial A matrices."""
     adapted = adapt(model, lora_config(update, places(model, update.placement)), seed)

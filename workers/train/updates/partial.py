@@ -11,7 +11,7 @@ from luthier.design import BitFit, Full, LayerNorm, TopLayers
 from luthier.errors import Infeasible
 from workers.train.architectures.edits import layers_of
 from workers.train.forward import is_encoder
-from workers.train.updates.base import Stateless, trainable_parameters
+from workers.train.updates.base import Stateless, implements, trainable_parameters
 
 
 class InPlace(Stateless):
@@ -30,13 +30,15 @@ class InPlace(Stateless):
         return False
 
 
-def full(model: PreTrainedModel, update: Full) -> InPlace:
+@implements(Full)
+def full(model: PreTrainedModel, update: Full, seed: int) -> InPlace:
     """Train every parameter."""
     model.requires_grad_(True)
     return InPlace(model)
 
 
-def top_layers(model: PreTrainedModel, update: TopLayers) -> InPlace:
+@implements(TopLayers)
+def top_layers(model: PreTrainedModel, update: TopLayers, seed: int) -> InPlace:
     """Freeze all but the last layers and the final norm. BERT has no final norm: its layers end in norms.
 
     Raises Infeasible if the model has too few layers, or no list of layers with a norm after it.
@@ -54,13 +56,15 @@ def top_layers(model: PreTrainedModel, update: TopLayers) -> InPlace:
     return InPlace(model)
 
 
-def layernorm(model: PreTrainedModel, update: LayerNorm) -> InPlace:
+@implements(LayerNorm)
+def layernorm(model: PreTrainedModel, update: LayerNorm, seed: int) -> InPlace:
     """Freeze all but the normalisation layers. Raises Infeasible if they have no parameters."""
     norms = [module for module in model.modules() if type(module).__name__.endswith("Norm")]
     return _only(model, update.kind, [parameter for norm in norms for parameter in norm.parameters(recurse=False)])
 
 
-def bitfit(model: PreTrainedModel, update: BitFit) -> InPlace:
+@implements(BitFit)
+def bitfit(model: PreTrainedModel, update: BitFit, seed: int) -> InPlace:
     """Freeze all but the biases, including those of norms (Ben Zaken et al. 2022). Raises Infeasible without biases."""
     return _only(model, update.kind, [p for name, p in model.named_parameters() if name.endswith(".bias")])
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from luthier.design import Pissa
 from luthier.errors import Infeasible
+from workers.train.updates.base import implements
 from workers.train.updates.lora import Adapter, adapt, places
 
 
@@ -38,6 +39,7 @@ class PissaAdapter(Adapter):
         return True
 
 
+@implements(Pissa, peft_config="LoraConfig", own_reference=True)
 def principal(model: PreTrainedModel, update: Pissa, seed: int) -> PissaAdapter:
     """Split each weight into an adapter and a frozen residual. Raises Infeasible if the rank exceeds a weight's shape.
 

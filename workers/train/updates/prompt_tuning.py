@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from luthier.design import Prefix, Prompt
 from luthier.errors import Infeasible
-from workers.train.updates.base import Stateless, trainable_parameters
+from workers.train.updates.base import Stateless, implements, trainable_parameters
 
 
 class VirtualTokenAdapter(Stateless):
@@ -41,6 +41,7 @@ class VirtualTokenAdapter(Stateless):
         return True
 
 
+@implements(Prompt, peft_config="PromptTuningConfig", own_reference=True)
 def prompt(model: PreTrainedModel, update: Prompt, seed: int) -> VirtualTokenAdapter:
     """Add prompt tuning. `seed` determines the tokens whose embeddings it starts from."""
     config = PromptTuningConfig(num_virtual_tokens=update.tokens, task_type="CAUSAL_LM")
@@ -49,6 +50,7 @@ def prompt(model: PreTrainedModel, update: Prompt, seed: int) -> VirtualTokenAda
     return _started(adapted, update.kind, embeddings[_drawn(model, update.tokens, seed).to(embeddings.device)])
 
 
+@implements(Prefix, peft_config="PrefixTuningConfig", own_reference=True)
 def prefix(model: PreTrainedModel, update: Prefix, seed: int) -> VirtualTokenAdapter:
     """Add prefix tuning. `seed` determines the tokens whose keys and values it starts from."""
     ids_1T = _drawn(model, update.tokens, seed)[None].to(model.device)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from luthier.design import QLora
 from luthier.errors import Infeasible
+from workers.train.updates.base import implements
 from workers.train.updates.lora import EVERYWHERE, Adapter, adapt
 
 
@@ -42,6 +43,7 @@ class QLoraAdapter(Adapter):
         return False
 
 
+@implements(QLora, peft_config="LoraConfig")
 def qlora(model: PreTrainedModel, update: QLora, seed: int) -> QLoraAdapter:
     """Quantise the linear layers and add adapters to them. Raises Infeasible if bitsandbytes is not installed."""
     _quantise(model)

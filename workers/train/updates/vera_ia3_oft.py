@@ -8,15 +8,18 @@ from transformers import PreTrainedModel
 
 from luthier.design import Ia3, Oft, Vera
 from luthier.errors import Infeasible
+from workers.train.updates.base import implements
 from workers.train.updates.lora import EVERYWHERE, Adapter, adapt
 
 
+@implements(Vera, peft_config="VeraConfig", own_reference=True)
 def vera(model: PreTrainedModel, update: Vera, seed: int) -> Adapter:
     """VeRA (Kopiczko et al. 2024). `seed` determines the shared random matrices, which the saved adapter includes."""
     config = VeraConfig(r=update.rank, projection_prng_key=seed, save_projection=True, **EVERYWHERE)
     return Adapter(adapt(model, config, seed))
 
 
+@implements(Ia3, peft_config="IA3Config")
 def ia3(model: PreTrainedModel, update: Ia3, seed: int) -> Adapter:
     """IA³ (Liu et al. 2022), on PEFT's default layers for the family. Raises Infeasible if PEFT knows none."""
     try:
@@ -25,6 +28,7 @@ def ia3(model: PreTrainedModel, update: Ia3, seed: int) -> Adapter:
         raise Infeasible(f"PEFT has no ia3 layers for {type(model).__name__}: {error}") from error
 
 
+@implements(Oft, peft_config="OFTConfig")
 def oft(model: PreTrainedModel, update: Oft, seed: int) -> Adapter:
     """OFT (Qiu et al. 2023), exact Cayley rotations. Raises Infeasible if the block does not divide the inputs."""
     head = model.get_output_embeddings()
