@@ -1,4 +1,4 @@
-"""TensorBoard: a folder for each job, and in it one for each trial."""
+"""TensorBoard: a folder for each job, with a folder for each trial."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.integrations.tracker import curve, scores, settings
 
 
 class TensorBoard:
-    """Writes event files under `folder`; `tensorboard --logdir` shows them. A trial's folder is there whole or not."""
+    """Writes event files under `folder`; `tensorboard --logdir` shows them. A trial's folder is written atomically."""
 
     name = "TensorBoard"
 

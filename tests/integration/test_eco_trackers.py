@@ -14,7 +14,7 @@ from luthier.errors import UserError
 from luthier.settings import Settings
 from service.app import create_app
 from service.integrations.mlflow import Mlflow
-from service.integrations.publisher import Publisher, wanted
+from service.integrations.publisher import Publisher, trackers
 from service.integrations.tensorboard import TensorBoard
 from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
 
@@ -149,4 +149,4 @@ def test_a_package_that_is_missing_is_named_before_the_service_starts(
 
 
 def test_nothing_is_told_where_nobody_asked(tmp_path: Path) -> None:
-    assert wanted(Settings(home=tmp_path)) == []
+    assert trackers(Settings(home=tmp_path)) == []

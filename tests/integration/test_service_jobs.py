@@ -360,7 +360,7 @@ def test_weights_that_are_let_go_are_deleted_but_for_what_others_share(service: 
 
     ctx = service.context
     dropped, shared = worker.put(loser), worker.put("tokens")
-    ctx.garbage.condemn({dropped, shared})
+    ctx.garbage.release({dropped, shared})
     assert ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC)) == set(), "spared: just uploaded"
     ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC) + GRACE)
     assert not ctx.blobs.exists(dropped)
