@@ -1,8 +1,8 @@
-"""What is tried before anything is known: the two baselines, and designs that experience says are worth a trial.
+"""The first designs of a search: the two baselines, and priors, which are designs known to work well.
 
-The baselines are yardsticks: they keep to the pins on model, epochs and batch size, but not to those on the method.
-The priors are inside the space, because a recipe answers the space's own questions: it gets what it wishes where pins
-and the model allow it, and the nearest thing where they do not.
+The baselines follow the pins on model, epochs and batch size, but not those on algorithm and weight update. Each prior
+is sampled through the space itself (`Suggest`), so it always lies inside: where pins or the model exclude a value of
+the prior, the nearest allowed value is taken.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from search.space import space, validate
 from search.space.samplers import V
 from search.space.space import Space, algorithm, stages
 
-LEAST: Final = 1e-6  # far below any value of any axis but zero
+LEAST: Final = 1e-6  # added before taking logarithms; far below any nonzero value of any axis
 
 
 class Prior(Frozen):
-    """A design relative to whatever model it is for. Edits count steps down the model's own list: 0 keeps all."""
+    """A design for any base model. Architecture edits are positions in the model's list of options; 0 is no edit."""
 
     recipe: str
     update: str = "lora"
@@ -53,7 +53,7 @@ class Prior(Frozen):
     tokens: int = 32
 
 
-# The order matters: a small budget sees only the first few, so these differ in program, update and architecture.
+# A small budget tries only the first few, so these differ in recipe, weight update and architecture.
 _BEHAVIOUR: Final = (
     Prior(recipe="sft", update="full"),
     Prior(recipe="sft", rope_factor=1),
@@ -69,7 +69,7 @@ _BEHAVIOUR: Final = (
     Prior(recipe="sft", update="pissa", epochs=2),
     Prior(recipe="sft", update="lora_plus"),
 )
-# Where answers are graded. Reward maximisers start where likelihood ends, or from the base where it knows how already.
+# For tasks with a grader. Reinforcement learning starts after SFT, or from the base if it can already do the task.
 _GRADED: Final = (
     Prior(recipe="sft+grpo"),
     Prior(recipe="sft", update="full"),
@@ -166,7 +166,7 @@ ENCODER_PRIORS: Final = (
 
 
 def _priors_for(space: Space) -> Sequence[Prior]:
-    """Those for the models and this kind of data; others where the task has a reward to maximise."""
+    """The priors for this model family and kind of data; different ones if the task has a grader."""
     if space.family == "encoder":
         return ENCODER_PRIORS
     plain = set(space.recipes) <= set(validate.recipes(space.kind))
@@ -174,7 +174,10 @@ def _priors_for(space: Space) -> Sequence[Prior]:
 
 
 def baselines(space: Space) -> tuple[Design, Design]:
-    """Trials 0 and 1: the first model untuned, and plain LoRA at its default rate with the usual program."""
+    """Return the designs of trials 0 and 1: the first base model untuned, and the plain-LoRA default.
+
+    The default is LoRA at its default learning rate with the usual recipe for this kind of data.
+    """
     model = space.models[0]
     usual = Prior(recipe=validate.usual(space.kind, space.family))
     untuned = Design(architecture=Architecture(base=model.name))
@@ -191,11 +194,10 @@ def baselines(space: Space) -> tuple[Design, Design]:
 
 
 def priors(space: Space) -> list[Design]:
-    """The recipes for this kind of data as designs of the space, in order, the models taking turns.
+    """Return the priors for this kind of data as designs of the space, in order, rotating through the base models.
 
-    Recipes that pins make equal to each other or to the plain default appear once or not at all, nor do those for a
-    longer context where none is offered. Raises IllegalDesign
-    where a recipe is outside a continuous axis: what the space does not allow is never tried.
+    Duplicates, and designs equal to the plain-LoRA default, are left out; pins can make priors equal. Priors with RoPE
+    scaling are left out if no model can be scaled. Raises IllegalDesign if a prior lies outside a continuous axis.
     """
     _, plain = baselines(space)
     designs = {plain.digest(): plain}
@@ -208,7 +210,7 @@ def priors(space: Space) -> list[Design]:
 
 
 class _Wishes:
-    """Answers a space's questions (`Suggest`) as a recipe would like them answered."""
+    """A `Suggest` that returns the prior's value for each axis, or the nearest choice."""
 
     def __init__(self, space: Space, prior: Prior, turn: int) -> None:
         self._space = space
@@ -238,13 +240,13 @@ class _Wishes:
                 return _nearest(choices, self._prior[axis])
 
     def _edit(self, possible: Sequence[object]) -> str:
-        """Those of the recipe's edits that can be made, as they are named together; nothing where there is none."""
+        """The prior's edits that are possible here, joined by "+"; empty if there are none."""
         return "+".join(field for field in space.EDIT_FIELDS if self._prior[field] and field in possible)
 
     def log_uniform(self, name: str, low: float, high: float) -> float:
         wish: float = self._prior[name]
         if not low <= wish <= high:
-            raise IllegalDesign(f"a prior has {name} {wish:g}, outside of {low:g} to {high:g}", param=name)
+            raise IllegalDesign(f"a prior has {name} {wish:g}, outside the range {low:g} to {high:g}", param=name)
         return wish
 
 

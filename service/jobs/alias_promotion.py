@@ -19,6 +19,7 @@ from luthier.store.rows import AliasRecord, JobRecord, TrialRecord
 from luthier.trial import RowScores, TrialState
 from luthier.worker_protocol import Artifact
 from search.report import bootstrap
+from search.report.recommend import RELATION
 from service.context import Context
 from service.jobs import events
 
@@ -112,11 +113,10 @@ def _compare(
     difference = found.objective
     unit = "bits per byte" if objective == "perplexity" else "reward"
     numbers = f"{difference.difference:+.4g} {unit}, 95% interval {difference.low:+.4g} to {difference.high:+.4g}"
-    preposition = "from" if found.verdict == "not distinguishable" else "than"
     return Contest(
         champion=champion,
         promoted=found.verdict == "better beyond the noise",
-        why=f"{found.verdict} {preposition} {champion}: {numbers}, on {found.rows} test rows",
+        why=f"{RELATION[found.verdict]} {champion}: {numbers}, on {found.rows} test rows",
         objective=objective,
         difference=difference.difference,
         low=difference.low,

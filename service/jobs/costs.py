@@ -21,7 +21,7 @@ from luthier.trial import TrialState
 from luthier.worker_protocol import Device
 from search.cost.estimate import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
 from search.cost.workload import Workload, workload
-from search.policy.scheduler import Refusal
+from search.policy.scheduler import WhyInfeasible
 from search.space.axes import FOUR_BIT
 from service.context import Context
 from service.jobs import budget
@@ -138,7 +138,7 @@ def this_machine() -> Device:
     return Device(kind="cpu", name="this machine's CPU", memory_bytes=psutil.virtual_memory().total)
 
 
-def refusal(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Refusal:
+def refusal(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> WhyInfeasible:
     """Return a function that says why a design cannot run on any live worker within the remaining budget.
 
     It returns None for a design that can, and where no worker is live. Costs are read at its first call.

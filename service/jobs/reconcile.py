@@ -16,7 +16,17 @@ from luthier.store import generations, jobs, leases, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from search.policy.ranking import best
-from search.policy.scheduler import Confirm, End, EndCode, Plan, Promote, Refuse, Try, hopeless, next_step
+from search.policy.scheduler import (
+    End,
+    EndCode,
+    MarkInfeasible,
+    Plan,
+    Promote,
+    Repeat,
+    Try,
+    next_step,
+    not_promotable,
+)
 from search.policy.warm_start import SimilarJob
 from search.space.space import Space
 from service.context import Context
@@ -104,8 +114,8 @@ def fill(ctx: Context, job: JobRecord, rows: Rows, worker_count: int, now: datet
             history.past(job, rows),
             _plan(job),
             remaining=budget.remaining(job, rows, worker_count, now),
-            refusal=costs.refusal(ctx, job, rows, now),
-            memory=past_jobs,
+            why_infeasible=costs.refusal(ctx, job, rows, now),
+            similar_jobs=past_jobs,
         )
         if step is None:
             return rows, None
@@ -119,7 +129,7 @@ def fill(ctx: Context, job: JobRecord, rows: Rows, worker_count: int, now: datet
 
 
 def _take(
-    ctx: Context, job: JobRecord, rows: Rows, step: Try | Refuse | Promote | Confirm, now: datetime
+    ctx: Context, job: JobRecord, rows: Rows, step: Try | MarkInfeasible | Promote | Repeat, now: datetime
 ) -> Rows | None:
     """Take a step that was chosen for these trials. Return the trials after it.
 
@@ -133,7 +143,7 @@ def _take(
             case Try():
                 row = trials.insert(c, job.id, number, step.design, job.seed, step.origin, now, goal=step.goal)
                 done = row is not None
-            case Refuse():
+            case MarkInfeasible():
                 row = trials.insert(c, job.id, number, step.design, job.seed, step.origin, now, refused=step.why)
                 done = row is not None
                 if row is not None:
@@ -144,9 +154,9 @@ def _take(
                 done = trials.promote(c, paused.id, paused.goal, step.goal)
                 if done:
                     events.promoted(c, paused, step.goal, now)
-            case Confirm():
+            case Repeat():
                 design = rows[step.number].design
-                row = trials.insert(c, job.id, number, design, job.seed + step.repeat, "confirmation", now)
+                row = trials.insert(c, job.id, number, design, job.seed + step.seed_offset, "confirmation", now)
                 done = row is not None
                 if done:
                     events.repeating(c, job.id, number, step.number, now)
@@ -158,7 +168,7 @@ def _prune(ctx: Context, job: JobRecord, rows: Rows, worker_count: int, now: dat
     if not any(row.paused for row in rows):
         return
     remaining = budget.remaining(job, rows, worker_count, now)
-    numbers = [past.number for past in hopeless(history.past(job, rows), _plan(job), remaining)]
+    numbers = [past.number for past in not_promotable(history.past(job, rows), _plan(job), remaining)]
     if not numbers:
         return
     with ctx.database.begin() as c:

@@ -13,6 +13,7 @@ from pydantic import Field
 from luthier.design import Frozen
 from luthier.report import ComparisonReport, FrontReport, Report
 from search.format import figure, millions, seconds
+from search.report.recommend import verdict_label
 
 _MARKS: Final = re.compile(r"([\\`*_\[\]<>|~#])")
 WIDTH, HEIGHT = 640, 260  # of the picture of the front
@@ -132,4 +133,5 @@ for _environment in (_HTML, _MARKDOWN):
         "size": _size,
         "seconds": seconds,
         "plain": _plain,
+        "verdict": verdict_label,
     }

@@ -192,7 +192,7 @@ def test_a_fully_pinned_space_has_its_one_design_as_prior() -> None:
 
 def test_a_prior_outside_of_a_continuous_axis_is_refused() -> None:
     narrow = space_of().model_copy(update={"multipliers": Interval(low=0.9, high=1.1)})
-    with pytest.raises(IllegalDesign, match="a prior has learning_rate_multiplier 2, outside"):
+    with pytest.raises(IllegalDesign, match="learning_rate_multiplier 2"):
         priors(narrow)
 
 

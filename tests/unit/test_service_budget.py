@@ -8,6 +8,7 @@ from luthier.design import Architecture, Design
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, TrialState
+from search.policy.scheduler import EndCode
 from service.jobs import budget
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -58,14 +59,17 @@ def test_without_a_limit_of_time_nothing_overruns() -> None:
 
 @pytest.mark.parametrize(("seconds", "spent"), [(29.9, False), (30.0, True), (31.0, True)])
 def test_device_seconds_are_spent_when_all_trials_together_reach_them(seconds: float, spent: bool) -> None:
-    reason = budget.overrun(job(device_seconds=30), rows(1, 1, seconds / 2), after(1))
-    assert reason == ("the budget of 30 device-seconds is spent" if spent else None)
+    end = budget.overrun(job(device_seconds=30), rows(1, 1, seconds / 2), after(1))
+    assert (None if end is None else end.code) == (EndCode.DEVICE_SECONDS if spent else None)
 
 
 def test_a_deadline_passes_at_its_very_moment() -> None:
     limited = job(deadline=after(60))
     assert budget.overrun(limited, [], after(59.9)) is None
-    assert budget.overrun(limited, [], after(60)) == "the deadline 2030-01-01 00:01:00 UTC has passed"
+    end = budget.overrun(limited, [], after(60))
+    assert end is not None
+    assert end.code is EndCode.DEADLINE
+    assert "2030-01-01 00:01:00 UTC" in end.reason
 
 
 def changed(trial: TrialRecord, **changes: object) -> TrialRecord:
@@ -92,7 +96,7 @@ def test_confirmations_and_what_was_refused_are_no_designs() -> None:
 def test_the_finalists_there_can_be_and_the_default_are_to_be_confirmed(
     trials: int, finalists: int, planned: int
 ) -> None:
-    assert budget.planned_confirmations(job(trials=trials, finalists=finalists, confirmations=2)) == planned
+    assert budget.planned_confirmations(job(trials=trials, finalists=finalists, confirmations=2).search) == planned
 
 
 def test_what_remains_is_the_least_of_what_is_left_of_the_budget_and_the_time() -> None:

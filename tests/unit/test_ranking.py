@@ -32,8 +32,9 @@ def test_a_higher_reward_is_a_lower_value() -> None:
 
 
 def test_a_missing_reward_is_an_error_and_never_replaced() -> None:
-    with pytest.raises(MissingMetric, match="the objective is reward, but the judge reported none"):
+    with pytest.raises(MissingMetric) as error:
         objective_value(metrics(reward=None), "reward")
+    assert error.value.param == "metrics.reward"
 
 
 def test_at_rungs_preferences_are_compared_by_the_margin() -> None:
@@ -49,7 +50,7 @@ def test_at_rungs_equal_grades_are_told_apart_by_the_likelihood() -> None:
 
 
 def test_a_complete_trial_needs_a_value() -> None:
-    with pytest.raises(ValidationError, match="trial 3 is complete but has no value"):
+    with pytest.raises(ValidationError, match="trial 3"):
         Past(number=3, design=BASE, state=TrialState.COMPLETE)
 
 

@@ -5,11 +5,12 @@ import math
 import pytest
 
 from luthier.design import Dora, Full, Lora
-from luthier.report import Report
+from luthier.report import Report, Verdict
 from luthier.task import DataKind, EnvironmentSpec, JudgeSpec, Pin, Search, Task, TextSimilarity
 from luthier.trial import JobState, RowScores, TrialState
 from search.format import about
 from search.report.build import explain
+from search.report.recommend import RELATION
 from tests.unit.report_samples import (
     DEFAULT,
     broken,
@@ -49,13 +50,14 @@ def test_the_winner_is_explained_along_the_four_axes_with_figures(report: Report
     assert winner.score == pytest.approx((0.70 + 0.704 + 0.708) / 3)
     words = {axis.axis: " ".join(axis.words) for axis in winner.axes}
     assert list(words) == ["task and dataset", "learning algorithm", "weight update", "architecture"]
-    assert "480 rows to train on, 60 that chose between the designs, and 60 to test" in words["task and dataset"]
-    assert "11 of 12 trained designs had this recipe; none of the others (clm) was" in words["learning algorithm"]
-    assert "3 of 12 trained designs had this weight update" in words["weight update"]
-    assert "(trial 6, rslora) 0.714" in words["weight update"]
-    assert "Had only lora been tried, the best would be 0.12 bits per byte worse." in words["weight update"]
-    assert "smol as it is: 134.5 M parameters in use." in words["architecture"]
-    assert "10 of 12 trained designs left the model as it is" in words["architecture"]
+    assert all(count in words["task and dataset"] for count in ("480 training rows", "60 validation", "60 test"))
+    assert "11 of 12 trained designs" in words["learning algorithm"]
+    assert "(clm)" in words["learning algorithm"], "the only other recipe, which never ran to the end"
+    assert "3 of 12 trained designs" in words["weight update"]
+    assert all(part in words["weight update"] for part in ("(trial 6, rslora)", "0.714"))
+    assert "0.12 bits per byte" in words["weight update"], "the worth of the axis"
+    assert "134.5 M parameters" in words["architecture"]
+    assert "10 of 12 trained designs" in words["architecture"]
 
 
 def test_the_winner_is_compared_with_the_base_the_default_and_the_runner_up_on_the_test_rows(report: Report) -> None:
@@ -75,13 +77,13 @@ def test_the_winner_is_compared_with_the_base_the_default_and_the_runner_up_on_t
         assert one.perplexity_ratio[0] == pytest.approx(2 ** (one.difference * 120 / 30), rel=0.01)
 
 
-def test_a_winner_that_is_better_than_both_yardsticks_is_recommended_with_a_word_on_the_runner_up(
+def test_a_winner_that_is_better_than_both_baselines_is_recommended_with_a_word_on_the_runner_up(
     report: Report,
 ) -> None:
     assert (report.recommendation.take, report.recommendation.number) == ("winner", 5)
-    assert "use trial 5" in report.recommendation.words[0]
-    assert "The runner-up, trial 6, cannot be told apart from it and is cheaper" in report.recommendation.words[1]
-    assert "better beyond the noise than the untuned base and the plain-LoRA default" in report.headline
+    assert "trial 5" in report.recommendation.words[0]
+    assert all(part in report.recommendation.words[1] for part in ("trial 6", "cheaper", "2 min 10 s", "4 min 0 s"))
+    assert f"{RELATION['better beyond the noise']} the untuned base and the plain-LoRA default" in report.headline
     assert report.missing == ()
 
 
@@ -114,12 +116,10 @@ def test_everything_tried_is_listed_with_its_state_and_score(report: Report) -> 
 def test_what_was_rejected_says_why_with_its_numbers(report: Report) -> None:
     why = {one.number: one.words for one in report.rejected}
     assert sorted(why) == [3, 4, 7, 8, 9, 10, 11, 12, 13]
-    assert why[4] == (
-        "It was stopped after 1/9 of its training: 1.21 bits per byte, place 10 of 11, of which the best 3 go on."
-    )
-    assert "after 1/3 of its training: 0.84 bits per byte, place 5 of 6, of which the best 2 go on" in why[7]
-    assert why[9] == "It failed: the loss of stage 1 is not a number after step 12."
-    assert why[10] == "It was never launched: it needs about 9.1 GiB, and the largest device has 8.0 GiB."
+    assert all(part in why[4] for part in ("Stopped", "1/9", "1.21 bits per byte", "10 of 11", "3"))
+    assert all(part in why[7] for part in ("Stopped", "1/3", "0.84 bits per byte", "5 of 6", "2"))
+    assert "the loss of stage 1 is not a number after step 12" in why[9]
+    assert "it needs about 9.1 GiB, and the largest device has 8.0 GiB" in why[10]
 
 
 def test_seeds_are_shown_with_mean_and_spread(report: Report) -> None:
@@ -137,17 +137,17 @@ def test_forgetting_is_that_of_the_winners_seeds_against_the_base(report: Report
     assert found.base == 1.05
     assert found.winner == pytest.approx((1.32 + 1.1 + 1.1) / 3)
     assert found.change == pytest.approx(found.winner / 1.05 - 1)
-    assert "something was forgotten" in found.words
+    assert "moderate" in found.words
 
 
 @pytest.mark.parametrize(
     ("general", "meaning"),
     [
-        (0.9, "become better"),
-        (1.055, "nothing that shows"),
-        (1.09, "a little was forgotten"),
-        (1.2, "something was forgotten"),
-        (1.5, "much was forgotten"),
+        (0.9, "improved"),
+        (1.055, "no measurable"),
+        (1.09, "slight"),
+        (1.2, "moderate"),
+        (1.5, "catastrophic"),
     ],
 )
 def test_forgetting_is_put_into_plain_words(general: float, meaning: str) -> None:
@@ -162,13 +162,12 @@ def test_the_front_is_of_complete_designs_and_the_base(report: Report) -> None:
 
 
 def test_the_next_steps_follow_from_the_rows(report: Report) -> None:
-    said = "\n".join(report.next_steps)
-    assert "The winner's learning rate, relative to the default, is 4.6, at the upper end" in said
-    assert "training loss was still falling when it ended" in said
-    assert "Of the programs that this search allows, tried once: clm." in said
-    assert "never tried: top_layers" in said
-    assert "The winner and the runner-up (trial 6) cannot be told apart on 60 test rows" in said
-    assert "seed" not in said.replace("more seeds of both", "")  # three are enough to be quiet about
+    rate, loss, once, never, close = report.next_steps
+    assert all(part in rate for part in ("learning rate", "4.6", "upper", "0.2 to 5"))
+    assert all(part in loss for part in ("training loss", "0.654", "0.549"))
+    assert once.endswith("once: clm.")
+    assert "never tried: top_layers" in never
+    assert all(part in close for part in ("trial 6", "60 test rows"))  # three seeds are enough to be quiet about
 
 
 def test_the_same_rows_make_the_same_report(report: Report) -> None:
@@ -182,7 +181,7 @@ def test_a_winner_no_better_than_the_default_loses_to_the_cheaper_one() -> None:
     dear = complete(2, design(Full(), epochs=3), 0.81, test=0.798, seconds=300)
     found = explain(case([untuned(), default(), dear])).recommendation
     assert (found.take, found.number) == ("plain-LoRA default", 1)
-    assert "not better than the plain-LoRA default: use the cheaper of the two, the default" in found.words[0]
+    assert f"{RELATION['not distinguishable']} the plain-LoRA default" in found.words[0]
     assert "1 min 30 s of training" in found.words[1]
     cheap = complete(2, design(Lora(rank=16), layers=20), 0.81, test=0.798, seconds=300)
     smaller = explain(case([untuned(), default(), cheap])).recommendation
@@ -194,21 +193,23 @@ def test_a_winner_that_is_worse_than_the_default_on_the_test_rows_loses_to_it_at
     report = explain(case([untuned(), default(), lucky]))
     assert report.comparisons[1].verdict == "worse beyond the noise"
     assert (report.recommendation.take, report.recommendation.number) == ("plain-LoRA default", 1)
-    assert "worse beyond the noise than the plain-LoRA default" in report.headline
-    assert any("The lead over the default was 0.12" in words for words in report.weaknesses)
+    assert f"{RELATION['worse beyond the noise']} the plain-LoRA default" in report.headline
+    assert any("0.12 bits per byte on the validation rows" in words for words in report.weaknesses)
 
 
 def test_where_nothing_is_better_than_the_base_the_base_is_recommended() -> None:
-    for test, how in ((0.98, "not better than"), (1.4, "worse than")):
+    verdicts: tuple[tuple[float, Verdict], ...] = ((0.98, "not distinguishable"), (1.4, "worse beyond the noise"))
+    for test, verdict in verdicts:
         found = explain(case([untuned(), default(test=1.1), complete(2, design(Full()), 0.7, test=test)]))
         assert (found.recommendation.take, found.recommendation.number) == ("untuned base", 0)
-        assert how in found.recommendation.words[0]
+        assert RELATION[verdict] in found.recommendation.words[0]
 
 
 def test_the_default_itself_may_win() -> None:
     found = explain(case([untuned(), default(), complete(2, design(Full()), 0.9, test=0.9)]))
     assert found.recommendation.take == "winner"
-    assert "It is the plain-LoRA default itself" in found.recommendation.words[0]
+    assert found.recommendation.number == 1
+    assert "plain-LoRA default" in found.recommendation.words[0]
     assert [one.against for one in found.comparisons] == ["untuned base", "runner-up"]
 
 
@@ -219,7 +220,7 @@ def test_equal_scores_are_said_to_be_equal() -> None:
     report = explain(case([untuned(), default(), *twins]))
     assert report.comparisons[2].difference == 0
     assert report.comparisons[2].verdict == "not distinguishable"
-    assert "The winner's validation score is also that of trial 8: cost decided." in report.weaknesses
+    assert any("Trial 8" in words and "cost" in words for words in report.weaknesses)
 
 
 # Weaknesses
@@ -228,16 +229,14 @@ def test_equal_scores_are_said_to_be_equal() -> None:
 def test_few_rows_one_seed_and_few_designs_are_said_to_be_weaknesses() -> None:
     tried = [untuned(rows=12), default(rows=12), complete(2, design(Full()), 0.7, test=0.7, rows=12)]
     said = "\n".join(explain(case(tried, rows=(100, 12, 12))).weaknesses)
-    assert "Only 12 test rows" in said
-    assert "trained from one seed" in said
-    assert "No more than 2 designs tried" in said
+    assert all(part in said for part in ("12 test rows", "one seed", "2 designs"))
 
 
 def test_test_rows_beyond_the_judges_limit_are_mentioned() -> None:
     tried = [untuned(), default(), complete(2, design(Full()), 0.7, test=0.7)]
     judge = JudgeSpec(kind=DataKind.PAIRS, validation="v", test="t", objective="perplexity", max_rows=60)
     report = explain(case(tried, rows=(4000, 500, 500), judge=judge))
-    assert "Only the first 60 of 500 test rows were scored." in report.weaknesses
+    assert any("60 of 500 test rows" in words for words in report.weaknesses)
 
 
 # Odd jobs
@@ -259,7 +258,7 @@ def test_without_test_scores_there_are_no_intervals_and_it_says_so() -> None:
     assert report.comparisons == ()
     assert report.forgetting is None
     assert report.recommendation.take is None
-    assert "no intervals" in "".join(report.missing)
+    assert any("significance" in words for words in report.missing)
 
 
 def test_a_job_whose_trials_all_failed_says_why() -> None:
@@ -270,16 +269,17 @@ def test_a_job_whose_trials_all_failed_says_why() -> None:
     ]
     report = explain(case(tried, state=JobState.FAILED, error="no trial could be trained", fine_tuned_model=None))
     assert report.winner is None
-    assert report.headline == "The job failed, and no design was trained to its end."
-    assert "The job failed: no trial could be trained." in report.missing
-    assert [one.words for one in report.rejected] == ["It failed: out of luck.", "It failed: no reason was noted."]
+    assert "failed" in report.headline
+    assert any("no trial could be trained" in words for words in report.missing)
+    assert [one.number for one in report.rejected] == [1, 2]
+    assert "out of luck" in report.rejected[0].words
     assert (report.axes, report.comparisons, report.seeds, report.next_steps) == ((), (), (), ())
 
 
 def test_a_job_that_has_not_started_has_a_report() -> None:
     report = explain(case([], state=JobState.QUEUED, finished_at=None, fine_tuned_model=None, ended=None))
     assert report.winner is None
-    assert "has not started" in report.missing[0]
+    assert "not started" in report.missing[0]
     assert report.budget.spent == 0
 
 
@@ -287,31 +287,32 @@ def test_a_running_job_says_that_all_may_change() -> None:
     waiting = stopped(3, design(Dora(rank=8)), 0.93, state=TrialState.WAITING)
     tried = [untuned(), default(), complete(2, design(Full()), 0.7, test=0.7), waiting]
     report = explain(case(tried, state=JobState.RUNNING, finished_at=None, fine_tuned_model=None, ended=None))
-    assert "The job still runs: 4 of 14 designs are done or pause at a rung" in report.missing[0]
-    assert "best so far" in report.headline
+    assert "4 of 14 designs" in report.missing[0]
+    assert "so far" in report.headline
     assert report.recommendation.words[0].startswith("So far: ")
     assert {one.number: one.state for one in report.tried}[3] == "paused at 1/9"
-    assert report.rejected[0].words.startswith("It pauses after 1/9 of its training")
+    assert report.rejected[0].words.startswith("Paused at 1/9")
 
 
-def test_a_running_job_says_that_the_best_are_being_confirmed() -> None:
+def test_a_running_job_says_that_the_best_are_being_repeated() -> None:
     report = explain(case(state=JobState.RUNNING, finished_at=None, fine_tuned_model=None, ended=None))
-    assert "; the best are being trained from other seeds. All that" in report.missing[0]
+    assert any("repeated with other seeds" in words for words in report.missing)
 
 
 def test_a_cancelled_job_keeps_what_it_found() -> None:
     cut = broken(3, design(Dora(rank=8)), TrialState.CANCELLED, "")
     tried = [untuned(), default(), complete(2, design(Full()), 0.7, test=0.7), cut]
     report = explain(case(tried, state=JobState.CANCELLED))
-    assert "cancelled after 3 of 14 designs" in report.missing[0]
-    assert report.rejected[-1].words == "It was cancelled with the job, or by its budget."
-    assert "Not trained from all 3 seeds: trial 2." in report.missing
+    assert "3 of 14 designs" in report.missing[0]
+    assert report.rejected[-1].number == 3
+    assert "Cancelled" in report.rejected[-1].words
+    assert any("3 seeds: trial 2" in words for words in report.missing)
 
 
-def test_missing_yardsticks_are_missed() -> None:
+def test_missing_baselines_are_mentioned() -> None:
     report = explain(case([complete(2, design(Full()), 0.7, test=0.7)]))
-    assert any("untuned base was not scored" in words for words in report.missing)
-    assert any("default was not trained to its end" in words for words in report.missing)
+    assert any("untuned base" in words for words in report.missing)
+    assert any("plain-LoRA default" in words for words in report.missing)
     assert report.recommendation.take is None
 
 
@@ -319,7 +320,7 @@ def test_a_base_that_is_no_longer_registered_costs_the_sizes_only() -> None:
     report = explain(case(facts={}, space=None))
     assert report.winner is not None
     assert report.winner.parameters is None
-    assert "not registered any more" in sentences(report)
+    assert "no longer registered" in sentences(report)
     assert len(report.comparisons) == 3
 
 
@@ -356,8 +357,8 @@ def test_rewards_are_shown_as_they_are_where_more_is_better() -> None:
     assert (base.verdict, base.rows, base.perplexity_ratio) == ("better beyond the noise", 32, None)
     assert base.low > 0
     assert {one.number: one.score for one in report.tried}[4] == pytest.approx(1 - 1.21 / 2)
-    assert "Only 32 test rows" in report.weaknesses[0] or "Only 32 test rows" in "".join(report.weaknesses)
-    assert "mean grade (text_similarity) of greedy answers" in report.judge.words[0]
+    assert any("32 test rows" in words for words in report.weaknesses)
+    assert "text_similarity" in report.judge.words[0]
 
 
 def test_an_environment_is_named_in_place_of_a_file() -> None:
@@ -365,7 +366,7 @@ def test_an_environment_is_named_in_place_of_a_file() -> None:
     judge = JudgeSpec(kind=DataKind.PROMPTS, validation="v", test="t", objective="reward", environment=environment)
     report = explain(case(rewarded(), judge=judge, task=Task(environment=environment)))
     assert (report.task.file, report.task.environment) == (None, "tools/move")
-    assert "made by the environment tools/move" in report.task.words[0]
+    assert "tools/move" in report.task.words[0]
 
 
 # Pins
@@ -376,7 +377,7 @@ def test_what_was_pinned_is_not_said_to_lie_at_an_edge() -> None:
     said = "\n".join(explain(case(space=pinned)).next_steps)
     assert "learning rate" not in said
     assert "epochs" not in said
-    assert "weight updates" not in said
+    assert "Weight updates" not in said
 
 
 def test_scores_of_other_rows_are_left_out_of_the_comparison() -> None:

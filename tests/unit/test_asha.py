@@ -4,7 +4,7 @@ import pytest
 
 from luthier.task import DataKind, Pin
 from luthier.trial import RUNGS, TrialState, rung_name
-from search.policy.asha import ETA, above, goes_on, hopeless, order, promotable, rung_score
+from search.policy.asha import ETA, above, goes_on, not_promotable, overall_ranking, promotable, rung_score
 from search.policy.history import Past, RungScore
 from search.policy.priors import baselines
 from tests.unit.search_samples import AtRandom, scored, space_of
@@ -105,12 +105,12 @@ def test_the_best_third_of_each_sort_goes_on_too() -> None:
     assert not goes_on([went_on, second, early[2], *late], 6)
 
 
-def test_who_may_yet_lead_its_own_sort_is_not_hopeless() -> None:
+def test_who_may_yet_lead_its_own_sort_is_not_not_promotable() -> None:
     early = [preferred("sft", number, float(number)) for number in range(2, 8)]
     late = [preferred("simpo", number, 10.0 + number) for number in (8, 9)]
-    assert numbers(hopeless([*early, *late], 0, kept=0)) == [4, 5, 6, 7, 8, 9]
-    assert 8 not in numbers(hopeless([*early, *late], 1, kept=0))
-    assert 9 in numbers(hopeless([*early, *late], 1, kept=0))
+    assert numbers(not_promotable([*early, *late], 0, finalists=0)) == [4, 5, 6, 7, 8, 9]
+    assert 8 not in numbers(not_promotable([*early, *late], 1, finalists=0))
+    assert 9 in numbers(not_promotable([*early, *late], 1, finalists=0))
 
 
 def test_the_higher_rung_comes_first() -> None:
@@ -144,42 +144,44 @@ def test_the_first_to_arrive_pause_whatever_they_score() -> None:
 
 def test_nothing_is_hopeless_as_long_as_enough_may_come() -> None:
     history = at_first(1.0, 2.0, 3.0, 4.0)
-    assert hopeless(history, coming=8, kept=1) == []
+    assert not_promotable(history, coming=8, finalists=1) == []
 
 
 @pytest.mark.parametrize(("coming", "lost"), [(8, []), (5, [5]), (2, [4, 5]), (0, [3, 4, 5])])
 def test_hopeless_are_those_whom_all_that_come_cannot_lift_into_the_best_third(coming: int, lost: list[int]) -> None:
-    assert numbers(hopeless(at_first(1.0, 2.0, 3.0, 4.0), coming, kept=1)) == lost
+    assert numbers(not_promotable(at_first(1.0, 2.0, 3.0, 4.0), coming, finalists=1)) == lost
 
 
 def test_what_is_still_on_its_way_to_a_rung_may_lift_others_there() -> None:
     history = at_first(1.0, 2.0, 3.0)
-    assert numbers(hopeless(history, 0, kept=1)) == [3, 4]
+    assert numbers(not_promotable(history, 0, finalists=1)) == [3, 4]
     climbing = [past(number, state=state) for number, state in enumerate((*ALIVE, TrialState.LEASED), 20)]
-    assert numbers(hopeless([*history, *climbing], 0, kept=1)) == [4]
+    assert numbers(not_promotable([*history, *climbing], 0, finalists=1)) == [4]
     failed = [past(number, state=TrialState.FAILED) for number in range(20, 26)]
-    assert numbers(hopeless([*history, *failed], 0, kept=1)) == [3, 4]
+    assert numbers(not_promotable([*history, *failed], 0, finalists=1)) == [3, 4]
 
 
 def test_as_many_are_kept_as_are_trained_to_the_end_whatever_their_place() -> None:
     history = at_first(1.0, 2.0, 3.0, 4.0)
-    assert numbers(hopeless(history, 0, kept=3)) == [5]
-    assert numbers(hopeless([complete(9, 0.5, 0.5), *history], 0, kept=3)) == [4, 5], "a complete one is one of them"
-    assert numbers(hopeless([complete(1, 0.5, 0.5), *history], 0, kept=3)) == [5], "the default is not"
+    assert numbers(not_promotable(history, 0, finalists=3)) == [5]
+    assert numbers(not_promotable([complete(9, 0.5, 0.5), *history], 0, finalists=3)) == [4, 5], (
+        "a complete one is one of them"
+    )
+    assert numbers(not_promotable([complete(1, 0.5, 0.5), *history], 0, finalists=3)) == [5], "the default is not"
     failed = past(9, 0.5, goal=None, state=TrialState.FAILED)
-    assert numbers(hopeless([failed, *history], 0, kept=3)) == [5], "nor is one that failed"
+    assert numbers(not_promotable([failed, *history], 0, finalists=3)) == [5], "nor is one that failed"
 
 
 def test_hopeless_are_only_those_that_pause() -> None:
     history = [*at_first(1.0, 2.0), past(8, 8.0, state=TrialState.LEASED), past(9, 9.0, goal=None)]
-    assert numbers(hopeless(history, 0, kept=1)) == [3]
+    assert numbers(not_promotable(history, 0, finalists=1)) == [3]
 
 
 def test_each_rung_has_its_own_places() -> None:
     second = [past(number, 1.0, float(number), goal=1) for number in range(10, 13)]
-    assert numbers(hopeless(second, 0, kept=1)) == [11, 12]
+    assert numbers(not_promotable(second, 0, finalists=1)) == [11, 12]
     first = at_first(*(float(n) for n in range(2, 8)))
-    found = hopeless([*first, *second], 0, kept=1)
+    found = not_promotable([*first, *second], 0, finalists=1)
     assert [n for n in numbers(found) if n >= 10] == [], "six at the first rung may still arrive at the second"
 
 
@@ -195,7 +197,7 @@ def test_a_hopeless_trial_is_never_promoted_afterwards() -> None:
             while (one := promotable(history)) is not None:
                 assert one.number not in given_up
                 history = [past(p.number, p.measured[0].value, goal=1) if p == one else p for p in history]
-            given_up |= set(numbers(hopeless(history, len(scores) - number - 1, kept=0)))
+            given_up |= set(numbers(not_promotable(history, len(scores) - number - 1, finalists=0)))
         promoted = {one.number for one in history if one.goal == 1}
         assert promoted | given_up == {one.number for one in history}, "in the end nobody is left in doubt"
         assert len(promoted) >= len(scores) // ETA
@@ -215,15 +217,15 @@ def test_baselines_are_scored_at_rungs_too() -> None:
 def test_the_order_of_all_is_that_of_the_rung_where_those_who_went_on_share_out_their_places() -> None:
     stopped = [past(2, 1.0), past(4, 3.0), past(6, 5.0)]
     went_on = [past(3, 2.0, 9.0, goal=1), past(5, 4.0, 8.0, goal=1)]
-    assert numbers(order([*stopped, *went_on])) == [2, 5, 4, 3, 6]
+    assert numbers(overall_ranking([*stopped, *went_on])) == [2, 5, 4, 3, 6]
 
 
 def test_what_is_known_of_the_end_goes_before_what_rungs_said() -> None:
     lucky, good, paused = complete(2, 1.0, 1.0, 7.0), complete(3, 2.0, 2.0, 6.0), past(4, 3.0)
-    assert numbers(order([lucky, good, paused])) == [3, 2, 4]
+    assert numbers(overall_ranking([lucky, good, paused])) == [3, 2, 4]
 
 
 def test_the_order_leaves_out_what_was_never_scored_the_untuned_model_and_confirmations() -> None:
     untuned = Past(number=0, design=baselines(SPACE)[0], state=TrialState.COMPLETE, value=0.0)
     again = complete(9, 1.0, 1.0, 1.0).model_copy(update={"confirms": 2})
-    assert numbers(order([untuned, past(7), past(2, 1.0), again])) == [2]
+    assert numbers(overall_ranking([untuned, past(7), past(2, 1.0), again])) == [2]
