@@ -115,7 +115,7 @@ def test_a_design_of_ones_own_is_estimated_and_checked(service: Service, file: s
     with pytest.raises(IllegalDesign, match="tiny-chat has 6"):
         service.client.estimate(dataset=file, design=edited.model_dump(mode="json"))
     other = design.model_copy(update={"architecture": Architecture(base="huge")})
-    with pytest.raises(NotFound, match="'huge'.*tiny-chat") as refused:
+    with pytest.raises(NotFound, match=r"'huge'.*tiny-chat") as refused:
         service.client.estimate(dataset=file, design=other.model_dump(mode="json"))
     assert refused.value.param == "design.architecture.base"
 
@@ -123,9 +123,9 @@ def test_a_design_of_ones_own_is_estimated_and_checked(service: Service, file: s
 def test_what_is_missing_is_named(service: Service, file: str) -> None:
     with pytest.raises(UserError, match="`job`") as no_data:
         service.client.estimate(change={"rank": 64})
-    with pytest.raises(NotFound, match="'huge'.*tiny-chat") as no_model:
+    with pytest.raises(NotFound, match=r"'huge'.*tiny-chat") as no_model:
         service.client.estimate(dataset=file, model="huge")
-    with pytest.raises(NotFound, match="'gpu-7'.*none") as no_worker:
+    with pytest.raises(NotFound, match=r"'gpu-7'.*none") as no_worker:
         service.client.estimate(dataset=file, device="gpu-7")
     assert [refused.value.param for refused in (no_data, no_model, no_worker)] == ["dataset", "model", "device"]
 

@@ -1,5 +1,6 @@
 """How the service spends a job's budget: trials pause at rungs, the best go on, the finalists are confirmed."""
 
+import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -123,10 +124,7 @@ def test_a_paused_trial_is_promoted_once_worse_ones_have_come_and_goes_on_from_i
     other.register()
     promoted = take(other, 2)
     assert (promoted.goal, promoted.checkpoint, promoted.fence) == (1, manifest, 2)
-    assert any(
-        message.startswith("Trial 2, paused at 1/9, is promoted to 1/3") or "promoted to 1/3" in message
-        for message in service.messages(job_id)
-    )
+    assert any(message.startswith("Trial 2") and "promoted to 1/3" in message for message in service.messages(job_id))
     assert trial(service, job_id, 2).paused is False
 
 

@@ -205,7 +205,7 @@ def test_conversations_are_refused_where_no_model_has_a_chat_template(bare: Serv
         {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes."}]}
         for n in range(30)
     ]
-    with pytest.raises(IllegalDesign, match="chat template.*mute") as refused:
+    with pytest.raises(IllegalDesign, match=r"chat template.*mute") as refused:
         bare.submit(rows)
     assert refused.value.param == "model"
     bare.add_model("tiny-chat")
@@ -240,6 +240,6 @@ def test_calls_without_a_list_of_tools_are_named_too(bare: Service, tmp_path: Pa
 
 
 def test_training_biases_alone_is_refused_before_it_is_queued_where_there_are_none(service: Service) -> None:
-    with pytest.raises(IllegalDesign, match="bitfit.*tiny-chat.*choose from full"):
+    with pytest.raises(IllegalDesign, match=r"bitfit.*tiny-chat.*choose from full"):
         service.submit(search={"trials": 3, "confirmations": 0, "pin": {"update": ["bitfit"]}})
     assert service.client.jobs() == []
