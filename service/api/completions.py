@@ -177,7 +177,7 @@ async def _events(shape: _Shape, first: tuple[str, str | Answered], replies: Rep
                 yield _event(shape.piece(generation_id, piece))
                 _, piece = await anext(replies)
         except LuthierError as error:
-            yield _data(error.body())
+            yield f"data: {json.dumps(error.body())}\n\n"
             return
     for chunk in shape.ending(generation_id, piece):
         yield _event(chunk)
@@ -186,10 +186,6 @@ async def _events(shape: _Shape, first: tuple[str, str | Answered], replies: Rep
 
 def _event(chunk: BaseModel) -> str:
     return f"data: {chunk.model_dump_json()}\n\n"
-
-
-def _data(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body)}\n\n"
 
 
 def _usage(end: Answered) -> CompletionUsage:

@@ -71,7 +71,9 @@ def read(tokenizer: str, config: Mapping[str, Any], template: str | None, size: 
     return Vocabulary(
         split=split,
         tokens=tuple(by_id.get(number, f"[PAD{number}]") for number in range(size)),
-        types=tuple(_type(kinds.get(number, "NORMAL" if number in by_id else "UNUSED")) for number in range(size)),
+        types=tuple(
+            int(gguf.TokenType[kinds.get(number, "NORMAL" if number in by_id else "UNUSED")]) for number in range(size)
+        ),
         merges=tuple(pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]),
         special={name: number for name, number in named.items() if number is not None},
         adds_bos=adds_bos,
@@ -124,10 +126,6 @@ def _adds(tokenizer: str) -> tuple[bool, bool]:
 
 def _content(token: Any) -> str:
     return str(token["content"]) if isinstance(token, dict) else str(token)
-
-
-def _type(name: str) -> int:
-    return int(gguf.TokenType[name])
 
 
 def _refused(why: str) -> UserError:

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from luthier.errors import LuthierError, Stopped, Unreachable, tree
 from luthier.store import generations, workers
-from luthier.worker_protocol import Answered, GenerationState, Question, Refusal
+from luthier.worker_protocol import Answered, GenerationState, Question
 from service.context import Context, utc_now
 
 POLL_SECONDS: Final = 0.05
@@ -45,7 +45,8 @@ async def answer(ctx: Context, prefix: str, question: Question, gone: Gone) -> R
             known += len(heard.pieces)
             if heard.answer is not None:
                 if heard.answer.refusal is not None:
-                    raise _error(heard.answer.refusal)
+                    refusal = heard.answer.refusal
+                    raise tree().get(refusal.code, LuthierError)(refusal.message, param=refusal.param)
                 yield generation_id, heard.answer
                 return
             if await gone():
@@ -96,7 +97,3 @@ def _drop(ctx: Context, generation_id: str) -> None:
 
 def _nobody() -> Unreachable:
     return Unreachable("no worker is connected; start one with `luthier worker --server URL`")
-
-
-def _error(refusal: Refusal) -> LuthierError:
-    return tree().get(refusal.code, LuthierError)(refusal.message, param=refusal.param)

@@ -9,8 +9,6 @@ from datetime import datetime
 from functools import cached_property
 from typing import Final
 
-import psutil
-
 from luthier.dataset import Profile
 from luthier.design import Design
 from luthier.errors import unknown_base_model
@@ -131,11 +129,6 @@ def sharing(worker: WorkerRecord, live_workers: Sequence[WorkerRecord]) -> int:
 def room(device: Device, workers_on_it: int = 1) -> Room:
     """Return the share of the device that one of its workers may use."""
     return Room(device=device, memory_bytes=HEADROOM * device.memory_bytes / workers_on_it)
-
-
-def this_machine() -> Device:
-    """Return the device of a worker on the service's own CPU."""
-    return Device(kind="cpu", name="this machine's CPU", memory_bytes=psutil.virtual_memory().total)
 
 
 def refusal(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> WhyInfeasible:

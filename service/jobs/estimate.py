@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import psutil
+
 from luthier.api_types import CostParts, DesignEstimate
 from luthier.dataset import Profile
 from luthier.design import Design
@@ -171,7 +173,8 @@ def _room(body: EstimateDesign, live_workers: Sequence[WorkerRecord]) -> costs.R
             return costs.Room(device=device, memory_bytes=memory)
         case None:
             if not live_workers:
-                return costs.room(costs.this_machine())
+                memory = psutil.virtual_memory().total
+                return costs.room(Device(kind="cpu", name="this machine's CPU", memory_bytes=memory))
             worker = live_workers[0]
         case name:
             named = [worker for worker in live_workers if name in (worker.name, worker.id)]

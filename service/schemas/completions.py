@@ -41,10 +41,6 @@ Text = Annotated[Any, AfterValidator(_Only({"type": "text"}, ["text"]))]
 Ignored = Annotated[Any, Field(default=None, description="accepted and ignored")]
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 def _conversation(value: Any) -> tuple[dict[str, Any], ...]:
     """Check messages as those of a dataset are, and normalise them for chat templates."""
     try:
@@ -64,7 +60,7 @@ Conversation = Annotated[
 ]
 Stops = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...],
-    BeforeValidator(_as_list),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
     Field(max_length=MOST_STOPS),
 ]
 
