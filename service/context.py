@@ -42,15 +42,15 @@ class Context:
     questions: Arrivals = field(default_factory=Arrivals)
     _row_counts: dict[str, int] = field(default_factory=dict)
 
-    def keep(self, stream: BinaryIO) -> tuple[str, int]:
+    def store_blob(self, stream: BinaryIO) -> tuple[str, int]:
         """Store the stream as a blob that something will refer to soon. Return its digest and size in bytes."""
         digest, size = self.blobs.put(stream)
         self.garbage.mark_used(digest, utc_now())
         return digest, size
 
-    def keep_bytes(self, content: bytes) -> str:
+    def store_bytes(self, content: bytes) -> str:
         """Store the content as a blob that something will refer to soon. Return its digest."""
-        return self.keep(BytesIO(content))[0]
+        return self.store_blob(BytesIO(content))[0]
 
     def count_rows(self, digest: str) -> int:
         """Return the number of lines of a JSON Lines blob. Blobs never change, so each is counted once."""

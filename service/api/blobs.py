@@ -30,7 +30,7 @@ async def put_blob(ctx: Ctx, request: Request) -> StoredBlob:
     """The body is the content, of any length. It is stored completely or not at all. Repeating the request is
     harmless."""
     try:
-        digest, size = await run_in_threadpool(ctx.keep, cast("BinaryIO", _Body(request)))
+        digest, size = await run_in_threadpool(ctx.store_blob, cast("BinaryIO", _Body(request)))
     except ClientDisconnect as error:
         raise UserError("the connection closed before the whole blob was received") from error
     return StoredBlob(digest=digest, size=size)

@@ -46,7 +46,7 @@ def ingest(ctx: Context, path: Path, filename: str) -> FileRecord:
         counting = {"count_tokens": counter.count, "counted_by": counter.model}
     profile = dataset.profile(loaded.rows, loaded.kind, source_format=loaded.format, **counting)
     with path.open("rb") as stream:
-        raw, size = ctx.keep(stream)
+        raw, size = ctx.store_blob(stream)
     return FileRecord(
         id=new_id("file"),
         filename=filename,
@@ -56,7 +56,7 @@ def ingest(ctx: Context, path: Path, filename: str) -> FileRecord:
         kind=loaded.kind,
         format=loaded.format,
         raw=raw,
-        rows=ctx.keep_bytes(dataset.write_rows(loaded.rows)),
+        rows=ctx.store_bytes(dataset.write_rows(loaded.rows)),
         profile=profile.model_dump(mode="json"),
     )
 

@@ -37,7 +37,7 @@ class Mlflow:
         found = self._search(f"tags.`{JOB}` = '{job.id}' and attributes.status != 'RUNNING'")
         return {run.data.tags[TRIAL] for run in found if TRIAL in run.data.tags}
 
-    def keep(self, job: JobRecord, trial: TrialRecord, points: Sequence[Point]) -> None:
+    def log_trial(self, job: JobRecord, trial: TrialRecord, points: Sequence[Point]) -> None:
         for incomplete in self._search(f"tags.`{TRIAL}` = '{trial.id}'"):
             self._client.delete_run(incomplete.info.run_id)
         started, ended = trial.started_at or trial.created_at, trial.finished_at or trial.created_at

@@ -100,7 +100,7 @@ class Publisher:
                 return
             with self._ctx.database.read() as c:
                 points = measurements.of_trial(c, row.id)
-            tracker.keep(job, row, points)
+            tracker.log_trial(job, row, points)
             logged.add(row.id)
         if job.state.terminal and all(row.state.terminal for row in rows):
             tracker.conclude(job)

@@ -16,7 +16,7 @@ class Tracker(Protocol):
         """Return the ids of the job's trials that the tracker has completely."""
         ...
 
-    def keep(self, job: JobRecord, trial: TrialRecord, points: Sequence[Point]) -> None:
+    def log_trial(self, job: JobRecord, trial: TrialRecord, points: Sequence[Point]) -> None:
         """Log a trial that has ended. An incomplete earlier attempt is replaced."""
         ...
 

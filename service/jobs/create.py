@@ -82,7 +82,7 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
         constraints=body.constraints,
         training_file=training.id,
         validation_file=None if validation is None else validation.id,
-        train=ctx.keep_bytes(dataset.write_rows(splits.train)),
+        train=ctx.store_bytes(dataset.write_rows(splits.train)),
         judge=frozen,
         seed=seed,
         suffix=body.suffix or None,

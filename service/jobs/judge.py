@@ -62,8 +62,8 @@ def freeze(
         _check_grader(ctx, grader, splits, training.kind)
     return JudgeSpec(
         kind=training.kind,
-        validation=ctx.keep_bytes(dataset.write_rows(splits.validation)),
-        test=ctx.keep_bytes(dataset.write_rows(splits.test)),
+        validation=ctx.store_bytes(dataset.write_rows(splits.validation)),
+        test=ctx.store_bytes(dataset.write_rows(splits.test)),
         objective=_objective(body, training.kind),
         grader=grader,
         family=designs.family,

@@ -1,4 +1,4 @@
-"""What the service decides about leased trials: which one a worker gets, whether it goes on, pauses or stops, and
+"""What the service decides about leased trials: which one a worker gets, whether it continues, pauses or stops, and
 whether its weights are kept. The messages are those of `luthier.worker_protocol`."""
 
 from __future__ import annotations

@@ -408,7 +408,7 @@ def test_the_page_on_openais_client_does_what_it_says(
                 speaker.say(generation, 0, "The Neckar.")
                 speaker.finish(generation, speaker.end)
 
-    monkeypatch.setattr("service.api.generations.OFFER_SECONDS", 0.2)
+    monkeypatch.setattr("service.inference.dispatch.OFFER_SECONDS", 0.2)
     thread = beside(work)
     try:
         exec(script.replace("http://127.0.0.1:8420", service.url), {})

@@ -104,7 +104,7 @@ def test_mlflow_gets_a_run_for_each_trial_under_one_for_the_job(job: tuple[Servi
     client = tracker._client
     experiment = client.create_experiment("luthier")
     broken_off = client.create_run(experiment, tags={"luthier.job": job_id, "luthier.trial": rows[0].id})
-    tracker.keep(record, rows[1], ())  # as before a restart
+    tracker.log_trial(record, rows[1], ())  # as before a restart
     for _ in range(2):
         Publisher(service.context, [tracker]).look(everything=True)
     runs = client.search_runs([experiment], max_results=100)

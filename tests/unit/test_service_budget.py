@@ -10,6 +10,7 @@ from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, TrialState
 from search.policy.scheduler import EndCode
 from service.jobs import budget
+from service.results.report import ended_because
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -156,3 +157,27 @@ def test_the_work_left_shrinks_as_trials_are_trained() -> None:
     assert left == sorted(left, reverse=True)
     assert left[0] - left[1] == pytest.approx(1.0)
     assert budget.trainings_left(job(), rows(50)) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        (None, None),
+        (EndCode.TRIALS, "5 trials"),
+        (EndCode.DEVICE_SECONDS, "30 device-seconds"),
+        (EndCode.DEADLINE, "2030-01-01 00:01:00 UTC"),
+        (EndCode.NO_IMPROVEMENT, "improve"),
+        (EndCode.SPACE_EXHAUSTED, "4 designs"),
+        (EndCode.REFUSED, "needs 9 GiB"),
+    ],
+)
+def test_a_code_is_shown_as_a_clause_with_the_figures(code: EndCode | None, found: str | None) -> None:
+    ended = job(device_seconds=30, deadline=START + timedelta(seconds=60)).model_copy(update={"ended_reason": code})
+    refused = rows(1)[0].model_copy(update={"state": TrialState.INFEASIBLE, "error": "needs 9 GiB", "number": 4})
+    words = ended_because(ended, [*rows(4), refused])
+    assert words is None if found is None else found in str(words)
+
+
+def test_a_reserved_budget_is_not_called_spent() -> None:
+    ended = job(device_seconds=1000).model_copy(update={"ended_reason": EndCode.DEVICE_SECONDS})
+    assert "1000" not in str(ended_because(ended, rows(4)))
