@@ -26,7 +26,7 @@ Each class carries its HTTP status. The service needs one handler, and clients c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 
@@ -165,6 +165,14 @@ class BlobMissing(LuthierError, LookupError):
 
 class Unreachable(LuthierError, ConnectionError):
     status = 503
+
+
+def unknown_base_model(
+    name: str, registered: Iterable[str], *, param: str = "model", error: type[UserError] = NotFound
+) -> UserError:
+    """Return the error for a base model that is not registered. It lists the registered ones."""
+    known = ", ".join(registered) or "none; add one with `luthier models add NAME FOLDER`"
+    return error(f"base model {name!r} is not registered; registered: {known}", param=param)
 
 
 def tree(root: type[LuthierError] = LuthierError) -> dict[str, type[LuthierError]]:

@@ -1,8 +1,8 @@
-"""The HTTP protocol between workers and the service (`/v1/workers`, `/v1/trials/{id}/…`, `/v1/generations/{id}/…`,
-`/v1/blobs`).
+"""The messages between workers and the service over HTTP (`/v1/workers`, `/v1/trials/{id}/…`,
+`/v1/generations/{id}/…`, `/v1/blobs`).
 
-Every message that changes a trial carries the lease's `(owner, fence)`. On a response 409 `lease_lost` the worker drops
-the trial. Times are UTC. `device_seconds` are totals for the trial, so sending one twice is harmless.
+Every message that changes a trial carries the lease's `(owner, fence)`. On a response 409 `lease_lost`, the worker
+drops the trial. Times are UTC. `device_seconds` are totals of the trial, so that repeating a message is harmless.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Device(Frozen):
 
 
 class Hello(Frozen):
-    """POST /v1/workers. A worker that registers again under its name loses its earlier leases."""
+    """POST /v1/workers. A worker that returns under the same name gives up the leases that it held before."""
 
     name: str = Field(min_length=1, max_length=128)
     device: Device
@@ -41,22 +41,22 @@ class Hello(Frozen):
 
 class Welcome(Frozen):
     worker_id: str
-    lease_seconds: float = Field(gt=0, description="a lease expires if not renewed for this long")
-    checkpoint_seconds: float = Field(gt=0, description="training time between two checkpoints")
-    poll_seconds: float = Field(gt=0, description="how long an idle worker waits before it asks for work again")
+    lease_seconds: float = Field(gt=0, description="a lease that is not renewed for so long is taken back")
+    checkpoint_seconds: float = Field(gt=0, description="how much training time may be lost with a worker")
+    poll_seconds: float = Field(gt=0, description="how long to wait before the next request when there is no work")
     generation_idle_seconds: float = Field(
-        default=300.0, gt=0, description="how long an idle generation process keeps running"
+        default=300.0, gt=0, description="how long a generation process stays without questions"
     )
 
 
 class Artifact(Frozen):
     kind: Literal["adapter", "merged"]
-    files: dict[str, str] = Field(description="path inside the artifact → digest of the blob")
+    files: dict[str, str] = Field(description="path in the artifact → digest of the blob")
     bytes: int = Field(ge=0)
 
 
 class Assignment(Frozen):
-    """The response to POST /v1/workers/{id}/lease (204 if there is no work)."""
+    """The response to POST /v1/workers/{id}/lease (204 when there is nothing to do)."""
 
     trial_id: str
     job_id: str
@@ -73,17 +73,16 @@ class Assignment(Frozen):
     judge: JudgeSpec
     checkpoint: str | None = Field(description="digest of a checkpoint manifest to resume from")
     goal: int | None = Field(
-        default=None,
-        description="next rung, where the service decides whether to continue; None: train to the end",
+        default=None, description="the rung to report at, where the trial may pause; None: train to the end"
     )
-    device_seconds: float = Field(ge=0, description="used by earlier leases of this trial")
+    device_seconds: float = Field(ge=0, description="device-seconds of the earlier leases of this trial")
     weights: Artifact | None = Field(
-        default=None, description="only for a champion (an earlier job's winner): weights to judge without training"
+        default=None, description="for a champion, an earlier job's winner: its weights are scored; nothing is trained"
     )
 
 
 class Claim(Frozen):
-    """Base of every message sent under a lease."""
+    """Base of all messages under a lease."""
 
     owner: str
     fence: int
@@ -96,11 +95,8 @@ class Heartbeat(Claim):
 
 
 class Directive(Frozen):
-    """The response to a heartbeat.
-
-    `stop` carries the reason: the job was cancelled, or its budget is spent. `pause` means: save a checkpoint and
-    return the trial as `waiting`. A trial whose training is done is judged and finished instead.
-    """
+    """The response to a heartbeat. `stop`: the job has ended, its budget is spent, or a user stopped the trial, as
+    `reason` says. `pause`: save a checkpoint and give the trial back as `waiting`; a trained trial is judged first."""
 
     action: Literal["continue", "stop", "pause"]
     reason: str | None = None
@@ -115,7 +111,7 @@ class CheckpointSaved(Claim):
 
 
 class RungReached(Claim):
-    """The trial has reached a share of its full token budget. `metrics` are the judge's, on fewer rows."""
+    """The trial reached a share of its full token budget. `metrics` are the judge's, on fewer rows."""
 
     rung: int = Field(ge=0, lt=len(RUNGS))
     share: float = Field(gt=0, le=1)
@@ -125,14 +121,14 @@ class RungReached(Claim):
 
 
 class RungVerdict(Frozen):
-    """The response to a rung. `pause` means: save a checkpoint and return the trial as `waiting`."""
+    """The response to a rung. `pause`: save a checkpoint and give the trial back as `waiting`."""
 
     action: Literal["continue", "pause"]
-    goal: int | None = Field(default=None, description="the next rung; None: train to the end")
+    goal: int | None = Field(default=None, description="the next rung to report at; None: train to the end")
 
 
 class Judged(Claim):
-    """The validation score. The response says whether to export the weights."""
+    """The validation score. The response says whether to keep the weights."""
 
     metrics: Metrics
     device_seconds: float = Field(ge=0)
@@ -144,37 +140,37 @@ class Keep(Frozen):
 
 
 class Weights(Frozen):
-    """The weights that generate: a registered base model, or the artifact of a trial. An adapter names its own base."""
+    """What to load: a registered base model, or the saved weights of a trial. An adapter names its own base model."""
 
     base: BaseModelEntry | None = None
     artifact: Artifact | None = None
 
 
 class Finished(Claim):
-    """The end of a lease. `waiting` returns the trial: it pauses at a rung, or the worker is shutting down."""
+    """The end of a lease. `waiting` gives the trial back: it pauses at a rung, or the worker is shutting down."""
 
     outcome: Literal["complete", "failed", "infeasible", "cancelled", "waiting"]
     device_seconds: float = Field(ge=0)
     metrics: Metrics | None = None
     test_metrics: Metrics | None = None
-    test_scores: RowScores | None = Field(default=None, description="per test row, if they were scored")
+    test_scores: RowScores | None = Field(default=None, description="scores of each test row, if they were scored")
     usage: Usage | None = None
     artifacts: tuple[Artifact, ...] = ()
     trained_tokens: int = Field(default=0, ge=0)
     error: str | None = None
     points: tuple[Point, ...] = ()
     lines: tuple[LogLine, ...] = ()
-    samples: tuple[Sample, ...] = Field(default=(), description="answers to held-out prompts, if weights are kept")
+    samples: tuple[Sample, ...] = Field(default=(), description="answers to held-out prompts, if the weights are kept")
 
 
 class Question(Frozen):
-    """A generation request: a conversation to answer, or a text to continue."""
+    """A question to a model: a conversation to answer, or a text to complete."""
 
-    model: str = Field(description="the model name of the request")
+    model: str = Field(description="the name in the request")
     weights: Weights
     messages: tuple[dict[str, Any], ...] | None = None
-    prompt: str | None = Field(default=None, description="text to continue, without the chat template")
-    max_tokens: int | None = Field(default=None, ge=1, description="None: up to the end of the model's context")
+    prompt: str | None = Field(default=None, description="used as it is, without the chat template")
+    max_tokens: int | None = Field(default=None, ge=1, description="None: what the model's context leaves")
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=1.0, ge=0, le=1)
     seed: int | None = None
@@ -182,7 +178,7 @@ class Question(Frozen):
 
 
 class Refusal(Frozen):
-    """An error of `luthier.errors`, which the service raises again for the caller."""
+    """An error of the tree in `luthier.errors`, which the service raises to the client."""
 
     code: str
     message: str
@@ -205,27 +201,29 @@ class GenerationState(StrEnum):
 
 
 class Offer(Frozen):
-    """POST /v1/workers/{id}/generation: the worker is free to answer a generation request."""
+    """POST /v1/workers/{id}/generation: the worker is free to answer."""
 
-    generates: str | None = Field(default=None, description="the model loaded in its generation process, if any")
+    generates: str | None = Field(
+        default=None, description="the model loaded in its generation process; None: it has no process"
+    )
 
 
 class Generation(Claim):
-    """The response to an offer (204 if there is no request)."""
+    """The response to an offer (204 when there is no question)."""
 
     id: str
     question: Question
 
 
 class Said(Claim):
-    """A piece of an answer, which may be empty. It renews the lease. The response is 409 `lease_lost` once the caller
-    has gone away."""
+    """A piece of an answer. It renews the lease, also with an empty text; 409 `lease_lost` if no client waits for the
+    answer any more."""
 
     position: int = Field(ge=0)
     text: str = ""
 
 
 class Spoken(Claim):
-    """The end of an answer. With `answer` None the request goes to another worker."""
+    """The end of an answer. Without `answer`, the question is given back for another worker."""
 
     answer: Answered | None = None

@@ -1,1 +1,1 @@
-"""Migrations of the store's schema. `luthier db upgrade` applies them; `python -m migrations MESSAGE` adds one."""
+"""The migrations of the store's schema. `luthier db upgrade` applies them; `python -m migrations MESSAGE` adds one."""

@@ -1,4 +1,4 @@
-"""The records of the store: one frozen class for each kind of row."""
+"""What the store returns: one frozen value for each kind of row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def new_id(prefix: str) -> str:
 
 
 class FileRecord(Frozen):
-    """An uploaded dataset. `raw` (the upload) and `rows` (normalised to JSONL) are digests of blobs."""
+    """An uploaded dataset. `raw` is the digest of the upload, `rows` that of its rows, normalised to JSON Lines."""
 
     id: str = Field(description="file-…")
     filename: str
@@ -41,7 +41,7 @@ class FileRecord(Frozen):
 
 
 class JobRecord(Frozen):
-    """A fine-tuning job: its settings, the frozen judge, its state and its result."""
+    """A fine-tuning job: the request, the frozen judge, the progress and the result."""
 
     id: str = Field(description="ftjob-…")
     created_at: AwareDatetime
@@ -68,15 +68,16 @@ class JobRecord(Frozen):
     tags: tuple[str, ...] = ()
     schedule_id: str | None = Field(default=None, description="the schedule that created it")
     paused: bool = Field(default=False, description="none of its trials is leased until it is resumed")
+    ended_reason: str | None = Field(default=None, description="code of the reason why its search ended")
 
 
 class TrialRecord(Frozen):
-    """One trial of a design. `owner`, `fence` and `expires_at` are the lease while the state is `leased`."""
+    """A trial of one design. `owner`, `fence` and `expires_at` are its lease while the state is `leased`."""
 
     id: str = Field(description="trial-…")
     job_id: str
     number: int = Field(
-        ge=-1, description="0 is the untuned base, 1 the plain LoRA default; -1 a champion, which is only scored"
+        ge=-1, description="0: the untuned base; 1: the plain LoRA default; -1: a champion, which is only scored"
     )
     state: TrialState
     design: Design
@@ -84,14 +85,16 @@ class TrialRecord(Frozen):
     seed: int
     origin: Origin
     rung: int | None = Field(default=None, description="highest rung reached")
-    goal: int | None = Field(default=None, description="the rung at which it pauses unless promoted; None: the end")
+    goal: int | None = Field(
+        default=None, description="the rung at which it pauses unless promoted; None: trained to the end"
+    )
     measured: tuple[Metrics, ...] = Field(default=(), description="metrics at the rungs reached, in order")
     owner: str | None = None
     fence: int = Field(default=0, ge=0, description="number of leases so far")
     expires_at: AwareDatetime | None = None
-    attempts: int = Field(default=0, ge=0, description="leases whose worker did not return the trial")
+    attempts: int = Field(default=0, ge=0, description="leases that the trial did not give back properly")
     created_at: AwareDatetime
-    started_at: AwareDatetime | None = Field(default=None, description="when it was leased for the first time")
+    started_at: AwareDatetime | None = Field(default=None, description="time of the first lease")
     finished_at: AwareDatetime | None = None
     device_seconds: float = Field(default=0.0, ge=0, description="total over all leases")
     metrics: Metrics | None = Field(default=None, description="validation split")
@@ -100,12 +103,12 @@ class TrialRecord(Frozen):
     trained_tokens: int = 0
     checkpoint: str | None = Field(default=None, description="digest of the latest checkpoint's manifest")
     error: str | None = None
-    stopped: bool = Field(default=False, description="whether a user asked to stop it")
-    weights_of: str | None = Field(default=None, description="of a champion: the trial that has its weights")
+    stopped: bool = Field(default=False, description="whether a user stopped it")
+    weights_of: str | None = Field(default=None, description="for a champion: the trial whose weights are scored")
 
     @property
     def paused(self) -> bool:
-        """Whether it waits at its goal and cannot be leased until it is promoted."""
+        """Whether it waits at its goal for a promotion; it is not leased until then."""
         reached = self.goal is not None and self.rung is not None and self.rung >= self.goal
         return self.state is TrialState.WAITING and reached
 
@@ -125,19 +128,19 @@ class TrialMark(NamedTuple):
 
 
 class MeasuredTrial(Frozen):
-    """A trial whose worker has measured its memory and time."""
+    """A trial whose worker reported its usage."""
 
     job_id: str
     design: Design
     state: TrialState
     usage: Usage
     device_seconds: float = Field(ge=0)
-    fence: int = Field(description="number of leases; `usage` is that of the last one")
-    device: Device = Field(description="the device of the last lease")
+    fence: int = Field(description="number of leases; the usage is that of the last one")
+    device: Device = Field(description="device of the last lease")
 
 
 class RungRecord(Frozen):
-    """The metrics of a trial at a share of its full token budget."""
+    """A trial's score at a rung, a share of its full token budget."""
 
     trial_id: str
     rung: int
@@ -149,7 +152,7 @@ class RungRecord(Frozen):
 
 
 class EventRecord(Frozen):
-    """One entry of a job's event log."""
+    """One event of a job's event log."""
 
     id: str = Field(description="ftevent-…")
     job_id: str
@@ -161,7 +164,7 @@ class EventRecord(Frozen):
 
 
 class WorkerRecord(Frozen):
-    """A registered worker. A name keeps its id, which is the owner of its leases."""
+    """A registered worker. The id is the owner of leases, and stays the same for a name."""
 
     id: str = Field(description="worker-…")
     name: str
@@ -173,7 +176,7 @@ class WorkerRecord(Frozen):
 
 
 class ScheduleRecord(Frozen):
-    """Creates a job at each tick of a cron expression."""
+    """A job that is created again and again, by a cron expression."""
 
     id: str = Field(description="sched-…")
     name: str
@@ -190,12 +193,12 @@ class ScheduleRecord(Frozen):
     enabled: bool
     alert_after: int
     alias: str | None = None
-    next_at: AwareDatetime | None = Field(default=None, description="the first tick that is not handled yet")
+    next_at: AwareDatetime | None = Field(default=None, description="the first tick that has no run yet")
     failures: int = Field(default=0, ge=0, description="failed runs in a row")
 
 
 class ScheduleRunRecord(Frozen):
-    """The result of one tick of a schedule."""
+    """A run of a schedule: the outcome of one tick."""
 
     id: str = Field(description="schedrun-…")
     schedule_id: str
@@ -211,7 +214,7 @@ class ScheduleRunRecord(Frozen):
 
 
 class EndpointRecord(Frozen):
-    """The URL of a webhook. The secret is stored as plain text, because signing needs it."""
+    """A webhook endpoint. The secret signs the events, so that it is stored in plain text."""
 
     id: str = Field(description="whend-…")
     url: str
@@ -225,7 +228,7 @@ class DeliveryRecord(Frozen):
 
     id: str = Field(description="whdel-…")
     endpoint_id: str
-    event_id: str = Field(description="evt-…; the same for all endpoints and all attempts")
+    event_id: str = Field(description="evt-…; the same for all endpoints and retries")
     type: str
     payload: str
     state: Literal["pending", "delivered", "failed"]
@@ -255,14 +258,14 @@ class KeyRecord(Frozen):
 
 
 class AliasRecord(Frozen):
-    """One version of an alias: the model that it pointed to from a time on."""
+    """A version of an alias: the model that it points to since a moment."""
 
     name: str
     version: int = Field(ge=1)
     model: str
     job_id: str
-    trial_id: str = Field(description="the trial that has the model's weights")
-    before: int | None = Field(default=None, description="the version that a roll-back goes to")
+    trial_id: str = Field(description="the trial whose weights the model is")
+    before: int | None = Field(default=None, description="the version to roll back to")
     origin: AliasOrigin
     contest: Contest | None = None
     created_at: AwareDatetime

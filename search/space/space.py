@@ -37,7 +37,7 @@ LATER_RANK: Final = 16
 
 
 class Space(Frozen):
-    """What remains to be searched; every axis lists what it allows, and never nothing. Made by `space`."""
+    """What remains to be searched; every axis lists what it allows, and never nothing. Made by `Space.for_job`."""
 
     kind: DataKind
     family: Family = Field(description="of all the models")
@@ -48,6 +48,44 @@ class Space(Frozen):
     batch_sizes: tuple[int, ...]
     epochs: tuple[float, ...]
     settings: dict[str, Values] = Field(description="the hyperparameters of single algorithms, by name of the axis")
+
+    @classmethod
+    def for_job(
+        cls,
+        kind: DataKind,
+        rows: int,
+        models: Sequence[BaseModelEntry],
+        pin: Pin,
+        constraints: Constraints | None = None,
+        *,
+        length: int = 0,
+        rewarded: bool = False,
+    ) -> Space:
+        """Return the designs for `rows` training rows of this kind that the pins and constraints leave.
+
+        `length` is how many tokens the long rows have; context edits depend on it. `rewarded`: the task has a reward,
+        so that recipes which maximise one are legal.
+
+        Raises UserError, or IllegalDesign with the values to choose from, where nothing is left.
+        """
+        if rows < 1:
+            raise UserError("there are no training rows", param="training_file")
+        family = validate.family(kind, models, pin)
+        left = axes.model_spaces(kind, models, pin, constraints or Constraints(), length, family)
+        taught = any(model.teachers for model in left)
+        recipes = axes.recipe_names(kind, pin, family, rewarded=rewarded, taught=taught)
+        recipes = axes.possible_recipes(recipes, left, pin)
+        return cls(
+            kind=kind,
+            family=family,
+            models=left,
+            recipes=recipes,
+            ranks=axes.ranks(pin),
+            multipliers=axes.multipliers(pin),
+            batch_sizes=axes.batch_sizes(rows, pin),
+            epochs=axes.epochs(pin),
+            settings=axes.settings(recipes, pin),
+        )
 
     def sample(self, suggest: Suggest) -> Design:
         """Ask about each axis that applies, and put the design together."""
@@ -188,43 +226,6 @@ class Space(Frozen):
             value = _number(suggest, setting.axis, axis)
             values[setting.field] = significant(value) if isinstance(axis, Interval) else value
         return algorithm(kind, values)
-
-
-def space(
-    kind: DataKind,
-    rows: int,
-    models: Sequence[BaseModelEntry],
-    pin: Pin,
-    constraints: Constraints,
-    *,
-    length: int = 0,
-    rewarded: bool = False,
-) -> Space:
-    """The space of designs for `rows` training rows of this kind, as far as pins and constraints leave it.
-
-    `length` in tokens is what the long rows reach; edits that only long rows could feel depend on it. `rewarded` says
-    that the task has a reward, for programs that maximise one.
-
-    Raises UserError, or IllegalDesign with the values to choose from, where they leave nothing.
-    """
-    if rows < 1:
-        raise UserError("there are no training rows", param="training_file")
-    family = validate.family(kind, models, pin)
-    left = axes.model_spaces(kind, models, pin, constraints, length, family)
-    taught = any(model.teachers for model in left)
-    recipes = axes.recipe_names(kind, pin, family, rewarded=rewarded, taught=taught)
-    recipes = axes.possible_recipes(recipes, left, pin)
-    return Space(
-        kind=kind,
-        family=family,
-        models=left,
-        recipes=recipes,
-        ranks=axes.ranks(pin),
-        multipliers=axes.multipliers(pin),
-        batch_sizes=axes.batch_sizes(rows, pin),
-        epochs=axes.epochs(pin),
-        settings=axes.settings(recipes, pin),
-    )
 
 
 def stages(

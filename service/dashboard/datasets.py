@@ -11,12 +11,12 @@ from fastapi import APIRouter, Query, Request, Response
 from luthier.dataset import Profile
 from luthier.design import Frozen
 from luthier.store import Connection, files, jobs
-from service.api.files import FileId, rows_of
-from service.api.params import After
 from service.context import Ctx
 from service.dashboard.exports import table_file
 from service.dashboard.layout import page
+from service.datasets.rows import rows_of
 from service.results import serializers
+from service.schemas.params import After, FileId
 
 router = APIRouter(include_in_schema=False)
 

@@ -10,16 +10,13 @@ from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Response
 
-from luthier.api_types import Landscape
 from luthier.errors import NotFound
 from luthier.store import Connection, events, jobs, measurements, trials
-from search.report.charts import landscape
-from search.report.inputs import Case
-from service.api.jobs import JobId
 from service.context import Context, Ctx
 from service.dashboard import jobs as listing
 from service.dashboard.leaderboard import flat, rows
 from service.results import charts, report, serializers
+from service.schemas.params import JobId
 
 router = APIRouter(include_in_schema=False)
 
@@ -95,17 +92,10 @@ def _job(line: listing.Line) -> Line:
     }
 
 
-def _case(ctx: Context, c: Connection, job_id: str) -> Case:
-    return report.case_of(c, ctx, jobs.get(c, job_id), trials.of_job(c, job_id))
-
-
-def _landscape(ctx: Context, c: Connection, job_id: str) -> Landscape:
-    return landscape(_case(ctx, c, job_id))
-
-
 def _trials(ctx: Context, c: Connection, job_id: str) -> list[Line]:
-    found = rows(_case(ctx, c, job_id))
-    measured = {trial.number: trial.metrics for trial in trials.of_job(c, job_id)}
+    records = trials.of_job(c, job_id)
+    found = rows(report.case_of(c, ctx, jobs.get(c, job_id), records))
+    measured = {trial.number: trial.metrics for trial in records}
     lines = []
     for row in found:
         shown = row.model_dump(exclude={"design", "tone", "role"})
@@ -127,11 +117,11 @@ def _curves(ctx: Context, c: Connection, job_id: str) -> list[Line]:
 
 
 def _axes(ctx: Context, c: Connection, job_id: str) -> list[Line]:
-    return [axis.model_dump(exclude={"values"}) for axis in _landscape(ctx, c, job_id).axes]
+    return [axis.model_dump(exclude={"values"}) for axis in charts.landscape(ctx, c, job_id).axes]
 
 
 def _front(ctx: Context, c: Connection, job_id: str) -> list[Line]:
-    land = _landscape(ctx, c, job_id)
+    land = charts.landscape(ctx, c, job_id)
     names = ("number", "summary", "score", "parameters", "device_seconds", "front")
     columns = [getattr(land, name) for name in names]
     lines = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
@@ -139,7 +129,7 @@ def _front(ctx: Context, c: Connection, job_id: str) -> list[Line]:
 
 
 def _timeline(ctx: Context, c: Connection, job_id: str) -> list[Line]:
-    found = charts.timeline(events.telling(c, job_id))
+    found = charts.timeline(c, job_id)
     return [{"worker": worker.worker, **span.model_dump()} for worker in found.workers for span in worker.spans]
 
 

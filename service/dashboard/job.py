@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -10,18 +9,16 @@ from fastapi import APIRouter, Query, Request, Response
 
 from luthier.api_types import Job
 from luthier.design import Frozen
-from luthier.store import Connection, artifacts, events, jobs, trials
-from luthier.store.rows import JobRecord, TrialRecord
+from luthier.store import artifacts, events, jobs, trials
+from luthier.store.rows import JobRecord
 from luthier.trial import JobState
 from search.report.importance import Worth, importance
 from search.report.inputs import Case
-from service.api.jobs import JobId
-from service.api.params import After
-from service.context import Context, Ctx, utc_now
+from service.context import Ctx, utc_now
 from service.dashboard.layout import page
 from service.dashboard.leaderboard import Asked, table
-from service.jobs import costs
-from service.results import report, serializers
+from service.results import queries, report, serializers
+from service.schemas.params import After, JobId
 
 router = APIRouter(include_in_schema=False)
 
@@ -57,11 +54,11 @@ def show_job(request: Request, ctx: Ctx, job_id: JobId, asked: Asked) -> Respons
     now = utc_now()
     with ctx.database.read() as c:
         record, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
-        job = _view(ctx, c, record, rows, now)
+        job = queries.job(c, record, ctx)
         case = report.case_of(c, ctx, record, rows)
         latest, more = events.list_(c, job_id, None, LATEST)
         kept = [] if case.winner is None else [one.kind for one in artifacts.of_trial(c, case.winner.id)]
-        name = case.file or (record.task.environment.name if record.task.environment else record.training_file)
+        name = queries.data_name(c, record)
     return page(
         request,
         "job.html.jinja",
@@ -131,8 +128,3 @@ def _axes(case: Case) -> list[tuple[str, list[Worth]]]:
         if worth.share is not None:
             groups.setdefault(worth.group, []).append(worth)
     return list(groups.items())
-
-
-def _view(ctx: Context, c: Connection, record: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Job:
-    left = costs.work_left(ctx, c, record, rows, now) if record.state is JobState.RUNNING else None
-    return serializers.job(record, rows, now, left)

@@ -9,17 +9,16 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from luthier.api_types import Job
 from luthier.design import Frozen
-from luthier.errors import NotFound
-from luthier.store import Connection, files, jobs, schedules, trials
+from luthier.store import Connection, jobs, schedules, trials
 from luthier.store.rows import JobRecord, TrialRecord
 from search.policy import ranking
 from search.policy.history import Past
 from search.policy.ranking import DEFAULT, UNTUNED
-from service.api.params import STORABLE, After, OfSchedule
 from service.context import Ctx, utc_now
 from service.dashboard.layout import page
 from service.jobs import history
-from service.results import serializers
+from service.results import queries, serializers
+from service.schemas.params import STORABLE, After, OfSchedule
 
 router = APIRouter(include_in_schema=False)
 
@@ -101,7 +100,7 @@ def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
         seconds = ((record.finished_at or utc_now()) - record.started_at).total_seconds()
     return Line(
         job=serializers.job(record, rows, utc_now()),
-        name=data_name(c, record),
+        name=queries.data_name(c, record),
         unit="bits per byte" if sign == 1 else "reward",
         best=best,
         base=base,
@@ -110,16 +109,6 @@ def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
         better=best is not None and base is not None and sign * best < sign * base,
         seconds=seconds,
     )
-
-
-def data_name(c: Connection, record: JobRecord) -> str:
-    """What the job learns from: the environment, or the file's name; its id where the file was deleted."""
-    if record.task.environment is not None:
-        return record.task.environment.name
-    try:
-        return files.get(c, record.training_file).filename
-    except NotFound:
-        return record.training_file
 
 
 def _value(past: list[Past], number: int) -> float | None:

@@ -15,7 +15,6 @@ from search.space.learning_rate import default_learning_rate, significant
 from service.context import Ctx
 from service.dashboard.layout import page
 from service.dashboard.trial import values_of
-from service.jobs import manual_trials
 from service.results import serializers
 
 router = APIRouter(include_in_schema=False)
@@ -35,7 +34,7 @@ def new_job(
         records, _ = files.list_(c, None, FILES)
         entries = models.list_(c)
         source = None if job is None else jobs.get(c, job)
-        pinned = None if job is None or trial is None else manual_trials.named(c, job, trial)
+        pinned = None if job is None or trial is None else trials.named(c, job, trial)
     prefilled = None
     if source is not None:
         prefilled = {

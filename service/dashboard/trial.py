@@ -10,17 +10,17 @@ from pydantic import BaseModel
 
 from luthier.design import Design, Frozen
 from luthier.errors import NotFound
-from luthier.store import Connection, files, jobs, measurements, models, trials, workers
+from luthier.store import jobs, measurements, models, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, Metrics, rung_name
 from search.policy.ranking import UNTUNED, objective_value
-from service.api.jobs import JobId
-from service.api.trials import TrialName, answers, details, log_of
 from service.context import Ctx
 from service.dashboard.exports import table_file
 from service.dashboard.layout import page
-from service.jobs import budget, manual_trials
-from service.results import serializers
+from service.jobs import budget
+from service.results import queries, serializers
+from service.results import trials as views
+from service.schemas.params import JobId, TrialId
 
 router = APIRouter(include_in_schema=False)
 
@@ -54,15 +54,15 @@ class Score(Frozen):
 
 
 @router.get("/jobs/{job_id}/trials/{trial_id}")
-def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialName) -> Response:
+def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialId) -> Response:
     with ctx.database.read() as c:
-        trial = manual_trials.named(c, job_id, trial_id)
+        trial = trials.named(c, job_id, trial_id)
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
-        shown = details(c, trial)
+        shown = views.details(c, trial)
         names = {worker.id: worker.name for worker in workers.list_(c)}
         log = measurements.lines_of(c, trial.id, LINES)
-        samples = answers(c, trial)
-        data = _filename(c, job)
+        samples = views.samples(c, trial)
+        data = queries.data_name(c, job)
     base = next(row for row in rows if row.number == UNTUNED)
     best = serializers.best_trial(job, rows)
     return page(
@@ -93,14 +93,14 @@ def design_by_hand(request: Request, ctx: Ctx, job_id: JobId, trial: Annotated[s
     """Show the form that adds a design, filled in from a trial. Raises NotFound before any design was trained."""
     with ctx.database.read() as c:
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
-        start = manual_trials.named(c, job_id, trial) if trial is not None else serializers.best_trial(job, rows)
+        start = trials.named(c, job_id, trial) if trial is not None else serializers.best_trial(job, rows)
         trained = [row for row in rows if row.design.stages]
         if start is None or not start.design.stages:
             start = trained[0] if trained else None
         if start is None:
             raise NotFound(f"job {job_id} has no design yet to start from; its baselines come first", param="trial")
         entries = [entry.name for entry in models.list_(c) if entry.name in (job.search.pin.model or ())]
-        data = _filename(c, job)
+        data = queries.data_name(c, job)
     return page(
         request,
         "design.html.jinja",
@@ -116,17 +116,17 @@ def design_by_hand(request: Request, ctx: Ctx, job_id: JobId, trial: Annotated[s
 
 
 @router.get("/jobs/{job_id}/trials/{trial_id}/{table}.{form}")
-def export_trial(ctx: Ctx, job_id: JobId, trial_id: TrialName, table: str, form: str) -> Response:
+def export_trial(ctx: Ctx, job_id: JobId, trial_id: TrialId, table: str, form: str) -> Response:
     with ctx.database.read() as c:
-        trial = manual_trials.named(c, job_id, trial_id)
+        trial = trials.named(c, job_id, trial_id)
         found: Sequence[BaseModel]
         match table:
             case "points":
                 found = measurements.of_trial(c, trial.id)
             case "samples":
-                found = answers(c, trial)
+                found = views.samples(c, trial)
             case "log":
-                found = log_of(c, trial, MOST_LINES).data
+                found = views.log(c, trial, MOST_LINES).data
             case _:
                 raise NotFound(f"table {table!r} was not found; the tables are points, samples and log", param="table")
     lines = [one.model_dump(mode="json") for one in found]
@@ -161,15 +161,6 @@ def _shown(job: JobRecord, metrics: Metrics | None) -> float | None:
 
 def _neighbour(rows: Sequence[TrialRecord], number: int) -> TrialRecord | None:
     return next((row for row in rows if row.number == number), None)
-
-
-def _filename(c: Connection, job: JobRecord) -> str:
-    if job.task.environment is not None:
-        return job.task.environment.name
-    try:
-        return files.get(c, job.training_file).filename
-    except NotFound:  # a file can be deleted after its job has ended
-        return job.training_file
 
 
 def values_of(design: Design) -> dict[str, str | int | float]:
