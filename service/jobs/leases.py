@@ -57,6 +57,7 @@ def acquire(ctx: Context, worker_id: str, now: datetime) -> Assignment | None:
             seed=trial.seed,
             design=trial.design,
             base=models.get(c, trial.design.architecture.base),
+            teacher=None if trial.design.teacher is None else models.get(c, trial.design.teacher),
             train=job.train,
             judge=job.judge,
             checkpoint=trial.checkpoint,

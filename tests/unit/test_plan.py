@@ -8,7 +8,7 @@ import pytest
 from luthier.design import Design
 from luthier.task import Pin
 from luthier.trial import RUNGS, TrialState
-from search.policy import asha
+from search.policy import asha, propose
 from search.policy.history import Past
 from search.policy.ranking import best
 from search.policy.scheduler import (
@@ -34,6 +34,13 @@ FEW = Pin(
     algorithm=("sft",), update=("full",), layers=(6,), kv_heads=(4,), epochs=(1,), batch_size=(8,),
     learning_rate_multiplier=(1.0, 2.0),
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare few candidates for each proposal: nothing here depends on which design is tried next."""
+    monkeypatch.setattr(propose, "RANDOM", 12)
+    monkeypatch.setattr(propose, "NEIGHBOURS", propose.PARENTS)
 
 
 def fits(design: Design) -> None:

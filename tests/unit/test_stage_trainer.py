@@ -15,6 +15,7 @@ from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Kto, Lora, LoraPlus, 
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
 from tests import data_samples
+from tests.covering import params
 from tests.textbook import first_step, largest_difference, logps
 from tests.textbook import target_logps as textbook_logps
 from workers.cache import Base
@@ -192,11 +193,18 @@ def test_steps_are_those_of_a_textbook_loop_in_double_precision(algorithm: Algor
         assert largest_difference(parameter, theirs.parameters[name]) < 1e-5, name
 
 
-@pytest.mark.parametrize("cap", [1, 60, 200])
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.kind)
+Capped = tuple[Algorithm, int]
+CAPPED: list[Capped] = [(algorithm, cap) for algorithm in ALGORITHMS for cap in (1, 60, 200)]
+
+
+@pytest.mark.parametrize(
+    "capped", params(CAPPED, lambda one: {one[0].kind, str(one[1])}, lambda one: f"{one[0].kind}-{one[1]}")
+)
 def test_accumulating_gradients_under_a_token_cap_changes_nothing(
-    algorithm: Algorithm, cap: int, tiny: Base, monkeypatch: pytest.MonkeyPatch
+    capped: Capped, tiny: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    algorithm, cap = capped
+
     def step() -> tuple[StepReport, dict[str, torch.Tensor]]:
         trained = trainer(tiny, algorithm, Optimiser(learning_rate=1e-3, batch_size=10), double=True)
         with torch.no_grad():
