@@ -33,11 +33,11 @@ app = typer.Typer(
     help="Design fine-tunings of language models: submit a task and a dataset, get the best design, trained.",
     epilog="Begin with `luthier serve` in one terminal and `luthier models add NAME FOLDER` in another; docs/start.md "
     "goes on from there. `luthier COMMAND --help` explains a command.",
-    callback=luthier,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.callback()(luthier)
 app.command()(serving.serve)
 app.command()(serving.worker)
 app.add_typer(serving.database, name="db")
