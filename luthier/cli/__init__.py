@@ -38,6 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.callback()(luthier)
 app.command()(serving.serve)
 app.command()(serving.worker)
 app.add_typer(serving.database, name="db")

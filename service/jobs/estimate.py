@@ -120,7 +120,7 @@ def _start(c: Connection, body: EstimateDesign, data: _Data, entries: Sequence[B
         entry = next((entry for entry in entries if entry.name == name), None)
         if entry is None:
             raise unknown_base_model(name, (entry.name for entry in entries), param="design.architecture.base")
-        validate.check(body.design, data.profile.kind, entry, rewarded=data.rewarded)
+        validate.check(body.design, data.profile.kind, entry, rewarded=data.rewarded, entries=entries)
         return body.design
     if data.job is not None and body.trial is not None:
         return trials.named(c, data.job.id, body.trial, param="trial").design

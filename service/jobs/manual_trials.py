@@ -108,9 +108,7 @@ def _design(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], body: Add
             f"base model {base!r} is not one of this job's base models: {', '.join(known)}",
             param="design.architecture.base",
         )
-    validate.check(
-        design, job.judge.kind, entries[base], rewarded=job.task.rewarded, entries=tuple(entries.values())
-    )
+    validate.check(design, job.judge.kind, entries[base], rewarded=job.task.rewarded, entries=tuple(entries.values()))
     return design
 
 
