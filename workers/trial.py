@@ -18,6 +18,7 @@ from workers.export import load
 from workers.lease import Lease
 from workers.service_client import ServiceClient
 from workers.train import checkpoint as checkpoints
+from workers.train.algorithms import Teacher
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
 from workers.train.loop import train
@@ -85,7 +86,7 @@ def _train(
         seed=assignment.seed,
         watch=watch,
         world=world_of(assignment.judge, renderer(tokenizer, assignment.judge)),
-        teacher=None if assignment.teacher is None else cache.frozen(assignment.teacher, model.device),
+        teacher=_teacher(assignment, model.device),
         resume=resume,
     )
     adapter = scratch / "adapter"
@@ -99,6 +100,16 @@ def _train(
         scorer=trained.scorer,
         tokens=trained.tokens,
         stage_scores=tuple(watch.stage_scores),
+    )
+
+
+def _teacher(assignment: Assignment, device: torch.device) -> Teacher | None:
+    if assignment.teacher is None:
+        return None
+    return Teacher(
+        model=cache.frozen(assignment.teacher, device),
+        tokenizer=cache.tokenizer(assignment.base, assignment.judge),
+        max_new_tokens=assignment.judge.max_new_tokens,
     )
 
 

@@ -140,6 +140,7 @@ def _script(
         adaptive={"start": AdaLora.START, "warmup": WARMUP, "settled": SETTLED, "prunings": PRUNINGS},
         seed=assignment.seed,
         source=assignment.base.source,
+        teacher=None if assignment.teacher is None else assignment.teacher.source,
         kind=judge.kind.value,
         max_length=judge.window if judge.kind is DataKind.TEXT else judge.max_tokens,
         likelihood=metrics.likelihood,

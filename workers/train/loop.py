@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from luthier.design import Design, RewardModel, Stage
 from luthier.errors import Infeasible
 from workers.train import updates
-from workers.train.algorithms import Context, Example, objective
+from workers.train.algorithms import Context, Example, Teacher, objective
 from workers.train.checkpoint import Checkpoint, Position
 from workers.train.forward import CausalModel
 from workers.train.reward_model import HEAD, Scored, Scorer, restored
@@ -78,7 +78,7 @@ def train(
     seed: int,
     watch: Watch,
     world: World | None = None,
-    teacher: PreTrainedModel | None = None,
+    teacher: Teacher | None = None,
     resume: Checkpoint | None = None,
 ) -> Trained:
     """Train a design's stages on `model` in place, from the start or from a checkpoint.
@@ -104,7 +104,7 @@ def _train(
     seed: int,
     watch: Watch,
     world: World | None,
-    teacher: PreTrainedModel | None,
+    teacher: Teacher | None,
     resume: Checkpoint | None,
 ) -> Trained:
     model.eval()  # no dropout: a resumed trial must repeat its random numbers, and a reference must be deterministic

@@ -6,12 +6,12 @@ import pkgutil
 from importlib import import_module
 
 from luthier.algorithms import Algorithm
-from workers.train.algorithms.base import IMPLEMENTATIONS, Context, Example, Loss, Objective
+from workers.train.algorithms.base import IMPLEMENTATIONS, Context, Example, Loss, Objective, Teacher
 
 for _module in pkgutil.iter_modules(__path__):  # each registers its objectives
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Context", "Example", "Loss", "Objective", "objective", "trainer"]
+__all__ = ["Context", "Example", "Loss", "Objective", "Teacher", "objective", "trainer"]
 
 
 def objective(algorithm: Algorithm, context: Context | None = None) -> Objective:

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch.nn import Parameter
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.algorithms import AlgorithmMember
 from luthier.task import DataKind
@@ -114,15 +114,28 @@ A = TypeVar("A", bound=AlgorithmMember)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """The model to distil, frozen and on the device of the model in training.
+
+    tokenizer       the student's, whose vocabulary the teacher shares
+    max_new_tokens  limit of the student's own answers
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What an objective may use besides its hyperparameters.
 
     world    rewards of rollouts; None if the task has none
-    teacher  the model to distil, frozen and on the device of the model in training; None without one
+    teacher  None if the design has none
     """
 
     world: World | None = None
-    teacher: PreTrainedModel | None = None
+    teacher: Teacher | None = None
 
 
 class Offline(Generic[A]):
