@@ -174,6 +174,25 @@ class Vera(UpdateMember):
         )
 
 
+class RandLora(UpdateMember):
+    """RandLoRA (Albert et al. 2025): learned combinations of random low-rank matrices give updates of full rank.
+
+    A smaller `rank` means more matrices, and so more trained parameters.
+    """
+
+    SCALE: ClassVar[float] = 20.0  # PEFT's recommendation for alpha, as a multiple of the rank
+
+    kind: Literal["randlora"] = "randlora"
+    rank: int = Field(ge=1, description="rank of each random matrix")
+
+    def describe(self) -> str:
+        return (
+            f"learned combinations of random matrices of rank {self.rank} that all linear layers share, as many as "
+            "make "
+            "each update of full rank"
+        )
+
+
 class Ia3(UpdateMember):
     """(IA)³ (Liu et al. 2022): learned vectors rescale the keys, the values and the feed-forward activations."""
 
@@ -269,6 +288,7 @@ Update = Annotated[
     | Pissa
     | LoraPlus
     | Vera
+    | RandLora
     | Ia3
     | Oft
     | AdaLora
@@ -279,7 +299,9 @@ Update = Annotated[
 ]
 
 
-AdapterUpdate = Lora | RsLora | Dora | Pissa | LoraPlus | Vera | Ia3 | Oft | AdaLora | Prompt | Prefix | QLora
+AdapterUpdate = (
+    Lora | RsLora | Dora | Pissa | LoraPlus | Vera | RandLora | Ia3 | Oft | AdaLora | Prompt | Prefix | QLora
+)
 
 
 VirtualTokens = Prompt | Prefix  # these cannot be merged into the weights of the model

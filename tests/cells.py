@@ -59,6 +59,7 @@ REPEATED: Final = 3  # steps: those after the checkpoint
 SIZES: Final[dict[str, dict[str, int]]] = {  # what an update has to be told beside its name
     **{kind: {"rank": 8} for kind in ("lora", "rslora", "dora", "pissa", "lora_plus", "qlora")},
     "vera": {"rank": 64},
+    "randlora": {"rank": 16},
     "oft": {"block": 8},
     "adalora": {"rank": 8},
     **{kind: {"tokens": 16} for kind in ("prompt", "prefix")},

@@ -27,6 +27,7 @@ from luthier.updates import (
     Prefix,
     Prompt,
     QLora,
+    RandLora,
     RsLora,
     TopLayers,
     Vera,
@@ -36,6 +37,7 @@ from search.methods.spec import LAYERS_OF_MODEL, RANKS_OF_SEARCH, Size, UpdateCo
 
 PISSA_MOST: Final = 32  # no matrix may be thinner: a single key head often has 64 rows, or 32
 VERA_RANKS: Final = (64, 128, 256, 512)  # of frozen matrices: a rank costs one number a layer
+RANDLORA_RANKS: Final = (16, 32, 64)  # of each random matrix: a smaller rank trains more numbers
 OFT_BLOCKS: Final = (8, 16, 32)  # they divide the width of every common model
 VIRTUAL_TOKENS: Final = (8, 16, 32, 64)
 SVD_PASSES: Final = 34  # of PiSSA over each matrix: 16 power iterations, there and back
@@ -137,6 +139,31 @@ def _vera_pass(update: Any, moving: Moving, done: Passes) -> Work:
         flops=2 * done.tokens * update.rank * (moving.inputs + moving.outputs),
         elements=done.tokens * (2 * update.rank * len(moving.sites) + 3 * moving.outputs),
     )
+
+
+def _randlora_bases(update: RandLora, on: Moving) -> list[tuple[int, Linear, int]]:
+    """For each kind of layer, how many random matrices fill its smaller side, and how many such layers there are."""
+    return [(math.ceil(min(m.inputs, m.outputs) / update.rank), m, times) for m, times in on.sites]
+
+
+def _randlora_numbers(update: RandLora, on: Moving) -> float:
+    """Two diagonal matrices for each random one: over its rank, and over the smaller side of the layer."""
+    return float(
+        sum(n * (update.rank + min(m.inputs, m.outputs)) * times for n, m, times in _randlora_bases(update, on))
+    )
+
+
+def _randlora_matrices(update: RandLora, on: Moving) -> float:
+    """The random matrices of the largest layer, which all others share."""
+    most = max(m.inputs for m, _ in on.sites), max(m.outputs for m, _ in on.sites)
+    return float(update.rank * min(most) + max(most) * math.ceil(min(most) / update.rank) * update.rank)
+
+
+def _randlora_pass(update: RandLora, moving: Moving, done: Passes) -> Work:
+    """Every token through matrices as wide as the smaller side; these are made anew in every pass."""
+    sides = [(n * update.rank, m.inputs + m.outputs, times) for n, m, times in _randlora_bases(update, moving)]
+    size = sum(width * both * times for width, both, times in sides)
+    return Work(flops=2 * done.tokens * size, elements=2 * done.tokens * moving.outputs + 3 * done.passes * size)
 
 
 def _oft_pass(update: Oft, moving: Moving, done: Passes) -> Work:
@@ -256,6 +283,21 @@ UPDATES: Final = (
             forward=_vera_pass,
             calls=10,
             kept_per_token=lambda update, moving: 2 * update.rank * moving.count + moving.outputs,
+        ),
+    ),
+    UpdateSpec(
+        member=RandLora,
+        learning_rate=5.0,  # measured: 10 is best, and 30 diverges
+        group="adapters",
+        size=Size(field="rank", axis="rank[randlora]", values=RANDLORA_RANKS),
+        cost=UpdateCost(
+            moving=_adapter(_randlora_numbers, tensors=2, frozen=_randlora_matrices),
+            forward=_randlora_pass,
+            calls=14,
+            kept_per_token=lambda update, moving: sum(
+                n * update.rank * times for n, _, times in _randlora_bases(update, moving)
+            ),
+            kept_once=lambda update, moving: 2 * moving.weights,
         ),
     ),
     UpdateSpec(

@@ -38,6 +38,7 @@ from luthier.design import (
     Vera,
 )
 from luthier.task import DataKind
+from luthier.updates import RandLora
 from tests.covering import params
 
 pytestmark = pytest.mark.xdist_group("export")  # each design is trained once, for all tests
@@ -78,6 +79,11 @@ PLANS = {
                 optimiser=optimiser(5e-3, epochs=4),
             ),
         ),
+        has_adapter=True,
+    ),
+    "sft randlora on pairs": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Sft(), update=RandLora(rank=32), optimiser=optimiser(3e-3, epochs=1.5)),),
         has_adapter=True,
     ),
     "clm full on text": Plan(

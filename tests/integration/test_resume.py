@@ -47,6 +47,7 @@ from luthier.design import (
     Vera,
 )
 from luthier.task import DataKind
+from luthier.updates import RandLora
 from tests import data_samples
 from tests.biased import biased
 from tests.covering import params
@@ -63,6 +64,7 @@ ROWS = data_samples.preference(6)  # every algorithm of decoders can learn from 
 TEXTS = data_samples.text(6)
 UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
 UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4), Ia3(), Oft(block=8), AdaLora(rank=2)]
+UPDATES += [RandLora(rank=32)]
 UPDATES += [Prompt(tokens=3), Prefix(tokens=3)]
 UPDATES += [Lora(rank=2, placement="attention"), Dora(rank=2, placement="mlp")]
 ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo(), Ipo(), Simpo(), Orpo(), Kto(), Mlm()]

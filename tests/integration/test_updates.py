@@ -36,6 +36,7 @@ from luthier.design import (
     Vera,
 )
 from luthier.errors import Infeasible
+from luthier.updates import RandLora
 from tests import conformance_updates
 from tests.biased import biased
 from tests.conformance_updates import IDS, Run, UpdateConformance, scores
@@ -144,6 +145,17 @@ class TestVera(UpdateConformance):
 
     def moves(self, name: str, layers: int) -> bool:
         return ".vera_lambda_" in name
+
+
+class TestRandLora(UpdateConformance):
+    update = RandLora(rank=32)
+    learning_rate = 1e-3
+    encoder_pace = 0.3
+    adapter = True
+    drawn = True
+
+    def moves(self, name: str, layers: int) -> bool:
+        return ".randlora_lambda." in name or ".randlora_gamma." in name
 
 
 class TestIa3(UpdateConformance):
@@ -270,6 +282,7 @@ def test_every_update_has_its_case() -> None:
         TestPissa,
         TestLoraPlus,
         TestVera,
+        TestRandLora,
         TestIa3,
         TestOft,
         TestAdaLora,
@@ -342,6 +355,23 @@ def test_vera_scales_the_random_matrices_that_all_layers_share(place: str, tiny:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("place", ["model.layers.2.mlp.up_proj", "model.layers.4.mlp.down_proj"])
+def test_randlora_adds_a_combination_of_the_random_matrices_that_all_layers_share(place: str, tiny: Base) -> None:
+    """W + s B C, where C are scaled copies of A; transposed where a layer has more inputs than outputs."""
+    applied, parts = disturbed(RandLora(rank=48), tiny, place)
+    [scales_RN] = (p for name, p in parts.items() if ".randlora_lambda." in name)
+    [gammas_NM] = (p for name, p in parts.items() if ".randlora_gamma." in name)
+    A_R1M, B_LNR = (applied.model.get_buffer(f"{place}.randlora_{half}.default") for half in "AB")
+    weight = tiny.model.get_submodule(place).weight
+    wide, narrow = max(weight.shape), min(weight.shape)
+    copies_RNM = scales_RN[:, :, None] * A_R1M[:, :, :narrow] * gammas_NM[None]
+    summed = B_LNR[:wide, : len(gammas_NM)].flatten(1) @ copies_RNM.flatten(0, 1)
+    added = RandLora.SCALE * (summed if weight.shape[0] == wide else summed.T)
+    assert largest_difference(applied.merge().get_submodule(place).weight, weight + added) < 1e-3
+    assert torch.linalg.matrix_rank(added) == narrow, "no low rank: each update fills the matrix"
+
+
+@torch.no_grad()
 def test_ia3_rescales_what_keys_and_values_put_out_and_what_the_last_matrix_takes_in(tiny: Base) -> None:
     applied, parts = disturbed(Ia3(), tiny, "model.layers.3")
     assert len(parts) == 3
@@ -380,13 +410,13 @@ def test_biases_of_a_model_without_any_are_infeasible(tiny: Base) -> None:
         updates.apply(copy.deepcopy(tiny.model), BitFit(), seed=0)
 
 
-EVERYWHERE: list[AdapterUpdate] = [*SUMS, Pissa(rank=4), Vera(rank=4), Oft(block=8)]
+EVERYWHERE: list[AdapterUpdate] = [*SUMS, Pissa(rank=4), Vera(rank=4), RandLora(rank=32), Oft(block=8)]
 
 
 @pytest.mark.parametrize("update", EVERYWHERE, ids=lambda update: update.kind)
 def test_adapters_sit_on_every_linear_layer_but_the_output_head(update: AdapterUpdate, tiny: Base) -> None:
     applied = updates.apply(copy.deepcopy(tiny.model), update, seed=0)
-    adapted = {re.split(r"\.(?:lora|vera|oft)_", name)[0] for name in applied.trainable()}
+    adapted = {re.split(r"\.(?:lora|vera|randlora|oft)_", name)[0] for name in applied.trainable()}
     assert adapted == {
         f"model.layers.{layer}.{module}"
         for layer in range(6)

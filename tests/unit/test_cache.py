@@ -39,6 +39,7 @@ from luthier.design import (
 from luthier.errors import Infeasible
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, JudgeSpec
+from luthier.updates import RandLora
 from tests import data_samples
 from tests.biased import biased
 from workers import cache
@@ -52,6 +53,7 @@ from workers.train.loop import Progress, train
 JUDGE = JudgeSpec(kind=DataKind.PREFERENCE, validation="v", test="t", objective="reward")
 UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
 UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4), Ia3(), Oft(block=8)]
+UPDATES += [RandLora(rank=32)]
 UPDATES += [AdaLora(rank=2), Prompt(tokens=3), Prefix(tokens=3)]
 
 

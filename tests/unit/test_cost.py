@@ -42,6 +42,7 @@ DECODER_UPDATES = [
     "pissa",
     "lora_plus",
     "vera",
+    "randlora",
     "ia3",
     "oft",
     "adalora",
@@ -107,7 +108,7 @@ def test_as_many_numbers_move_as_in_the_real_model(name: str, kind: str) -> None
     counted = moving(shape(entry(name).facts, Architecture(base=name)), update(kind))
     real = applied.trainable().values()
     assert counted.numbers == sum(p.numel() for p in real)
-    if kind in ("lora", "dora", "vera", "oft", "adalora", "ia3", "pissa"):
+    if kind in ("lora", "dora", "vera", "randlora", "oft", "adalora", "ia3", "pissa"):
         assert counted.tensors == len(real)
 
 
@@ -129,7 +130,7 @@ def test_adapters_on_embeddings_are_counted() -> None:
 
 
 @pytest.mark.parametrize("edit", [{"layers": 4}, {"kv_heads": 2}, {"layers": 3, "kv_heads": 1}, {"window": 16}])
-@pytest.mark.parametrize("kind", ["full", "lora", "top_layers", "vera"])
+@pytest.mark.parametrize("kind", ["full", "lora", "top_layers", "vera", "randlora"])
 def test_edits_are_counted(edit: dict[str, int], kind: str) -> None:
     architecture = Architecture(base="tiny-chat", **edit)
     model = build(warm.base(entry("tiny-chat")).model, architecture)

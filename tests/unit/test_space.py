@@ -33,8 +33,9 @@ from luthier.design import (
 )
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind, Pin
+from luthier.updates import RandLora
 from search.methods import SETTINGS, UPDATE_OF, Interval
-from search.methods.updates import OFT_BLOCKS, PISSA_MOST, VERA_RANKS, VIRTUAL_TOKENS
+from search.methods.updates import OFT_BLOCKS, PISSA_MOST, RANDLORA_RANKS, VERA_RANKS, VIRTUAL_TOKENS
 from search.policy.priors import baselines
 from search.space.axes import RANKS, with_devices
 from search.space.learning_rate import default_learning_rate
@@ -130,7 +131,11 @@ def test_samples_reach_every_branch() -> None:
     places = ("all", "attention", "mlp")  # the embeddings of this model are its output head
     adapters = {kind(rank=rank, placement=place) for kind in family for rank in RANKS for place in places}
     adapters |= {Pissa(rank=rank, placement=place) for rank in RANKS if rank <= PISSA_MOST for place in places}
-    adapters |= {Vera(rank=rank) for rank in VERA_RANKS} | {AdaLora(rank=rank) for rank in RANKS}
+    adapters |= (
+        {Vera(rank=rank) for rank in VERA_RANKS}
+        | {RandLora(rank=rank) for rank in RANDLORA_RANKS}
+        | {AdaLora(rank=rank) for rank in RANKS}
+    )
     adapters |= {Oft(block=block) for block in OFT_BLOCKS} | {Ia3()}
     adapters |= {kind(tokens=tokens) for kind in (Prompt, Prefix) for tokens in VIRTUAL_TOKENS}
     assert updates == {Full(), TopLayers(layers=1), TopLayers(layers=2), LayerNorm(), *adapters}
@@ -237,7 +242,19 @@ def test_later_stages_go_on_with_the_update_or_have_lora_or_all_weights_of_their
     assert found.pop("lora") == {"same", "full"}
     assert found.pop("full") == {"same", "lora"}
     assert [found.pop(kind) for kind in ("prompt", "prefix")] == [{"same"}] * 2  # nothing else could start from them
-    others = {"rslora", "dora", "top_layers", "layernorm", "pissa", "lora_plus", "vera", "ia3", "oft", "adalora"}
+    others = {
+        "rslora",
+        "dora",
+        "top_layers",
+        "layernorm",
+        "pissa",
+        "lora_plus",
+        "vera",
+        "randlora",
+        "ia3",
+        "oft",
+        "adalora",
+    }
     assert set(found) == others
     assert all(later == {"same", "lora", "full"} for later in found.values())
 
@@ -250,7 +267,7 @@ def test_programs_of_one_stage_are_not_asked_for_a_later_update() -> None:
 
 
 def test_updates_are_asked_about_only_where_they_go_with_the_program() -> None:
-    rewards = SPACES["preference"].model_copy(update={"programs": ("sft+dpo", "reward_model+rloo")})
+    rewards = SPACES["preference"].model_copy(update={"recipes": ("sft+dpo", "reward_model+rloo")})
     found: dict[str, set[str]] = {}
     for design in samples(rewards, 1000):
         found.setdefault(design.recipe, set()).add(design.stages[0].update.kind)
@@ -321,8 +338,8 @@ def test_an_enumeration_visits_every_design_once_in_an_order_of_its_own() -> Non
         return designs
 
     first, second = enumerated(0), enumerated(1)
-    # full, LoRA's family and PiSSA in three places, top layers, norms, VeRA, IA³, OFT, AdaLoRA
-    updates = 1 + 4 * 5 * 3 + 4 * 3 + 2 + 1 + 4 + 1 + 3 + 5
+    # full, LoRA's family and PiSSA in three places, top layers, norms, VeRA, RandLoRA, IA³, OFT, AdaLoRA
+    updates = 1 + 4 * 5 * 3 + 4 * 3 + 2 + 1 + 4 + 3 + 1 + 3 + 5
     virtual = 2 * 4  # on the model as it is alone
     assert len(first) == len(set(first)) == (2 * updates + virtual) * 2 * 2  # heads, programs, rates
     assert set(first) == set(second)

@@ -13,7 +13,7 @@ from luthier.design import (
 )
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Pin
-from search.methods.updates import PISSA_MOST, VERA_RANKS
+from search.methods.updates import PISSA_MOST, RANDLORA_RANKS, VERA_RANKS
 from search.space.learning_rate import default_learning_rate
 from tests.unit.search_samples import SMOL, TINY, entry, later_updates_of, samples, space_of
 
@@ -84,6 +84,7 @@ def test_a_pinned_rank_holds_for_every_low_rank_update_but_those_with_ranks_of_t
         if hasattr(update, "rank"):
             ranks.setdefault(update.kind, set()).add(update.rank)
     assert ranks.pop("vera") <= set(VERA_RANKS)
+    assert ranks.pop("randlora") <= set(RANDLORA_RANKS)
     assert ranks.pop("pissa") == {6}
     assert ranks == {key: {6, 48} for key in ("lora", "rslora", "dora", "lora_plus", "adalora")}
     wide = samples(space_of(pin=Pin(algorithm=("sft",), update=("pissa",), rank=(48,))), 5)
