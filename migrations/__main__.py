@@ -2,8 +2,8 @@
 
     python -m migrations "what changes"
 
-Review the result before committing it: Alembic detects neither renames nor changes of data. There are no downgrades,
-because they would lose data: an older version needs an older backup.
+Read the result before committing it: Alembic sees neither renames nor the data. There are no downgrades: they would
+throw data away; an older version needs an older backup.
 """
 
 import sys

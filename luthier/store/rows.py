@@ -1,4 +1,4 @@
-"""What the store returns: one frozen value for each kind of row."""
+"""What the store gives back: one frozen value for each kind of row."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ EventType = Literal["message", "metrics"]
 
 
 def new_id(prefix: str) -> str:
-    """Return a new random id in OpenAI's format: `file-…`, `ftjob-…`."""
+    """A fresh random id in the shape that OpenAI's clients know: `file-…`, `ftjob-…`."""
     return f"{prefix}-{secrets.token_hex(12)}"
 
 
 class FileRecord(Frozen):
-    """An uploaded dataset. `raw` is the digest of the upload, `rows` that of its rows, normalised to JSON Lines."""
+    """An uploaded dataset: as it came (`raw`) and normalised to JSONL (`rows`), both digests of blobs."""
 
     id: str = Field(description="file-…")
     filename: str
@@ -34,21 +34,21 @@ class FileRecord(Frozen):
     bytes: int = Field(ge=0, description="size of the upload")
     created_at: AwareDatetime
     kind: DataKind
-    format: str = Field(description="format of the upload, e.g. jsonl/messages")
+    format: str = Field(description="what the upload was written in, e.g. jsonl/messages")
     raw: str
     rows: str
     profile: dict[str, Any]
 
 
 class JobRecord(Frozen):
-    """A fine-tuning job: the request, the frozen judge, the progress and the result."""
+    """A fine-tuning job: what was asked for, the judge frozen from it, how far it is and what came out."""
 
     id: str = Field(description="ftjob-…")
     created_at: AwareDatetime
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
     state: JobState
-    model: str | None = Field(default=None, description="as requested; None: the search chooses")
+    model: str | None = Field(default=None, description="as requested; None leaves the choice to the search")
     method: dict[str, Any] | None = None
     task: Task
     search: Search
@@ -66,18 +66,18 @@ class JobRecord(Frozen):
     trained_tokens: int | None = None
     notes: str = ""
     tags: tuple[str, ...] = ()
-    schedule_id: str | None = Field(default=None, description="the schedule that created it")
-    paused: bool = Field(default=False, description="none of its trials is leased until it is resumed")
+    schedule_id: str | None = Field(default=None, description="the schedule that it was made by")
+    paused: bool = Field(default=False, description="nothing of it is leased until it is resumed")
     ended_reason: str | None = Field(default=None, description="code of the reason why its search ended")
 
 
 class TrialRecord(Frozen):
-    """A trial of one design. `owner`, `fence` and `expires_at` are its lease while the state is `leased`."""
+    """One design being tried. `owner`, `fence` and `expires_at` are the lease while the state is `leased`."""
 
     id: str = Field(description="trial-…")
     job_id: str
     number: int = Field(
-        ge=-1, description="0: the untuned base; 1: the plain LoRA default; -1: a champion, which is only scored"
+        ge=-1, description="0 is the untuned base, 1 the plain LoRA default; -1 a champion, which is only scored"
     )
     state: TrialState
     design: Design
@@ -85,16 +85,14 @@ class TrialRecord(Frozen):
     seed: int
     origin: Origin
     rung: int | None = Field(default=None, description="highest rung reached")
-    goal: int | None = Field(
-        default=None, description="the rung at which it pauses unless promoted; None: trained to the end"
-    )
-    measured: tuple[Metrics, ...] = Field(default=(), description="metrics at the rungs reached, in order")
+    goal: int | None = Field(default=None, description="the rung at which it pauses unless promoted; None: the end")
+    measured: tuple[Metrics, ...] = Field(default=(), description="at the rungs reached, in their order")
     owner: str | None = None
-    fence: int = Field(default=0, ge=0, description="number of leases so far")
+    fence: int = Field(default=0, ge=0, description="how many leases there have been")
     expires_at: AwareDatetime | None = None
-    attempts: int = Field(default=0, ge=0, description="leases that the trial did not give back properly")
+    attempts: int = Field(default=0, ge=0, description="leases that were not handed back in good order")
     created_at: AwareDatetime
-    started_at: AwareDatetime | None = Field(default=None, description="time of the first lease")
+    started_at: AwareDatetime | None = Field(default=None, description="when it was leased for the first time")
     finished_at: AwareDatetime | None = None
     device_seconds: float = Field(default=0.0, ge=0, description="total over all leases")
     metrics: Metrics | None = Field(default=None, description="validation split")
@@ -103,18 +101,18 @@ class TrialRecord(Frozen):
     trained_tokens: int = 0
     checkpoint: str | None = Field(default=None, description="digest of the latest checkpoint's manifest")
     error: str | None = None
-    stopped: bool = Field(default=False, description="whether a user stopped it")
-    weights_of: str | None = Field(default=None, description="for a champion: the trial whose weights are scored")
+    stopped: bool = Field(default=False, description="whether somebody asked for its end")
+    weights_of: str | None = Field(default=None, description="of a champion: the trial whose weights it is")
 
     @property
     def paused(self) -> bool:
-        """Whether it waits at its goal for a promotion; it is not leased until then."""
+        """Whether it waits at its goal to be promoted, and is not to be leased until then."""
         reached = self.goal is not None and self.rung is not None and self.rung >= self.goal
         return self.state is TrialState.WAITING and reached
 
 
 class TrialMark(NamedTuple):
-    """The progress of a trial."""
+    """How far a trial is."""
 
     id: str
     number: int
@@ -128,19 +126,19 @@ class TrialMark(NamedTuple):
 
 
 class MeasuredTrial(Frozen):
-    """A trial whose worker reported its usage."""
+    """A trial whose worker has said what it took."""
 
     job_id: str
     design: Design
     state: TrialState
     usage: Usage
     device_seconds: float = Field(ge=0)
-    fence: int = Field(description="number of leases; the usage is that of the last one")
-    device: Device = Field(description="device of the last lease")
+    fence: int = Field(description="how many leases there have been; the usage is that of the last one")
+    device: Device = Field(description="that it was finished on")
 
 
 class RungRecord(Frozen):
-    """A trial's score at a rung, a share of its full token budget."""
+    """A trial's measurements at a share of its full token budget."""
 
     trial_id: str
     rung: int
@@ -152,7 +150,7 @@ class RungRecord(Frozen):
 
 
 class EventRecord(Frozen):
-    """One event of a job's event log."""
+    """One line of a job's diary."""
 
     id: str = Field(description="ftevent-…")
     job_id: str
@@ -164,7 +162,7 @@ class EventRecord(Frozen):
 
 
 class WorkerRecord(Frozen):
-    """A registered worker. The id is the owner of leases, and stays the same for a name."""
+    """A worker that has introduced itself. The id stays the same for a name; it is the owner of the leases."""
 
     id: str = Field(description="worker-…")
     name: str
@@ -172,11 +170,11 @@ class WorkerRecord(Frozen):
     pid: int
     created_at: AwareDatetime
     seen_at: AwareDatetime
-    generates: str | None = Field(default=None, description="the model loaded in its generation process, if any")
+    generates: str | None = Field(default=None, description="the model in its generation process, while there is one")
 
 
 class ScheduleRecord(Frozen):
-    """A job that is created again and again, by a cron expression."""
+    """A job that is created again and again, at the ticks of a cron expression."""
 
     id: str = Field(description="sched-…")
     name: str
@@ -191,12 +189,12 @@ class ScheduleRecord(Frozen):
     enabled: bool
     alert_after: int
     alias: str | None = None
-    next_at: AwareDatetime | None = Field(default=None, description="the first tick that has no run yet")
-    failures: int = Field(default=0, ge=0, description="failed runs in a row")
+    next_at: AwareDatetime | None = Field(default=None, description="the first tick that nothing is decided about")
+    failures: int = Field(default=0, ge=0, description="runs in a row that have failed")
 
 
 class ScheduleRunRecord(Frozen):
-    """A run of a schedule: the outcome of one tick."""
+    """What became of one tick."""
 
     id: str = Field(description="schedrun-…")
     schedule_id: str
@@ -212,7 +210,7 @@ class ScheduleRunRecord(Frozen):
 
 
 class EndpointRecord(Frozen):
-    """A webhook endpoint. The secret signs the events, so that it is stored in plain text."""
+    """Where webhooks go. The secret signs them; it is kept as it is, since signing needs it."""
 
     id: str = Field(description="whend-…")
     url: str
@@ -222,17 +220,17 @@ class EndpointRecord(Frozen):
 
 
 class DeliveryRecord(Frozen):
-    """The delivery of one event to one endpoint."""
+    """One event on its way to one endpoint."""
 
     id: str = Field(description="whdel-…")
     endpoint_id: str
-    event_id: str = Field(description="evt-…; the same for all endpoints and retries")
+    event_id: str = Field(description="evt-…; the same for all endpoints, and whenever it is sent again")
     type: str
     payload: str
     state: Literal["pending", "delivered", "failed"]
     attempts: int = Field(default=0, ge=0)
     next_at: AwareDatetime | None = None
-    status: int | None = Field(default=None, description="HTTP status of the latest response")
+    status: int | None = Field(default=None, description="HTTP status of the latest answer")
     error: str | None = None
     created_at: AwareDatetime
     delivered_at: AwareDatetime | None = None
@@ -244,26 +242,26 @@ class KeyRecord(Frozen):
     id: str = Field(description="key-…")
     name: str
     scope: Scope
-    hint: str = Field(description="first characters of the key")
+    hint: str = Field(description="how the key begins")
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
     revoked_at: AwareDatetime | None = None
     used_at: AwareDatetime | None = Field(default=None, description="to the minute")
 
     def live(self, now: datetime) -> bool:
-        """Return whether the key is neither revoked nor expired."""
+        """Neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 class AliasRecord(Frozen):
-    """A version of an alias: the model that it points to since a moment."""
+    """What an alias stands for since a moment."""
 
     name: str
     version: int = Field(ge=1)
     model: str
     job_id: str
-    trial_id: str = Field(description="the trial whose weights the model is")
-    before: int | None = Field(default=None, description="the version to roll back to")
+    trial_id: str = Field(description="whose weights the model is")
+    before: int | None = Field(default=None, description="the version that a roll back leads to")
     origin: AliasOrigin
     contest: Contest | None = None
     created_at: AwareDatetime

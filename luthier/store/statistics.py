@@ -1,4 +1,4 @@
-"""Counts over the whole store, for monitoring."""
+"""Counts over the whole store, for whoever watches over the service."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from luthier.store import tables
 from luthier.store.trials import PAUSED
 from luthier.trial import JobState, TrialState
 
-PAUSING = "paused"  # waiting trials that are not leased until they are promoted
+PAUSING = "paused"  # waiting trials that nobody is to lease until they are promoted
 
 
 class Statistics(Frozen):
     jobs: dict[str, int]
-    """By state, with all states."""
+    """By state; all states are there."""
     trials: dict[str, int]
-    """By state; paused trials are not among the waiting ones."""
+    """By state, those that pause apart from those that wait."""
     queue: int
-    """Trials of running jobs that a worker may lease."""
+    """Trials of running jobs that any worker may take."""
     device_seconds: float
     trained_tokens: int
 
