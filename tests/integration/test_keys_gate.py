@@ -65,14 +65,14 @@ def test_after_the_first_key_everybody_needs_one(tmp_path: Path) -> None:
     with serving(tmp_path) as service:
         assert service.client.jobs() == []
         made = service.client.create_key("me", Scope.ADMIN)
-        with pytest.raises(Unauthenticated, match="this needs a key"):
+        with pytest.raises(Unauthenticated, match="LUTHIER_API_KEY"):
             service.client.jobs()
         with Client(service.url, api_key=made.key) as client:
             assert client.jobs() == []
             client.revoke_key(made.id)
-            with pytest.raises(Unauthenticated, match=r"the key me \(luthier_....…\) was revoked"):
+            with pytest.raises(Unauthenticated, match=r"\bme \(luthier_....…\).*revoked"):
                 client.jobs()
-        with pytest.raises(Unauthenticated, match="this needs a key"):  # not open again
+        with pytest.raises(Unauthenticated, match="LUTHIER_API_KEY"):  # not open again
             service.client.jobs()
 
 
@@ -101,7 +101,7 @@ def test_openais_client_sends_its_key(guarded: Guarded) -> None:
     base = f"{guarded.service.url}/v1"
     with OpenAI(base_url=base, api_key=guarded.key(Scope.READ), max_retries=0) as client:
         assert [model.id for model in client.models.list()] == ["tiny-chat"]
-        with pytest.raises(openai.PermissionDeniedError, match="needs a key of scope `submit`"):
+        with pytest.raises(openai.PermissionDeniedError, match="`submit`"):
             client.files.create(file=("train.jsonl", b"{}"), purpose="fine-tune")
     with OpenAI(base_url=base, api_key="none", max_retries=0) as client, pytest.raises(openai.AuthenticationError):
         client.models.list()
@@ -130,7 +130,7 @@ def test_an_expired_key_opens_nothing(guarded: Guarded) -> None:
             before = keys.get(c, key_id)
             c.execute(keys._keys.update().where(keys._keys.c.id == key_id).values(expires_at=NOW - timedelta(days=1)))
         assert before.expires_at is not None
-        with pytest.raises(Unauthenticated, match="has expired"):
+        with pytest.raises(Unauthenticated, match="expired"):
             client.files()
 
 
@@ -143,7 +143,7 @@ def test_a_listing_shows_when_a_key_was_last_used_and_never_the_key(guarded: Gua
         assert listed.last_used_at is not None
         assert key.startswith(listed.hint.rstrip("…"))
         assert key not in admin._http.get("/v1/keys").text
-        with pytest.raises(NotFound, match="there is no key 'key-no'"):
+        with pytest.raises(NotFound, match="'key-no'"):
             admin.revoke_key("key-no")
 
 
@@ -160,7 +160,7 @@ def test_the_workers_of_the_process_have_a_key_that_opens_nothing_else(guarded: 
     with httpx.Client(base_url=guarded.service.url, headers=bearer(key)) as http:
         FakeWorker(http).register()
         assert http.get("/v1/files").status_code == 403
-    with guarded.client(guarded.admin) as admin, pytest.raises(Forbidden, match="needs a key of scope `worker`"):
+    with guarded.client(guarded.admin) as admin, pytest.raises(Forbidden, match="`worker`"):
         admin._send("POST", "/v1/workers/x/lease")
 
 
@@ -188,7 +188,7 @@ def test_a_key_may_make_so_many_requests_a_minute_and_workers_as_many_as_they_ne
         assert [answer.status_code for answer in found] == [200] * 5 + [429] * 2
         assert 1 <= int(found[-1].headers["Retry-After"]) <= 60
         assert found[-1].json()["error"]["code"] == "too_many_requests"
-        with ctx.client(one) as client, pytest.raises(TooManyRequests, match="at most 5 requests with one key"):
+        with ctx.client(one) as client, pytest.raises(TooManyRequests, match=r"\b5 requests"):
             client.files()
         assert service.http.get("/v1/files", headers=bearer(other)).status_code == 200
         for _ in range(10):

@@ -187,7 +187,7 @@ def test_the_client_uploads_a_stream(service: Service) -> None:
 def test_an_unknown_job_is_not_found_by_any_of_the_clients_calls(service: Service) -> None:
     client = service.client
     for call in (client.job, client.events, client.trials, client.best, client.cancel):
-        with pytest.raises(NotFound, match="there is no fine-tuning job 'ftjob-no'"):
+        with pytest.raises(NotFound, match="ftjob-no"):
             call("ftjob-no")
 
 

@@ -56,7 +56,7 @@ def test_a_row_far_beyond_the_limit_is_refused_without_being_held_in_memory(
         stream.truncate(size)  # the rest is a hole, which reads as zero bytes without taking up the disk
     tracemalloc.start()
     try:
-        with pytest.raises(DatasetError, match="1,048,576 bytes.*LUTHIER_MAX_ROW_BYTES"):
+        with pytest.raises(DatasetError, match=r"1,048,576 bytes.*LUTHIER_MAX_ROW_BYTES"):
             load(path, name, max_row_bytes=2**20)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -89,7 +89,7 @@ def test_faults_of_the_whole_file_are_counted_and_the_first_20_listed(tmp_path: 
 
 
 def test_rows_are_numbered_by_their_lines(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="line 4 .*JSON"):
+    with pytest.raises(DatasetError, match=r"line 4 .*JSON"):
         _load(tmp_path, "train.jsonl", b'\n{"text": "a"}\n\noops\n')
 
 
@@ -107,7 +107,7 @@ def test_an_array_element_that_spans_many_reads_is_whole(tmp_path: Path) -> None
 def test_parquet_beyond_the_decompressed_limit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "upload"
     path.write_bytes(_container("train.parquet", ["a" * 1_000] * 100))
-    with pytest.raises(DatasetError, match="10,000 bytes.*LUTHIER_MAX_UPLOAD_BYTES"):
+    with pytest.raises(DatasetError, match=r"10,000 bytes.*LUTHIER_MAX_UPLOAD_BYTES"):
         load(path, "train.parquet", max_row_bytes=LIMIT, max_bytes=10_000)
 
 
