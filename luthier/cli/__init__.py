@@ -1,4 +1,4 @@
-"""The console script `luthier`. Exit codes: 0 done, 1 the job (or the command) failed, 2 wrong use."""
+"""The console script `luthier`. Exit codes: 0 success, 1 the job or the command failed, 2 wrong usage."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from luthier.errors import LuthierError, UserError
 
 app = typer.Typer(
     name="luthier",
-    help="Design fine-tunings of language models: submit a task and a dataset, get the best design, trained.",
-    epilog="Begin with `luthier serve` in one terminal and `luthier models add NAME FOLDER` in another; docs/start.md "
-    "goes on from there. `luthier COMMAND --help` explains a command.",
+    help="Fine-tune language models: submit a dataset, and Luthier searches for the best design and trains it.",
+    epilog="Start with `luthier serve` in one terminal and `luthier models add NAME FOLDER` in another, then continue "
+    "with docs/start.md. `luthier COMMAND --help` explains a command.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,7 +43,7 @@ app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:
-    """Run the command line and turn errors into one line on standard error and an exit code."""
+    """Run the command line. Errors become one line on standard error and an exit code."""
     try:
         app(prog_name="luthier")
     except UserError as error:

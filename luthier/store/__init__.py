@@ -1,4 +1,4 @@
-"""The one room with SQL. Whoever calls its functions holds the transaction: `Connection` is the type of that."""
+"""The only package with SQL. Its functions run in the caller's transaction, a `Connection`."""
 
 from sqlalchemy import Connection
 

@@ -1,7 +1,7 @@
-"""Questions to models, and their answers piece by piece. A row lives as long as somebody waits for the answer.
+"""Generation requests and their answers, piece by piece. A row exists as long as a caller waits for the answer.
 
-Workers claim questions as they lease trials: what they say is guarded by `(owner, fence)`, and LeaseLost tells them
-that the answer is not wanted any more, or not from them.
+Workers lease requests like trials: writes are guarded by `(owner, fence)`. LeaseLost means that the caller has gone
+away or that another worker holds the request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from luthier.store.rows import new_id
 from luthier.worker_protocol import Answered, Claim, Generation, GenerationState, Question, Refusal, Said, Spoken
 
 MAX_ATTEMPTS: Final = 3
-PATIENCE: Final = timedelta(seconds=10)  # that a question waits for the worker that has a model in memory already
+PATIENCE: Final = timedelta(seconds=10)  # how long a request waits for a worker that already runs a generation process
 
 _generations = tables.generations
 _g = tables.generations.c
@@ -26,7 +26,7 @@ _pieces = tables.generation_pieces
 
 
 class Heard(NamedTuple):
-    """What a question has come to. `answer` is there once it has ended, and then so are all pieces."""
+    """The progress of a request. `answer` is set once it has ended; then all pieces are there too."""
 
     state: GenerationState
     pieces: tuple[str, ...]
@@ -34,7 +34,7 @@ class Heard(NamedTuple):
 
 
 def ask(c: Connection, prefix: str, question: Question, now: datetime, wanted_until: datetime) -> str:
-    """A new question; answers with its id."""
+    """Add a request; return its id."""
     generation_id = new_id(prefix)
     row = {"id": generation_id, "created_at": now, "question": question, "state": GenerationState.WAITING}
     c.execute(_generations.insert().values(**row, fence=0, wanted_until=wanted_until, said=0))
@@ -42,22 +42,22 @@ def ask(c: Connection, prefix: str, question: Question, now: datetime, wanted_un
 
 
 def want(c: Connection, generation_id: str, until: datetime) -> None:
-    """Somebody still waits for the answer."""
+    """Note that the caller still waits for the answer."""
     c.execute(_generations.update().where(_g.id == generation_id).values(wanted_until=until))
 
 
 def drop(c: Connection, generation_id: str) -> None:
-    """Nobody waits for the answer any more: a worker that gives it will be told so."""
+    """Drop a request whose caller has gone away; its worker gets LeaseLost with its next piece."""
     c.execute(_generations.delete().where(_g.id == generation_id))
 
 
 def waiting(c: Connection) -> bool:
-    """Whether any question waits for a worker."""
+    """Return whether any request waits for a worker."""
     return bool(c.scalar(select(exists().where(_g.state == GenerationState.WAITING))))
 
 
 def heard(c: Connection, generation_id: str, known: int) -> Heard | None:
-    """What there is beyond the first `known` pieces; None where the question was dropped."""
+    """Return the progress after the first `known` pieces; None if the request was dropped."""
     row = c.execute(select(_g.state, _g.answer).where(_g.id == generation_id)).one_or_none()
     if row is None:
         return None
@@ -66,8 +66,10 @@ def heard(c: Connection, generation_id: str, known: int) -> Heard | None:
 
 
 def acquire(c: Connection, owner: str, generates: str | None, now: datetime, lease_seconds: float) -> Generation | None:
-    """Lease the question that waits longest. While another live worker has a generation process, one that has none is
-    given only what has waited for `PATIENCE`: starting a process takes seconds and the memory of a model.
+    """Lease the request that has waited longest, or return None.
+
+    Starting a generation process takes seconds and the memory of a model. So while another live worker already has
+    one, a worker without one only gets requests that have waited for `PATIENCE`.
     """
     workers = tables.workers
     since = now - timedelta(seconds=lease_seconds)
@@ -92,7 +94,7 @@ def acquire(c: Connection, owner: str, generates: str | None, now: datetime, lea
 
 
 def say(c: Connection, generation_id: str, said: Said, now: datetime, lease_seconds: float) -> None:
-    """Renew the lease, and add a piece where there is one; the same piece again changes nothing. Raises LeaseLost."""
+    """Renew the lease and add the piece, if any; sending a piece twice is harmless. Raises LeaseLost."""
     changes: dict[str, Any] = {"expires_at": now + timedelta(seconds=lease_seconds)}
     if said.text:
         changes["said"] = said.position + 1
@@ -104,7 +106,7 @@ def say(c: Connection, generation_id: str, said: Said, now: datetime, lease_seco
 
 
 def end(c: Connection, generation_id: str, spoken: Spoken) -> None:
-    """End the answer, or give the question back; the same end again changes nothing. Raises LeaseLost."""
+    """End the answer, or return the request; sending the end twice is harmless. Raises LeaseLost."""
     held = _held(generation_id, spoken)
     if spoken.answer is None:
         _give_up(c, *held)
@@ -117,22 +119,22 @@ def end(c: Connection, generation_id: str, spoken: Spoken) -> None:
 
 
 def expire(c: Connection, now: datetime) -> None:
-    """Take back the leases that ran out, and forget the questions whose askers are gone."""
+    """Take back expired leases, and delete requests whose callers have gone away."""
     _give_up(c, _g.expires_at < now)
     c.execute(_generations.delete().where(_g.wanted_until < now))
 
 
 def release(c: Connection, owner: str) -> None:
-    """Take back what a worker held before it started anew."""
+    """Take back the requests that a worker held before it restarted."""
     _give_up(c, _g.owner == owner)
 
 
 def _give_up(c: Connection, *whose: ColumnElement[bool]) -> None:
-    """Let another worker answer, where nothing was said yet; half an answer cannot be gone on with by anybody else."""
+    """Return requests without any piece to the queue; end the others, as no other worker can continue an answer."""
     running = (_g.state == GenerationState.RUNNING, *whose)
     back = {"state": GenerationState.WAITING, "owner": None, "expires_at": None}
     c.execute(_generations.update().where(*running, _g.said == 0, _g.fence < MAX_ATTEMPTS).values(back))
-    lost = Unreachable("the worker that was answering is gone; ask again")
+    lost = Unreachable("The worker that was answering is gone. Send the request again.")
     answer = Answered(refusal=Refusal(code=lost.code, message=lost.message))
     c.execute(_generations.update().where(*running).values(state=GenerationState.ENDED, answer=answer))
 
@@ -143,4 +145,4 @@ def _held(generation_id: str, claim: Claim) -> tuple[ColumnElement[bool], ...]:
 
 
 def _lost(generation_id: str, claim: Claim) -> LeaseLost:
-    return LeaseLost(f"{claim.owner} is not to answer {generation_id} under fence {claim.fence} (any more)")
+    return LeaseLost(f"{claim.owner} does not hold the request {generation_id} under fence {claim.fence}.")

@@ -16,7 +16,7 @@ _COLUMNS = tuple(_models.c[field] for field in BaseModelEntry.model_fields)
 
 
 def add(c: Connection, entry: BaseModelEntry, now: datetime) -> None:
-    """Replaces the entry of the same name."""
+    """Add an entry, or replace the one of the same name."""
     changes = dict(entry) | {"added_at": now}
     row = insert_into(c, _models).values(changes)
     c.execute(row.on_conflict_do_update(index_elements=[_models.c.name], set_=changes))
@@ -31,12 +31,12 @@ def get(c: Connection, name: str) -> BaseModelEntry:
 
 
 def list_(c: Connection) -> list[BaseModelEntry]:
-    """By name."""
+    """Return all entries, sorted by name."""
     return [BaseModelEntry(**row) for row in c.execute(select(*_COLUMNS).order_by(_models.c.name)).mappings()]
 
 
 def added_at(c: Connection, name: str) -> datetime:
-    """When the entry was registered, or last replaced. Raises NotFound."""
+    """Return when the entry was registered or last replaced. Raises NotFound."""
     moment: datetime | None = c.scalar(select(_models.c.added_at).where(_models.c.name == name))
     if moment is None:
         raise _unknown(c, name)

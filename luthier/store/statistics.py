@@ -1,4 +1,4 @@
-"""Counts over the whole store, for whoever watches over the service."""
+"""Counts over the whole store, for monitoring."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from luthier.store import tables
 from luthier.store.trials import PAUSED
 from luthier.trial import JobState, TrialState
 
-PAUSING = "paused"  # waiting trials that nobody is to lease until they are promoted
+PAUSING = "paused"  # trials that are paused at a rung: waiting, but not to be leased until they are promoted
 
 
 class Statistics(Frozen):
     jobs: dict[str, int]
-    """By state; all states are there."""
+    """Number of jobs by state, zeros included."""
     trials: dict[str, int]
-    """By state, those that pause apart from those that wait."""
+    """Number of trials by state, zeros included; `paused` is counted apart from `waiting`."""
     queue: int
-    """Trials of running jobs that any worker may take."""
+    """Number of trials of running jobs that any worker may lease."""
     device_seconds: float
     trained_tokens: int
 

@@ -1,4 +1,4 @@
-"""The trials of a job, apart from what happens under a lease (see leases)."""
+"""The trials of a job, except changes under a lease (see leases)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ _trials = tables.trials
 
 COLUMNS: Final = tuple(_trials.c[field] for field in TrialRecord.model_fields)
 
-_TELLING: Final = (TrialState.COMPLETE, TrialState.WAITING, TrialState.PRUNED)  # of what a design takes
-CHAMPION: Final = -1  # the number, and the seed, of the one trial of a job that is only scored
+_TELLING: Final = (
+    TrialState.COMPLETE,
+    TrialState.WAITING,
+    TrialState.PRUNED,
+)  # states with useful measurements of cost
+CHAMPION: Final = -1  # number and seed of a job's champion trial, which is only scored
 SEARCHED: Final = _trials.c.number >= 0
 
-# What `TrialRecord.paused` says of a waiting trial, never NULL.
+# `TrialRecord.paused` of a waiting trial, as SQL; never NULL.
 PAUSED: Final = and_(_trials.c.goal.is_not(None), _trials.c.rung.is_not(None), _trials.c.rung >= _trials.c.goal)
 
 
@@ -39,8 +43,9 @@ def insert(
     goal: int | None = None,
     refused: str | None = None,
 ) -> TrialRecord | None:
-    """A new waiting trial, or one that is refused for a reason before it ever runs; None where the job already has this
-    number, or this design with this seed.
+    """Add a waiting trial, or one that is refused with a reason before it runs.
+
+    Returns None if the job already has this number, or this design with this seed.
     """
     record = TrialRecord(
         id=new_id("trial"),
@@ -64,7 +69,7 @@ def get(c: Connection, trial_id: str) -> TrialRecord:
     """Raises NotFound."""
     row = c.execute(select(*COLUMNS).where(_trials.c.id == trial_id)).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"there is no trial {trial_id!r}", param="trial_id")
+        raise NotFound(f"Trial {trial_id!r} was not found.", param="trial_id")
     return TrialRecord(**row)
 
 
@@ -75,12 +80,12 @@ def named(c: Connection, job_id: str, name: str, *, param: str = "trial_id") -> 
     row = c.execute(query.where(or_(_trials.c.id == name, _trials.c.number == number))).mappings().one_or_none()
     if row is None:
         jobs.get(c, job_id)
-        raise NotFound(f"job {job_id} has no trial {name!r}; give a trial's id or its number", param=param)
+        raise NotFound(f"Job {job_id} has no trial {name!r}. Give the id or the number of a trial.", param=param)
     return TrialRecord(**row)
 
 
 def of_job(c: Connection, job_id: str) -> list[TrialRecord]:
-    """Those of its search, in the order of their numbers: all but a champion."""
+    """Return the job's trials by number, without a champion."""
     query = select(*COLUMNS).where(_trials.c.job_id == job_id, SEARCHED).order_by(_trials.c.number)
     return [TrialRecord(**row) for row in c.execute(query).mappings()]
 
@@ -117,7 +122,7 @@ def enter_champion(c: Connection, job_id: str, winner: TrialRecord, now: datetim
 
 
 def rungs(c: Connection, job_id: str) -> list[RungRecord]:
-    """Every rung that a trial of the job has reached, by trial number and rung."""
+    """Return every rung that a trial of the job has reached, sorted by trial number and rung."""
     query = (
         select(tables.rungs)
         .join(_trials, _trials.c.id == tables.rungs.c.trial_id)
@@ -128,8 +133,10 @@ def rungs(c: Connection, job_id: str) -> list[RungRecord]:
 
 
 def measured(c: Connection, limit: int) -> list[MeasuredTrial]:
-    """The trials that say what they took, of all jobs, the latest first: those that are complete, and those that pause
-    or were given up at a rung; none that was only scored."""
+    """Return trials of all jobs whose cost was measured, the latest first: complete, paused or pruned ones.
+
+    Champions, which are only scored, are left out.
+    """
     workers = tables.workers
     fields = [_trials.c[name] for name in MeasuredTrial.model_fields if name != "device"]
     query = (
@@ -143,20 +150,20 @@ def measured(c: Connection, limit: int) -> list[MeasuredTrial]:
 
 
 def row_scores(c: Connection, job_id: str) -> dict[str, RowScores]:
-    """By trial, what the judge found for each test row, of those trials of the job whose test rows were scored."""
+    """Return the scores of each test row by trial, for the job's trials that were scored on the test rows."""
     scores = tables.test_scores.c
     query = select(scores.trial_id, scores.scores).join(_trials, _trials.c.id == scores.trial_id)
     return {row.trial_id: row.scores for row in c.execute(query.where(_trials.c.job_id == job_id))}
 
 
 def promote(c: Connection, trial_id: str, at: int, goal: int | None) -> bool:
-    """Let a trial that is paused at the rung `at` go on to the next goal; False where it no longer pauses there."""
+    """Promote a trial that is paused at the rung `at` to the next goal; return False if it is not paused there."""
     paused = (_trials.c.state == TrialState.WAITING, _trials.c.goal == at, PAUSED)
     return c.execute(_trials.update().where(_trials.c.id == trial_id, *paused).values(goal=goal)).rowcount == 1
 
 
 def prune(c: Connection, job_id: str, numbers: Collection[int], now: datetime) -> list[TrialRecord]:
-    """Give up these trials of the job as far as they still pause; answers with those, by number."""
+    """Prune those of these trials that are still paused; return them, sorted by number."""
     assert TrialState.PRUNED in TRIAL_TRANSITIONS[TrialState.WAITING]
     paused = (_trials.c.state == TrialState.WAITING, PAUSED)
     query = (
@@ -169,8 +176,10 @@ def prune(c: Connection, job_id: str, numbers: Collection[int], now: datetime) -
 
 
 def cancel_waiting(c: Connection, job_id: str, now: datetime) -> None:
-    """End the job's trials that nobody holds: those that pause are pruned, the others cancelled. Those under a lease
-    are stopped through their heartbeats. A champion waits for as long as the job has not ended: no budget is for it.
+    """End the job's trials that are not leased: paused ones are pruned, the others cancelled.
+
+    Leased trials are stopped by the response to their heartbeat. A champion stays until the job has ended, because it
+    costs no budget.
     """
     assert TRIAL_TRANSITIONS[TrialState.WAITING] >= {TrialState.CANCELLED, TrialState.PRUNED}
     pruned, cancelled = (literal(state, _trials.c.state.type) for state in (TrialState.PRUNED, TrialState.CANCELLED))
@@ -184,8 +193,9 @@ def cancel_waiting(c: Connection, job_id: str, now: datetime) -> None:
 
 
 def stop(c: Connection, trial_id: str, now: datetime) -> TrialRecord:
-    """End a trial by itself: at once where nobody holds it, else when whoever holds it hears of it. A trial that has
-    ended stays as it is.
+    """Stop one trial: at once if it is not leased, else at its worker's next heartbeat.
+
+    A trial that has ended is unchanged.
     """
     assert TrialState.CANCELLED in TRIAL_TRANSITIONS[TrialState.WAITING]
     open_ = _trials.c.state.in_((TrialState.WAITING, TrialState.LEASED))
@@ -195,7 +205,7 @@ def stop(c: Connection, trial_id: str, now: datetime) -> TrialRecord:
 
 
 def cancel_stopped(c: Connection, trial_id: str, now: datetime) -> bool:
-    """End a trial that was asked to stop and that nobody holds (any more); whether there was one."""
+    """Cancel a trial that was asked to stop, if it is not leased; return whether it was cancelled."""
     waiting = (_trials.c.id == trial_id, _trials.c.state == TrialState.WAITING, _trials.c.stopped)
     changes = {"state": TrialState.CANCELLED, "finished_at": now}
     return c.execute(_trials.update().where(*waiting).values(changes)).rowcount == 1
