@@ -139,7 +139,7 @@ def _file(c: Connection, file_id: str, param: str) -> FileRecord:
     try:
         return files.get(c, file_id)
     except NotFound as error:
-        raise NotFound(f"{param}: {error.message}; upload it to /v1/files first", param=param) from error
+        raise NotFound(f"{param}: {error.message} Upload it to /v1/files first.", param=param) from error
 
 
 def _validation_file(c: Connection, body: CreateJob, training: FileRecord) -> FileRecord | None:
