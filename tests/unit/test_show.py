@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from luthier.api_types import Job, Progress, Trial
-from luthier.cli.follow import _standing
+from luthier.cli.follow import _status_line
 from luthier.cli.show import state_of, trials_table
 from luthier.design import Architecture, Design, Lora, Optimiser, Sft, Stage
 from luthier.task import Constraints, DataKind, Search, Task
@@ -100,4 +100,4 @@ def test_the_line_of_progress_tells_of_pauses_and_then_of_confirmations(progress
         **progress,
     )
     job = Job.model_construct(status=JobState.RUNNING, luthier=luthier)
-    assert _standing(job, 0.0) == said
+    assert _status_line(job, 0.0) == said
