@@ -45,9 +45,7 @@ def test_a_paused_job_gives_its_trials_back_and_starts_nothing_until_it_is_resum
     assert not service.client.job(job_id).luthier.paused
     assert worker.take().trial_id == running.trial_id
     said = service.messages(job_id)
-    assert any(
-        line.startswith("Paused: the running trial stops at its next heartbeat, with a checkpoint.") for line in said
-    )
+    assert any(line.startswith("Paused: the running trial saves a checkpoint") for line in said)
     assert "Resumed; each trial goes on from where it stopped." in said
 
 

@@ -360,7 +360,7 @@ def test_a_result_can_be_deleted_and_the_job_stays(client: OpenAI, service: Serv
     weights = {digest for items in files for path, digest in items if path.endswith(".safetensors")}
     assert len(weights) == 2
     assert client.models.delete(name).deleted
-    with pytest.raises(openai.NotFoundError, match="was not found"):
+    with pytest.raises(openai.NotFoundError, match="is not registered"):
         client.models.retrieve(name)
     assert name not in [model.id for model in client.models.list()]
     best = service.client.best(job_id)
