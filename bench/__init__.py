@@ -1,1 +1,1 @@
-"""Benchmarks: each one command, each printing ratios against a named peer in the same run."""
+"""Benchmarks. Each is one command, and compares Luthier with a named peer in the same run."""

@@ -1,11 +1,11 @@
-"""How well the cost model predicts trials that it was not fitted on: `nice python -m bench.cost`.
+"""Measure the prediction error of the cost model on held-out trials: `nice python -m bench.cost`.
 
-Trials of drawn designs are trained, judged and exported through the code that workers run, one after the other in this
-process. The model is fitted on one half and predicts the other, then the other way round; and, which is harder, each
-program's trials are predicted from those of all other programs. Seconds are the CPU's (time.process_time), which are
-less disturbed by what else runs than the wall's.
+Trials of random designs are trained, judged and exported by the workers' code, one after the other in this process.
+There are two evaluations: two-fold cross-validation over designs, and the harder leave-one-recipe-out, where each
+recipe's trials are predicted from those of all others. Times are CPU seconds (`time.process_time`), which other
+processes on the machine disturb less than wall-clock time.
 
-Writes bench/results/cost.json. `--again` reads the trials from there and only fits.
+The results are written to bench/results/cost.json. `--again` reads the trials from there and only refits the model.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests import data_samples
 RESULTS: Final = Path(__file__).parent / "results" / "cost.json"
 HELD_OUT: Final = 16
 MIB: Final = 2**20
-# What is drawn: the task, the program and the updates; all else is left to chance.
+# Task, recipe and weight updates of the designs; all other axes are random.
 WANTED: Final = (
     ("pairs", "sft", "full lora top_layers dora rslora pissa layernorm lora_plus vera ia3 oft adalora prompt prefix"),
     ("long", "sft", "full lora dora top_layers pissa ia3 lora full oft prompt"),
@@ -57,7 +57,7 @@ WANTED: Final = (
 
 
 def _long(count: int) -> list[dict[str, Any]]:
-    """Pairs whose answers are several sentences."""
+    """Pairs with answers of several sentences."""
     texts = [row["text"] for row in data_samples.text(count)]
     return [
         {"prompt": pair["prompt"], "completion": text}
@@ -67,7 +67,7 @@ def _long(count: int) -> list[dict[str, Any]]:
 
 @cache
 def tasks() -> dict[str, Task]:
-    """By name."""
+    """Return the tasks by name."""
 
     def task(name: str, kind: DataKind, rows: Sequence[dict[str, Any]], **settings: Any) -> Task:
         return Task(name=name, kind=kind, train=tuple(rows[HELD_OUT:]), held_out=tuple(rows[:HELD_OUT]), **settings)
@@ -86,7 +86,7 @@ def tasks() -> dict[str, Task]:
 
 
 def plan() -> list[tuple[str, Design]]:
-    """Tasks and designs, the same ones each time."""
+    """Return the name of the task and the design of each trial; always the same ones."""
     found = []
     for name, recipe, updates in WANTED:
         for number, update in enumerate(updates.split()):
@@ -96,7 +96,7 @@ def plan() -> list[tuple[str, Design]]:
 
 
 class Trial:
-    """One that was run, as the service sees it when it has ended."""
+    """A finished trial, as the service sees it."""
 
     def __init__(self, task: str, design: Design, took: Run) -> None:
         self.task, self.design, self.took = task, design, took
@@ -117,12 +117,12 @@ class Trial:
         )
 
     def at(self, ratio: float) -> Seen:
-        """With so many tokens for each one that the profile counts."""
+        """The trial, with `ratio` tokens for each token that the dataset profile counts."""
         return self._seen(ratio)
 
 
 class Fitted:
-    """The cost model, after these trials."""
+    """The cost model, fitted on these trials."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         names = {trial.task for trial in trials}
@@ -138,7 +138,7 @@ Errors = dict[str, list[float]]
 
 
 def errors(fitted: Fitted, trials: Sequence[Trial], process: float) -> Errors:
-    """Relative errors of each trial. `process` bytes are there whatever the design."""
+    """Return the relative errors of each trial. `process`: memory of the process before any training, in bytes."""
     found: Errors = {"memory": [], "memory_above_process": [], "seconds": [], "train_seconds": []}
     for trial in trials:
         it, usage = fitted(trial), trial.took.usage
@@ -169,19 +169,19 @@ def summary(found: Errors) -> dict[str, dict[str, float]]:
 
 
 def evaluate(trials: Sequence[Trial], process: float) -> dict[str, Any]:
-    """Errors on trials that were not fitted on."""
+    """Return the errors on trials that the model was not fitted on."""
     order = random.Random(0).sample(list(trials), len(trials))
     halves = order[: len(order) // 2], order[len(order) // 2 :]
     by_design = joined([errors(Fitted(halves[side]), halves[1 - side], process) for side in (0, 1)])
     recipes = sorted({trial.recipe for trial in trials})
     groups = {p: ([t for t in trials if t.recipe != p], [t for t in trials if t.recipe == p]) for p in recipes}
-    by_program = {p: errors(Fitted(others), own, process) for p, (others, own) in groups.items()}
+    by_recipe = {p: errors(Fitted(others), own, process) for p, (others, own) in groups.items()}
     return {
         "by_design": summary(by_design),
-        "by_program": summary(joined(list(by_program.values()))),
+        "by_program": summary(joined(list(by_recipe.values()))),
         "each_program": {
             p: {name: round(statistics.median(found[name]), 4) for name in ("memory", "seconds")}
-            for p, found in by_program.items()
+            for p, found in by_recipe.items()
         },
         "defaults": summary(errors(Fitted([]), trials, process)),
         "gate": gate(trials),
@@ -189,8 +189,10 @@ def evaluate(trials: Sequence[Trial], process: float) -> dict[str, Any]:
 
 
 def gate(trials: Sequence[Trial]) -> dict[str, int]:
-    """What the memory gate would launch, were each trial's peak in turn what a device has: fitted on one half, of the
-    other half how many are launched, and how many of these need more than there is."""
+    """Count the trials that the memory check launches, and those of them that run out of memory.
+
+    The model is fitted on one half and checks the other half. Each trial's peak memory in turn is the device's limit.
+    """
     order = random.Random(0).sample(list(trials), len(trials))
     launched = out_of_memory = 0
     for own, others in ((order[::2], order[1::2]), (order[1::2], order[::2])):
@@ -204,10 +206,10 @@ def gate(trials: Sequence[Trial]) -> dict[str, int]:
 
 
 def measure() -> tuple[list[Trial], float]:
-    """Run all of the plan; answers with the trials, and what the process holds before the first."""
+    """Run the plan. Return the trials, and the memory of the process before the first one, in bytes."""
     trials: list[Trial] = []
     for name in tasks():
-        run(tasks()[name], tasks()[name].plain())  # the first of each warms caches up, as in a worker
+        run(tasks()[name], tasks()[name].plain())  # fill the caches, as in a worker that has run a trial
     process = float(psutil.Process().memory_info().rss)
     for number, (name, design) in enumerate(plan()):
         trial = Trial(name, design, run(tasks()[name], design))
@@ -222,8 +224,10 @@ def measure() -> tuple[list[Trial], float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure how well the cost model predicts.")
-    parser.add_argument("--again", action="store_true", help="fit the recorded trials, and run none")
+    parser = argparse.ArgumentParser(description="Measure the prediction error of the cost model on held-out trials.")
+    parser.add_argument(
+        "--again", action="store_true", help="refit the model on the recorded trials, without training any"
+    )
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     warnings.simplefilter("ignore")

@@ -1,12 +1,14 @@
-"""How fast the page of a large job is drawn, in a real browser.
+"""Measure how fast the page of a large job loads in a real browser.
 
     python -m bench.dashboard [--trials 500] [--points 200] [--repeats 3]
 
-A store is filled with a job of so many trials with so many points each, the service runs in this process, and chromium
-(driven by Playwright) opens the page: at first with nothing in its cache, then as somebody who comes back. Measured by
-the browser's own clock, from the start of the navigation until the frame that shows the figures and the table, and that
-which shows the curves and the search as well. The peer, in the same run: plotly (of the extra `bench`) alone, on an
-empty page that has all data already, with a trace for each trial and all its points, the usual way to draw curves.
+The store is filled with a job of `--trials` trials with `--points` points each. The service runs in this process, and
+Chromium (driven by Playwright) opens the page twice: first with an empty cache, then as a returning visitor. Times are
+measured by the browser's clock from the start of the navigation: to the frame with the figures and the table, and to
+the frame with the curves and the search chart.
+
+The peer, in the same run, is plotly (in the extra `bench`) alone: an empty page that has all data already, with a trace
+for each trial and all its points.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ PEER: Final = """([script, trials]) => {
 
 
 def fill(service: Service, count: int, points: int) -> str:
-    """A job that has ended, with one trial in nine trained to its end."""
+    """Store an ended job in which one trial in nine was trained to the end."""
     service.add_model()
     job_id = service.submit(sums(), search={"trials": 2, "confirmations": 0})
     now = utc_now()
@@ -129,7 +131,7 @@ def _metrics(bits: float) -> Metrics:
 
 
 def measure(browser: Browser, address: str, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds to the table and to the charts, first and again, and those of the peer."""
+    """Return milliseconds by name of the measurement: of both visits, and of the peer."""
     found: dict[str, list[float]] = {}
     script = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text()
 
@@ -140,17 +142,17 @@ def measure(browser: Browser, address: str, repeats: int) -> dict[str, list[floa
         context = browser.new_context(viewport={"width": 1360, "height": 900})
         page = context.new_page()
         page.add_init_script(f"document.addEventListener('DOMContentLoaded', {STARTED})")
-        for visit in ("first visit", "next visit"):
+        for visit in ("first visit", "second visit"):
             before = _cpu_seconds()
             times = _visit(page, address)
             spent = sum(seconds - before.get(pid, 0.0) for pid, seconds in _cpu_seconds().items())
-            note(f"{visit}, processor time of browser and service", 1000 * spent)
+            note(f"{visit}, CPU time of browser and service", 1000 * spent)
             note(f"{visit}, table", times["table"])
-            note(f"{visit}, curves and search", times["charts"])
+            note(f"{visit}, curves and search chart", times["charts"])
         whole = page.evaluate(f"fetch('{_api(address)}/curves?points=100000').then((answer) => answer.json())")
         read, drew = context.new_page().evaluate(PEER, [script, whole["trials"]])
-        note("peer: plotly, reading its script", read)
-        note("peer: plotly, a trace for each trial, drawing alone", drew)
+        note("peer: plotly, loading its script", read)
+        note("peer: plotly, drawing a trace for each trial", drew)
         context.close()
     return found
 
@@ -163,7 +165,7 @@ def _visit(page: Page, address: str) -> dict[str, float]:
 
 
 def _cpu_seconds() -> dict[int, float]:
-    """Of this process, in which the service runs, and of those that it has started: the browser's."""
+    """CPU seconds by process id, of this process (which runs the service) and of its children (the browser)."""
     found: dict[int, float] = {}
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -182,7 +184,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     chromium = shutil.which("chromium")
-    assert chromium is not None, "there is no chromium on the PATH: make chromium"
+    assert chromium is not None, "chromium is not on the PATH; run `make chromium`"
     with (
         tempfile.TemporaryDirectory() as folder,
         serving(Path(folder) / "home") as service,

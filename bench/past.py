@@ -1,7 +1,7 @@
-"""A past job for each task, for searches to remember: `python -m bench.past`. About twenty CPU-minutes.
+"""Record past jobs for the warm start, for each task: `python -m bench.past`. About twenty CPU-minutes.
 
-A job of the usual size on other rows of the task's source, from several seeds, searched by Luthier and trained for
-real. Written down is the order of merit of its designs, which is all that is remembered of a job.
+Each is a Luthier search of the usual size, with several seeds, on other rows from the task's source. Its designs are
+trained for real. The ranking of the designs is recorded, which is all that the warm start uses.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TRIALS: Final = 24
 
 @dataclass(frozen=True)
 class Training:
-    """Trains the designs whose curves are asked for, each once."""
+    """Trains each requested design once, and returns its learning curve."""
 
     task: Task
     known: dict[str, Curve] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Training:
 
 
 def search(work: tuple[str, int]) -> dict[str, Any]:
-    """One past job: its line."""
+    """Run one past job and return its line of the file."""
     name, seed = work
     task = named(name)
     searcher = Luthier(task.space, seed, TRIALS)
@@ -50,7 +50,7 @@ def search(work: tuple[str, int]) -> dict[str, Any]:
 
 def main() -> None:
     for task in PAST:
-        rows(task)  # fetched once, before the processes ask for them
+        rows(task)  # download once, before the processes start
     work = [(task.name, seed) for task in PAST for seed in range(SEEDS)]
     with multiprocessing.get_context("spawn").Pool(2, begin) as pool, FILE.open("w", encoding="utf-8") as file:
         for done, line in enumerate(pool.imap(search, work), 1):

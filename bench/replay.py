@@ -1,4 +1,4 @@
-"""Replays a search on a recorded table, with several workers at once, by a clock of device-seconds."""
+"""Replay a search on recorded learning curves, with several workers, on a simulated clock of device-seconds."""
 
 from __future__ import annotations
 
@@ -16,34 +16,37 @@ from search.policy import asha
 from search.policy.history import Past
 from search.policy.scheduler import End, Promote, Try
 
-RESUME_SECONDS: Final = 0.2  # to save a checkpoint, give it back, and load it again
+RESUME_SECONDS: Final = 0.2  # cost of a pause: saving the checkpoint, uploading it and loading it again
+
+
+Decision = Literal["continue", "pause", "stop"]
 
 
 class Curves(Protocol):
-    """Where a design's curve is looked up: a recorded table, or one that trains what it is asked for."""
+    """A source of learning curves: a recorded table, or one that trains designs on request."""
 
     def curve(self, design: Design) -> Curve: ...
 
 
 class Searcher(Protocol):
-    """Says what to train next, and what becomes of a trial that has been scored at a rung."""
+    """A search algorithm: chooses what to train next, and what happens to a trial at a rung."""
 
     def next(self, history: Sequence[Past]) -> Try | Promote | End | None:
-        """None: nothing until a running trial tells more."""
+        """Return the next step; None to wait for a running trial."""
         ...
 
-    def verdict(self, history: Sequence[Past], number: int) -> Literal["continue", "pause", "stop"]:
-        """About a trial that has just been scored at a rung."""
+    def at_rung(self, history: Sequence[Past], number: int) -> Decision:
+        """Decide what happens to a trial that was just scored at a rung."""
         ...
 
-    def ended(self, past: Past) -> None:
-        """A trial was trained to its end."""
+    def completed(self, past: Past) -> None:
+        """Receive a trial that was trained to the end."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A design trained to its end, at a moment in device-seconds."""
+    """A design that was trained to the end, after `spent` device-seconds of the search."""
 
     spent: float
     value: float
@@ -53,13 +56,13 @@ class Scored:
 def replay(
     table: Curves, searcher: Searcher, workers: int, budget: float = math.inf, history: list[Past] | None = None
 ) -> Iterator[Scored]:
-    """Every design that is trained to its end, in the order of time, until the searcher ends or the budget is spent.
+    """Yield each design trained to the end, in order of time, until the search ends or the budget is spent.
 
-    A design that was trained before costs nothing again. Device-seconds count the workers that are busy. The trials are
-    left in `history`; those that are open there ran when the budget was spent.
+    `budget` is in device-seconds, summed over the busy workers. Repeats of the same design cost nothing. The trials are
+    left in `history`; those still open there were running when the budget was spent.
     """
     history = [] if history is None else history
-    running: list[tuple[float, int, int]] = []  # when, tie-break, number
+    running: list[tuple[float, int, int]] = []  # time of the next score, tie-breaker, trial number
     order, now, spent, free = count(), 0.0, 0.0, workers
     while True:
         while free and (step := searcher.next(history)) is not None and not isinstance(step, End):
@@ -78,11 +81,11 @@ def replay(
         past = history[number] = _scored(table, history[number])
         if past.state is TrialState.COMPLETE:
             free += 1
-            searcher.ended(past)
+            searcher.completed(past)
             assert past.value is not None
             yield Scored(spent=spent, value=past.value, design=past.design)
             continue
-        match searcher.verdict(history, number):
+        match searcher.at_rung(history, number):
             case "continue":
                 if past.goal is not None and len(past.measured) > past.goal:
                     history[number] = past.model_copy(update={"goal": asha.above(past.goal)})
@@ -107,7 +110,7 @@ def _begin(history: list[Past], step: Try | Promote) -> int:
 
 
 def _segment(table: Curves, past: Past, resumed: bool) -> float:
-    """Device-seconds to the next score."""
+    """Device-seconds until the trial's next score."""
     costs = table.curve(past.design).costs
     at = len(past.measured)
     return costs[at] - (costs[at - 1] if at else 0.0) + RESUME_SECONDS * resumed
@@ -118,6 +121,6 @@ def _scored(table: Curves, past: Past) -> Past:
     curve = table.curve(past.design)
     at = len(past.measured)
     changes = {"device_seconds": curve.costs[at]}
-    if at == len(curve.standing) - 1:
+    if at == len(curve.scores) - 1:
         return past.model_copy(update=changes | {"state": TrialState.COMPLETE, "value": curve.value})
-    return past.model_copy(update=changes | {"measured": (*past.measured, curve.standing[at])})
+    return past.model_copy(update=changes | {"measured": (*past.measured, curve.scores[at])})

@@ -1,8 +1,12 @@
-"""Compare searches on the atlas: `python -m bench.search`. Minutes on one core, nothing is trained.
+"""Compare search algorithms on the recorded learning curves of the atlas: `python -m bench.search`.
 
-Prints, for each task, the device-seconds until a design within 1% of the best one in the table has been trained to its
-end, with standard errors over the seeds, and how far from the best each search is after shares of the exhaustive cost.
-Writes them to bench/results/search.json; `--task` and `--only` renew a part of it.
+Takes minutes on one core; nothing is trained. For each task and search it prints:
+
+- the device-seconds until a design within 1% of the best was trained to the end, with the standard error over seeds;
+- the number of seeds that never found such a design;
+- the relative regret after 1%, 2%, 5% and 10% of the cost of training every design.
+
+The results are written to bench/results/search.json; `--task` and `--only` update a part of it.
 """
 
 from __future__ import annotations
@@ -28,24 +32,24 @@ from search.policy.history import Past
 
 WITHIN: Final = 0.01
 SHARES: Final = (0.01, 0.02, 0.05, 0.1)
-JOBS: Final = (24, 60)  # trials of those on which early finish is measured
-BUDGETS: Final = (10.0, 20.0, 40.0, 80.0)  # device-seconds of jobs whose trials may be cut off
+JOBS: Final = (24, 60)  # numbers of trials of the jobs that early finish is measured on
+BUDGETS: Final = (10.0, 20.0, 40.0, 80.0)  # device-seconds of the jobs for `--budgets`
 RESULTS: Final = Path(__file__).parent / "results" / "search.json"
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.simplefilter("ignore", ExperimentalWarning)  # of TPE's `group` and of HyperbandPruner
+warnings.simplefilter("ignore", ExperimentalWarning)  # from TPE's `group` and HyperbandPruner
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One search from one seed."""
+    """One search with one seed."""
 
-    seconds: float  # until within 1% of the best, or of the whole search where it never came so near
+    seconds: float  # until within 1% of the best, or of the whole search if it never was
     reached: bool
-    regret: tuple[float, ...]  # relative, at the shares
+    regret: tuple[float, ...]  # relative, after each of SHARES
 
 
 def search(table: Table, name: str, seed: int, workers: int) -> Outcome:
-    """Replay until all that is told of it is known, or the search ends."""
+    """Replay a search until its outcome is known, or the search ends."""
     searcher = SEARCHERS[name](table, seed)
     seen: list[Scored] = []
     for scored in replay(table, searcher, workers):
@@ -63,14 +67,13 @@ def search(table: Table, name: str, seed: int, workers: int) -> Outcome:
 
 
 def _regret(table: Table, seen: Sequence[Scored], budget: float) -> float:
-    """Of the best design trained to its end within the budget; before there is one, of the untuned model."""
+    """Relative regret of the best design trained to the end within the budget, or of the untuned model if none was."""
     best = min((scored.value for scored in seen if scored.spent <= budget), default=table.untuned.value)
     return (best - table.best.value) / abs(table.best.value)
 
 
 def early(table: Table, seed: int, workers: int, trials: int) -> dict[str, tuple[float, float]]:
-    """Device-seconds and regret of a whole job of so many designs, with and without ending before the budget is spent
-    where more is not expected to pay."""
+    """Return device-seconds and regret of a whole job of `trials` designs, with and without early finish."""
     found: dict[str, tuple[float, float]] = {}
     for name in ("early", "full"):
         searcher = Luthier(table.task.space, seed, trials, early_finish=name == "early")
@@ -80,7 +83,7 @@ def early(table: Table, seed: int, workers: int, trials: int) -> dict[str, tuple
 
 
 def compare(table: Table, name: str, seeds: int, workers: int) -> dict[str, Any]:
-    """A search from several seeds, as it is printed and written."""
+    """Return the statistics of a search over several seeds."""
     outcomes = [search(table, name, seed, workers) for seed in range(seeds)]
     seconds = [outcome.seconds for outcome in outcomes]
     return {
@@ -96,6 +99,7 @@ def compare(table: Table, name: str, seeds: int, workers: int) -> dict[str, Any]
 
 
 def compare_early(table: Table, seeds: int, workers: int, trials: int) -> dict[str, Any]:
+    """Return the statistics of early finish over several seeds."""
     found = [early(table, seed, workers, trials) for seed in range(seeds)]
     return {
         "seeds": seeds,
@@ -105,8 +109,8 @@ def compare_early(table: Table, seeds: int, workers: int, trials: int) -> dict[s
     }
 
 
-def cut(table: Table, seed: int, workers: int, budget: float) -> tuple[int, int]:
-    """Trials that a job of so many device-seconds begins, and how many of them run when these are spent."""
+def cancelled(table: Table, seed: int, workers: int, budget: float) -> tuple[int, int]:
+    """Return how many trials a job of `budget` device-seconds starts, and how many still run when these are spent."""
     history: list[Past] = []
     searcher = Luthier(table.task.space, seed, JOBS[0], budget=budget)
     for _ in replay(table, searcher, workers, budget, history):
@@ -114,13 +118,14 @@ def cut(table: Table, seed: int, workers: int, budget: float) -> tuple[int, int]
     return len(history), sum(past.open for past in history)
 
 
-def compare_cut(table: Table, seeds: int, workers: int, budget: float) -> dict[str, int]:
-    found = [cut(table, seed, workers, budget) for seed in range(seeds)]
-    return {"seeds": seeds, "begun": sum(begun for begun, _ in found), "cut_off": sum(lost for _, lost in found)}
+def compare_cancelled(table: Table, seeds: int, workers: int, budget: float) -> dict[str, int]:
+    """Return the total numbers of started and cancelled trials over several seeds."""
+    found = [cancelled(table, seed, workers, budget) for seed in range(seeds)]
+    return {"seeds": seeds, "begun": sum(begun for begun, _ in found), "cut_off": sum(running for _, running in found)}
 
 
 def record(table: Table, part: str, name: str, found: dict[str, Any]) -> None:
-    """Write one figure beside those that are there."""
+    """Add one result to the results file, or replace it."""
     written = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     of_task = written.setdefault(table.task.name, {})
     of_task |= {
@@ -136,23 +141,26 @@ def record(table: Table, part: str, name: str, found: dict[str, Any]) -> None:
 
 
 def report(table: Table, part: str, name: str, found: dict[str, Any]) -> None:
+    """Write one result and print it."""
     record(table, part, name, found)
     print(f"{name}: {json.dumps(found)}", flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=16, help="seeds of each search (default: 16)")
-    parser.add_argument("--workers", type=int, default=2, help="workers that share a search (default: 2)")
-    parser.add_argument("--only", help="searches whose name holds this")
-    parser.add_argument("--task", help="replay on this task alone")
-    parser.add_argument("--early", action="store_true", help="measure early finish, and compare no searches")
-    parser.add_argument("--budgets", action="store_true", help="count trials that budgets cut off, and compare nothing")
+    parser.add_argument("--seeds", type=int, default=16, help="number of seeds of each search (default: 16)")
+    parser.add_argument("--workers", type=int, default=2, help="number of parallel workers of a search (default: 2)")
+    parser.add_argument("--only", help="run only the searches whose name contains this text")
+    parser.add_argument("--task", help="run only on this task")
+    parser.add_argument("--early", action="store_true", help="measure early finish instead")
+    parser.add_argument(
+        "--budgets", action="store_true", help="count the trials cancelled by device-second budgets instead"
+    )
     given = parser.parse_args()
     chosen = [table for table in tables() if given.task in (None, table.task.name)]
     for table in chosen:
         print(
-            f"\n{table.task.name}: {len(table.curves)} designs, {table.diverged} failed, {table.cost:.0f} CPU-seconds "
+            f"\n{table.task.name}: {len(table.curves)} designs, {table.diverged} failed, {table.cost:.0f} CPU seconds "
             f"in all, best {table.best.value:.4f} ({table.best.design.summary()}), untuned {table.untuned.value:.4f}, "
             f"{sum(table.near(curve.value, WITHIN) for curve in table.curves.values())} within 1%"
         )
@@ -167,7 +175,7 @@ def main() -> int:
                     table,
                     "budgets",
                     f"{budget:g} device-seconds",
-                    compare_cut(table, given.seeds, given.workers, budget),
+                    compare_cancelled(table, given.seeds, given.workers, budget),
                 )
             continue
         print(f"{'':30}{'device-s to 1%':>18}{'never':>7}   regret after " + "".join(f"{s:>8.0%}" for s in SHARES))

@@ -1,4 +1,4 @@
-"""The searches that are compared: Luthier's own, and what its users would run by hand."""
+"""The search algorithms of the comparison: Luthier's own, and the alternatives that users would run themselves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Container, Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import optuna
@@ -14,10 +14,10 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from bench.atlas.past import remembered
+from bench.atlas.past import past_job
 from bench.atlas.table import Table
+from bench.replay import Decision
 from luthier.design import Design
 from search.policy import asha, scheduler
 from search.policy.history import Past
@@ -27,14 +27,13 @@ from search.policy.warm_start import SimilarJob
 from search.space.samplers import Enumeration, Sampled
 from search.space.space import Space
 
-Verdict = Literal["continue", "pause", "stop"]
-ASKED: Final = 100  # questions to a sampler that repeats itself, before it has nothing new
-TOLD: Final = 10**6  # so far apart are the numbers of trials that Optuna was told of and those that it made itself
-RESOURCES: Final = (1, 3, 9)  # of the rungs and the end, for schedulers that count in whole numbers
+MAX_ASKS: Final = 100  # how often a sampler may repeat known designs before it counts as exhausted
+ADDED: Final = 10**6  # offset of the numbers of added trials, so that they differ from those of asked trials
+RESOURCES: Final = (1, 3, 9)  # integer resource at each rung and at the end, for pruners and schedulers
 
 
-class Everything:
-    """All designs in random order, each trained to its end."""
+class RandomSearch:
+    """All designs in random order, each trained to the end."""
 
     def __init__(self, table: Table, seed: int) -> None:
         self._left = list(table.curves)
@@ -48,27 +47,25 @@ class Everything:
             else None
         )
 
-    def verdict(self, history: Sequence[Past], number: int) -> Verdict:
+    def at_rung(self, history: Sequence[Past], number: int) -> Decision:
         return "continue"
 
-    def ended(self, past: Past) -> None:
+    def completed(self, past: Past) -> None:
         pass
 
 
 class Tpe:
-    """Optuna as its tutorials use it: TPE with its defaults, and one of its pruners. What it asks for a second time is
-    answered from the first time, at no cost."""
+    """Optuna as in its tutorials: TPE with its defaults and a pruner. Repeated designs cost nothing."""
 
     def __init__(self, table: Table, seed: int, pruner: BasePruner) -> None:
         self._space, self._table = table.task.space, table
         sampler = optuna.samplers.TPESampler(seed=seed)
         self._study = optuna.create_study(direction="minimize", sampler=sampler, pruner=pruner)
         self._trials: dict[int, optuna.Trial] = {}
-        self._known: dict[str, Past] = {}
 
     def next(self, history: Sequence[Past]) -> Try | None:
         tried = {past.design.digest(): past for past in history}
-        for _ in range(ASKED):
+        for _ in range(MAX_ASKS):
             trial = self._study.ask()
             design = self._space.sample(Sampled(trial))
             digest = design.digest()
@@ -88,7 +85,7 @@ class Tpe:
         else:
             self._study.tell(trial, state=OptunaState.FAIL)
 
-    def verdict(self, history: Sequence[Past], number: int) -> Verdict:
+    def at_rung(self, history: Sequence[Past], number: int) -> Decision:
         trial, measured = self._trials[number], history[number].measured
         trial.report(measured[-1].value, RESOURCES[len(measured) - 1])
         if not trial.should_prune():
@@ -96,16 +93,19 @@ class Tpe:
         self._study.tell(trial, state=OptunaState.PRUNED)
         return "stop"
 
-    def ended(self, past: Past) -> None:
+    def completed(self, past: Past) -> None:
         self._study.tell(self._trials[past.number], past.value)
 
 
 class RayAsha:
-    """Ray Tune's ASHA on random designs: its own scheduler decides at each rung. What it stops stays stopped."""
+    """Ray Tune's ASHA on random designs. Its scheduler decides at each rung; stopped trials never resume."""
 
     def __init__(self, table: Table, seed: int) -> None:
+        from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler  # in the extra `bench`
+
         np.random.seed(seed)  # the scheduler draws from this generator
-        self._designs = Everything(table, seed)
+        self._stop = TrialScheduler.STOP
+        self._designs = RandomSearch(table, seed)
         self._scheduler: Any = AsyncHyperBandScheduler(
             time_attr="resource",
             max_t=RESOURCES[-1] + 1,
@@ -121,19 +121,19 @@ class RayAsha:
             self._scheduler.on_trial_add(None, _ray(len(history)))
         return step
 
-    def verdict(self, history: Sequence[Past], number: int) -> Verdict:
+    def at_rung(self, history: Sequence[Past], number: int) -> Decision:
         measured = history[number].measured
         result = {"resource": RESOURCES[len(measured) - 1], "value": measured[-1].value}
-        said = self._scheduler.on_trial_result(None, _ray(number), result)
-        return "stop" if said == TrialScheduler.STOP else "continue"
+        decision = self._scheduler.on_trial_result(None, _ray(number), result)
+        return "stop" if decision == self._stop else "continue"
 
-    def ended(self, past: Past) -> None:
+    def completed(self, past: Past) -> None:
         result = {"resource": RESOURCES[-1], "value": past.value}
         self._scheduler.on_trial_result(None, _ray(past.number), result)
 
 
-class Permanent:
-    """The baseline that every sampler has to beat: priors, then random designs, and halving that promotes."""
+class AshaRandom:
+    """The baseline for samplers: priors, then random designs, with Luthier's ASHA (promotion)."""
 
     def __init__(self, table: Table, seed: int, trials: int) -> None:
         self._table, self._space = table, table.task.space
@@ -156,24 +156,27 @@ class Permanent:
                 )
         return None
 
-    def verdict(self, history: Sequence[Past], number: int) -> Verdict:
-        return _halved(history, number)
+    def at_rung(self, history: Sequence[Past], number: int) -> Decision:
+        return _asha_decision(history, number)
 
-    def ended(self, past: Past) -> None:
+    def completed(self, past: Past) -> None:
         pass
 
 
-class PermanentTpe(Permanent):
-    """The baseline with Optuna's multivariate TPE in the place of chance. All that was scored is told as complete, with
-    its place in the order of all: paused trials that are left running, or told pruned, would repel the sampler."""
+class AshaTpe(AshaRandom):
+    """The baseline with Optuna's multivariate TPE in place of random designs.
+
+    Every scored trial is told to Optuna as complete, with its overall rank as value. Paused trials that were told as
+    running or pruned would push the sampler away from their region.
+    """
 
     def __init__(self, table: Table, seed: int, trials: int) -> None:
         super().__init__(table, seed, trials)
         self._coming = [design for design in self._coming if design in self._given]
-        self._told = _Told()
+        self._storage = _Storage()
         sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
-        self._study = optuna.create_study(direction="minimize", sampler=sampler, storage=self._told)
-        self._frozen: dict[int, FrozenTrial] = {}  # by the trial's number in the search
+        self._study = optuna.create_study(direction="minimize", sampler=sampler, storage=self._storage)
+        self._frozen: dict[int, FrozenTrial] = {}  # by the number of the trial in the search
 
     def next(self, history: Sequence[Past]) -> Try | Promote | None:
         step = super().next(history)
@@ -183,53 +186,55 @@ class PermanentTpe(Permanent):
         tried = {past.design.digest() for past in history}
         asked: list[optuna.Trial] = []
         try:
-            for _ in range(ASKED):
+            for _ in range(MAX_ASKS):
                 asked.append(self._study.ask())
                 design = self._space.sample(Sampled(asked[-1]))
                 if design.digest() not in tried and known(self._table, design):
                     return Try(design=design, origin="proposed", goal=asha.FIRST)
             return None
         finally:
-            for trial in asked:  # what comes of it is told by its place
+            for trial in asked:  # its result is told by its rank, in `_tell`
                 self._study.tell(trial, state=OptunaState.FAIL)
 
     def _tell(self, history: Sequence[Past]) -> None:
         scored = [past for past in asha.overall_ranking(history) if past.design.stages]
         waiting = [past for past in history if past.open and not past.measured and past.design.stages]
-        self._told.told = []
-        for place, past in enumerate([*scored, *waiting]):
+        self._storage.added = []
+        for rank, past in enumerate([*scored, *waiting]):
             if past.number not in self._frozen:
-                self._frozen[past.number] = self._as_told(past)
-            frozen, done = self._frozen[past.number], place < len(scored)
+                self._frozen[past.number] = self._added_trial(past)
+            frozen, done = self._frozen[past.number], rank < len(scored)
             frozen.state = OptunaState.COMPLETE if done else OptunaState.RUNNING
-            frozen.values = [float(place)] if done else None
-            self._told.told.append(frozen)
+            frozen.values = [float(rank)] if done else None
+            self._storage.added.append(frozen)
 
-    def _as_told(self, past: Past) -> FrozenTrial:
+    def _added_trial(self, past: Past) -> FrozenTrial:
         replayed = self._space.encode(past.design), self._space.distributions(past.design)
         frozen = create_trial(value=0.0, params=replayed[0], distributions=replayed[1])
-        frozen.number = TOLD + past.number
+        frozen.number = ADDED + past.number
         return frozen
 
 
-class _Told(InMemoryStorage):
-    """Optuna's storage in memory, with finished trials beside those that were asked. They are replaced as a whole: the
-    places of all change with each score, and to build a study anew for each question takes longer than to answer it."""
+class _Storage(InMemoryStorage):
+    """Optuna's in-memory storage with a list of added trials besides the asked ones.
+
+    The list is replaced as a whole, because all ranks change with each score. Building a new study for each proposal
+    would take longer than the proposal.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[FrozenTrial] = []
+        self.added: list[FrozenTrial] = []
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[OptunaState] | None = None
     ) -> list[FrozenTrial]:
-        told = [trial for trial in self.told if states is None or trial.state in states]
-        return told + super().get_all_trials(study_id, deepcopy, states)
+        added = [trial for trial in self.added if states is None or trial.state in states]
+        return added + super().get_all_trials(study_id, deepcopy, states)
 
 
 class Luthier:
-    """`search.policy.scheduler.next_step`, as the service calls it. It starts cold: no other task has the same kind of
-    data and the same objective."""
+    """`search.policy.scheduler.next_step`, as the service calls it. Without `similar_jobs` there is no warm start."""
 
     def __init__(
         self,
@@ -258,14 +263,14 @@ class Luthier:
         assert step is None or isinstance(step, Try | Promote | End)
         return step
 
-    def verdict(self, history: Sequence[Past], number: int) -> Verdict:
+    def at_rung(self, history: Sequence[Past], number: int) -> Decision:
         goes_on = partial(scheduler.goes_on, remaining=self._remaining(history))
-        return _halved(history, number, goes_on)
+        return _asha_decision(history, number, goes_on)
 
     def _remaining(self, history: Sequence[Past]) -> float | None:
         return None if self._budget is None else self._budget - sum(past.device_seconds for past in history)
 
-    def ended(self, past: Past) -> None:
+    def completed(self, past: Past) -> None:
         pass
 
 
@@ -273,9 +278,9 @@ def known(table: Table, design: Design) -> bool:
     return not design.stages or design.digest() in table.curves
 
 
-def _halved(
+def _asha_decision(
     history: Sequence[Past], number: int, goes_on: Callable[[Sequence[Past], int], bool] = asha.goes_on
-) -> Verdict:
+) -> Decision:
     past = history[number]
     if past.goal is None or len(past.measured) <= past.goal:
         return "continue"
@@ -292,7 +297,7 @@ def _shuffled(space: Space, draw: random.Random) -> list[Design]:
 
 
 def _ray(number: int) -> Any:
-    """All that Ray's scheduler looks at of a trial."""
+    """A stand-in for a Ray trial: its id is all that the scheduler reads."""
     return SimpleNamespace(trial_id=str(number))
 
 
@@ -301,11 +306,11 @@ Make = Callable[[Table, int], Any]
 SEARCHERS: Final[dict[str, Make]] = {
     "Luthier": lambda table, seed: Luthier(table.task.space, seed, len(table.curves)),
     "Luthier, with a past job": lambda table, seed: Luthier(
-        table.task.space, seed, len(table.curves), [remembered(table.task, seed)]
+        table.task.space, seed, len(table.curves), [past_job(table.task, seed)]
     ),
-    "promotion + random + priors": lambda table, seed: Permanent(table, seed, len(table.curves)),
-    "promotion + TPE + priors": lambda table, seed: PermanentTpe(table, seed, len(table.curves)),
-    "random": Everything,
+    "promotion + random + priors": lambda table, seed: AshaRandom(table, seed, len(table.curves)),
+    "promotion + TPE + priors": lambda table, seed: AshaTpe(table, seed, len(table.curves)),
+    "random": RandomSearch,
     "TPE + MedianPruner": lambda table, seed: Tpe(table, seed, MedianPruner()),
     "TPE + HyperbandPruner": lambda table, seed: Tpe(
         table, seed, HyperbandPruner(min_resource=1, max_resource=RESOURCES[-1], reduction_factor=3)

@@ -1,4 +1,4 @@
-"""Trials for benchmarks: whole leases, through the code that workers run, in this process and without a service."""
+"""Run trials for benchmarks with the workers' code, in this process and without a service."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ Row = dict[str, Any]
 
 
 def base(name: str) -> BaseModelEntry:
-    """A tiny real model of the tests."""
+    """Return one of the tests' tiny models."""
     return BaseModelEntry(name=name, source=str(MODELS / name), facts=read_facts(MODELS / name))
 
 
 class Draw:
-    """Answers a space's questions: some as asked for, the others at random."""
+    """A `Suggest` with fixed values for some axes and random values for the others."""
 
     def __init__(self, seed: str, wanted: Mapping[str, str]) -> None:
         self._random = random.Random(seed)
         self._wanted = wanted
 
     def categorical(self, name: str, choices: Sequence[V]) -> V:
-        wish = self._wanted.get(name.partition("[")[0])
-        return next((choice for choice in choices if choice == wish), self._random.choice(choices))
+        wanted = self._wanted.get(name.partition("[")[0])
+        return next((choice for choice in choices if choice == wanted), self._random.choice(choices))
 
     def log_uniform(self, name: str, low: float, high: float) -> float:
         return low + self._random.random() * (high - low)
@@ -68,7 +68,7 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Rows to train on, rows to be judged by, and how."""
+    """Training rows, held-out rows and how they are judged."""
 
     name: str
     kind: DataKind
@@ -84,7 +84,7 @@ class Task:
 
     @cached_property
     def profile(self) -> Profile:
-        """As the service would have it: of the rows that were uploaded, counted by the base model's tokenizer."""
+        """The dataset profile as the service makes it, with tokens counted by the base model's tokenizer."""
         counter = token_counter([self.entry])
         assert counter is not None
         return dataset.profile(self.train, self.kind, count_tokens=counter.count, counted_by=counter.model)
@@ -101,7 +101,7 @@ class Task:
         )
 
     def plain(self) -> Design:
-        """What is tried before anything else."""
+        """Return the plain-LoRA default."""
         return baselines(self.space)[1]
 
     def judge(self, validation: str, test: str) -> JudgeSpec:
@@ -119,7 +119,7 @@ class Task:
 
 
 class LocalService(ServiceClient):
-    """A line to nobody: blobs lie in a folder, and every answer is that the trial may go on and is worth keeping."""
+    """A client without a service: blobs are files in a folder, and every trial continues and is kept."""
 
     def __init__(self, folder: Path) -> None:
         self.cache = folder
@@ -155,7 +155,7 @@ class LocalService(ServiceClient):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a lease took, by the CPU's clock."""
+    """CPU seconds and resource usage of a trial."""
 
     seconds: float
     usage: Usage
@@ -166,7 +166,7 @@ class Run:
 
 
 def run(task: Task, design: Design, *, seed: int = 0) -> Run:
-    """Train, judge and export a design. Base model and rows are in memory already, as between a job's trials."""
+    """Train, judge and export a design. The base model and the rows are cached first, as between trials of a job."""
     with tempfile.TemporaryDirectory(prefix="luthier-bench-") as folder:
         service = LocalService(Path(folder))
         held_out = service.keep(task.held_out)

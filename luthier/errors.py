@@ -172,7 +172,7 @@ def unknown_base_model(
 ) -> UserError:
     """Return the error for a base model that is not registered. It lists the registered ones."""
     known = ", ".join(registered) or "none; add one with `luthier models add NAME FOLDER`"
-    return error(f"base model {name!r} is not registered; registered: {known}", param=param)
+    return error(f"Base model {name!r} is not registered. Registered: {known}.", param=param)
 
 
 def tree(root: type[LuthierError] = LuthierError) -> dict[str, type[LuthierError]]:

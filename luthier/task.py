@@ -89,7 +89,7 @@ def _expected(what: str) -> PydanticCustomError:
 
 def _no_image(value: Any) -> None:
     if value is not None:
-        raise _expected("no `image_tag`: the code runs with the packages of Luthier's own installation")
+        raise _expected("left out: the code runs with the packages of Luthier's own installation")
 
 
 class Python(Frozen):

@@ -1,8 +1,8 @@
-"""The messages between workers and the service over HTTP (`/v1/workers`, `/v1/trials/{id}/…`,
-`/v1/generations/{id}/…`, `/v1/blobs`).
+"""The HTTP protocol between workers and the service (`/v1/workers`, `/v1/trials/{id}/…`, `/v1/generations/{id}/…`,
+`/v1/blobs`).
 
-Every message that changes a trial carries the lease's `(owner, fence)`. On a response 409 `lease_lost`, the worker
-drops the trial. Times are UTC. `device_seconds` are totals of the trial, so that repeating a message is harmless.
+Every message that changes a trial carries the lease's `(owner, fence)`. On a response 409 `lease_lost` the worker drops
+the trial. Times are UTC. `device_seconds` are totals for the trial, so sending one twice is harmless.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Device(Frozen):
 
 
 class Hello(Frozen):
-    """POST /v1/workers. A worker that returns under the same name gives up the leases that it held before."""
+    """POST /v1/workers. A worker that registers again under its name loses its earlier leases."""
 
     name: str = Field(min_length=1, max_length=128)
     device: Device
@@ -41,22 +41,22 @@ class Hello(Frozen):
 
 class Welcome(Frozen):
     worker_id: str
-    lease_seconds: float = Field(gt=0, description="a lease that is not renewed for so long is taken back")
-    checkpoint_seconds: float = Field(gt=0, description="how much training time may be lost with a worker")
-    poll_seconds: float = Field(gt=0, description="how long to wait before the next request when there is no work")
+    lease_seconds: float = Field(gt=0, description="a lease expires if not renewed for this long")
+    checkpoint_seconds: float = Field(gt=0, description="training time between two checkpoints")
+    poll_seconds: float = Field(gt=0, description="how long an idle worker waits before it asks for work again")
     generation_idle_seconds: float = Field(
-        default=300.0, gt=0, description="how long a generation process stays without questions"
+        default=300.0, gt=0, description="how long an idle generation process keeps running"
     )
 
 
 class Artifact(Frozen):
     kind: Literal["adapter", "merged"]
-    files: dict[str, str] = Field(description="path in the artifact → digest of the blob")
+    files: dict[str, str] = Field(description="path inside the artifact → digest of the blob")
     bytes: int = Field(ge=0)
 
 
 class Assignment(Frozen):
-    """The response to POST /v1/workers/{id}/lease (204 when there is nothing to do)."""
+    """The response to POST /v1/workers/{id}/lease (204 if there is no work)."""
 
     trial_id: str
     job_id: str
@@ -73,16 +73,17 @@ class Assignment(Frozen):
     judge: JudgeSpec
     checkpoint: str | None = Field(description="digest of a checkpoint manifest to resume from")
     goal: int | None = Field(
-        default=None, description="the rung to report at, where the trial may pause; None: train to the end"
+        default=None,
+        description="next rung, where the service decides whether to continue; None: train to the end",
     )
-    device_seconds: float = Field(ge=0, description="device-seconds of the earlier leases of this trial")
+    device_seconds: float = Field(ge=0, description="used by earlier leases of this trial")
     weights: Artifact | None = Field(
-        default=None, description="for a champion, an earlier job's winner: its weights are scored; nothing is trained"
+        default=None, description="only for a champion (an earlier job's winner): weights to judge without training"
     )
 
 
 class Claim(Frozen):
-    """Base of all messages under a lease."""
+    """Base of every message sent under a lease."""
 
     owner: str
     fence: int
@@ -95,8 +96,11 @@ class Heartbeat(Claim):
 
 
 class Directive(Frozen):
-    """The response to a heartbeat. `stop`: the job has ended, its budget is spent, or a user stopped the trial, as
-    `reason` says. `pause`: save a checkpoint and give the trial back as `waiting`; a trained trial is judged first."""
+    """The response to a heartbeat.
+
+    `stop` carries the reason: the job was cancelled, or its budget is spent. `pause` means: save a checkpoint and
+    return the trial as `waiting`. A trial whose training is done is judged and finished instead.
+    """
 
     action: Literal["continue", "stop", "pause"]
     reason: str | None = None
@@ -111,7 +115,7 @@ class CheckpointSaved(Claim):
 
 
 class RungReached(Claim):
-    """The trial reached a share of its full token budget. `metrics` are the judge's, on fewer rows."""
+    """The trial has reached a share of its full token budget. `metrics` are the judge's, on fewer rows."""
 
     rung: int = Field(ge=0, lt=len(RUNGS))
     share: float = Field(gt=0, le=1)
@@ -121,14 +125,14 @@ class RungReached(Claim):
 
 
 class RungVerdict(Frozen):
-    """The response to a rung. `pause`: save a checkpoint and give the trial back as `waiting`."""
+    """The response to a rung. `pause` means: save a checkpoint and return the trial as `waiting`."""
 
     action: Literal["continue", "pause"]
-    goal: int | None = Field(default=None, description="the next rung to report at; None: train to the end")
+    goal: int | None = Field(default=None, description="the next rung; None: train to the end")
 
 
 class Judged(Claim):
-    """The validation score. The response says whether to keep the weights."""
+    """The validation score. The response says whether to export the weights."""
 
     metrics: Metrics
     device_seconds: float = Field(ge=0)
@@ -140,37 +144,37 @@ class Keep(Frozen):
 
 
 class Weights(Frozen):
-    """What to load: a registered base model, or the saved weights of a trial. An adapter names its own base model."""
+    """The weights that generate: a registered base model, or the artifact of a trial. An adapter names its own base."""
 
     base: BaseModelEntry | None = None
     artifact: Artifact | None = None
 
 
 class Finished(Claim):
-    """The end of a lease. `waiting` gives the trial back: it pauses at a rung, or the worker is shutting down."""
+    """The end of a lease. `waiting` returns the trial: it pauses at a rung, or the worker is shutting down."""
 
     outcome: Literal["complete", "failed", "infeasible", "cancelled", "waiting"]
     device_seconds: float = Field(ge=0)
     metrics: Metrics | None = None
     test_metrics: Metrics | None = None
-    test_scores: RowScores | None = Field(default=None, description="scores of each test row, if they were scored")
+    test_scores: RowScores | None = Field(default=None, description="per test row, if they were scored")
     usage: Usage | None = None
     artifacts: tuple[Artifact, ...] = ()
     trained_tokens: int = Field(default=0, ge=0)
     error: str | None = None
     points: tuple[Point, ...] = ()
     lines: tuple[LogLine, ...] = ()
-    samples: tuple[Sample, ...] = Field(default=(), description="answers to held-out prompts, if the weights are kept")
+    samples: tuple[Sample, ...] = Field(default=(), description="answers to held-out prompts, if weights are kept")
 
 
 class Question(Frozen):
-    """A question to a model: a conversation to answer, or a text to complete."""
+    """A generation request: a conversation to answer, or a text to continue."""
 
-    model: str = Field(description="the name in the request")
+    model: str = Field(description="the model name of the request")
     weights: Weights
     messages: tuple[dict[str, Any], ...] | None = None
-    prompt: str | None = Field(default=None, description="used as it is, without the chat template")
-    max_tokens: int | None = Field(default=None, ge=1, description="None: what the model's context leaves")
+    prompt: str | None = Field(default=None, description="text to continue, without the chat template")
+    max_tokens: int | None = Field(default=None, ge=1, description="None: up to the end of the model's context")
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=1.0, ge=0, le=1)
     seed: int | None = None
@@ -178,7 +182,7 @@ class Question(Frozen):
 
 
 class Refusal(Frozen):
-    """An error of the tree in `luthier.errors`, which the service raises to the client."""
+    """An error of `luthier.errors`, which the service raises again for the caller."""
 
     code: str
     message: str
@@ -201,29 +205,27 @@ class GenerationState(StrEnum):
 
 
 class Offer(Frozen):
-    """POST /v1/workers/{id}/generation: the worker is free to answer."""
+    """POST /v1/workers/{id}/generation: the worker is free to answer a generation request."""
 
-    generates: str | None = Field(
-        default=None, description="the model loaded in its generation process; None: it has no process"
-    )
+    generates: str | None = Field(default=None, description="the model loaded in its generation process, if any")
 
 
 class Generation(Claim):
-    """The response to an offer (204 when there is no question)."""
+    """The response to an offer (204 if there is no request)."""
 
     id: str
     question: Question
 
 
 class Said(Claim):
-    """A piece of an answer. It renews the lease, also with an empty text; 409 `lease_lost` if no client waits for the
-    answer any more."""
+    """A piece of an answer, which may be empty. It renews the lease. The response is 409 `lease_lost` once the caller
+    has gone away."""
 
     position: int = Field(ge=0)
     text: str = ""
 
 
 class Spoken(Claim):
-    """The end of an answer. Without `answer`, the question is given back for another worker."""
+    """The end of an answer. With `answer` None the request goes to another worker."""
 
     answer: Answered | None = None

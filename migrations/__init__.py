@@ -1,1 +1,1 @@
-"""The migrations of the store's schema. `luthier db upgrade` applies them; `python -m migrations MESSAGE` adds one."""
+"""Migrations of the store's schema. `luthier db upgrade` applies them; `python -m migrations MESSAGE` adds one."""

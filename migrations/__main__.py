@@ -2,8 +2,8 @@
 
     python -m migrations "what changes"
 
-Review the result before committing it: Alembic detects neither renames nor changes of data. There are no downgrades,
-because they would lose data: an older version needs an older backup.
+Read the result before you commit it: Alembic detects neither renames nor changes of data. There are no downgrades,
+because they would delete data. To go back to an older version, restore an older backup.
 """
 
 import sys

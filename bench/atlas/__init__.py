@@ -1,6 +1,7 @@
-"""Recorded learning curves of every design of a few grids, on which searches are replayed in seconds.
+"""Recorded learning curves of all designs of four grids. Searches can be replayed on them in seconds.
 
 tasks.py   four tasks on real text, each with a grid of designs
-record.py  trains them all: `python -m bench.atlas.record`
-table.py   reads what was recorded
+record.py  trains all designs and records their curves: `python -m bench.atlas.record`
+table.py   reads the recorded curves
+past.py    reads the recorded past jobs, for the warm start
 """

@@ -1,4 +1,4 @@
-"""What past jobs on other rows of each task's source left behind; `python -m bench.past` wrote it down."""
+"""Recorded past jobs on other rows of each task's source, for the warm start. `python -m bench.past` records them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from search.policy.priors import baselines
 from search.policy.warm_start import JobContext, SimilarJob, best_designs, similarity_of
 
 FILE: Final = Path(__file__).parent / "past.jsonl"
-SEEDS: Final = 4  # jobs for each task
-TOKENS_A_ROW: Final = 50  # about so many, in each task
+SEEDS: Final = 4  # past jobs for each task
+TOKENS_PER_ROW: Final = 50  # roughly, in each task
 
 
-def remembered(task: Task, seed: int) -> SimilarJob:
-    """What one of the past jobs left behind."""
+def past_job(task: Task, seed: int) -> SimilarJob:
+    """Return one of the task's past jobs."""
     ctx = _job_context(task)
     designs = [task.space.decode(answers) for answers in _lines()[f"past {task.name}", seed % SEEDS]]
     best = best_designs(designs, baselines(task.space)[1])
@@ -36,7 +36,7 @@ def _job_context(task: Task) -> JobContext:
     return JobContext(
         kind=task.kind,
         objective=task.spec.objective,
-        tokens=TOKENS_A_ROW * task.train,
+        tokens=TOKENS_PER_ROW * task.train,
         base=MODEL.name,
         parameters=entry().facts.parameters,
     )

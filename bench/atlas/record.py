@@ -1,19 +1,18 @@
-"""Train every design of the atlas's grids and write down what was seen: `python -m bench.atlas.record`.
+"""Train every design of the atlas's grids and record its learning curve: `python -m bench.atlas.record`.
 
-One line of `bench/atlas/<task>.jsonl` for each design: the answers that make it, CPU-seconds of training and of scoring
-up to each rung and to the end, and its standing there, the objective first and then what trials are compared by: lower
-is better of all. The first line is the untuned model's. What is there already is not done again. About two and a half
-CPU-hours.
+Each design is one line of `bench/atlas/<task>.jsonl`: its parameters, the CPU seconds of training and of scoring up to
+each rung and to the end, and its scores there (`standing`: the objective, then the two sort keys; lower is better). The
+first line is the untuned model. Designs that are already in the file are skipped. About two and a half CPU-hours.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +23,7 @@ from luthier.design import Design
 from luthier.errors import LuthierError
 from luthier.trial import RUNGS
 from search.policy.ranking import rung_score
-from workers import cache as warm
+from workers import cache
 from workers.evaluate.judge import judge, renderer
 from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
@@ -38,13 +37,13 @@ RUNG_GENERATIONS: Final = 12
 
 
 class Recorder:
-    """Scores a trial at each rung, and keeps the CPU-seconds of training and of scoring apart."""
+    """Scores a trial at each rung, and counts the CPU seconds of training and of scoring separately."""
 
     def __init__(self, task: Task, held_out: list[dict[str, Any]]) -> None:
         self.task, self.held_out = task, held_out
         self.trained: list[float] = []
         self.scored: list[float] = []
-        self.standing: list[tuple[float, ...]] = []
+        self.scores: list[tuple[float, ...]] = []
         self._began, self._scoring = time.process_time(), 0.0
 
     def after_step(self, progress: Progress) -> None:
@@ -56,19 +55,19 @@ class Recorder:
     def score(self, model: CausalModel, limits: dict[str, int] | None = None) -> None:
         spec = self.task.spec.model_copy(update=limits or {})
         before = time.process_time()
-        metrics = judge(model, warm.base(entry()).tokenizer, spec, self.held_out)
+        metrics = judge(model, cache.base(entry()).tokenizer, spec, self.held_out)
         self._scoring += time.process_time() - before
         self.trained.append(round(time.process_time() - self._began - self._scoring, 4))
         self.scored.append(round(self._scoring, 4))
         found = rung_score(metrics, spec.objective)
-        self.standing.append(tuple(round(number, 5) for number in (found.value, *found.rank_key)))
+        self.scores.append(tuple(round(number, 5) for number in (found.value, *found.rank_key)))
 
 
 def record(task: Task, design: Design) -> dict[str, Any]:
-    """Train one design; its line."""
+    """Train one design and return its line of the file."""
     _, held_out = rows_of(task.name)
     recorder = Recorder(task, held_out)
-    base = warm.base(entry())
+    base = cache.base(entry())
     render = renderer(base.tokenizer, task.spec)
     world = world_of(task.spec, render)
     line: dict[str, Any] = {"answers": task.space.encode(design) if design.stages else {}}
@@ -83,26 +82,26 @@ def record(task: Task, design: Design) -> dict[str, Any]:
         recorder.score(model)
     except LuthierError as error:
         line["error"] = error.message
-    return line | {"trained": recorder.trained, "scored": recorder.scored, "standing": recorder.standing}
+    return line | {"trained": recorder.trained, "scored": recorder.scored, "standing": recorder.scores}
 
 
-@cache
+@functools.cache
 def rows_of(name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return rows(named(name))
 
 
-@cache
+@functools.cache
 def _examples(name: str, kind: str) -> list[Example]:
     from search.space.space import algorithm
 
     task = named(name)
-    render = renderer(warm.base(entry()).tokenizer, task.spec)
+    render = renderer(cache.base(entry()).tokenizer, task.spec)
     learn = objective(algorithm(kind))
     return [example for row in rows_of(name)[0] for example in learn.examples(row, task.kind, render)]
 
 
 def begin() -> None:
-    """What a process does before it trains."""
+    """Initialise a process."""
     torch.set_num_threads(1)
 
 
@@ -111,7 +110,7 @@ def _one(work: tuple[str, Design]) -> dict[str, Any]:
 
 
 def missing(task: Task) -> Iterator[Design]:
-    """The designs of the grid that have no line yet, the untuned model first."""
+    """Yield the designs of the grid that are not recorded yet, the untuned model first."""
     file = FOLDER / f"{task.name}.jsonl"
     lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
     known = {json.dumps(line["answers"], sort_keys=True) for line in lines}
@@ -125,15 +124,15 @@ def missing(task: Task) -> Iterator[Design]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=[task.name for task in TASKS], help="record one task alone")
-    parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each (default: 2)")
-    parser.add_argument("--most", type=int, help="stop after so many designs of each task")
+    parser.add_argument("--only", choices=[task.name for task in TASKS], help="record only this task")
+    parser.add_argument("--workers", type=int, default=2, help="number of single-threaded processes (default: 2)")
+    parser.add_argument("--most", type=int, help="stop after this many designs of each task")
     given = parser.parse_args()
     with multiprocessing.get_context("spawn").Pool(given.workers, begin) as pool:
         for task in TASKS:
             if given.only not in (None, task.name):
                 continue
-            rows(task)  # fetched once, before the processes ask for them
+            rows(task)  # download once, before the processes start
             work = [(task.name, design) for design in missing(task)][: given.most]
             began = time.monotonic()
             with (FOLDER / f"{task.name}.jsonl").open("a", encoding="utf-8") as file:

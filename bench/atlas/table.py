@@ -1,4 +1,4 @@
-"""What was recorded, by design."""
+"""The recorded learning curves, by design."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ FOLDER: Final = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One design's training. Costs are CPU-seconds, training and scoring, up to each rung and to the end."""
+    """A design's learning curve: scores and cumulative CPU seconds (training and scoring) at the rungs and the end."""
 
     design: Design
-    standing: tuple[RungScore, ...]
+    scores: tuple[RungScore, ...]
     costs: tuple[float, ...]
 
     @property
     def value(self) -> float:
-        """The objective in the end, lower is better."""
-        return self.standing[-1].value
+        """The objective at the end of training; lower is better."""
+        return self.scores[-1].value
 
     @property
     def cost(self) -> float:
@@ -37,7 +37,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """All designs of a task that trained to their end, and the untuned model."""
+    """All designs of a task that completed training, and the untuned model."""
 
     task: Task
     untuned: Curve
@@ -53,17 +53,17 @@ class Table:
 
     @cached_property
     def cost(self) -> float:
-        """CPU-seconds of all of them."""
+        """CPU seconds of all designs together."""
         return sum(curve.cost for curve in self.curves.values())
 
     def near(self, value: float, share: float) -> bool:
-        """Whether an objective is within this share of the best one; of rewards, which are negated, as of the rest."""
+        """Whether an objective is within a relative distance `share` of the best one. Rewards are negated."""
         return value <= self.best.value + share * abs(self.best.value)
 
 
 @cache
 def tables() -> tuple[Table, ...]:
-    """Those that were recorded."""
+    """Return the tables of all recorded tasks."""
     return tuple(_read(task) for task in TASKS if (FOLDER / f"{task.name}.jsonl").exists())
 
 
@@ -73,23 +73,23 @@ def _read(task: Task) -> Table:
         line = json.loads(text)
         if not line["answers"]:
             design = Design.model_validate({"architecture": {"base": "tiny-chat"}})
-            untuned = Curve(design=design, standing=(_standing(line["standing"][0]),), costs=(line["scored"][0],))
+            untuned = Curve(design=design, scores=(_rung_score(line["standing"][0]),), costs=(line["scored"][0],))
             continue
         if "error" in line or len(line["standing"]) != len(RUNGS) + 1:
             diverged += 1
             continue
         design = designs.decode(line["answers"])
         curves[design.digest()] = curve(design, line)
-    assert untuned is not None, f"{task.name} was recorded without the untuned model"
+    assert untuned is not None, f"the untuned model of {task.name} is not recorded"
     return Table(task=task, untuned=untuned, curves=curves, diverged=diverged)
 
 
 def curve(design: Design, line: dict[str, Any]) -> Curve:
-    """A design's, from the line that was written of it."""
+    """Return a design's curve from its line of the file."""
     costs = tuple(trained + scored for trained, scored in zip(line["trained"], line["scored"], strict=True))
-    return Curve(design=design, standing=tuple(map(_standing, line["standing"])), costs=costs)
+    return Curve(design=design, scores=tuple(map(_rung_score, line["standing"])), costs=costs)
 
 
-def _standing(numbers: Sequence[float]) -> RungScore:
+def _rung_score(numbers: Sequence[float]) -> RungScore:
     value, first, second = numbers
     return RungScore(value, (first, second))

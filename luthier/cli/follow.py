@@ -30,7 +30,7 @@ def follow(client: Client, job_id: str) -> Job | None:
                     )
                 state = job.luthier
                 progress.update(
-                    task, completed=state.trials_done, total=state.trials_total, standing=_standing(job, time.time())
+                    task, completed=state.trials_done, total=state.trials_total, status=_status_line(job, time.time())
                 )
                 if job.status.terminal:
                     return job
@@ -42,9 +42,9 @@ def follow(client: Client, job_id: str) -> Job | None:
 
 @contextmanager
 def _progress() -> Iterator[tuple[Progress, TaskID]]:
-    columns = (TextColumn("trials"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[standing]}"))
+    columns = (TextColumn("trials"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
-        yield progress, progress.add_task("trials", total=None, standing="")
+        yield progress, progress.add_task("trials", total=None, status="")
 
 
 def _changes(client: Client, job_id: str) -> Iterator[tuple[Job, list[Event]]]:
@@ -67,7 +67,7 @@ def _changes(client: Client, job_id: str) -> Iterator[tuple[Job, list[Event]]]:
         time.sleep(POLL_SECONDS)
 
 
-def _standing(job: Job, now: float) -> str:
+def _status_line(job: Job, now: float) -> str:
     state = job.luthier
     best = f"best #{state.best.number}: {headline(state.best.metrics)}" if state.best else "no score yet"
     paused = f", {state.trials_paused} paused" if state.trials_paused else ""

@@ -51,20 +51,15 @@ def add(
     """Register a base model that the service and its workers can read on this machine."""
     with connect(server) as client:
         client.models()  # fail early if the service does not answer
-        folder = local_folder(_absolute(source), home.expanduser().absolute())
+        path = Path(source).expanduser()
+        is_path = path.exists() or path.suffix == ".gguf" or not HUB_ID.fullmatch(source)
+        folder = local_folder(str(path.absolute()) if is_path else source, home.expanduser().absolute())
         model = client.add_model(name, str(folder))
     assert model.facts is not None, "a base model has facts"
     console.print(
         f"{model.id}: {model.facts.architecture}, {model.facts.parameters / 1e6:.1f} M parameters"
         + (f", de-quantised from {model.facts.quantised}" if model.facts.quantised else "")
     )
-
-
-def _absolute(source: str) -> str:
-    """Return an absolute path, or the hub id unchanged if no such path exists."""
-    path = Path(source).expanduser()
-    is_path = path.exists() or path.suffix == ".gguf" or not HUB_ID.fullmatch(source)
-    return str(path.absolute()) if is_path else source
 
 
 def _source(model: Model) -> str:

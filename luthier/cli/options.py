@@ -18,19 +18,14 @@ if TYPE_CHECKING:
 
 def read_object(given: str, option: str) -> dict[str, Any]:
     """Return the JSON object of an option or of its @FILE. Raises UserError; the service validates the fields."""
+    text, source = given, "the JSON"
     if given.startswith("@"):
-        return _parse(_content(Path(given[1:]), option), f"the file {given[1:]}", option)
-    return _parse(given, "the JSON", option)
-
-
-def _content(file: Path, option: str) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{option}: {file} cannot be read: {error}", param=option) from error
-
-
-def _parse(text: str, source: str, option: str) -> dict[str, Any]:
+        file = given[1:]
+        source = f"the file {file}"
+        try:
+            text = Path(file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{option}: {file} cannot be read: {error}", param=option) from error
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

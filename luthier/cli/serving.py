@@ -136,7 +136,7 @@ def worker(
     cache: Annotated[Path | None, typer.Option(help="Folder for downloaded data.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for torch.")] = 1,
 ) -> None:
-    """Run a worker: lease trials from a service, train and score them. Ctrl-C returns the running trial."""
+    """Run a worker: lease trials from a service, train and score them. Ctrl-C saves and returns the running trial."""
     from workers import agent  # imports torch, which other commands do not need
 
     arguments = ["--server", server, "--threads", str(threads)]

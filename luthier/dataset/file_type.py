@@ -72,22 +72,17 @@ def recognise(path: Path, filename: str) -> Container:
         raise DatasetError(f"{filename} is empty")
     ending = PurePath(filename).suffix.lower()
     named = _ENDINGS.get(ending)
-    looks = _binary(head)
+    looks = next((name for signature, name in _SIGNATURES if head.startswith(signature)), None)
     if named is Container.PARQUET and head.startswith(_PARQUET):
         return Container.PARQUET
+    if looks is None and b"\x00" in head:
+        looks = "binary data (it contains zero bytes)"
     if looks:
         wanted = named or "one of the accepted formats"
         raise DatasetError(f"{filename} looks like {looks}, not like {wanted}. Accepted extensions: {_accepted()}")
     if named is None:
         raise DatasetError(f"The extension of {filename!r} is not accepted. Accepted extensions: {_accepted()}")
     return _by_first_character(named, head.removeprefix(BOM).lstrip(), filename)
-
-
-def _binary(head: bytes) -> str | None:
-    for signature, name in _SIGNATURES:
-        if head.startswith(signature):
-            return name
-    return "binary data (it contains zero bytes)" if b"\x00" in head else None
 
 
 def _by_first_character(named: Container, start: bytes, filename: str) -> Container:

@@ -33,7 +33,9 @@ class Format:
                 f"columns {columns(row) or '(none)'}: expected {columns(missing)} too; the first row has the format "
                 f"{self.name}, and all rows of a file must have the same one"
             )
-        _refuse_media(row)
+        for column in _MEDIA:
+            if row.get(column):
+                raise DatasetError(f"field `{column}`: images, video and audio are not supported; remove the column")
         normal = self.convert(row)
         taken = {*self.required, *self.optional, *normal}
         return normal | {column: value for column, value in row.items() if column not in taken}
@@ -73,10 +75,6 @@ def _shape(row: Row) -> str:
     return "a string" if isinstance(row["prompt"], str) else "a list of messages"
 
 
-def _text(row: Row) -> Row:
-    return {"text": _string(row, "text")}
-
-
 def _pairs(row: Row) -> Row:
     return _answered(row["prompt"], {"completion": row["completion"]}) | _tools(row)
 
@@ -85,10 +83,6 @@ def _prompt(row: Row) -> Row:
     prompt = row["prompt"]
     asked = messages.prompt(prompt, "prompt") if isinstance(prompt, list) else _string(row, "prompt")
     return {"prompt": asked} | _tools(row)
-
-
-def _open_messages(row: Row) -> Row:
-    return {"prompt": messages.prompt(row["messages"], "messages")} | _tools(row)
 
 
 def _preference(row: Row) -> Row:
@@ -141,7 +135,7 @@ def _sharegpt_preference(row: Row) -> Row:
     return _different({"prompt": prompt, **answers} | _tools(row))
 
 
-def _last_turn_apart(row: Row) -> Row:
+def _split_last_turn(row: Row) -> Row:
     """Split a conversation into a prompt and its last message, which the label is about."""
     *prompt, said = row["messages"]
     if not prompt:
@@ -149,25 +143,17 @@ def _last_turn_apart(row: Row) -> Row:
     return {"prompt": messages.prompt(prompt, "messages"), "completion": [said]} | _tools(row)
 
 
-def _judged_chat(row: Row) -> Row:
-    return _last_turn_apart(_chat(row))
-
-
-def _judged_sharegpt(row: Row) -> Row:
-    return _last_turn_apart(_sharegpt(row))
-
-
-def _judged(convert: Callable[[Row], Row], column: str) -> Callable[[Row], Row]:
+def _labelled(convert: Callable[[Row], Row], column: str) -> Callable[[Row], Row]:
     """Return `convert` with the label in `column` added to its rows."""
-    return lambda row: convert(row) | {"label": _verdict(row[column], column)}
+    return lambda row: convert(row) | {"label": _label(row[column], column)}
 
 
-def _verdict(value: Any, field: str) -> bool:
+def _label(value: Any, field: str) -> bool:
     """Return a label as a boolean; CSV files have it as a word."""
     if isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.strip().lower() in _VERDICTS:
-        return _VERDICTS[value.strip().lower()]
+    if isinstance(value, str) and value.strip().lower() in _LABELS:
+        return _LABELS[value.strip().lower()]
     raise unexpected(field, "true (desirable) or false (undesirable)", value)
 
 
@@ -178,7 +164,9 @@ def _alpaca(row: Row) -> Row:
     return {"prompt": [*_system(row), *_history(row), asked], "completion": [answered]} | _tools(row)
 
 
-_TEXT: Final = Format(name="text", kind=DataKind.TEXT, required=("text",), convert=_text)
+_TEXT: Final = Format(
+    name="text", kind=DataKind.TEXT, required=("text",), convert=lambda row: {"text": _string(row, "text")}
+)
 
 ALPACA: Final = Format(
     name="alpaca",
@@ -241,12 +229,12 @@ _OPEN_MESSAGES: Final = Format(
     kind=DataKind.PROMPTS,
     required=("messages",),
     optional=("tools",),
-    convert=_open_messages,
+    convert=lambda row: {"prompt": messages.prompt(row["messages"], "messages")} | _tools(row),
 )
 
-_VERDICTS: Final = {"true": True, "false": False}
-_VERDICT_COLUMNS: Final = ("label", "kto_tag")  # TRL's and LLaMA-Factory's
-_JUDGED: Final = (
+_LABELS: Final = {"true": True, "false": False}
+_LABEL_COLUMNS: Final = ("label", "kto_tag")  # TRL's and LLaMA-Factory's
+_LABELLED: Final = (
     Format(
         name="unpaired",
         kind=DataKind.UNPAIRED,
@@ -259,14 +247,14 @@ _JUDGED: Final = (
         kind=DataKind.UNPAIRED,
         required=("messages",),
         optional=("tools",),
-        convert=_judged_chat,
+        convert=lambda row: _split_last_turn(_chat(row)),
     ),
     Format(
         name="unpaired_sharegpt",
         kind=DataKind.UNPAIRED,
         required=("conversations",),
         optional=("system", "tools"),
-        convert=_judged_sharegpt,
+        convert=lambda row: _split_last_turn(_sharegpt(row)),
     ),
     Format(
         name="unpaired_alpaca",
@@ -278,9 +266,9 @@ _JUDGED: Final = (
 )
 
 UNPAIRED: Final = tuple(  # every format of an answer, with the label in one of two columns
-    replace(known, required=(*known.required, column), convert=_judged(known.convert, column))
-    for known in _JUDGED
-    for column in _VERDICT_COLUMNS
+    replace(known, required=(*known.required, column), convert=_labelled(known.convert, column))
+    for known in _LABELLED
+    for column in _LABEL_COLUMNS
 )
 ALPACAS: Final = (ALPACA, *(known for known in UNPAIRED if known.name == "unpaired_alpaca"))
 
@@ -330,15 +318,13 @@ def _turn(turn: Any, field: str) -> Row:
         raise unexpected(f"{field}.value", "a string", value)
     rest = {key: item for key, item in turn.items() if key not in ("from", "value")}
     if speaker == "function_call":
-        return {"role": "assistant", "content": "", "tool_calls": _called(value, f"{field}.value")} | rest
+        calls = messages.parsed(value, f"{field}.value", 'a call as JSON, {"name": …, "arguments": {…}}')
+        calls = calls if isinstance(calls, list) else [calls]
+        tool_calls = [messages.tool_call(call, f"{field}.value") for call in calls]
+        return {"role": "assistant", "content": "", "tool_calls": tool_calls} | rest
     if not isinstance(speaker, str) or speaker not in _SHAREGPT_ROLES:
         raise unexpected(f"{field}.from", f"one of {', '.join(_SHAREGPT_ROLES)}, function_call", speaker)
     return {"role": _SHAREGPT_ROLES[speaker], "content": value} | rest
-
-
-def _called(value: str, field: str) -> list[Row]:
-    calls = messages.parsed(value, field, 'a call as JSON, {"name": …, "arguments": {…}}')
-    return [messages.tool_call(call, field) for call in (calls if isinstance(calls, list) else [calls])]
 
 
 def _system(row: Row) -> list[Row]:
@@ -373,12 +359,6 @@ def _optional_string(row: Row, field: str) -> str:
     return value or ""
 
 
-def _refuse_media(row: Row) -> None:
-    for column in _MEDIA:
-        if row.get(column):
-            raise DatasetError(f"field `{column}`: images, video and audio are not supported; remove the column")
-
-
 def _is_open(row: Row) -> bool:
     """Return whether the messages end before an answer, as in OpenAI's files for reinforcement fine-tuning."""
     said = row.get("messages")
@@ -392,8 +372,8 @@ def _is_open(row: Row) -> bool:
 
 def _is_unpaired(row: Row) -> bool:
     """Return whether the row has an answer with a KTO label: a `kto_tag`, or a `label` of true or false."""
-    is_verdict = "kto_tag" in row or str(row.get("label")).strip().lower() in _VERDICTS
-    return is_verdict and bool({"completion", "messages", "conversations", "output"} & row.keys())
+    is_label = "kto_tag" in row or str(row.get("label")).strip().lower() in _LABELS
+    return is_label and bool({"completion", "messages", "conversations", "output"} & row.keys())
 
 
 def _accepted() -> str:

@@ -33,7 +33,8 @@ def lines(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[Line]:
         if not raw:
             return
         if len(raw) > limit and not raw.endswith(b"\n"):
-            _skip_line(stream)
+            while (piece := stream.readline(_CHUNK_BYTES)) and not piece.endswith(b"\n"):
+                pass  # skip the rest of the line
             faults.add(f"line {number} {too_long(limit)}")
             continue
         try:
@@ -176,8 +177,10 @@ class _Window:
             try:
                 value, end = reader.decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                if self._ended or not _may_go_on(error):
-                    raise DatasetError(f"row {number} {_array_fault(error)}") from error
+                # More text may fix an error near the end: the longest literal or escape has 12 characters.
+                if self._ended or not (_at_end(error) or error.pos >= len(error.doc) - 12):
+                    fault = _TRUNCATED if _at_end(error) else _not_json(error)
+                    raise DatasetError(f"row {number} {fault}") from error
             except (ValueError, RecursionError) as error:
                 raise DatasetError(f"row {number} {_odd_json(error)}") from error
             if end - self._at > self._limit:
@@ -209,11 +212,6 @@ def _decoded(stream: BufferedReader) -> Iterator[str]:
             return
 
 
-def _skip_line(stream: BufferedReader) -> None:
-    while (piece := stream.readline(_CHUNK_BYTES)) and not piece.endswith(b"\n"):
-        pass
-
-
 def _not_utf8(line: int, error: UnicodeDecodeError) -> str:
     if error.reason == "unexpected end of data":
         return f"line {line} ends in the middle of a character: the file looks truncated"
@@ -236,21 +234,12 @@ def _line_fault(error: Exception, *, last: bool) -> str:
     return _not_json(error)
 
 
-def _array_fault(error: json.JSONDecodeError) -> str:
-    return _TRUNCATED if _at_end(error) else _not_json(error)
-
-
 def _not_json(error: json.JSONDecodeError) -> str:
     return f"is not JSON: {error.msg}, found {error.doc[error.pos : error.pos + 20]!r}"
 
 
 def _at_end(error: json.JSONDecodeError) -> bool:
     return error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip())
-
-
-def _may_go_on(error: json.JSONDecodeError) -> bool:
-    """Return whether more text could fix the error: the longest literal or escape has 12 characters."""
-    return _at_end(error) or error.pos >= len(error.doc) - 12
 
 
 def _odd_json(error: Exception) -> str:

@@ -105,12 +105,17 @@ def _message(value: Any, field: str) -> Row:
         raise DatasetError(f"field `{field}.function_call`: this old format is not supported; use `tool_calls`")
     if (rest.get("tool_calls") or "weight" in rest) and role != "assistant":
         raise DatasetError(f"field `{field}`: only an assistant message can have `tool_calls` or a `weight`")
-    calls = _tool_calls(rest.pop("tool_calls", []), f"{field}.tool_calls")
+    calls = rest.pop("tool_calls", [])
+    if not isinstance(calls, list):
+        raise unexpected(f"{field}.tool_calls", "a list of tool calls", calls)
+    calls = [tool_call(call, f"{field}.tool_calls[{index}]") for index, call in enumerate(calls)]
     content = _content(rest.pop("content", "" if calls else None), f"{field}.content")
     if role == "assistant" and not calls and not content.strip():
         raise unexpected(f"{field}.content", "a non-empty answer", content)
     if "weight" in rest:
-        rest["weight"] = _weight(rest["weight"], f"{field}.weight")
+        if isinstance(rest["weight"], bool) or rest["weight"] not in (0, 1):
+            raise unexpected(f"{field}.weight", "0 or 1", rest["weight"])
+        rest["weight"] = int(rest["weight"])
     return {"role": role, "content": content, **({"tool_calls": calls} if calls else {}), **rest}
 
 
@@ -130,18 +135,6 @@ def _text_part(part: Any, field: str) -> str:
     if not isinstance(text, str):
         raise unexpected(f"{field}.text", "a string", text)
     return text
-
-
-def _weight(value: Any, field: str) -> int:
-    if isinstance(value, bool) or value not in (0, 1):
-        raise unexpected(field, "0 or 1", value)
-    return int(value)
-
-
-def _tool_calls(value: Any, field: str) -> list[Row]:
-    if not isinstance(value, list):
-        raise unexpected(field, "a list of tool calls", value)
-    return [tool_call(call, f"{field}[{index}]") for index, call in enumerate(value)]
 
 
 def _function(value: Any, field: str) -> Row:

@@ -112,28 +112,24 @@ def _texts(row: Row, kind: DataKind) -> tuple[list[str], list[list[str]]]:
         case DataKind.TEXT:
             return [], [[row["text"]]]
         case DataKind.PAIRS | DataKind.UNPAIRED:
-            return tools + _said(row["prompt"]), [_said(row["completion"])]
+            return tools + _content(row["prompt"]), [_content(row["completion"])]
         case DataKind.PREFERENCE:
-            return tools + _said(row["prompt"]), [_said(row["chosen"]), _said(row["rejected"])]
+            return tools + _content(row["prompt"]), [_content(row["chosen"]), _content(row["rejected"])]
         case DataKind.PROMPTS:
-            return tools + _said(row["prompt"]), [[]]
+            return tools + _content(row["prompt"]), [[]]
         case DataKind.CHAT:
-            learned = [_is_learned(message) for message in row["messages"]]
-            texts = list(zip(_said(row["messages"]), learned, strict=True))
+            trained = [turn["role"] == "assistant" and turn.get("weight") != 0 for turn in row["messages"]]
+            texts = list(zip(_content(row["messages"]), trained, strict=True))
             return tools + [text for text, target in texts if not target], [[text for text, target in texts if target]]
 
 
-def _said(content: str | list[Row]) -> list[str]:
-    return [content] if isinstance(content, str) else [_message_text(message) for message in content]
-
-
-def _message_text(message: Row) -> str:
-    calls = message.get("tool_calls")
-    return str(message["content"]) + (json.dumps(calls, ensure_ascii=False) if calls else "")
-
-
-def _is_learned(message: Row) -> bool:
-    return message["role"] == "assistant" and message.get("weight") != 0
+def _content(content: str | list[Row]) -> list[str]:
+    """Return the text of a string, or of each message with its tool calls."""
+    if isinstance(content, str):
+        return [content]
+    calls = (message.get("tool_calls") for message in content)
+    written = (json.dumps(each, ensure_ascii=False) if each else "" for each in calls)
+    return [str(message["content"]) + text for message, text in zip(content, written, strict=True)]
 
 
 def _estimate(text: str) -> int:

@@ -22,11 +22,7 @@ _LARGEST_EXPONENT: Final = 64
 
 def harmless(task: str, answer: str) -> bool:
     """Return whether the task's scorer may evaluate the answer."""
-    return len(answer) <= LONGEST and _CHECKS.get(task, _unrun)(answer)
-
-
-def _unrun(answer: str) -> bool:
-    return True
+    return len(answer) <= LONGEST and (task not in _CHECKS or _CHECKS[task](answer))
 
 
 def _plain(answer: str) -> bool:

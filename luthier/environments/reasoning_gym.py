@@ -72,7 +72,8 @@ class Gym:
             if self._task not in _ANSWERLESS:
                 row["completion"] = str(entry["answer"])
             row["entry"] = _written(entry)
-            if self._task in _ANSWERLESS or self._paid(row):
+            answer = row.get("completion")
+            if answer is None or (answer.strip() and self.score(answer, _read(row["entry"])) == 1.0):
                 found.append(row)
             if len(found) == count:
                 return found
@@ -96,9 +97,6 @@ class Gym:
         except Exception:  # scorers raise anything at answers that they cannot read
             return 0.0
         return score if self._partial else float(score >= 1.0)
-
-    def _paid(self, row: Row) -> bool:
-        return bool(row["completion"].strip()) and self.score(row["completion"], _read(row["entry"])) == 1.0
 
     def _entries(self, count: int, seed: int) -> Iterator[dict[str, Any]]:
         # In reasoning-gym, seeds that differ by 1 share all rows but one.

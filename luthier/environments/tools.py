@@ -172,18 +172,15 @@ def _errand(
     steps = [*steps, Call(name="look_in", arguments={"box": ask[0]})] if ask else steps
     messages: list[Message] = list(prompt)
     for step in steps:
-        messages += [_calling(step), _said_by(step.name, _done(state, step))]
+        call = {"type": "function", "function": {"name": step.name, "arguments": dict(step.arguments)}}
+        messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+        messages.append(_said_by(step.name, _done(state, step)))
     row: dict[str, Any] = {"tools": tools, "prompt": prompt, "boxes": start, "goal": state}
     if ask is None:
         return {"messages": messages[:-1], **row}  # the task ends with the last call
     box, item = ask
     answer = {"role": "assistant", "content": f"There are {state[box][item]} {item} in box {box}."}
     return {"messages": [*messages, answer], **row, "expected": state[box][item]}
-
-
-def _calling(call: Call) -> Message:
-    function = {"name": call.name, "arguments": dict(call.arguments)}
-    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
 
 
 def _said_by(tool: str, result: Mapping[str, Any]) -> Message:

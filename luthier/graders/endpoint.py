@@ -77,9 +77,13 @@ class Endpoint:
                 if not left:
                     raise self._fault(f"did not answer: {type(error).__name__}: {error}") from error
             else:
-                if not _passing(response) or not left:
+                status = response.status_code
+                busy = status in (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
+                temporary = busy or (response.is_server_error and status != httpx.codes.NOT_IMPLEMENTED)
+                if not temporary or not left:
                     return response
-                wait = _asked_wait(response)
+                asked = response.headers.get("retry-after", "")  # in seconds, or as a date, which is ignored
+                wait = float(asked) if asked.isdecimal() else None
             time.sleep(min(LONGEST_PAUSE_SECONDS, wait if wait is not None else pause * random.uniform(0.5, 1.0)))
             pause *= 2
         raise AssertionError("the last attempt returns or raises")
@@ -106,19 +110,6 @@ class Endpoint:
             kind="model_grader_server_error",
             param="model",
         )
-
-
-def _passing(response: httpx.Response) -> bool:
-    """Return whether the error is temporary, so that a retry may succeed."""
-    return response.status_code in (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS) or (
-        response.is_server_error and response.status_code != httpx.codes.NOT_IMPLEMENTED
-    )
-
-
-def _asked_wait(response: httpx.Response) -> float | None:
-    """Return the seconds of the `Retry-After` header, if it is given in seconds."""
-    asked = response.headers.get("retry-after", "")
-    return float(asked) if asked.isdecimal() else None
 
 
 def _problem(response: httpx.Response) -> str:

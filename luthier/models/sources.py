@@ -32,7 +32,8 @@ def local_folder(source: str, home: Path) -> Path:
         if path.suffix == ".gguf" and path.is_file():
             return _converted(path, home / "models")
     elif HUB_ID.fullmatch(source):
-        return _downloaded(source, home / "models")
+        with _lock(home / "models", source.replace("/", "--")):
+            return Path(_run("workers.import_model.hub", source, home / "models"))
     fault = "is none of these" if path.exists() or not path.is_absolute() else "does not exist"
     raise UserError(
         "The source must be the absolute path of a folder or GGUF file, or a hub id like org/name. "
@@ -45,18 +46,13 @@ def _converted(gguf: Path, models: Path) -> Path:
     with gguf.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     folder = models / f"{gguf.stem}-{digest[:12]}"
-    with _alone(models, folder.name):
+    with _lock(models, folder.name):
         if not folder.exists():
             _run("workers.import_model.gguf", gguf, folder)
     return folder
 
 
-def _downloaded(hub_id: str, models: Path) -> Path:
-    with _alone(models, hub_id.replace("/", "--")):
-        return Path(_run("workers.import_model.hub", hub_id, models))
-
-
-def _alone(models: Path, name: str) -> FileLock:
+def _lock(models: Path, name: str) -> FileLock:
     """Return a lock, so that concurrent requests for one model do the work only once."""
     models.mkdir(parents=True, exist_ok=True)
     return FileLock(models / f".{name}.lock")

@@ -1,4 +1,4 @@
-"""The only package with SQL. The caller of a function opens the transaction and passes its `Connection`."""
+"""The only package with SQL. Its functions run in the caller's transaction, a `Connection`."""
 
 from sqlalchemy import Connection
 

@@ -1,6 +1,6 @@
-"""The connection to the store: SQLite by default, or PostgreSQL, with one schema for both.
+"""The connection to the store: SQLite by default, PostgreSQL by URL, one schema for both.
 
-The functions of this package take a connection and never commit: the caller who opens a transaction ends it.
+The functions of this package take a connection and never commit: the caller ends its transaction.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from luthier.errors import Conflict, NotFound, Unreachable, UserError
 
 BUSY_SECONDS: Final = 30.0
-ADVISORY_LOCK: Final = 0x6C757468  # "luth": any number that all processes share
+ADVISORY_LOCK: Final = 0x6C757468  # "luth": an arbitrary number that all processes share
 
-# Alembic keeps the running migration in module globals: threads of one process must take turns.
+# Alembic keeps the running migration in module globals, so only one thread of a process may migrate at a time.
 _alembic_turn = threading.Lock()
 
 
 class Database:
     """The store behind a URL: `sqlite:///file` or `postgresql://…`. Thread-safe.
 
-    Raises UserError for any other URL. Every transaction raises Unreachable where the database does not respond.
+    Raises UserError for any other URL. Transactions raise Unreachable if the database does not answer.
     """
 
     def __init__(self, url: str) -> None:
@@ -61,7 +61,7 @@ class Database:
             case "sqlite":
                 self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE", "foreign_keys = ON")
                 self._reader = _sqlite_engine(self.url, "BEGIN DEFERRED", "query_only = ON")
-                # SQLite alters a table by dropping it; with foreign keys on, that deletes the rows that refer to it.
+                # SQLite alters a table by dropping it; with foreign keys on, that deletes rows that refer to it.
                 self._migrator = _sqlite_engine(self.url, "BEGIN IMMEDIATE", "foreign_keys = OFF")
             case _:
                 self._writer = create_engine(
@@ -80,12 +80,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A consistent snapshot for reading; the database refuses writes in it."""
+        """Open a read-only transaction on one consistent snapshot."""
         with self._connect(self._reader) as connection:
             yield connection
 
     def upgrade(self) -> None:
-        """Upgrade the schema to this version's, atomically. Other processes that upgrade at the same time wait.
+        """Upgrade the schema to this version in one transaction. Concurrent processes wait for each other.
 
         Raises Conflict for a schema that this version does not know.
         """
@@ -119,11 +119,11 @@ class Database:
         try:
             return engine.connect()
         except OperationalError as error:
-            raise Unreachable(f"the database {self.url.render_as_string()} does not respond: {error.orig}") from error
+            raise Unreachable(f"The database {self.url.render_as_string()} does not answer: {error.orig}") from error
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
-    """Return Alembic's configuration for the installed migrations."""
+    """Return Alembic's configuration for the migrations that are installed with Luthier."""
     config = Config()
     config.set_main_option("script_location", str(package_files("migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -131,7 +131,7 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 
 def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT that supports ON CONFLICT, in the connection's dialect."""
+    """Return an INSERT with support for ON CONFLICT, in the connection's dialect."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
@@ -159,7 +159,7 @@ def _sqlite_engine(url: URL, begin: str, pragma: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # the driver would open deferred transactions by itself
+        connection.isolation_level = None  # else the driver would open deferred transactions by itself
         _enter_wal(connection)
         connection.execute(f"PRAGMA {pragma}")
 
@@ -171,7 +171,7 @@ def _sqlite_engine(url: URL, begin: str, pragma: str) -> Engine:
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Turn on the write-ahead log. The busy timeout does not cover two processes that do so on a new file at once."""
+    """Turn on the write-ahead log, with retries: the busy timeout does not cover two processes that do so at once."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -189,13 +189,13 @@ def page(
 ) -> tuple[list[RowMapping], bool]:
     """Return the next `limit` rows of `query` in descending `order`, and whether more follow.
 
-    Raises NotFound for an unknown `after`.
+    Raises NotFound if there is no row `after`.
     """
     columns = [table.c[name] for name in order]
     if after is not None:
         seen = c.execute(select(*columns).where(table.c.id == after)).one_or_none()
         if seen is None:
-            raise NotFound(f"{after!r} was not found, so that no page follows it", param="after")
+            raise NotFound(f"{after!r} was not found.", param="after")
         place = [literal(value, column.type) for value, column in zip(seen, columns, strict=True)]
         query = query.where(tuple_(*columns) < tuple_(*place))
     rows = c.execute(query.order_by(*(column.desc() for column in columns)).limit(limit + 1)).mappings().all()

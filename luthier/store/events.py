@@ -33,21 +33,21 @@ def add(
 
 
 def get(c: Connection, event_id: str) -> EventRecord:
-    """Return an event. Raises NotFound."""
+    """Raises NotFound."""
     row = c.execute(select(*_COLUMNS).where(_events.c.id == event_id)).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"event {event_id!r} was not found, so that no event follows it", param="after")
+        raise NotFound(f"Event {event_id!r} was not found.", param="after")
     return EventRecord(**row)
 
 
 def with_data(c: Connection, job_id: str) -> list[EventRecord]:
-    """Return the events with data, oldest first."""
+    """Return the job's events that carry data, oldest first."""
     query = select(*_COLUMNS).where(_events.c.job_id == job_id, _events.c.data.is_not(None))
     return [EventRecord(**row) for row in c.execute(query.order_by(_events.c.position)).mappings()]
 
 
 def since(c: Connection, job_id: str, after: str | None, limit: int) -> list[EventRecord]:
-    """Return the events after `after`, or all, oldest first. Raises NotFound for an unknown `after`."""
+    """Return the events after the event `after`, or all, oldest first. Raises NotFound for an unknown `after`."""
     query = select(*_COLUMNS).where(_events.c.job_id == job_id)
     if after is not None:
         seen = get(c, after)
@@ -57,7 +57,7 @@ def since(c: Connection, job_id: str, after: str | None, limit: int) -> list[Eve
 
 
 def list_(c: Connection, job_id: str, after: str | None, limit: int) -> tuple[list[EventRecord], bool]:
-    """Return a page, newest first, and whether more follow. Raises NotFound for an unknown `after`."""
+    """Return a page of events, newest first, and whether more follow. Raises NotFound for an unknown `after`."""
     query = select(*_COLUMNS).where(_events.c.job_id == job_id)
     rows, has_more = page(c, query, _events, ("position",), after, limit)
     return [EventRecord(**row) for row in rows], has_more

@@ -18,18 +18,18 @@ _jobs = tables.jobs
 
 
 def insert(c: Connection, record: JobRecord) -> None:
-    """Insert a job. Raises NotFound where one of its files does not exist."""
+    """Add a job. Raises NotFound if one of its files does not exist."""
     for param in ("training_file", "validation_file"):
         file = getattr(record, param)
-        # The lock keeps the file from being deleted until the job is visible.
+        # The lock keeps the file from being deleted until this transaction has added the job.
         query = select(tables.files.c.id).where(tables.files.c.id == file).with_for_update(read=True, key_share=True)
         if file is not None and c.execute(query).one_or_none() is None:
-            raise NotFound(f"file {file!r} was not found", param=param)
+            raise NotFound(f"File {file!r} was not found.", param=param)
     c.execute(_jobs.insert().values(dict(record)))
 
 
 def get(c: Connection, job_id: str) -> JobRecord:
-    """Return a job. Raises NotFound."""
+    """Raises NotFound."""
     row = c.execute(select(_jobs).where(_jobs.c.id == job_id)).mappings().one_or_none()
     if row is None:
         raise NotFound(f"Job {job_id} was not found.", param="fine_tuning_job_id")
@@ -37,9 +37,9 @@ def get(c: Connection, job_id: str) -> JobRecord:
 
 
 def lock(c: Connection, job_id: str) -> JobRecord:
-    """Return the job, locked to the end of the transaction. Raises NotFound.
+    """Return the job, locked until the end of the transaction. Raises NotFound.
 
-    A transaction that takes a step of the search locks the job first, then its trials.
+    A step of the search locks the job first, and then its trials.
     """
     c.execute(select(_jobs.c.id).where(_jobs.c.id == job_id).with_for_update(key_share=True))
     return get(c, job_id)
@@ -54,9 +54,9 @@ def list_(
     tags: Sequence[str] = (),
     schedule_id: str | None = None,
 ) -> tuple[list[JobRecord], bool]:
-    """Return a page, newest first, and whether more follow. Raises NotFound for an unknown `after`.
+    """Return a page of jobs, newest first, and whether more follow.
 
-    Only jobs with all of `metadata` and all `tags` are listed, and of one schedule if `schedule_id` is given.
+    Only jobs with all of `metadata`, all `tags` and, if given, this schedule. Raises NotFound for an unknown `after`.
     """
     query = select(_jobs)
     each = func.json_each if c.dialect.name == "sqlite" else func.json_each_text
@@ -84,7 +84,7 @@ def _each_tag(c: Connection) -> TableValuedAlias:
 
 
 def by_model(c: Connection, name: str) -> JobRecord | None:
-    """Return the job whose result has this name, or None."""
+    """Return the job whose fine-tuned model has this name, or None."""
     row = c.execute(select(_jobs).where(_jobs.c.fine_tuned_model == name)).mappings().first()
     return None if row is None else JobRecord(**row)
 
@@ -103,7 +103,7 @@ def active(c: Connection) -> list[JobRecord]:
 
 
 def ended_before(c: Connection, moment: datetime, most: int, *, schedule_id: str | None = None) -> list[JobRecord]:
-    """Return the latest jobs that had succeeded by then, latest first; of one schedule if its id is given."""
+    """Return the latest jobs that had succeeded by `moment`, latest first, of one schedule if given."""
     query = select(_jobs).where(_jobs.c.state == JobState.SUCCEEDED, _jobs.c.finished_at <= moment)
     if schedule_id is not None:
         query = query.where(_jobs.c.schedule_id == schedule_id)
@@ -119,7 +119,7 @@ def move(
     error: dict[str, Any] | None = None,
     ended_reason: str | None = None,
 ) -> bool:
-    """Change the job's state. Return False, and change nothing, where no legal transition leads to `to`."""
+    """Change the job's state; return False, without a change, if the transition is not legal."""
     changes: dict[str, Any] = {"state": to}
     if to is JobState.RUNNING:
         changes["started_at"] = now
@@ -134,14 +134,14 @@ def move(
 
 
 def pause(c: Connection, job_id: str) -> bool:
-    """Stop leasing the job's trials. Return False, and change nothing, if it has ended or is already paused."""
+    """Pause the job: none of its trials is leased. Return False if it has ended or is already paused."""
     live = _jobs.c.state.in_([state for state in JobState if not state.terminal])
     changed = _jobs.update().where(_jobs.c.id == job_id, live, not_(_jobs.c.paused)).values(paused=True)
     return c.execute(changed).rowcount == 1
 
 
 def resume(c: Connection, job_id: str) -> bool:
-    """Undo `pause`. Return False, and change nothing, if the job is not paused."""
+    """Undo `pause`; return False if the job is not paused."""
     changed = _jobs.update().where(_jobs.c.id == job_id, _jobs.c.paused).values(paused=False)
     return c.execute(changed).rowcount == 1
 
@@ -149,7 +149,7 @@ def resume(c: Connection, job_id: str) -> bool:
 def set_result(
     c: Connection, job_id: str, best_trial_id: str | None, fine_tuned_model: str | None, trained_tokens: int | None
 ) -> None:
-    """Store the winner and its model's name. Raises NotFound."""
+    """Raises NotFound."""
     changed = c.execute(
         _jobs.update()
         .where(_jobs.c.id == job_id)
@@ -160,7 +160,7 @@ def set_result(
 
 
 def describe(c: Connection, job_id: str, notes: str | None, tags: Sequence[str] | None) -> None:
-    """Change the notes and tags of a job; None keeps them. Raises NotFound."""
+    """Change a job's notes and tags; None leaves them unchanged. Raises NotFound."""
     changes = {"notes": notes, "tags": None if tags is None else tuple(tags)}
     given = {name: value for name, value in changes.items() if value is not None}
     if not given or c.execute(_jobs.update().where(_jobs.c.id == job_id).values(given)).rowcount == 0:

@@ -1,4 +1,4 @@
-"""API keys. The store has only their HMACs. They are revoked, never deleted."""
+"""API keys. The store holds only their HMACs. Keys are revoked, never deleted."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def insert(c: Connection, record: KeyRecord, digest: str) -> None:
 
 
 def get(c: Connection, key_id: str) -> KeyRecord:
-    """Return a key. Raises NotFound."""
+    """Raises NotFound."""
     row = c.execute(select(*_COLUMNS).where(_keys.c.id == key_id)).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"key {key_id!r} was not found; `luthier keys list` lists the keys", param="key_id")
+        raise NotFound(f"Key {key_id!r} was not found. `luthier keys list` shows all keys.", param="key_id")
     return KeyRecord(**row)
 
 
@@ -33,18 +33,18 @@ def find(c: Connection, digest: str) -> KeyRecord | None:
 
 
 def list_(c: Connection) -> list[KeyRecord]:
-    """Return all keys, newest first, with revoked ones."""
+    """Return all keys, newest first, including revoked ones."""
     query = select(*_COLUMNS).order_by(_keys.c.created_at.desc(), _keys.c.id)
     return [KeyRecord(**row) for row in c.execute(query).mappings()]
 
 
 def any_made(c: Connection) -> bool:
-    """Return whether a key was ever created."""
+    """Return whether any key was ever created."""
     return bool(c.scalar(select(exists(select(_keys.c.id)))))
 
 
 def revoke(c: Connection, key_id: str, now: datetime) -> KeyRecord:
-    """Revoke a key; revoking it again changes nothing. Raises NotFound."""
+    """Revoke the key; revoking it twice is harmless. Raises NotFound."""
     live = (_keys.c.id == key_id) & _keys.c.revoked_at.is_(None)
     c.execute(_keys.update().where(live).values(revoked_at=now))
     return get(c, key_id)

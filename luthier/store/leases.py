@@ -1,7 +1,7 @@
-"""Leases of trials by workers. Every change of a trial's state is one SQL statement.
+"""Leases: which worker trains which trial. Every change of a trial's state is one SQL statement.
 
-A worker's messages carry a Claim, the `(owner, fence)` of its lease. Statements guarded by it change a row only while
-the lease is held: a late message from a worker that was considered lost changes nothing and raises LeaseLost.
+Each report of a worker carries a Claim, the `(owner, fence)` of its lease. The statement changes the row only while
+that lease holds. A report under a lost lease changes nothing and raises LeaseLost.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _t = tables.trials.c
 
 
 def acquire(c: Connection, owner: str, now: datetime, lease_seconds: float) -> TrialRecord | None:
-    """Lease a waiting trial of the oldest running job that has one. Return None where there is none.
+    """Lease a waiting trial, or return None if there is none.
 
-    Paused jobs and trials are skipped. The trial with the highest rung comes first, then the one with the lowest
-    number.
+    It is a trial of the oldest running job that has one, at the highest rung, then with the lowest number. Paused jobs
+    and paused trials are left out.
     """
     jobs = tables.jobs.c
     free = (
@@ -64,11 +64,10 @@ def renew(
 
 
 def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> TrialRecord:
-    """End the lease as reported and store everything in the report: metrics, scores, usage, points, log, samples and
-    artifacts.
+    """End the lease and store the report: metrics, scores, usage, points, log, samples and artifacts.
 
-    With the outcome `waiting` the trial is given back, and is paused if it is at its goal; the lease does not count as
-    an attempt. The same report sent again under the same lease changes nothing and returns the row.
+    `waiting` returns the trial, paused if it is at its goal; the lease does not count as an attempt. Sending the same
+    report twice is harmless and returns the row.
 
     Raises LeaseLost, NotFound for an unknown trial, and MissingMetric for a complete trial without metrics.
     """
@@ -94,7 +93,7 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
     if record is None:
         return _finished_already(c, trial_id, report)
     if outcome is TrialState.COMPLETE and record.metrics is None:
-        raise MissingMetric(f"trial {trial_id} was reported complete, but has no metrics", param="metrics")
+        raise MissingMetric(f"Trial {trial_id} was reported as complete, but has no metrics.", param="metrics")
     if report.test_scores is not None:
         measurements.put_scores(c, trial_id, report.test_scores)
     measurements.add(c, trial_id, report.points)
@@ -106,7 +105,7 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
 
 
 def save_checkpoint(c: Connection, trial_id: str, checkpoint: CheckpointSaved) -> str | None:
-    """Make this the checkpoint to resume from. Return the manifest that it replaces, if any.
+    """Store the checkpoint to resume from; return the manifest that it replaces, if any.
 
     Raises LeaseLost, or NotFound for an unknown trial.
     """
@@ -120,12 +119,12 @@ def save_checkpoint(c: Connection, trial_id: str, checkpoint: CheckpointSaved) -
 
 
 def reach_rung(c: Connection, trial_id: str, report: RungReached, now: datetime) -> TrialRecord:
-    """Store the trial's score at a rung. Raises LeaseLost, or NotFound for an unknown trial.
+    """Store the metrics of a trial at a rung. A rung that is reached again, after a lost worker, is overwritten.
 
-    If the rung is reached again, after the worker was lost, the latest score counts.
+    Raises LeaseLost, or NotFound for an unknown trial.
     """
     before = _hold(c, trial_id, report)
-    # Scores of lower rungs that an older version did not store are taken to be the same.
+    # Older versions did not store lower rungs: assume the same metrics there.
     below = (*before.measured, *(report.metrics,) * report.rung)[: report.rung]
     measured = (*below, report.metrics, *before.measured[report.rung + 1 :])
     highest = report.rung if before.rung is None else max(before.rung, report.rung)
@@ -138,7 +137,7 @@ def reach_rung(c: Connection, trial_id: str, report: RungReached, now: datetime)
 
 
 def raise_goal(c: Connection, trial_id: str, claim: Claim, goal: int | None) -> TrialRecord:
-    """Set the next goal of a trial that was just scored at its goal. Raises LeaseLost, or NotFound."""
+    """Let a trial continue past its goal to the next one. Raises LeaseLost, or NotFound."""
     return _change(c, trial_id, claim, {"goal": goal})
 
 
@@ -149,12 +148,12 @@ def judge(c: Connection, trial_id: str, report: Judged) -> TrialRecord:
 
 
 def expire(c: Connection, now: datetime, max_attempts: int = MAX_ATTEMPTS) -> list[TrialRecord]:
-    """Take back expired leases. A trial that lost its worker `max_attempts` times has failed."""
+    """Take back expired leases; a trial that has lost its worker `max_attempts` times fails."""
     return _take_back(c, _t.expires_at < now, now, max_attempts)
 
 
 def release(c: Connection, owner: str, now: datetime, max_attempts: int = MAX_ATTEMPTS) -> list[TrialRecord]:
-    """Take back the leases that a worker held before it restarted, by the same rule as `expire`."""
+    """Take back the leases that a worker held before it restarted, under the same rule as `expire`."""
     return _take_back(c, _t.owner == owner, now, max_attempts)
 
 
@@ -183,12 +182,12 @@ def _held(trial_id: str, claim: Claim) -> tuple[ColumnElement[bool], ...]:
 
 
 def _at_least(device_seconds: float) -> ColumnElement[float]:
-    """Totals only grow: a late or repeated report does not reduce them."""
+    """Totals only grow: a late or repeated report must not reduce them."""
     return case((_t.device_seconds > device_seconds, _t.device_seconds), else_=device_seconds)
 
 
 def _hold(c: Connection, trial_id: str, claim: Claim) -> TrialRecord:
-    """Return the row, locked to the end of the transaction. Raises LeaseLost."""
+    """Return the row, locked until the end of the transaction. Raises LeaseLost, or NotFound."""
     query = select(*trials.COLUMNS).where(*_held(trial_id, claim)).with_for_update()
     row = c.execute(query).mappings().one_or_none()
     if row is None:

@@ -1,4 +1,4 @@
-"""Measurements of trials: points of curves, scores of test rows, sample answers and log lines."""
+"""Measurements of trials: curves, samples, test scores and log lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEY = ("stage", "name", "step")
 
 
 def add(c: Connection, trial_id: str, points: Iterable[Point]) -> None:
-    """Store a batch of points. Repeating it is harmless; for the same (stage, name, step) the later value wins."""
+    """Store a batch of points. Sending one twice is harmless; for one (stage, name, step) the later value wins."""
     latest = {(point.stage, point.name, point.step): point for point in points}
     if not latest:
         return
@@ -33,7 +33,7 @@ def add(c: Connection, trial_id: str, points: Iterable[Point]) -> None:
 
 
 def stage_scores(c: Connection, job_id: str) -> dict[str, dict[int, dict[str, float]]]:
-    """Return the latest scores on held-out rows of a job's trials, by trial and stage."""
+    """Return the latest held-out scores of a job's trials, by trial, stage and name."""
     query = select(_points).where(_points.c.trial_id.in_(_of_job(job_id)), _points.c.name.in_(HELD_OUT))
     found: dict[str, dict[int, dict[str, float]]] = {}
     for row in c.execute(query.order_by(_points.c.step)).mappings():
@@ -42,7 +42,7 @@ def stage_scores(c: Connection, job_id: str) -> dict[str, dict[int, dict[str, fl
 
 
 def train_losses(c: Connection, job_id: str) -> dict[tuple[str, int, int], float]:
-    """Return the training loss at rungs and at the last step of each stage, by trial, stage and step."""
+    """Return the training loss at the rungs and at the last step of each stage, by trial, stage and step."""
     of_job = select(tables.trials.c.id).where(tables.trials.c.job_id == job_id)
     where = (_points.c.trial_id.in_(of_job), _points.c.name == "train_loss")
     rungs = tables.rungs.c
@@ -56,7 +56,7 @@ def train_losses(c: Connection, job_id: str) -> dict[tuple[str, int, int], float
 
 
 def of_trial(c: Connection, trial_id: str, name: str | None = None) -> list[Point]:
-    """Return a trial's points by stage, name and step; only those of the curve `name` if it is given."""
+    """Return a trial's points, or those of the curve `name`, sorted by stage, name and step."""
     query = select(*(_points.c[field] for field in Point.model_fields)).where(_points.c.trial_id == trial_id)
     if name is not None:
         query = query.where(_points.c.name == name)
@@ -70,12 +70,12 @@ def names(c: Connection, job_id: str) -> list[str]:
 
 
 def of_job(c: Connection, job_id: str, name: str) -> dict[str, list[tuple[int, int, float]]]:
-    """Return one curve of a job's trials, by trial, as (stage, step, value) in the order of stages and steps."""
+    """Return one curve of a job's trials, by trial: (stage, step, value), sorted by stage and step."""
     columns = _points.c.trial_id, _points.c.stage, _points.c.step, _points.c.value
     query = select(*columns).where(_points.c.trial_id.in_(_of_job(job_id)), _points.c.name == name)
     result = c.execute(query.order_by(*columns[:3]))
     assert result.cursor is not None  # a select has one
-    rows = result.cursor.fetchall()  # there may be very many, and no type needs conversion
+    rows = result.cursor.fetchall()  # faster for many rows, and their types need no conversion
     result.close()
     return {trial_id: [row[1:] for row in points] for trial_id, points in groupby(rows, itemgetter(0))}
 
@@ -85,7 +85,7 @@ def _of_job(job_id: str) -> Select[tuple[str]]:
 
 
 def counts(c: Connection, trial_ids: Collection[str]) -> dict[str, int]:
-    """Return the number of points of each of these trials, without those that have none."""
+    """Return the number of points of each trial, without trials that have none."""
     query = select(_points.c.trial_id, func.count()).where(_points.c.trial_id.in_(trial_ids))
     return {row[0]: row[1] for row in c.execute(query.group_by(_points.c.trial_id))}
 
@@ -94,13 +94,13 @@ _samples = tables.samples
 
 
 def put_samples(c: Connection, trial_id: str, found: Sequence[Sample]) -> None:
-    """Replace a trial's sample answers."""
+    """Replace a trial's samples."""
     row = insert_into(c, _samples).values(trial_id=trial_id, samples=tuple(found))
     c.execute(row.on_conflict_do_update(index_elements=[_samples.c.trial_id], set_={"samples": row.excluded.samples}))
 
 
 def samples_of(c: Connection, trial_id: str) -> tuple[Sample, ...]:
-    """Return a trial's sample answers; none if it has none."""
+    """Return a trial's samples, empty if it has none."""
     found: tuple[Sample, ...] | None = c.scalar(select(_samples.c.samples).where(_samples.c.trial_id == trial_id))
     return found or ()
 
@@ -109,13 +109,13 @@ _scores = tables.test_scores
 
 
 def put_scores(c: Connection, trial_id: str, scores: RowScores) -> None:
-    """Replace a trial's scores of test rows."""
+    """Replace a trial's scores on the test rows."""
     row = insert_into(c, _scores).values(trial_id=trial_id, scores=scores)
     c.execute(row.on_conflict_do_update(index_elements=[_scores.c.trial_id], set_={"scores": row.excluded.scores}))
 
 
 def scores_of_job(c: Connection, job_id: str) -> dict[str, RowScores]:
-    """Return the scores of test rows, by trial."""
+    """Return the test scores of a job's trials, by trial."""
     query = (
         select(_scores)
         .join(tables.trials, tables.trials.c.id == _scores.c.trial_id)
@@ -133,14 +133,14 @@ class LeasedLine(NamedTuple):
 
 
 def add_lines(c: Connection, trial_id: str, lease: int, lines: Sequence[LogLine]) -> None:
-    """Store a batch of log lines of a lease. Repeating it is harmless."""
+    """Store a batch of log lines of a lease. Sending one twice is harmless."""
     if lines:
         values = [{"trial_id": trial_id, "lease": lease, **dict(line)} for line in lines]
         c.execute(insert_into(c, _lines).on_conflict_do_nothing(), values)
 
 
 def lines_of(c: Connection, trial_id: str, most: int) -> list[LeasedLine]:
-    """Return the last lines of a trial's log, at most `most`, oldest first."""
+    """Return the last `most` log lines of a trial, oldest first."""
     query = select(_lines).where(_lines.c.trial_id == trial_id)
     latest = c.execute(query.order_by(_lines.c.lease.desc(), _lines.c.number.desc()).limit(most)).mappings().all()
     return [

@@ -16,14 +16,14 @@ _COLUMNS = tuple(_models.c[field] for field in BaseModelEntry.model_fields)
 
 
 def add(c: Connection, entry: BaseModelEntry, now: datetime) -> None:
-    """Register a base model. An entry of the same name is replaced."""
+    """Add an entry, or replace the one of the same name."""
     changes = dict(entry) | {"added_at": now}
     row = insert_into(c, _models).values(changes)
     c.execute(row.on_conflict_do_update(index_elements=[_models.c.name], set_=changes))
 
 
 def get(c: Connection, name: str) -> BaseModelEntry:
-    """Return a base model. Raises NotFound."""
+    """Raises NotFound."""
     row = c.execute(select(*_COLUMNS).where(_models.c.name == name)).mappings().one_or_none()
     if row is None:
         raise _unknown(c, name)
@@ -31,12 +31,12 @@ def get(c: Connection, name: str) -> BaseModelEntry:
 
 
 def list_(c: Connection) -> list[BaseModelEntry]:
-    """Return all base models, by name."""
+    """Return all entries, sorted by name."""
     return [BaseModelEntry(**row) for row in c.execute(select(*_COLUMNS).order_by(_models.c.name)).mappings()]
 
 
 def added_at(c: Connection, name: str) -> datetime:
-    """Return when the base model was registered or last replaced. Raises NotFound."""
+    """Return when the entry was registered or last replaced. Raises NotFound."""
     moment: datetime | None = c.scalar(select(_models.c.added_at).where(_models.c.name == name))
     if moment is None:
         raise _unknown(c, name)
@@ -44,7 +44,7 @@ def added_at(c: Connection, name: str) -> datetime:
 
 
 def remove(c: Connection, name: str) -> None:
-    """Remove a base model from the registry. Raises NotFound."""
+    """Raises NotFound."""
     if c.execute(_models.delete().where(_models.c.name == name)).rowcount == 0:
         raise _unknown(c, name)
 

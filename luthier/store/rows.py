@@ -1,4 +1,4 @@
-"""What the store returns: one frozen value for each kind of row."""
+"""The records of the store: one frozen class for each kind of row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def new_id(prefix: str) -> str:
 
 
 class FileRecord(Frozen):
-    """An uploaded dataset. `raw` is the digest of the upload, `rows` that of its rows, normalised to JSON Lines."""
+    """An uploaded dataset. `raw` (the upload) and `rows` (normalised to JSONL) are digests of blobs."""
 
     id: str = Field(description="file-…")
     filename: str
@@ -41,7 +41,7 @@ class FileRecord(Frozen):
 
 
 class JobRecord(Frozen):
-    """A fine-tuning job: the request, the frozen judge, the progress and the result."""
+    """A fine-tuning job: its settings, the frozen judge, its state and its result."""
 
     id: str = Field(description="ftjob-…")
     created_at: AwareDatetime
@@ -72,12 +72,12 @@ class JobRecord(Frozen):
 
 
 class TrialRecord(Frozen):
-    """A trial of one design. `owner`, `fence` and `expires_at` are its lease while the state is `leased`."""
+    """One trial of a design. `owner`, `fence` and `expires_at` are the lease while the state is `leased`."""
 
     id: str = Field(description="trial-…")
     job_id: str
     number: int = Field(
-        ge=-1, description="0: the untuned base; 1: the plain LoRA default; -1: a champion, which is only scored"
+        ge=-1, description="0 is the untuned base, 1 the plain LoRA default; -1 a champion, which is only scored"
     )
     state: TrialState
     design: Design
@@ -85,16 +85,14 @@ class TrialRecord(Frozen):
     seed: int
     origin: Origin
     rung: int | None = Field(default=None, description="highest rung reached")
-    goal: int | None = Field(
-        default=None, description="the rung at which it pauses unless promoted; None: trained to the end"
-    )
+    goal: int | None = Field(default=None, description="the rung at which it pauses unless promoted; None: the end")
     measured: tuple[Metrics, ...] = Field(default=(), description="metrics at the rungs reached, in order")
     owner: str | None = None
     fence: int = Field(default=0, ge=0, description="number of leases so far")
     expires_at: AwareDatetime | None = None
-    attempts: int = Field(default=0, ge=0, description="leases that the trial did not give back properly")
+    attempts: int = Field(default=0, ge=0, description="leases whose worker did not return the trial")
     created_at: AwareDatetime
-    started_at: AwareDatetime | None = Field(default=None, description="time of the first lease")
+    started_at: AwareDatetime | None = Field(default=None, description="when it was leased for the first time")
     finished_at: AwareDatetime | None = None
     device_seconds: float = Field(default=0.0, ge=0, description="total over all leases")
     metrics: Metrics | None = Field(default=None, description="validation split")
@@ -103,12 +101,12 @@ class TrialRecord(Frozen):
     trained_tokens: int = 0
     checkpoint: str | None = Field(default=None, description="digest of the latest checkpoint's manifest")
     error: str | None = None
-    stopped: bool = Field(default=False, description="whether a user stopped it")
-    weights_of: str | None = Field(default=None, description="for a champion: the trial whose weights are scored")
+    stopped: bool = Field(default=False, description="whether a user asked to stop it")
+    weights_of: str | None = Field(default=None, description="of a champion: the trial that has its weights")
 
     @property
     def paused(self) -> bool:
-        """Whether it waits at its goal for a promotion; it is not leased until then."""
+        """Whether it waits at its goal and cannot be leased until it is promoted."""
         reached = self.goal is not None and self.rung is not None and self.rung >= self.goal
         return self.state is TrialState.WAITING and reached
 
@@ -128,19 +126,19 @@ class TrialMark(NamedTuple):
 
 
 class MeasuredTrial(Frozen):
-    """A trial whose worker reported its usage."""
+    """A trial whose worker has measured its memory and time."""
 
     job_id: str
     design: Design
     state: TrialState
     usage: Usage
     device_seconds: float = Field(ge=0)
-    fence: int = Field(description="number of leases; the usage is that of the last one")
-    device: Device = Field(description="device of the last lease")
+    fence: int = Field(description="number of leases; `usage` is that of the last one")
+    device: Device = Field(description="the device of the last lease")
 
 
 class RungRecord(Frozen):
-    """A trial's score at a rung, a share of its full token budget."""
+    """The metrics of a trial at a share of its full token budget."""
 
     trial_id: str
     rung: int
@@ -152,7 +150,7 @@ class RungRecord(Frozen):
 
 
 class EventRecord(Frozen):
-    """One event of a job's event log."""
+    """One entry of a job's event log."""
 
     id: str = Field(description="ftevent-…")
     job_id: str
@@ -164,7 +162,7 @@ class EventRecord(Frozen):
 
 
 class WorkerRecord(Frozen):
-    """A registered worker. The id is the owner of leases, and stays the same for a name."""
+    """A registered worker. A name keeps its id, which is the owner of its leases."""
 
     id: str = Field(description="worker-…")
     name: str
@@ -176,7 +174,7 @@ class WorkerRecord(Frozen):
 
 
 class ScheduleRecord(Frozen):
-    """A job that is created again and again, by a cron expression."""
+    """Creates a job at each tick of a cron expression."""
 
     id: str = Field(description="sched-…")
     name: str
@@ -193,12 +191,12 @@ class ScheduleRecord(Frozen):
     enabled: bool
     alert_after: int
     alias: str | None = None
-    next_at: AwareDatetime | None = Field(default=None, description="the first tick that has no run yet")
+    next_at: AwareDatetime | None = Field(default=None, description="the first tick that is not handled yet")
     failures: int = Field(default=0, ge=0, description="failed runs in a row")
 
 
 class ScheduleRunRecord(Frozen):
-    """A run of a schedule: the outcome of one tick."""
+    """The result of one tick of a schedule."""
 
     id: str = Field(description="schedrun-…")
     schedule_id: str
@@ -214,7 +212,7 @@ class ScheduleRunRecord(Frozen):
 
 
 class EndpointRecord(Frozen):
-    """A webhook endpoint. The secret signs the events, so that it is stored in plain text."""
+    """The URL of a webhook. The secret is stored as plain text, because signing needs it."""
 
     id: str = Field(description="whend-…")
     url: str
@@ -228,7 +226,7 @@ class DeliveryRecord(Frozen):
 
     id: str = Field(description="whdel-…")
     endpoint_id: str
-    event_id: str = Field(description="evt-…; the same for all endpoints and retries")
+    event_id: str = Field(description="evt-…; the same for all endpoints and all attempts")
     type: str
     payload: str
     state: Literal["pending", "delivered", "failed"]
@@ -258,14 +256,14 @@ class KeyRecord(Frozen):
 
 
 class AliasRecord(Frozen):
-    """A version of an alias: the model that it points to since a moment."""
+    """One version of an alias: the model that it pointed to from a time on."""
 
     name: str
     version: int = Field(ge=1)
     model: str
     job_id: str
-    trial_id: str = Field(description="the trial whose weights the model is")
-    before: int | None = Field(default=None, description="the version to roll back to")
+    trial_id: str = Field(description="the trial that has the model's weights")
+    before: int | None = Field(default=None, description="the version that a roll-back goes to")
     origin: AliasOrigin
     contest: Contest | None = None
     created_at: AwareDatetime

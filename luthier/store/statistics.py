@@ -9,16 +9,16 @@ from luthier.store import tables
 from luthier.store.trials import PAUSED
 from luthier.trial import JobState, TrialState
 
-PAUSING = "paused"  # waiting trials that are not leased until they are promoted
+PAUSING = "paused"  # trials that are paused at a rung: waiting, but not to be leased until they are promoted
 
 
 class Statistics(Frozen):
     jobs: dict[str, int]
-    """By state, with all states."""
+    """Number of jobs by state, zeros included."""
     trials: dict[str, int]
-    """By state; paused trials are not among the waiting ones."""
+    """Number of trials by state, zeros included; `paused` is counted apart from `waiting`."""
     queue: int
-    """Trials of running jobs that a worker may lease."""
+    """Number of trials of running jobs that any worker may lease."""
     device_seconds: float
     trained_tokens: int
 

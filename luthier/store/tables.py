@@ -38,7 +38,7 @@ from luthier.worker_protocol import Answered, Device, GenerationState, Question
 
 
 class Utc(TypeDecorator[datetime]):
-    """A moment in UTC. SQLite stores no time zone, and PostgreSQL returns the session's."""
+    """A time, always returned in UTC. SQLite has no time zones, and PostgreSQL uses the session's."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -56,7 +56,7 @@ class Utc(TypeDecorator[datetime]):
 
 
 class Prose(TypeDecorator[str]):
-    """Free text. PostgreSQL cannot store NUL, so that it is replaced on both databases."""
+    """Text from people and programs. PostgreSQL cannot store NUL, so NUL is replaced on both databases."""
 
     impl = Text
     cache_ok = True
@@ -66,7 +66,7 @@ class Prose(TypeDecorator[str]):
 
 
 class Document(TypeDecorator[Any]):
-    """A pydantic value as JSON, validated when it is read."""
+    """A pydantic value as JSON: stored as `model_dump(mode="json")`, validated when read."""
 
     impl = JSON(none_as_null=True)
     cache_ok = True
@@ -129,7 +129,7 @@ jobs = Table(
     Column("task", Document(Task), nullable=False),
     Column("search", Document(Search), nullable=False),
     Column("constraints", Document(Constraints), nullable=False),
-    # Not foreign keys: a file may be deleted once no active job uses it, and old jobs still name it.
+    # Not foreign keys: a file may be deleted once no active job uses it, and old jobs keep its id.
     Column("training_file", String, nullable=False),
     Column("validation_file", String),
     Column("train", String, nullable=False),
@@ -143,7 +143,7 @@ jobs = Table(
     Column("trained_tokens", BigInteger),
     Column("notes", Prose, nullable=False),
     Column("tags", Document(tuple[str, ...]), nullable=False),
-    # Not a foreign key either: a schedule may be deleted while its jobs stay.
+    # Not a foreign key: a schedule may be deleted, and its jobs stay.
     Column("schedule_id", String, index=True),
     Column("paused", Boolean, nullable=False),
     # Why its search started no more trials: a code of search.policy.scheduler.EndCode.
@@ -180,11 +180,11 @@ trials = Table(
     Column("trained_tokens", BigInteger, nullable=False),
     Column("checkpoint", String),
     Column("error", Prose),
-    # The worker that ended the lease `fence`, to recognise a repeated report.
+    # The worker that ended the lease `fence`, so that a repeated report is recognised.
     Column("finished_by", String),
-    # A user stopped it; its worker is signalled at the next heartbeat.
+    # A user asked to stop it; its worker is signalled at the next heartbeat.
     Column("stopped", Boolean, nullable=False),
-    # For a champion: the trial of an earlier job whose weights are scored.
+    # Of a champion: the trial of an earlier job that has its weights.
     Column("weights_of", String),
     UniqueConstraint("job_id", "number"),
     UniqueConstraint("job_id", "digest", "seed"),
@@ -249,7 +249,7 @@ artifact_files = Table(
 events = Table(
     "events",
     metadata,
-    # Many events share a moment: this is the order of writing.
+    # Many events have the same time: they are ordered by when they were written.
     Column("position", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("id", String, nullable=False, unique=True),
     Column("job_id", ForeignKey("jobs.id"), nullable=False),
@@ -279,7 +279,7 @@ workers = Table(
     Column("pid", BigInteger, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("seen_at", Utc, nullable=False),
-    # The model loaded in its generation process, if any.
+    # The model that its generation process has loaded, if any.
     Column("generates", String),
 )
 
@@ -323,7 +323,7 @@ schedules = Table(
     Column("enabled", Boolean, nullable=False),
     Column("alert_after", Integer, nullable=False),
     Column("alias", String),
-    # The first tick that has no run yet.
+    # The first tick that is not handled yet.
     Column("next_at", Utc),
     Column("failures", Integer, nullable=False),
     Index(None, "created_at", "id"),
@@ -355,7 +355,7 @@ alias_versions = Table(
     Column("model", String, nullable=False),
     Column("job_id", String, nullable=False),
     Column("trial_id", String, nullable=False),
-    # The version to roll back to.
+    # The version that a roll-back from here goes to.
     Column("before", Integer),
     Column("origin", String, nullable=False),
     Column("contest", Document(Contest)),

@@ -1,4 +1,4 @@
-"""The trials of a job. Changes under a lease are in `leases`."""
+"""The trials of a job, except changes under a lease (see leases)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ _trials = tables.trials
 
 COLUMNS: Final = tuple(_trials.c[field] for field in TrialRecord.model_fields)
 
-_TELLING: Final = (TrialState.COMPLETE, TrialState.WAITING, TrialState.PRUNED)  # that tell the cost of a design
-CHAMPION: Final = -1  # number and seed of the trial that is only scored
+_TELLING: Final = (
+    TrialState.COMPLETE,
+    TrialState.WAITING,
+    TrialState.PRUNED,
+)  # states with useful measurements of cost
+CHAMPION: Final = -1  # number and seed of a job's champion trial, which is only scored
 SEARCHED: Final = _trials.c.number >= 0
 
-# `TrialRecord.paused` in SQL for a waiting trial; never NULL.
+# `TrialRecord.paused` of a waiting trial, as SQL; never NULL.
 PAUSED: Final = and_(_trials.c.goal.is_not(None), _trials.c.rung.is_not(None), _trials.c.rung >= _trials.c.goal)
 
 
@@ -39,9 +43,9 @@ def insert(
     goal: int | None = None,
     refused: str | None = None,
 ) -> TrialRecord | None:
-    """Insert a waiting trial, or an infeasible one with the reason in `refused`.
+    """Add a waiting trial, or one that is refused with a reason before it runs.
 
-    Return None where the job already has this number, or this design with this seed.
+    Returns None if the job already has this number, or this design with this seed.
     """
     record = TrialRecord(
         id=new_id("trial"),
@@ -62,10 +66,10 @@ def insert(
 
 
 def get(c: Connection, trial_id: str) -> TrialRecord:
-    """Return a trial. Raises NotFound."""
+    """Raises NotFound."""
     row = c.execute(select(*COLUMNS).where(_trials.c.id == trial_id)).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"trial {trial_id!r} was not found", param="trial_id")
+        raise NotFound(f"Trial {trial_id!r} was not found.", param="trial_id")
     return TrialRecord(**row)
 
 
@@ -76,32 +80,32 @@ def named(c: Connection, job_id: str, name: str, *, param: str = "trial_id") -> 
     row = c.execute(query.where(or_(_trials.c.id == name, _trials.c.number == number))).mappings().one_or_none()
     if row is None:
         jobs.get(c, job_id)
-        raise NotFound(f"job {job_id} has no trial {name!r}; give a trial's id or its number", param=param)
+        raise NotFound(f"Job {job_id} has no trial {name!r}. Give the id or the number of a trial.", param=param)
     return TrialRecord(**row)
 
 
 def of_job(c: Connection, job_id: str) -> list[TrialRecord]:
-    """Return the trials of a job's search, by number; a champion is not among them."""
+    """Return the job's trials by number, without a champion."""
     query = select(*COLUMNS).where(_trials.c.job_id == job_id, SEARCHED).order_by(_trials.c.number)
     return [TrialRecord(**row) for row in c.execute(query).mappings()]
 
 
 def marks(c: Connection, job_id: str) -> list[TrialMark]:
-    """Return the progress of each trial of the job, by number, without the large columns."""
+    """How far each trial of the job is, by number, without what takes long to read."""
     fields = [_trials.c[field] for field in TrialMark._fields]
     query = select(*fields).where(_trials.c.job_id == job_id, SEARCHED).order_by(_trials.c.number)
     return [TrialMark(*row) for row in c.execute(query)]
 
 
 def champion(c: Connection, job_id: str) -> TrialRecord | None:
-    """Return the trial that scores an earlier job's winner on this job's rows, or None."""
+    """The trial as which an earlier job's winner is scored on this one's rows."""
     query = select(*COLUMNS).where(_trials.c.job_id == job_id, _trials.c.number == CHAMPION)
     row = c.execute(query).mappings().one_or_none()
     return None if row is None else TrialRecord(**row)
 
 
 def enter_champion(c: Connection, job_id: str, winner: TrialRecord, now: datetime) -> None:
-    """Insert the trial that scores an earlier job's winner. Nothing happens if it exists."""
+    """Have the weights of an earlier job's winner scored; nothing where that is asked for already."""
     record = TrialRecord(
         id=new_id("trial"),
         job_id=job_id,
@@ -118,7 +122,7 @@ def enter_champion(c: Connection, job_id: str, winner: TrialRecord, now: datetim
 
 
 def rungs(c: Connection, job_id: str) -> list[RungRecord]:
-    """Return all rungs that the job's trials reached, by trial number and rung."""
+    """Return every rung that a trial of the job has reached, sorted by trial number and rung."""
     query = (
         select(tables.rungs)
         .join(_trials, _trials.c.id == tables.rungs.c.trial_id)
@@ -129,9 +133,9 @@ def rungs(c: Connection, job_id: str) -> list[RungRecord]:
 
 
 def measured(c: Connection, limit: int) -> list[MeasuredTrial]:
-    """Return the latest trials of all jobs that report their usage, latest first.
+    """Return trials of all jobs whose cost was measured, the latest first: complete, paused or pruned ones.
 
-    These are complete trials and trials that paused or were stopped at a rung; no champions.
+    Champions, which are only scored, are left out.
     """
     workers = tables.workers
     fields = [_trials.c[name] for name in MeasuredTrial.model_fields if name != "device"]
@@ -146,20 +150,20 @@ def measured(c: Connection, limit: int) -> list[MeasuredTrial]:
 
 
 def row_scores(c: Connection, job_id: str) -> dict[str, RowScores]:
-    """Return the scores of each test row, by trial, for the trials whose test rows were scored."""
+    """Return the scores of each test row by trial, for the job's trials that were scored on the test rows."""
     scores = tables.test_scores.c
     query = select(scores.trial_id, scores.scores).join(_trials, _trials.c.id == scores.trial_id)
     return {row.trial_id: row.scores for row in c.execute(query.where(_trials.c.job_id == job_id))}
 
 
 def promote(c: Connection, trial_id: str, at: int, goal: int | None) -> bool:
-    """Give a trial that is paused at the rung `at` its next goal. Return False where it is no longer paused there."""
+    """Promote a trial that is paused at the rung `at` to the next goal; return False if it is not paused there."""
     paused = (_trials.c.state == TrialState.WAITING, _trials.c.goal == at, PAUSED)
     return c.execute(_trials.update().where(_trials.c.id == trial_id, *paused).values(goal=goal)).rowcount == 1
 
 
 def prune(c: Connection, job_id: str, numbers: Collection[int], now: datetime) -> list[TrialRecord]:
-    """Stop those of these trials that are still paused. Return them, by number."""
+    """Prune those of these trials that are still paused; return them, sorted by number."""
     assert TrialState.PRUNED in TRIAL_TRANSITIONS[TrialState.WAITING]
     paused = (_trials.c.state == TrialState.WAITING, PAUSED)
     query = (
@@ -172,10 +176,10 @@ def prune(c: Connection, job_id: str, numbers: Collection[int], now: datetime) -
 
 
 def cancel_waiting(c: Connection, job_id: str, now: datetime) -> None:
-    """End the job's waiting trials: paused ones become pruned, the others cancelled.
+    """End the job's trials that are not leased: paused ones are pruned, the others cancelled.
 
-    Leased trials are stopped through their heartbeats. A champion is kept while the job has not ended: no budget counts
-    for it.
+    Leased trials are stopped by the response to their heartbeat. A champion stays until the job has ended, because it
+    costs no budget.
     """
     assert TRIAL_TRANSITIONS[TrialState.WAITING] >= {TrialState.CANCELLED, TrialState.PRUNED}
     pruned, cancelled = (literal(state, _trials.c.state.type) for state in (TrialState.PRUNED, TrialState.CANCELLED))
@@ -189,9 +193,9 @@ def cancel_waiting(c: Connection, job_id: str, now: datetime) -> None:
 
 
 def stop(c: Connection, trial_id: str, now: datetime) -> TrialRecord:
-    """Stop one trial: at once if it is not leased, else at its worker's next heartbeat. Return the trial.
+    """Stop one trial: at once if it is not leased, else at its worker's next heartbeat.
 
-    A trial that has ended does not change.
+    A trial that has ended is unchanged.
     """
     assert TrialState.CANCELLED in TRIAL_TRANSITIONS[TrialState.WAITING]
     open_ = _trials.c.state.in_((TrialState.WAITING, TrialState.LEASED))
@@ -201,7 +205,7 @@ def stop(c: Connection, trial_id: str, now: datetime) -> TrialRecord:
 
 
 def cancel_stopped(c: Connection, trial_id: str, now: datetime) -> bool:
-    """End a trial that a user stopped and that is not leased. Return whether it was ended."""
+    """Cancel a trial that was asked to stop, if it is not leased; return whether it was cancelled."""
     waiting = (_trials.c.id == trial_id, _trials.c.state == TrialState.WAITING, _trials.c.stopped)
     changes = {"state": TrialState.CANCELLED, "finished_at": now}
     return c.execute(_trials.update().where(*waiting).values(changes)).rowcount == 1

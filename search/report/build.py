@@ -37,7 +37,7 @@ LITTLE, NOTABLE, MUCH = 0.01, 0.05, 0.2  # relative increase of bits per byte on
 
 def explain(case: Case) -> Report:
     """Return the report of a job in any state."""
-    worths = _axes(case)
+    worths = tuple(AxisReport(**dict(worth)) for worth in importance(case.history, case.facts))
     judged = _judge(case)
     compared = tuple(comparisons(case))
     return Report(
@@ -78,13 +78,13 @@ def _headline(case: Case, compared: Sequence[ComparisonReport]) -> str:
         }.get(case.state, "No design has been trained to the end yet.")
     best = "is the best design so far" if not case.state.terminal else "is the best design"
     score = f"{figure(case.value(won))} {case.unit} on the validation rows"
-    said = f"Trial {won.number} {best}: {won.past.design.summary()}, {score}."
+    words = f"Trial {won.number} {best}: {won.past.design.summary()}, {score}."
     baselines: dict[str, list[str]] = {}
     for one in compared:
         if one.against != "runner-up":
             baselines.setdefault(RELATION[one.verdict], []).append(f"the {one.against}")
     found = [f"{relation} {' and '.join(names)}" for relation, names in baselines.items()]
-    return f"{said} On the test rows it is {' and '.join(found)}." if found else said
+    return f"{words} On the test rows it is {' and '.join(found)}." if found else words
 
 
 def _task(case: Case) -> TaskReport:
@@ -117,20 +117,20 @@ def _judge(case: Case) -> JudgeReport:
         measure = f"Mean score of the grader {judge.grader.name} for greedy answers. Higher is better."
     else:
         measure = f"The {case.unit} on held-out rows. Higher is better."
-    said = [
+    words = [
         measure,
         f"Scored on {count(validation, 'validation row')} to rank the designs, and on {count(test, 'test row')} for "
         "this report.",
     ]
     if not case.lower_is_better and (judge.grader is not None or judge.environment is not None):
-        said.append(f"At most the first {judge.max_generations} rows of each are answered and graded.")
+        words.append(f"At most the first {judge.max_generations} rows of each are answered and graded.")
     return JudgeReport(
         objective=judge.objective,
         unit=case.unit,
         lower_is_better=case.lower_is_better,
         validation_rows=validation,
         test_rows=test,
-        words=tuple(said),
+        words=tuple(words),
     )
 
 
@@ -152,21 +152,21 @@ def _budget(case: Case) -> BudgetReport:
     )
     repeats = sum(tried.past.confirms is not None for tried in case.tried)
     complete = sum(tried.complete for tried in case.designs)
-    said = [
+    words = [
         f"{len(case.designs)} of {count(case.search.trials, 'requested design')} tried: {complete} trained to the end, "
         f"{len(stopped)} stopped early."
     ]
     if repeats:
-        said.append(f"{count(repeats, 'repeat')} of the best designs with other seeds.")
+        words.append(f"{count(repeats, 'repeat')} of the best designs with other seeds.")
     limit = "" if case.search.device_seconds is None else f" of {seconds(case.search.device_seconds)} allowed"
-    said.append(f"Device time: {seconds(spent)}{limit}.")
+    words.append(f"Device time: {seconds(spent)}{limit}.")
     if share is not None:
-        said.append(
+        words.append(
             f"Early stopping of {count(len(stopped), 'design')} saved about {seconds(saved)}, {share:.0%} of the time "
             "for training all designs to the end."
         )
     if case.ended is not None:
-        said.append(f"The search ended: {case.ended}.")
+        words.append(f"The search ended: {case.ended}.")
     return BudgetReport(
         trials=case.search.trials,
         device_seconds=case.search.device_seconds,
@@ -180,7 +180,7 @@ def _budget(case: Case) -> BudgetReport:
         saved=saved,
         saved_share=share,
         ended=case.ended,
-        words=tuple(said),
+        words=tuple(words),
     )
 
 
@@ -249,15 +249,11 @@ def _forgetting(case: Case) -> ForgettingReport | None:
         meaning = "moderate forgetting. Test the model on its other tasks"
     else:
         meaning = "severe (catastrophic) forgetting. Use the model for this task only"
-    said = (
+    words = (
         f"On general text, unrelated to the task, the untuned base has {figure(before)} bits per byte and the winner "
         f"{figure(after)} ({change:+.1%}): {meaning}."
     )
-    return ForgettingReport(base=before, winner=after, change=change, words=said)
-
-
-def _axes(case: Case) -> tuple[AxisReport, ...]:
-    return tuple(AxisReport(**dict(worth)) for worth in importance(case.history, case.facts))
+    return ForgettingReport(base=before, winner=after, change=change, words=words)
 
 
 def front(case: Case) -> Iterator[FrontReport]:

@@ -32,7 +32,7 @@ async def put_blob(ctx: Ctx, request: Request) -> StoredBlob:
     try:
         digest, size = await run_in_threadpool(ctx.store_blob, cast("BinaryIO", _Body(request)))
     except ClientDisconnect as error:
-        raise UserError("the connection closed before the whole blob was received") from error
+        raise UserError("The connection closed before the whole blob was received.") from error
     return StoredBlob(digest=digest, size=size)
 
 

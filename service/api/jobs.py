@@ -149,5 +149,5 @@ def _metadata_filter(request: Request) -> dict[str, str]:
             wanted[found[1]] = value
         elif name not in OPTIONS:
             expected = f"{', '.join(OPTIONS)} and metadata[key]"
-            raise UserError(f"unknown query parameter {name!r}; expected {expected}", param=name)
+            raise UserError(f"Unknown query parameter {name!r}; expected {expected}.", param=name)
     return wanted

@@ -45,7 +45,7 @@ async def _forward(ctx: Context, request: Request, path: str) -> StreamingRespon
             answer = await client.send(sent, stream=True)
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
-            raise Unreachable(f"the server at LUTHIER_VLLM_URL, {url}, does not respond: {reason}") from error
+            raise Unreachable(f"The server at LUTHIER_VLLM_URL, {url}, does not respond: {reason}") from error
         stack.push_async_callback(answer.aclose)
         kind = answer.headers.get("content-type", "application/json")
         return StreamingResponse(_body(answer, stack.pop_all()), answer.status_code, media_type=kind)

@@ -63,9 +63,9 @@ async def receive(request: Request, *, max_bytes: int, max_row_bytes: int) -> As
                         raise _too_large(max_bytes)
                     await run_in_threadpool(parser.write, chunk)
             except MultipartParseError as error:
-                raise UserError(f"the form cannot be read: {error}") from error
+                raise UserError(f"The form cannot be parsed: {error}") from error
             except ClientDisconnect as error:
-                raise UserError("the connection closed before the whole file was received", param="file") from error
+                raise UserError("The connection closed before the whole file was received.", param="file") from error
             filename = form.finish()
         yield Upload(path=path, filename=filename, bytes=form.file_bytes)
 
@@ -117,9 +117,9 @@ class _Form:
     def finish(self) -> str:
         """The file's name. Raises UserError for a form that is not complete."""
         if not self._whole:
-            raise UserError("the form ends before its closing boundary: the upload is incomplete", param="file")
+            raise UserError("The form ends before its closing boundary: the upload is incomplete.", param="file")
         if self._filename is None:
-            raise UserError("file is missing: send it as a file field of multipart/form-data", param="file")
+            raise UserError("file is missing. Send it as a file field of multipart/form-data.", param="file")
         if self._purpose is None:
             raise UserError("purpose is missing; expected 'fine-tune'", param="purpose")
         return self._filename
@@ -147,17 +147,17 @@ class _Form:
             case "file" if self._part.filename is None:
                 raise UserError("file must be a file field, with a file name", param="file")
             case "file" if self._filename is not None:
-                raise UserError("the form has more than one file; upload each in its own request", param="file")
+                raise UserError("The form has more than one file. Upload each in its own request.", param="file")
             case "file":
                 self._filename = self._part.filename
                 by_name = (self._filename or "").lower().endswith(JSON_ENDINGS)
                 self._layout = _Layout.JSON if by_name else _Layout.OTHER
             case "purpose" if self._purpose is not None:
-                raise UserError("the form has more than one purpose", param="purpose")
+                raise UserError("The form has more than one purpose.", param="purpose")
             case "purpose":
                 pass
             case other:
-                raise UserError(f"unknown form field {other!r}; expected file and purpose", param=other)
+                raise UserError(f"Unknown form field {other!r}; expected file and purpose.", param=other)
 
     def _content(self, data: bytes, start: int, end: int) -> None:
         chunk = data[start:end]
@@ -219,5 +219,5 @@ def _base_name(filename: str) -> str:
 
 def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(
-        f"the file is larger than {max_bytes:,} bytes, the limit of an upload (LUTHIER_MAX_UPLOAD_BYTES)", param="file"
+        f"The file is larger than {max_bytes:,} bytes, the limit of an upload (LUTHIER_MAX_UPLOAD_BYTES).", param="file"
     )

@@ -205,4 +205,4 @@ def _text(blobs: Blobs, files: Mapping[str, str], name: str) -> str:
 
 
 def _refused(why: str) -> UserError:
-    return UserError(f"this model cannot be exported as GGUF: {why}; use format=merged", param="format")
+    return UserError(f"This model cannot be exported as GGUF: {why}. Use format=merged.", param="format")

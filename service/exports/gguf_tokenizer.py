@@ -129,4 +129,4 @@ def _content(token: Any) -> str:
 
 
 def _refused(why: str) -> UserError:
-    return UserError(f"this model cannot be exported as GGUF: {why}; use format=merged", param="format")
+    return UserError(f"This model cannot be exported as GGUF: {why}. Use format=merged.", param="format")

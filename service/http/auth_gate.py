@@ -85,7 +85,7 @@ class Gate:
             await self._count(self._requests, caller.id, "requests with one key")
         if not caller.scope.allows(needed):
             raise Forbidden(
-                f"{request.method} {path} needs a key with scope `{needed}`; {caller.name} has `{caller.scope}`"
+                f"{request.method} {path} needs a key with scope `{needed}`; {caller.name} has `{caller.scope}`."
             )
         return caller
 
@@ -95,7 +95,7 @@ class Gate:
             scheme, _, rest = header.partition(" ")
             given = rest.strip()
             if scheme.lower() != "bearer":
-                raise Unauthenticated(f"send the key as `Authorization: Bearer KEY`, not with the scheme {scheme!r}")
+                raise Unauthenticated(f"Send the key as `Authorization: Bearer KEY`, not with the scheme {scheme!r}.")
             if hmac.compare_digest(given.encode(), self._worker_key.encode()):
                 return LOCAL_WORKER
             record = key_of(ctx, given, utc_now())
@@ -104,10 +104,10 @@ class Gate:
         if cookie is not None:
             record = session_of(ctx, cookie, utc_now())
             if request.method not in READING and not _same_site(request):
-                raise Forbidden("the browser does not confirm that a page of this service sent the request")
+                raise Forbidden("The browser does not confirm that a page of this service sent the request.")
             return Caller(id=record.id, name=record.name, scope=record.scope, logged_in=True)
         raise Unauthenticated(
-            "an API key is needed: set LUTHIER_API_KEY, or send `Authorization: Bearer KEY`; browsers log in at /login"
+            "An API key is needed. Set LUTHIER_API_KEY, or send `Authorization: Bearer KEY`. Browsers log in at /login."
         )
 
     async def _count_attempt(self, request: Request) -> None:
@@ -120,7 +120,7 @@ class Gate:
         stats = await self._limiter.get_window_stats(limit, whose)
         wait = max(1, math.ceil(stats.reset_time - time.time()))
         raise TooManyRequests(
-            f"at most {limit.amount} {words} are allowed per minute; try again in {wait} s", retry_after=wait
+            f"At most {limit.amount} {words} are allowed per minute. Try again in {wait} s.", retry_after=wait
         )
 
 
@@ -129,19 +129,19 @@ def _refuse_others(request: Request) -> None:
     sender, name = request.client.host if request.client else "", _host_name(request.headers.get("host", ""))
     if not is_loopback(sender):
         raise Forbidden(
-            f"the request comes from {sender} through a proxy, which needs a key: run `luthier keys create`"
+            f"The request comes from {sender} through a proxy, which needs a key. Run `luthier keys create`."
         )
     if not is_loopback(name):
         raise Forbidden(
-            f"without keys the service accepts only host names of its own machine, not {name}: use http://127.0.0.1, "
-            "or create a key with `luthier keys create`"
+            f"Without keys the service accepts only host names of its own machine, not {name}. Use http://127.0.0.1, "
+            "or create a key with `luthier keys create`."
         )
 
 
 def _refuse_other_sites(request: Request) -> None:
     """Refuse changes that a page of another site sends from a browser."""
     if request.method not in READING and "origin" in request.headers and not _same_site(request):
-        raise Forbidden(f"a page of {request.headers['origin']} sent the request; other sites may change nothing here")
+        raise Forbidden(f"A page of {request.headers['origin']} sent the request. Other sites may change nothing here.")
 
 
 def _same_site(request: Request) -> bool:

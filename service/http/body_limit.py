@@ -25,7 +25,7 @@ class BodyLimit:
             return
         try:
             if b"%00" in scope["raw_path"] or b"%00" in scope["query_string"]:
-                raise UserError("the URL contains a NUL byte (%00), which no id and no parameter has")
+                raise UserError("The URL contains a NUL byte (%00), which no id and no parameter has.")
             body = await _read(receive)
         except LuthierError as error:
             await respond(error)(scope, receive, send)
@@ -44,6 +44,6 @@ async def _read(receive: Receive) -> bytes:
         message = await receive()
         body += message.get("body", b"")
         if len(body) > MAX_BODY_BYTES:
-            raise TooLarge(f"the body is larger than {MAX_BODY_BYTES:,} bytes, the limit of this route")
+            raise TooLarge(f"The body is larger than {MAX_BODY_BYTES:,} bytes, the limit of this route.")
         if not message.get("more_body", False):  # also when the client has disconnected
             return bytes(body)

@@ -85,7 +85,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
         log.error("%s %s failed: %r", request.method, request.url.path, error)  # the server logs the traceback
-        return _answer(request, LuthierError("internal error; the log of the service has the details"))
+        return _answer(request, LuthierError("Internal error. The log of the service has the details."))
 
 
 def _answer(request: Request, error: LuthierError) -> Response:
@@ -182,8 +182,8 @@ def _shown(value: Any) -> str:
 def _translate(request: Request, error: HTTPException) -> UserError:
     match error.status_code:
         case 404:
-            return NotFound(f"unknown route {request.method} {request.url.path}; see the API at /docs")
+            return NotFound(f"Unknown route {request.method} {request.url.path}. See the API at /docs.")
         case 405:
-            return UserError(f"{request.url.path} does not support {request.method}; see the API at /docs")
+            return UserError(f"{request.url.path} does not support {request.method}. See the API at /docs.")
         case _:
-            return UserError(f"the request cannot be parsed: {error.detail}")
+            return UserError(f"The request cannot be parsed: {error.detail}")

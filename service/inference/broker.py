@@ -50,7 +50,7 @@ async def answer(ctx: Context, prefix: str, question: Question, gone: Gone) -> R
                 yield generation_id, heard.answer
                 return
             if await gone():
-                raise Stopped("the client has disconnected")
+                raise Stopped("The client has disconnected.")
             now = time.monotonic()
             if now - renewed >= RENEW_SECONDS:
                 renewed = now
@@ -76,7 +76,7 @@ def _heard(ctx: Context, generation_id: str, known: int) -> generations.Heard:
     with ctx.database.read() as c:
         heard = generations.heard(c, generation_id, known)
     if heard is None:
-        raise Unreachable(f"{generation_id} was dropped: the service was interrupted for too long; ask again")
+        raise Unreachable(f"{generation_id} was dropped: the service was interrupted for too long. Ask again.")
     return heard
 
 
@@ -86,7 +86,7 @@ def _renew(ctx: Context, generation_id: str, queued: float) -> None:
         if queued and not workers.live(c, now, ctx.settings.lease_seconds):
             raise _nobody()
         if queued > QUEUE_SECONDS:
-            raise Unreachable(f"no worker was free within {QUEUE_SECONDS:g} seconds; ask again later")
+            raise Unreachable(f"No worker was free within {QUEUE_SECONDS:g} seconds. Ask again later.")
         generations.want(c, generation_id, now + timedelta(seconds=WANTED_SECONDS))
 
 
@@ -96,4 +96,4 @@ def _drop(ctx: Context, generation_id: str) -> None:
 
 
 def _nobody() -> Unreachable:
-    return Unreachable("no worker is connected; start one with `luthier worker --server URL`")
+    return Unreachable("No worker is connected. Start one with `luthier worker --server URL`.")

@@ -62,7 +62,7 @@ def resolve(c: Connection, name: str) -> Resolved:
         return _checkpoint(c, name, found)
     entry = _registered(c, name)
     if entry is None:
-        raise NotFound(f"model {name!r} was not found; GET /v1/models lists the models", param="model")
+        raise NotFound(f"Model {name!r} was not found. GET /v1/models lists the models.", param="model")
     return Resolved(name=name, base=entry)
 
 
@@ -91,11 +91,11 @@ def _checkpoint(c: Connection, name: str, found: re.Match[str]) -> Resolved:
             if trial.number == int(found["number"]) and result_name(job, trial) == found["model"]:
                 if found["step"]:
                     raise NotFound(
-                        f"{name!r} is not kept: only the final weights of {trial_name(job, trial)} are",
+                        f"{name!r} is not kept: only the final weights of {trial_name(job, trial)} are.",
                         param="model",
                     )
                 return _of_trial(c, name, job, trial)
-    raise NotFound(f"model {name!r} was not found: no job has such a trial", param="model")
+    raise NotFound(f"Model {name!r} was not found: no job has such a trial.", param="model")
 
 
 def _of_trial(c: Connection, name: str, job: JobRecord, trial: TrialRecord) -> Resolved:
@@ -105,8 +105,8 @@ def _of_trial(c: Connection, name: str, job: JobRecord, trial: TrialRecord) -> R
     kept = tuple(artifacts.of_trial(c, trial.id))
     if not kept:
         raise NotFound(
-            f"the weights of {name!r} are not kept: trial {trial.number} of job {job.id} is {trial.state}, and only "
-            "the weights of the best trials are kept",
+            f"The weights of {name!r} are not kept: trial {trial.number} of job {job.id} is {trial.state}, and only "
+            "the weights of the best trials are kept.",
             param="model",
         )
     return Resolved(name=name, base=base, job=job, trial=trial, kept=kept)

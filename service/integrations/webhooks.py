@@ -94,7 +94,7 @@ def _attempt(http: httpx.Client, endpoint: EndpointRecord, due: DeliveryRecord, 
         with http.stream("POST", endpoint.url, content=body, headers=headers) as answer:
             status = answer.status_code
             if not answer.is_success:
-                error = f"status {status}"
+                error = f"answered {status}"
     except (httpx.HTTPError, httpx.InvalidURL) as problem:
         error = str(problem) or type(problem).__name__
     if error is None:

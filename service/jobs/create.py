@@ -53,7 +53,7 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
         entries = models.list_(c)
         live_workers = workers.live(c, now, ctx.settings.lease_seconds)
     if not entries:
-        raise UserError("no base model is registered: add one with `luthier models add NAME FOLDER`", param="model")
+        raise UserError("No base model is registered. Add one with `luthier models add NAME FOLDER`.", param="model")
     four_bit = bool(live_workers) and all(worker.device.four_bit for worker in live_workers)
     fixed = fixed_elsewhere(body, training.kind)
     check_models(fixed, entries)
@@ -113,7 +113,7 @@ def _generated(ctx: Context, body: CreateJob, seed: int) -> FileRecord | None:
         if given is not None:
             raise UserError(
                 f"{field} and task.environment exclude each other: the environment generates the rows and scores the "
-                "answers; leave one of them out",
+                "answers. Leave one of them out.",
                 param=field,
             )
     return environments.generate(ctx, spec, seed)
@@ -122,7 +122,7 @@ def _generated(ctx: Context, body: CreateJob, seed: int) -> FileRecord | None:
 def _training_file(c: Connection, body: CreateJob) -> FileRecord:
     if body.training_file is None:
         raise UserError(
-            "training_file is missing: give the id of an uploaded file, or a task.environment that generates the rows",
+            "training_file is missing. Give the id of an uploaded file, or a task.environment that generates the rows.",
             param="training_file",
         )
     return _file(c, body.training_file, "training_file")
@@ -131,8 +131,8 @@ def _training_file(c: Connection, body: CreateJob) -> FileRecord:
 def _check_budget(search: Search, now: datetime) -> None:
     if search.trials < LEAST_TRIALS:
         raise UserError(
-            f"search.trials must be at least {LEAST_TRIALS}, not {search.trials}: it includes the two baselines, "
-            "the untuned base model and the plain LoRA default",
+            f"search.trials must be at least {LEAST_TRIALS}, not {search.trials}. It includes the two baselines, "
+            "the untuned base model and the plain LoRA default.",
             param="search.trials",
         )
     if search.deadline is None:
@@ -147,7 +147,7 @@ def _file(c: Connection, file_id: str, param: str) -> FileRecord:
     try:
         return files.get(c, file_id)
     except NotFound as error:
-        raise NotFound(f"{param}: {error.message}; upload it to /v1/files first", param=param) from error
+        raise NotFound(f"{param}: {error.message} Upload it to /v1/files first.", param=param) from error
 
 
 def _validation_file(c: Connection, body: CreateJob, training: FileRecord) -> FileRecord | None:
@@ -156,8 +156,8 @@ def _validation_file(c: Connection, body: CreateJob, training: FileRecord) -> Fi
     record = _file(c, body.validation_file, "validation_file")
     if record.kind is not training.kind:
         raise UserError(
-            f"validation_file holds {record.kind} rows, but training_file holds {training.kind} rows: "
-            "both must be of the same kind",
+            f"validation_file holds {record.kind} rows, but training_file holds {training.kind} rows. "
+            "Both must be of the same kind.",
             param="validation_file",
         )
     return record
@@ -180,8 +180,8 @@ def _with_chat_template(entries: Sequence[BaseModelEntry]) -> list[BaseModelEntr
     found = [entry for entry in entries if entry.facts.chat_template]
     if not found:
         raise IllegalDesign(
-            "the rows are conversations, which need a base model with a chat template; registered without one: "
-            + ", ".join(entry.name for entry in entries),
+            "The rows are conversations, which need a base model with a chat template. Registered without one: "
+            f"{', '.join(entry.name for entry in entries)}.",
             param="model",
         )
     return found
@@ -205,8 +205,8 @@ def _with_tools(place: str, entries: Sequence[BaseModelEntry], requested: set[st
     if candidates and not any(entry.facts.tools for entry in candidates):
         raise IllegalDesign(
             f"{place}: the rows use tools, and the chat template of {', '.join(entry.name for entry in candidates)} "
-            "does not render them, or not turn by turn; registered base models that render tools: "
-            f"{', '.join(entry.name for entry in found) or 'none'}",
+            "does not render them, or not turn by turn. Registered base models that render tools: "
+            f"{', '.join(entry.name for entry in found) or 'none'}.",
             param="model",
         )
     return found
@@ -232,7 +232,7 @@ def _check_labels(splits: Splits, validation: str) -> None:
         if len({row["label"] for row in rows}) < 2:
             label = "desirable" if rows[0]["label"] else "undesirable"
             raise DatasetError(
-                f"the {len(rows)} {name} rows are all {label}: add rows of the other label",
+                f"The {len(rows)} {name} rows are all {label}. Add rows of the other label.",
                 param=validation if name == "validation" else "training_file",
             )
 
@@ -283,8 +283,8 @@ def _check_integrations(ctx: Context, body: CreateJob) -> None:
     tools = {"MLflow": ctx.settings.mlflow_url, "TensorBoard": ctx.settings.tensorboard_dir}
     enabled = " and ".join(name for name, place in tools.items() if place is not None) or "neither"
     raise UserError(
-        "integrations per job are not supported, and Weights & Biases is not supported at all: leave them out. The "
-        "service logs every trial to MLflow (LUTHIER_MLFLOW_URL) and TensorBoard (LUTHIER_TENSORBOARD_DIR); enabled "
-        f"now: {enabled}",
+        "Integrations per job are not supported, and Weights & Biases is not supported at all. Leave them out. The "
+        "service logs every trial to MLflow (LUTHIER_MLFLOW_URL) and TensorBoard (LUTHIER_TENSORBOARD_DIR). Enabled "
+        f"now: {enabled}.",
         param="integrations",
     )

@@ -87,7 +87,7 @@ def rows_to_train(profile: Profile) -> int:
 def _data(ctx: Context, c: Connection, body: EstimateDesign) -> _Data:
     if (body.job is None) == (body.dataset is None):
         raise UserError(
-            "name what to train on: either `dataset`, the id of an uploaded file, or `job`, the id of a job",
+            "Name what to train on: either `dataset`, the id of an uploaded file, or `job`, the id of a job.",
             param="dataset",
         )
     if body.job is not None:
@@ -114,7 +114,7 @@ def _data(ctx: Context, c: Connection, body: EstimateDesign) -> _Data:
 def _start(c: Connection, body: EstimateDesign, data: _Data, entries: Sequence[BaseModelEntry]) -> Design:
     """Return the design to estimate, or to change: the one given, a trial's, the job's best, or the LoRA default."""
     if body.trial is not None and body.job is None:
-        raise UserError("`trial` needs `job`: give the id of its job too", param="job")
+        raise UserError("`trial` needs `job`. Give the id of its job too.", param="job")
     if body.design is not None:
         name = body.design.architecture.base
         entry = next((entry for entry in entries if entry.name == name), None)
@@ -142,7 +142,7 @@ def _model(body: EstimateDesign, data: _Data, entries: Sequence[BaseModelEntry])
     if len(names) == 1:
         return names[0]
     known = ", ".join(names) or "none; add one with `luthier models add NAME FOLDER`"
-    raise UserError(f"name a base model in `model`; registered: {known}", param="model")
+    raise UserError(f"Name a base model in `model`. Registered: {known}.", param="model")
 
 
 def _workload(ledger: costs.Ledger, data: _Data, entry: BaseModelEntry) -> Workload:
@@ -182,7 +182,7 @@ def _room(body: EstimateDesign, live_workers: Sequence[WorkerRecord]) -> costs.R
             if not named:
                 live = ", ".join(worker.name for worker in live_workers) or "none"
                 raise NotFound(
-                    f"no live worker is called {name!r}; live: {live}; or give a kind and memory_bytes", param="device"
+                    f"No live worker is called {name!r}. Live: {live}. Or give a kind and memory_bytes.", param="device"
                 )
             worker = named[0]
     return costs.room(worker.device, costs.sharing(worker, live_workers))

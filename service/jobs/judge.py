@@ -80,16 +80,16 @@ def grader_of(body: CreateJob, kind: DataKind) -> Grader | None:
         return None
     if kind is DataKind.PROMPTS and requested is None:
         raise IllegalDesign(
-            "prompts rows have no reference answers: give task.grader, which scores the generated answers, or upload "
-            "prompts with completions",
+            "Prompts rows have no reference answers. Give task.grader, which scores the generated answers, or upload "
+            "prompts with completions.",
             param="task.grader",
         )
     if kind in GRADED:
         return requested or TextSimilarity()
     if requested is not None:
         raise IllegalDesign(
-            f"task.grader compares an answer with a reference, and {kind} rows have none: leave it out, or use prompts "
-            "with completions or chats",
+            f"task.grader compares an answer with a reference, and {kind} rows have none. Leave it out, or use prompts "
+            "with completions or chats.",
             param="task.grader",
         )
     return None
@@ -101,8 +101,8 @@ def _objective(body: CreateJob, kind: DataKind) -> Literal["perplexity", "reward
             return "perplexity"
         case "reward" if kind is DataKind.TEXT:
             raise IllegalDesign(
-                "the objective 'reward' needs preference data or a grader, and plain text has no answers to grade: "
-                "use 'perplexity'",
+                "The objective 'reward' needs preference data or a grader, and plain text has no answers to grade. "
+                "Use 'perplexity'.",
                 param="search.objective",
             )
         case "reward":

@@ -98,7 +98,7 @@ def resume(c: Connection, job_id: str, now: datetime) -> JobRecord:
 
 
 def _ended_already(job: JobRecord) -> Conflict:
-    return Conflict(f"job {job.id} has already ended: it is {job.state}")
+    return Conflict(f"Job {job.id} has already ended: it is {job.state}.")
 
 
 def _fail_without_metric(report: Finished, job: JobRecord) -> Finished:

@@ -26,7 +26,7 @@ def stop(ctx: Context, job_id: str, trial: str, now: datetime) -> TrialRecord:
         jobs.lock(c, job_id)
         before = trials.named(c, job_id, trial)
         if before.state.terminal:
-            raise Conflict(f"trial {before.number} has already ended: it is {before.state}")
+            raise Conflict(f"Trial {before.number} has already ended: it is {before.state}.")
         after = trials.stop(c, before.id, now)
         if not before.stopped:
             events.stopping(c, after, now)
@@ -52,7 +52,7 @@ def add(ctx: Context, job_id: str, body: AddTrial, now: datetime) -> TrialRecord
         row = trials.insert(c, job_id, len(rows), design, job.seed, "user", now)
         if row is None:
             same = next(one for one in rows if one.digest == design.digest() and one.seed == job.seed)
-            raise Conflict(f"trial {same.number} already has this design: {design.summary()}", param="design")
+            raise Conflict(f"Trial {same.number} already has this design: {design.summary()}.", param="design")
         events.added_manually(c, row, now)
         return row
 
@@ -67,23 +67,23 @@ def _with_baselines(ctx: Context, job_id: str, now: datetime) -> tuple[JobRecord
         with ctx.turn:
             rows, _ = reconcile.fill(ctx, job, rows, len(budget.open_trials(rows)) + 1, now)
     if len(rows) < len(history.BASELINES):
-        raise Conflict(f"the baselines of job {job_id} are not queued yet: try again in a moment")
+        raise Conflict(f"The baselines of job {job_id} are not queued yet. Try again in a moment.")
     return job, rows
 
 
 def _check_open(job: JobRecord, rows: Sequence[TrialRecord]) -> None:
     if job.state is not JobState.RUNNING:
-        raise Conflict(f"job {job.id} is {job.state}, and only a running job takes designs: create a new job from it")
+        raise Conflict(f"Job {job.id} is {job.state}, and only a running job takes designs. Create a new job from it.")
     if len(budget.designs(rows)) >= job.search.trials:
         raise Conflict(
-            f"job {job.id} has no trial left of its {job.search.trials}: create a new job from it",
+            f"Job {job.id} has no trial left of its {job.search.trials}. Create a new job from it.",
             param="search.trials",
         )
 
 
 def _design(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], body: AddTrial) -> Design:
     if (body.design is None) == (body.change is None):
-        raise UserError("give either `design`, a whole one, or `change`, to the design of `trial`", param="design")
+        raise UserError("Give either `design`, a whole one, or `change`, to the design of `trial`.", param="design")
     with ctx.database.read() as c:
         known = job.search.pin.model or ()
         entries = {entry.name: entry for entry in models.list_(c) if entry.name in known}
@@ -100,12 +100,12 @@ def _design(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], body: Add
             raise
     if not design.stages:
         raise IllegalDesign(
-            "a design without stages is the untuned base model, which is trial 0", param="design.stages"
+            "A design without stages is the untuned base model, which is trial 0.", param="design.stages"
         )
     base = design.architecture.base
     if base not in entries:
         raise IllegalDesign(
-            f"base model {base!r} is not one of this job's base models: {', '.join(known)}",
+            f"Base model {base!r} is not one of this job's base models: {', '.join(known)}.",
             param="design.architecture.base",
         )
     validate.check(design, job.judge.kind, entries[base], rewarded=job.task.rewarded, entries=tuple(entries.values()))

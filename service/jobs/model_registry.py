@@ -43,7 +43,7 @@ def set_alias(c: Connection, name: str, model: str, now: datetime) -> None:
     """Point an alias to a fine-tuned model. Raises NotFound."""
     job = jobs.by_model(c, model)
     if job is None:
-        raise NotFound(f"fine-tuned model {model!r} was not found", param="model")
+        raise NotFound(f"Fine-tuned model {model!r} was not found.", param="model")
     aliases.point(c, name, job, "user", now)
 
 
@@ -52,7 +52,7 @@ def _delete_result(ctx: Context, c: Connection, job: JobRecord, now: datetime) -
     pointing = [record.name for record in aliases.list_(c) if record.trial_id == job.best_trial_id]
     if pointing:
         raise Conflict(
-            f"alias/{pointing[0]} points to {job.fine_tuned_model}: roll back, set or delete the alias first"
+            f"alias/{pointing[0]} points to {job.fine_tuned_model}. Roll back, set or delete the alias first."
         )
     jobs.set_result(c, job.id, job.best_trial_id, None, job.trained_tokens)
     ctx.garbage.release(artifacts.drop(c, job.best_trial_id))
@@ -62,4 +62,4 @@ def _delete_result(ctx: Context, c: Connection, job: JobRecord, now: datetime) -
 def _refuse_while_used(c: Connection, name: str) -> None:
     for job in jobs.active(c):
         if name in (job.search.pin.model or ()):
-            raise Conflict(f"base model {name} is used by job {job.id}, which has not ended: cancel the job first")
+            raise Conflict(f"Base model {name} is used by job {job.id}, which has not ended. Cancel the job first.")

@@ -36,7 +36,7 @@ def merge(pin: Pin, fixed: Sequence[Fixed]) -> Pin:
     for axis, value, place in fixed:
         if axis in given or getattr(pin, axis) is not None:
             other = f"search.pin.{axis}" if getattr(pin, axis) is not None else "method"
-            raise UserError(f"{place} and {other} set the same axis: give one of them", param=place)
+            raise UserError(f"{place} and {other} set the same axis. Give one of them.", param=place)
         given[axis] = value if isinstance(value, tuple) else (value,)
     return Pin.model_validate(dict(pin) | given)
 
@@ -51,8 +51,8 @@ def for_goal(pin: Pin, task: Task, kind: DataKind, family: Family, *, taught: bo
     if not serving:
         last = " or ".join(spec.kind for spec in ALGORITHMS if spec.serves == goal)
         raise IllegalDesign(
-            f"the goal {goal!r} needs a recipe that ends with {last}, but {kind} data and the pins allow only "
-            f"{', '.join(allowed)}: leave task.goal out",
+            f"The goal {goal!r} needs a recipe that ends with {last}, but {kind} data and the pins allow only "
+            f"{', '.join(allowed)}. Leave task.goal out.",
             param="task.goal",
         )
     return pin.model_copy(update={"algorithm": serving})
@@ -68,13 +68,13 @@ def graded(body: CreateJob) -> CreateJob:
         if body.task.rewarded:
             return body
         raise UserError(
-            "method.type 'reinforcement' needs a reward: give method.reinforcement.grader, task.grader or "
-            "task.environment",
+            "method.type 'reinforcement' needs a reward. Give method.reinforcement.grader, task.grader or "
+            "task.environment.",
             param="method.reinforcement",
         )
     if body.task.grader is not None:
         raise UserError(
-            "method.reinforcement.grader and task.grader are the same setting: give one of them",
+            "method.reinforcement.grader and task.grader are the same setting. Give one of them.",
             param="method.reinforcement.grader",
         )
     return body.model_copy(update={"task": body.task.model_copy(update={"grader": given.grader})})

@@ -36,8 +36,8 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
         live_workers = workers.live(c, now, ctx.settings.lease_seconds)
     if training is None and body.kind is None:
         raise UserError(
-            "name what to train on: `training_file`, the id of an uploaded file, or `kind`, the kind of rows that an "
-            "environment generates",
+            "Name what to train on: `training_file`, the id of an uploaded file, or `kind`, the kind of rows that an "
+            "environment generates.",
             param="training_file",
         )
     four_bit = bool(live_workers) and all(worker.device.four_bit for worker in live_workers)

@@ -19,7 +19,7 @@ def page(c: Connection, job_id: str, after: str | None, limit: int) -> Checkpoin
     found = of_job(c, jobs.get(c, job_id))
     ids = [checkpoint.id for checkpoint in found]
     if after is not None and after not in ids:
-        raise NotFound(f"checkpoint {after!r} was not found, so that no page follows it", param="after")
+        raise NotFound(f"Checkpoint {after!r} was not found.", param="after")
     start = 0 if after is None else ids.index(after) + 1
     shown = ids[start : start + limit]
     return CheckpointPage(

@@ -77,7 +77,7 @@ def alias(c: Connection, name: str) -> api.Alias:
     """Return an alias with all its versions. Raises NotFound."""
     history = aliases.history(c, name)
     if not history:
-        raise NotFound(f"alias {name!r} was not found", param="name")
+        raise NotFound(f"Alias {name!r} was not found.", param="name")
     return serializers.alias(history)
 
 

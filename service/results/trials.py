@@ -20,7 +20,7 @@ def listing(c: Connection, job_id: str, after: str | None, limit: int) -> Page[T
     if after is not None:
         start = next((position for position, row in enumerate(rows, start=1) if row.id == after), 0)
         if start == 0:
-            raise NotFound(f"trial {after!r} was not found, so that no page follows it", param="after")
+            raise NotFound(f"Trial {after!r} was not found.", param="after")
     repeats, scores = history.repeats(rows), measurements.stage_scores(c, job_id)
     shown = rows[start : start + limit]
     data = tuple(serializers.trial(row, repeats.get(row.number), scores.get(row.id)) for row in shown)

@@ -21,7 +21,7 @@ def winner(c: Connection, job_id: str) -> tuple[JobRecord, list[TrialRecord], Tr
     job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
     best = serializers.best_trial(job, rows)
     if best is None:
-        raise NotFound(f"job {job_id} has no complete trial: it is {job.state}", param="job_id")
+        raise NotFound(f"Job {job_id} has no complete trial: it is {job.state}.", param="job_id")
     return job, rows, best
 
 
@@ -46,21 +46,21 @@ def of_trial(c: Connection, trial: TrialRecord, form: Stored) -> Artifact:
 
 def _why_not(job: JobRecord, best: TrialRecord, form: Stored, kept: Sequence[str]) -> str:
     if job.state is JobState.SUCCEEDED and job.fine_tuned_model is None:
-        return f"the model of job {job.id} was deleted"
+        return f"The model of job {job.id} was deleted."
     if not best.design.stages:
-        return "the best trial is the untuned base model, which has no weights of its own"
+        return "The best trial is the untuned base model, which has no weights of its own."
     if form == "adapter" and "merged" in kept:
         return (
-            f"the best trial ({best.design.summary()}) has no adapter that fits the registered base model; use "
-            "format=merged"
+            f"The best trial ({best.design.summary()}) has no adapter that fits the registered base model. Use "
+            "format=merged."
         )
     if form == "merged" and isinstance(best.design.stages[-1].update, VirtualTokens):
         return (
-            f"the best trial ({best.design.summary()}) adds virtual tokens, which cannot be merged into the base "
-            "model; use format=adapter"
+            f"The best trial ({best.design.summary()}) adds virtual tokens, which cannot be merged into the base "
+            "model. Use format=adapter."
         )
     return _not_kept(best, form, kept)
 
 
 def _not_kept(trial: TrialRecord, form: Stored, kept: Sequence[str]) -> str:
-    return f"trial {trial.number} has no weights in the form {form}; kept: {', '.join(kept) or 'none'}"
+    return f"Trial {trial.number} has no weights in the form {form}. Kept: {', '.join(kept) or 'none'}."

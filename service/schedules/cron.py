@@ -35,7 +35,7 @@ def check(cron: str, time_zone: str, now: datetime) -> None:
     """Raise UserError for an invalid cron expression, one that never matches, or an unknown time zone."""
     if time_zone not in available_timezones():
         raise UserError(
-            f"{time_zone!r} is not a time zone; expected a name of the IANA database, such as UTC or Europe/Berlin",
+            f"{time_zone!r} is not a time zone; expected a name of the IANA database, such as UTC or Europe/Berlin.",
             param="time_zone",
         )
     fields = len(cron.split())

@@ -115,8 +115,8 @@ def run_view(record: ScheduleRunRecord) -> ScheduleRun:
 def _check_catch_up(overlap: Overlap, catch_up: CatchUp) -> None:
     if catch_up is CatchUp.ALL and overlap not in (Overlap.QUEUE, Overlap.ALLOW):
         raise UserError(
-            f"catch_up 'all' starts several runs at once, and overlap {overlap.value!r} would keep only one of them: "
-            "use overlap 'queue' or 'allow', or catch_up 'latest'",
+            f"catch_up 'all' starts several runs at once, and overlap {overlap.value!r} would keep only one of them. "
+            "Use overlap 'queue' or 'allow', or catch_up 'latest'.",
             param="catch_up",
         )
 
@@ -125,7 +125,7 @@ def _check_job(ctx: Context, job: ScheduledJob, now: datetime) -> None:
     """Raise UserError for a job that could not be created now. The newest file of a name may still be missing."""
     if job.search.deadline is not None:
         raise UserError(
-            "search.deadline is a fixed moment, which later runs would miss: use search.device_seconds",
+            "search.deadline is a fixed moment, which later runs would miss. Use search.device_seconds.",
             param="job.search.deadline",
         )
     try:

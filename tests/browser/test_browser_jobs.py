@@ -299,6 +299,6 @@ def test_an_error_is_a_page_for_browsers_and_json_for_programs(browser: Browser,
     answer = page.goto(f"{service.url}/jobs/ftjob-x")
     assert answer is not None
     assert answer.status == 404
-    expect(page.get_by_role("heading", level=1)).to_contain_text("ftjob-x")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Job ftjob-x was not found.")
     page.close()
     assert service.http.get("/jobs/ftjob-x").json()["error"]["code"] == "not_found"

@@ -96,8 +96,9 @@ def test_a_running_trial_of_a_paused_job_is_given_back_and_loses_nothing(live: L
     assert len(given_back) < len(steps)
     assert steps == list(range(1, len(steps) + 1))
     told = [event.message for event in live.client.events(paused)]
-    assert any(message.startswith("Paused") for message in told)
-    assert any("Trial 1" in message and "lease 2" in message for message in told)
+    assert any(message.startswith("Paused: the running trial") for message in told)
+    [again] = [message for message in told if message.startswith("Trial 1 started again")]
+    assert "(lease 2)" in again
 
 
 def test_the_demo_goes_from_a_dataset_to_a_chat_with_the_result(said: list[str], tuned: str) -> None:

@@ -49,7 +49,7 @@ def test_follow_shows_the_trials_as_they_finish_and_the_winner_beside_its_baseli
     followed: subprocess.CompletedProcess[str],
 ) -> None:
     assert followed.returncode == 0, followed.stdout + followed.stderr
-    assert "best design" in followed.stdout
+    assert "winner" in followed.stdout
     assert "untuned base" in followed.stdout
     assert "LoRA default" in followed.stdout
     assert re.search(r"sft lora r16", followed.stdout)
@@ -98,7 +98,7 @@ def test_the_report_is_read_on_the_terminal_or_written_to_a_file(
     assert "luthier report" in followed.stdout
     refused = live.quick("report", "last", "--output", str(tmp_path / "nowhere" / "report.html"))
     assert refused.returncode == 2
-    assert "cannot be written" in refused.stderr
+    assert "nowhere/report.html" in refused.stderr.replace("\n", "")
 
 
 def test_export_writes_a_model_that_answers(
@@ -114,7 +114,7 @@ def test_export_writes_a_model_that_answers(
 
     again = live.quick("export", "last", str(folder))
     assert again.returncode == 2
-    assert "not an empty folder" in again.stderr
+    assert "not an empty folder" in again.stderr.replace("\n", " ")
 
 
 def test_ctrl_c_stops_the_watching_and_not_the_job(live: Live, data: Path) -> None:
@@ -138,14 +138,14 @@ def test_ctrl_c_stops_the_watching_and_not_the_job(live: Live, data: Path) -> No
     watching.send_signal(signal.SIGINT)
     output, _ = watching.communicate(timeout=90)
     assert watching.returncode == 0
-    assert "The job goes on" in output
+    assert f"luthier cancel {newest.id}" in output
     assert live.client.job(newest.id).status is JobState.RUNNING
 
     assert live.quick("cancel", newest.id).returncode == 0
     assert live.client.job(newest.id).status is JobState.CANCELLED
     too_late = live.quick("cancel", newest.id)
     assert too_late.returncode == 2
-    assert "has ended" in too_late.stderr
+    assert newest.id in too_late.stderr
 
 
 @pytest.mark.parametrize(
@@ -220,11 +220,11 @@ def test_an_environment_is_submitted_in_place_of_a_file(live: Live) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "give a dataset file or --environment"),
-        (["--rows", "60"], "--option and --rows go with --environment"),
+        ([], "--environment"),
+        (["--rows", "60"], "--option and --rows"),
         (["--environment", "tools/move", "--option", "boxes"], "NAME=VALUE, not 'boxes'"),
         (["--environment", "tools/move", "--option", "boxes=99"], "task.environment.options.boxes"),
-        (["--environment", "tools/mvoe"], "did you mean tools/move"),
+        (["--environment", "tools/mvoe"], "tools/move"),
     ],
 )
 def test_a_submission_of_no_environment_says_what_is_wrong(live: Live, arguments: list[str], words: str) -> None:

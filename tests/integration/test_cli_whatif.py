@@ -32,7 +32,7 @@ def test_the_change_and_what_it_changes_stand_side_by_side(service: Service, fil
     for line in ("memory", "time", "tokens per second", "FLOPs", "that move", "feasible"):
         assert line in shown.stdout
     assert "983,040" in shown.stdout
-    assert "default prices, which may be off by several times" in shown.stdout
+    assert "not calibrated" in shown.stdout
 
 
 def test_json_is_the_answer_of_the_service(service: Service, file: str, tmp_path: Path) -> None:
@@ -50,17 +50,17 @@ def test_json_is_the_answer_of_the_service(service: Service, file: str, tmp_path
 def test_a_design_that_does_not_fit_is_said_not_to(service: Service, file: str) -> None:
     shown = what_if(service, "--data", file, "--device", "cpu:0.25")
     assert shown.returncode == 0
-    assert "not feasible: it is expected to need" in shown.stdout
+    assert "not feasible:" in shown.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "rank=0"], "choose from 1 to 1024"),
-        (["--set", "rank"], "--set takes NAME=VALUE"),
-        (["--set", "speed=9"], "there is no 'speed' to change"),
-        (["--device", "cuda:much"], "--device takes a worker's name or KIND:GIB"),
-        (["--model", "huge"], "there is no base model 'huge'"),
+        (["--set", "rank=0"], "1 to 1024"),
+        (["--set", "rank"], "NAME=VALUE, e.g. rank=64, not 'rank'"),
+        (["--set", "speed=9"], "'speed'"),
+        (["--device", "cuda:much"], "KIND:GIB, e.g. cuda:80, not 'cuda:much'"),
+        (["--model", "huge"], "'huge'"),
     ],
 )
 def test_wrong_use_exits_with_2_and_names_what_is_possible(
@@ -74,4 +74,4 @@ def test_wrong_use_exits_with_2_and_names_what_is_possible(
 def test_help_says_what_can_be_set(service: Service) -> None:
     shown = what_if(service, "--help")
     assert shown.returncode == 0
-    assert "Nothing is trained" in shown.stdout
+    assert "layers=20" in shown.stdout

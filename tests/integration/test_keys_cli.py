@@ -102,10 +102,10 @@ def test_the_command_line_reads_its_key_from_the_environment(shell: Shell, proce
     assert shell.run("jobs", "--json", key=key).output.strip() == "[]"
     without = shell.run("jobs")
     assert without.code == 2
-    assert "this needs a key" in without.errors
+    assert "LUTHIER_API_KEY" in without.errors
     mistyped = shell.run("jobs", key=key[:-1])
     assert mistyped.code == 2
-    assert "LUTHIER_API_KEY is no key of Luthier's" in mistyped.errors
+    assert "LUTHIER_API_KEY" in mistyped.errors
 
 
 def test_local_workers_get_a_key_that_is_on_no_command_line(shell: Shell, process: psutil.Process, key: str) -> None:
@@ -123,10 +123,11 @@ def test_a_key_that_is_revoked_opens_nothing_from_then_on(shell: Shell, process:
     assert shell.run("models", "list", key=short_lived).code == 0
     [listed] = [one for one in json.loads(shell.run("keys", "list", "--json").output) if one["name"] == "a script"]
     assert short_lived.startswith(listed["hint"].rstrip("…"))
-    assert "opens nothing any more" in shell.run("keys", "revoke", listed["id"]).output
+    assert listed["hint"] in shell.run("keys", "revoke", listed["id"]).output
     again = shell.run("models", "list", key=short_lived)
     assert again.code == 2
-    assert "was revoked" in again.errors
+    assert "a script" in again.errors
+    assert "revoked" in again.errors
     table = shell.run("keys", "list").output
     assert "revoked" in table
     assert "live until" in table
@@ -136,9 +137,9 @@ def test_a_key_that_is_revoked_opens_nothing_from_then_on(shell: Shell, process:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["create", "me", "--scope", "root"], "'root' is not one of"),
-        (["create", "me", "--days", "0"], "days must be more than 0"),
-        (["create", "  "], "name must be at least 1 character"),
+        (["create", "me", "--scope", "root"], "'root'"),
+        (["create", "me", "--days", "0"], "days must"),
+        (["create", "  "], "name must"),
         (["revoke", "key-no"], "'key-no'"),
     ],
 )

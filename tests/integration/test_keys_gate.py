@@ -70,7 +70,7 @@ def test_after_the_first_key_everybody_needs_one(tmp_path: Path) -> None:
         with Client(service.url, api_key=made.key) as client:
             assert client.jobs() == []
             client.revoke_key(made.id)
-            with pytest.raises(Unauthenticated, match=r"key me \(luthier_....…\) was revoked"):
+            with pytest.raises(Unauthenticated, match=r"\bme \(luthier_....…\).*revoked"):
                 client.jobs()
         with pytest.raises(Unauthenticated, match="LUTHIER_API_KEY"):  # not open again
             service.client.jobs()
@@ -129,7 +129,7 @@ def test_an_expired_key_opens_nothing(guarded: Guarded) -> None:
             before = keys.get(c, key_id)
             c.execute(keys._keys.update().where(keys._keys.c.id == key_id).values(expires_at=NOW - timedelta(days=1)))
         assert before.expires_at is not None
-        with pytest.raises(Unauthenticated, match="has expired"):
+        with pytest.raises(Unauthenticated, match="expired"):
             client.files()
 
 
@@ -187,7 +187,7 @@ def test_a_key_may_make_so_many_requests_a_minute_and_workers_as_many_as_they_ne
         assert [answer.status_code for answer in found] == [200] * 5 + [429] * 2
         assert 1 <= int(found[-1].headers["Retry-After"]) <= 60
         assert found[-1].json()["error"]["code"] == "too_many_requests"
-        with ctx.client(one) as client, pytest.raises(TooManyRequests, match="at most 5 "):
+        with ctx.client(one) as client, pytest.raises(TooManyRequests, match=r"\b5 requests"):
             client.files()
         assert service.http.get("/v1/files", headers=bearer(other)).status_code == 200
         for _ in range(10):
@@ -289,7 +289,7 @@ def test_a_login_allows_what_its_key_allows_and_ends_with_it(guarded: Guarded) -
         assert refused.status_code == 403
         page = browser.post("/models")
         assert (page.status_code, page.headers["Content-Type"]) == (403, "text/html; charset=utf-8")
-        assert "needs a key of scope `admin`" in page.text
+        assert "`admin`" in page.text
         with guarded.client(guarded.admin) as admin:
             admin.revoke_key(key_id)
         assert browser.get("/v1/files").status_code == 401

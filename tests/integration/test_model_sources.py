@@ -123,7 +123,7 @@ def test_the_command_line_converts_with_its_progress_shown_and_lists_what_it_was
     ],
 )
 def test_a_source_that_is_nothing_is_refused_with_what_it_may_be(bare: Service, source: str, why: str) -> None:
-    with pytest.raises(UserError, match="absolute path of a folder or of a GGUF file, or a hub id.*" + why) as refused:
+    with pytest.raises(UserError, match="absolute path.*GGUF.*hub id.*" + why) as refused:
         bare.client.add_model("nothing", source)
     assert refused.value.param == "source"
 

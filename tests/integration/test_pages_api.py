@@ -11,6 +11,7 @@ import pytest
 from luthier.errors import Conflict, IllegalDesign, NotFound, UserError
 from luthier.trial import JobState, LogLine, Sample, TrialState
 from luthier.worker_protocol import Assignment, Finished, Heartbeat
+from service.jobs.leases import STOPPED
 from tests.integration.service_harness import FakeWorker, Service, preferences, serving, sums, texts, wait_until
 
 BASE_ANSWER, TUNED_ANSWER = "I could not say.", "It is 4."
@@ -100,7 +101,7 @@ def test_a_running_trial_that_is_stopped_ends_at_its_next_heartbeat_and_the_job_
     assert worker.heartbeat(held)["action"] == "continue"
     assert service.client.cancel_trial(running, str(held.number)).state is TrialState.LEASED
     told = worker.heartbeat(held)
-    assert (told["action"], told["reason"]) == ("stop", "somebody stopped the trial")
+    assert (told["action"], told["reason"]) == ("stop", STOPPED)
     worker.finish(held, outcome="cancelled")
     assert service.client.trial(running, held.trial_id).stopped
     with pytest.raises(Conflict, match="cancelled"):
@@ -130,7 +131,7 @@ def test_a_design_by_hand_comes_after_the_baselines_and_runs_to_its_end(
     assert (added.number >= 2, added.origin, added.goal) == (True, "user", None)
     assert "full" in added.summary
     assert "×2ep" in added.summary
-    with pytest.raises(Conflict, match=f"trial {added.number} "):
+    with pytest.raises(Conflict, match=f"rial {added.number} "):
         service.client.add_trial(running, design=added.design.model_dump(mode="json"))
     edited = service.client.add_trial(running, trial=added.id, change={"epochs": 3})
     assert "×3ep" in edited.summary

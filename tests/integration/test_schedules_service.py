@@ -169,7 +169,7 @@ def test_each_run_takes_the_newest_file_of_the_name(service: Service) -> None:
     nothing = service.client.run_schedule(schedule.id)
     assert nothing.state is RunState.FAILED
     assert nothing.reason is not None
-    assert "no file named 'daily.jsonl'" in nothing.reason
+    assert "'daily.jsonl'" in nothing.reason
 
     uploaded = []
     for count in (40, 50):
@@ -236,17 +236,17 @@ def test_a_deleted_schedule_leaves_its_jobs(service: Service, file: str) -> None
     schedule = make(service, "gone", file)
     run = service.client.run_schedule(schedule.id)
     assert service.client.delete_schedule(schedule.id).deleted
-    with pytest.raises(NotFound, match=schedule.id):
+    with pytest.raises(NotFound, match="not found"):
         service.client.schedule(schedule.id)
     assert run.job is not None
     assert service.client.cancel(run.job).status is JobState.CANCELLED
 
 
 def test_names_are_unique(service: Service, schedule: Schedule, file: str) -> None:
-    with pytest.raises(Conflict, match="already exists"):
+    with pytest.raises(Conflict, match="name"):
         make(service, schedule.name, file)
     other = make(service, "other", file)
-    with pytest.raises(Conflict, match="already exists"):
+    with pytest.raises(Conflict, match="name"):
         service.client.change_schedule(other.id, name=schedule.name)
 
 
@@ -259,7 +259,7 @@ def test_names_are_unique(service: Service, schedule: Schedule, file: str) -> No
         ({"catch_up": "all"}, "catch_up", "use overlap 'queue' or 'allow'"),
         ({"alert_after": 0}, "alert_after", "at least 1"),
         ({"alias": "no spaces"}, "alias", "matches"),
-        ({"job": {"training_file": "file-no"}}, "job.training_file", "'file-no'"),
+        ({"job": {"training_file": "file-no"}}, "job.training_file", "file-no"),
         ({"job": {"training_file": {"latest": "x"}}}, "job.training_file", "newest"),
         ({"job": {"search": {"deadline": "2030-01-01T00:00:00Z"}}}, "job.search.deadline", "device_seconds"),
         ({"colour": "red"}, "colour", "colour"),

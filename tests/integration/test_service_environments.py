@@ -101,7 +101,7 @@ def test_a_task_of_reasoning_gym_makes_pairs(service: Service) -> None:
         ({"task": {"environment": MOVE}, "training_file": "file-1"}, "training_file", "task.environment"),
         ({"task": {"environment": MOVE}, "validation_file": "file-1"}, "validation_file", "task.environment"),
         ({"task": {"environment": MOVE, "grader": {"type": "number"}}}, "task.grader", "task.environment"),
-        ({"task": {"environment": {"name": "tools/mvoe"}}}, "task.environment.name", "did you mean tools/move"),
+        ({"task": {"environment": {"name": "tools/mvoe"}}}, "task.environment.name", "tools/move"),
         (
             {"task": {"environment": {"name": "tools/move", "options": {"boxes": 99}}}},
             "task.environment.options.boxes",

@@ -151,7 +151,7 @@ def test_a_file_beyond_the_limit_is_refused_while_it_arrives(tmp_path: Path) -> 
 
         answer = post(service.http, endless())
         assert answer.status_code == 413
-        assert "the file is larger than 1,048,576 bytes" in answer.json()["error"]["message"]
+        assert "larger than 1,048,576 bytes" in answer.json()["error"]["message"]
         assert sent < 64 * MEBIBYTE
 
 
@@ -184,7 +184,7 @@ def test_a_json_array_on_one_line_is_not_taken_for_one_long_row(tmp_path: Path) 
         (opening("a.jsonl") + jsonl() + b"\r\n" + form(jsonl()), "more than one file"),
         (form(jsonl()).replace(b'"file"', b'"document"'), "'document'"),
         (form(jsonl()).replace(b'; filename="train.jsonl"', b""), "file must be a file field"),
-        (b"not a form at all", "the form"),
+        (b"not a form at all", "cannot be parsed"),
     ],
     ids=[
         "another purpose",

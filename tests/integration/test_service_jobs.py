@@ -121,7 +121,7 @@ def test_a_job_whose_trained_trials_all_fail_is_failed_with_the_first_error(
     assert job.status is JobState.FAILED
     assert job.error is not None
     assert job.error.code == "trial_failed"
-    assert (job.error.code, "trial 1" in job.error.message) == ("trial_failed", True)
+    assert "trial 1" in job.error.message
     assert job.error.message.endswith("the loss of trial 1 is not a number")
     assert service.client.best(job_id).number == 0
 
@@ -130,7 +130,7 @@ def test_a_complete_trial_without_the_deciding_metric_is_a_failed_one(service: S
     service.submit(search={"trials": 2, "confirmations": 0, "objective": "reward"})
     answer = worker.finish(worker.take(), outcome="complete", metrics=metrics(1.0, reward=None))
     assert answer.json()["state"] == "failed"
-    assert "the judge reported none" in answer.json()["error"]
+    assert "reward" in answer.json()["error"]
 
 
 def test_an_infeasible_trial_is_told_and_does_not_end_the_job(service: Service, worker: FakeWorker) -> None:

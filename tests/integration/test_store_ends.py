@@ -94,7 +94,7 @@ def test_an_end_reported_again_by_somebody_else_is_refused(database: Database) -
     with database.begin() as c:
         taken = leased_trial(c)
         leases.finish(c, taken.id, finished(claim_of(taken)), after(5))
-        with pytest.raises(LeaseLost, match=r"worker-b no longer holds .* it is complete"):
+        with pytest.raises(LeaseLost, match=r"worker-b .*\bcomplete\b"):
             leases.finish(c, taken.id, finished(Claim(owner="worker-b", fence=1)), after(6))
 
 
@@ -141,8 +141,9 @@ def test_an_earlier_verdict_stands_where_the_end_brings_none(database: Database)
 def test_a_trial_without_a_verdict_cannot_be_complete(database: Database) -> None:
     with database.begin() as c:
         taken = leased_trial(c)
-    with pytest.raises(MissingMetric, match="has no metrics"), database.begin() as c:
+    with pytest.raises(MissingMetric, match=taken.id) as missing, database.begin() as c:
         leases.finish(c, taken.id, finished(claim_of(taken), metrics=None), after(5))
+    assert missing.value.param == "metrics"
     with database.read() as c:
         assert trials.get(c, taken.id) == taken
 

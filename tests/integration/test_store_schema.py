@@ -158,7 +158,7 @@ def test_a_url_that_is_neither_a_file_nor_postgresql_is_refused(url: str) -> Non
 @pytest.mark.parametrize("url", ["sqlite:///{folder}", "postgresql://luthier:hunter2@/luthier?host={folder}"])
 def test_a_database_that_does_not_answer_is_named_without_its_password(url: str, tmp_path: Path) -> None:
     database = Database(url.format(folder=tmp_path))
-    with pytest.raises(Unreachable, match=f"{tmp_path.name}.*does not respond") as caught:
+    with pytest.raises(Unreachable, match=tmp_path.name) as caught:
         database.check()
     assert "hunter2" not in str(caught.value)
     database.close()

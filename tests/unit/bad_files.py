@@ -1,4 +1,4 @@
-"""Files that must be refused, each with the message that its owner should see.
+"""Files that must be refused, each with what the message must contain: the row, the field and the value at fault.
 
 The contents are made lazily, piece by piece; `data` puts them together for a request.
 """
@@ -96,22 +96,18 @@ NAMES_AND_KINDS = [
     _file("an empty file", "train.jsonl", b"", r"train\.jsonl is empty"),
     _file("only blank lines", "train.jsonl", b"\n \n\t\n", r"train\.jsonl is empty"),
     _file("only a byte order mark", "train.jsonl", b"\xef\xbb\xbf", r"train\.jsonl is empty"),
-    _file("many blank lines", "train.jsonl", b"\n" * 100_000, r"has too few rows \(0\): at least 10 are needed"),
-    _file("a ZIP archive called .jsonl", "train.jsonl", _zip, r"looks like a ZIP archive .*, not like JSON Lines"),
-    _file(
-        "gzip called .jsonl", "train.jsonl", lambda: gzip.compress(_jsonl()), r"looks like gzip, not like JSON Lines"
-    ),
-    _file("compressed JSON Lines", "train.jsonl.gz", lambda: gzip.compress(_jsonl()), r"looks like gzip.*accepted are"),
-    _file("a pickle called .jsonl", "train.jsonl", lambda: pickle.dumps(_pairs()), r"looks like a Python pickle"),
-    _file("a PDF called .txt", "book.txt", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", r"looks like PDF, not like plain text"),
+    _file("many blank lines", "train.jsonl", b"\n" * 100_000, r"\b0 rows.*\b10\b"),
+    _file("a ZIP archive called .jsonl", "train.jsonl", _zip, r"ZIP archive .*JSON Lines"),
+    _file("gzip called .jsonl", "train.jsonl", lambda: gzip.compress(_jsonl()), r"gzip.*JSON Lines"),
+    _file("compressed JSON Lines", "train.jsonl.gz", lambda: gzip.compress(_jsonl()), r"gzip.*\.jsonl, \.ndjson"),
+    _file("a pickle called .jsonl", "train.jsonl", lambda: pickle.dumps(_pairs()), r"a Python pickle"),
+    _file("a PDF called .txt", "book.txt", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", r"PDF.*plain text"),
     _file("binary data called .csv", "train.csv", bytes(range(256)) * 8, r"looks like binary data"),
-    _file(
-        "Parquet called .jsonl", "train.jsonl", lambda: _parquet({"text": ["a"] * 12}), r"looks like Parquet, not like"
-    ),
-    _file("JSON Lines called .parquet", "train.parquet", _jsonl(), r"train\.parquet is not Parquet"),
-    _file("JSON Lines called .csv", "train.csv", _jsonl(), r"looks like JSON, not like CSV"),
-    _file("JSON Lines called .txt", "train.txt", _jsonl(), r"looks like JSON Lines.*rename it to \.jsonl"),
-    _file("a web page called .jsonl", "train.jsonl", b"<!DOCTYPE html><html>404</html>", r"looks like an HTML page"),
+    _file("Parquet called .jsonl", "train.jsonl", lambda: _parquet({"text": ["a"] * 12}), r"Parquet.*JSON Lines"),
+    _file("JSON Lines called .parquet", "train.parquet", _jsonl(), r"train\.parquet.*PAR1"),
+    _file("JSON Lines called .csv", "train.csv", _jsonl(), r"JSON, .*CSV.*\.jsonl"),
+    _file("JSON Lines called .txt", "train.txt", _jsonl(), r"JSON Lines.*plain text.*\.jsonl"),
+    _file("a web page called .jsonl", "train.jsonl", b"<!DOCTYPE html><html>404</html>", r"HTML"),
     _file(
         "a Git LFS pointer",
         "train.jsonl",
@@ -122,9 +118,9 @@ NAMES_AND_KINDS = [
         "an unknown ending",
         "train.xml",
         b"<rows/>",
-        r"'train\.xml' does not say what the file is; accepted are \.jsonl",
+        r"'train\.xml'.*\.jsonl, \.ndjson",
     ),
-    _file("no ending", "train", _jsonl(), r"'train' does not say what the file is"),
+    _file("no ending", "train", _jsonl(), r"'train'.*\.jsonl, \.ndjson"),
 ]
 
 ENCODING = [
@@ -132,207 +128,199 @@ ENCODING = [
         "a truncated character",
         "train.jsonl",
         _jsonl() + b'{"prompt": "caf\xc3',
-        r"line 13 ends in the middle of a char",
+        r"line 13 .*character.*truncated",
     ),
-    _file("UTF-16 with a mark", "train.jsonl", _jsonl().decode().encode("utf-16"), r"looks like UTF-16"),
+    _file("UTF-16 with a mark", "train.jsonl", _jsonl().decode().encode("utf-16"), r"UTF-16"),
     _file("UTF-16 without a mark", "train.csv", "prompt,completion\n".encode("utf-16-le"), r"looks like binary data"),
     _file(
         "Latin-1 in JSON Lines",
         "train.jsonl",
         _with('{"prompt": "café", "completion": "x"}'.encode("latin-1")),
-        r"has 1 fault:\n  - line 3 is not UTF-8 \(byte 0xe9\): save the file as UTF-8",
+        r"has 1 fault:\n  - line 3 .*UTF-8.* 0xe9",
     ),
     _file(
         "Latin-1 in a JSON array",
         "train.json",
         b'[\n{"text": "a"},\n{"text": "\xe9"}]',
-        r"line 3 is not UTF-8 \(byte 0xe9\)",
+        r"line 3 .*UTF-8.* 0xe9",
     ),
-    _file("Latin-1 in CSV", "train.csv", b"text\na\nb\xe9\n" + b"c\n" * 12, r"line 3 is not UTF-8"),
-    _file(
-        "Latin-1 in plain text", "book.txt", b"one\n\ntwo\n\ncaf\xe9\n" * 9, r"has 9 faults:\n  - line 5 is not UTF-8"
-    ),
-    _file("zero bytes far into a text", "book.md", b"word " * 20_000 + b"\n\x00\n", r"line 2 holds a zero byte"),
+    _file("Latin-1 in CSV", "train.csv", b"text\na\nb\xe9\n" + b"c\n" * 12, r"line 3 .*UTF-8"),
+    _file("Latin-1 in plain text", "book.txt", b"one\n\ntwo\n\ncaf\xe9\n" * 9, r"has 9 faults:\n  - line 5 .*UTF-8"),
+    _file("zero bytes far into a text", "book.md", b"word " * 20_000 + b"\n\x00\n", r"line 2 .*zero byte"),
     _file(
         "half a surrogate pair",
         "train.jsonl",
         _with(rb'{"prompt": "\ud83d", "completion": "x"}'),
-        r"row 3 holds one half of a surrogate pair",
+        r"row 3 .*surrogate pair",
     ),
 ]
 
 JSON = [
-    _file(
-        "a line that is no JSON", "train.jsonl", _with(b"hello"), r"line 3 is not JSON: Expecting value, found 'hello'"
-    ),
+    _file("a line that is no JSON", "train.jsonl", _with(b"hello"), r"line 3 .*JSON.*'hello'"),
     _file(
         "Python instead of JSON",
         "train.jsonl",
         _with(b"{'prompt': 'a', 'completion': 'b'}"),
-        r"line 3 is not JSON: .*double quotes",
+        r"line 3 .*JSON: .*double quotes",
     ),
-    _file("CSV called .jsonl", "train.jsonl", b"prompt,completion\na,b\n", r"has 2 faults:\n  - line 1 is not JSON"),
+    _file("CSV called .jsonl", "train.jsonl", b"prompt,completion\na,b\n", r"has 2 faults:\n  - line 1 .*JSON"),
     _file(
         "two objects on a line",
         "train.jsonl",
         _with(b'{"text": "a"} {"text": "b"}'),
-        r"line 3 goes on after its JSON value",
+        r"line 3 continues after",
     ),
     _file(
         "a truncated last line",
         "train.jsonl",
         _jsonl(count=17)[:-9],
-        r"line 17 ends in the middle of a JSON value: the file looks truncated",
+        r"line 17 .*truncated",
     ),
     _file(
         "a truncated literal",
         "train.jsonl",
         _jsonl() + b'{"prompt": tr',
-        r"line 13 ends in the middle.*looks truncated",
+        r"line 13 .*truncated",
     ),
     _file(
         "a row over two lines",
         "train.jsonl",
         _with(b'{"prompt": "a",', b'"completion": "b"}'),
-        r"line 3 ends in the middle of a JSON value: each row must stand",
+        r"line 3 ends in the middle.*own line",
     ),
     _file(
         "indented objects",
         "train.jsonl",
         b'{\n  "prompt": "a",\n  "completion": "b"\n}',
-        r"an object spread over several lines",
+        r"an object over several lines",
     ),
     _file(
         "NaN",
         "train.jsonl",
         _with(b'{"prompt": "a", "completion": "b", "score": NaN}'),
-        r"row 3 holds NaN, which is not a finite number",
+        r"row 3 .*\bNaN\b.*finite",
     ),
     _file(
         "Infinity",
         "train.jsonl",
         _with(b'{"prompt": "a", "completion": "b", "score": -Infinity}'),
-        r"row 3 holds -Infinity",
+        r"row 3 .*-Infinity\b.*finite",
     ),
     _file(
         "a number too large",
         "train.jsonl",
         _with(b'{"prompt": "a", "completion": "b", "score": 1e999}'),
-        r"row 3 holds 1e999",
+        r"row 3 .*\b1e999\b.*finite",
     ),
     _file(
         "a number of 5,000 digits",
         "train.jsonl",
         _with(b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}"),
-        r"line 3 holds a whole number of thousands",
+        r"line 3 .*thousands of digits",
     ),
     _file(
         "deep nesting",
         "train.jsonl",
         _with(b'{"prompt": ' + b"[" * 100_000),
-        r"line 3 is nested deeper than 64 levels",
+        r"line 3 .*nested.*\b64\b",
     ),
     _file(
         "rather deep nesting",
         "train.jsonl",
         _with(b'{"prompt": ' + b"[" * 100 + b"]" * 100 + b"}"),
-        r"row 3 is nested deeper than 64 levels",
+        r"row 3 .*nested.*\b64\b",
     ),
     BadFile(
         case="a line of 5 MiB",
         name="train.jsonl",
         content=_long_line,
-        message=r"line 13 is longer than 4,194,304 bytes",
+        message=r"line 13 .*4,194,304 bytes",
     ),
-    _file("an empty JSON array", "train.json", b"[]", r"the JSON array is empty"),
+    _file("an empty JSON array", "train.json", b"[]", r"JSON array is empty"),
     _file(
         "a truncated JSON array",
         "train.json",
         b"[" + b",".join(_pairs())[:-9],
-        r"row 12 ends in the middle of a JSON value: the file looks truncated",
+        r"row 12 .*truncated",
     ),
     _file(
         "a JSON array that is not closed",
         "train.json",
         b'[{"text": "a"}',
-        r"ends after row 1 without a closing bracket",
+        r"after row 1 .*closing bracket",
     ),
     _file(
         "a JSON array without commas",
         "train.json",
         b'[{"text": "a"} {"text": "b"}]',
-        r"a comma or a closing bracket is missing after row 1, found '\{'",
+        r"comma .*after row 1, found '\{'",
     ),
     _file(
         "a broken element of a JSON array",
         "train.json",
         b'[{"text": "a"}, {"text" "b"}' + b" " * 99 + b"]",
-        r"row 2 is not JSON: Expecting ':'",
+        r"row 2 .*JSON: Expecting ':'",
     ),
-    _file(
-        "something after a JSON array", "train.json", b'[{"text": "a"}] x', r"goes on after the end of the JSON array"
-    ),
+    _file("something after a JSON array", "train.json", b'[{"text": "a"}] x', r"after the end of the JSON array"),
     _file(
         "an array of strings",
         "train.json",
         b'["a", "b"]',
-        r"has 2 faults:\n  - row 1: expected an object, found the string 'a'",
+        r"has 2 faults:\n  - row 1: .*object.*'a'",
     ),
-    _file("a JSON string", "train.json", b'"hello"', r"row 1: expected an object, found the string 'hello'"),
+    _file("a JSON string", "train.json", b'"hello"', r"row 1: .*object.*'hello'"),
     BadFile(
         case="a long element of a JSON array",
         name="train.json",
         content=lambda: iter([b'[{"text": "', b"x" * 2**20 * 5, b'"}]']),
-        message=r"row 1 is longer than 4,194,304 bytes",
+        message=r"row 1 .*4,194,304 bytes",
     ),
 ]
 
 TABLES = [
-    _file("CSV with a header alone", "train.csv", b"prompt,completion\n", r"has too few rows \(0\): at least 10"),
+    _file("CSV with a header alone", "train.csv", b"prompt,completion\n", r"\b0 rows.*\b10\b"),
     _file(
         "CSV without a header",
         "train.csv",
         b"What is 1 + 1?,2\n" * 12,
-        r"row 1, columns `What is 1 \+ 1\?`, `2`: no accepted format",
+        r"row 1, columns `What is 1 \+ 1\?`, `2`: .*`prompt` \+ `completion`",
     ),
     _file(
         "ragged CSV",
         "train.csv",
         b"prompt,completion\n" + b"a,b\n" * 11 + b"a,b,c\n",
-        r"row 12 has 3 fields, the header has 2",
+        r"row 12 .*\b3\b.*\b2\b",
     ),
-    _file(
-        "CSV with semicolons", "train.csv", b"prompt;completion\n" + b"a;b\n" * 12, r"the header has no commas but ';'"
-    ),
+    _file("CSV with semicolons", "train.csv", b"prompt;completion\n" + b"a;b\n" * 12, r"header.*';'.*commas"),
     _file(
         "CSV that repeats a column",
         "train.csv",
         b"text,text\n" + b"a,b\n" * 12,
-        r"the header names `text` more than once",
+        r"header.*`text` more than once",
     ),
     _file(
         "CSV with an empty cell",
         "train.csv",
         b"prompt,completion\n" + b"a,b\n" * 11 + b"a,\n",
-        r"row 12, field `completion`: expected a non-empty string, found an empty string",
+        r"row 12, field `completion`: .*found an empty string",
     ),
     _file(
         "CSV with an open quote",
         "train.csv",
         b"prompt,completion\n" + b"a,b\n" * 11 + b'a,"b\n',
-        r"row 12 has a quoted field that is never closed",
+        r"row 12 .*quoted field.*never closed",
     ),
     _file(
         "CSV with text after a quote",
         "train.csv",
         b"prompt,completion\n" + b'a,"b" c\n' * 12,
-        r"row 1 is not CSV: ',' expected after '\"'",
+        r"row 1 .*CSV: ',' expected after '\"'",
     ),
     _file(
         "a CSV header with an open quote",
         "train.csv",
         b'"prompt,completion\n',
-        r"the header has a quoted field that is never closed",
+        r"header .*quoted field.*never closed",
     ),
     _file(
         "truncated Parquet",
@@ -347,19 +335,19 @@ TABLES = [
         "Parquet without rows",
         "train.parquet",
         lambda: _parquet({"text": pyarrow.array([], pyarrow.string())}),
-        r"has too few rows \(0\)",
+        r"\b0 rows.*\b10\b",
     ),
     _file(
         "Parquet with nulls",
         "train.parquet",
         lambda: _parquet({"text": ["a"] * 11 + [None]}),
-        r"row 12, field `text`: expected a non-empty string, found null",
+        r"row 12, field `text`: .*found null",
     ),
     _file(
         "Parquet with NaN",
         "train.parquet",
         lambda: _parquet({"text": ["a"] * 12, "score": [float("nan")] * 12}),
-        r"row 1, field `score`: expected text, a finite number",
+        r"row 1, field `score`: .*finite number",
     ),
     _file(
         "Parquet with binary data",
@@ -377,13 +365,13 @@ TABLES = [
         "Parquet with a time that no calendar has",
         "train.parquet",
         lambda: _parquet({"text": ["a"] * 12, "when": pyarrow.array([2**62] * 12, pyarrow.timestamp("us"))}),
-        r"the Parquet file cannot be read after row 0",
+        r"Parquet.*after row 0",
     ),
     _file(
         "a Parquet bomb",
         "train.parquet",
         _parquet_bomb,
-        r"unpacks to more than 1,073,741,824 bytes",
+        r"unpacks .*1,073,741,824 bytes",
     ),
 ]
 
@@ -392,41 +380,39 @@ COLUMNS = [
         "unknown columns",
         "train.jsonl",
         _all(question="What?", answer="This.") * 12,
-        r"row 1, columns `question`, `answer`: no accepted format has these; accepted are .*`prompt` \+ `completion`",
+        r"row 1, columns `question`, `answer`: .*`prompt` \+ `completion`",
     ),
-    _file("empty rows", "train.jsonl", _all() * 12, r"columns \(none\): no accepted format"),
-    _file(
-        "too few rows", "train.jsonl", _jsonl(count=9), r"train\.jsonl has too few rows \(9\): at least 10 are needed"
-    ),
+    _file("empty rows", "train.jsonl", _all() * 12, r"columns \(none\): .*`prompt` \+ `completion`"),
+    _file("too few rows", "train.jsonl", _jsonl(count=9), r"train\.jsonl.* 9 rows.*\b10\b"),
     _file(
         "a text too short",
         "book.txt",
         b"One page.\n\nAnother.\n",
-        r"makes too few pieces of about 2,000 characters \(1\): at least",
+        r"\b1 pieces .*2,000 characters.*\b10\b",
     ),
     _file(
         "answers of one label",
         "train.jsonl",
         _all(prompt="a", completion="b", label=True) * 12,
-        r"train\.jsonl has only desirable rows: there is nothing to tell them apart from",
+        r"train\.jsonl .*only desirable",
     ),
     _file(
         "a verdict without a question",
         "train.jsonl",
         _all(messages=[{"role": "assistant", "content": "a"}], kto_tag=False) * 12,
-        r"row 1, field `messages`: .*an answer alone",
+        r"row 1, field `messages`: .*only an answer",
     ),
     _file(
         "verdicts of one sort in CSV",
         "train.csv",
         b"prompt,completion,label\n" + b"a,b,False\n" * 12,
-        r"train\.csv has only undesirable rows",
+        r"train\.csv .*only undesirable",
     ),
     _file(
         "more faults than are listed",
         "train.jsonl",
         _with(*[_all(prompt="a", completion="").strip()] * 1000),
-        r"train\.jsonl has 1,000 faults, the first 20 are:\n  - row 3, field `completion`",
+        r"train\.jsonl .*1,000 faults.*\b20\b.*\n  - row 3, field `completion`",
     ),
 ]
 
@@ -437,7 +423,7 @@ BAD_FILES = [
     *TABLES,
     *COLUMNS,
     *(
-        _file(row.case, "train.jsonl", row.data, r"has 1 fault:\n  - row 3.*" + re.escape(row.fault))
+        _file(row.case, "train.jsonl", row.data, r"has 1 fault:\n  - row 3.*" + re.escape(row.fault).replace("…", ".*"))
         for row in BAD_ROWS
     ),
 ]

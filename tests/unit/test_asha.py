@@ -1,4 +1,4 @@
-"""Who pauses at a rung, who goes on, and whose checkpoint nobody needs any more."""
+"""Which trials pause at a rung, which are promoted, and which can never be promoted any more."""
 
 import pytest
 
@@ -57,7 +57,7 @@ def test_rungs_are_shares_of_the_training_that_people_can_read() -> None:
 
 
 @pytest.mark.parametrize("count", range(3))
-def test_of_fewer_than_three_nobody_is_promoted(count: int) -> None:
+def test_of_fewer_than_three_none_is_promoted(count: int) -> None:
     assert promotable(at_first(*range(count))) is None
 
 
@@ -78,10 +78,10 @@ def test_equal_objectives_are_told_apart_by_the_second_figure_and_then_by_number
     assert promotable(history) == history[1]
 
 
-def test_a_place_is_won_among_all_that_were_ever_scored_there() -> None:
+def test_ranks_count_all_trials_ever_scored_at_the_rung() -> None:
     ended = [past(2, 1.0, goal=None, state=state, value=1.0) for state in ENDED]
     for better in ended:
-        assert promotable([better, past(3, 2.0), past(4, 3.0)]) is None, "the one place is taken"
+        assert promotable([better, past(3, 2.0), past(4, 3.0)]) is None, "the only promotion is taken"
 
 
 def test_a_trial_that_paused_is_promoted_when_worse_ones_have_come() -> None:
@@ -91,21 +91,21 @@ def test_a_trial_that_paused_is_promoted_when_worse_ones_have_come() -> None:
     assert promotable(history) == history[0]
 
 
-def test_the_best_third_of_each_sort_goes_on_too() -> None:
+def test_the_best_third_of_each_objective_sequence_is_promoted_too() -> None:
     early = [preferred("sft", number, float(number)) for number in (2, 3, 4)]
     late = [preferred(recipe, number, 10.0 + number) for number, recipe in ((5, "simpo"), (6, "dpo"), (7, "simpo"))]
     assert promotable([*early, *late[:2]]) == early[0]
     went_on = preferred("sft", 2, 2.0, goal=1)
     rest = [went_on, *early[1:]]
-    assert promotable([*rest, *late[:2]]) is None, "of the late ones there are two only"
-    assert promotable([*rest, *late[1:], preferred("sft+dpo", 8, 20.0)]) == early[1], "the one place more of all"
+    assert promotable([*rest, *late[:2]]) is None, "there are only two late trials"
+    assert promotable([*rest, *late[1:], preferred("sft+dpo", 8, 20.0)]) == early[1], "one more promotion of all trials"
     second = preferred("sft", 3, 3.0, goal=1)
-    assert promotable([went_on, second, early[2], *late]) == late[0], "the best of three that prefer"
+    assert promotable([went_on, second, early[2], *late]) == late[0], "the best of three preference trials"
     assert goes_on([went_on, second, early[2], *late], 5)
     assert not goes_on([went_on, second, early[2], *late], 6)
 
 
-def test_who_may_yet_lead_its_own_sort_is_not_not_promotable() -> None:
+def test_a_trial_that_may_lead_its_objective_sequence_stays_promotable() -> None:
     early = [preferred("sft", number, float(number)) for number in range(2, 8)]
     late = [preferred("simpo", number, 10.0 + number) for number in (8, 9)]
     assert numbers(not_promotable([*early, *late], 0, finalists=0)) == [4, 5, 6, 7, 8, 9]
@@ -117,7 +117,7 @@ def test_the_higher_rung_comes_first() -> None:
     first = at_first(0.1, 0.2, 0.3)
     second = [past(number, 9.0, float(number), goal=1) for number in range(10, 13)]
     assert promotable([*first, *second]) == second[0]
-    assert promotable([*first, *second[1:]]) == first[0], "of two at the second rung none has a place yet"
+    assert promotable([*first, *second[1:]]) == first[0], "two at the second rung are too few for a promotion"
 
 
 def test_only_what_pauses_is_promoted() -> None:
@@ -126,7 +126,7 @@ def test_only_what_pauses_is_promoted() -> None:
         assert promotable([one, past(3, 2.0), past(4, 3.0)]) is None
 
 
-def test_confirmations_are_not_compared_at_rungs() -> None:
+def test_repeats_are_not_compared_at_rungs() -> None:
     history = [*at_first(1.0, 2.0), past(4, 3.0, goal=None, confirms=2)]
     assert numbers(rung_score(history, 0)) == [2, 3]
     assert promotable(history) is None
@@ -142,17 +142,19 @@ def test_the_first_to_arrive_pause_whatever_they_score() -> None:
     assert not goes_on([past(2, 0.0, state=TrialState.LEASED)], 2)
 
 
-def test_nothing_is_hopeless_as_long_as_enough_may_come() -> None:
+def test_every_trial_stays_promotable_while_enough_may_come() -> None:
     history = at_first(1.0, 2.0, 3.0, 4.0)
     assert not_promotable(history, coming=8, finalists=1) == []
 
 
 @pytest.mark.parametrize(("coming", "lost"), [(8, []), (5, [5]), (2, [4, 5]), (0, [3, 4, 5])])
-def test_hopeless_are_those_whom_all_that_come_cannot_lift_into_the_best_third(coming: int, lost: list[int]) -> None:
+def test_a_trial_that_coming_trials_cannot_lift_into_the_best_third_is_not_promotable(
+    coming: int, lost: list[int]
+) -> None:
     assert numbers(not_promotable(at_first(1.0, 2.0, 3.0, 4.0), coming, finalists=1)) == lost
 
 
-def test_what_is_still_on_its_way_to_a_rung_may_lift_others_there() -> None:
+def test_trials_still_training_towards_a_rung_may_lift_others_there() -> None:
     history = at_first(1.0, 2.0, 3.0)
     assert numbers(not_promotable(history, 0, finalists=1)) == [3, 4]
     climbing = [past(number, state=state) for number, state in enumerate((*ALIVE, TrialState.LEASED), 20)]
@@ -161,7 +163,7 @@ def test_what_is_still_on_its_way_to_a_rung_may_lift_others_there() -> None:
     assert numbers(not_promotable([*history, *failed], 0, finalists=1)) == [3, 4]
 
 
-def test_as_many_are_kept_as_are_trained_to_the_end_whatever_their_place() -> None:
+def test_finalists_are_kept_whatever_their_rank() -> None:
     history = at_first(1.0, 2.0, 3.0, 4.0)
     assert numbers(not_promotable(history, 0, finalists=3)) == [5]
     assert numbers(not_promotable([complete(9, 0.5, 0.5), *history], 0, finalists=3)) == [4, 5], (
@@ -172,12 +174,12 @@ def test_as_many_are_kept_as_are_trained_to_the_end_whatever_their_place() -> No
     assert numbers(not_promotable([failed, *history], 0, finalists=3)) == [5], "nor is one that failed"
 
 
-def test_hopeless_are_only_those_that_pause() -> None:
+def test_only_paused_trials_are_returned_as_not_promotable() -> None:
     history = [*at_first(1.0, 2.0), past(8, 8.0, state=TrialState.LEASED), past(9, 9.0, goal=None)]
     assert numbers(not_promotable(history, 0, finalists=1)) == [3]
 
 
-def test_each_rung_has_its_own_places() -> None:
+def test_each_rung_has_its_own_ranks() -> None:
     second = [past(number, 1.0, float(number), goal=1) for number in range(10, 13)]
     assert numbers(not_promotable(second, 0, finalists=1)) == [11, 12]
     first = at_first(*(float(n) for n in range(2, 8)))
@@ -185,21 +187,21 @@ def test_each_rung_has_its_own_places() -> None:
     assert [n for n in numbers(found) if n >= 10] == [], "six at the first rung may still arrive at the second"
 
 
-def test_a_hopeless_trial_is_never_promoted_afterwards() -> None:
-    """Trials arrive one by one in any order; whoever was hopeless at some time is never promotable later."""
+def test_a_trial_that_was_not_promotable_never_becomes_promotable() -> None:
+    """Trials arrive one by one in any order."""
     for seed in range(20):
         draw = AtRandom(seed)
         scores = [draw.log_uniform("score", 0.1, 10.0) for _ in range(24)]
         history: list[Past] = []
-        given_up: set[int] = set()
+        dropped: set[int] = set()
         for number, score in enumerate(scores):
             history.append(past(number + 2, score))
             while (one := promotable(history)) is not None:
-                assert one.number not in given_up
+                assert one.number not in dropped
                 history = [past(p.number, p.measured[0].value, goal=1) if p == one else p for p in history]
-            given_up |= set(numbers(not_promotable(history, len(scores) - number - 1, finalists=0)))
+            dropped |= set(numbers(not_promotable(history, len(scores) - number - 1, finalists=0)))
         promoted = {one.number for one in history if one.goal == 1}
-        assert promoted | given_up == {one.number for one in history}, "in the end nobody is left in doubt"
+        assert promoted | dropped == {one.number for one in history}, "in the end every trial is one or the other"
         assert len(promoted) >= len(scores) // ETA
 
 
@@ -211,21 +213,21 @@ def test_baselines_are_scored_at_rungs_too() -> None:
         value=0.5,
         measured=scored(0.5, 0.4),
     )
-    assert promotable([default, past(2, 1.0), past(3, 2.0)]) is None, "the default has the one place"
+    assert promotable([default, past(2, 1.0), past(3, 2.0)]) is None, "the default has the only promotion"
 
 
-def test_the_order_of_all_is_that_of_the_rung_where_those_who_went_on_share_out_their_places() -> None:
+def test_promoted_trials_keep_their_positions_as_a_group_and_are_reordered_by_later_scores() -> None:
     stopped = [past(2, 1.0), past(4, 3.0), past(6, 5.0)]
     went_on = [past(3, 2.0, 9.0, goal=1), past(5, 4.0, 8.0, goal=1)]
     assert numbers(overall_ranking([*stopped, *went_on])) == [2, 5, 4, 3, 6]
 
 
-def test_what_is_known_of_the_end_goes_before_what_rungs_said() -> None:
+def test_final_scores_count_before_scores_at_rungs() -> None:
     lucky, good, paused = complete(2, 1.0, 1.0, 7.0), complete(3, 2.0, 2.0, 6.0), past(4, 3.0)
     assert numbers(overall_ranking([lucky, good, paused])) == [3, 2, 4]
 
 
-def test_the_order_leaves_out_what_was_never_scored_the_untuned_model_and_confirmations() -> None:
+def test_the_overall_ranking_leaves_out_unscored_trials_the_untuned_model_and_repeats() -> None:
     untuned = Past(number=0, design=baselines(SPACE)[0], state=TrialState.COMPLETE, value=0.0)
     again = complete(9, 1.0, 1.0, 1.0).model_copy(update={"confirms": 2})
     assert numbers(overall_ranking([untuned, past(7), past(2, 1.0), again])) == [2]

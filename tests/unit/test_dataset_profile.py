@@ -91,7 +91,8 @@ def test_repeats_are_counted_beyond_the_first_whatever_their_case_spacing_and_ex
     ]
     found = _profile([*rows, *rows, {"prompt": "Hi there", "completion": "no"}], DataKind.PAIRS)
     assert found.duplicates == 3
-    assert found.notes == ("Rows that repeat an earlier one: 3. They are trained on, but judged only once.",)
+    [note] = found.notes
+    assert note.startswith("3 rows duplicate")
 
 
 def test_validation_rows_whose_prompts_are_trained_on_are_leaks() -> None:
@@ -103,7 +104,7 @@ def test_validation_rows_whose_prompts_are_trained_on_are_leaks() -> None:
     ]
     found = _profile(rows, DataKind.PAIRS, validation_rows=validation)
     assert found.leaks == 2
-    assert "prompts also stand in the training file: 2." in found.notes[0]
+    assert found.notes[0].startswith("2 validation rows")
     assert _profile(rows, DataKind.PAIRS).leaks is None
 
 

@@ -56,7 +56,7 @@ def test_a_row_far_beyond_the_limit_is_refused_without_being_held_in_memory(
         stream.truncate(size)  # the rest is a hole, which reads as zero bytes without taking up the disk
     tracemalloc.start()
     try:
-        with pytest.raises(DatasetError, match="is longer than 1,048,576 bytes, the limit of one row"):
+        with pytest.raises(DatasetError, match=r"1,048,576 bytes.*LUTHIER_MAX_ROW_BYTES"):
             load(path, name, max_row_bytes=2**20)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -75,7 +75,7 @@ def test_a_row_of_just_the_limit_is_accepted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["train.csv", "train.parquet", "train.json"])
 def test_the_limit_of_a_row_holds_for_every_container(name: str, tmp_path: Path) -> None:
     short, long = "word", "x" * 2_000
-    with pytest.raises(DatasetError, match=r"(row|line) 1?\d.*is longer than 1,000 bytes"):
+    with pytest.raises(DatasetError, match=r"(row|line) 1?\d.*1,000 bytes.*LUTHIER_MAX_ROW_BYTES"):
         _load(tmp_path, name, _container(name, [short] * 11 + [long]), limit=1_000)
     assert len(_load(tmp_path, name, _container(name, [short] * 12), limit=1_000).rows) == 12
 
@@ -83,16 +83,13 @@ def test_the_limit_of_a_row_holds_for_every_container(name: str, tmp_path: Path)
 def test_faults_of_the_whole_file_are_counted_and_the_first_20_listed(tmp_path: Path) -> None:
     good, bad = {"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": ""}
     data = write_rows([good] * 5 + [bad] * 25 + [good] * 70 + [bad]) + b"not JSON"
-    with pytest.raises(DatasetError) as refused:
+    with pytest.raises(DatasetError, match=r"train\.jsonl .*27 .*\b20\b.*\n  - row 6, field `completion`") as refused:
         _load(tmp_path, "train.jsonl", data)
-    assert refused.value.message.startswith(
-        "train.jsonl has 27 faults, the first 20 are:\n  - row 6, field `completion`"
-    )
     assert len(refused.value.faults) == 20
 
 
 def test_rows_are_numbered_by_their_lines(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="line 4 is not JSON"):
+    with pytest.raises(DatasetError, match=r"line 4 .*JSON"):
         _load(tmp_path, "train.jsonl", b'\n{"text": "a"}\n\noops\n')
 
 
@@ -110,7 +107,7 @@ def test_an_array_element_that_spans_many_reads_is_whole(tmp_path: Path) -> None
 def test_parquet_beyond_the_decompressed_limit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "upload"
     path.write_bytes(_container("train.parquet", ["a" * 1_000] * 100))
-    with pytest.raises(DatasetError, match="unpacks to more than 10,000 bytes"):
+    with pytest.raises(DatasetError, match=r"10,000 bytes.*LUTHIER_MAX_UPLOAD_BYTES"):
         load(path, "train.parquet", max_row_bytes=LIMIT, max_bytes=10_000)
 
 

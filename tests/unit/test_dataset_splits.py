@@ -100,9 +100,9 @@ def test_a_hundred_prompts_give_at_least_ten_to_each_split() -> None:
 
 def test_too_few_different_prompts_are_refused() -> None:
     rows = [_pair(i % 3, str(i)) for i in range(30)]
-    with pytest.raises(DatasetError, match="only 3 different prompts; at least 6 are needed"):
+    with pytest.raises(DatasetError, match=r"\b3 different prompts.*\b6\b"):
         split(rows, DataKind.PAIRS)
-    with pytest.raises(DatasetError, match="only 1 different prompts besides 20 rows whose prompts stand in the valid"):
+    with pytest.raises(DatasetError, match=r"\b1 different prompts.*\b20 rows.*validation file.*\b4\b"):
         split(rows, DataKind.PAIRS, validation_rows=[_pair(0), _pair(1)])
 
 
@@ -121,10 +121,11 @@ def test_repeats_are_trained_on_but_judged_once() -> None:
     once, thrice = split(rows, DataKind.PAIRS), split(rows * 3, DataKind.PAIRS)
     assert thrice.train == once.train * 3
     assert (thrice.validation, thrice.test) == (once.validation, once.test)
-    assert thrice.notes == (
-        f"Repeated rows left out of the validation split: {2 * len(once.validation)}.",
-        f"Repeated rows left out of the test split: {2 * len(once.test)}.",
-    )
+    of_validation, of_test = thrice.notes
+    assert f" {2 * len(once.validation)} " in of_validation
+    assert "validation split" in of_validation
+    assert f" {2 * len(once.test)} " in of_test
+    assert "test split" in of_test
 
 
 def test_other_answers_to_the_same_prompt_are_no_repeats() -> None:
@@ -140,7 +141,9 @@ def test_training_rows_that_leak_are_left_out_and_said() -> None:
     splits = split(rows, DataKind.PAIRS, validation_rows=[*leaked, _pair("new")])
     assert len(splits.validation) == 6
     assert len(splits.train) + len(splits.test) == 95
-    assert splits.notes == ("Training rows left out because their prompts also stand in the validation file: 5.",)
+    [note] = splits.notes
+    assert " 5 training rows" in note
+    assert "validation file" in note
 
 
 def test_held_out_rows_are_in_the_order_of_their_hashes_and_training_rows_in_that_of_the_file() -> None:

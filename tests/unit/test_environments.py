@@ -123,12 +123,12 @@ def test_calls_are_read_from_text(text: str, found: list[Call | Malformed]) -> N
 @pytest.mark.parametrize(
     ("name", "options", "param", "words"),
     [
-        ("tools/mvoe", {}, "task.environment.name", "did you mean tools/move"),
+        ("tools/mvoe", {}, "task.environment.name", "tools/move"),
         ("nothing like it", {}, "task.environment.name", "GET /v1/environments"),
         ("reasoning_gym/chain_sun", {}, "task.environment.name", "reasoning_gym/chain_sum"),
-        ("reasoning_gym/game_of_life_halting", {}, "task.environment.name", "full reward to any text"),
-        ("reasoning_gym/composite", {}, "task.environment.name", "mixes other tasks"),
-        ("tools/move", {"box": 3}, "task.environment.options.box", "did you mean boxes"),
+        ("reasoning_gym/game_of_life_halting", {}, "task.environment.name", "game_of_life_halting"),
+        ("reasoning_gym/composite", {}, "task.environment.name", "composite"),
+        ("tools/move", {"box": 3}, "task.environment.options.box", "boxes, items, largest"),
         ("tools/move", {"boxes": 1}, "task.environment.options.boxes", "greater than or equal to 2, found 1"),
         ("tools/move", {"boxes": "many"}, "task.environment.options.boxes", "found 'many'"),
         ("reasoning_gym/chain_sum", {"terms": 3}, "task.environment.options.terms", "min_terms, max_terms"),

@@ -121,17 +121,17 @@ def test_templates_are_filled(template: str, text: str) -> None:
     [
         (
             "{{item.answer}}",
-            r"`\{\{item\.answer\}\}` cannot be filled: there is no 'answer'; found `reference`, `number`",
+            r"`\{\{item\.answer\}\}`.*'answer'.* `reference`, `number`",
         ),
-        ("{{item.country.capital}}", r"there is no 'capital'; found `name`, `cities`"),
-        ("{{item.country.cities.2}}", r"there is no '2'; found nothing"),
-        ("{{item.reference.upper}}", r"there is no 'upper'; found nothing"),
-        ("{{item.reference.__class__}}", r"there is no '__class__'"),
-        ("{{sample.output}}", r"there is no 'output'; found `output_text`"),
-        ("{{reference}}", r"expected a path that starts with `item\.` or `sample\.`"),
-        ("{{}}", r"expected a path that starts with"),
-        ("{{other.x}}", r"there is no 'other'; found `item`, `sample`"),
-        ("{{item.number + 1}}", r"there is no 'number \+ 1'"),
+        ("{{item.country.capital}}", r"'capital'.* `name`, `cities`"),
+        ("{{item.country.cities.2}}", r"'2'.* nothing"),
+        ("{{item.reference.upper}}", r"'upper'.* nothing"),
+        ("{{item.reference.__class__}}", r"'__class__'"),
+        ("{{sample.output}}", r"'output'.* `output_text`"),
+        ("{{reference}}", r"`item\.`.*`sample\.`"),
+        ("{{}}", r"`item\.`.*`sample\.`"),
+        ("{{other.x}}", r"'other'.* `item`, `sample`"),
+        ("{{item.number + 1}}", r"'number \+ 1'"),
     ],
 )
 def test_an_unknown_path_is_the_users_error_and_is_named(template: str, message: str) -> None:

@@ -111,7 +111,7 @@ def test_expressions_are_equal_as_mathematics_has_it(answer: str, reference: str
 def test_an_endless_comparison_grades_zero_and_the_next_one_is_right_again() -> None:
     graded = assess(Math(), item={"reference": "72"}, sample=sample_of("$9^{9^{9^9}}$"))
     assert graded.reward == 0.0
-    assert "within the limits" in graded.faults[0].message
+    assert "limits" in graded.faults[0].message
     assert _math("72", "72") == 1.0
 
 

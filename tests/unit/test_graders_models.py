@@ -167,11 +167,11 @@ def test_passing_trouble_is_waited_for(chat: ChatEndpoint, script: Scripted, tro
 @pytest.mark.parametrize(
     ("said", "message", "times"),
     [
-        ((401, {"error": {"message": "no such key: sk-secret"}}), r"answers 401: no such key: \*\*\*", 1),
-        ((404, {"error": {"message": "no model 'judge'"}}), "answers 404: no model 'judge'", 1),
-        ((500, "oops"), "answers 500: oops", 8),
-        ((200, "<html>"), "no chat completion: <html>", 1),
-        ((200, {"choices": []}), "no chat completion", 1),
+        ((401, {"error": {"message": "no such key: sk-secret"}}), r" 401: no such key: \*\*\*", 1),
+        ((404, {"error": {"message": "no model 'judge'"}}), " 404: no model 'judge'", 1),
+        ((500, "oops"), " 500: oops", 8),
+        ((200, "<html>"), "chat completion: <html>", 1),
+        ((200, {"choices": []}), r"chat completion: \{", 1),
     ],
 )
 def test_an_endpoint_that_cannot_grade_raises_without_its_key(
@@ -191,7 +191,7 @@ def test_an_endpoint_that_cannot_grade_raises_without_its_key(
 def test_an_unreachable_endpoint_raises_instead_of_grading_zero(chat: ChatEndpoint) -> None:
     gone = GraderSettings(grader_base_url="http://127.0.0.1:9/v1")
     answers = [(ITEM, sample_of("x"))] * 32
-    with pytest.raises(GraderFault, match=r"http://127.0.0.1:9/v1/chat/completions, does not answer: ConnectError"):
+    with pytest.raises(GraderFault, match=r"http://127.0.0.1:9/v1/chat/completions .*ConnectError"):
         grade_many(Multi(graders={"a": SCORE, "b": StringCheck()}, calculate_output="a + b"), answers, gone)
     found = assess(SCORE, item=ITEM, sample=sample_of("x"), settings=gone)
     assert (found.reward, [fault.kind for fault in found.faults]) == (0.0, ["model_grader_server_error"])
@@ -200,7 +200,7 @@ def test_an_unreachable_endpoint_raises_instead_of_grading_zero(chat: ChatEndpoi
 def test_a_slow_endpoint_is_not_waited_for_for_ever(chat: ChatEndpoint, script: Scripted) -> None:
     done = threading.Event()
     script.said = lambda body: str(float(done.wait(60)))
-    with pytest.raises(GraderFault, match="does not answer: ReadTimeout"):
+    with pytest.raises(GraderFault, match="ReadTimeout"):
         grade(SCORE, item=ITEM, sample=sample_of("x"), settings=to(chat, grader_timeout_seconds=0.1))
     done.set()
 
@@ -259,7 +259,7 @@ def test_without_an_endpoint_nothing_is_asked(grader: Any) -> None:
         lambda: grade(grader, item=ITEM, sample=sample_of("x")),
         lambda: assess(grader, item=ITEM, sample=sample_of("x")),
     ):
-        with pytest.raises(GraderFault, match="set LUTHIER_GRADER_BASE_URL") as refused:
+        with pytest.raises(GraderFault, match="LUTHIER_GRADER_BASE_URL") as refused:
             refuse()
         assert refused.value.param == ("graders.a.type" if isinstance(grader, Multi) else "type")
 
@@ -276,6 +276,6 @@ def test_templates_of_the_messages_are_checked_by_their_position(chat: ChatEndpo
     own = SCORE.model_copy(
         update={"input": (*SCORE.input, SCORE.input[0].model_copy(update={"content": "{{item.x}}"}))}
     )
-    with pytest.raises(GraderFault, match="there is no 'x'") as refused:
+    with pytest.raises(GraderFault, match=r"item\.x.*'x'") as refused:
         check(own, [ITEM], to(chat))
     assert refused.value.param == "input.1.content"

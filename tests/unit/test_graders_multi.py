@@ -62,8 +62,8 @@ def test_a_formula_has_the_value_that_mathematics_gives_it(formula: str, value: 
         ("", "invalid syntax"),
         ("a +", "invalid syntax"),
         ("a b", "invalid syntax"),
-        ("c", "there is no grader 'c'; found a, b"),
-        ("__import__('os').system('true')", r"is not allowed; expected numbers, names of graders"),
+        ("c", "'c'.* a, b"),
+        ("__import__('os').system('true')", r"is not allowed.*numbers"),
         ("a.real", r"'a\.real' is not allowed"),
         ("a if b else 1", "is not allowed"),
         ("a > b", "is not allowed"),
@@ -95,14 +95,14 @@ def test_what_is_no_arithmetic_is_refused(formula: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("formula", "why"),
     [
-        ("a / (b - b)", r"a = 0\.5, b = 4: it divides by zero"),
-        ("(a - a) ** -1", "it divides by zero"),
+        ("a / (b - b)", r"a = 0\.5, b = 4: .*zero"),
+        ("(a - a) ** -1", "divides by zero"),
         ("9 ** 9 ** 9", "the result is too large"),
         ("exp(1000)", "the result is too large"),
         ("1e308 * 10", "the result is too large"),
-        ("sqrt(-a)", "root or the logarithm"),
-        ("log(a - a)", "root or the logarithm"),
-        ("(-b) ** a", "root or the logarithm"),
+        ("sqrt(-a)", "root or a logarithm"),
+        ("log(a - a)", "root or a logarithm"),
+        ("(-b) ** a", "root or a logarithm"),
     ],
 )
 def test_a_formula_without_a_value_says_where_and_why(formula: str, why: str) -> None:
@@ -137,7 +137,7 @@ def test_a_multi_may_leave_zero_to_one() -> None:
 
 def test_a_broken_template_of_a_part_raises_and_names_the_part() -> None:
     broken = _multi("exact", exact=StringCheck(reference="{{item.answer}}"))
-    with pytest.raises(GraderFault, match=r"graders\.exact: the template .* there is no 'answer'"):
+    with pytest.raises(GraderFault, match=r"graders\.exact: .*item\.answer.*'answer'"):
         grade(broken, item={"reference": "x"}, sample=sample_of("x"))
 
 
@@ -156,17 +156,17 @@ def test_an_answer_that_is_not_the_json_asked_for_grades_zero_in_its_part_only()
     ("grader", "field", "message"),
     [
         (_multi("exact +"), "calculate_output", "is not a formula"),
-        (_multi("exact + style"), "calculate_output", "there is no grader 'style'; found exact, close"),
-        (_multi("exact / close"), "calculate_output", "has no value where exact = 0, close = 0: it divides by zero"),
-        (_multi("log(close)"), "calculate_output", "has no value where exact = 0, close = 0"),
-        (_multi("min", min=StringCheck()), "graders.min", "'min' is a function in formulas"),
-        (_multi("x", x=StringCheck(input="{{output}}")), "graders.x.input", "expected a path that starts with"),
+        (_multi("exact + style"), "calculate_output", "'style'.* exact, close"),
+        (_multi("exact / close"), "calculate_output", "exact = 0, close = 0: .*zero"),
+        (_multi("log(close)"), "calculate_output", "exact = 0, close = 0: .*logarithm"),
+        (_multi("min", min=StringCheck()), "graders.min", "'min'.*function"),
+        (_multi("x", x=StringCheck(input="{{output}}")), "graders.x.input", "`item.`.*`sample.`"),
         (
             _multi("x", x=StringCheck(reference="{{item.y}}")),
             "graders.x.reference",
-            "there is no 'y'; found `reference`",
+            "'y'.* `reference`",
         ),
-        (StringCheck(input="{{sample.text}}"), "input", "there is no 'text'; found `output_text`, `output_json`"),
+        (StringCheck(input="{{sample.text}}"), "input", "'text'.* `output_text`, `output_json`"),
     ],
 )
 def test_a_check_names_the_field_before_anything_is_graded(grader: Multi, field: str, message: str) -> None:

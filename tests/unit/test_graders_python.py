@@ -69,9 +69,9 @@ def test_the_packages_that_luthier_is_installed_with_can_be_imported() -> None:
         ("pass", "a finite number, not None"),
         ("return 10**400", "OverflowError"),
         ("raise SystemExit", "SystemExit"),
-        ("import os; os._exit(0)", "its process ended before there was a grade"),
-        ('import os; os.write(3, b\'{"grade": "1"}\'); os._exit(0)', "the code wrote to where its grade belongs"),
-        ("import os; os.write(3, b'[]'); os._exit(0)", "the code wrote to where its grade belongs"),
+        ("import os; os._exit(0)", "its process ended"),
+        ('import os; os.write(3, b\'{"grade": "1"}\'); os._exit(0)', "the code wrote to"),
+        ("import os; os.write(3, b'[]'); os._exit(0)", "the code wrote to"),
     ],
 )
 def test_what_the_code_does_wrong_grades_zero_and_is_said(line: str, said: str) -> None:
@@ -141,7 +141,7 @@ def test_of_a_home_folder_nothing_is_seen_but_python_itself(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("place", ["x", "/empty/x", "/x", "/tmp/x", "/usr/x", sys.prefix + "/x", "/dev/x"])
 def test_no_file_can_be_written(place: str) -> None:
-    assert error(f"open({place!r}, 'w').write('x')").startswith("the grader's code failed: ")
+    assert re.search(r"Error: \[Errno \d+\]", error(f"open({place!r}, 'w').write('x')"))
 
 
 @pytest.mark.parametrize("call", ["os.unlink(os.__file__)", "os.truncate(os.__file__, 0)", "os.chmod(os.__file__, 0)"])
@@ -190,7 +190,7 @@ def test_no_other_process_or_thread_can_be_started(line: str, said: str) -> None
 
 def test_an_endless_loop_ends_and_the_next_row_is_graded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(python, "CPU_SECONDS", 1)
-    assert "more than 1 seconds of processor time" in error("while True: pass")
+    assert "more than 1 seconds of CPU time" in error("while True: pass")
     assert graded("return 1").reward == 1.0
 
 
@@ -343,7 +343,7 @@ def test_a_refusal_of_the_sandbox_raises_instead_of_grading(monkeypatch: pytest.
             return '{"refused": "PermissionError: unshare: Operation not permitted"}'
 
     monkeypatch.setattr(python, "_sandbox", Refusing())
-    with pytest.raises(GraderFault, match=r"this machine does not allow .*unshare: Operation not permitted"):
+    with pytest.raises(GraderFault, match=r"unshare: Operation not permitted"):
         grade(grader("return 1"), item={}, sample=sample_of("x"), settings=ON)
     found = graded("return 1")
     assert [fault.kind for fault in found.faults] == ["python_grader_server_error"]

@@ -81,7 +81,7 @@ def test_processes_that_start_at_once_agree_on_the_secret(tmp_path: Path) -> Non
 def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:
     secret_of(Settings(home=tmp_path))
     (tmp_path / "secret").chmod(0o640)
-    with pytest.raises(UserError, match=r"others can read it: chmod 600"):
+    with pytest.raises(UserError, match=r"secret.*chmod 600"):
         secret_of(Settings(home=tmp_path))
 
 
@@ -107,8 +107,9 @@ def test_the_client_takes_its_key_from_the_environment(monkeypatch: pytest.Monke
     assert authorization() == {"Authorization": f"Bearer {key}"}
     assert authorization(other) == {"Authorization": f"Bearer {other}"}
     monkeypatch.setenv("LUTHIER_API_KEY", key[:-3])
-    with pytest.raises(UserError, match="LUTHIER_API_KEY is no key of Luthier's"):
+    with pytest.raises(UserError, match="LUTHIER_API_KEY") as refused:
         authorization()
+    assert refused.value.param == "api_key"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])

@@ -148,7 +148,7 @@ def test_the_baselines_come_first_and_are_trained_to_the_end() -> None:
     assert {0, 1} <= job.whole()
 
 
-def test_all_other_designs_set_out_for_the_first_rung() -> None:
+def test_all_other_designs_first_train_to_the_first_rung() -> None:
     job = Job(plan_of(12))
     job.run()
     assert {step.goal for step in of_kind(job.steps, Try)[2:]} == {0}
@@ -157,7 +157,7 @@ def test_all_other_designs_set_out_for_the_first_rung() -> None:
 
 @pytest.mark.parametrize("worker_count", [1, 2, 5])
 @pytest.mark.parametrize("trials", [6, 9, 14, 30])
-def test_a_job_trains_its_best_designs_to_the_end_and_confirms_them(trials: int, worker_count: int) -> None:
+def test_a_job_trains_its_best_designs_to_the_end_and_repeats_them(trials: int, worker_count: int) -> None:
     job = Job(plan_of(trials))
     end = job.run(worker_count)
     assert end.code is EndCode.TRIALS
@@ -200,14 +200,14 @@ def test_where_all_designs_are_finalists_none_pauses() -> None:
     assert of_kind(job.steps, Promote) == []
 
 
-def test_without_confirmations_the_job_ends_with_its_finalists() -> None:
+def test_without_repeats_the_job_ends_with_its_finalists() -> None:
     job = Job(plan_of(9, confirmations=0))
     job.run()
     assert of_kind(job.steps, Repeat) == []
     assert len(job.trials) == 9
 
 
-def test_further_seeds_are_counted_from_one_for_each_finalist() -> None:
+def test_seed_offsets_count_from_one_for_each_finalist() -> None:
     job = Job(plan_of(4, finalists=1))
     job.run()
     found = [(step.number, step.seed_offset) for step in of_kind(job.steps, Repeat)]
@@ -215,13 +215,13 @@ def test_further_seeds_are_counted_from_one_for_each_finalist() -> None:
     assert found == [(winner, 1), (winner, 2), (1, 1), (1, 2)]
 
 
-def test_a_confirmation_that_fails_is_not_repeated() -> None:
+def test_a_repeat_that_fails_is_not_tried_again() -> None:
     job = Job(plan_of(5), fails=lambda past: past.confirms is not None)
     job.run()
     assert len(of_kind(job.steps, Repeat)) == 8
 
 
-def test_confirmations_do_not_change_who_is_confirmed() -> None:
+def test_repeats_do_not_change_which_designs_are_repeated() -> None:
     """The best of single runs look worse once repeated; the next in line does not take their place for that."""
     job = Job(plan_of(9), score=lambda past: quality(past) + 0.5 * (past.confirms is not None))
     job.run()
@@ -252,7 +252,7 @@ def test_when_all_trials_fail_the_job_ends() -> None:
     assert of_kind(job.steps, Repeat) == []
 
 
-def test_when_the_promoted_fail_later_the_next_best_take_their_places() -> None:
+def test_when_promoted_trials_fail_the_next_best_are_trained_to_the_end() -> None:
     job = Job(plan_of(12), fails=lambda past: past.number > 1 and past.confirms is None and past.goal is None)
     job.run()
     assert job.whole() == {0, 1}
@@ -265,7 +265,7 @@ def test_any_number_may_pause_at_once() -> None:
     assert len([past for past in job.trials if past.paused]) >= 30
 
 
-def test_a_spent_space_ends_the_search_with_its_best() -> None:
+def test_an_exhausted_space_ends_the_search_with_its_best() -> None:
     job = Job(plan_of(50), space=space_of(pin=FEW))
     end = job.run()
     assert end.code is EndCode.SPACE_EXHAUSTED
@@ -274,7 +274,7 @@ def test_a_spent_space_ends_the_search_with_its_best() -> None:
     assert len(of_kind(job.steps, Promote)) == 2
 
 
-def test_what_is_refused_is_noted_and_costs_no_trial() -> None:
+def test_an_infeasible_design_is_recorded_and_costs_no_trial() -> None:
     def too_deep(design: Design) -> str | None:
         return "it needs 9 GiB" if design.stages and design.stages[0].update.kind == "full" else None
 
@@ -286,7 +286,7 @@ def test_what_is_refused_is_noted_and_costs_no_trial() -> None:
     assert len(job.designs()) == 12 + len(refused)
 
 
-def test_a_budget_leaves_enough_to_confirm_the_best() -> None:
+def test_a_budget_leaves_enough_to_repeat_the_best() -> None:
     job = Job(plan_of(500), budget=30.0)
     assert job.run().code is EndCode.DEVICE_SECONDS
     assert len([past for past in job.trials if past.confirms is not None]) == 8
@@ -296,7 +296,7 @@ def test_a_budget_leaves_enough_to_confirm_the_best() -> None:
     assert 0 <= remaining < 6
 
 
-def test_once_the_best_are_confirmed_no_design_is_added() -> None:
+def test_once_the_best_are_repeated_no_design_is_added() -> None:
     """More time, as when workers have joined, does not reopen what was compared."""
     job = Job(plan_of(500), budget=30.0)
     while not of_kind(job.steps, Repeat):
@@ -310,17 +310,17 @@ def test_once_the_best_are_confirmed_no_design_is_added() -> None:
     assert max(past.number for past in job.designs()) < min(past.number for past in job.trials if past.confirms)
 
 
-def test_what_finishing_takes_is_known_from_whole_trials_alone() -> None:
+def test_the_reserve_is_estimated_from_complete_trials_alone() -> None:
     plan = plan_of(20)
     assert reserve([], plan) == 0.0
     design = SPACE.sample(_Nth(3))
     assert reserve([complete(2, design, 1.0, device_seconds=4.0)], plan) == 4.0 * 4 * 2
 
 
-def test_nothing_is_promoted_that_was_given_up() -> None:
+def test_no_dropped_trial_is_promoted() -> None:
     for trials in (6, 12, 30):
         job = Job(plan_of(trials))
-        given_up: set[int] = set()
+        dropped: set[int] = set()
         for _ in range(10_000):
             step = job.next()
             if isinstance(step, End):
@@ -328,12 +328,12 @@ def test_nothing_is_promoted_that_was_given_up() -> None:
             if step is None:
                 job.work()
                 continue
-            assert not (isinstance(step, Promote) and step.number in given_up)
+            assert not (isinstance(step, Promote) and step.number in dropped)
             job.take(step)
             if any(past.open for past in job.trials):
                 job.work()
-            given_up |= {past.number for past in not_promotable(job.trials, job.plan, None)}
-        assert len(given_up) >= trials // 3 - 1
+            dropped |= {past.number for past in not_promotable(job.trials, job.plan, None)}
+        assert len(dropped) >= trials // 3 - 1
 
 
 class _Nth:

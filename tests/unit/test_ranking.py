@@ -45,7 +45,7 @@ def test_at_rungs_preferences_are_compared_by_the_margin() -> None:
     assert rung_score(ahead, "perplexity") == RungScore(0.75, (0.75, 0.75))
 
 
-def test_at_rungs_equal_grades_are_told_apart_by_the_likelihood() -> None:
+def test_at_rungs_equal_rewards_are_ranked_by_bits_per_byte() -> None:
     assert rung_score(metrics(reward=0.5), "reward") == RungScore(-0.5, (-0.5, 0.75))
 
 
@@ -122,20 +122,20 @@ def confirmation(number: int, of: int, value: float) -> Past:
     return complete(number, tuned(of), value).model_copy(update={"confirms": of})
 
 
-def test_the_value_of_a_confirmed_design_is_the_mean_over_its_seeds() -> None:
+def test_the_value_of_a_repeated_design_is_the_mean_over_its_seeds() -> None:
     history = [complete(2, tuned(2), 1.0), complete(3, tuned(3), 1.1)]
     history += [confirmation(4, 2, 1.4), confirmation(5, 2, 1.2), confirmation(6, 3, 1.1)]
     assert mean_value(history[0], history) == pytest.approx(1.2)
     assert [past.number for past in rank(history)] == [3, 2], "a confirmation is no design of its own"
 
 
-def test_only_complete_confirmations_count() -> None:
+def test_only_complete_repeats_count() -> None:
     failed = confirmation(4, 2, 9.0).model_copy(update={"state": TrialState.FAILED, "value": None})
     history = [complete(2, tuned(2), 1.0), failed]
     assert mean_value(history[0], history) == 1.0
 
 
-def test_what_was_confirmed_comes_before_what_was_not() -> None:
+def test_repeated_designs_rank_before_all_others() -> None:
     history = [complete(2, tuned(2), 1.0), complete(3, tuned(3), 1.1), confirmation(4, 2, 1.4)]
     assert [past.number for past in rank(history)] == [2, 3]
     running = history[-1].model_copy(update={"state": TrialState.LEASED, "value": None})
@@ -151,7 +151,7 @@ def test_finalists_are_the_best_beside_the_default() -> None:
     assert [past.number for past in finalists(history, 99)] == [2, 3, 4, 5, 6, 7]
 
 
-def test_a_confirmed_winner_is_held_against_the_mean_of_the_default() -> None:
+def test_a_repeated_winner_is_compared_with_the_mean_of_the_default() -> None:
     history = [complete(1, DEFAULT, 1.0), complete(2, tuned(2), 0.9), confirmation(3, 2, 0.9)]
     again = complete(4, DEFAULT, 0.7).model_copy(update={"confirms": 1})
     before, after = best(history), best([*history, again])

@@ -22,7 +22,7 @@ def table() -> Table:
     curves = {
         design.digest(): Curve(
             design=design,
-            standing=tuple(RungScore(value, (value, 0.0)) for value in (worth + 2.0, worth + 1.0, float(worth))),
+            scores=tuple(RungScore(value, (value, 0.0)) for value in (worth + 2.0, worth + 1.0, float(worth))),
             costs=(1.0, 3.0, 9.0),
         )
         for worth, design in enumerate(DESIGNS, 1)
@@ -30,7 +30,7 @@ def table() -> Table:
     untuned = Design.model_validate({"architecture": {"base": "tiny-chat"}})
     return Table(
         task=TASK,
-        untuned=Curve(design=untuned, standing=(RungScore(9.0, (9.0, 0.0)),), costs=(0.5,)),
+        untuned=Curve(design=untuned, scores=(RungScore(9.0, (9.0, 0.0)),), costs=(0.5,)),
         curves=curves,
         diverged=0,
     )
@@ -50,10 +50,10 @@ class Scripted:
         paused = [past for past in history if past.paused]
         return Promote(number=paused[0].number, goal=None) if paused else None
 
-    def verdict(self, history: Sequence[Past], number: int) -> Literal["continue", "pause", "stop"]:
+    def at_rung(self, history: Sequence[Past], number: int) -> Literal["continue", "pause", "stop"]:
         return self.answer if history[number].goal is not None or self.answer == "stop" else "continue"
 
-    def ended(self, past: Past) -> None:
+    def completed(self, past: Past) -> None:
         assert past.state is TrialState.COMPLETE
 
 
@@ -64,9 +64,9 @@ class Goals(Scripted):
         super().__init__("continue", goal=1)
         self.goals: list[int | None] = []
 
-    def verdict(self, history: Sequence[Past], number: int) -> Literal["continue", "pause", "stop"]:
+    def at_rung(self, history: Sequence[Past], number: int) -> Literal["continue", "pause", "stop"]:
         self.goals.append(history[number].goal)
-        return super().verdict(history, number)
+        return super().at_rung(history, number)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from luthier.design import Dora, Full, Lora
+from luthier.design import Dora, Full, Lora, RewardModel
 from luthier.report import Report, Verdict
 from luthier.task import DataKind, EnvironmentSpec, JudgeSpec, Pin, Search, Task, TextSimilarity
 from luthier.trial import JobState, RowScores, TrialState
@@ -387,5 +387,5 @@ def test_scores_of_other_rows_are_left_out_of_the_comparison() -> None:
 
 
 def test_what_an_axis_says_of_itself_is_its_first_sentence() -> None:
-    assert about(Full) == "Every parameter moves."
-    assert about(Dora) == "LoRA on the direction, a learned vector on the magnitude (Liu et al. 2024)."
+    assert about(Full) == Full.__doc__
+    assert f"{about(RewardModel)}\n\n" in str(RewardModel.__doc__)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from luthier.api_types import Job, Progress, Trial
-from luthier.cli.follow import _standing
+from luthier.cli.follow import _status_line
 from luthier.cli.show import state_of, trials_table
 from luthier.design import Architecture, Design, Lora, Optimiser, Sft, Stage
 from luthier.task import Constraints, DataKind, Search, Task
@@ -73,7 +73,7 @@ def test_what_was_measured_at_a_rung_stands_under_a_trial_without_a_score() -> N
 
 
 def test_a_confirmation_names_the_trial_that_it_repeats() -> None:
-    assert "#2 once more, from seed 43" in printed(trial(origin="confirmation", confirms=2, seed=43))
+    assert "repeat of #2 with seed 43" in printed(trial(origin="confirmation", confirms=2, seed=43))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_confirmation_names_the_trial_that_it_repeats() -> None:
     [
         ({"trials_done": 4, "trials_paused": 3}, "no score yet, 3 paused"),
         ({"trials_done": 4, "confirmations_total": 8}, "no score yet"),
-        ({"trials_done": 9, "confirmations_total": 8, "confirmations_done": 5}, "no score yet, confirmations 5/8"),
+        ({"trials_done": 9, "confirmations_total": 8, "confirmations_done": 5}, "no score yet, repeats 5/8"),
         ({"trials_done": 9}, "no score yet"),
     ],
 )
@@ -100,4 +100,4 @@ def test_the_line_of_progress_tells_of_pauses_and_then_of_confirmations(progress
         **progress,
     )
     job = Job.model_construct(status=JobState.RUNNING, luthier=luthier)
-    assert _standing(job, 0.0) == said
+    assert _status_line(job, 0.0) == said

@@ -56,28 +56,28 @@ def test_a_job_is_most_like_one_with_its_own_data_and_model() -> None:
 
 
 @pytest.mark.parametrize("other", [context(kind=DataKind.CHAT), context(objective="reward")])
-def test_jobs_on_other_data_or_for_another_objective_tell_nothing(other: JobContext) -> None:
+def test_jobs_with_another_kind_of_data_or_objective_are_not_similar(other: JobContext) -> None:
     assert similarity_of(context(), other) == 0
 
 
-def test_alikeness_goes_both_ways_and_falls_with_distance() -> None:
+def test_similarity_is_symmetric_and_falls_with_distance() -> None:
     sizes = [context(tokens=10**power) for power in range(3, 7)]
     falling = [similarity_of(sizes[0], other) for other in sizes]
     assert falling == sorted(falling, reverse=True)
     assert similarity_of(sizes[0], sizes[2]) == similarity_of(sizes[2], sizes[0])
 
 
-def test_a_job_hands_down_its_best_designs() -> None:
+def test_a_job_passes_on_its_best_designs() -> None:
     designs = plain(5)
     history = [complete(0, UNTUNED, 9.0), complete(1, DEFAULT, 5.0)]
     history += [complete(number, design, float(number)) for number, design in enumerate(designs[:2], 2)]
     history += [complete(4, designs[2], 1.0), Past(number=5, design=designs[3], state=TrialState.FAILED)]
     assert similar_job(history, HIDDEN, similarity=0.5).best == (designs[2], designs[0])
     assert DESIGNS_PER_JOB == 2
-    assert similar_job(history, {}, similarity=0.5).best == (), "of a base model that is known no more"
+    assert similar_job(history, {}, similarity=0.5).best == (), "the base model is no longer registered"
 
 
-def test_what_came_behind_the_plain_default_is_not_handed_down() -> None:
+def test_designs_that_ranked_below_the_default_are_not_passed_on() -> None:
     better, worse = plain(2)
     history = [complete(1, DEFAULT, 2.0), complete(2, better, 1.0), complete(3, worse, 3.0)]
     assert similar_job(history, HIDDEN, similarity=0.5).best == (better,)
@@ -85,7 +85,7 @@ def test_what_came_behind_the_plain_default_is_not_handed_down() -> None:
     assert similar_job([history[2]], HIDDEN, similarity=0.5).best == (worse,), "where the default itself has failed"
 
 
-def test_what_is_handed_down_is_tried_right_after_the_baselines() -> None:
+def test_the_warm_start_is_tried_right_after_the_baselines() -> None:
     first, second = plain(2)
     similar_jobs = [job(first, second)]
     history: list[Past] = []
@@ -99,7 +99,7 @@ def test_what_is_handed_down_is_tried_right_after_the_baselines() -> None:
     assert origins == ["baseline", "baseline", "memory", "memory", "prior", "prior"]
 
 
-def test_the_jobs_most_alike_come_first_and_no_job_takes_all_places() -> None:
+def test_the_most_similar_jobs_come_first_and_no_job_takes_all_slots() -> None:
     near, nearer, far, farther, *rest = plain(8)
     jobs = [job(far, farther, similarity=0.3), job(near, nearer, similarity=0.8)]
     assert first_designs(SPACE, jobs) == [near, nearer, far, farther]
@@ -115,7 +115,7 @@ def test_a_small_budget_is_not_spent_on_past_designs() -> None:
     assert propose(SPACE, history, seed=0, trials=4, similar_jobs=[job(first, second)]) not in (second, None)
 
 
-def test_what_pins_forbid_is_not_tried_again() -> None:
+def test_designs_that_pins_exclude_are_not_tried() -> None:
     pinned = space_of(pin=Pin(update=("lora",)))
     forbidden = next(design for design in plain(50) if design.stages[0].update.kind != "lora")
     assert first_designs(pinned, [job(forbidden)]) == []
@@ -142,11 +142,11 @@ def test_an_edit_of_one_base_model_is_not_carried_to_another() -> None:
     assert first_designs(space_of(models=(SMOL,)), [job(edited)]) == []
 
 
-def test_memories_change_nothing_about_the_baselines() -> None:
+def test_the_warm_start_does_not_replace_the_baselines() -> None:
     assert propose(SPACE, [], seed=0, trials=24, similar_jobs=[job(*plain(2), similarity=1.0)]) == UNTUNED
 
 
-def test_the_surrogate_says_again_what_it_was_told_and_is_less_sure_elsewhere() -> None:
+def test_the_surrogate_reproduces_its_observations_and_is_less_certain_elsewhere() -> None:
     seen = [features(design, HIDDEN["tiny"]) for design in samples(SPACE, 12)]
     surrogate = Surrogate(list(map(Observation, seen, normal_scores(12))))
     mean_M, deviation_M = surrogate.predict(seen)
@@ -155,7 +155,7 @@ def test_the_surrogate_says_again_what_it_was_told_and_is_less_sure_elsewhere() 
     assert surrogate.predict([strange])[1][0] > max(deviation_M)
 
 
-def test_what_is_known_from_a_rung_is_believed_less_than_what_is_known_from_the_end() -> None:
+def test_scores_at_rungs_count_less_than_final_scores() -> None:
     design = features(samples(SPACE, 1)[0], HIDDEN["tiny"])
     believed = [
         abs(Surrogate([Observation(design, -1.0, noise)]).predict([design])[0][0]) for noise in (NOISE, *RUNG_NOISE)
