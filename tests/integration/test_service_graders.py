@@ -214,7 +214,11 @@ def test_a_wrong_grader_is_refused_by_its_field(client: OpenAI, grader: Any, par
         (MULTI, "task.grader.graders.place.reference", "there is no 'city'"),
         (MULTI | {"calculate_output": "log(place)"}, "task.grader.calculate_output", "place = 0, wording = 0"),
         (PYTHON, "task.grader.type", "LUTHIER_PYTHON_GRADERS=1"),
-        (MULTI | {"graders": {"place": PYTHON, "wording": SCORE}}, "task.grader.graders.place.type", "are off"),
+        (
+            MULTI | {"graders": {"place": PYTHON, "wording": SCORE}},
+            "task.grader.graders.place.type",
+            "LUTHIER_PYTHON_GRADERS=1",
+        ),
         (SCORE, "task.grader.type", "LUTHIER_GRADER_BASE_URL"),
         (LABEL, "task.grader.type", "LUTHIER_GRADER_BASE_URL"),
     ],
@@ -356,7 +360,7 @@ def test_submit_takes_a_graders_name_its_json_or_a_file(service: Service, tmp_pa
     [
         ("numbr", "--grader must be one of string_check, text_similarity, number, math, a JSON object, or @FILE.json"),
         ("{type: number}", "--grader: the JSON is not valid JSON: "),
-        ("@nowhere.json", "--grader: cannot read nowhere.json: "),
+        ("@nowhere.json", "--grader: nowhere.json "),
         ('{"type": "number", "tolerance": "x"}', "grader.tolerance must be a number, not 'x'"),
         (json.dumps(MULTI | {"calculate_output": "a"}), "grader.calculate_output: "),
     ],

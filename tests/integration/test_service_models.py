@@ -149,7 +149,7 @@ def test_a_service_that_is_not_there_is_named() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    with Client(url) as client, pytest.raises(Unreachable, match=f"no Luthier service answers at {url}"):
+    with Client(url) as client, pytest.raises(Unreachable, match=url):
         client.jobs()
 
 
