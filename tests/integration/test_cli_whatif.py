@@ -29,7 +29,7 @@ def test_the_change_and_what_it_changes_stand_side_by_side(service: Service, fil
     assert shown.returncode == 0, shown.stderr
     assert "sft lora r16" in shown.stdout
     assert "sft lora r64" in shown.stdout
-    for line in ("memory", "time", "tokens per second", "FLOPs", "that move", "feasible"):
+    for line in ("memory", "time", "tokens per second", "FLOPs", "trainable", "feasible"):
         assert line in shown.stdout
     assert "983,040" in shown.stdout
     assert "not calibrated" in shown.stdout

@@ -360,7 +360,7 @@ def test_submit_takes_a_graders_name_its_json_or_a_file(service: Service, tmp_pa
     [
         ("numbr", "--grader must be one of string_check, text_similarity, number, math, a JSON object, or @FILE.json"),
         ("{type: number}", "--grader: the JSON is not valid JSON: "),
-        ("@nowhere.json", "--grader: cannot read nowhere.json: "),
+        ("@nowhere.json", "--grader: nowhere.json "),
         ('{"type": "number", "tolerance": "x"}', "grader.tolerance must be a number, not 'x'"),
         (json.dumps(MULTI | {"calculate_output": "a"}), "grader.calculate_output: "),
     ],

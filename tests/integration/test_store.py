@@ -47,7 +47,7 @@ UNKNOWN: list[Callable[[Connection], object]] = [
 def test_what_is_not_there_is_reported_by_name(database: Database) -> None:
     with database.begin() as c:
         for ask in UNKNOWN:
-            with pytest.raises(NotFound, match="'nothing'"):
+            with pytest.raises(NotFound, match=r"\bnothing\b"):
                 ask(c)
 
 
