@@ -123,7 +123,7 @@ def test_a_running_a_cancelled_and_a_failed_job_have_reports(service: Service, w
     running = service.client.report(job_id)
     assert running.winner is not None
     assert running.winner.number == 1
-    assert "still runs" in running.missing[0]
+    assert "2 of 4 designs" in running.missing[0]
 
     service.client.cancel(job_id)
     cancelled = service.client.report(job_id)
