@@ -8,15 +8,18 @@ from io import StringIO
 from subprocess import CompletedProcess
 from unittest.mock import patch
 
-from luthier.cli import main
+from luthier.cli import main, show
 
 
 def run(*arguments: str, **environment: str) -> CompletedProcess[str]:
     """Run `luthier` with these arguments, and these variables beside those of the tests."""
     output, errors = StringIO(), StringIO()
     command = ["luthier", *arguments]
+    width = int(environment.get("COLUMNS", os.environ["COLUMNS"]))  # which a console reads once, when it is made
     with (
         patch.dict(os.environ, environment),
+        patch.object(show.console, "_width", width),
+        patch.object(show.errors, "_width", width),
         patch("sys.argv", command),
         redirect_stdout(output),
         redirect_stderr(errors),

@@ -63,7 +63,11 @@ class Live:
             self.process = subprocess.Popen(
                 [*command, "--workers", str(self.workers)], env=os.environ | FAST, stdout=log, stderr=log
             )
-        eventually(self._answers, 60)
+        try:
+            eventually(self._answers)
+        except AssertionError:
+            self.kill()  # or it would outlive the test
+            raise
         return self.client
 
     def _answers(self) -> bool:

@@ -22,6 +22,14 @@ def service(bare: Service) -> Service:
     return bare
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with one base model for all tests of a module that do not depend on an empty store."""
+    with serving(tmp_path_factory.mktemp("shared") / "home") as service:
+        service.add_model()
+        yield service
+
+
 @pytest.fixture
 def worker(service: Service) -> FakeWorker:
     """A registered worker of that service."""

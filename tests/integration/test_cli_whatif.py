@@ -15,7 +15,12 @@ from tests.integration.service_harness import Service, sums
 pytest_plugins = ("tests.integration.service_fixtures",)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def service(shared: Service) -> Service:
+    return shared
+
+
+@pytest.fixture(scope="module")
 def file(service: Service) -> str:
     return service.upload(sums())
 

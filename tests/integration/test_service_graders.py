@@ -1,9 +1,7 @@
 """Graders are tried in OpenAI's shapes: strictly by its types, and in the hands of its unmodified client."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from pydantic import SecretStr
 
 from luthier.graders import endpoint, grade, sample_of
 from luthier.task import Multi, Number, TextSimilarity
+from tests import commands
 from tests.chat_endpoint import ChatEndpoint, chatting
 from tests.integration.service_harness import Service, serving, sums
 
@@ -65,9 +64,9 @@ RUN = "/v1/fine_tuning/alpha/graders/run"
 VALIDATE = "/v1/fine_tuning/alpha/graders/validate"
 
 
-@pytest.fixture
-def client(service: Service) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{service.url}/v1", api_key="none is needed", max_retries=0) as client:
+@pytest.fixture(scope="module")
+def client(shared: Service) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{shared.url}/v1", api_key="none is needed", max_retries=0) as client:
         yield client
 
 
@@ -377,19 +376,5 @@ def test_submit_names_what_is_wrong_before_it_uploads(
 def _submit(service: Service, folder: Path, grader: str) -> subprocess.CompletedProcess[str]:
     data = folder / "train.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in sums()))
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "luthier",
-        "submit",
-        str(data),
-        "--trials",
-        "2",
-        "--confirmations",
-        "0",
-        "--grader",
-        grader,
-    ]
-    environment = os.environ | {"LUTHIER_SERVER": service.url, "COLUMNS": "500"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    options = ["--trials", "2", "--confirmations", "0", "--grader", grader]
+    return commands.run("submit", str(data), *options, LUTHIER_SERVER=service.url, COLUMNS="500")
