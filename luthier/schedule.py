@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from luthier.design import Frozen
+from luthier.task import Objective
 
 Trigger = Literal["cron", "catch_up", "manual"]
 AliasOrigin = Literal["schedule", "user", "rollback"]
@@ -53,7 +54,7 @@ class Contest(Frozen):
     champion: str = Field(description="the model that the alias named; the base model where it named none yet")
     promoted: bool = Field(description="whether the alias names the winner now")
     why: str = Field(description="in words")
-    objective: Literal["perplexity", "reward"]
+    objective: Objective
     difference: float | None = Field(
         default=None, description="winner minus champion, in bits per byte (less is better) or reward (more is)"
     )

@@ -13,6 +13,7 @@ from luthier.design import Frozen, Placement
 from luthier.trial import RUNG_PAIRS, RUNG_ROWS
 
 Family = Literal["decoder", "encoder"]
+Objective = Literal["perplexity", "reward"]
 
 
 class DataKind(StrEnum):
@@ -325,7 +326,7 @@ class JudgeSpec(Frozen):
     kind: DataKind
     validation: str = Field(description="digest of the rows that choose between trials")
     test: str = Field(description="digest of the rows that no proposal ever sees")
-    objective: Literal["perplexity", "reward"]
+    objective: Objective
     grader: Grader | None = None
     window: int = Field(default=512, ge=8, description="tokens in one piece of long text; nothing is dropped")
     max_tokens: int = Field(default=2048, ge=8, description="longest row in tokens; longer ones are cut on the right")

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from luthier.errors import BlobMissing, Infeasible
+from luthier.metrics import phrases
 from luthier.trial import Metrics, RowScores, Sample
 from luthier.worker_protocol import Artifact, Assignment, Finished, Judged
 from workers import cache
@@ -27,7 +28,7 @@ from workers.train.forward import CausalModel
 from workers.train.loop import Trained, train
 from workers.train.reward_model import Scorer
 from workers.train.rollouts.play import World, world_of
-from workers.trial_watch import RESUME, Brought, TrialWatch, position_text, scores_text
+from workers.trial_watch import RESUME, Brought, TrialWatch, position_text
 
 
 def run(service: ServiceClient, lease: Lease, device: torch.device, checkpoint_seconds: float) -> Finished:
@@ -112,7 +113,7 @@ def _conclude(
     lease.trained()
     lease.check()
     metrics, _ = _score(service, lease, model, assignment.judge.validation)
-    lease.say(f"Judged on {metrics.rows} validation rows: {scores_text(metrics)}")
+    lease.say(f"Judged on {metrics.rows} validation rows: {phrases('log', metrics)}")
     lease.check()
     worth = service.judged(
         assignment.trial_id, Judged(**lease.claim, metrics=metrics, device_seconds=lease.device_seconds)
@@ -129,7 +130,7 @@ def _conclude(
         test_metrics, test_scores = _score(service, lease, model, assignment.judge.test)
         general = general_bits_per_byte(model, cache.tokenizer(assignment.base, assignment.judge), assignment.judge)
         test_scores = test_scores.model_copy(update={"general_bits_per_byte": general})
-        lease.say(f"Judged on {test_metrics.rows} test rows: {scores_text(test_metrics)}")
+        lease.say(f"Judged on {test_metrics.rows} test rows: {phrases('log', test_metrics)}")
     if worth.keep and test_metrics is not None and assignment.design.stages:
         exported = export(
             scratch / "export",

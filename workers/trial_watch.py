@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from luthier.design import Stage
 from luthier.errors import BlobMissing, Interrupted, Paused
+from luthier.metrics import curve_phrases, held_out, phrases
 from luthier.task import DataKind, JudgeSpec, rung_rows
 from luthier.trial import RUNG_GENERATIONS, RUNG_ROWS, RUNG_WINDOWS, RUNGS, Metrics, rung_name
 from luthier.worker_protocol import CheckpointSaved, RungReached
@@ -104,8 +104,7 @@ class TrialWatch:
             design = self.lease.assignment.design.stages[stage]
             self.lease.say(f"Stage {stage + 1} made its first step: {design.algorithm.kind} by {design.update.kind}")
         if progress.next_stage:
-            scores = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-            self.lease.say(f"Stage {stage + 1} is done after {step} steps: {scores}")
+            self.lease.say(f"Stage {stage + 1} is done after {step} steps: {curve_phrases(found)}")
         elif progress.share > 1.0 - NEARLY:
             self.lease.say(f"Trained to the end: {step} steps, {progress.position.tokens} tokens")
 
@@ -128,7 +127,7 @@ class TrialWatch:
         )
         goes_on = self.service.rung(self.lease.assignment.trial_id, reached).action == "continue"
         verdict = "goes on" if goes_on else "pauses"
-        self.lease.say(f"At {rung_name(rung)} of the training: {scores_text(metrics)}; it {verdict}")
+        self.lease.say(f"At {rung_name(rung)} of the training: {phrases('log', metrics)}; it {verdict}")
         return goes_on
 
     def _judge(self, progress: Progress) -> Metrics:
@@ -144,11 +143,7 @@ class TrialWatch:
             return judge(progress.model, cache.tokenizer(base, spec), spec.model_copy(update=fewer), rows)
 
     def _points(self, metrics: Metrics) -> dict[str, float]:
-        found = {"valid_loss": math.log(metrics.likelihood[1])}
-        if metrics.reward is not None:
-            preference = self.lease.assignment.judge.kind is DataKind.PREFERENCE
-            found["valid_accuracy" if preference else "valid_reward"] = metrics.reward
-        return found
+        return held_out(metrics, self.lease.assignment.judge.kind)
 
     def _reward_accuracy(self, scorer: Scorer) -> dict[str, float]:
         """Of a reward model. It is quick, and of a few rows it says little: all that the judge scores."""
@@ -183,9 +178,3 @@ class TrialWatch:
 
 def position_text(stage: int, step: int) -> str:
     return f"stage {stage + 1}, step {step}"
-
-
-def scores_text(metrics: Metrics) -> str:
-    name, value = metrics.likelihood
-    reward = "" if metrics.reward is None else f", {metrics.reward_name or 'reward'} {metrics.reward:.4g}"
-    return f"{metrics.bits_per_byte:.4g} bits per byte, {name} {value:.4g}{reward}"

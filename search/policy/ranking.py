@@ -6,10 +6,11 @@ The untuned model is a yardstick, not a candidate: it is the answer only when no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from luthier.design import Frozen
 from luthier.errors import MissingMetric
+from luthier.metrics import deciding
+from luthier.task import Objective
 from luthier.trial import Metrics, TrialState
 from search.policy.history import Past, RungScore
 
@@ -24,21 +25,21 @@ class Choice(Frozen):
     beats_default: bool
 
 
-def objective_value(metrics: Metrics, objective: Literal["perplexity", "reward"]) -> float:
+def objective_value(metrics: Metrics, objective: Objective) -> float:
     """The number to minimise: bits per byte for `perplexity`, minus the reward for `reward`.
 
     Raises MissingMetric where the judge did not report the metric.
     """
-    match objective:
-        case "perplexity":
-            return metrics.bits_per_byte
-        case "reward":
-            if metrics.reward is None:
-                raise MissingMetric("the objective is reward, but the judge reported none", param="metrics.reward")
-            return -metrics.reward
+    metric = deciding(objective)
+    value = metric.value(metrics)
+    if value is None:
+        raise MissingMetric(
+            f"the objective is {objective}, but the judge reported no {metric.label}", param=f"metrics.{metric.name}"
+        )
+    return metric.sign * value
 
 
-def rung_score(metrics: Metrics, objective: Literal["perplexity", "reward"]) -> RungScore:
+def rung_score(metrics: Metrics, objective: Objective) -> RungScore:
     """How a trial did at a rung. Raises MissingMetric where the judge did not report the objective.
 
     Preference accuracy counts the answers in order, and moves late and by whole pairs: at a ninth of the training it

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from luthier.design import Design, Frozen
+from luthier.metrics import figure
 from luthier.models.base_model import ModelFacts
 from luthier.report import AxisReport, AxisWords
 from luthier.task import DataKind
-from search.format import about, count, count_of, figure, millions
+from search.format import about, count, count_of, millions
 from search.report.importance import AS_IT_IS
 from search.report.inputs import Case, Tried
 from search.report.pareto import parameters

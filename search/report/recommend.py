@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from luthier.metrics import figure, signed
 from luthier.report import Baseline, ComparisonReport, Recommendation
-from search.format import figure, millions, seconds
+from search.format import millions, seconds
 from search.policy.ranking import DEFAULT
 from search.report import bootstrap, pareto
 from search.report.inputs import Case, Tried
@@ -37,7 +38,7 @@ def _comparison(case: Case, against: Baseline, won: Tried, other: Tried) -> Comp
     difference, low, high = found.objective.difference, found.objective.low, found.objective.high
     said = (
         f"{figure(scores[0])} against {figure(scores[1])} {case.unit} of the {against} (trial {other.number}): "
-        f"{difference:+.4g}, 95 % interval {low:+.4g} to {high:+.4g}"
+        f"{signed(difference)}, 95 % interval {signed(low)} to {signed(high)}"
     )
     if ratio is not None:
         said += f"; perplexity × {ratio.difference:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Response
 
 from luthier.api_types import Landscape
 from luthier.errors import NotFound
+from luthier.metrics import listed
 from luthier.store import Connection, events, jobs, measurements, trials
 from search.report.charts import landscape
 from search.report.inputs import Case
@@ -106,11 +107,12 @@ def _landscape(ctx: Context, c: Connection, job_id: str) -> Landscape:
 def _trials(ctx: Context, c: Connection, job_id: str) -> list[Line]:
     found = rows(_case(ctx, c, job_id))
     measured = {trial.number: trial.metrics for trial in trials.of_job(c, job_id)}
+    exported = listed("export")
     lines = []
     for row in found:
-        shown = row.model_dump(exclude={"design", "tone", "role"})
+        shown = row.model_dump(exclude={"design", "tone", "role", "metrics"})
         metrics = measured[row.number]
-        judged = {} if metrics is None else metrics.model_dump(include={"perplexity", "bits_per_byte", "reward"})
+        judged = {} if metrics is None else {spec.name: spec.value(metrics) for spec in exported}
         lines.append({**shown, **judged, **{f"design: {name}": value for name, value in flat(row.design).items()}})
     return lines
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 
 from luthier import dataset, graders
 from luthier.dataset import Profile, Row, Splits
@@ -15,7 +15,7 @@ from luthier.errors import DatasetError, GraderFault, IllegalDesign, NotFound, U
 from luthier.models.base_model import BaseModelEntry
 from luthier.store import Connection, files, models, workers
 from luthier.store.rows import FileRecord, JobRecord, new_id
-from luthier.task import DataKind, Grader, JudgeSpec, Pin, Search, TextSimilarity
+from luthier.task import DataKind, Grader, JudgeSpec, Objective, Pin, Search, TextSimilarity
 from luthier.trial import JobState
 from search.space import axes, validate
 from search.space.space import Space, space
@@ -349,7 +349,7 @@ def _check_integrations(ctx: Context, body: CreateJob) -> None:
     )
 
 
-def _objective(body: CreateJob, kind: DataKind) -> Literal["perplexity", "reward"]:
+def _objective(body: CreateJob, kind: DataKind) -> Objective:
     match body.search.objective:
         case "perplexity":
             return "perplexity"

@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from luthier.errors import LuthierError
+from luthier.metrics import deciding, mean_metrics, phrases
 from luthier.schedule import Contest
 from luthier.store import Connection, events
 from luthier.store.rows import JobRecord, TrialRecord
-from luthier.trial import Metrics, TrialState, mean_metrics, rung_name
+from luthier.trial import Metrics, TrialState, rung_name
 from search.policy.ranking import Choice
 
 
@@ -172,12 +173,7 @@ def contested(c: Connection, job_id: str, alias: str, contest: Contest, now: dat
 
 def numbers(metrics: Metrics) -> str:
     """Metrics in one phrase."""
-    reward = ""
-    if metrics.reward is not None:
-        named = f" ({metrics.reward_name})" if metrics.reward_name else ""
-        reward = f", reward {metrics.reward:.4g}{named}"
-    name, value = metrics.likelihood
-    return f"{metrics.bits_per_byte:.4g} bits per byte ({name} {value:.4g}){reward}"
+    return phrases("log", metrics)
 
 
 def _name(trial: TrialRecord) -> str:
@@ -193,7 +189,7 @@ def _rung(trial: TrialRecord) -> str:
 def _judged_by(job: JobRecord) -> str:
     match job.judge.objective:
         case "perplexity":
-            return "bits per byte on held-out rows"
+            return f"{deciding(job.judge.objective).label} on held-out rows"
         case "reward" if job.judge.environment is not None:
             return f"the reward of {job.judge.environment.name} for held-out prompts"
         case "reward" if job.judge.grader is not None:

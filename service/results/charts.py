@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from luthier.api_types import Curves, RungMark, Span, Timeline, TrialCurve, WorkerSpans
+from luthier.metrics import deciding
 from luthier.store.rows import EventRecord, JobRecord, RungRecord, TrialMark
 from search.policy.ranking import objective_value
 
@@ -24,7 +25,7 @@ def curves(
     """`found` by trial; at most `limit` points of each are kept."""
     numbers = {trial.id: trial.number for trial in trials}
     ends = {trial_id: _ends(points) for trial_id, points in found.items()}
-    sign = 1 if job.judge.objective == "perplexity" else -1
+    sign = deciding(job.judge.objective).sign
     return Curves(
         name=name,
         names=tuple(names),

@@ -11,8 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from pydantic import Field
 
 from luthier.design import Frozen
+from luthier.metrics import figure, signed
 from luthier.report import ComparisonReport, FrontReport, Report
-from search.format import figure, millions, seconds
+from search.format import millions, seconds
 
 _MARKS: Final = re.compile(r"([\\`*_\[\]<>|~#])")
 WIDTH, HEIGHT = 640, 260  # of the picture of the front
@@ -128,6 +129,7 @@ for _environment in (_HTML, _MARKDOWN):
     _environment.filters |= {
         "moment": _moment,
         "score": _score,
+        "signed": signed,
         "share": _share_of,
         "size": _size,
         "seconds": seconds,

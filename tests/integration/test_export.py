@@ -27,6 +27,7 @@ from luthier.design import (
     Design,
     Stage,
 )
+from luthier.metrics import cell
 from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec, TextSimilarity
 from luthier.trial import Metrics
@@ -326,19 +327,18 @@ def test_the_card_tells_the_design_the_data_and_the_scores(case: Case) -> None:
             assert f"- **Learning algorithm**: `{stage.algorithm.kind}`, " in page
             assert f"- **Weight update**: `{stage.update.kind}`, " in page
             assert f"| {stage.optimiser.learning_rate:g} | {stage.optimiser.batch_size} |" in page
-        told = "After stage 1, on the first validation rows: loss 1.25 per token, preference accuracy 0.75."
+        told = "After stage 1, on the first validation rows: validation loss 1.25, preference accuracy 0.75."
         assert (told in page) == (len(case.plan.stages) > 1)
         assert f"- **Task and data**: `{case.plan.kind}`, " in page
         assert "40 training rows" in page
         assert ("1 of them has no target" in page) == (len(case.learnt) < 40)
         name, value = case.metrics.likelihood
         assert name == ("pseudo-perplexity" if case.plan.encoder else "perplexity")
-        assert f"| {name} | {value:.5g} | {case.test_metrics.likelihood[1]:.5g} |" in page
+        assert f"| {name} | {cell(value)} | {cell(case.test_metrics.likelihood[1])} |" in page
         assert ("was saved without one for masked tokens" in page) == case.plan.headless
         if case.metrics.reward is not None:
-            assert (
-                f"| {case.metrics.reward_name} | {case.metrics.reward:.4f} | {case.test_metrics.reward:.4f} |" in page
-            )
+            name = case.metrics.reward_name.replace("_", " ")
+            assert f"| {name} | {cell(case.metrics.reward)} | {cell(case.test_metrics.reward)} |" in page
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,365 @@
+"""The registry of metrics and training curves: name, label, unit, direction, and where each is shown.
+
+Event log, tables, pages, charts, reports, model cards, exports and trackers all read it. A new metric takes its
+`MetricSpec` in `METRICS`, its field in `luthier.trial.Metrics` (the stored shape), its computation in
+`workers/evaluate`, and its case in the judge's tests. A new curve takes its `CurveSpec` in `CURVES` and the training
+step that reports it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, geometric_mean
+from typing import Any, Final, Literal, get_args
+
+from luthier.task import DataKind, JudgeSpec, Objective
+from luthier.trial import TRAIN_LOSS, Metrics, RowScores
+
+Place = Literal[
+    "log",  # sentences of the event log and of a worker's log
+    "headline",  # the one line that the command line shows of a trial
+    "terminal",  # tables of the command line
+    "leaderboard",
+    "compare",
+    "trial",
+    "models",
+    "card",
+    "trackers",  # MLflow and TensorBoard
+    "export",  # the leaderboard as CSV or JSON
+]
+EVERYWHERE: Final[frozenset[Place]] = frozenset(get_args(Place))
+
+_ORDERED: Final = (DataKind.PREFERENCE, DataKind.UNPAIRED)  # rows that say which answers are the better ones
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec:
+    """One metric of the judge. `name` is the field that holds it in `Metrics`, or in `RowScores`."""
+
+    name: str
+    label: str
+    description: str  # one sentence, for tooltips and the model card
+    lower_is_better: bool
+    unit: str = ""  # "" for a plain number; the label itself where the label is a unit
+    head: str = ""  # a shorter label for tables of the command line; "" for the label
+    named_by: str | None = None  # the field of `Metrics` that names this job's variant of the metric
+    variants: Mapping[str, str] = field(default_factory=dict)  # their descriptions, by name
+    mean: Literal["arithmetic", "geometric"] = "arithmetic"  # how the values of several seeds are averaged
+    objective: Objective | None = None  # the objective that trials are ranked by with this metric
+    applies: Callable[[JudgeSpec], bool] = lambda judge: True  # whether a judge measures it
+    shown: frozenset[Place] = EVERYWHERE
+
+    def value(self, found: Metrics | RowScores | None) -> float | None:
+        """The metric's value; None where it was not measured."""
+        value: float | None = getattr(found, self.name, None)
+        return value
+
+    def label_of(self, *found: Metrics | None) -> str:
+        """The label of the job's variant of the metric (`preference accuracy` for `reward`), else the general label."""
+        names = (getattr(one, self.named_by, None) for one in found if self.named_by is not None)
+        return next((name.replace("_", " ") for name in names if name), self.label)
+
+    def describe(self, found: Metrics) -> str:
+        """The description of the job's variant of the metric."""
+        name = getattr(found, self.named_by, None) if self.named_by is not None else None
+        return self.variants.get(name or "", self.description)
+
+    def phrase(self, found: Metrics) -> str:
+        """Value, label and unit for a sentence: `0.91 bits per byte`, `perplexity 12.5`."""
+        value = self.value(found)
+        assert value is not None, f"{self.name} was not measured"
+        if self.unit == self.label:
+            return f"{figure(value)} {self.unit}"
+        return f"{self.label_of(found)} {figure(value)} {self.unit}".rstrip()
+
+    @property
+    def heading(self) -> str:
+        """The head of its column in the command line's tables."""
+        return self.head or self.label
+
+    @property
+    def sign(self) -> int:
+        """The factor that makes it a number to minimise."""
+        return 1 if self.lower_is_better else -1
+
+
+METRICS: Final[tuple[MetricSpec, ...]] = (
+    MetricSpec(
+        name="perplexity",
+        label="perplexity",
+        description="The exponential of the mean negative log-likelihood of the target tokens.",
+        lower_is_better=True,
+        mean="geometric",
+        applies=lambda judge: judge.family == "decoder",
+        shown=EVERYWHERE - {"leaderboard", "models"},
+    ),
+    MetricSpec(
+        name="pseudo_perplexity",
+        label="pseudo-perplexity",
+        description="The exponential of the mean negative pseudo-log-likelihood (Salazar et al. 2020): each token is "
+        "masked alone and predicted from all others of its window. It cannot be compared with a decoder's perplexity.",
+        lower_is_better=True,
+        mean="geometric",
+        applies=lambda judge: judge.family == "encoder",
+        shown=EVERYWHERE - {"leaderboard", "models", "export"},
+    ),
+    MetricSpec(
+        name="bits_per_byte",
+        label="bits per byte",
+        head="bits/byte",
+        unit="bits per byte",
+        description="The negative log-likelihood of the targets in bits, over the bytes of their text. It compares "
+        "models of different tokenizers.",
+        lower_is_better=True,
+        objective="perplexity",
+        shown=EVERYWHERE - {"headline"},
+    ),
+    MetricSpec(
+        name="reward",
+        label="reward",
+        description="The mean grade of greedy answers.",
+        variants={
+            "preference_accuracy": "The share of held-out pairs whose chosen answer is likelier per token.",
+            "label_auc": "The probability that a desirable answer is likelier per token than an undesirable one, "
+            "whatever their prompts.",
+        },
+        lower_is_better=False,
+        named_by="reward_name",
+        objective="reward",
+        applies=lambda judge: (
+            judge.kind in _ORDERED
+            or (judge.kind is not DataKind.TEXT and (judge.grader is not None or judge.environment is not None))
+        ),
+    ),
+    MetricSpec(
+        name="margin",
+        label="margin",
+        unit="nats per token",
+        description="By how much likelier the better answers are than the worse ones, per token.",
+        lower_is_better=False,
+        applies=lambda judge: judge.kind in _ORDERED,
+        shown=frozenset({"trial", "trackers"}),
+    ),
+    MetricSpec(
+        name="general_bits_per_byte",
+        label="bits per byte of general text",
+        unit="bits per byte",
+        description="Bits per byte on a general English text. Its rise over the base model is what was forgotten.",
+        lower_is_better=True,
+        shown=frozenset(),  # the report compares it with the base's
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveSpec:
+    """One curve of a trial, by the name of its points."""
+
+    name: str
+    label: str
+    description: str
+    lower_is_better: bool | None  # None where neither direction is better
+    unit: str = ""
+    split: Literal["training", "validation"] = "training"  # where it is measured
+    chart: Literal["loss", "other"] = "other"  # the chart of the trial's page; those of `loss` are drawn in one
+    read: Callable[[Metrics, DataKind], float | None] | None = None  # from the judge's metrics, at rungs and stage ends
+
+
+CURVES: Final[tuple[CurveSpec, ...]] = (
+    CurveSpec(
+        name=TRAIN_LOSS,
+        label="training loss",
+        unit="nats",
+        description="The algorithm's loss, as the mean over the batch.",
+        lower_is_better=True,
+        chart="loss",
+    ),
+    CurveSpec(
+        name="valid_loss",
+        label="validation loss",
+        unit="nats per token",
+        description="The mean negative log-likelihood of held-out target tokens.",
+        lower_is_better=True,
+        split="validation",
+        chart="loss",
+        read=lambda metrics, kind: math.log(metrics.likelihood[1]),
+    ),
+    CurveSpec(
+        name="valid_accuracy",
+        label="preference accuracy",
+        description="The share of held-out pairs whose chosen answer is likelier per token.",
+        lower_is_better=False,
+        split="validation",
+        read=lambda metrics, kind: metrics.reward if kind is DataKind.PREFERENCE else None,
+    ),
+    CurveSpec(
+        name="valid_reward",
+        label="validation reward",
+        description="The mean grade of greedy answers to held-out prompts; of unpaired labels the AUC.",
+        lower_is_better=False,
+        split="validation",
+        read=lambda metrics, kind: None if kind is DataKind.PREFERENCE else metrics.reward,
+    ),
+    CurveSpec(
+        name="valid_reward_accuracy",
+        label="reward accuracy",
+        description="The share of held-out pairs whose chosen answer the reward model scores higher.",
+        lower_is_better=False,
+        split="validation",
+    ),
+    CurveSpec(
+        name="learning_rate",
+        label="learning rate",
+        description="The learning rate of the step, after warm-up and decay.",
+        lower_is_better=None,
+    ),
+    CurveSpec(
+        name="grad_norm",
+        label="gradient norm",
+        description="The norm of the gradient before clipping.",
+        lower_is_better=None,
+    ),
+    CurveSpec(
+        name="reward_margin",
+        label="reward margin",
+        unit="nats",
+        description="The implicit reward of chosen answers minus that of rejected ones (DPO, IPO, SimPO), or the "
+        "reward model's.",
+        lower_is_better=False,
+    ),
+    CurveSpec(
+        name="reward_accuracy",
+        label="reward accuracy in training",
+        description="The share of the batch that the implicit reward, or the reward model, puts in the right order.",
+        lower_is_better=False,
+    ),
+    CurveSpec(
+        name="log_odds_ratio",
+        label="log odds ratio",
+        unit="nats",
+        description="The log odds of chosen answers minus those of rejected ones (ORPO).",
+        lower_is_better=False,
+    ),
+    CurveSpec(
+        name="kl",
+        label="KL",
+        unit="nats",
+        description="The estimated KL divergence from the reference policy.",
+        lower_is_better=None,
+    ),
+    CurveSpec(
+        name="reward",
+        label="reward",
+        description="The mean reward of the step's sampled answers.",
+        lower_is_better=False,
+    ),
+    CurveSpec(
+        name="reward_std",
+        label="reward std",
+        description="The standard deviation of rewards among the answers to one prompt.",
+        lower_is_better=None,
+    ),
+    CurveSpec(
+        name="completion_length",
+        label="completion length",
+        unit="tokens",
+        description="The mean length of the step's sampled answers.",
+        lower_is_better=None,
+    ),
+    CurveSpec(
+        name="rollouts_kept",
+        label="rollouts kept",
+        description="The number of sampled answers that the step trained on.",
+        lower_is_better=None,
+    ),
+)
+
+
+def listed(place: Place) -> list[MetricSpec]:
+    """The metrics that a place shows, measured or not."""
+    return [spec for spec in METRICS if place in spec.shown]
+
+
+def shown(place: Place, *found: Metrics | None) -> list[MetricSpec]:
+    """The metrics that a place shows and of which any of `found` has a value."""
+    return [spec for spec in listed(place) if any(spec.value(one) is not None for one in found)]
+
+
+def values(place: Place, found: Metrics) -> dict[str, float]:
+    """What a place shows of `found`, by the metrics' names."""
+    return {spec.name: value for spec in listed(place) if (value := spec.value(found)) is not None}
+
+
+def named(name: str) -> MetricSpec:
+    return next(spec for spec in METRICS if spec.name == name)
+
+
+def deciding(objective: Objective) -> MetricSpec:
+    """The metric that trials are ranked by under an objective."""
+    return next(spec for spec in METRICS if spec.objective == objective)
+
+
+def phrases(place: Place, found: Metrics) -> str:
+    """The metrics shown at a place, as part of a sentence: `0.91 bits per byte, perplexity 12.5`. Those that trials are
+    ranked by come first."""
+    ranked_first = sorted(shown(place, found), key=lambda spec: spec.objective is None)
+    return ", ".join(spec.phrase(found) for spec in ranked_first)
+
+
+def mean_metrics(seeds: Sequence[Metrics]) -> Metrics:
+    """Average the metrics of one design over its seeds (at least one), perplexities geometrically; rows and tokens are
+    those of the first."""
+    first = seeds[0]
+    if len(seeds) == 1:
+        return first
+    changes: dict[str, float] = {}
+    for spec in METRICS:
+        values = [value for one in seeds if (value := spec.value(one)) is not None]
+        if values:
+            changes[spec.name] = geometric_mean(values) if spec.mean == "geometric" else fmean(values)
+    return first.model_copy(update=changes)
+
+
+def held_out(metrics: Metrics, kind: DataKind) -> dict[str, float]:
+    """The points of the validation curves that the judge's metrics give, by curve."""
+    found = {curve.name: curve.read(metrics, kind) for curve in CURVES if curve.read is not None}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def curve_phrases(found: Mapping[str, float | None]) -> str:
+    """Points of curves, by name, as part of a sentence: `validation loss 1.25, preference accuracy 0.75`."""
+    values = ((curve, found.get(curve.name)) for curve in CURVES)
+    return ", ".join(f"{curve.label} {figure(value)}" for curve, value in values if value is not None)
+
+
+def curves_for_charts() -> list[dict[str, Any]]:
+    """What the scripts of pages know of curves, as JSON."""
+    return [
+        {
+            "name": curve.name,
+            "label": curve.label,
+            "unit": curve.unit,
+            "split": curve.split,
+            "chart": curve.chart,
+        }
+        for curve in CURVES
+    ]
+
+
+def figure(value: float) -> str:
+    """A score as it is written in sentences: four significant digits."""
+    return f"{value:.4g}"
+
+
+def signed(difference: float) -> str:
+    """A difference of scores, with its sign."""
+    return f"{difference:+.4g}"
+
+
+def cell(value: float | None) -> str:
+    """A score in a table: always four digits, so that columns line up; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 9999.5 else f"{value:#.4g}"
