@@ -1,6 +1,7 @@
 // The page of one job: its charts, what is chosen in the table, and what happens while it runs.
 
 import { chart } from "./chart.js";
+import { curveLabel, curveTitle } from "./curves.js";
 import { parallel } from "./parallel.js";
 import { colour, duration, figure, redrawAll, series } from "./plot.js";
 import { goTo, onSwap, refresh } from "./swap.js";
@@ -64,7 +65,7 @@ function curves() {
       ...marks(named),
     ],
     x: { title: "step" },
-    y: { title: data.curves.name.replaceAll("_", " "), log: get("curve-log").checked },
+    y: { title: curveTitle(data.curves.name), log: get("curve-log").checked },
   };
 }
 
@@ -310,7 +311,7 @@ async function loadCurves() {
   const select = get("curve-name");
   const names = data.curves.names.length ? data.curves.names : [name];
   if ([...select.options].map((option) => option.value).join() !== names.join()) {
-    select.replaceChildren(...names.map((each) => new Option(each.replaceAll("_", " "), each)));
+    select.replaceChildren(...names.map((each) => new Option(curveLabel(each), each)));
     select.value = name;
   }
   redraw.curves();
