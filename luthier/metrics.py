@@ -287,12 +287,13 @@ def shown(place: Place, *found: Metrics | None) -> list[MetricSpec]:
     return [spec for spec in listed(place) if any(spec.value(one) is not None for one in found)]
 
 
-def values(place: Place, found: Metrics) -> dict[str, float]:
+def values_at(place: Place, found: Metrics) -> dict[str, float]:
     """What a place shows of `found`, by the metrics' names."""
     return {spec.name: value for spec in listed(place) if (value := spec.value(found)) is not None}
 
 
 def named(name: str) -> MetricSpec:
+    """The metric of that name."""
     return next(spec for spec in METRICS if spec.name == name)
 
 
@@ -341,6 +342,8 @@ def curves_for_charts() -> list[dict[str, Any]]:
             "name": curve.name,
             "label": curve.label,
             "unit": curve.unit,
+            "description": curve.description,
+            "lower_is_better": curve.lower_is_better,
             "split": curve.split,
             "chart": curve.chart,
         }

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from luthier.design import Design, Frozen
 from luthier.errors import UserError
-from luthier.metrics import listed, shown, values
+from luthier.metrics import listed, shown, values_at
 from luthier.trial import TrialState
 from search.report.build import state
 from search.report.charts import last
@@ -239,7 +239,7 @@ def _row(case: Case, tried: Tried, places: dict[int, int], standing: dict[int, f
         seeds=len(case.seeds(tried.number)) if tried.complete and past.confirms is None else 1,
         rung=None if tried.complete or not past.measured else f"{tried.share:.0%}",
         test=case.test_value(tried),
-        metrics={} if tried.metrics is None else values("leaderboard", tried.metrics),
+        metrics={} if tried.metrics is None else values_at("leaderboard", tried.metrics),
         parameters=size(case, tried),
         seconds=past.device_seconds,
         role=_role(case, tried),

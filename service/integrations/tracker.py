@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from luthier.metrics import values
+from luthier.metrics import values_at
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import Point
 
@@ -36,7 +36,7 @@ def scores(trial: TrialRecord) -> dict[str, float]:
     found: dict[str, float] = {"device_seconds": trial.device_seconds, "trained_tokens": float(trial.trained_tokens)}
     for split, metrics in (("validation", trial.metrics), ("test", trial.test_metrics)):
         if metrics is not None:
-            measured = values("trackers", metrics) | {"tokens": float(metrics.tokens), "rows": float(metrics.rows)}
+            measured = values_at("trackers", metrics) | {"tokens": float(metrics.tokens), "rows": float(metrics.rows)}
             found |= {f"{split}/{name}": value for name, value in measured.items()}
     return found
 

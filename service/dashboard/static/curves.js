@@ -11,5 +11,11 @@ export function curveTitle(name) {
   return curveLabel(name) + (unit ? ` (${unit})` : "");
 }
 
+// What a curve says, for the tooltip of its option.
+export function curveHint(name) {
+  const { description = "", lower_is_better: lower = null } = byName.get(name) ?? {};
+  return lower === null ? description : `${description} ${lower ? "Lower" : "Higher"} is better.`;
+}
+
 // The curves that are drawn in one chart, those of training or those of validation.
 export const curvesOf = (chart, split) => specs.filter((spec) => spec.chart === chart && spec.split === split);

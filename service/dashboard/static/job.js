@@ -1,7 +1,7 @@
 // The page of one job: its charts, what is chosen in the table, and what happens while it runs.
 
 import { chart } from "./chart.js";
-import { curveLabel, curveTitle } from "./curves.js";
+import { curveHint, curveLabel, curveTitle } from "./curves.js";
 import { parallel } from "./parallel.js";
 import { colour, duration, figure, redrawAll, series } from "./plot.js";
 import { goTo, onSwap, refresh } from "./swap.js";
@@ -311,7 +311,7 @@ async function loadCurves() {
   const select = get("curve-name");
   const names = data.curves.names.length ? data.curves.names : [name];
   if ([...select.options].map((option) => option.value).join() !== names.join()) {
-    select.replaceChildren(...names.map((each) => new Option(curveLabel(each), each)));
+    select.replaceChildren(...names.map((each) => Object.assign(new Option(curveLabel(each), each), { title: curveHint(each) })));
     select.value = name;
   }
   redraw.curves();

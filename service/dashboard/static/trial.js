@@ -2,7 +2,7 @@
 
 import { call, make } from "./api.js";
 import { chart } from "./chart.js";
-import { curveLabel, curvesOf, curveTitle } from "./curves.js";
+import { curveHint, curveLabel, curvesOf, curveTitle } from "./curves.js";
 import { colour, figure, series } from "./plot.js";
 import { onSwap, refresh } from "./swap.js";
 
@@ -84,7 +84,7 @@ async function load() {
   const lines = curvesOf("loss", "training").map(({ name }) => name);
   const names = [...new Set(points.map((point) => point.name))].filter((name) => !lines.includes(name)).sort();
   const before = select.value;
-  select.replaceChildren(...names.map((name) => make("option", { value: name, selected: name === before }, curveLabel(name))));
+  select.replaceChildren(...names.map((name) => make("option", { value: name, title: curveHint(name), selected: name === before }, curveLabel(name))));
   select.closest("label").hidden = !names.length;
   for (const again of draw) again();
 }
