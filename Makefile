@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 HOME_DIR ?= .cache/demo-home
 
-.PHONY: demo serve test chromium lint cells unit clean
+.PHONY: demo serve test test-all chromium lint cells unit clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,8 +18,13 @@ demo: $(VENV)/installed  ## fine-tune a real model on a real dataset, from nothi
 serve: $(VENV)/installed  ## open the demo's home again
 	$(BIN)/luthier serve --home $(HOME_DIR)
 
-test: lint chromium  ## lint, types, import contracts and the whole suite
-	$(BIN)/python -m pytest -n 3 --dist loadgroup  # many tests wait for a service or a worker: more than two cores' worth
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup  # many tests wait for a service: more than two cores' worth
+
+test: lint chromium  ## lint, types, import contracts, and the suite with a covering set of designs
+	$(PYTEST) -m "not slow and not live"
+
+test-all: lint chromium  ## the same with every design: every algorithm with every update
+	$(PYTEST) -m "not live"
 
 chromium:  ## Debian's browser for the tests of the dashboard, which are skipped where it may not be installed
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \

@@ -18,7 +18,7 @@ from bench.atlas.tasks import PAST, Task, named, rows
 from bench.replay import replay
 from bench.searchers import Luthier
 from luthier.design import Design
-from search.policy.asha import order
+from search.policy.asha import overall_ranking
 
 TRIALS: Final = 24
 
@@ -44,7 +44,7 @@ def search(work: tuple[str, int]) -> dict[str, Any]:
     searcher = Luthier(task.space, seed, TRIALS)
     for _ in replay(Training(task), searcher, workers=2):
         pass
-    ranked = [task.space.encode(past.design) for past in order(searcher.seen) if past.design.stages]
+    ranked = [task.space.encode(past.design) for past in overall_ranking(searcher.seen) if past.design.stages]
     return {"task": name, "seed": seed, "ranked": ranked}
 
 

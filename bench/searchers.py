@@ -194,7 +194,7 @@ class PermanentTpe(Permanent):
                 self._study.tell(trial, state=OptunaState.FAIL)
 
     def _tell(self, history: Sequence[Past]) -> None:
-        scored = [past for past in asha.order(history) if past.design.stages]
+        scored = [past for past in asha.overall_ranking(history) if past.design.stages]
         waiting = [past for past in history if past.open and not past.measured and past.design.stages]
         self._told.told = []
         for place, past in enumerate([*scored, *waiting]):
@@ -236,12 +236,12 @@ class Luthier:
         space: Space,
         seed: int,
         trials: int,
-        memory: Sequence[SimilarJob] = (),
+        similar_jobs: Sequence[SimilarJob] = (),
         *,
         early_finish: bool = False,
         budget: float | None = None,
     ) -> None:
-        self._space, self._memory, self._budget = space, memory, budget
+        self._space, self._similar_jobs, self._budget = space, similar_jobs, budget
         self.seen: Sequence[Past] = ()
         self._plan = Plan(trials=trials, finalists=3, confirmations=0, seed=seed, early_finish=early_finish)
 
@@ -252,8 +252,8 @@ class Luthier:
             history,
             self._plan,
             remaining=self._remaining(history),
-            refusal=lambda design: None,
-            memory=self._memory,
+            why_infeasible=lambda design: None,
+            similar_jobs=self._similar_jobs,
         )
         assert step is None or isinstance(step, Try | Promote | End)
         return step

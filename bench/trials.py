@@ -21,7 +21,7 @@ from luthier import dataset
 from luthier.dataset import Profile
 from luthier.design import Design
 from luthier.models.base_model import BaseModelEntry, read_facts
-from luthier.task import Constraints, DataKind, Grader, JudgeSpec, Pin
+from luthier.task import DataKind, Grader, JudgeSpec, Pin
 from luthier.trial import Usage
 from luthier.worker_protocol import (
     Assignment,
@@ -34,8 +34,8 @@ from luthier.worker_protocol import (
     RungVerdict,
 )
 from search.policy.priors import baselines
-from search.space.space import Space, space
-from service.datasets.ingest import counter
+from search.space.space import Space
+from service.datasets.ingest import token_counter
 from workers import cache, trial
 from workers.lease import Lease
 from workers.service_client import ServiceClient
@@ -85,18 +85,17 @@ class Task:
     @cached_property
     def profile(self) -> Profile:
         """As the service would have it: of the rows that were uploaded, counted by the base model's tokenizer."""
-        count = counter([self.entry])
-        assert count is not None
-        return dataset.profile(self.train, self.kind, count_tokens=count.count, counted_by=count.model)
+        counter = token_counter([self.entry])
+        assert counter is not None
+        return dataset.profile(self.train, self.kind, count_tokens=counter.count, counted_by=counter.model)
 
     @cached_property
     def space(self) -> Space:
-        return space(
+        return Space.for_job(
             self.kind,
             len(self.train),
             [self.entry],
             Pin(epochs=(1.0, 2.0)),
-            Constraints(),
             length=self.profile.long_rows,
             rewarded=self.grader is not None,
         )

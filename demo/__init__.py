@@ -1,1 +1,1 @@
-"""`make demo`: a real model, a real dataset, the whole service, in minutes."""
+"""`make demo`: fine-tune a real model on a real dataset with the whole service, in minutes."""

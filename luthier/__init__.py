@@ -11,7 +11,7 @@ __all__ = ["Client"]
 
 
 def __getattr__(name: str) -> Any:
-    """The client, imported when it is asked for: most that is under `luthier` does without."""
+    """Import the client on first use: most modules of `luthier` do not need it."""
     if name == "Client":
         from luthier.client import Client
 

@@ -1,7 +1,7 @@
 """Content-addressed files on any fsspec URL: datasets, checkpoints and exports, each named by its SHA-256.
 
-A blob is there whole or not at all: it is written under a temporary name and moved into place. A blob never changes,
-so that storing one twice is harmless. Layout: `ab/cd/abcd…`; what is being written lies under `incoming/`.
+Writes are atomic: a blob is written under a temporary name in `incoming/` and then moved to `ab/cd/abcd…`. A blob never
+changes, so storing one twice is harmless.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ _CHUNK: Final = 1 << 20
 
 
 class Blobs:
-    """The store of blobs behind a URL, e.g. `file:///var/lib/luthier/blobs` or `s3://bucket/prefix`.
+    """The store of blobs at a URL, e.g. `file:///var/lib/luthier/blobs` or `s3://bucket/prefix`.
 
-    Raises UserError for a URL that fsspec does not know or lacks the package for. Thread-safe where the file system is.
+    Raises UserError if fsspec does not know the URL's scheme or its package is missing. As thread-safe as the fsspec
+    file system.
     """
 
     def __init__(self, url: str) -> None:
         try:
-            # Other processes write here too: what a listing said a moment ago may no longer hold.
+            # Other processes write here too, so a cached listing may be out of date.
             self._fs, root = url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError) as error:
-            raise UserError(f"blobs cannot be kept at {url!r}: {error}", param="blobs_url") from error
+            raise UserError(f"cannot store blobs at {url!r}: {error}", param="blobs_url") from error
         self._root = str(root).rstrip("/")
 
     def put(self, stream: BinaryIO) -> tuple[str, int]:
-        """Store what is left of `stream`; answers with its digest and its size in bytes."""
+        """Store the rest of `stream`; return its digest and its size in bytes."""
         incoming = f"{self._root}/incoming/{secrets.token_hex(16)}"
         sha = hashlib.sha256()
         size = 0
@@ -59,11 +60,11 @@ class Blobs:
         return digest, size
 
     def put_bytes(self, content: bytes) -> str:
-        """Store `content`; answers with its digest."""
+        """Store `content`; return its digest."""
         return self.put(io.BytesIO(content))[0]
 
     def open(self, digest: str) -> BinaryIO:
-        """The blob for reading; the caller closes it. Raises BlobMissing."""
+        """Open the blob for reading; the caller closes it. Raises BlobMissing."""
         try:
             file: BinaryIO = self._fs.open(self._path(digest), "rb")
         except FileNotFoundError as error:
@@ -74,19 +75,19 @@ class Blobs:
         return _DIGEST.fullmatch(digest) is not None and bool(self._fs.exists(self._path(digest)))
 
     def size(self, digest: str) -> int:
-        """In bytes. Raises BlobMissing."""
+        """Return the size in bytes. Raises BlobMissing."""
         try:
             return int(self._fs.size(self._path(digest)))
         except FileNotFoundError as error:
             raise _missing(digest) from error
 
     def delete(self, digest: str) -> None:
-        """Nothing happens where there is no such blob: somebody else deleted it first."""
+        """Delete the blob if it exists; another process may have deleted it already."""
         if self.exists(digest):
             self._remove(self._path(digest))
 
     def _path(self, digest: str) -> str:
-        # Digests arrive in URLs: whatever is not one must never become a path.
+        # Digests arrive in URLs: any other text must never become a path.
         if not _DIGEST.fullmatch(digest):
             raise _missing(digest)
         return f"{self._root}/{digest[:2]}/{digest[2:4]}/{digest}"
@@ -97,7 +98,7 @@ class Blobs:
 
 
 def _sync(file: BinaryIO) -> None:
-    """Put a local file's content on the disk before its name: after a power cut a blob must not be there empty."""
+    """Flush a local file to the disk before it gets its name, so that a power cut leaves no empty blob."""
     file.flush()
     try:
         descriptor = file.fileno()
@@ -107,4 +108,4 @@ def _sync(file: BinaryIO) -> None:
 
 
 def _missing(digest: str) -> BlobMissing:
-    return BlobMissing(f"there is no blob {digest!r}", param="digest")
+    return BlobMissing(f"Blob {digest!r} was not found.", param="digest")

@@ -3,30 +3,30 @@
     LuthierError                      500  server_error
     ├── UserError (ValueError)        400  invalid_request_error: the caller can put it right
     │   ├── DatasetError              400  lists the faults, each with its row and field
-    │   ├── IllegalDesign             400  a combination of the axes that cannot work, and why
+    │   ├── IllegalDesign             400  a combination of design choices that cannot work, and why
     │   ├── GraderFault               400  a grader that cannot grade, or an answer that cannot be graded
     │   ├── NotFound (LookupError)    404
-    │   ├── Conflict                  409  the thing is not in a state that allows this
+    │   ├── Conflict                  409  the object's state does not allow this
     │   ├── TooLarge                  413
-    │   ├── Unauthenticated           401  a key is needed, and there was none, or not a good one
-    │   ├── Forbidden                 403  the key does not allow this
-    │   └── TooManyRequests           429  says after how many seconds to come again
-    ├── LeaseLost                     409  the trial belongs to somebody else by now
-    ├── Stopped                       409  the service asked a trial to stop: cancelled, or the budget is spent
-    ├── Interrupted                   503  the worker is shutting down: the trial is given back
-    │   └── Paused                    503  the trial stands at its rung: it is given back until it is promoted
+    │   ├── Unauthenticated           401  the API key is missing or not valid
+    │   ├── Forbidden                 403  the key's scope does not allow this
+    │   └── TooManyRequests           429  carries the seconds after which to retry
+    ├── LeaseLost                     409  another worker holds the trial's lease, or the lease expired
+    ├── Stopped                       409  the service stops the trial: cancelled, or the budget is spent
+    ├── Interrupted                   503  the worker is shutting down and returns the trial
+    │   └── Paused                    503  the trial pauses at a rung and is returned until it is promoted
     ├── Infeasible                    422  the design does not fit the device
-    ├── TrialFailed (RuntimeError)    500  training or judging went wrong (a loss that is not a number, …)
-    ├── MissingMetric (LookupError)   500  the judge's contract was broken: never replaced by another metric
+    ├── TrialFailed (RuntimeError)    500  training or judging failed (a NaN loss, …)
+    ├── MissingMetric (LookupError)   500  the judge did not return a metric that it must return
     ├── BlobMissing (LookupError)     404
     └── Unreachable (ConnectionError) 503  the service does not answer
 
-Each class carries its HTTP status, so that the service needs one handler and clients can rebuild the class.
+Each class carries its HTTP status. The service needs one handler, and clients can rebuild the class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 
@@ -48,7 +48,7 @@ class LuthierError(Exception):
         return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))
 
     def body(self) -> dict[str, Any]:
-        """The one JSON shape of an error: OpenAI's."""
+        """Return the error as JSON in OpenAI's shape."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -68,7 +68,7 @@ class UserError(LuthierError, ValueError):
 
 
 class DatasetError(UserError):
-    """A file that cannot be used as it is. `faults` are the first 20, ready to be shown one a line."""
+    """A file that cannot be used. `faults` holds the first 20 problems, one line each."""
 
     def __init__(self, message: str, *, faults: Sequence[str] = (), param: str | None = "file") -> None:
         super().__init__("\n".join([message, *(f"  - {fault}" for fault in faults)]), param=param)
@@ -80,7 +80,7 @@ class IllegalDesign(UserError):
 
 
 class GraderFault(UserError):
-    """`kind` is the field of OpenAI's `metadata.errors` that reports it."""
+    """`kind` is the field of OpenAI's `metadata.errors` that reports this error."""
 
     def __init__(
         self,
@@ -167,8 +167,16 @@ class Unreachable(LuthierError, ConnectionError):
     status = 503
 
 
+def unknown_base_model(
+    name: str, registered: Iterable[str], *, param: str = "model", error: type[UserError] = NotFound
+) -> UserError:
+    """Return the error for a base model that is not registered. It lists the registered ones."""
+    known = ", ".join(registered) or "none; add one with `luthier models add NAME FOLDER`"
+    return error(f"base model {name!r} is not registered; registered: {known}", param=param)
+
+
 def tree(root: type[LuthierError] = LuthierError) -> dict[str, type[LuthierError]]:
-    """Every class of the tree by its code, for clients that turn a response back into an exception."""
+    """Return every class of the tree by its code. Clients use it to turn a response into an exception."""
     found: dict[str, type[LuthierError]] = {root("").code: root}
     for child in root.__subclasses__():
         found |= tree(child)

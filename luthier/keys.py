@@ -1,7 +1,7 @@
-"""API keys: what they allow, what they look like, and what is kept of them.
+"""API keys: their scopes, their format, and the digest that is stored.
 
-A key is `luthier_`, 32 random characters and 6 of checksum. Only its HMAC is stored, so that whoever reads the database
-cannot use the service; the secret of the HMAC is not in the database.
+A key is `luthier_`, 32 random characters, and a checksum of 6 characters. Only its HMAC is stored, and the secret of
+the HMAC is not in the database. So a copy of the database gives no access to the service.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HINT: Final = len(PREFIX) + 4  # characters of a key that listings show
 
 
 class Scope(StrEnum):
-    """What a key allows. `submit` includes `read`, and `admin` both; `worker` is for workers and nothing else."""
+    """What a key allows. `submit` includes `read`, `admin` includes both; `worker` is for workers only."""
 
     READ = "read"
     SUBMIT = "submit"
@@ -48,13 +48,13 @@ _ALLOWED: Final = {
 
 
 def mint() -> str:
-    """A fresh key."""
+    """Return a new random key."""
     chosen = "".join(secrets.choice(ALPHABET) for _ in range(RANDOM))
     return PREFIX + chosen + _checksum(chosen)
 
 
 def well_formed(text: str) -> bool:
-    """Whether this can be a key at all: a mistyped or shortened one is told apart without a look into the store."""
+    """Return whether the text has the format and checksum of a key, without reading the store."""
     chosen, checksum = text[len(PREFIX) : -CHECKSUM], text[-CHECKSUM:]
     return (
         text.startswith(PREFIX)
@@ -65,7 +65,7 @@ def well_formed(text: str) -> bool:
 
 
 def hint(key: str) -> str:
-    """The beginning of a key, enough to tell it from others and too little to use it."""
+    """Return the first characters of a key: enough to recognise it, too few to use it."""
     return key[:HINT] + "…"
 
 
@@ -78,21 +78,21 @@ def _checksum(chosen: str) -> str:
 
 
 class Secret:
-    """What only the service knows. `session` signs the cookies of those who logged in."""
+    """The secret of the service. `session` signs session cookies."""
 
     def __init__(self, value: bytes) -> None:
         self._of_keys = hmac.digest(value, b"keys", "sha256")
         self.session = hmac.digest(value, b"sessions", "sha256")
 
     def digest(self, key: str) -> str:
-        """What is stored of a key."""
+        """Return the HMAC of a key, which is what the store holds."""
         return hmac.new(self._of_keys, key.encode(), hashlib.sha256).hexdigest()
 
 
 def secret_of(settings: Settings) -> Secret:
-    """From LUTHIER_SECRET, or from the file `secret` in the home, which is made if need be.
+    """Return the secret from LUTHIER_SECRET, or from the file `secret` in the home, which is created if missing.
 
-    Raises UserError where others can read that file.
+    Raises UserError if other users can read that file.
     """
     if settings.secret is not None:
         return Secret(settings.secret.get_secret_value().encode())
@@ -100,14 +100,14 @@ def secret_of(settings: Settings) -> Secret:
     if not path.exists():
         _make(path)
     if path.stat().st_mode & 0o077:
-        raise UserError(f"{path} signs the keys of this service and others can read it: chmod 600 {path}")
+        raise UserError(f"{path} signs the API keys, but other users can read it. Run: chmod 600 {path}")
     return Secret(path.read_bytes())
 
 
 def _make(path: Path) -> None:
-    """Whole or not at all, and never over one that is there: other processes may start at the same moment."""
+    """Create the file atomically, and never overwrite one: other processes may start at the same moment."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".secret-")  # readable by the owner alone
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".secret-")  # readable by the owner only
     try:
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_hex(32))

@@ -1,6 +1,6 @@
-"""Log lines: for people, or as a JSON object each for programs, with the request, job and trial they are about.
+"""Logging as text or as JSON, with the ids of the request, job and trial.
 
-LUTHIER_LOG_FORMAT chooses: `text` (the default) or `json`.
+LUTHIER_LOG_FORMAT is `text` (the default) or `json`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ids: ContextVar[Mapping[str, str]] = ContextVar("luthier_log_ids", default={}) 
 
 @contextmanager
 def about(**ids: str) -> Iterator[None]:
-    """Lines logged in this block, by this thread or task, carry these fields: request_id, job_id, trial_id."""
+    """Add these fields (request_id, job_id, trial_id) to lines that this thread or task logs in the block."""
     token = _ids.set({**_ids.get(), **ids})
     try:
         yield
@@ -31,7 +31,7 @@ def about(**ids: str) -> Iterator[None]:
 
 
 def configure(form: LogFormat) -> None:
-    """Send what is logged to standard error. Requests that went well are only logged as JSON."""
+    """Log to standard error. Successful requests are logged in the JSON format only."""
     handler = logging.StreamHandler()
     handler.addFilter(_add_ids)
     match form:
@@ -50,6 +50,6 @@ def configure(form: LogFormat) -> None:
 
 def _add_ids(record: logging.LogRecord) -> bool:
     for name, value in _ids.get().items():
-        if not hasattr(record, name):  # what the line says itself comes first
+        if not hasattr(record, name):  # fields of the line itself take precedence
             setattr(record, name, value)
     return True

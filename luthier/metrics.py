@@ -1,8 +1,8 @@
 """The registry of metrics and training curves: name, label, unit, direction, and where each is shown.
 
-Event log, tables, pages, charts, reports, model cards, exports and trackers all read it. A new metric takes its
-`MetricSpec` in `METRICS`, its field in `luthier.trial.Metrics` (the stored shape), its computation in
-`workers/evaluate`, and its case in the judge's tests. A new curve takes its `CurveSpec` in `CURVES` and the training
+The event log, tables, pages, charts, reports, model cards, exports and trackers read it. A new metric needs a
+`MetricSpec` in `METRICS`, a field of `luthier.trial.Metrics` (the stored shape), its computation in
+`workers/evaluate`, and a case in the tests of the judge. A new curve needs a `CurveSpec` in `CURVES` and a training
 step that reports it.
 """
 
@@ -31,7 +31,7 @@ Place = Literal[
 ]
 EVERYWHERE: Final[frozenset[Place]] = frozenset(get_args(Place))
 
-_ORDERED: Final = (DataKind.PREFERENCE, DataKind.UNPAIRED)  # rows that say which answers are the better ones
+_ORDERED: Final = (DataKind.PREFERENCE, DataKind.UNPAIRED)  # rows that say which answers are better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,22 +52,22 @@ class MetricSpec:
     shown: frozenset[Place] = EVERYWHERE
 
     def value(self, found: Metrics | RowScores | None) -> float | None:
-        """The metric's value; None where it was not measured."""
+        """Return the metric's value, or None if it was not measured."""
         value: float | None = getattr(found, self.name, None)
         return value
 
     def label_of(self, *found: Metrics | None) -> str:
-        """The label of the job's variant of the metric (`preference accuracy` for `reward`), else the general label."""
+        """Return the label of the job's variant (`preference accuracy` for `reward`), else the general label."""
         names = (getattr(one, self.named_by, None) for one in found if self.named_by is not None)
         return next((name.replace("_", " ") for name in names if name), self.label)
 
     def describe(self, found: Metrics) -> str:
-        """The description of the job's variant of the metric."""
+        """Return the description of the job's variant of the metric."""
         name = getattr(found, self.named_by, None) if self.named_by is not None else None
         return self.variants.get(name or "", self.description)
 
     def phrase(self, found: Metrics) -> str:
-        """Value, label and unit for a sentence: `0.91 bits per byte`, `perplexity 12.5`."""
+        """Return value, label and unit for a sentence: `0.91 bits per byte`, `perplexity 12.5`."""
         value = self.value(found)
         assert value is not None, f"{self.name} was not measured"
         if self.unit == self.label:
@@ -76,12 +76,12 @@ class MetricSpec:
 
     @property
     def heading(self) -> str:
-        """The head of its column in the command line's tables."""
+        """The column heading in the tables of the command line."""
         return self.head or self.label
 
     @property
     def sign(self) -> int:
-        """The factor that makes it a number to minimise."""
+        """1 or -1: the factor that turns the value into a number to minimise."""
         return 1 if self.lower_is_better else -1
 
 
@@ -110,8 +110,8 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
         label="bits per byte",
         head="bits/byte",
         unit="bits per byte",
-        description="The negative log-likelihood of the targets in bits, over the bytes of their text. It compares "
-        "models of different tokenizers.",
+        description="The negative log-likelihood of the targets in bits, divided by the bytes of their text. It is "
+        "comparable across tokenizers.",
         lower_is_better=True,
         objective="perplexity",
         shown=EVERYWHERE - {"headline"},
@@ -119,11 +119,12 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec(
         name="reward",
         label="reward",
-        description="The mean grade of greedy answers.",
+        description="The mean reward of greedy answers, from the grader or the environment.",
         variants={
-            "preference_accuracy": "The share of held-out pairs whose chosen answer is likelier per token.",
-            "label_auc": "The probability that a desirable answer is likelier per token than an undesirable one, "
-            "whatever their prompts.",
+            "preference_accuracy": "The share of held-out pairs whose chosen answer has the higher mean log-likelihood "
+            "per token.",
+            "label_auc": "The probability that a desirable answer has a higher mean log-likelihood per token than an "
+            "undesirable one, whatever their prompts.",
         },
         lower_is_better=False,
         named_by="reward_name",
@@ -137,7 +138,7 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
         name="margin",
         label="margin",
         unit="nats per token",
-        description="By how much likelier the better answers are than the worse ones, per token.",
+        description="The mean log-likelihood per token of the better answers minus that of the worse ones.",
         lower_is_better=False,
         applies=lambda judge: judge.kind in _ORDERED,
         shown=frozenset({"trial", "trackers"}),
@@ -146,7 +147,7 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
         name="general_bits_per_byte",
         label="bits per byte of general text",
         unit="bits per byte",
-        description="Bits per byte on a general English text. Its rise over the base model is what was forgotten.",
+        description="Bits per byte of a general English text. Above the base's, it means catastrophic forgetting.",
         lower_is_better=True,
         shown=frozenset(),  # the report compares it with the base's
     ),
@@ -155,15 +156,16 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
 
 @dataclass(frozen=True, kw_only=True)
 class CurveSpec:
-    """One curve of a trial, by the name of its points."""
+    """One curve of a trial. `name` is the name of its points."""
 
     name: str
     label: str
     description: str
     lower_is_better: bool | None  # None where neither direction is better
     unit: str = ""
+    alias: str = ""  # its name in transformers and TRL, where users may search for it
     split: Literal["training", "validation"] = "training"  # where it is measured
-    chart: Literal["loss", "other"] = "other"  # the chart of the trial's page; those of `loss` are drawn in one
+    chart: Literal["loss", "other"] = "other"  # the chart on the trial's page; all `loss` curves share one
     read: Callable[[Metrics, DataKind], float | None] | None = None  # from the judge's metrics, at rungs and stage ends
 
 
@@ -172,7 +174,7 @@ CURVES: Final[tuple[CurveSpec, ...]] = (
         name=TRAIN_LOSS,
         label="training loss",
         unit="nats",
-        description="The algorithm's loss, as the mean over the batch.",
+        description="The loss of the algorithm, averaged over the batch.",
         lower_is_better=True,
         chart="loss",
     ),
@@ -180,6 +182,7 @@ CURVES: Final[tuple[CurveSpec, ...]] = (
         name="valid_loss",
         label="validation loss",
         unit="nats per token",
+        alias="eval_loss",
         description="The mean negative log-likelihood of held-out target tokens.",
         lower_is_better=True,
         split="validation",
@@ -189,7 +192,7 @@ CURVES: Final[tuple[CurveSpec, ...]] = (
     CurveSpec(
         name="valid_accuracy",
         label="preference accuracy",
-        description="The share of held-out pairs whose chosen answer is likelier per token.",
+        description="The share of held-out pairs whose chosen answer has the higher mean log-likelihood per token.",
         lower_is_better=False,
         split="validation",
         read=lambda metrics, kind: metrics.reward if kind is DataKind.PREFERENCE else None,
@@ -197,7 +200,8 @@ CURVES: Final[tuple[CurveSpec, ...]] = (
     CurveSpec(
         name="valid_reward",
         label="validation reward",
-        description="The mean grade of greedy answers to held-out prompts; of unpaired labels the AUC.",
+        description="The mean reward of greedy answers to held-out prompts. For unpaired preference data, the AUC of "
+        "the labels.",
         lower_is_better=False,
         split="validation",
         read=lambda metrics, kind: None if kind is DataKind.PREFERENCE else metrics.reward,
@@ -232,7 +236,8 @@ CURVES: Final[tuple[CurveSpec, ...]] = (
     CurveSpec(
         name="reward_accuracy",
         label="reward accuracy in training",
-        description="The share of the batch that the implicit reward, or the reward model, puts in the right order.",
+        description="The share of pairs in the batch whose chosen answer has the higher implicit reward, or score of "
+        "the reward model.",
         lower_is_better=False,
     ),
     CurveSpec(
@@ -278,40 +283,44 @@ CURVES: Final[tuple[CurveSpec, ...]] = (
 
 
 def listed(place: Place) -> list[MetricSpec]:
-    """The metrics that a place shows, measured or not."""
+    """Return the metrics that a place shows, measured or not."""
     return [spec for spec in METRICS if place in spec.shown]
 
 
 def shown(place: Place, *found: Metrics | None) -> list[MetricSpec]:
-    """The metrics that a place shows and of which any of `found` has a value."""
+    """Return the metrics that a place shows and that at least one of `found` has a value of."""
     return [spec for spec in listed(place) if any(spec.value(one) is not None for one in found)]
 
 
 def values_at(place: Place, found: Metrics) -> dict[str, float]:
-    """What a place shows of `found`, by the metrics' names."""
+    """Return the values of `found` that a place shows, by metric name."""
     return {spec.name: value for spec in listed(place) if (value := spec.value(found)) is not None}
 
 
 def named(name: str) -> MetricSpec:
-    """The metric of that name."""
+    """Return the metric of that name."""
     return next(spec for spec in METRICS if spec.name == name)
 
 
 def deciding(objective: Objective) -> MetricSpec:
-    """The metric that trials are ranked by under an objective."""
+    """Return the metric that ranks trials under an objective."""
     return next(spec for spec in METRICS if spec.objective == objective)
 
 
 def phrases(place: Place, found: Metrics) -> str:
-    """The metrics shown at a place, as part of a sentence: `0.91 bits per byte, perplexity 12.5`. Those that trials are
-    ranked by come first."""
+    """Return the metrics that a place shows as part of a sentence: `0.91 bits per byte, perplexity 12.5`.
+
+    Metrics that can rank trials come first.
+    """
     ranked_first = sorted(shown(place, found), key=lambda spec: spec.objective is None)
     return ", ".join(spec.phrase(found) for spec in ranked_first)
 
 
 def mean_metrics(seeds: Sequence[Metrics]) -> Metrics:
-    """Average the metrics of one design over its seeds (at least one), perplexities geometrically; rows and tokens are
-    those of the first."""
+    """Return the mean of each metric over one or more seeds of a design; rows and tokens are those of the first seed.
+
+    The mean of perplexities is the geometric one, i.e. the mean of their logarithms.
+    """
     first = seeds[0]
     if len(seeds) == 1:
         return first
@@ -324,24 +333,25 @@ def mean_metrics(seeds: Sequence[Metrics]) -> Metrics:
 
 
 def held_out(metrics: Metrics, kind: DataKind) -> dict[str, float]:
-    """The points of the validation curves that the judge's metrics give, by curve."""
+    """Return the points of the validation curves that follow from the judge's metrics, by curve name."""
     found = {curve.name: curve.read(metrics, kind) for curve in CURVES if curve.read is not None}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def curve_phrases(found: Mapping[str, float | None]) -> str:
-    """Points of curves, by name, as part of a sentence: `validation loss 1.25, preference accuracy 0.75`."""
+    """Return points of curves as part of a sentence: `validation loss 1.25, preference accuracy 0.75`."""
     values = ((curve, found.get(curve.name)) for curve in CURVES)
     return ", ".join(f"{curve.label} {figure(value)}" for curve, value in values if value is not None)
 
 
 def curves_for_charts() -> list[dict[str, Any]]:
-    """What the scripts of pages know of curves, as JSON."""
+    """Return what the dashboard's scripts need to know about curves, as JSON."""
     return [
         {
             "name": curve.name,
             "label": curve.label,
             "unit": curve.unit,
+            "alias": curve.alias,
             "description": curve.description,
             "lower_is_better": curve.lower_is_better,
             "split": curve.split,
@@ -352,17 +362,17 @@ def curves_for_charts() -> list[dict[str, Any]]:
 
 
 def figure(value: float) -> str:
-    """A score as it is written in sentences: four significant digits."""
+    """Format a score for a sentence: four significant digits."""
     return f"{value:.4g}"
 
 
 def signed(difference: float) -> str:
-    """A difference of scores, with its sign."""
+    """Format a difference of scores with its sign."""
     return f"{difference:+.4g}"
 
 
 def cell(value: float | None) -> str:
-    """A score in a table: always four digits, so that columns line up; a dash where there is none."""
+    """Format a score for a table: always four digits, so that columns line up; a dash for None."""
     if value is None:
         return "–"
     return f"{value:.0f}" if abs(value) >= 9999.5 else f"{value:#.4g}"

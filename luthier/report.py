@@ -1,7 +1,7 @@
-"""The report of a job: which design won, how sure that is, and what the others were worth.
+"""The report of a job: which design won, how certain that is, and how the other designs compare.
 
-Every figure in it comes from the job's rows; sentences (`words`) say the same for people. Scores are in the objective's
-own units: bits per byte, where less is better, or the reward, where more is.
+Every figure is computed from the job's stored rows. `words` are the same facts as sentences. Scores are in the units of
+the objective: bits per byte (lower is better) or the reward (higher is better).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Baseline = Literal["untuned base", "plain-LoRA default", "runner-up"]
 
 
 class TaskReport(Resource):
-    """What was to be learnt, and from what."""
+    """The task and its data."""
 
     kind: DataKind
-    file: str | None = Field(description="name of the uploaded file; None where an environment made the rows")
+    file: str | None = Field(description="name of the uploaded file; None if an environment made the rows")
     environment: str | None
     train_rows: int
-    validation_rows: int = Field(description="which chose between the designs")
-    test_rows: int = Field(description="which no proposal ever saw")
-    models: tuple[str, ...] = Field(description="base models of the designs tried")
+    validation_rows: int = Field(description="rows that the designs were ranked on")
+    test_rows: int = Field(description="rows that the search never saw")
+    models: tuple[str, ...] = Field(description="base models of the tried designs")
     words: tuple[str, ...]
 
 
@@ -37,33 +37,39 @@ class JudgeReport(Resource):
     """How designs were scored."""
 
     objective: Objective
-    unit: str = Field(description="what scores are in")
+    unit: str = Field(description="unit of the scores")
     lower_is_better: bool
-    validation_rows: int = Field(description="scored of the validation rows")
-    test_rows: int = Field(description="scored of the test rows")
+    validation_rows: int = Field(description="validation rows that are scored")
+    test_rows: int = Field(description="test rows that are scored")
     words: tuple[str, ...]
 
 
 class OriginReport(Resource):
-    origin: str = Field(description="baseline, prior, memory, proposed, confirmation or user")
+    """How many trials came from one source, and what they cost."""
+
+    origin: str = Field(
+        description="baseline, prior, memory (warm start), proposed, confirmation (repeat with another seed) or user"
+    )
     trials: int
     device_seconds: float
 
 
 class BudgetReport(Resource):
-    """What was asked for, and what was spent on what."""
+    """The budget, and what it was spent on."""
 
-    trials: int = Field(description="designs asked for")
-    device_seconds: float | None = Field(description="asked for; None: no limit")
+    trials: int = Field(description="trials in the budget")
+    device_seconds: float | None = Field(description="device-seconds in the budget; None: no limit")
     deadline: datetime | None
-    designs: int = Field(description="tried, those that cannot run left out")
-    complete: int = Field(description="designs that were trained to their end")
+    designs: int = Field(description="designs tried, without those that cannot run")
+    complete: int = Field(description="designs that were trained to the end")
     stopped: int = Field(description="designs that were stopped at a rung")
-    confirmations: int = Field(description="trainings of the best from other seeds")
-    spent: float = Field(description="device-seconds")
+    confirmations: int = Field(description="repeats of the best designs with other seeds")
+    spent: float = Field(description="device-seconds spent")
     by_origin: tuple[OriginReport, ...]
-    saved: float = Field(description="device-seconds that the stopped designs would have taken to their end, estimated")
-    saved_share: float | None = Field(description="of what all designs would have taken; None where none was stopped")
+    saved: float = Field(description="estimated device-seconds saved by stopping designs at rungs (early stopping)")
+    saved_share: float | None = Field(
+        description="saved, as a share of the cost of all designs; None if none was stopped"
+    )
     ended: str | None = Field(description="why no further trial was started")
     words: tuple[str, ...]
 
@@ -74,22 +80,22 @@ class AxisWords(Resource):
 
 
 class WinnerReport(Resource):
-    """The best design on the validation rows, explained along the four axes."""
+    """The best design on the validation rows, explained axis by axis."""
 
     trial: str
     number: int
     summary: str
     design: Design
-    score: float = Field(description="on the validation rows, as the mean over its seeds")
-    metrics: Metrics = Field(description="of its first seed on the validation rows")
+    score: float = Field(description="mean over its seeds on the validation rows")
+    metrics: Metrics = Field(description="metrics of its first seed on the validation rows")
     test_metrics: Metrics | None
-    parameters: int | None = Field(description="of the model in use; None where the base is not registered any more")
+    parameters: int | None = Field(description="parameters of the model; None if the base is no longer registered")
     device_seconds: float
     axes: tuple[AxisWords, ...]
 
 
 class ComparisonReport(Resource):
-    """The winner against another on the test rows, with 95 % intervals."""
+    """The winner compared with another design on the test rows, with 95 % confidence intervals."""
 
     against: Baseline
     number: int
@@ -100,11 +106,11 @@ class ComparisonReport(Resource):
     low: float
     high: float
     perplexity_ratio: tuple[float, float, float] | None = Field(
-        description="winner over other, and its interval; None where the objective is no perplexity"
+        description="winner's perplexity over the other's, and its interval; None for other objectives"
     )
     verdict: Verdict
     rows: int
-    seeds: tuple[int, int] = Field(description="of the winner, and of the other")
+    seeds: tuple[int, int] = Field(description="number of seeds of the winner, and of the other design")
     words: str
 
 
@@ -122,7 +128,7 @@ class SeedScore(Resource):
 
 
 class SeedsReport(Resource):
-    """A design's scores from each seed that it was trained from."""
+    """The scores of a design with each seed."""
 
     number: int
     summary: str
@@ -133,30 +139,30 @@ class SeedsReport(Resource):
 
 
 class ForgettingReport(Resource):
-    """Bits per byte on a general text that no task is about."""
+    """Catastrophic forgetting: bits per byte of a general text before and after training."""
 
     base: float
     winner: float
-    change: float = Field(description="winner over base, minus 1")
+    change: float = Field(description="relative change: winner over base, minus 1")
     words: str
 
 
 class AxisReport(Resource):
-    """What an axis was worth."""
+    """The importance of one axis of the design space."""
 
     axis: str
     group: Literal["learning algorithm", "weight update", "architecture", "hyperparameters"]
     values: int
     trials: int
-    share: float | None = Field(description="of the variance of the designs' standing; None where it cannot be told")
-    weak: bool
+    share: float | None = Field(description="share of the variance of the designs' ranks; None with too few trials")
+    weak: bool = Field(description="whether there are too few trials for a reliable share")
     default: str | None
     best: str | None
-    worth: float | None = Field(description="how much worse the best would be, had the axis stayed at the default")
+    worth: float | None = Field(description="how much worse the best score is with this axis at its default")
 
 
 class FrontReport(Resource):
-    """A design that no other beats in quality, size and training cost at once."""
+    """A Pareto-optimal design: no other design is better in score, size and training cost."""
 
     number: int
     summary: str
@@ -169,10 +175,10 @@ class TriedReport(Resource):
     number: int
     summary: str
     origin: str
-    state: str = Field(description="in words: complete, stopped at 1/9, failed, …")
-    confirms: int | None
-    share: float = Field(description="of its training that was done when it was last scored")
-    score: float | None = Field(description="on the validation rows; at the last rung where it was not complete")
+    state: str = Field(description="state as text: complete, stopped at 1/9, failed, …")
+    confirms: int | None = Field(description="for a repeat: the trial that it repeats with another seed")
+    share: float = Field(description="share of its training that was done at its last score")
+    score: float | None = Field(description="on the validation rows; that of the last rung if it was not complete")
     test_score: float | None
     device_seconds: float
 
@@ -184,7 +190,7 @@ class RejectedReport(Resource):
 
 
 class Report(Resource):
-    """All that a job has found out. While it runs, what it has found out so far."""
+    """The results of a job; while it runs, the results so far."""
 
     object: Literal["fine_tuning.job.report"] = "fine_tuning.job.report"
     job: str
@@ -193,18 +199,18 @@ class Report(Resource):
     created_at: int
     finished_at: int | None
     headline: str
-    missing: tuple[str, ...] = Field(description="what is not known yet, or will not be, and why")
+    missing: tuple[str, ...] = Field(description="results that are not available, each with the reason")
     task: TaskReport
     judge: JudgeReport
     budget: BudgetReport
     winner: WinnerReport | None
     comparisons: tuple[ComparisonReport, ...]
     recommendation: Recommendation
-    seeds: tuple[SeedsReport, ...] = Field(description="of the finalists and the default")
+    seeds: tuple[SeedsReport, ...] = Field(description="scores by seed of the finalists and the plain LoRA default")
     forgetting: ForgettingReport | None
     axes: tuple[AxisReport, ...]
     front: tuple[FrontReport, ...]
     tried: tuple[TriedReport, ...]
     rejected: tuple[RejectedReport, ...]
-    weaknesses: tuple[str, ...] = Field(description="of the evidence")
-    next_steps: tuple[str, ...] = Field(description="what to try with ten times the budget")
+    weaknesses: tuple[str, ...] = Field(description="caveats about the evidence")
+    next_steps: tuple[str, ...] = Field(description="suggestions for a search with ten times the budget")

@@ -1,4 +1,4 @@
-"""What a schedule does about ticks that overlap or come late, what becomes of a tick, and of a champion."""
+"""Values of schedules: policies for overlapping and missed ticks, states of runs, and champion comparisons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AliasOrigin = Literal["schedule", "user", "rollback"]
 
 
 class Overlap(StrEnum):
-    """What is done with a run while a job of an earlier one has not ended."""
+    """What to do with a run while the job of an earlier run is still active."""
 
     SKIP = "skip"
     QUEUE = "queue"
@@ -24,7 +24,7 @@ class Overlap(StrEnum):
 
 
 class CatchUp(StrEnum):
-    """Which of the ticks that came too late, as the service was not there, are made up for."""
+    """Which missed ticks to run after the service was down."""
 
     NONE = "none"
     LATEST = "latest"
@@ -32,8 +32,10 @@ class CatchUp(StrEnum):
 
 
 class RunState(StrEnum):
-    """`waiting → running → succeeded | failed | cancelled`, as its job; or never run: `skipped`, `missed`. A run whose
-    job could not be created has `failed` too."""
+    """`waiting → running → succeeded | failed | cancelled` as the run's job; `skipped` and `missed` runs have no job.
+
+    A run is also `failed` if its job could not be created.
+    """
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -49,15 +51,15 @@ class RunState(StrEnum):
 
 
 class Contest(Frozen):
-    """How the winner of a job did against the champion, on the test rows of that job."""
+    """How the winner of a job compares with the champion on the test rows of that job."""
 
-    champion: str = Field(description="the model that the alias named; the base model where it named none yet")
-    promoted: bool = Field(description="whether the alias names the winner now")
-    why: str = Field(description="in words")
+    champion: str = Field(description="the model that the alias pointed to; the base model if it pointed to none yet")
+    promoted: bool = Field(description="whether the alias now points to the winner")
+    why: str = Field(description="the reason, as a sentence")
     objective: Objective
     difference: float | None = Field(
-        default=None, description="winner minus champion, in bits per byte (less is better) or reward (more is)"
+        default=None, description="winner minus champion: bits per byte (lower is better) or reward (higher is better)"
     )
-    low: float | None = Field(default=None, description="of the 95% interval")
-    high: float | None = None
+    low: float | None = Field(default=None, description="lower end of the 95 % interval")
+    high: float | None = Field(default=None, description="upper end of the 95 % interval")
     rows: int | None = Field(default=None, description="test rows that both were scored on")

@@ -12,67 +12,75 @@ from luthier.logs import LogFormat
 
 
 class GraderSettings(BaseSettings):
-    """What graders may do and whom they may ask: a setting of the service, and of each machine with workers."""
+    """Settings of graders. Set them for the service and on each machine with workers."""
 
     model_config = SettingsConfigDict(env_prefix="LUTHIER_", frozen=True)
 
-    python_graders: bool = Field(default=False, description="run the code of `python` graders, in a sandbox")
+    python_graders: bool = Field(default=False, description="run `python` graders in a sandbox")
     grader_base_url: str | None = Field(
         default=None,
         pattern=r"^https?://\S+$",
-        description="OpenAI-compatible API that `score_model` and `label_model` ask, e.g. http://127.0.0.1:8000/v1",
+        description="OpenAI-compatible API that `score_model` and `label_model` call, e.g. http://127.0.0.1:8000/v1",
     )
-    grader_api_key: SecretStr | None = Field(default=None, description="its key; never stored and never shown")
-    grader_concurrency: int = Field(default=8, ge=1, le=256, description="answers that it is asked about at a time")
-    grader_timeout_seconds: float = Field(default=60.0, gt=0, description="how long one of its answers may take")
+    grader_api_key: SecretStr | None = Field(
+        default=None, description="API key for LUTHIER_GRADER_BASE_URL; never stored or shown"
+    )
+    grader_concurrency: int = Field(default=8, ge=1, le=256, description="concurrent requests to the grader API")
+    grader_timeout_seconds: float = Field(default=60.0, gt=0, description="timeout of one request to the grader API")
 
 
 class LogSettings(BaseSettings):
-    """How the service and each worker log."""
+    """Settings of the logs of the service and its workers."""
 
     model_config = SettingsConfigDict(env_prefix="LUTHIER_", frozen=True)
 
-    log_format: LogFormat = Field(default="text", description="log lines for people, or as JSON for programs")
+    log_format: LogFormat = Field(default="text", description="`text` for people, `json` for programs")
 
 
 class Settings(GraderSettings, LogSettings):
-    """Each field is the environment variable LUTHIER_<NAME>; the command line's options come before it."""
+    """Each field is set by the environment variable LUTHIER_<NAME>. Command-line options take precedence."""
 
-    home: Path = Field(default=Path("~/.luthier"), description="where the embedded store, artifacts and caches live")
+    home: Path = Field(default=Path("~/.luthier"), description="folder of the SQLite store, artifacts and caches")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default: SQLite under the home")
-    blobs_url: str | None = Field(default=None, description="fsspec URL for artifacts; default: a folder in the home")
+    blobs_url: str | None = Field(
+        default=None, description="fsspec URL for artifacts; default: a folder under the home"
+    )
     host: str = "127.0.0.1"
     port: int = Field(default=8420, ge=0, le=65535)
     max_upload_bytes: int = Field(default=2**30, ge=1, description="largest dataset file")
     max_row_bytes: int = Field(default=4 * 2**20, ge=1, description="longest line of a JSONL file")
-    generation_seconds: float = Field(default=45.0, gt=0, description="longest that an environment may make rows")
-    lease_seconds: float = Field(default=30.0, gt=0, description="a lease not renewed for so long is taken back")
-    checkpoint_seconds: float = Field(default=60.0, gt=0, description="training time that a lost worker may cost")
+    generation_seconds: float = Field(
+        default=45.0, gt=0, description="time limit of an environment for making its rows"
+    )
+    lease_seconds: float = Field(default=30.0, gt=0, description="a lease expires if not renewed for this long")
+    checkpoint_seconds: float = Field(default=60.0, gt=0, description="training time between two checkpoints")
     poll_seconds: float = Field(default=1.0, gt=0, description="how often an idle worker asks for work")
     generation_idle_seconds: float = Field(
-        default=300.0, gt=0, description="how long a worker keeps the model in memory that nobody chats with any more"
+        default=300.0, gt=0, description="how long a worker keeps an idle chat model in memory"
     )
     vllm_url: str | None = Field(
         default=None,
         pattern=r"^https?://\S+$",
-        description="OpenAI-compatible API that answers completions in place of the workers, e.g. http://gpu:8000/v1",
+        description="OpenAI-compatible API that serves completions instead of the workers, e.g. http://gpu:8000/v1",
     )
-    vllm_api_key: SecretStr | None = Field(default=None, description="its key; never stored and never shown")
-    tick_seconds: float = Field(default=0.5, gt=0, description="how often the service looks after its jobs")
+    vllm_api_key: SecretStr | None = Field(
+        default=None, description="API key for LUTHIER_VLLM_URL; never stored or shown"
+    )
+    tick_seconds: float = Field(default=0.5, gt=0, description="how often the service updates its jobs")
     secret: SecretStr | None = Field(
         default=None,
         min_length=32,
-        description="what keys and sessions are signed with, the same for all replicas; default: a file in the home",
+        description="signs keys and sessions; must be the same for all replicas; default: a file in the home",
     )
-    requests_per_minute: int = Field(default=1200, ge=1, description="that one key may make; workers' are not counted")
-    attempts_per_minute: int = Field(default=30, ge=1, description="wrong keys and log-ins from one address")
+    requests_per_minute: int = Field(default=1200, ge=1, description="rate limit of one key; worker keys have none")
+    attempts_per_minute: int = Field(default=30, ge=1, description="rate limit of wrong keys from one address")
 
-    mlflow_url: str | None = Field(default=None, description="MLflow's tracking server, which is told of all trials")
-    tensorboard_dir: Path | None = Field(default=None, description="folder for TensorBoard's files on all trials")
+    mlflow_url: str | None = Field(default=None, description="MLflow tracking server that all trials are logged to")
+    tensorboard_dir: Path | None = Field(default=None, description="folder for the TensorBoard logs of all trials")
 
     @property
     def local_only(self) -> bool:
-        """Whether only this machine can reach the service."""
+        """True if only this machine can reach the service."""
         return is_loopback(self.host)
 
     @property
@@ -89,7 +97,7 @@ class Settings(GraderSettings, LogSettings):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's own way to itself."""
+    """Return whether a host name or address is a loopback address."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

@@ -1,34 +1,37 @@
-"""What a job asks for: the task, its grader, the search budget and pins, and the frozen judge made from them."""
+"""The settings of a job: the task, its grader, the search budget and pins, and the frozen judge made from them."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from types import GenericAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
-from pydantic import BeforeValidator, Field, JsonValue, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, JsonValue, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
-from luthier.design import Frozen, Placement
+from luthier.algorithms import Algorithm
 from luthier.trial import RUNG_PAIRS, RUNG_ROWS
+from luthier.updates import Placement, Update
+from luthier.values import Frozen, kinds
 
 Family = Literal["decoder", "encoder"]
 Objective = Literal["perplexity", "reward"]
 
 
 class DataKind(StrEnum):
-    """What a row is, after normalisation to TRL's column names."""
+    """The kind of a dataset's rows, after normalisation to TRL's column names."""
 
     TEXT = "text"  # text
     PAIRS = "pairs"  # prompt, completion
     CHAT = "chat"  # messages [, tools]
     PREFERENCE = "preference"  # prompt, chosen, rejected
-    PROMPTS = "prompts"  # prompt, and what a grader reads
-    UNPAIRED = "unpaired"  # prompt, completion, label (whether the completion is desirable)
+    PROMPTS = "prompts"  # prompt, and columns for a grader
+    UNPAIRED = "unpaired"  # prompt, completion, label (KTO: whether the completion is desirable)
 
 
 def rung_rows(kind: DataKind) -> int:
-    """How many held-out rows a trial is scored on at a rung, at most."""
+    """Return how many held-out rows a trial is scored on at a rung, at most."""
     return RUNG_PAIRS if kind is DataKind.PREFERENCE else RUNG_ROWS
 
 
@@ -38,7 +41,7 @@ SimilarityMetric = Literal[
 
 
 class StringCheck(Frozen):
-    """OpenAI's `string_check` grader: 1.0 where the comparison holds, else 0.0."""
+    """OpenAI's `string_check` grader: 1.0 if the comparison holds, else 0.0."""
 
     type: Literal["string_check"] = "string_check"
     name: str = "string_check"
@@ -58,25 +61,27 @@ class TextSimilarity(Frozen):
 
 
 class Number(Frozen):
-    """1.0 where the last number of the input equals the last number of the reference within the tolerance, else 0.0."""
+    """1.0 if the last number of the input equals the last number of the reference within the tolerance, else 0.0."""
 
     type: Literal["number"] = "number"
     name: str = "number"
     input: str = "{{sample.output_text}}"
     reference: str = "{{item.reference}}"
     tolerance: float = Field(
-        default=1e-6, ge=0, description="largest |input - reference|, as a share of |reference| where that is above 1"
+        default=1e-6,
+        ge=0,
+        description="largest allowed |input - reference|, relative to |reference| if that is above 1",
     )
 
 
 class Math(Frozen):
-    """1.0 where the input's final expression equals the reference's by the rules of mathematics, else 0.0."""
+    """1.0 if the input's final expression is mathematically equal to the reference's, else 0.0."""
 
     type: Literal["math"] = "math"
     name: str = "math"
     input: str = "{{sample.output_text}}"
     reference: str = "{{item.reference}}"
-    float_rounding: int = Field(default=6, ge=0, le=15, description="decimal places that numbers must share")
+    float_rounding: int = Field(default=6, ge=0, le=15, description="decimal places to which numbers must agree")
 
 
 def _expected(what: str) -> PydanticCustomError:
@@ -85,11 +90,11 @@ def _expected(what: str) -> PydanticCustomError:
 
 def _no_image(value: Any) -> None:
     if value is not None:
-        raise _expected("left out, as the code runs with the packages that Luthier itself is installed with")
+        raise _expected("no `image_tag`: the code runs with the packages of Luthier's own installation")
 
 
 class Python(Frozen):
-    """OpenAI's `python` grader: what the source's function `grade(sample, item)` returns."""
+    """OpenAI's `python` grader: the number that the source's function `grade(sample, item)` returns."""
 
     type: Literal["python"] = "python"
     name: str = "python"
@@ -103,7 +108,7 @@ class Python(Frozen):
 
 
 def _text(value: Any) -> Any:
-    """OpenAI's content as one text: a string, a part, or a list of both."""
+    """Join OpenAI's message content (a string, a part, or a list of both) to one text."""
     parts = value if isinstance(value, list) else [value]
     texts = [part["text"] if isinstance(part, dict) and "text" in part else part for part in parts]
     if not all(isinstance(text, str) for text in texts):
@@ -112,7 +117,7 @@ def _text(value: Any) -> Any:
 
 
 class GraderMessage(Frozen):
-    """A message to the model that grades; `developer` is sent as `system`, which every server knows."""
+    """A message to the grading model; `developer` is sent as `system`, which every server supports."""
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
@@ -120,7 +125,7 @@ class GraderMessage(Frozen):
 
 
 class SamplingParams(Frozen):
-    """Sent as they are; what is left out is for the server to decide."""
+    """Sampling parameters, sent unchanged; the server chooses those that are left out."""
 
     max_completions_tokens: int | None = Field(default=None, ge=1)
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -134,8 +139,8 @@ class ScoreModel(Frozen):
 
     type: Literal["score_model"] = "score_model"
     name: str = "score_model"
-    model: str = Field(min_length=1, description="as the endpoint calls it")
-    input: tuple[GraderMessage, ...] = Field(min_length=1, max_length=100, description="what the model is asked")
+    model: str = Field(min_length=1, description="name of the model at the grader API")
+    input: tuple[GraderMessage, ...] = Field(min_length=1, max_length=100, description="messages to the model")
     range: tuple[float, float] = Field(default=(0.0, 1.0), description="lowest and highest score")
     sampling_params: SamplingParams | None = None
 
@@ -148,14 +153,14 @@ class ScoreModel(Frozen):
 
 
 class LabelModel(Frozen):
-    """OpenAI's `label_model` grader: 1.0 where a model chooses a passing label, else 0.0."""
+    """OpenAI's `label_model` grader: 1.0 if a model chooses a passing label, else 0.0."""
 
     type: Literal["label_model"] = "label_model"
     name: str = "label_model"
-    model: str = Field(min_length=1, description="as the endpoint calls it")
-    input: tuple[GraderMessage, ...] = Field(min_length=1, max_length=100, description="what the model is asked")
-    labels: tuple[str, ...] = Field(min_length=2, max_length=100, description="what the model chooses from")
-    passing_labels: tuple[str, ...] = Field(min_length=1, description="the labels that are graded 1.0")
+    model: str = Field(min_length=1, description="name of the model at the grader API")
+    input: tuple[GraderMessage, ...] = Field(min_length=1, max_length=100, description="messages to the model")
+    labels: tuple[str, ...] = Field(min_length=2, max_length=100, description="labels that the model chooses from")
+    passing_labels: tuple[str, ...] = Field(min_length=1, description="labels that are graded 1.0")
 
     @field_validator("passing_labels")
     @classmethod
@@ -173,18 +178,21 @@ GraderKey = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z_][A-Za-z0-9_]
 
 
 class Multi(Frozen):
-    """OpenAI's `multi` grader: a formula over the grades of others. Its reward is whatever the formula gives."""
+    """OpenAI's `multi` grader: a formula over the grades of other graders. The reward is the formula's value."""
 
     type: Literal["multi"] = "multi"
     name: str = "multi"
-    graders: dict[GraderKey, SingleGrader] = Field(min_length=1, max_length=10, description="by their names in formula")
+    graders: dict[GraderKey, SingleGrader] = Field(
+        min_length=1, max_length=10, description="graders by their name in the formula"
+    )
     calculate_output: str = Field(
         max_length=500,
-        description="numbers, names of graders, + - * / ** (or ^), and min, max, abs, floor, ceil, exp, sqrt, log",
+        description="formula of numbers, grader names, + - * / ** (or ^), and min, max, abs, floor, ceil, exp, sqrt, "
+        "log",
         examples=["0.8 * answer + 0.2 * style"],
     )
 
-    def __hash__(self) -> int:  # workers keep what they have prepared by the judge that they prepared it for
+    def __hash__(self) -> int:  # workers cache prepared data by judge
         return hash(self.model_dump_json())
 
 
@@ -195,110 +203,130 @@ Grader = Annotated[
 
 
 class EnvironmentSpec(Frozen):
-    """Where rows and reward come from instead of a file and a grader. `GET /v1/environments` lists the names."""
+    """An RL environment that makes the rows and the reward, instead of a file and a grader.
+
+    `GET /v1/environments` lists the names.
+    """
 
     name: str = Field(min_length=1, max_length=200, description="e.g. reasoning_gym/chain_sum or tools/move")
-    options: dict[str, JsonValue] = Field(default_factory=dict, description="the environment's own, by their names")
-    rows: int = Field(default=256, ge=20, le=20_000, description="how many to make; the splits are taken from them")
-    max_turns: int = Field(default=8, ge=1, le=32, description="answers of the model after which an episode is over")
+    options: dict[str, JsonValue] = Field(default_factory=dict, description="options of the environment, by name")
+    rows: int = Field(default=256, ge=20, le=20_000, description="rows to make, for all three splits together")
+    max_turns: int = Field(default=8, ge=1, le=32, description="most answers of the model in one episode")
 
-    def __hash__(self) -> int:  # workers keep what they have prepared by the judge that they prepared it for
+    def __hash__(self) -> int:  # workers cache prepared data by judge
         return hash(self.model_dump_json())
 
 
 class Task(Frozen):
     goal: Literal["auto", "domain", "behaviour"] = Field(
-        default="auto", description="`domain`: know the text; `behaviour`: answer like the examples"
+        default="auto", description="`domain`: learn the content of the text; `behaviour`: answer like the examples"
     )
-    grader: Grader | None = Field(default=None, description="how generations are graded; needs a reference answer")
+    grader: Grader | None = Field(default=None, description="grades generated answers")
     environment: EnvironmentSpec | None = Field(
         default=None,
         exclude_if=lambda environment: environment is None,  # tasks older than the field keep their text
-        description="what makes the rows and scores the answers, in place of training_file and grader",
+        description="makes the rows and scores the answers, instead of training_file and grader",
     )
 
     @property
     def rewarded(self) -> bool:
-        """Whether it says how good an answer is, so that answers of the model's own can be learnt from."""
+        """True if the task has a reward, so that reinforcement learning is possible."""
         return self.grader is not None or self.environment is not None
 
 
-class Pin(Frozen):
-    """Axes that the user fixes; each lists the values that remain allowed."""
+# Pins that had their names before algorithms shared hyperparameters; all others are named by `pin_name`'s rule.
+_PIN_NAMES: Final = {("dpo", "beta"): "beta", ("mlm", "mask"): "mask"}
+
+
+def pin_name(algorithm: str, field: str) -> str:
+    """The name of the axis, and of the pin, of a hyperparameter of one algorithm: `grpo_group`."""
+    return _PIN_NAMES.get((algorithm, field), f"{algorithm}_{field}")
+
+
+def _setting_pins() -> dict[str, Any]:
+    """A field of `Pin` for each hyperparameter of each algorithm."""
+    found: dict[str, Any] = {}
+    for member in get_args(get_args(Algorithm)[0]):
+        for name, field in member.model_fields.items():
+            if name != "kind":
+                about = f"of {member.kind_name()}: {field.description}"
+                values = GenericAlias(tuple, (field.annotation, ...))
+                found[pin_name(member.kind_name(), name)] = (values | None, Field(default=None, description=about))
+    return found
+
+
+if TYPE_CHECKING:
+
+    class _SettingPins(Frozen): ...
+
+else:
+    _SettingPins = create_model("_SettingPins", __base__=Frozen, **_setting_pins())
+
+
+class Pin(_SettingPins):
+    """Settings that the user pins; each lists the values that remain allowed."""
 
     algorithm: tuple[str, ...] | None = Field(
         default=None,
-        description="programs: an algorithm, or up to three in order, such as sft+dpo; docs/design-space.md has those "
-        "that go with each kind of data",
+        description="recipes: one learning algorithm, or up to three in order, such as sft+dpo; docs/design-space.md "
+        "lists those for each kind of data",
     )
     update: tuple[str, ...] | None = Field(
         default=None,
-        description="full, top_layers, lora, rslora, dora, layernorm, bitfit, pissa, lora_plus, vera, ia3, oft, "
-        "adalora, prompt, prefix; qlora where all workers have CUDA and bitsandbytes",
+        description=f"{', '.join(kinds(Update))}; qlora only if all workers have CUDA and bitsandbytes",
     )
     placement: tuple[Placement, ...] | None = Field(
         default=None,
         exclude_if=lambda placement: placement is None,
-        description="of lora, rslora, dora, lora_plus, pissa: all, attention, mlp, embeddings (all and the embeddings)",
+        description="target_modules of lora, rslora, dora, lora_plus and pissa: all, attention, mlp, or embeddings "
+        "(all linear layers and the embeddings)",
     )
     rank: tuple[int, ...] | None = Field(
         default=None,
         exclude_if=lambda rank: rank is None,
-        description="of lora, rslora, dora, lora_plus, adalora, qlora, and of pissa up to 32",
+        description="rank of lora, rslora, dora, lora_plus, adalora and qlora, and of pissa up to 32",
     )
     model: tuple[str, ...] | None = Field(default=None, description="names of registered base models")
-    layers: tuple[int, ...] | None = Field(default=None, description="layers kept")
-    kv_heads: tuple[int, ...] | None = Field(default=None, description="key/value heads kept")
+    layers: tuple[int, ...] | None = Field(default=None, description="transformer layers kept")
+    kv_heads: tuple[int, ...] | None = Field(default=None, description="key/value heads after mean pooling")
     window: tuple[int, ...] | None = Field(default=None, description="attention window in tokens; 0: the model's own")
     rope_factor: tuple[float, ...] | None = Field(
         default=None,
-        description="context, as a multiple of the model's own, by stretched rotary positions; 1: the model's own. "
-        "Rows are read up to the longest one, by every trial of the job",
+        description="RoPE scaling: context length as a multiple of the model's own; 1: no scaling. All trials of the "
+        "job use the max_length of the longest context",
     )
-    epochs: tuple[float, ...] | None = None
-    batch_size: tuple[int, ...] | None = None
+    epochs: tuple[float, ...] | None = Field(default=None, description="passes over the training rows")
+    batch_size: tuple[int, ...] | None = Field(default=None, description="rows in one optimiser step")
     learning_rate_multiplier: tuple[float, ...] | None = Field(
-        default=None, description="relative to the update's own default learning rate"
-    )
-    beta: tuple[float, ...] | None = Field(default=None, description="of dpo: pull towards the reference")
-    ipo_beta: tuple[float, ...] | None = Field(default=None, description="of ipo: pull towards the reference")
-    simpo_beta: tuple[float, ...] | None = Field(default=None, description="of simpo: scale of the reward")
-    simpo_gamma: tuple[float, ...] | None = Field(default=None, description="of simpo: margin of the reward")
-    orpo_beta: tuple[float, ...] | None = Field(default=None, description="of orpo: weight of the odds ratio")
-    grpo_group: tuple[int, ...] | None = Field(default=None, description="of grpo: answers drawn for each prompt")
-    grpo_beta: tuple[float, ...] | None = Field(default=None, description="of grpo: pull towards the reference")
-    rloo_group: tuple[int, ...] | None = Field(default=None, description="of rloo: answers drawn for each prompt")
-    rloo_beta: tuple[float, ...] | None = Field(default=None, description="of rloo: pull towards the reference")
-    raft_group: tuple[int, ...] | None = Field(default=None, description="of raft: answers drawn for each prompt")
-    kto_beta: tuple[float, ...] | None = Field(default=None, description="of kto: pull towards the reference")
-    kto_desirable_weight: tuple[float, ...] | None = Field(
-        default=None, description="of kto: weight of a desirable row, an undesirable one weighing 1"
-    )
-    mask: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(
-        default=None, description="of mlm: share of the tokens that are masked"
+        default=None, description="relative to the default learning rate of the weight update"
     )
 
 
 class Search(Frozen):
-    trials: int = Field(default=24, ge=1, le=10_000, description="designs tried, the two baselines included")
-    device_seconds: float | None = Field(default=None, gt=0, description="sum over workers; nothing runs past it")
-    deadline: datetime | None = Field(default=None, description="wall clock; nothing runs past it")
-    objective: Literal["auto", "perplexity", "reward"] = "auto"
+    trials: int = Field(default=24, ge=1, le=10_000, description="designs to try, including the two baselines")
+    device_seconds: float | None = Field(
+        default=None, gt=0, description="budget, summed over all workers; nothing runs past it"
+    )
+    deadline: datetime | None = Field(default=None, description="wall-clock time; nothing runs past it")
+    objective: Literal["auto", "perplexity", "reward"] = Field(default="auto", description="metric to optimise for")
     finalists: int = Field(
         default=3,
         ge=1,
         le=20,
-        description="how many of the best are trained to the end, confirmed, and keep their weights",
+        description="how many of the best designs are trained to the end, repeated with other seeds, and keep their "
+        "weights",
     )
     confirmations: int = Field(
-        default=2, ge=0, le=10, description="further seeds with which the finalists and the default are trained"
+        default=2,
+        ge=0,
+        le=10,
+        description="repeats of the finalists and the plain LoRA default with other seeds",
     )
     memory: bool = Field(
-        default=True,
-        description="try the best designs of like jobs of this installation first, or start from general experience",
+        default=True, description="warm start: try the best designs of similar jobs of this installation first"
     )
     early_finish: bool = Field(
-        default=True, description="end before the budget is spent where further designs are not expected to pay"
+        default=True, description="end the search early if further designs are not expected to improve the result"
     )
     pin: Pin = Pin()
 
@@ -309,50 +337,53 @@ class Constraints(Frozen):
         default=None,
         ge=1,
         exclude_if=lambda limit: limit is None,  # jobs older than the field keep their text
-        description="most memory that a trial may be expected to need, on a CPU the whole worker process",
+        description="largest allowed estimated memory of a trial; on a CPU that of the whole worker process",
     )
 
 
 class JudgeSpec(Frozen):
     """Everything that decides a score, fixed when the job starts and the same for every trial of the job.
 
-    The rows themselves are content-addressed: `validation` and `test` are digests of JSONL blobs. `window` and
-    `max_tokens` are final, whatever the context of the model that is scored: all models read the same text. Objective
-    `perplexity` is compared by bits per byte, which ranks models of one tokenizer exactly as perplexity does. For
-    encoders both are made of the pseudo-log-likelihood (Salazar et al. 2020), which no decoder's is compared with: the
-    models of one job are of one family.
+    `validation` and `test` are digests of JSONL blobs. `window` and `max_tokens` do not depend on the context of the
+    scored model: all models read the same text. The objective `perplexity` compares bits per byte, which ranks models
+    of one tokenizer exactly as perplexity does. Encoders are scored by the pseudo-log-likelihood (Salazar et al. 2020).
+    It does not compare with a decoder's likelihood, so all models of one job are of one family.
     """
 
     kind: DataKind
-    validation: str = Field(description="digest of the rows that choose between trials")
-    test: str = Field(description="digest of the rows that no proposal ever sees")
+    validation: str = Field(description="digest of the validation rows, which the search ranks trials on")
+    test: str = Field(description="digest of the test rows, which the search never sees")
     objective: Objective
     grader: Grader | None = None
     window: int = Field(default=512, ge=8, description="tokens in one piece of long text; nothing is dropped")
-    max_tokens: int = Field(default=2048, ge=8, description="longest row in tokens; longer ones are cut on the right")
-    max_new_tokens: int = Field(default=64, ge=1, description="length limit of a graded generation")
-    max_rows: int = Field(default=128, ge=1, description="rows scored for perplexity, first ones of the split")
-    max_generations: int = Field(default=32, ge=1, description="prompts answered and graded")
-    tools: bool = Field(default=False, description="rows show tools or calls of them, which the chat template must too")
+    max_tokens: int = Field(
+        default=2048, ge=8, description="max_length in tokens; longer rows are truncated on the right"
+    )
+    max_new_tokens: int = Field(default=64, ge=1, description="longest graded generation in tokens")
+    max_rows: int = Field(default=128, ge=1, description="rows scored for perplexity, from the start of the split")
+    max_generations: int = Field(default=32, ge=1, description="prompts that are answered and graded")
+    tools: bool = Field(
+        default=False, description="rows contain tools or tool calls, so the chat template must show them"
+    )
     environment: EnvironmentSpec | None = Field(
         default=None,
         exclude_if=lambda environment: environment is None,
-        description="what scores the answers in place of the grader",
+        description="scores the answers instead of the grader",
     )
     family: Family = Field(
         default="decoder",
-        exclude_if=lambda family: family == "decoder",  # as do the next two, for judges older than the field
-        description="of all models of the job; decides how likely a text is said to be",
+        exclude_if=lambda family: family == "decoder",  # like the next two: judges older than the field keep their text
+        description="family of all models of the job; decides how likelihood is computed",
     )
     pseudo_positions: int = Field(
         default=8,
         ge=1,
         exclude_if=lambda positions: positions == 8,
-        description="of encoders: tokens scored in one window, evenly spaced; each takes a pass of its own",
+        description="encoders: tokens scored per window, evenly spaced; each needs its own forward pass",
     )
     pseudo_windows: int = Field(
         default=128,
         ge=1,
         exclude_if=lambda windows: windows == 128,
-        description="of encoders: windows scored, evenly spaced over those of the rows",
+        description="encoders: windows scored, evenly spaced over all windows of the rows",
     )

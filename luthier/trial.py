@@ -1,7 +1,7 @@
-"""Jobs and trials: their states, the legal transitions between them, and the lease a worker holds while it trains.
+"""Jobs and trials: their states, the legal transitions between them, and the lease of the worker that trains a trial.
 
-A trial's state lives in one row of the store and changes by one SQL statement guarded by `(owner, fence)`. Losing a
-machine is not a failure: the trial goes back to `waiting` and resumes from its last checkpoint.
+A trial's state is one row of the store and changes by one SQL statement guarded by `(owner, fence)`. If a worker is
+lost, its trial goes back to `waiting` and resumes from its last checkpoint; that is not a failure of the trial.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from pydantic import Field, model_validator
 
 from luthier.design import Frozen
 
-# Shares of a trial's whole training at which it is scored, compared with its peers, and perhaps paused.
+# Shares of a trial's whole training at which it is scored, compared with other trials, and possibly paused.
 RUNGS: Final = (1 / 9, 1 / 3)
-# Rows, answers and windows of encoders that it is scored on there, and after a stage.
+# Rows, generations and (of encoders) windows that a trial is scored on at a rung and after a stage.
 RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
-RUNG_PAIRS: Final = 96  # of preferences: each says yes or no only, and 32 of them are wrong by 9 % either way
+RUNG_PAIRS: Final = 96  # preference pairs: each is right or wrong, and 32 would have a standard error of 9 %
 
-TRAIN_LOSS: Final = "train_loss"  # the curve that every training leaves
+TRAIN_LOSS: Final = "train_loss"  # the curve that every trained trial has
 
 
 @cache
 def rung_name(rung: int) -> str:
-    """The share of the training at which a rung is, as people write it: 1/9."""
+    """Return the share of the training at which a rung is, as text: `1/9`."""
     return str(Fraction(RUNGS[rung]).limit_denominator(100))
 
 
 class JobState(StrEnum):
-    """OpenAI's status words. A paused job stays `running` and says so in its own field."""
+    """OpenAI's job statuses. A paused job stays `running`; the field `paused` says so."""
 
     VALIDATING_FILES = "validating_files"
     QUEUED = "queued"
@@ -91,7 +91,7 @@ TRIAL_TRANSITIONS: Final[dict[TrialState, frozenset[TrialState]]] = {
 
 
 class Lease(Frozen):
-    """The right to work on a trial. `fence` grows with every lease: a late report from an old one changes nothing."""
+    """The right to work on a trial. `fence` grows with every lease, so a report under an old lease has no effect."""
 
     trial_id: str
     owner: str
@@ -141,36 +141,38 @@ class Metrics(Frozen):
 
 
 class RowScores(Frozen):
-    """What the judge found for each held-out row by itself, in the order of the rows: what intervals are drawn from.
+    """The judge's scores of each held-out row, in the order of the rows; confidence intervals are computed from them.
 
-    `reward` is the row's own grade (of preference pairs 1, 0, or 0.5 for a tie), of as many of the first rows as were
-    graded. For unpaired rows, whose reward is an area under a curve and no mean, it is the likelihood per token that
-    the curve is drawn from, and `labels` are the other half of it.
+    `reward` is the grade of each row (of a preference pair 1, 0, or 0.5 for a tie), for the rows that were graded, from
+    the first on. For unpaired preference labels (KTO) the metric is the area under the ROC curve, which is not a mean
+    over rows. There `reward` is the log-likelihood per token of each row, and `labels` are the classes.
     """
 
-    nll: tuple[float, ...] = Field(description="negative log-likelihood of the row's targets in nats")
+    nll: tuple[float, ...] = Field(description="negative log-likelihood of the row's targets, in nats")
     tokens: tuple[int, ...] = Field(description="target tokens of the row")
     bytes: tuple[float, ...] = Field(description="bytes of the targets' text")
     reward: tuple[float, ...] | None = None
-    labels: tuple[bool, ...] | None = Field(default=None, description="of unpaired rows: which are desirable")
+    labels: tuple[bool, ...] | None = Field(default=None, description="unpaired rows: whether each is desirable")
     general_bits_per_byte: float | None = Field(
-        default=None, description="on a general text that no task is about: what it rises by was forgotten"
+        default=None, description="bits per byte of a general text; a rise means catastrophic forgetting"
     )
 
 
 class Usage(Frozen):
-    """What the last lease of a trial took, measured by its worker; the cost model is calibrated by it."""
+    """Memory and time of the last lease of a trial, measured by its worker; the cost model is calibrated with it."""
 
-    peak_memory_bytes: int = Field(ge=0, description="of the device; on a CPU of the whole worker process")
-    train_seconds: float = Field(ge=0, description="in training steps, without what is scored in between")
-    train_tokens: int = Field(ge=0, description="trained on in those seconds")
-    steps: int = Field(ge=0, description="made in those seconds")
-    judge_seconds: float = Field(ge=0, description="in scoring, at rungs and at the end")
-    judged_rows: int = Field(ge=0, description="scored in those seconds")
+    peak_memory_bytes: int = Field(
+        ge=0, description="peak memory of the device; on a CPU that of the whole worker process"
+    )
+    train_seconds: float = Field(ge=0, description="spent in training steps, without scoring")
+    train_tokens: int = Field(ge=0, description="tokens trained on in those seconds")
+    steps: int = Field(ge=0, description="training steps in those seconds")
+    judge_seconds: float = Field(ge=0, description="spent in scoring, at rungs and at the end")
+    judged_rows: int = Field(ge=0, description="rows scored in those seconds")
 
 
 class Point(Frozen):
-    """One value on a training curve. Sent in batches; (stage, name, step) makes it idempotent."""
+    """One value on a training curve. Sending one twice is harmless: (stage, name, step) identifies it."""
 
     stage: int = Field(ge=0)
     step: int = Field(ge=0)
@@ -180,9 +182,9 @@ class Point(Frozen):
 
 
 class LogLine(Frozen):
-    """One line of what a worker did with a trial. (lease, number) makes it idempotent, as curves are."""
+    """One log line of a worker about a trial. Sending one twice is harmless: (lease, number) identifies it."""
 
-    number: int = Field(ge=0, description="counted from 0 in each lease")
+    number: int = Field(ge=0, description="position in the log of the lease, from 0")
     at: datetime
     text: str = Field(max_length=2000)
 
@@ -190,6 +192,6 @@ class LogLine(Frozen):
 class Sample(Frozen):
     """A short greedy answer to a held-out prompt. The prompts are the same for all trials of a job."""
 
-    prompt: str = Field(description="as a person reads it; of text its beginning")
-    reference: str | None = Field(default=None, description="the row's own answer, where it has one")
+    prompt: str = Field(description="the prompt as plain text; for text rows the beginning of the text")
+    reference: str | None = Field(default=None, description="the reference answer, if the row has one")
     answer: str

@@ -1,1 +1,1 @@
-"""The history of the store's schema. `luthier db upgrade` replays it; `python -m migrations MESSAGE` adds to it."""
+"""The migrations of the store's schema. `luthier db upgrade` applies them; `python -m migrations MESSAGE` adds one."""

@@ -1,9 +1,9 @@
-"""Write the next migration: the difference between the tables in the code and the migrations so far.
+"""Write the next migration: the difference between the tables in the code and the existing migrations.
 
     python -m migrations "what changes"
 
-Read the result before committing it: Alembic sees neither renames nor the data. There are no downgrades: they would
-throw data away; an older version needs an older backup.
+Review the result before committing it: Alembic detects neither renames nor changes of data. There are no downgrades,
+because they would lose data: an older version needs an older backup.
 """
 
 import sys

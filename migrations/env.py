@@ -1,4 +1,4 @@
-"""Alembic's entry point: runs the migrations on the connection, and in the transaction, of whoever called."""
+"""Alembic's entry point: runs the migrations on the caller's connection, in its transaction."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from luthier.store.tables import metadata
 
 
 def plain_type(kind: str, item: object, autogen: AutogenContext) -> str | Literal[False]:
-    """Write the database's own type into a new migration: the types in the code will move on."""
+    """Write the database's own type into a new migration: the types in the code will change."""
     match item:
         case Enum(length=length):
             return f"sa.String({length})"

@@ -1,4 +1,4 @@
-"""Numbers, counts and durations as text for people."""
+"""Format numbers, counts and durations for sentences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from luthier.design import Frozen
 
 
 def about(kind: type[Frozen]) -> str:
-    """The first sentence of what a member of an axis says of itself."""
+    """Return the first sentence of a class's docstring."""
     text = " ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].split())
     return re.split(r"(?<!\bal)\. (?=[A-Z])", text)[0].rstrip(".") + "."
 
@@ -23,7 +23,7 @@ def millions(number: int) -> str:
 
 
 def seconds(value: float) -> str:
-    """Seconds as people say them: 42 s, 3 min 10 s, 2 h 5 min."""
+    """Return a duration such as `42 s`, `3 min 10 s` or `2 h 5 min`."""
     whole = round(value)
     if whole < 60:
         return f"{value:.3g} s"
@@ -33,4 +33,4 @@ def seconds(value: float) -> str:
 
 
 def count_of(epochs: float) -> str:
-    return f"{epochs:g} {'pass' if epochs == 1 else 'passes'} over the rows"
+    return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"

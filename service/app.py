@@ -1,4 +1,4 @@
-"""The control plane: one FastAPI application over the store, the blobs and the loop that looks after jobs."""
+"""The control plane: one FastAPI application over the store, the blobs and the background loops."""
 
 from __future__ import annotations
 
@@ -44,58 +44,59 @@ from service.dashboard import ROUTERS
 from service.http import error_handlers
 from service.http.auth_gate import Gate
 from service.http.body_limit import BodyLimit
-from service.http.request_log import Observed
+from service.http.request_log import RequestLog
 from service.integrations.prometheus import Metrics
-from service.integrations.publisher import Publisher, wanted
+from service.integrations.publisher import Publisher, trackers
 from service.integrations.webhooks import Outbox
 from service.jobs import reconcile
 from service.schedules import run
 
 DESCRIPTION: Final = """
-Luthier designs fine-tunings of language models: give it a dataset, get the best design trained, with the evidence.
+Luthier designs the fine-tuning of language models: upload a dataset, and it searches for the best design, trains it
+and reports the evidence.
 
-Files, jobs, events and models have OpenAI's shapes, so that the unmodified `openai` client drives them. What is
-Luthier's own travels in extra fields (`task`, `search`, `constraints`; `luthier` in answers) and in resources of its
-own. Every error is `{"error": {"message", "type", "param", "code"}}`, with a message that says what to do.
+Files, jobs, events and models have OpenAI's format, so that the unmodified `openai` client works with them. Luthier's
+own settings are extra fields (`task`, `search`, `constraints`; `luthier` in responses) and further resources. Every
+error is `{"error": {"message", "type", "param", "code"}}`, with a message that says what to do.
 """
 
 TAGS: Final = [
-    {"name": "Files", "description": "Datasets: uploaded, checked row by row, normalised, profiled."},
-    {"name": "Fine-tuning jobs", "description": "Searches for the best design within a budget."},
-    {"name": "Environments", "description": "What makes rows and rewards in place of a file and a grader."},
-    {"name": "Graders", "description": "Graders tried on one answer, before a job uses them."},
+    {"name": "Files", "description": "Datasets: upload, profile and rows. Every row is checked."},
+    {"name": "Fine-tuning jobs", "description": "Sweeps that search for the best design within a budget."},
+    {"name": "Environments", "description": "Sources of rows and rewards, in place of a file and a grader."},
+    {"name": "Graders", "description": "Try a grader on one answer before a job uses it."},
     {"name": "Results", "description": "Trials, curves, the best design and its weights."},
-    {"name": "Designs", "description": "What a design would take, with nothing trained."},
-    {"name": "Models", "description": "Base models that designs start from, and models that jobs have made."},
-    {"name": "Completions", "description": "Answers of base models and of what jobs have made."},
-    {"name": "Schedules", "description": "Jobs that are created again and again, at the ticks of a cron expression."},
-    {"name": "Aliases", "description": "Names for the best model so far."},
-    {"name": "Webhooks", "description": "Where events are sent, signed, until they are received."},
+    {"name": "Designs", "description": "What a design would cost, without training it."},
+    {"name": "Models", "description": "Base models, and the models that jobs created."},
+    {"name": "Completions", "description": "Chat and text completions by base models and by the results of jobs."},
+    {"name": "Schedules", "description": "Jobs that are created again and again, by a cron expression."},
+    {"name": "Aliases", "description": "Names that point to a model, such as the best so far."},
+    {"name": "Webhooks", "description": "Endpoints that receive signed events, with retries."},
     {"name": "Workers", "description": "The protocol between the service and its workers."},
     {"name": "Health", "description": "Liveness, readiness and metrics."},
-    {"name": "Keys", "description": "Who may do what: API keys and their scopes."},
+    {"name": "Keys", "description": "API keys and their scopes."},
 ]
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     "4XX": {
         "model": ErrorBody,
-        "description": "400: the request is wrong, and the message says where; 404: there is no such thing; "
-        "409: the thing is not in a state that allows this; 413: the body is larger than a limit; "
-        "401: a key is needed; 403: the key does not allow this; 429: too many requests, see Retry-After",
+        "description": "400: the request is invalid, and the message says where; 401: an API key is needed; 403: the "
+        "key does not allow this; 404: not found; 409: the state of the resource does not allow this; 413: the body is "
+        "larger than a limit; 429: too many requests, see Retry-After",
     },
-    "5XX": {"model": ErrorBody, "description": "Something went wrong inside the service"},
+    "5XX": {"model": ErrorBody, "description": "Internal error"},
 }
 
-# The description shows it; `service.http.auth_gate` enforces it.
-BEARER: Final = HTTPBearer(auto_error=False, description="an API key: `luthier keys create`; needed once there is one")
+# For the OpenAPI document; `service.http.auth_gate` enforces it.
+BEARER: Final = HTTPBearer(auto_error=False, description="an API key (`luthier keys create`); needed once one exists")
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application; it opens the store when it starts and closes it when it stops.
+    """Return the application. It opens the store when it starts and closes it when it stops.
 
-    An SQLite store is brought up to date by itself; a PostgreSQL store is only checked (`luthier db upgrade`).
+    An SQLite store is upgraded automatically; a PostgreSQL store is only checked (`luthier db upgrade`).
     """
-    app = FastAPIOffline(  # its pages load nothing from elsewhere
+    app = FastAPIOffline(  # its pages load nothing from other hosts
         title="Luthier",
         description=DESCRIPTION,
         openapi_tags=TAGS,
@@ -105,11 +106,11 @@ def create_app(settings: Settings) -> FastAPI:
         dependencies=[Security(BEARER)],
         swagger_ui_parameters={"validatorUrl": None, "docExpansion": "list"},
     )
-    app.state.settings, app.state.metrics, app.state.trackers = settings, Metrics(), wanted(settings)
-    app.state.worker_key = mint()  # of the workers that this process starts
+    app.state.settings, app.state.metrics, app.state.trackers = settings, Metrics(), trackers(settings)
+    app.state.worker_key = mint()  # for the workers that this process starts
     app.add_middleware(BodyLimit)
     app.add_middleware(Gate, settings=settings, worker_key=app.state.worker_key)  # before any body is read
-    app.add_middleware(Observed, metrics=app.state.metrics)
+    app.add_middleware(RequestLog, metrics=app.state.metrics)
     error_handlers.install(app)
     app.include_router(files.environments_router)
     for part in (files, jobs, graders, results, trials, reports, designs, models, workers, blobs, health):
@@ -138,8 +139,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             garbage=Garbage(),
             secret=secret_of(settings),
         )
-        looks = {"jobs": reconcile.tick, "schedules": run.tick, "webhooks": outbox.look}
-        threads: list[Ticker | Publisher] = [Ticker(ctx, look, name) for name, look in looks.items()]
+        ticks = {"jobs": reconcile.tick, "schedules": run.tick, "webhooks": outbox.look}
+        threads: list[Ticker | Publisher] = [Ticker(ctx, tick, name) for name, tick in ticks.items()]
         if app.state.trackers:
             threads.append(Publisher(ctx, app.state.trackers))
         app.state.context, app.state.loops = ctx, threads

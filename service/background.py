@@ -1,4 +1,4 @@
-"""The service's background threads: each repeats one piece of work, and /readyz asks whether it still does."""
+"""The service's background threads. Each repeats one piece of work, and /readyz reports whether it still runs."""
 
 from __future__ import annotations
 
@@ -14,57 +14,56 @@ from service.context import Context, utc_now
 
 log = logging.getLogger(__name__)
 
-PATIENCE: Final = 300.0  # seconds in which one look should end well: a long one is none that hangs
+PATIENCE: Final = 300.0  # seconds within which one run of a loop should end
 
 
-class Pulse:
-    """Of one loop, which runs in `thread` and beats whenever it has got something done. Where it has not for so many
-    seconds as one has `patience`, it is stuck."""
+class Liveness:
+    """Whether a loop still runs: it is stuck when `progressed` was not called for `patience` seconds."""
 
     def __init__(self, name: str, thread: Thread, patience: float) -> None:
         self.name = name
         self._thread, self._patience = thread, patience
-        self._beat = time.monotonic()
+        self._progressed_at = time.monotonic()
 
     @property
     def age(self) -> float:
-        """Seconds since it last beat, or was made."""
-        return time.monotonic() - self._beat
+        """Seconds since the loop last made progress, or was created."""
+        return time.monotonic() - self._progressed_at
 
-    def beat(self) -> None:
-        self._beat = time.monotonic()
+    def progressed(self) -> None:
+        self._progressed_at = time.monotonic()
 
-    def trouble(self) -> str | None:
-        """What is wrong with the loop, in words."""
+    def problem(self) -> str | None:
+        """Return what is wrong with the loop, or None."""
         if not self._thread.is_alive():
-            return f"the loop of the {self.name} has stopped"
+            return f"the {self.name} loop has stopped"
         if (age := self.age) > self._patience:
-            return f"the loop of the {self.name} is stuck: it last got something done {age:.0f} s ago"
+            return f"the {self.name} loop is stuck: its last progress was {age:.0f} s ago"
         return None
 
 
 class Ticker:
-    """A thread that takes a `look` every `tick_seconds` until it is stopped."""
+    """A thread that calls `tick` every `tick_seconds` until it is stopped."""
 
-    def __init__(self, ctx: Context, look: Callable[[Context, datetime], None], name: str) -> None:
-        self._here = ctx
-        self._look = look
+    def __init__(self, ctx: Context, tick: Callable[[Context, datetime], None], name: str) -> None:
+        self._ctx = ctx
+        self._tick = tick
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"luthier-{name}", daemon=True)
-        self.pulse = Pulse(name, self._thread, PATIENCE + ctx.settings.tick_seconds)
+        self.liveness = Liveness(name, self._thread, PATIENCE + ctx.settings.tick_seconds)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns when the look in progress is over."""
+        """Stop the thread. Returns when the tick in progress is over."""
         self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._here.settings.tick_seconds):
+        while not self._stop.wait(self._ctx.settings.tick_seconds):
             try:
-                self._look(self._here, utc_now())
-                self.pulse.beat()
-            except Exception:  # whatever happens once must not end the service's heartbeat
-                log.exception("a look at the %s failed; the next one tries again", self._thread.name)
+                self._tick(self._ctx, utc_now())
+                self.liveness.progressed()
+            except Exception:  # one failed tick must not end the loop
+                log.exception("a tick of %s failed; the next one tries again", self._thread.name)

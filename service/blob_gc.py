@@ -1,8 +1,8 @@
-"""Deleting blobs that nothing refers to any more, without taking one away under a worker that is about to refer to it.
+"""Delete blobs that nothing refers to any more, but not those that an upload is about to refer to.
 
-Blobs are content-addressed: the tokenizer of a dropped export is, byte for byte, that of the export being uploaded now.
-So a blob that was uploaded or asked for lately is spared until its uploader has had time to finish. What is due is
-kept in memory only: a restart forgets it, which costs disk space and nothing else.
+Blobs are content-addressed. The tokenizer of a dropped artifact may be, byte for byte, that of an artifact which is
+being uploaded now. So a blob that was stored or asked for lately is kept for a grace period. The list of candidates is
+in memory only: a restart forgets it, which costs disk space and nothing else.
 """
 
 from __future__ import annotations
@@ -20,43 +20,45 @@ GRACE: Final = timedelta(minutes=15)
 
 
 class Garbage:
-    """The blobs that may have become garbage. Thread-safe."""
+    """Blobs that may be unreferenced. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._wanted_at: dict[str, datetime] = {}
-        self._condemned: set[str] = set()
+        self._used_at: dict[str, datetime] = {}
+        self._candidates: set[str] = set()
 
-    def wanted(self, digest: str, now: datetime) -> None:
-        """Somebody has just stored the blob or made sure that it is there: it is spared for a while."""
+    def mark_used(self, digest: str, now: datetime) -> None:
+        """Keep the blob for the grace period: somebody has just stored it or checked that it exists."""
         with self._lock:
-            self._wanted_at[digest] = now
+            self._used_at[digest] = now
 
-    def condemn(self, digests: Iterable[str]) -> None:
-        """Something stopped referring to these; they go if nothing else does."""
+    def release(self, digests: Iterable[str]) -> None:
+        """Consider these blobs for deletion: one reference to them is gone. They stay while others exist."""
         with self._lock:
-            self._condemned.update(digests)
+            self._candidates.update(digests)
 
-    def forsake(self, digests: Collection[str]) -> None:
-        """The only one who knew of these blobs has let them go (a superseded checkpoint): they go without grace, since
-        at gigabytes a minute the grace would fill a disk."""
+    def release_at_once(self, digests: Collection[str]) -> None:
+        """Like `release`, without the grace period. For blobs that only one trial knew of, such as its last checkpoint.
+
+        Training can write gigabytes of checkpoints a minute, so that the grace period would fill a disk.
+        """
         with self._lock:
-            self._condemned.update(digests)
+            self._candidates.update(digests)
             for digest in digests:
-                self._wanted_at.pop(digest, None)
+                self._used_at.pop(digest, None)
 
     def sweep(self, database: Database, blobs: Blobs, now: datetime) -> set[str]:
-        """Delete what is due and unreferenced; answers with the digests deleted."""
+        """Delete the candidates that are unreferenced and past their grace period. Return their digests."""
         with self._lock:
-            self._wanted_at = {digest: at for digest, at in self._wanted_at.items() if now - at < GRACE}
-            due = self._condemned - self._wanted_at.keys()
+            self._used_at = {digest: at for digest, at in self._used_at.items() if now - at < GRACE}
+            due = self._candidates - self._used_at.keys()
         if not due:
             return set()
-        # The store's transaction always comes before the lock: routes condemn blobs inside theirs.
+        # The store's transaction always comes before the lock: routes release blobs inside theirs.
         with database.begin() as c, self._lock:
-            due -= self._wanted_at.keys()
-            free = artifacts.unreferenced(c, due)
-            for digest in free:
+            due -= self._used_at.keys()
+            deleted = artifacts.unreferenced(c, due)
+            for digest in deleted:
                 blobs.delete(digest)
-            self._condemned -= due
-        return free
+            self._candidates -= due
+        return deleted

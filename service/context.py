@@ -1,4 +1,4 @@
-"""What every route works with, opened once when the service starts."""
+"""What every route and background thread works with. It is opened once, when the service starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.blob_gc import Garbage
 
 
 class Arrivals:
-    """How many questions this replica has taken in: a glance tells whether to look into the store for one."""
+    """Counts the questions that this replica has received. A changed count says that the store may hold a new one."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -38,25 +38,26 @@ class Context:
     blobs: Blobs
     garbage: Garbage
     secret: Secret
-    turn: Lock = field(default_factory=Lock)  # one thread at a time looks after jobs
+    turn: Lock = field(default_factory=Lock)  # one thread at a time advances jobs
     questions: Arrivals = field(default_factory=Arrivals)
     _row_counts: dict[str, int] = field(default_factory=dict)
 
-    def keep(self, stream: BinaryIO) -> tuple[str, int]:
-        """Store the stream as a blob that will be referred to in a moment; answers with its digest and size."""
+    def store_blob(self, stream: BinaryIO) -> tuple[str, int]:
+        """Store the stream as a blob that something will refer to soon. Return its digest and size in bytes."""
         digest, size = self.blobs.put(stream)
-        self.garbage.wanted(digest, utc_now())
+        self.garbage.mark_used(digest, utc_now())
         return digest, size
 
+    def store_bytes(self, content: bytes) -> str:
+        """Store the content as a blob that something will refer to soon. Return its digest."""
+        return self.store_blob(BytesIO(content))[0]
+
     def count_rows(self, digest: str) -> int:
-        """Lines of a JSON Lines blob, counted once: blobs never change."""
+        """Return the number of lines of a JSON Lines blob. Blobs never change, so each is counted once."""
         if digest not in self._row_counts:
             with self.blobs.open(digest) as stream:
                 self._row_counts[digest] = sum(1 for _ in stream)
         return self._row_counts[digest]
-
-    def keep_bytes(self, content: bytes) -> str:
-        return self.keep(BytesIO(content))[0]
 
 
 def utc_now() -> datetime:

@@ -31,8 +31,8 @@ from transformers import (
 from luthier.design import Architecture, Design, Optimiser, RewardModel, Stage, Update
 from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec
+from search.methods import ALGORITHMS, UPDATES, AlgorithmSpec, StageGoal, UpdateSpec
 from search.space import validate, verified
-from search.space.compatibility import ALGORITHMS, UPDATES, AlgorithmRule, Phase, UpdateRule
 from search.space.learning_rate import default_learning_rate
 from search.space.space import algorithm
 from search.space.verified import Evidence
@@ -113,13 +113,13 @@ class Cell:
 def cells() -> list[Cell]:
     """Every cell that the table of legality allows for some base model, and every edit."""
     found = [
-        Cell(recipe=rule.algorithm, update=update.update, kind=_kind(rule.algorithm))
+        Cell(recipe=rule.kind, update=update.kind, kind=_kind(rule.kind))
         for rule, update in itertools.product(ALGORITHMS, UPDATES)
         if not rule.followed_by
         if _goes(update, rule)
     ]
     found += [
-        Cell(recipe=f"{rule.algorithm}+{rule.followed_by[0]}", update=update.update, kind=_kind(rule.algorithm))
+        Cell(recipe=f"{rule.kind}+{rule.followed_by[0]}", update=update.kind, kind=_kind(rule.kind))
         for rule, update in itertools.product(ALGORITHMS, UPDATES)
         if rule.followed_by
         if _goes(update, rule)
@@ -127,15 +127,15 @@ def cells() -> list[Cell]:
     return found + [Cell(recipe="sft", update="full", kind=DataKind.PAIRS, edit=edit) for edit in EDITS]
 
 
-def _goes(update: UpdateRule, rule: AlgorithmRule) -> bool:
-    goes = validate.recipe_refusal(update.update, rule.algorithm) is None
+def _goes(update: UpdateSpec, rule: AlgorithmSpec) -> bool:
+    goes = validate.recipe_refusal(update.kind, rule.kind) is None
     return goes and (update.mergeable or rule.family == "decoder")
 
 
 def _kind(name: str) -> DataKind:
     """The data of a cell: prompts with answers where the algorithm plays, else the first that it fits."""
-    rule = next(rule for rule in ALGORITHMS if rule.algorithm == name)
-    return DataKind.PAIRS if rule.phase is Phase.REWARDS else next(iter(rule.fits))
+    rule = next(rule for rule in ALGORITHMS if rule.kind == name)
+    return DataKind.PAIRS if rule.goal is StageGoal.REWARDS else next(iter(rule.fits))
 
 
 @cache
@@ -206,7 +206,7 @@ class Trial:
         self.update = _UPDATE.validate_python({"kind": cell.update, **SIZES.get(cell.update, {})})
         self.design = Design(
             architecture=Architecture(base=self.base.entry.name, **EDITS.get(cell.edit, {})),
-            stages=tuple(self._stage(rule.algorithm, course) for rule in rules),
+            stages=tuple(self._stage(rule.kind, course) for rule in rules),
         )
         self.steps = len(rules) * int(course.rows * course.epochs) // BATCH
 

@@ -29,6 +29,7 @@ from luthier.design import (
 )
 from luthier.task import DataKind
 from tests import data_samples
+from tests.covering import params, proved_by
 from tests.textbook import largest_difference, logps
 from workers.cache import Base
 from workers.train import updates
@@ -43,6 +44,7 @@ SEED = 7
 PLAIN, EDITED = Architecture(base="tiny"), Architecture(base="tiny", layers=4, kv_heads=2)
 # One of each make; all others are tried with every update by `tests.cells`.
 RUNS = [(PLAIN, Sft()), (PLAIN, Dpo(beta=0.5)), (PLAIN, Mlm(mask=0.4)), (EDITED, Sft())]
+Planned = tuple[Architecture, Algorithm]
 
 
 @dataclass
@@ -67,6 +69,10 @@ class Run:
     logps: torch.Tensor
     adapter: Path | None
     merged: PreTrainedModel
+
+
+def _name(planned: Planned) -> str:
+    return planned[1].kind + (" edited" if planned[0].edited else "")
 
 
 def tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -133,7 +139,21 @@ class UpdateConformance:
     def applied(cls, model: PreTrainedModel, *, seed: int = SEED) -> Applied:
         return updates.apply(copy.deepcopy(model), cls.update, seed)
 
-    @pytest.fixture(scope="class", params=RUNS, ids=lambda run: run[1].kind + (" edited" if run[0].edited else ""))
+    @classmethod
+    def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
+        """Each update is trained with sft, and LoRA in every other way too; `make test-all` trains all in all ways."""
+        if "run" in metafunc.fixturenames:
+            metafunc.parametrize("run", params(RUNS, cls._proves, _name), indirect=True, scope="class")
+
+    @classmethod
+    def _proves(cls, planned: Planned) -> set[str]:
+        architecture, algorithm = planned
+        update = cls.update.kind if getattr(cls.update, "placement", "all") == "all" else "placed"
+        if architecture.edited and update != "lora":
+            return set()
+        return proved_by(algorithm.kind, update, edit="edited" if architecture.edited else "")
+
+    @pytest.fixture(scope="class")
     @classmethod
     def run(
         cls, request: pytest.FixtureRequest, tiny: Base, encoder: Base, tmp_path_factory: pytest.TempPathFactory

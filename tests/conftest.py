@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx._transports.default
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -18,6 +20,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when a test imports it; worker processes inherit it
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["COLUMNS"] = "200"  # read by the console when it is made: what it says must not break in the middle
+
+# Each client would load all the world's certificates, which takes 40 ms, to speak plain HTTP with a service here.
+httpx._transports.default.create_ssl_context = functools.cache(httpx._transports.default.create_ssl_context)
 
 pytest.register_assert_rewrite("conformance_updates", "textbook", "tests.conformance_environments")
 

@@ -16,6 +16,7 @@ import psutil
 
 from luthier.client import Client
 from luthier.errors import Unreachable
+from tests import commands
 
 T = TypeVar("T")
 
@@ -98,12 +99,16 @@ class Live:
         self.client.close()
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the command line against this service."""
-        environment = os.environ | {
-            "LUTHIER_SERVER": self.server,
-            "LUTHIER_HOME": str(self.home),
-            "COLUMNS": "200",
-            "OMP_NUM_THREADS": "1",
-        }
+        """Run the command line against this service, in a process of its own."""
         command = [sys.executable, "-P", "-m", "luthier", *arguments]
+        environment = os.environ | self._environment
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+    def quick(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line against this service, in the test's own process."""
+        return commands.run(*arguments, **self._environment)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        own = {"LUTHIER_SERVER": self.server, "LUTHIER_HOME": str(self.home)}
+        return own | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from workers.train import stage_trainer
 from workers.train.data.tokenize import Tokens
-from workers.train.stage_trainer import Member, StepReport
+from workers.train.stage_trainer import StageTrainer, StepReport
 
 Row = dict[str, Any]
 
@@ -44,13 +44,13 @@ def as_conversation(row: Row) -> Row:
     }
 
 
-def first_step(member: Member, monkeypatch: pytest.MonkeyPatch) -> tuple[StepReport, dict[str, torch.Tensor]]:
-    """Take one step of a member; the report, and the gradient that its optimiser saw, unclipped."""
+def first_step(trainer: StageTrainer, monkeypatch: pytest.MonkeyPatch) -> tuple[StepReport, dict[str, torch.Tensor]]:
+    """Take one step of a trainer; the report, and the gradient that its optimiser saw, unclipped."""
     gradients: dict[str, torch.Tensor] = {}
 
     def note(*_: object) -> None:
-        gradients.update({name: p.grad.clone() for name, p in member.parameters.items() if p.grad is not None})
+        gradients.update({name: p.grad.clone() for name, p in trainer.parameters.items() if p.grad is not None})
 
     monkeypatch.setattr(stage_trainer, "MAX_GRAD_NORM", float("inf"))
-    member.adamw.register_step_pre_hook(note)
-    return member.advance(), gradients
+    trainer.adamw.register_step_pre_hook(note)
+    return trainer.advance(), gradients

@@ -1,6 +1,6 @@
-"""What runs on a training machine."""
+"""Workers: the processes that train, judge, export and answer on a training machine."""
 
 import logging
 
-# On a CPU it recommends another package, for speed, on standard error: wherever PEFT is imported, asked or not.
+# Without a GPU bitsandbytes prints advice to standard error whenever PEFT is imported.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""The worker process: pull a lease, run it, report, again. Imports, base weights and tokenised data stay warm.
+"""The worker process: take a lease, run its trial, report, repeat. Base weights and tokenised data stay cached.
 
-`python -P -m workers.agent --server URL --name NAME --cache DIR` is what engines start. With `--with-parent` the worker
-ends when its standard input closes, so that local workers never outlive the service that started them.
+Started as `python -P -m workers.agent --server URL --name NAME --cache DIR`. With `--with-parent` the worker ends when
+its standard input closes, so that local workers never outlive the service that started them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger("luthier.worker")
 
 
 class Agent:
-    """One worker on one device. `run` returns after `stop`, having given back what it held."""
+    """One worker on one device. After `stop`, `run` gives back its trial and returns."""
 
     def __init__(self, service: ServiceClient, name: str, device: torch.device, threads: int) -> None:
         self.service = service
@@ -44,17 +44,17 @@ class Agent:
         self.device = device
         self.threads = threads
         self._stopping = threading.Event()
-        self._held: Lease | None = None
+        self._lease: Lease | None = None
 
     def stop(self) -> None:
-        """Finish the step in hand, give the trial back with a checkpoint, and end."""
+        """Finish the current step, save a checkpoint, give the trial back, and end. Safe in a signal handler."""
         self._stopping.set()
         self.service.patience = 5.0
-        if self._held is not None:
-            self._held.interrupt()
+        if self._lease is not None:
+            self._lease.interrupt()
 
     def run(self) -> None:
-        """Work until told to stop. Raises Unreachable when the service stays away too long."""
+        """Work until `stop`. Raises Unreachable if the service does not answer for too long."""
         hello = Hello(name=self.name, device=describe(self.device, self.threads), pid=os.getpid())
         welcome = self.service.register(hello)
         log.info("worker %s on %s is ready", self.name, hello.device.name)
@@ -75,7 +75,7 @@ class Agent:
         log.info("trial %d of %s: %s", assignment.number, assignment.job_id, assignment.design.summary())
         try:
             with Lease(self.service, assignment, lease_seconds) as lease:
-                self._held = lease
+                self._lease = lease
                 if self._stopping.is_set():
                     lease.interrupt()
                 finished = self._outcome(lease, checkpoint_seconds)
@@ -84,7 +84,7 @@ class Agent:
         except LeaseLost:
             log.warning("trial %d of %s now belongs to another worker", assignment.number, assignment.job_id)
         finally:
-            self._held = None
+            self._lease = None
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -99,15 +99,15 @@ class Agent:
             outcome, error = "cancelled", stop.message
         except Interrupted as interruption:
             outcome, error = "waiting", interruption.message
-        except Infeasible as verdict:
-            outcome, error = "infeasible", verdict.message
+        except Infeasible as refusal:
+            outcome, error = "infeasible", refusal.message
         except LuthierError as failure:
             outcome, error = "failed", failure.message
-        except Exception as bug:  # whatever a design makes a library do must not cost the worker its life
+        except Exception as bug:  # a library may fail in any way under some design; the worker must survive it
             log.exception("trial %s failed", lease.assignment.trial_id)
             where = traceback.extract_tb(bug.__traceback__)[-1]
             outcome, error = "failed", f"{type(bug).__name__}: {bug} ({where.name}, {Path(where.filename).name})"
-        lease.say(f"Ended as {outcome}: {error}")
+        lease.say(f"{error[:1].upper()}{error[1:]}." if outcome == "waiting" else f"Trial {outcome}: {error}")
         return Finished(
             **lease.claim,
             outcome=outcome,
@@ -121,7 +121,7 @@ class Agent:
 
 
 def describe(device: torch.device, threads: int) -> Device:
-    """The device as the service knows it."""
+    """Return the device as registered with the service: kind, name, memory in bytes, CPU threads."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return Device(
@@ -136,27 +136,24 @@ def describe(device: torch.device, threads: int) -> Device:
     return Device(kind=kind, name=f"{os.uname().machine} {kind.upper()}", memory_bytes=memory, threads=threads)
 
 
-def pick_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="luthier worker", description="Train trials for a Luthier service.")
     parser.add_argument("--server", required=True, help="URL of the service")
     parser.add_argument(
-        "--name", default=f"{socket.gethostname()}-{os.getpid()}", help="a name that is this worker's own"
+        "--name", default=f"{socket.gethostname()}-{os.getpid()}", help="name of this worker, unique among all workers"
     )
-    parser.add_argument("--cache", type=Path, default=Path("~/.luthier/cache/blobs"), help="where blobs are kept")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("~/.luthier/cache/blobs"), help="folder for downloaded files"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads for torch (default: 1)")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     options = parser.parse_args(arguments)
     logs.configure(LogSettings().log_format)
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(options.threads)
-    agent = Agent(
-        ServiceClient(options.server, options.cache.expanduser()), options.name, pick_device(), options.threads
-    )
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    service = ServiceClient(options.server, options.cache.expanduser())
+    agent = Agent(service, options.name, device, options.threads)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: agent.stop())
     if options.with_parent:
@@ -168,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _end_with_parent() -> None:
-    """Block until the pipe from the parent closes; then die at once: the lease runs out, nothing is lost."""
+    """Block until the parent's pipe closes, then exit at once. The lease expires and another worker takes the trial."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os._exit(0)

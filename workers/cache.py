@@ -1,4 +1,4 @@
-"""What a worker keeps between trials: base models, tokenizers and tokenised data. Imports are kept by the process."""
+"""The worker's in-memory cache between trials: base models, tokenizers, rows and tokenised examples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from transformers import (
@@ -29,14 +29,14 @@ from workers.train.algorithms import Example, objective
 from workers.train.architectures.edits import start_head
 from workers.train.forward import require_unpadded
 
-CALIBRATION_ROWS, CALIBRATION_TOKENS = 16, 256  # and tokens of each: a glance even for a CPU
+CALIBRATION_ROWS, CALIBRATION_TOKENS = 16, 256  # rows, and tokens of each; small enough for a CPU
 
 Rows = tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """A base model as registered, in host memory. Trials train copies; nobody changes this one."""
+    """A base model as registered, in host memory. Trials train copies and never change this one."""
 
     entry: BaseModelEntry
     model: PreTrainedModel
@@ -45,12 +45,12 @@ class Base:
 
 @lru_cache(maxsize=4)
 def base(entry: BaseModelEntry) -> Base:
-    """A registered base model. Raises Infeasible when it is not to be had."""
+    """Return a registered base model, loaded once. Raises Infeasible if it cannot be loaded."""
     return load(entry)
 
 
 def load(entry: BaseModelEntry) -> Base:
-    """Load a model: safetensors only, no remote code. Raises Infeasible when it is not to be had."""
+    """Load a model and its tokenizer: safetensors only, no remote code. Raises Infeasible if that fails."""
     try:
         model = _load(entry)
         tokenizer = AutoTokenizer.from_pretrained(entry.source, trust_remote_code=False)
@@ -59,27 +59,37 @@ def load(entry: BaseModelEntry) -> Base:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if entry.facts.family == "encoder" and tokenizer.mask_token_id is None:
-        raise Infeasible(f"the tokenizer of {entry.name} has no mask token, which an encoder needs")
+        raise Infeasible(f"base model {entry.name} is an encoder, but its tokenizer has no mask token")
     require_unpadded(model.eval())
     return Base(entry=entry, model=model, tokenizer=tokenizer)
 
 
-def tokenizer(entry: BaseModelEntry, judge: JudgeSpec) -> PreTrainedTokenizerBase:
-    """The base's tokenizer; for rows with tools, with a chat template that shows them. Raises Infeasible if none can.
+def frozen(entry: BaseModelEntry, device: torch.device) -> PreTrainedModel:
+    """Return a registered base model for inference on a device; on a CPU it is the cached one itself."""
+    model = base(entry).model
+    if device.type == "cpu":
+        return model
+    moved = copy.deepcopy(model)
+    torch.nn.Module.to(moved, device)
+    return moved
 
-    The base's own template stays where it shows tools.
+
+def tokenizer(entry: BaseModelEntry, judge: JudgeSpec) -> PreTrainedTokenizerBase:
+    """Return the base's tokenizer. For rows with tools its chat template is one that renders tools and tool calls.
+
+    The base's own template is kept if it does so. Raises Infeasible if it does not and cannot be extended.
     """
-    return _showing_tools(entry) if judge.tools else base(entry).tokenizer
+    return _tool_tokenizer(entry) if judge.tools else base(entry).tokenizer
 
 
 @lru_cache(maxsize=4)
-def _showing_tools(entry: BaseModelEntry) -> PreTrainedTokenizerBase:
+def _tool_tokenizer(entry: BaseModelEntry) -> PreTrainedTokenizerBase:
     own = base(entry).tokenizer
     named = own.chat_template if isinstance(own.chat_template, dict) else {"default": own.chat_template or ""}
     template = chat_template.in_use(named) or ""
     showing = chat_template.with_tools(template)
     if showing is None:
-        raise Infeasible(f"the chat template of base model {entry.name} leaves out tools or the calls of them")
+        raise Infeasible(f"the chat template of base model {entry.name} does not render tools or tool calls")
     if showing == template:
         return own
     extended = copy.deepcopy(own)
@@ -102,31 +112,35 @@ def _load(entry: BaseModelEntry) -> PreTrainedModel:
 
 @lru_cache(maxsize=16)
 def rows(file: Path) -> Rows:
-    """The rows of a JSONL blob. Blobs are content-addressed, so a path never changes its content."""
+    """Return the rows of a JSONL blob. Blobs are content-addressed, so the file at a path never changes."""
     with file.open(encoding="utf-8") as lines:
         return tuple(json.loads(line) for line in lines)
 
 
 @lru_cache(maxsize=16)
 def calibration(entry: BaseModelEntry, judge: JudgeSpec, train: Path) -> tuple[tuple[int, ...], ...]:
-    """Token ids of the first training rows: what a model is measured on before it is edited."""
+    """Return token ids of the first training rows: the sample on which layers are measured before an edit."""
     render = renderer(tokenizer(entry, judge), judge)
     encoder = entry.facts.family == "encoder"
     rendered = (
         tokens
         for row in rows(train)
-        for tokens in (render.both_ways(row["text"]) if encoder else render.answers(row, judge.kind))
+        for tokens in (render.bidirectional(row["text"]) if encoder else render.answers(row, judge.kind))
     )
     return tuple(tokens.ids[:CALIBRATION_TOKENS] for tokens in islice(rendered, CALIBRATION_ROWS))
 
 
+_SOME: Final[dict[str, Algorithm]] = {}  # by kind, an algorithm with any hyperparameters
+
+
 def examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, algorithm: Algorithm) -> tuple[Example, ...]:
-    """The training rows as the examples of an algorithm. Its hyperparameters do not matter to them."""
-    return _examples(entry, judge, train, type(algorithm))
+    """Return the training rows as examples of an algorithm. Its hyperparameters do not affect them."""
+    _SOME.setdefault(algorithm.kind, algorithm)
+    return _examples(entry, judge, train, algorithm.kind)
 
 
 @lru_cache(maxsize=16)
-def _examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, kind: type[Algorithm]) -> tuple[Example, ...]:
+def _examples(entry: BaseModelEntry, judge: JudgeSpec, train: Path, kind: str) -> tuple[Example, ...]:
     render = renderer(tokenizer(entry, judge), judge)
-    learn = objective(kind())
+    learn = objective(_SOME[kind])
     return tuple(example for row in rows(train) for example in learn.examples(row, judge.kind, render))

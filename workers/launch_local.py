@@ -1,4 +1,4 @@
-"""Workers as child processes of this machine: one for each GPU, or one one-thread worker per CPU core."""
+"""Start workers as child processes on this machine: one per GPU, or one single-threaded worker per CPU core."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ import psutil
 
 log = logging.getLogger(__name__)
 
-# What one CPU worker needs for a small model in training; fewer workers are started where memory is short.
-MEMORY_PER_WORKER = 4 * 2**30
+MEMORY_PER_WORKER = 4 * 2**30  # bytes that one CPU worker needs to train a small model
 RESTART_SECONDS = 2.0
 
 
 def gpu_count() -> int:
-    """NVIDIA GPUs of this machine that CUDA_VISIBLE_DEVICES leaves visible, without importing torch."""
+    """Return the number of NVIDIA GPUs that CUDA_VISIBLE_DEVICES leaves visible, without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([part for part in visible.split(",") if part.strip() and part.strip() != "-1"])
@@ -29,21 +28,16 @@ def gpu_count() -> int:
 
 
 def default_workers() -> int:
-    """One per GPU; on a CPU one per core where memory allows."""
+    """Return how many workers to start: one per GPU; without GPUs one per core, or fewer if memory is short."""
     cores = len(psutil.Process().cpu_affinity() or [0])
     by_memory = max(1, psutil.virtual_memory().total // MEMORY_PER_WORKER)
     return gpu_count() or min(cores, by_memory)
 
 
-def worker_name(server: str, index: int) -> str:
-    """The same after a restart, so that a new process takes over at once what the old one held."""
-    return f"{socket.gethostname()}-{urlsplit(server).port}-{index}"
-
-
 class LocalEngine:
-    """Starts `count` workers and starts again those that die. Their output goes to `home`/logs/worker-N.log.
+    """Starts `count` workers and restarts those that die. Their output goes to `home`/logs/worker-N.log.
 
-    They get `key` through their environment, which no other user of the machine can read.
+    The API key is passed in their environment, which no other user of the machine can read.
     """
 
     def __init__(self, home: Path, count: int, key: str) -> None:
@@ -62,7 +56,7 @@ class LocalEngine:
         self._keeper.start()
 
     def stop(self) -> None:
-        """Safe to call twice; a child that has ended is left alone."""
+        """End all workers. Safe to call twice."""
         self._stopping.set()
         for child in self._children.values():
             child.terminate()
@@ -76,7 +70,7 @@ class LocalEngine:
         while not self._stopping.wait(RESTART_SECONDS):
             for index, child in self._children.items():
                 if child.poll() is not None and not self._stopping.is_set():
-                    log.warning("worker %d ended with code %s; starting it again", index, child.returncode)
+                    log.warning("worker %d ended with code %s; restarting it", index, child.returncode)
                     self._children[index] = self._launch(server, index)
 
     def _launch(self, server: str, index: int) -> subprocess.Popen[bytes]:
@@ -86,16 +80,9 @@ class LocalEngine:
         if gpu_count():
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpu_count())))).split(",")
             environment["CUDA_VISIBLE_DEVICES"] = visible[index % len(visible)]
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "workers.agent",
-            "--server",
-            server,
-            "--name",
-            worker_name(server, index),
-        ]
+        # The same name after a restart, so that the new process takes over the old one's lease at once.
+        name = f"{socket.gethostname()}-{urlsplit(server).port}-{index}"
+        command = [sys.executable, "-P", "-m", "workers.agent", "--server", server, "--name", name]
         command += ["--cache", str(self.home / "cache" / "blobs"), "--with-parent"]
         with (self.home / "logs" / f"worker-{index}.log").open("ab") as output:
             return subprocess.Popen(
@@ -104,5 +91,5 @@ class LocalEngine:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,  # Ctrl-C reaches the service, which then ends its workers in order
+                start_new_session=True,  # Ctrl-C reaches only the service, which then stops its workers
             )

@@ -1,4 +1,4 @@
-"""A lease while it is held: a thread renews it, carries curve points and log lines home, and learns when to stop."""
+"""A lease on a trial: a thread renews it, sends curve points and log lines, and receives the order to stop."""
 
 from __future__ import annotations
 
@@ -20,33 +20,37 @@ LONGEST_LINE: Final = 2000
 
 
 class Lease:
-    """Use as a context manager around the work on a trial. `check()` raises LeaseLost, Stopped or Interrupted
-    in the worker's own thread, so work is only ever broken off between two steps."""
+    """Use as a context manager around the work on a trial.
+
+    The heartbeat thread only notes what the service ordered. `check()` raises it as LeaseLost, Stopped or Interrupted
+    in the worker's own thread, so a trial only ever stops between two steps.
+    """
 
     def __init__(self, service: ServiceClient, assignment: Assignment, lease_seconds: float) -> None:
         self.service = service
         self.assignment = assignment
         self.interval = lease_seconds / 4
         self.meter = Meter()
-        self.tokens = 0  # trained on so far, earlier leases included
+        self.tokens = 0  # trained on so far, in all leases of the trial
         self._began = time.monotonic()
         self._points: list[Point] = []
         self._lines: list[LogLine] = []
-        self._said = 0
-        self._guard = threading.Lock()
+        self._line_count = 0
+        self._buffers = threading.Lock()
         self._sending = threading.Lock()
         self._over = threading.Event()
-        self._verdict: LuthierError | None = None
+        self._order: LuthierError | None = None  # for `check` to raise
         self._paused = self._trained = False
-        self._thread = threading.Thread(target=self._keep, name=f"lease-{assignment.trial_id}", daemon=True)
+        self._thread = threading.Thread(target=self._renew, name=f"lease-{assignment.trial_id}", daemon=True)
 
     @property
     def claim(self) -> dict[str, str | int]:
+        """The fields that prove to the service that this worker holds the lease."""
         return {"owner": self.assignment.owner, "fence": self.assignment.fence}
 
     @property
     def device_seconds(self) -> float:
-        """What the trial has used in all, earlier leases included."""
+        """Seconds that the trial has used in all its leases."""
         return self.assignment.device_seconds + time.monotonic() - self._began
 
     def __enter__(self) -> Lease:
@@ -58,49 +62,49 @@ class Lease:
         self._thread.join()
 
     def record(self, stage: int, step: int, values: dict[str, float]) -> None:
-        """Put values on the trial's curves; they travel with the next heartbeat."""
+        """Add points to the trial's curves; the next heartbeat sends them."""
         now = datetime.now(UTC)
         points = [Point(stage=stage, step=step, name=name, value=value, at=now) for name, value in values.items()]
-        with self._guard:
+        with self._buffers:
             self._points.extend(points)
 
     def drain(self) -> tuple[Point, ...]:
-        """The points not sent yet; the caller sends them."""
-        with self._guard:
+        """Take the points that were not sent yet; the caller must send them."""
+        with self._buffers:
             points, self._points = tuple(self._points), []
         return points
 
     def say(self, text: str) -> None:
-        """Put a line into the trial's log; it travels with the next heartbeat."""
-        with self._guard:
-            self._lines.append(LogLine(number=self._said, at=datetime.now(UTC), text=text[:LONGEST_LINE]))
-            self._said += 1
+        """Add a line to the trial's log; the next heartbeat sends it."""
+        with self._buffers:
+            self._lines.append(LogLine(number=self._line_count, at=datetime.now(UTC), text=text[:LONGEST_LINE]))
+            self._line_count += 1
 
     def drain_lines(self) -> tuple[LogLine, ...]:
-        """The lines not sent yet; the caller sends them."""
-        with self._guard:
+        """Take the lines that were not sent yet; the caller must send them."""
+        with self._buffers:
             lines, self._lines = tuple(self._lines), []
         return lines
 
     def interrupt(self) -> None:
-        """Ask the worker's own thread to give the trial back. Safe to call from a signal handler."""
-        self._verdict = self._verdict or Interrupted("the worker is shutting down")
+        """Have the next `check` give the trial back. Safe to call from a signal handler."""
+        self._order = self._order or Interrupted("the worker is shutting down; another one resumes the trial")
 
     def check(self) -> None:
-        """Raise what the service said, if it said anything."""
-        if self._verdict is not None:
-            raise self._verdict
+        """Raise LeaseLost, Stopped or Interrupted if the service or the worker asked for it."""
+        if self._order is not None:
+            raise self._order
         if self._paused and not self._trained:
-            raise Interrupted("the job is paused")
+            raise Interrupted("the job is paused; the trial resumes with it")
 
     def trained(self) -> None:
-        """What is left is to judge and to export, for which a paused job waits: no checkpoint could keep half of it."""
+        """Training is done. From now on a pause waits for the trial, since no checkpoint holds half a judgement."""
         self._trained = True
 
     def beat(self) -> None:
-        """Renew the lease and send what is on the curves and in the log; when this returns the service has it all.
+        """Renew the lease and send all new points and log lines.
 
-        Raises LeaseLost, or Unreachable when the service stays away; all is then kept for the next time.
+        Raises LeaseLost, or Unreachable if the service does not answer. Unsent points and lines are then kept.
         """
         with self._sending:
             points, lines = self.drain(), self.drain_lines()
@@ -108,24 +112,24 @@ class Lease:
             try:
                 directive = self.service.heartbeat(self.assignment.trial_id, heartbeat)
             except LuthierError:
-                with self._guard:
+                with self._buffers:
                     self._points[:0] = points
                     self._lines[:0] = lines
                 raise
         match directive.action:
             case "stop":
-                self._verdict = self._verdict or Stopped(directive.reason or "the service asked to stop")
+                self._order = self._order or Stopped(directive.reason or "the service asked the trial to stop")
             case "pause":
                 self._paused = True
             case "continue":
-                self._paused = False  # paused and resumed before the trial could stop
+                self._paused = False  # the job was resumed before the trial could stop
 
-    def _keep(self) -> None:
+    def _renew(self) -> None:
         while not self._over.wait(self.interval):
             try:
                 self.beat()
             except LeaseLost as lost:
-                self._verdict = lost
+                self._order = lost
                 return
             except LuthierError as error:
                 log.warning("heartbeat of %s: %s", self.assignment.trial_id, error)

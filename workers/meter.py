@@ -1,9 +1,8 @@
-"""What a lease takes, measured: seconds in training steps and in scoring, what was done in them, and peak memory.
+"""Measure the cost of a lease: seconds of training and judging, tokens, steps, rows, and peak memory in bytes.
 
-On CUDA the memory is what torch's allocator held at its highest. On a CPU it is the highest resident size of the whole
-worker process since the lease began: Linux forgets an earlier peak when told to (proc(5), clear_refs), and glibc gives
-back what the last trial has freed (malloc_trim(3)), so that the figure speaks of this trial. Elsewhere a process keeps
-its peak for life (getrusage(2)), and the figure is that of its largest trial so far.
+On CUDA the peak is that of torch's allocator. On a CPU it is the peak resident size of the worker process since the
+lease began. Linux can reset that peak (proc(5), clear_refs), and glibc returns the memory that the last trial freed
+(malloc_trim(3)). On other systems the peak is that of the process's whole life (getrusage(2)).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -25,11 +24,11 @@ from luthier.trial import Usage
 
 _STATUS: Final = Path("/proc/self/status")
 _CLEAR_REFS: Final = Path("/proc/self/clear_refs")
-_FORGET_PEAK: Final = "5"
+_RESET_PEAK: Final = "5"
 
 
 class Meter:
-    """Measures one lease. `clock` gives seconds; a benchmark has those of the CPU in place of the wall's."""
+    """Measures one lease. `clock` returns seconds; a benchmark may pass CPU time instead of wall time."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
@@ -39,28 +38,31 @@ class Meter:
         self._tokens = self._steps = self._rows = 0
 
     def begin(self, device: torch.device) -> None:
-        """Forget the peak of what this process did before."""
+        """Start measuring memory on `device`: reset the peak of what this process did before."""
         self._device = device
         gc.collect()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            _give_back()
-            _forget_peak()
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+            if trim is not None:
+                trim(0)
+            with suppress(OSError):  # not Linux, or not permitted: the peak remains that of the process's life
+                _CLEAR_REFS.write_text(_RESET_PEAK)
 
     def stepping(self) -> None:
-        """From now on, until `stepped`, a training step is made."""
+        """A training step begins; `stepped` ends it."""
         self._mark = self.clock()
 
     def stepped(self, tokens: int) -> None:
-        """A step has learnt from so many tokens."""
+        """A training step on `tokens` tokens has ended."""
         self._train_seconds += self.clock() - self._mark
         self._tokens += tokens
         self._steps += 1
 
     @contextmanager
     def judging(self, rows: int) -> Iterator[None]:
-        """Within this context so many held-out rows are scored."""
+        """Count the time in this context as judging `rows` held-out rows."""
         began = self.clock()
         try:
             yield
@@ -69,9 +71,10 @@ class Meter:
             self._rows += rows
 
     def usage(self) -> Usage:
-        """All of it so far."""
+        """Return the totals so far."""
+        cuda = self._device.type == "cuda"
         return Usage(
-            peak_memory_bytes=self._peak(),
+            peak_memory_bytes=torch.cuda.max_memory_allocated(self._device) if cuda else peak_resident(),
             train_seconds=self._train_seconds,
             train_tokens=self._tokens,
             steps=self._steps,
@@ -79,14 +82,9 @@ class Meter:
             judged_rows=self._rows,
         )
 
-    def _peak(self) -> int:
-        if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device)
-        return peak_resident()
-
 
 def peak_resident() -> int:
-    """The highest resident size of this process in bytes, since it was last told to forget it."""
+    """Return the peak resident size of this process in bytes, since the last reset where the system allows one."""
     if _STATUS.is_file():
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -96,20 +94,7 @@ def peak_resident() -> int:
 
 
 def machine_memory(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
-    """Bytes that processes of this machine may have; in a container (cgroup v2) those that it is limited to."""
+    """Return the memory of this machine in bytes, or the limit of its container (cgroup v2) if that is lower."""
     total = int(psutil.virtual_memory().total)
     text = limit.read_text().strip() if limit.is_file() else ""
     return min(total, int(text)) if text.isdigit() else total
-
-
-def _forget_peak() -> None:
-    try:
-        _CLEAR_REFS.write_text(_FORGET_PEAK)
-    except OSError:  # not Linux, or not allowed: the peak stays that of the process's life
-        return
-
-
-def _give_back() -> None:
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)

@@ -1,4 +1,4 @@
-"""The worker's line to the service: typed calls over HTTP that outlive a restart of the service."""
+"""The worker's HTTP client of the service. Its calls retry, so that they survive a restart of the service."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ CHUNK = 1 << 20
 
 
 class ServiceClient:
-    """Calls are repeated while the service cannot be reached, for `patience` seconds; every one of them is idempotent.
-    They carry the key of LUTHIER_API_KEY where there is one.
+    """Retries each call for `patience` seconds while the service cannot be reached. All calls are idempotent.
 
-    Raises the service's own errors (LeaseLost above all), and Unreachable when patience is over.
+    Requests carry the API key from LUTHIER_API_KEY, if set. Raises the service's own errors (LeaseLost above all), and
+    Unreachable when the retries have used up `patience`.
     """
 
     def __init__(self, server: str, cache: Path, *, patience: float = 300.0) -> None:
@@ -78,7 +78,7 @@ class ServiceClient:
         self._post(f"/v1/trials/{trial_id}/finish", finished)
 
     def offer(self, worker_id: str, offer: Offer) -> Generation | None:
-        """Returns after some seconds where nobody asks."""
+        """Wait some seconds for a question to answer; None if nobody asked one."""
         response = self._post(f"/v1/workers/{worker_id}/generation", offer)
         return None if response.status_code == httpx.codes.NO_CONTENT else Generation.model_validate(response.json())
 
@@ -89,24 +89,24 @@ class ServiceClient:
         self._post(f"/v1/generations/{generation_id}/end", spoken)
 
     def put_blob(self, file: Path) -> str:
-        """Upload a file; returns its digest."""
+        """Upload a file and return its digest."""
 
         def send() -> httpx.Response:
             with file.open("rb") as stream:
                 return self._http.put("/v1/blobs", content=iter(lambda: stream.read(CHUNK), b""))
 
-        return str(self._patiently(send).json()["digest"])
+        return str(self._retry(send).json()["digest"])
 
     def get_blob(self, digest: str) -> Path:
-        """The blob as a local file, downloaded once. Raises BlobMissing."""
+        """Return the blob as a local file, downloaded once. Raises BlobMissing."""
         target = self.cache / digest
         if not target.exists():
-            with TemporaryDirectory(dir=self.cache) as own:  # other workers fetch into the same cache
+            with TemporaryDirectory(dir=self.cache) as own:  # other workers download into the same cache
                 self.fetch(digest, Path(own) / digest).replace(target)
         return target
 
     def fetch(self, digest: str, target: Path) -> Path:
-        """Download the blob into the file `target`. Raises BlobMissing."""
+        """Download the blob into the file `target` and return it. Raises BlobMissing."""
 
         def fetch() -> httpx.Response:
             with self._http.stream("GET", f"/v1/blobs/{digest}") as response, target.open("wb") as out:
@@ -117,11 +117,11 @@ class ServiceClient:
                     response.read()
                 return response
 
-        self._patiently(fetch)
+        self._retry(fetch)
         return target
 
     def drop_blob(self, digest: str) -> None:
-        """Forget a local copy."""
+        """Delete the local copy of a blob."""
         (self.cache / digest).unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -130,9 +130,9 @@ class ServiceClient:
     def _post(self, path: str, message: BaseModel | None) -> httpx.Response:
         body = message.model_dump_json() if message is not None else "{}"
         headers = {"content-type": "application/json"}
-        return self._patiently(lambda: self._http.post(path, content=body, headers=headers))
+        return self._retry(lambda: self._http.post(path, content=body, headers=headers))
 
-    def _patiently(self, call: Any) -> httpx.Response:
+    def _retry(self, call: Any) -> httpx.Response:
         deadline, pause = time.monotonic() + self.patience, 0.2
         while True:
             try:
@@ -145,7 +145,7 @@ class ServiceClient:
             except httpx.TransportError as error:
                 problem = str(error) or type(error).__name__
             if time.monotonic() + pause > deadline:
-                raise Unreachable(f"the service at {self.server} is out of reach: {problem}")
-            log.warning("service at %s: %s; trying again", self.server, problem)
+                raise Unreachable(f"cannot reach the service at {self.server}: {problem}")
+            log.warning("service at %s: %s; retrying", self.server, problem)
             time.sleep(pause)
             pause = min(pause * 2, 5.0)

@@ -1,4 +1,4 @@
-"""Progress of a trial in training: curves, checkpoints, scores at rungs, and when to stop."""
+"""Watch a trial in training: record curves, save checkpoints, score rungs, and stop when the service says so."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from luthier.design import Stage
 from luthier.errors import BlobMissing, Interrupted, Paused
@@ -22,34 +23,35 @@ from workers.train import checkpoint as checkpoints
 from workers.train.algorithms import Example
 from workers.train.data.tokenize import Row
 from workers.train.loop import Progress
-from workers.train.reward_model import Scorer, pair_accuracy
+from workers.train.reward_model import pair_accuracy
 
 log = logging.getLogger(__name__)
 
-Brought = list[
-    dict[str, float]
-]  # of each stage but the last, in order: how the model did on held-out rows when it ended
+RESUME: Final = "resume"  # folder of the checkpoint to resume from
+STAGE_SCORES: Final = "brought.json"  # file in a checkpoint; the old name stays, so that old checkpoints still resume
+ROUNDING: Final = 1e-9  # stage shares are sums of fractions; without it a rung at a stage's end could be crossed twice
+
+StageScores = dict[str, float]  # curve values on held-out rows at the end of a stage, by name
 
 
-NEARLY = 1e-9  # shares of stages are sums of fractions: a rung at the very end of one is crossed there, and once
+def rung_subset(rows: Sequence[Row], spec: JudgeSpec) -> Sequence[Row]:
+    """Return the rows to score at a rung: the first ones.
 
-
-RESUME, BROUGHT = "resume", "brought.json"  # the folder of a checkpoint to resume from, and a file of a checkpoint
-
-
-def few(rows: Sequence[Row], spec: JudgeSpec) -> Sequence[Row]:
-    """The rows that a trial is scored on at rungs: the first ones; of verdicts as many of each label as there are."""
+    Unpaired preference data gets as many rows of each label as there are, up to half each.
+    """
     judged = rows[: spec.max_rows]
     if spec.kind is DataKind.UNPAIRED:
         by_label = ([row for row in judged if row["label"]], [row for row in judged if not row["label"]])
         most = max(RUNG_ROWS // 2, RUNG_ROWS - min(map(len, by_label)))
-        judged = [row for those in by_label for row in those[:most]]
+        judged = [row for group in by_label for row in group[:most]]
     return judged[: rung_rows(spec.kind)]
 
 
 class TrialWatch:
-    """Sends curves, saves a checkpoint when it is due, has the judge score rungs, and breaks off when the lease says so
-    or the trial pauses."""
+    """The training loop's observer for one lease.
+
+    `stage_scores` holds the scores after each finished stage but the last, also those of earlier leases.
+    """
 
     def __init__(self, service: ServiceClient, lease: Lease, checkpoint_seconds: float, scratch: Path) -> None:
         self.service = service
@@ -58,104 +60,107 @@ class TrialWatch:
         self.folder = scratch / "checkpoint"
         self.folder.mkdir()
         self._saved_at = time.monotonic()
-        before = scratch / RESUME / BROUGHT
-        self.brought = Brought(json.loads(before.read_text())) if before.is_file() else Brought()
+        saved = scratch / RESUME / STAGE_SCORES
+        self.stage_scores: list[StageScores] = json.loads(saved.read_text()) if saved.is_file() else []
 
     def examples(self, stage: Stage) -> Sequence[Example]:
+        """Return the training rows, tokenised for the stage's algorithm."""
         assignment = self.lease.assignment
         train_rows = self.service.get_blob(assignment.train)
         found = cache.examples(assignment.base, assignment.judge, train_rows, stage.algorithm)
-        self.lease.meter.stepping()  # what comes before a stage's first step is of that step
+        self.lease.meter.stepping()  # the set-up of a stage counts as part of its first step
         return found
 
     def after_step(self, progress: Progress) -> None:
+        """Record the step. Raises Paused at a rung, and whatever `lease.check` raises, after a checkpoint if it can
+        resume."""
         self.lease.meter.stepped(progress.report.tokens)
-        self._look(progress)
+        self._observe(progress)
         self.lease.meter.stepping()
 
-    def _look(self, progress: Progress) -> None:
+    def _observe(self, progress: Progress) -> None:
         position = progress.position
         self.lease.tokens = position.tokens
         self.lease.record(position.stage, position.step, progress.report.values)
-        crossed = self._crossed(progress)
-        metrics = self._judge(progress) if crossed or (progress.next_stage and progress.scorer is None) else None
-        found = {} if metrics is None else self._points(metrics)
-        if progress.scorer is not None and progress.next_stage:
-            found = self._reward_accuracy(progress.scorer)
+        rungs = self._crossed(progress)
+        metrics = self._judge(progress) if rungs or (progress.next_stage and progress.scorer is None) else None
+        scores = self._scores(progress, metrics)
         if progress.next_stage:
-            self.brought.append(found)
-        self.lease.record(position.stage, position.step, found)
-        self._tell(progress, found)
-        goes_on = [self._ask(rung, progress, metrics) for rung in crossed if metrics is not None]
+            self.stage_scores.append(scores)
+        self.lease.record(position.stage, position.step, scores)
+        self._say(progress, scores)
+        # Two rungs can fall on one step: the answer to the later one counts.
+        goes_on = [self._report_rung(rung, progress, metrics) for rung in rungs if metrics is not None]
         try:
             self.lease.check()
             if goes_on and not goes_on[-1]:
-                raise Paused("it pauses at a rung")
+                raise Paused(f"paused at {rung_name(rungs[-1])}; resumes if promoted")
         except Interrupted:
             self._save(progress)
             raise
         if progress.share < 1.0 and time.monotonic() - self._saved_at >= self.checkpoint_seconds:
             self._save(progress)
 
-    def _tell(self, progress: Progress, found: dict[str, float]) -> None:
-        """The log has where stages begin and end; what is in between is on the curves."""
+    def _say(self, progress: Progress, scores: StageScores) -> None:
+        """Log the start and the end of each stage; the curves show what happens between."""
         stage, step = progress.position.stage, progress.position.step
         if step == 1:
             design = self.lease.assignment.design.stages[stage]
-            self.lease.say(f"Stage {stage + 1} made its first step: {design.algorithm.kind} by {design.update.kind}")
+            self.lease.say(f"Stage {stage + 1} ({design.algorithm.kind}, {design.update.kind}): first step done")
         if progress.next_stage:
-            self.lease.say(f"Stage {stage + 1} is done after {step} steps: {curve_phrases(found)}")
-        elif progress.share > 1.0 - NEARLY:
-            self.lease.say(f"Trained to the end: {step} steps, {progress.position.tokens} tokens")
+            self.lease.say(f"Stage {stage + 1} finished after {step} steps: {curve_phrases(scores)}")
+        elif progress.share > 1.0 - ROUNDING:
+            self.lease.say(
+                f"Training finished: {step} steps in the last stage, {progress.position.tokens} tokens in all"
+            )
 
     def _crossed(self, progress: Progress) -> list[int]:
-        """The rungs that the last step has led to. One that leads to the end leads to none: the trial is judged now."""
-        if progress.share > 1.0 - NEARLY:
+        """Return the rungs that the last step reached. None at the end of training, where the judge scores all rows."""
+        if progress.share > 1.0 - ROUNDING:
             return []
-        return [rung for rung, share in enumerate(RUNGS) if progress.before < share - NEARLY <= progress.share]
+        return [rung for rung, share in enumerate(RUNGS) if progress.before < share - ROUNDING <= progress.share]
 
-    def _ask(self, rung: int, progress: Progress, metrics: Metrics) -> bool:
-        """Whether the trial goes on from the rung. Of two rungs at one step the answer to the second holds for both."""
-        position = progress.position
+    def _report_rung(self, rung: int, progress: Progress, metrics: Metrics) -> bool:
+        """Report the scores at a rung. Return whether the trial continues."""
         reached = RungReached(
             **self.lease.claim,
             rung=rung,
             share=RUNGS[rung],
-            stage=position.stage,
-            step=position.step,
+            stage=progress.position.stage,
+            step=progress.position.step,
             metrics=metrics,
         )
-        goes_on = self.service.rung(self.lease.assignment.trial_id, reached).action == "continue"
-        verdict = "goes on" if goes_on else "pauses"
-        self.lease.say(f"At {rung_name(rung)} of the training: {phrases('log', metrics)}; it {verdict}")
-        return goes_on
+        self.lease.say(f"At {rung_name(rung)} of training: {phrases('log', metrics)}")
+        return self.service.rung(self.lease.assignment.trial_id, reached).action == "continue"
 
     def _judge(self, progress: Progress) -> Metrics:
-        """How a model in training does, by the judge's own measure of a few rows, whatever trains it."""
+        """Score the model in training with the judge, on fewer rows."""
         base, spec = self.lease.assignment.base, self.lease.assignment.judge
         fewer = {
             "max_rows": rung_rows(spec.kind),
             "max_generations": min(spec.max_generations, RUNG_GENERATIONS),
             "pseudo_windows": min(spec.pseudo_windows, RUNG_WINDOWS),
         }
-        rows = few(cache.rows(self.service.get_blob(spec.validation)), spec)
+        rows = rung_subset(cache.rows(self.service.get_blob(spec.validation)), spec)
         with self.lease.meter.judging(len(rows)):
             return judge(progress.model, cache.tokenizer(base, spec), spec.model_copy(update=fewer), rows)
 
-    def _points(self, metrics: Metrics) -> dict[str, float]:
-        return held_out(metrics, self.lease.assignment.judge.kind)
-
-    def _reward_accuracy(self, scorer: Scorer) -> dict[str, float]:
-        """Of a reward model. It is quick, and of a few rows it says little: all that the judge scores."""
+    def _scores(self, progress: Progress, metrics: Metrics | None) -> StageScores:
+        """Return the judge's metrics as curve values; at the end of a reward model's stage its pairwise accuracy."""
         base, spec = self.lease.assignment.base, self.lease.assignment.judge
-        rows = cache.rows(self.service.get_blob(spec.validation))
-        render = renderer(cache.tokenizer(base, spec), spec)
-        return {"valid_reward_accuracy": pair_accuracy(scorer, render, rows[: spec.max_rows])}
+        if progress.scorer is not None and progress.next_stage:
+            # Scoring pairs is cheap, and few pairs would say little, so all rows that the judge reads are used.
+            rows = cache.rows(self.service.get_blob(spec.validation))[: spec.max_rows]
+            render = renderer(cache.tokenizer(base, spec), spec)
+            return {"valid_reward_accuracy": pair_accuracy(progress.scorer, render, rows)}
+        if metrics is None:
+            return {}
+        return held_out(metrics, spec.kind)
 
     def _save(self, progress: Progress) -> None:
-        brought = self.folder / BROUGHT
-        brought.write_text(json.dumps(self.brought))
-        files = [*checkpoints.save(progress.checkpoint(), self.folder), brought]
+        scores = self.folder / STAGE_SCORES
+        scores.write_text(json.dumps(self.stage_scores))
+        files = [*checkpoints.save(progress.checkpoint(), self.folder), scores]
         manifest = {file.name: self.service.put_blob(file) for file in files}
         listing = self.folder / "manifest.json"
         listing.write_text(json.dumps(manifest, sort_keys=True))
@@ -166,15 +171,11 @@ class TrialWatch:
             stage=progress.position.stage,
             step=progress.position.step,
         )
-        self.lease.beat()  # a trial that goes on from this checkpoint never sends the curve before it again
+        self.lease.beat()  # a trial that resumes from this checkpoint does not send the curve before it again
         try:
             self.service.checkpoint(self.lease.assignment.trial_id, saved)
-        except BlobMissing as missing:  # swept away before it was referred to: the checkpoint before stays good
-            log.warning("checkpoint of %s not kept: %s", self.lease.assignment.trial_id, missing)
+        except BlobMissing as missing:  # garbage-collected before the checkpoint referred to it: the previous one stays
+            log.warning("checkpoint of %s not saved: %s", self.lease.assignment.trial_id, missing)
         else:
-            self.lease.say(f"Checkpoint kept: {position_text(saved.stage, saved.step)}")
+            self.lease.say(f"Checkpoint saved: stage {saved.stage + 1}, step {saved.step}")
         self._saved_at = time.monotonic()
-
-
-def position_text(stage: int, step: int) -> str:
-    return f"stage {stage + 1}, step {step}"

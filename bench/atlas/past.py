@@ -21,7 +21,9 @@ def remembered(task: Task, seed: int) -> SimilarJob:
     ctx = _job_context(task)
     designs = [task.space.decode(answers) for answers in _lines()[f"past {task.name}", seed % SEEDS]]
     best = best_designs(designs, baselines(task.space)[1])
-    return SimilarJob(alike=similarity_of(ctx, ctx), best=best, hidden_sizes={MODEL.name: entry().facts.hidden_size})
+    return SimilarJob(
+        similarity=similarity_of(ctx, ctx), best=best, hidden_sizes={MODEL.name: entry().facts.hidden_size}
+    )
 
 
 @cache

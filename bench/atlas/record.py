@@ -23,7 +23,7 @@ from bench.atlas.tasks import TASKS, Task, entry, named, rows
 from luthier.design import Design
 from luthier.errors import LuthierError
 from luthier.trial import RUNGS
-from search.policy.ranking import standing
+from search.policy.ranking import rung_score
 from workers import cache as warm
 from workers.evaluate.judge import judge, renderer
 from workers.train.algorithms import Example, objective
@@ -60,7 +60,7 @@ class Recorder:
         self._scoring += time.process_time() - before
         self.trained.append(round(time.process_time() - self._began - self._scoring, 4))
         self.scored.append(round(self._scoring, 4))
-        found = standing(metrics, spec.objective)
+        found = rung_score(metrics, spec.objective)
         self.standing.append(tuple(round(number, 5) for number in (found.value, *found.rank_key)))
 
 

@@ -18,10 +18,10 @@ from typing import Any, Final
 from demo import fetch, tour_data
 from luthier.design import Design
 from luthier.models.base_model import BaseModelEntry, read_facts
-from luthier.task import Constraints, DataKind, JudgeSpec, Multi, Pin, StringCheck, TextSimilarity
+from luthier.task import DataKind, JudgeSpec, Multi, Pin, StringCheck, TextSimilarity
 from luthier.trial import RUNG_PAIRS
 from search.space.samplers import Enumeration
-from search.space.space import Space, space
+from search.space.space import Space
 from workers import cache as warm
 from workers.evaluate.judge import renderer
 from workers.train.rollouts.play import play, world_of
@@ -89,7 +89,7 @@ class Task:
     @property
     def space(self) -> Space:
         pin = Pin.model_validate(GRID | self.pins)
-        return space(self.kind, self.train, [entry()], pin, Constraints(), rewarded=self.grader is not None)
+        return Space.for_job(self.kind, self.train, [entry()], pin, rewarded=self.grader is not None)
 
     def designs(self) -> Iterator[Design]:
         """Every point of the grid once, in an order that has nothing to do with what they are."""

@@ -1,8 +1,8 @@
 """The resources of the HTTP API, as the service writes them and the client reads them.
 
-What OpenAI's API has too (`FileObject`, `Job`, `Event`, `Model`, pages) has its fields and meanings; what is
-Luthier's own stands in the field `luthier` or in resources of its own. Times are Unix seconds. Fields that a newer
-service adds are ignored.
+Resources that OpenAI's API has too (`FileObject`, `Job`, `Event`, `Model`, pages) have OpenAI's fields and meanings.
+Luthier's additions are in the field `luthier` or in separate resources. Times are Unix seconds. The client ignores
+fields that a newer service adds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all resources share: pages, errors, deletions."""
+"""Pages, errors and deletions, which all resources share."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ T = TypeVar("T")
 
 
 class Resource(BaseModel):
-    """Base of everything the API answers with."""
+    """Base of every response of the API."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Page(Resource, Generic[T]):
-    """One page of a listing; the next one starts `after` the id of its last member."""
+    """One page of a listing; pass the id of its last item as `after` to get the next one."""
 
     object: Literal["list"] = "list"
     data: tuple[T, ...]
@@ -24,7 +24,7 @@ class Page(Resource, Generic[T]):
 
 
 class ErrorDetail(Resource):
-    message: str = Field(description="what was wrong and what was expected, for a person")
+    message: str = Field(description="what is wrong and what is expected, as text for people")
     type: str
     param: str | None = Field(description="the field or option at fault")
     code: str = Field(description="the class of the error, e.g. not_found")

@@ -1,4 +1,4 @@
-"""A job as charts show it, and as it goes on."""
+"""Data for the charts of a job, and the messages of its live stream."""
 
 from __future__ import annotations
 
@@ -12,75 +12,77 @@ from luthier.api_types.trials import Trial
 
 
 class TrialCurve(Resource):
-    number: int = Field(description="of the trial")
-    step: tuple[int, ...] = Field(description="of the optimiser, counted on from stage to stage")
+    number: int = Field(description="number of the trial")
+    step: tuple[int, ...] = Field(description="optimiser steps, counted through all stages")
     value: tuple[float, ...]
 
 
 class RungMark(Resource):
-    """Where a trial was scored on the way."""
+    """The score of a trial at a rung."""
 
-    number: int = Field(description="of the trial")
+    number: int = Field(description="number of the trial")
     rung: int
-    step: int = Field(description="as on the curves")
+    step: int = Field(description="optimiser step, counted as on the curves")
     score: float = Field(description="in the objective's units, on fewer rows than at the end")
 
 
 class Curves(Resource):
-    """One curve of all trials of a job. Long ones are thinned: each stretch keeps its lowest and its highest point."""
+    """One curve of all trials of a job. Long curves are downsampled: each segment keeps its minimum and maximum."""
 
     object: Literal["fine_tuning.job.curves"] = "fine_tuning.job.curves"
     name: str
-    names: tuple[str, ...] = Field(description="the curves that the job's trials have")
+    names: tuple[str, ...] = Field(description="names of the available curves")
     trials: tuple[TrialCurve, ...]
     rungs: tuple[RungMark, ...]
 
 
 class LandscapeAxis(Resource):
-    """An axis of the designs of a job, and what it was worth."""
+    """An axis of the design space of a job, and its importance."""
 
     axis: str
     group: Literal["learning algorithm", "weight update", "architecture", "hyperparameters"]
-    values: tuple[str | int | float | None, ...] = Field(description="of each design; null where it has no such axis")
-    share: float | None = Field(description="of the variance of the designs' standing; null where it cannot be told")
-    weak: bool = Field(description="whether there were too few trials to make much of the share")
+    values: tuple[str | int | float | None, ...] = Field(
+        description="value of each design; null if the axis does not apply"
+    )
+    share: float | None = Field(description="share of the variance of the designs' ranks; null with too few trials")
+    weak: bool = Field(description="whether there are too few trials for a reliable share")
     default: str | None
     best: str | None
-    worth: float | None = Field(description="how much worse the best would be, had the axis stayed at the default")
+    worth: float | None = Field(description="how much worse the best score is with this axis at its default")
 
 
 class Landscape(Resource):
-    """All designs of a job that were scored, by column: what they are, how good they are and what they cost.
+    """All scored designs of a job by column: their values on each axis, scores and costs.
 
-    Confirmations are in the score of the design that they confirm.
+    Repeats with other seeds count in the score of the design that they repeat.
     """
 
     object: Literal["fine_tuning.job.landscape"] = "fine_tuning.job.landscape"
-    unit: str = Field(description="what scores are in")
+    unit: str = Field(description="unit of the scores")
     lower_is_better: bool
     base: float | None = Field(description="the untuned model's score")
     default: float | None = Field(description="the plain LoRA default's score")
     best: int | None = Field(description="number of the best trial")
     number: tuple[int, ...]
     summary: tuple[str, ...]
-    state: tuple[str, ...] = Field(description="in words: complete, running, paused at 1/9, …")
-    score: tuple[float | None, ...] = Field(description="of complete designs, as the mean over their seeds")
+    state: tuple[str, ...] = Field(description="state as text: complete, running, paused at 1/9, …")
+    score: tuple[float | None, ...] = Field(description="mean over the seeds of a complete design")
     last: tuple[float, ...] = Field(description="the last score, which may be that of a rung, on fewer rows")
-    standing: tuple[float, ...] = Field(description="share of the other designs that it is worse than")
+    standing: tuple[float, ...] = Field(description="rank: share of the other designs that are better")
     device_seconds: tuple[float, ...]
     parameters: tuple[int | None, ...]
-    front: tuple[bool, ...] = Field(description="whether none beats it in score, size and cost of training at once")
+    front: tuple[bool, ...] = Field(description="whether the design is Pareto-optimal in score, size and training cost")
     axes: tuple[LandscapeAxis, ...]
 
 
 class Span(Resource):
     """One lease: a worker's time with a trial."""
 
-    number: int = Field(description="of the trial")
+    number: int = Field(description="number of the trial")
     lease: int
     start: float = Field(description="Unix seconds")
-    end: float | None = Field(description="null while it lasts")
-    outcome: str | None = Field(description="what the lease ended with; null while it lasts")
+    end: float | None = Field(description="Unix seconds; null while the lease is held")
+    outcome: str | None = Field(description="how the lease ended; null while it is held")
 
 
 class WorkerSpans(Resource):
@@ -89,7 +91,7 @@ class WorkerSpans(Resource):
 
 
 class Timeline(Resource):
-    """Which worker trained what, and when."""
+    """Which worker trained which trial, and when."""
 
     object: Literal["fine_tuning.job.timeline"] = "fine_tuning.job.timeline"
     workers: tuple[WorkerSpans, ...]
@@ -104,7 +106,7 @@ class CurvePoints(Resource):
 
 
 class Update(Resource):
-    """One message of a job's stream. `id` is that of the last event before it, from which the stream can go on."""
+    """One message of a job's stream. `id` is the id of the last event; pass it as `after` to continue the stream."""
 
     kind: Literal["job", "trial", "points", "event", "end"]
     id: str | None

@@ -1,4 +1,4 @@
-"""Answers of models, in OpenAI's shape."""
+"""Chat and text completions, in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ChatChoice(Resource):
 
 
 class ChatCompletion(Resource):
-    """An answer, in OpenAI's shape."""
+    """A chat completion, in OpenAI's shape."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -52,7 +52,7 @@ class ChatChunkChoice(Resource):
 
 
 class ChatChunk(Resource):
-    """A piece of a streamed answer; the last one has no choices where the tokens were to be counted."""
+    """A chunk of a streamed chat completion; with `include_usage` the last chunk has no choices."""
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
@@ -70,7 +70,7 @@ class CompletionChoice(Resource):
 
 
 class Completion(Resource):
-    """How a text goes on, whole or, streamed, a piece of it."""
+    """A text completion, or a chunk of a streamed one."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"

@@ -1,4 +1,4 @@
-"""Designs by themselves: what they would take, and which there are."""
+"""Cost estimates of designs, and the design space."""
 
 from __future__ import annotations
 
@@ -12,65 +12,67 @@ from luthier.task import DataKind
 
 
 class CostParts(Resource):
-    memory: dict[str, int] = Field(description="bytes by what holds them when most is held")
-    seconds: dict[str, float] = Field(description="training, rollouts, judging, other")
+    memory: dict[str, int] = Field(description="bytes at peak memory, by what they hold")
+    seconds: dict[str, float] = Field(description="seconds of training, rollouts, judging and other")
 
 
 class DesignEstimate(Resource):
-    """What a trial of a design is expected to take, from its lease to its export. Nothing was trained."""
+    """Estimated memory and time of a trial of a design, from lease to export. Nothing is trained."""
 
     object: Literal["design.estimate"] = "design.estimate"
     design: Design
     summary: str = Field(description="the design in one line")
     device: str
-    memory_bytes: int = Field(description="highest; on a CPU of the whole worker process")
+    memory_bytes: int = Field(description="peak memory; on a CPU that of the whole worker process")
     seconds: float
-    tokens_per_second: float = Field(description="trained on, while training")
-    flops: float = Field(description="of the training's matrix products")
+    tokens_per_second: float = Field(description="training throughput")
+    flops: float = Field(description="FLOPs of the matrix products of training")
     parameters: int
     trainable_parameters: int
-    tokens: int = Field(description="trained on")
-    steps: int = Field(description="of the optimiser")
-    inference_flops: float = Field(description="for each token of an answer")
-    feasible: bool = Field(description="whether it fits into the device's memory, and keeps to the job's constraints")
-    why: str | None = Field(description="why not, with the numbers")
+    tokens: int = Field(description="tokens to train on")
+    steps: int = Field(description="optimiser steps")
+    inference_flops: float = Field(description="FLOPs per generated token")
+    feasible: bool = Field(description="whether the design fits the device's memory and the job's constraints")
+    why: str | None = Field(description="why it is not feasible, with the numbers")
     parts: CostParts
     calibrated_from: int = Field(
-        description="finished trials on this kind of device that set the prices; 0: defaults alone, which may be off "
-        "by several times"
+        description="finished trials on this kind of device that calibrate the estimate; 0: defaults, which may be "
+        "wrong by several times"
     )
-    unchanged: DesignEstimate | None = Field(default=None, description="where a change was asked: without it")
+    unchanged: DesignEstimate | None = Field(default=None, description="with `change`: the estimate without the change")
 
 
 class AxisChoice(Resource):
-    """A member or a value of an axis: whether it can be asked for, and whether this request leaves it to be tried."""
+    """One value of an axis: whether it is legal for the request, and whether the search would try it."""
 
     value: str | int | float
     about: str | None = None
-    legal: bool = Field(description="whether it may be pinned for such data and models")
-    why: str | None = Field(default=None, description="why not")
-    searched: bool = Field(description="whether a job of this request tries it")
+    legal: bool = Field(description="whether it can be pinned for this data and these models")
+    why: str | None = Field(default=None, description="why it is not legal")
+    searched: bool = Field(description="whether the job would search it")
 
 
 class Axis(Resource):
-    name: str = Field(description="as in `search.pin`")
+    name: str = Field(description="name in `search.pin`")
     choices: tuple[AxisChoice, ...] = ()
-    low: float | None = Field(default=None, description="of a range that is searched whole")
-    high: float | None = None
+    low: float | None = Field(default=None, description="lower end of a continuous range")
+    high: float | None = Field(default=None, description="upper end of a continuous range")
     pinned: bool = False
-    takes: str | None = Field(default=None, description="what may be pinned besides, in words")
+    takes: str | None = Field(default=None, description="other values that can be pinned, as text")
 
 
 class DesignSpace(Resource):
-    """What a request for a job would search, what else is legal, and why the rest is not. Nothing is queued."""
+    """What a job request would search, what else is legal, and why other values are not. No job is created."""
 
     object: Literal["design.space"] = "design.space"
     kind: DataKind
     family: Literal["decoder", "encoder"]
-    rows: int = Field(description="to train on, about")
+    rows: int = Field(description="approximate number of training rows")
     axes: tuple[Axis, ...]
-    problem: ErrorDetail | None = Field(description="why a job cannot be made of the request as it is")
-    trainings: float = Field(description="whole trainings that the job is, about; most designs are stopped early")
-    default: DesignEstimate | None = Field(description="what the plain LoRA default would take")
-    device_seconds: float | None = Field(description="what the job would take in all, about")
-    workers: int = Field(description="live ones, which share that")
+    problem: ErrorDetail | None = Field(description="why the request cannot become a job")
+    trainings: float = Field(
+        description="approximate cost of the job in full training runs; most designs are stopped early"
+    )
+    default: DesignEstimate | None = Field(description="estimate of the plain LoRA default")
+    device_seconds: float | None = Field(description="approximate cost of the whole job")
+    workers: int = Field(description="live workers, which share the cost")

@@ -1,4 +1,4 @@
-"""Datasets: files and what is in them."""
+"""Dataset files, their profiles and their rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FileObject(Resource):
 
 
 class Dataset(Profile):
-    """What is in a file: the profile that designs are proposed from."""
+    """The profile of a file: statistics of its rows."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -40,11 +40,11 @@ class Dataset(Profile):
 
 
 class DatasetRows(Resource):
-    """Some rows of a file, as they were normalised."""
+    """A page of a file's normalised rows."""
 
     object: Literal["list"] = "list"
     data: tuple[dict[str, Any], ...]
     first: int = Field(description="number of the first of these rows, counted from 1")
-    total: int = Field(description="rows of the file, or of those that contain what was looked for")
-    numbers: tuple[int, ...] = Field(description="of these rows in the file, counted from 1")
+    total: int = Field(description="rows of the file, or rows that match `contains`")
+    numbers: tuple[int, ...] = Field(description="numbers of these rows in the file, counted from 1")
     has_more: bool

@@ -26,36 +26,38 @@ class JobFailure(Resource):
 
 
 class Standing(Resource):
-    """A trial's place in its job, in short."""
+    """The best trial of a job, in short."""
 
     trial: str
     number: int
     summary: str
     metrics: Metrics = Field(description="on the validation rows, means over the design's seeds")
-    seeds: int = Field(default=1, ge=1, description="that the design was trained from")
+    seeds: int = Field(default=1, ge=1, description="number of seeds that the design was trained with")
 
 
 class Progress(Resource):
-    """Luthier's own side of a job: what was asked for and how far it is."""
+    """Luthier's fields of a job: its settings and its progress."""
 
     kind: DataKind
     objective: Objective
     task: Task
     search: Search
     constraints: Constraints
-    trials_done: int = Field(description="designs that have ended, or pause at a rung")
-    trials_total: int = Field(description="designs to try; what confirms the best from other seeds is not counted")
+    trials_done: int = Field(description="designs that have ended or are paused at a rung")
+    trials_total: int = Field(description="designs to try, without repeats of the best ones with other seeds")
     trials_running: int
-    trials_paused: int = Field(default=0, description="designs that pause at a rung and may still be promoted")
-    confirmations_done: int = 0
-    confirmations_total: int = Field(default=0, description="trainings from other seeds that there are to be")
+    trials_paused: int = Field(default=0, description="designs that are paused at a rung and may still be promoted")
+    confirmations_done: int = Field(default=0, description="repeats with other seeds that have ended")
+    confirmations_total: int = Field(default=0, description="repeats with other seeds to run in total")
     device_seconds: float = Field(description="spent so far, over all workers")
     best: Standing | None = Field(description="best trial so far on the validation rows")
     estimated_finish: int | None
-    notes: str = Field(default="", description="what people have written beside the job")
+    notes: str = Field(default="", description="notes of users about the job")
     tags: tuple[str, ...] = ()
-    schedule_id: str | None = Field(default=None, description="the schedule that the job was made by")
-    paused: bool = Field(default=False, description="nothing is started until it is resumed; `status` has no such word")
+    schedule_id: str | None = Field(default=None, description="the schedule that created the job")
+    paused: bool = Field(
+        default=False, description="no trial starts until the job is resumed; `status` stays `running`"
+    )
 
 
 class Job(Resource):
@@ -66,11 +68,11 @@ class Job(Resource):
     estimated_finish: int | None
     status: JobState
     error: JobFailure | None
-    model: str = Field(description='the base model; "auto" while several are searched')
+    model: str = Field(description='the base model; "auto" while several base models are searched')
     fine_tuned_model: str | None
     training_file: str
     validation_file: str | None
-    method: dict[str, Any] | None = Field(description="null where the service designs the method")
+    method: dict[str, Any] | None = Field(description="null if the search chooses the method")
     hyperparameters: Hyperparameters
     seed: int
     trained_tokens: int | None
@@ -92,14 +94,18 @@ class Event(Resource):
 
 
 class CheckpointMetrics(Resource):
-    """OpenAI's; null where the judge has no such measure. Losses are nats a target token."""
+    """OpenAI's checkpoint metrics; null if the judge does not measure one. Losses are in nats per target token."""
 
     step: int
     train_loss: float | None = None
     train_mean_token_accuracy: float | None = None
-    valid_loss: float | None = Field(default=None, description="on the few rows that are scored at rungs")
-    valid_mean_token_accuracy: float | None = Field(default=None, description="share of pairs in order; preferences")
-    full_valid_loss: float | None = Field(default=None, description="on all validation rows that are scored")
+    valid_loss: float | None = Field(
+        default=None, description="validation loss (eval_loss) on the rows scored at rungs"
+    )
+    valid_mean_token_accuracy: float | None = Field(
+        default=None, description="for preferences: share of pairs whose chosen answer is likelier"
+    )
+    full_valid_loss: float | None = Field(default=None, description="validation loss (eval_loss) on all scored rows")
     full_valid_mean_token_accuracy: float | None = None
 
 
@@ -107,13 +113,13 @@ class CheckpointFacts(Resource):
     trial: str
     number: int
     stage: int
-    share: float = Field(description="of the trial's whole training; 1: its end")
-    usable: bool = Field(description="whether its weights are there, so that it answers under its name")
+    share: float = Field(description="share of the trial's whole training; 1: the end")
+    usable: bool = Field(description="whether its weights are stored, so that completions can use it")
     metrics: Metrics
 
 
 class Checkpoint(Resource):
-    """Where a trial was scored on held-out rows, in OpenAI's shape."""
+    """A point at which a trial was scored on held-out rows, in OpenAI's shape."""
 
     id: str
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
@@ -121,7 +127,7 @@ class Checkpoint(Resource):
     fine_tuned_model_checkpoint: str
     fine_tuning_job_id: str
     metrics: CheckpointMetrics
-    step_number: int = Field(description="of its stage")
+    step_number: int = Field(description="optimiser step of its stage")
     luthier: CheckpointFacts
 
 

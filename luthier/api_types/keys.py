@@ -11,18 +11,18 @@ from luthier.keys import Scope
 
 
 class ApiKey(Resource):
-    """A key, without the key itself."""
+    """An API key, without the secret text."""
 
     id: str
     object: Literal["key"] = "key"
     name: str
-    scope: Scope = Field(description="`read` < `submit` < `admin`; `worker` is for workers and nothing else")
-    hint: str = Field(description="how the key begins")
+    scope: Scope = Field(description="`read` < `submit` < `admin`; `worker` is for workers only")
+    hint: str = Field(description="first characters of the key")
     created_at: int
     expires_at: int | None
     revoked_at: int | None
-    last_used_at: int | None = Field(description="to the minute")
+    last_used_at: int | None = Field(description="time of the last request, to the minute")
 
 
 class NewApiKey(ApiKey):
-    key: str = Field(description="the key itself, shown this once")
+    key: str = Field(description="the key itself, returned only once")

@@ -24,11 +24,11 @@ class Model(Resource):
 
 
 class Environment(Resource):
-    """What a job can name in `task.environment`: it makes the rows and scores the answers."""
+    """An RL environment for `task.environment`: it makes the rows and scores the answers."""
 
     name: str
     object: Literal["environment"] = "environment"
-    summary: str = Field(description="what it asks of the model, in a line")
+    summary: str = Field(description="what the model has to do, in one line")
     options: dict[str, Any] = Field(description="the JSON schema of each option, with its default")
 
 
@@ -41,4 +41,4 @@ class Worker(Resource):
     created_at: int
     last_seen_at: int
     live: bool
-    generates: str | None = Field(default=None, description="the model that it has in memory to answer with")
+    generates: str | None = Field(default=None, description="the model that its generation process has loaded")

@@ -14,12 +14,12 @@ from luthier.worker_protocol import Artifact
 
 
 class StageScore(Resource):
-    """How a trial did on the first validation rows at the end of a stage; while it runs, at its last rung."""
+    """The score of a trial on the first validation rows at the end of a stage; while it runs, at its last rung."""
 
     stage: int = Field(description="counted from 0, as on the curves")
     algorithm: str
     update: str
-    valid_loss: float = Field(description="nats per target token")
+    valid_loss: float = Field(description="validation loss in nats per target token")
     valid_accuracy: float | None = Field(description="share of pairs whose chosen answer is likelier; preferences only")
 
 
@@ -32,15 +32,17 @@ class Trial(Resource):
     summary: str = Field(description="the design in one line")
     design: Design
     seed: int
-    origin: str = Field(description="baseline, prior, memory, proposed, confirmation or user")
+    origin: str = Field(
+        description="baseline, prior, memory (warm start), proposed, confirmation (repeat with another seed) or user"
+    )
     confirms: int | None = Field(
-        default=None, description="of a confirmation: the trial whose design it trains from another seed"
+        default=None, description="for a repeat: number of the trial that it repeats with another seed"
     )
     rung: int | None = Field(description="highest rung reached: 0 is 1/9 of the training, 1 is 1/3")
     goal: int | None = Field(default=None, description="rung at which it pauses unless promoted; null: the end")
-    paused: bool = Field(default=False, description="whether it waits at its goal to be promoted")
+    paused: bool = Field(default=False, description="whether it is paused at its goal and may be promoted")
     measured: tuple[Metrics, ...] = Field(
-        default=(), description="at the rungs reached, in their order, on fewer rows than `metrics`"
+        default=(), description="metrics at the rungs reached, in order, on fewer rows than `metrics`"
     )
     worker: str | None
     attempts: int
@@ -49,17 +51,19 @@ class Trial(Resource):
     finished_at: int | None
     device_seconds: float
     trained_tokens: int
-    metrics: Metrics | None = Field(description="on the validation rows, which choose between trials")
-    test_metrics: Metrics | None = Field(description="on rows that no proposal ever saw; finalists and baselines only")
-    error: str | None
-    stages: tuple[StageScore, ...] = Field(
-        default=(), description="what each stage but the last brought, as far as known"
+    metrics: Metrics | None = Field(description="on the validation rows, which trials are ranked on")
+    test_metrics: Metrics | None = Field(
+        description="on the test rows, which the search never sees; finalists and baselines only"
     )
+    error: str | None
+    stages: tuple[StageScore, ...] = Field(default=(), description="scores after each stage except the last")
 
 
 class Best(Resource):
-    """The winner of a job (while it runs: the best so far) beside its two baselines. All metrics are means over the
-    seeds that a design was trained from; the weights are those of the first."""
+    """The winner of a job (while it runs: the best trial so far) and its two baselines.
+
+    All metrics are means over the seeds of a design. The weights are those of the first seed.
+    """
 
     object: Literal["fine_tuning.job.best"] = "fine_tuning.job.best"
     trial: str
@@ -68,44 +72,46 @@ class Best(Resource):
     design: Design
     objective: Objective
     metrics: Metrics
-    base_metrics: Metrics | None = Field(description="the untuned base model, trial 0")
-    default_metrics: Metrics | None = Field(description="the plain LoRA default, trial 1")
+    base_metrics: Metrics | None = Field(description="metrics of the untuned base model, trial 0")
+    default_metrics: Metrics | None = Field(description="metrics of the plain LoRA default, trial 1")
     test_metrics: Metrics | None
     base_test_metrics: Metrics | None
     default_test_metrics: Metrics | None
-    seeds: int = Field(default=1, ge=1, description="that the winner was trained from")
-    default_seeds: int = Field(default=1, ge=1, description="that the plain LoRA default was trained from")
+    seeds: int = Field(default=1, ge=1, description="number of seeds of the winner")
+    default_seeds: int = Field(default=1, ge=1, description="number of seeds of the plain LoRA default")
     artifacts: tuple[Artifact, ...]
-    model: str | None = Field(default=None, description="what it is called in /v1/chat/completions; null: not kept")
+    model: str | None = Field(
+        default=None, description="model name for /v1/chat/completions; null if the weights are not stored"
+    )
 
 
 class DesignWords(Resource):
-    """One axis of a design, in sentences."""
+    """One axis of a design, explained in sentences."""
 
     axis: str
     words: tuple[str, ...]
 
 
 class TrialDetails(Trial):
-    """A trial with what the listing leaves out."""
+    """A trial, with details that the listing leaves out."""
 
-    stopped: bool = Field(default=False, description="whether somebody asked for its end")
-    explained: tuple[DesignWords, ...] = Field(description="its design, axis by axis")
-    artifacts: tuple[Artifact, ...] = Field(description="the weights that were kept of it")
+    stopped: bool = Field(default=False, description="whether a user asked to stop it")
+    explained: tuple[DesignWords, ...] = Field(description="its design, explained axis by axis")
+    artifacts: tuple[Artifact, ...] = Field(description="its stored weights")
 
 
 class TrialLine(Resource):
     """A line of a trial's log."""
 
-    lease: int = Field(description="counted from 1; a trial that pauses or loses its worker has several")
+    lease: int = Field(description="counted from 1; a trial has several if it is paused or its worker is lost")
     at: int
     text: str
 
 
 class TrialSample(Resource):
-    """What a trial's model says to a held-out prompt, beside what the untuned base says."""
+    """The answer of a trial's model to a held-out prompt, and that of the untuned base."""
 
     prompt: str
-    reference: str | None = Field(description="the row's own answer, where it has one")
+    reference: str | None = Field(description="the reference answer, if the row has one")
     answer: str
     base_answer: str | None = Field(description="null until trial 0, the base, has answered")

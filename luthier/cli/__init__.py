@@ -1,8 +1,10 @@
-"""The console script `luthier`. Exit codes: 0 done, 1 the job (or the command) failed, 2 wrong use."""
+"""The console script `luthier`. Exit codes: 0 success, 1 the job or the command failed, 2 wrong usage."""
 
 from __future__ import annotations
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -10,15 +12,33 @@ from luthier.cli import aliases, cells, environment, jobs, keys, models, report,
 from luthier.cli.show import errors
 from luthier.errors import LuthierError, UserError
 
+
+def print_version(asked: bool) -> None:
+    """Print the installed version and end the program."""
+    if asked:
+        typer.echo(f"luthier {metadata.version('luthier')}")
+        raise typer.Exit
+
+
+def luthier(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself, which come before the command."""
+
+
 app = typer.Typer(
     name="luthier",
-    help="Design fine-tunings of language models: submit a task and a dataset, get the best design, trained.",
-    epilog="Begin with `luthier serve` in one terminal and `luthier models add NAME FOLDER` in another; docs/start.md "
-    "goes on from there. `luthier COMMAND --help` explains a command.",
+    help="Fine-tune language models: submit a dataset, and Luthier searches for the best design and trains it.",
+    epilog="Start with `luthier serve` in one terminal and `luthier models add NAME FOLDER` in another, then continue "
+    "with docs/start.md. `luthier COMMAND --help` explains a command.",
+    callback=luthier,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.callback()(luthier)
 app.command()(serving.serve)
 app.command()(serving.worker)
 app.add_typer(serving.database, name="db")
@@ -43,7 +63,7 @@ app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:
-    """Run the command line and turn errors into one line on standard error and an exit code."""
+    """Run the command line. Errors become one line on standard error and an exit code."""
     try:
         app(prog_name="luthier")
     except UserError as error:

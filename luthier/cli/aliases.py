@@ -1,4 +1,4 @@
-"""`luthier aliases`: names for the best model so far."""
+"""`luthier aliases`: stable names for the best model so far."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from luthier.api_types import Alias
 from luthier.cli.options import JsonOption, ServerOption, connect
 from luthier.cli.show import as_json, console
 
-app = typer.Typer(help="Names for the best model so far.", no_args_is_help=True)
+app = typer.Typer(help="Stable names for the best model so far.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(metavar="ALIAS", help="Name of an alias, without `alias/`.")]
 
 
 @app.command(name="list")
 def list_aliases(server: ServerOption = None, json: JsonOption = False) -> None:
-    """Show the aliases and what they stand for."""
+    """List the aliases and their models."""
     with connect(server) as client:
         found = client.aliases()
     if json:
@@ -35,7 +35,7 @@ def list_aliases(server: ServerOption = None, json: JsonOption = False) -> None:
 
 @app.command()
 def history(alias: NameArgument, server: ServerOption = None, json: JsonOption = False) -> None:
-    """Show all that an alias has stood for, the latest first, and how each won."""
+    """Show all versions of an alias, the latest first, and why each was set."""
     with connect(server) as client:
         found = client.alias(alias)
     if json:
@@ -56,14 +56,14 @@ def set_alias(
     model: Annotated[str, typer.Argument(help="A fine-tuned model; see `luthier models list`.")],
     server: ServerOption = None,
 ) -> None:
-    """Let an alias stand for a fine-tuned model."""
+    """Point an alias to a fine-tuned model."""
     with connect(server) as client:
         _say(client.set_alias(alias, model))
 
 
 @app.command()
 def rollback(alias: NameArgument, server: ServerOption = None) -> None:
-    """Let an alias stand for what it stood for before."""
+    """Point an alias to its previous model."""
     with connect(server) as client:
         _say(client.roll_back(alias))
 
@@ -73,11 +73,11 @@ def remove(alias: NameArgument, server: ServerOption = None) -> None:
     """Delete an alias and its history; the models stay."""
     with connect(server) as client:
         client.delete_alias(alias)
-    console.print(f"alias/{alias} is deleted")
+    console.print(f"Deleted alias/{alias}.")
 
 
 def _say(alias: Alias) -> None:
-    console.print(f"{alias.id} stands for {alias.model}", highlight=False, markup=False)
+    console.print(f"{alias.id} points to {alias.model}.", highlight=False, markup=False)
 
 
 def _moment(seconds: int) -> str:

@@ -1,4 +1,4 @@
-"""`luthier cells`: the design space, cell by cell, with what was seen when each was last tried."""
+"""`luthier cells`: the tested combinations of learning algorithm and weight update, with their test results."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def cells(
     update: Annotated[str | None, typer.Option(help="Only this weight update, e.g. `lora`.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show each learning algorithm under each weight update, with the evidence that it works.
+    """Show the test results of each learning algorithm with each weight update.
 
-    Each cell was trained on a tiny real model: the judge's score of held-out rows before and after, how many tensors
-    moved and how many stayed bit for bit, and whether it saves, loads and resumes exactly. Needs no service.
+    Each combination was trained on a tiny real model. Columns: the score on held-out rows before and after, how many
+    tensors changed and how many did not, and whether it saves, loads and resumes exactly. Needs no service.
     """
-    from search.space.verified import recorded  # the client's other commands do without the designer
+    from search.space.verified import recorded  # other commands of the client do not need the search
 
     found = [
         cell for cell in recorded() if algorithm in (None, *cell.program.split("+")) and update in (None, cell.update)
@@ -32,13 +32,13 @@ def cells(
         return
     for (recipe, edited), group in groupby(found, key=lambda cell: (cell.program, bool(cell.edit))):
         shown = list(group)
-        title = f"{recipe} on {shown[0].data} data" + (", the architecture edited" if edited else "")
+        title = f"{recipe} on {shown[0].data} data" + (", edited architecture" if edited else "")
         table = Table(box=None, header_style="bold", title=title, title_justify="left")
         for column in (
             "edit" if edited else "update",
             shown[0].metric.replace("_", " "),
-            "moved",
-            "still",
+            "changed",
+            "unchanged",
             "saves",
             "resumes",
             "",

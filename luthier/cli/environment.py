@@ -14,7 +14,7 @@ from luthier.errors import UserError
 
 
 def list_environments(server: ServerOption = None, json: JsonOption = False) -> None:
-    """List the environments that a job can learn from, with their options and defaults."""
+    """List the RL environments, with their options and defaults."""
     with connect(server) as client:
         found = client.environments()
     if json:
@@ -22,7 +22,7 @@ def list_environments(server: ServerOption = None, json: JsonOption = False) -> 
         return
     table = Table(box=None, header_style="bold")
     table.add_column("environment", no_wrap=True)
-    table.add_column("what it asks")
+    table.add_column("task")
     table.add_column("options", overflow="fold")
     for environment in found:
         options = " ".join(f"{name}={_default(schema)}" for name, schema in environment.options.items())
@@ -31,20 +31,20 @@ def list_environments(server: ServerOption = None, json: JsonOption = False) -> 
 
 
 def read_environment(name: str | None, options: Sequence[str], rows: int | None) -> dict[str, Any] | None:
-    """The environment as JSON; what it may be is for the service to check. Raises UserError for options alone."""
+    """Return the environment as JSON; the service validates it. Raises UserError for options without --environment."""
     if name is None:
         if options or rows is not None:
-            raise UserError("--option and --rows go with --environment", param="--environment")
+            raise UserError("--option and --rows need --environment.", param="--environment")
         return None
     count = {} if rows is None else {"rows": rows}
     return {"name": name, "options": dict(map(_option, options)), **count}
 
 
 def _option(given: str) -> tuple[str, Any]:
-    """A value is JSON where it reads as that, and the text itself where it does not."""
+    """Split NAME=VALUE. The value is parsed as JSON if possible, else it is the text."""
     name, equals, value = given.partition("=")
     if not (name and equals):
-        raise UserError(f"--option must be NAME=VALUE, not {given!r}", param="--option")
+        raise UserError(f"--option must be NAME=VALUE, not {given!r}.", param="--option")
     try:
         return name, json.loads(value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Watching a job from the command line: its events as lines, and under them one live line of progress."""
+"""Follow a job on the command line: its events as lines, with a live progress bar below."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEVEL_STYLES = {"info": "", "warn": "yellow", "error": "red"}
 
 
 def follow(client: Client, job_id: str) -> Job | None:
-    """Show a job until it ends and return it; None when Ctrl-C ended the watching, which leaves the job running."""
+    """Show a job until it ends and return it; return None after Ctrl-C, which leaves the job running."""
     try:
         with _progress() as (progress, task):
             for job, events in _changes(client, job_id):
@@ -36,8 +36,8 @@ def follow(client: Client, job_id: str) -> Job | None:
                 if job.status.terminal:
                     return job
     except KeyboardInterrupt:
-        console.print(f"\nStopped watching. The job goes on: `luthier trials {job_id}` shows it, ", end="")
-        console.print(f"`luthier cancel {job_id}` ends it.")
+        console.print(f"\nStopped following. The job continues: `luthier trials {job_id}` shows it, ", end="")
+        console.print(f"`luthier cancel {job_id}` cancels it.")
     return None
 
 
@@ -49,7 +49,7 @@ def _progress() -> Iterator[tuple[Progress, TaskID]]:
 
 
 def _changes(client: Client, job_id: str) -> Iterator[tuple[Job, list[Event]]]:
-    """The job's present state with the events that are new, once a second; outlives a restart of the service."""
+    """Yield the job's state and its new events once a second, also across a restart of the service."""
     seen: set[str] = set()
     away = False
     while True:
@@ -58,7 +58,7 @@ def _changes(client: Client, job_id: str) -> Iterator[tuple[Job, list[Event]]]:
             events = [event for event in reversed(client.events(job_id, limit=100)) if event.id not in seen]
         except Unreachable as error:
             if not away:
-                console.print(f"[yellow]{error.message}; waiting for it to come back[/yellow]")
+                console.print(f"[yellow]{error.message}. Waiting for it to come back.[/yellow]")
             away = True
             time.sleep(POLL_SECONDS)
             continue
@@ -72,8 +72,8 @@ def _standing(job: Job, now: float) -> str:
     state = job.luthier
     best = f"best #{state.best.number}: {phrases('headline', state.best.metrics)}" if state.best else "no score yet"
     paused = f", {state.trials_paused} paused" if state.trials_paused else ""
-    repeated = f", confirmations {state.confirmations_done}/{state.confirmations_total}"
+    repeated = f", repeats {state.confirmations_done}/{state.confirmations_total}"
     confirmed = repeated if state.trials_done == state.trials_total and state.confirmations_total else ""
     left = f", about {duration(max(0.0, state.estimated_finish - now))} left" if state.estimated_finish else ""
-    resting = "the job is paused; " if state.paused else ""
+    resting = "job paused; " if state.paused else ""
     return resting + best + paused + confirmed + left

@@ -1,4 +1,4 @@
-"""Commands about jobs: submit one, watch it, look at its trials, take the result home."""
+"""Commands for jobs: submit, list, follow, inspect and export."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from luthier.algorithms import Algorithm
 from luthier.api_types import Job
 from luthier.cli import schedules
 from luthier.cli.environment import read_environment
@@ -19,6 +20,8 @@ from luthier.client import Client
 from luthier.errors import NotFound, UserError
 from luthier.metrics import phrases
 from luthier.trial import JobState
+from luthier.updates import Update
+from luthier.values import kinds
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or `last` for the newest one.")]
 
@@ -45,55 +48,57 @@ def submit(
     file: Annotated[
         Path | None,
         typer.Argument(
-            help="Dataset: JSONL, JSON, CSV, Parquet or text. None with --environment.", exists=True, dir_okay=False
+            help="Dataset: JSONL, JSON, CSV, Parquet or text. Not with --environment.", exists=True, dir_okay=False
         ),
     ] = None,
     environment: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What makes rows and rewards; see `luthier environments`.")
+        str | None,
+        typer.Option(metavar="NAME", help="RL environment instead of a dataset; see `luthier environments`."),
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the environment; repeat for several.")
     ] = None,
-    rows: Annotated[int | None, typer.Option(help="How many rows the environment makes (default: 256).")] = None,
+    rows: Annotated[int | None, typer.Option(help="Rows that the environment makes (default: 256).")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Base model to start from; repeat for several.")] = None,
-    task: Annotated[Goal, typer.Option(help="What the model is to learn.")] = Goal.AUTO,
-    trials: Annotated[int | None, typer.Option(help="How many designs to try (default: 24).")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Device-seconds to spend, over all workers.")] = None,
+    task: Annotated[
+        Goal, typer.Option(help="Goal: `domain` learns the content of the text, `behaviour` learns to answer like it.")
+    ] = Goal.AUTO,
+    trials: Annotated[int | None, typer.Option(help="Budget: number of designs to try (default: 24).")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Budget: device-seconds, summed over all workers.")] = None,
     finalists: Annotated[
-        int | None, typer.Option(help="How many of the best are trained to the end and confirmed (default: 3).")
+        int | None, typer.Option(help="Best designs that are trained to the end and repeated (default: 3).")
     ] = None,
     confirmations: Annotated[
-        int | None, typer.Option(help="Further seeds that the finalists are trained from (default: 2).")
+        int | None, typer.Option(help="Repeats of each finalist with other seeds (default: 2).")
     ] = None,
-    objective: Annotated[Objective, typer.Option(help="What the best design is best at.")] = Objective.AUTO,
+    objective: Annotated[Objective, typer.Option(help="Metric to optimise for.")] = Objective.AUTO,
     grader: Annotated[str | None, typer.Option(metavar="NAME|JSON|@FILE", help=GRADER_HELP)] = None,
     algorithm: Annotated[
         list[str] | None,
         typer.Option(
-            help="Keep to this: clm, sft, dpo, ipo, simpo, sft+dpo, sft+ipo, sft+simpo or orpo; with a grader also "
-            "grpo, rloo, raft, sft+grpo, sft+rloo or sft+raft."
+            help=f"Only search this recipe: {', '.join(kinds(Algorithm))}, or up to three in order, such as sft+dpo. "
+            "Repeat for several.",
         ),
     ] = None,
     update: Annotated[
         list[str] | None,
         typer.Option(
-            help="Keep to this: full, lora, rslora, dora, top_layers, layernorm, bitfit, pissa, lora_plus, vera, ia3, "
-            "oft, adalora, prompt, prefix or (on CUDA) qlora."
+            help=f"Only search this weight update: {', '.join(kinds(Update))} (qlora on CUDA only). Repeatable.",
         ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training rows.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows in one optimiser step.")] = None,
-    validation: Annotated[Path | None, typer.Option(help="Held-out file; without it a part is split off.")] = None,
-    suffix: Annotated[str | None, typer.Option(help="Part of the fine-tuned model's name.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Validation file (default: split off the dataset).")] = None,
+    suffix: Annotated[str | None, typer.Option(help="Suffix for the name of the fine-tuned model.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Watch the job until it ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow the job until it ends.")] = False,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Submit a dataset or an environment: Luthier searches the designs that fit it and trains the best one."""
+    """Submit a job: Luthier searches for the best design for a dataset or an RL environment, and trains it."""
     world = read_environment(environment, option or (), rows)
     if (file is None) == (world is None):
-        raise UserError("give a dataset file or --environment, and not both", param="FILE")
+        raise UserError("Give either a dataset file or --environment.", param="FILE")
     pin = {
         "algorithm": algorithm,
         "update": update,
@@ -112,7 +117,7 @@ def submit(
     body |= {k: v for k, v in {"suffix": suffix, "seed": seed}.items() if v is not None}
     with connect(server) as client:
         if grader is not None:
-            client.validate_grader(body["task"]["grader"])  # before a large file is on its way
+            client.validate_grader(body["task"]["grader"])  # before a large file is uploaded
         if file is not None:
             body["training_file"] = client.upload(file).id
         if validation is not None:
@@ -122,7 +127,7 @@ def submit(
             if json:
                 as_json(job)
             else:
-                console.print(f"{job.id} is {job.status}; watch it with `luthier trials {job.id}`")
+                console.print(f"{job.id} is {job.status}. `luthier trials {job.id}` shows its progress.")
             return
         console.print(f"job {job.id}")
         ended = follow_job(client, job.id)
@@ -135,10 +140,10 @@ def _one(value: float | None) -> list[Any] | None:
 
 
 def _conclude(client: Client, job: Job, json: bool) -> None:
-    """Show what a finished job has found, and exit 1 when it did not succeed."""
+    """Show the result of a finished job; exit with 1 if it did not succeed."""
     if job.status is not JobState.SUCCEEDED:
         reason = f": {job.error.message}" if job.error else ""
-        console.print(f"[red]the job {job.status}{reason}[/red]", highlight=False)
+        console.print(f"[red]Job {job.status}{reason}[/red]", highlight=False)
         raise typer.Exit(1)
     winner = client.best(job.id)
     if json:
@@ -147,14 +152,14 @@ def _conclude(client: Client, job: Job, json: bool) -> None:
     console.print(trials_table(client.trials(job.id), winner.trial))
     console.print(f"\n[bold]best design[/bold]  #{winner.number}: {winner.summary}\n", highlight=False)
     console.print(best_table(winner))
-    console.print(f"\n`luthier report {job.id}` says how sure that is and what else was tried")
-    console.print(f'`luthier export {job.id} DIR` writes the model, `luthier generate {job.id} "prompt"` tries it')
+    console.print(f"\n`luthier report {job.id}` explains the result.")
+    console.print(f'`luthier export {job.id} DIR` writes the model, `luthier generate {job.id} "prompt"` tries it.')
 
 
 def list_jobs(
     tag: Annotated[list[str] | None, typer.Option(help="Only jobs with this tag; repeat for several.")] = None,
     schedule: Annotated[
-        str | None, typer.Option(metavar="SCHEDULE", help="Only jobs that this schedule made, by its name or id.")
+        str | None, typer.Option(metavar="SCHEDULE", help="Only jobs of this schedule (name or id).")
     ] = None,
     server: ServerOption = None,
     json: JsonOption = False,
@@ -170,7 +175,7 @@ def list_jobs(
 
 
 def trials(job: JobArgument, server: ServerOption = None, json: JsonOption = False) -> None:
-    """Show a job's trials: designs, states and scores on the validation rows."""
+    """List the trials of a job: designs, states and scores on the validation rows."""
     with connect(server) as client:
         found = client.job(resolve(client, job))
         listing = client.trials(found.id)
@@ -181,7 +186,7 @@ def trials(job: JobArgument, server: ServerOption = None, json: JsonOption = Fal
 
 
 def best(job: JobArgument, server: ServerOption = None, json: JsonOption = False) -> None:
-    """Show a job's best design beside the untuned base and the plain LoRA default."""
+    """Show the best design of a job, compared with the untuned base and the plain LoRA default."""
     with connect(server) as client:
         winner = client.best(resolve(client, job))
     if json:
@@ -192,7 +197,7 @@ def best(job: JobArgument, server: ServerOption = None, json: JsonOption = False
     )
     console.print(best_table(winner))
     kinds = ", ".join(sorted(artifact.kind for artifact in winner.artifacts)) or "none"
-    console.print(f"\nartifacts: {kinds}; `luthier report {job}` says how sure this is and why it was chosen")
+    console.print(f"\nArtifacts: {kinds}. `luthier report {job}` explains the result.")
 
 
 def export(
@@ -202,38 +207,36 @@ def export(
         Format,
         typer.Option(
             "--format",
-            help="The whole model, the adapter (prompt and prefix have nothing else), or one file for llama.cpp and "
-            "Ollama.",
+            help="merged: the whole model; adapter: only the adapter (the only format of prompt and prefix tuning); "
+            "gguf: one file for llama.cpp and Ollama.",
         ),
     ] = Format.MERGED,
     server: ServerOption = None,
 ) -> None:
-    """Write the best design's model: weights, tokenizer, model card and reproduction script."""
+    """Write the best model to a folder: weights, tokenizer, model card and reproduction script."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"{directory} exists and is not an empty folder", param="DIR")
+        raise UserError(f"{directory} exists and is not an empty folder.", param="DIR")
     with connect(server) as client:
         client.download(resolve(client, job), directory, kind.value)
-    console.print(f"wrote the {kind} model to {directory}; its README.md says how to use it")
+    console.print(f"Wrote the {kind} model to {directory}. Its README.md explains how to use it.")
 
 
 def generate(
     job: JobArgument,
-    prompt: Annotated[str, typer.Argument(help="What to ask the model.")],
+    prompt: Annotated[str, typer.Argument(help="Prompt for the model.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 128,
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system message before the prompt.")] = None,
-    temperature: Annotated[
-        float, typer.Option(min=0, max=2, help="0: always the likeliest token; 1: as the model was trained.")
-    ] = 0.0,
-    base: Annotated[bool, typer.Option("--base", help="Let the untuned base model of the best one answer.")] = False,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message before the prompt.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="Sampling temperature; 0: greedy.")] = 0.0,
+    base: Annotated[bool, typer.Option("--base", help="Use the untuned base model instead.")] = False,
     server: ServerOption = None,
 ) -> None:
-    """Let the best model of a job answer a prompt, on one of the workers."""
+    """Answer a prompt with the best model of a job, on one of the workers."""
     with connect(server) as client:
         job_id = resolve(client, job)
         winner = client.best(job_id)
         model = winner.design.architecture.base if base else winner.model
         if model is None:
-            raise NotFound(f"the weights of the best trial of {job_id} are not kept any more", param="JOB")
+            raise NotFound(f"The weights of the best trial of {job_id} are no longer stored.", param="JOB")
         messages = [{"role": "system", "content": system}] if system is not None else []
         messages.append({"role": "user", "content": prompt})
         for piece in client.stream_chat(model, messages, max_tokens=max_new_tokens, temperature=temperature):
@@ -242,34 +245,34 @@ def generate(
 
 
 def cancel(job: JobArgument, server: ServerOption = None) -> None:
-    """Stop a job; its finished trials stay."""
+    """Cancel a job; its finished trials stay."""
     with connect(server) as client:
         job_id = resolve(client, job)
         client.cancel(job_id)
-    console.print(f"{job_id} is cancelled")
+    console.print(f"{job_id} is cancelled.")
 
 
 def pause(job: JobArgument, server: ServerOption = None) -> None:
-    """Let a job rest: running trials are given back with a checkpoint, and nothing is started."""
+    """Pause a job: running trials save a checkpoint and stop, and no trial starts."""
     with connect(server) as client:
         job_id = resolve(client, job)
         client.pause(job_id)
-    console.print(f"{job_id} is paused; `luthier resume {job_id}` goes on with it")
+    console.print(f"{job_id} is paused. `luthier resume {job_id}` resumes it.")
 
 
 def resume(job: JobArgument, server: ServerOption = None) -> None:
-    """Go on with a paused job, each trial from where it stopped."""
+    """Resume a paused job; each trial continues from its checkpoint."""
     with connect(server) as client:
         job_id = resolve(client, job)
         client.resume(job_id)
-    console.print(f"{job_id} goes on")
+    console.print(f"{job_id} is resumed.")
 
 
 def resolve(client: Client, job: str) -> str:
-    """The id of a job, of the newest one for `last`. Raises NotFound where there is none."""
+    """Return the id of a job; `last` is the newest one. Raises NotFound if there is no job."""
     if job != "last":
         return job
     jobs = client.jobs(limit=1)
     if not jobs:
-        raise NotFound(f"there is no job yet at {client.base_url or DEFAULT_SERVER}", param="JOB")
+        raise NotFound(f"There are no jobs yet at {client.base_url or DEFAULT_SERVER}.", param="JOB")
     return jobs[0].id

@@ -1,4 +1,4 @@
-"""`luthier keys`: who may use the service. The commands work on the store itself: there has to be a first key."""
+"""`luthier keys`: API keys. The commands work directly on the store, because the API itself needs a key."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from luthier.cli.show import as_json, console, errors
 from luthier.keys import Scope, secret_of
 
 if TYPE_CHECKING:
-    from luthier.store import Connection  # what only these commands need is imported by them: it takes seconds
+    from luthier.store import Connection  # imported late, because it takes seconds and other commands do not need it
 
-app = typer.Typer(help="API keys: needed by everybody once there is one.", no_args_is_help=True)
+app = typer.Typer(help="API keys. Once one exists, every request needs a key.", no_args_is_help=True)
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Whose key it is, or what it is for.")],
+    name: Annotated[str, typer.Argument(help="Name of the key: its owner or its purpose.")],
     scope: Annotated[
-        Scope, typer.Option(help="read < submit (jobs, files) < admin (models, keys); worker: for workers alone.")
+        Scope, typer.Option(help="read < submit (jobs, files) < admin (models, keys); worker: for workers only.")
     ] = Scope.SUBMIT,
     days: Annotated[float | None, typer.Option(help="Days until it expires (default: never).")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Make a key and print it, this once: only its HMAC is kept. From the first key on, every request needs one."""
+    """Create a key and print it once: only its HMAC is stored. From the first key on, every request needs one."""
     from service.auth import api_keys
     from service.http.error_handlers import explain
     from service.schemas.requests import AddKey
@@ -49,13 +49,14 @@ def create(
         return
     console.print(made.key, highlight=False, soft_wrap=True)
     errors.print(
-        f"{made.id}, scope {made.scope}; it is not shown again: export LUTHIER_API_KEY={made.hint}", style="dim"
+        f"Created {made.id} with scope {made.scope}. The key is shown only once: export LUTHIER_API_KEY={made.hint}",
+        style="dim",
     )
 
 
 @app.command(name="list")
 def list_keys(home: HomeOption = None, json: JsonOption = False) -> None:
-    """Show the keys, without what would open anything."""
+    """List the keys, without their secret text."""
     from service.auth import api_keys
 
     with _store(home) as c:
@@ -76,12 +77,12 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as `luthier keys list` shows it.")],
     home: HomeOption = None,
 ) -> None:
-    """Take a key back. Keys stay needed, also after the last one is revoked."""
+    """Revoke a key. Requests still need a key after the last one is revoked."""
     from service.auth import api_keys
 
     with _store(home) as c:
         key = api_keys.revoke(c, key_id, datetime.now(UTC))
-    console.print(f"{key.name} ({key.hint}) opens nothing any more")
+    console.print(f"Revoked {key.name} ({key.hint}).")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`luthier models`: the base models that designs may start from."""
+"""`luthier models`: base models and fine-tuned models."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from luthier.cli.show import as_json, console
 from luthier.models.base_model import ModelFacts
 from luthier.models.sources import HUB_ID, local_folder
 
-app = typer.Typer(help="Base models and fine-tuned results.", no_args_is_help=True)
+app = typer.Typer(help="Base models and fine-tuned models.", no_args_is_help=True)
 
 
 @app.command(name="list")
 def list_models(server: ServerOption = None, json: JsonOption = False) -> None:
-    """Show the registered base models and the models that jobs have made."""
+    """List the registered base models and the fine-tuned models of jobs."""
     with connect(server) as client:
         models = client.models()
     if json:
@@ -35,22 +35,22 @@ def list_models(server: ServerOption = None, json: JsonOption = False) -> None:
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="Name under which designs refer to the model.")],
+    name: Annotated[str, typer.Argument(help="Name of the model in designs and commands.")],
     source: Annotated[
         str,
         typer.Argument(
-            help="Folder with config.json, tokenizer.json and *.safetensors; a GGUF file, which is converted; or a hub "
-            "id, ORG/NAME or ORG/NAME@REVISION, which is downloaded."
+            help="Folder with config.json, tokenizer.json and *.safetensors; GGUF file, which is converted; or hub id "
+            "(ORG/NAME or ORG/NAME@REVISION), which is downloaded."
         ),
     ],
     home: Annotated[
-        Path, typer.Option(envvar="LUTHIER_HOME", help="Home folder: what is converted or downloaded is kept there.")
+        Path, typer.Option(envvar="LUTHIER_HOME", help="Home folder, for converted and downloaded models.")
     ] = Path("~/.luthier"),
     server: ServerOption = None,
 ) -> None:
     """Register a base model that the service and its workers can read on this machine."""
     with connect(server) as client:
-        client.models()  # before minutes are spent
+        client.models()  # fail early if the service does not answer
         folder = local_folder(_absolute(source), home.expanduser().absolute())
         model = client.add_model(name, str(folder))
     assert model.facts is not None, "a base model has facts"
@@ -61,7 +61,7 @@ def add(
 
 
 def _absolute(source: str) -> str:
-    """Paths in full; what only looks like a hub id is left as it is, where there is no such path."""
+    """Return an absolute path, or the hub id unchanged if no such path exists."""
     path = Path(source).expanduser()
     is_path = path.exists() or path.suffix == ".gguf" or not HUB_ID.fullmatch(source)
     return str(path.absolute()) if is_path else source

@@ -1,4 +1,4 @@
-"""Options whose value is a JSON object, or @FILE that holds one."""
+"""Options and helpers that commands share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read_object(given: str, option: str) -> dict[str, Any]:
-    """The object; its fields are for the service to check. Raises UserError naming the option."""
+    """Return the JSON object of an option or of its @FILE. Raises UserError; the service validates the fields."""
     if given.startswith("@"):
         return _parse(_content(Path(given[1:]), option), f"the file {given[1:]}", option)
     return _parse(given, "the JSON", option)
@@ -27,7 +27,7 @@ def _content(file: Path, option: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{option}: cannot read {file}: {error}", param=option) from error
+        raise UserError(f"{option}: {file} cannot be read: {error}", param=option) from error
 
 
 def _parse(text: str, source: str, option: str) -> dict[str, Any]:
@@ -55,18 +55,18 @@ def connect(server: str | None) -> Client:
 GRADERS: Final = ("string_check", "text_similarity", "number", "math")
 GRADER_HELP: Final = (
     f"How generations are graded: {', '.join(GRADERS)}, a grader as a JSON object, "
-    'e.g. \'{"type": "string_check", "operation": "ilike"}\', or @FILE.json that holds one (the way for python, '
-    "score_model, label_model and multi)."
+    'e.g. \'{"type": "string_check", "operation": "ilike"}\', or @FILE.json with one (for python, score_model, '
+    "label_model and multi)."
 )
 
 
 def read_grader(option: str) -> dict[str, Any]:
-    """The grader as JSON; its fields are for the service to check. Raises UserError naming the option."""
+    """Return the grader as JSON; the service validates its fields. Raises UserError naming the option."""
     if option.startswith("@") or option.lstrip().startswith("{"):
         return read_object(option, "--grader")
     if option not in GRADERS:
         raise UserError(
-            f"--grader must be one of {', '.join(GRADERS)}, a JSON object, or @FILE.json, not {option!r}",
+            f"--grader must be one of {', '.join(GRADERS)}, a JSON object, or @FILE.json, not {option!r}.",
             param="--grader",
         )
     return {"type": option}
@@ -76,13 +76,13 @@ HomeOption = Annotated[Path | None, typer.Option(help="Home folder (default: $LU
 
 
 def settings_of(**given: Any) -> Settings:
-    """Settings from the environment, with the options that were given on the command line before them."""
+    """Return the settings from the environment, overridden by options of the command line."""
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def open_store(settings: Settings) -> Database:
-    """An SQLite store is made, or brought up to date; another one is only checked (`luthier db upgrade`)."""
-    from luthier.store.database import Database  # takes a second, and most commands do without
+    """Open the store. SQLite is created or upgraded; PostgreSQL is only checked (see `luthier db upgrade`)."""
+    from luthier.store.database import Database  # imported late, because it takes a second
 
     store = Database(settings.database)
     if store.url.get_backend_name() == "sqlite":

@@ -1,4 +1,4 @@
-"""`luthier report`: which design won, how sure that is, and what to try next."""
+"""`luthier report`: which design won, how certain that is, and what to try next."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ ENDINGS = {".html": Form.HTML, ".htm": Form.HTML, ".json": Form.JSON}
 def report(
     job: JobArgument,
     form: Annotated[
-        Form | None, typer.Option("--format", help="Default: by the ending of --output, else Markdown.")
+        Form | None, typer.Option("--format", help="Default: by the extension of --output, else Markdown.")
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", dir_okay=False, help="Write it here; an HTML page needs nothing else."),
+        typer.Option(metavar="FILE", dir_okay=False, help="File to write; an HTML report is one self-contained page."),
     ] = None,
     server: ServerOption = None,
 ) -> None:
-    """Explain a job's result: the winner along the four axes, how sure it is, what else was tried, and what is next."""
+    """Explain the result of a job: the winner, how certain the result is, what else was tried, and what to try next."""
     chosen = form or ENDINGS.get(output.suffix.lower() if output else "", Form.MARKDOWN)
     with connect(server) as client:
         text = _text(client, resolve(client, job), chosen)
@@ -44,8 +44,8 @@ def report(
         try:
             output.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise UserError(f"{output} cannot be written: {error.strerror}", param="--output") from error
-        console.print(f"wrote the report to {output}")
+            raise UserError(f"{output} cannot be written: {error.strerror}.", param="--output") from error
+        console.print(f"Wrote the report to {output}.")
     elif chosen is Form.MARKDOWN and console.is_terminal:
         console.print(Markdown(text))
     else:

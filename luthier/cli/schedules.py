@@ -1,4 +1,4 @@
-"""`luthier schedules`: jobs that are created again and again, at the ticks of a cron expression."""
+"""`luthier schedules`: create jobs at the ticks of a cron expression."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from luthier.client import Client
 from luthier.errors import NotFound, UserError
 from luthier.schedule import CatchUp, Overlap, RunState
 
-app = typer.Typer(help="Jobs that are created again and again.", no_args_is_help=True)
+app = typer.Typer(help="Create jobs on a cron schedule.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Name or id of a schedule.")]
 
@@ -26,7 +26,7 @@ COLOURS = {RunState.SUCCEEDED: "green", RunState.FAILED: "red", RunState.RUNNING
 
 @app.command(name="list")
 def list_schedules(server: ServerOption = None, json: JsonOption = False) -> None:
-    """Show the schedules, their next ticks and how their latest runs ended."""
+    """List the schedules, with their next ticks and latest runs."""
     with connect(server) as client:
         found = client.schedules()
     if json:
@@ -49,31 +49,32 @@ def add(
     cron: Annotated[str, typer.Argument(help="Minute, hour, day of month, month, day of week: '30 3 * * MON-FRI'.")],
     file: Annotated[
         Path | None,
-        typer.Argument(help="Dataset that each run takes; none with --newest.", exists=True, dir_okay=False),
+        typer.Argument(help="Dataset of all runs. Not with --newest.", exists=True, dir_okay=False),
     ] = None,
     newest: Annotated[
-        str | None, typer.Option(metavar="FILENAME", help="Each run takes the newest uploaded file of this name.")
+        str | None, typer.Option(metavar="FILENAME", help="Each run uses the newest uploaded file with this name.")
     ] = None,
     zone: Annotated[str | None, typer.Option(help="Time zone, e.g. Europe/Berlin (default: UTC).")] = None,
-    trials: Annotated[int | None, typer.Option(help="How many designs each run tries (default: 24).")] = None,
+    trials: Annotated[int | None, typer.Option(help="Number of designs that each run tries (default: 24).")] = None,
     job: Annotated[
-        str, typer.Option(metavar="JSON|@FILE", help="All else of the jobs: the body of POST /v1/fine_tuning/jobs.")
+        str,
+        typer.Option(metavar="JSON|@FILE", help="Other fields of the jobs, as in POST /v1/fine_tuning/jobs."),
     ] = "{}",
-    overlap: Annotated[Overlap | None, typer.Option(help="While an earlier run has not ended (default: skip).")] = None,
+    overlap: Annotated[
+        Overlap | None, typer.Option(help="What to do while an earlier run is still active (default: skip).")
+    ] = None,
     misfire_grace_seconds: Annotated[
-        float | None, typer.Option(help="A tick that is noticed later than so has been missed (default: 300).")
+        float | None, typer.Option(help="Delay after which a tick counts as missed (default: 300).")
     ] = None,
-    catch_up: Annotated[
-        CatchUp | None, typer.Option(help="Which ticks that have been missed are made up for (default: latest).")
-    ] = None,
+    catch_up: Annotated[CatchUp | None, typer.Option(help="Which missed ticks to run late (default: latest).")] = None,
     catch_up_seconds: Annotated[
-        float | None, typer.Option(help="How far back those may lie (default: 86400, a day).")
+        float | None, typer.Option(help="Oldest missed tick to run late (default: 86400, a day).")
     ] = None,
     alert_after: Annotated[
-        int | None, typer.Option(help="Failures in a row before webhooks are told (default: 3).")
+        int | None, typer.Option(help="Failed runs in a row after which webhooks are notified (default: 3).")
     ] = None,
     alias: Annotated[
-        str | None, typer.Option(help="Alias that a winner takes over if it beats the champion beyond the noise.")
+        str | None, typer.Option(help="Alias that moves to a winner that is significantly better than its champion.")
     ] = None,
     server: ServerOption = None,
     json: JsonOption = False,
@@ -81,7 +82,7 @@ def add(
     """Create a schedule."""
     body: dict[str, Any] = read_object(job, "--job")
     if file is not None and newest is not None:
-        raise UserError("give a dataset file or --newest, and not both", param="FILE")
+        raise UserError("Give either a dataset file or --newest.", param="FILE")
     if newest is not None:
         body["training_file"] = {"newest": newest}
     if trials is not None:
@@ -106,7 +107,7 @@ def add(
 
 @app.command()
 def run(schedule: NameArgument, server: ServerOption = None, json: JsonOption = False) -> None:
-    """Run a schedule now, also where it is disabled."""
+    """Run a schedule now, even if it is disabled."""
     with connect(server) as client:
         found = client.run_schedule(resolve(client, schedule).id)
     if json:
@@ -118,7 +119,7 @@ def run(schedule: NameArgument, server: ServerOption = None, json: JsonOption = 
 
 @app.command()
 def runs(schedule: NameArgument, server: ServerOption = None, json: JsonOption = False) -> None:
-    """Show what became of each tick, the latest first."""
+    """List the runs of a schedule, the latest first."""
     with connect(server) as client:
         found = client.schedule_runs(resolve(client, schedule).id)
     if json:
@@ -135,7 +136,7 @@ def runs(schedule: NameArgument, server: ServerOption = None, json: JsonOption =
 
 @app.command()
 def enable(schedule: NameArgument, server: ServerOption = None) -> None:
-    """Let a schedule go on; what it missed is not made up for."""
+    """Enable a schedule; ticks missed while it was disabled are not run."""
     with connect(server) as client:
         found = client.change_schedule(resolve(client, schedule).id, enabled=True)
     console.print(f"{found.name}: next run {_moment(found.next_runs[0])}", highlight=False)
@@ -143,10 +144,10 @@ def enable(schedule: NameArgument, server: ServerOption = None) -> None:
 
 @app.command()
 def disable(schedule: NameArgument, server: ServerOption = None) -> None:
-    """Stop a schedule for the time being; a job that runs goes on."""
+    """Disable a schedule; a running job continues."""
     with connect(server) as client:
         found = client.change_schedule(resolve(client, schedule).id, enabled=False)
-    console.print(f"{found.name} is disabled")
+    console.print(f"{found.name} is disabled.")
 
 
 @app.command()
@@ -155,17 +156,17 @@ def remove(schedule: NameArgument, server: ServerOption = None) -> None:
     with connect(server) as client:
         found = resolve(client, schedule)
         client.delete_schedule(found.id)
-    console.print(f"{found.name} is deleted")
+    console.print(f"Deleted {found.name}.")
 
 
 def resolve(client: Client, schedule: str) -> Schedule:
-    """By id or by name. Raises NotFound with the names that there are."""
+    """Return a schedule by its id or name. Raises NotFound with the existing names."""
     every = client.schedules()
     for found in every:
         if schedule in (found.id, found.name):
             return found
     names = ", ".join(found.name for found in every) or "none"
-    raise NotFound(f"there is no schedule {schedule!r}; there are: {names}", param="SCHEDULE")
+    raise NotFound(f"Schedule {schedule!r} was not found. Existing schedules: {names}.", param="SCHEDULE")
 
 
 def _outcome(run: ScheduleRun) -> str:
@@ -178,5 +179,5 @@ def _state(state: RunState) -> Text:
 
 
 def _moment(seconds: int) -> str:
-    """In the time zone of whoever reads it."""
+    """Format a time in the local time zone."""
     return f"{datetime.fromtimestamp(seconds).astimezone():%d %b %Y %H:%M %Z}"

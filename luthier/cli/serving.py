@@ -23,7 +23,7 @@ from luthier.errors import Conflict, UserError
 from luthier.settings import Settings
 
 if TYPE_CHECKING:
-    from workers.launch_local import LocalEngine  # what only `serve` needs is imported there: it takes seconds
+    from workers.launch_local import LocalEngine  # imported late, because it takes seconds
 
 database = typer.Typer(help="The SQL store.", no_args_is_help=True)
 
@@ -37,7 +37,7 @@ def serve(
         typer.Option(min=0, help="Local workers (default: one per GPU, or per CPU core where memory allows)."),
     ] = None,
 ) -> None:
-    """Start the service with its embedded store and local workers; Ctrl-C stops it and loses nothing."""
+    """Start the service with its embedded store and local workers. Ctrl-C stops it without losing work."""
     from workers.launch_local import default_workers
 
     settings = settings_of(home=home, host=host, port=port)
@@ -48,11 +48,13 @@ def serve(
         with FileLock(settings.home_dir / "serve.lock", timeout=0):
             _serve(settings, default_workers() if workers is None else workers)
     except Timeout:
-        raise Conflict(f"another `luthier serve` is using {settings.home_dir}; give this one its own --home") from None
+        raise Conflict(
+            f"Another `luthier serve` is using {settings.home_dir}. Choose another folder with --home."
+        ) from None
 
 
 def _require_a_key(settings: Settings) -> None:
-    """Where others can reach the service they need a key, and without one nobody could use it."""
+    """Raise UserError if other machines can reach the service and no key exists yet."""
     from luthier.store import keys
 
     if settings.local_only:
@@ -61,8 +63,8 @@ def _require_a_key(settings: Settings) -> None:
         if any(key.live(datetime.now(UTC)) for key in keys.list_(c)):
             return
     raise UserError(
-        f"--host {settings.host} lets others than this machine in, and there is no key that they could show. Make one "
-        "first: luthier keys create NAME --scope admin",
+        f"--host {settings.host} is reachable from other machines, so an API key is required. Create one first: "
+        "luthier keys create NAME --scope admin",
         param="host",
     )
 
@@ -84,19 +86,19 @@ def _serve(settings: Settings, workers: int) -> None:
     socket = config.bind_socket()
     address = f"http://{_reachable(settings.host)}:{socket.getsockname()[1]}"
     engine = LocalEngine(settings.home_dir, workers, app.state.worker_key)
-    where = f"{address} (the dashboard; API: {address}/docs)"
+    where = f"{address} (dashboard; API: {address}/docs)"
     console.print(f"Luthier serves {settings.home_dir} at {where}, {workers} local worker(s)")
     engine.start(address)
     try:
         _Server(config, engine).run(sockets=[socket])
-    except KeyboardInterrupt:  # uvicorn hands the signal on when it has wound down
-        console.print("stopped; what was running goes on when the service is started again")
+    except KeyboardInterrupt:  # uvicorn raises the signal again after its shutdown
+        console.print("Stopped. Running trials continue when the service is started again.")
     finally:
         engine.stop()
 
 
 def _reachable(host: str) -> str:
-    """The host in a URL for this machine. Listening on all addresses is listening on the loopback too."""
+    """Return the host for a URL on this machine. A service on all addresses also listens on the loopback."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -107,7 +109,7 @@ def _reachable(host: str) -> str:
 
 
 class _Server(uvicorn.Server):
-    """On SIGINT or SIGTERM the workers are stopped first, while the service can still take back what they hold."""
+    """On SIGINT or SIGTERM the workers stop first, while the service still accepts their checkpoints."""
 
     def __init__(self, config: uvicorn.Config, engine: LocalEngine) -> None:
         super().__init__(config)
@@ -117,7 +119,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._winding_down is None:
-            console.print("stopping: running trials are given back (again to stop at once)")
+            console.print("Stopping: running trials save a checkpoint. Press Ctrl-C again to stop at once.")
             self._winding_down = threading.Thread(target=self._wind_down, args=(sig, frame), daemon=True)
             self._winding_down.start()
         else:
@@ -130,12 +132,12 @@ class _Server(uvicorn.Server):
 
 def worker(
     server: Annotated[str, typer.Option(envvar="LUTHIER_SERVER", help="URL of the service.")],
-    name: Annotated[str | None, typer.Option(help="This worker's own name (default: host and process id).")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where downloaded data is kept.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of this worker (default: host and process id).")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for downloaded data.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for torch.")] = 1,
 ) -> None:
-    """Work for a service: lease trials, train and judge them, report. Ctrl-C gives back what it holds."""
-    from workers import agent  # imports torch, which the other commands do without
+    """Run a worker: lease trials from a service, train and score them. Ctrl-C returns the running trial."""
+    from workers import agent  # imports torch, which other commands do not need
 
     arguments = ["--server", server, "--threads", str(threads)]
     arguments += ["--name", name] if name else []
@@ -149,7 +151,7 @@ def upgrade(
     home: HomeOption = None,
     url: Annotated[str | None, typer.Option(help="SQLAlchemy URL (default: $LUTHIER_DATABASE_URL or SQLite).")] = None,
 ) -> None:
-    """Bring the store's tables to this version. `serve` does it by itself for SQLite; for PostgreSQL run it once."""
+    """Upgrade the store's tables to this version. Run it for PostgreSQL; for SQLite `serve` does it by itself."""
     settings = settings_of(home=home, database_url=url)
     if settings.database_url is None:
         settings.home_dir.mkdir(parents=True, exist_ok=True)
@@ -158,4 +160,4 @@ def upgrade(
     store = Database(settings.database)
     store.upgrade()
     store.close()
-    console.print("the store is up to date")
+    console.print("The store is up to date.")

@@ -1,4 +1,4 @@
-"""How the command line shows things: tables for people, JSON for programs."""
+"""Output of the command line: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def as_json(value: BaseModel | Sequence[BaseModel]) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 3 min 10 s, 2 h 5 min."""
+    """Format seconds for people: 42 s, 3 min 10 s, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -67,7 +67,7 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
 
 
 def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
-    """One line a trial. Where all start from one base model it stands in the title alone."""
+    """Return a table of trials. A base model that all of them share is shown only in the title."""
     bases = {trial.design.architecture.base for trial in trials}
     shared = bases.pop() if len(bases) == 1 else ""
     table = Table(
@@ -100,7 +100,7 @@ def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
 
 
 def state_of(trial: Trial) -> str:
-    """The state in words: where a trial pauses, or was given up."""
+    """Return the state as text, with the rung of a paused or pruned trial."""
     if trial.paused and trial.rung is not None:
         return f"paused at {rung_name(trial.rung)}"
     if trial.state is TrialState.PRUNED and trial.rung is not None:
@@ -110,12 +110,12 @@ def state_of(trial: Trial) -> str:
 
 def _design(trial: Trial, shared: str) -> str:
     if trial.confirms is not None:
-        return f"#{trial.confirms} once more, from seed {trial.seed}"
+        return f"repeat of #{trial.confirms} with seed {trial.seed}"
     return trial.summary.removeprefix(shared).lstrip(" →,")
 
 
 def best_table(best: Best) -> Table:
-    """The winner beside its two baselines, on both splits: means over the seeds."""
+    """Return a table of the winner and its two baselines on both splits; values are means over the seeds."""
     table = Table(box=None, header_style="bold")
     table.add_column("", no_wrap=True)
     metrics = shown("terminal", best.metrics)

@@ -1,4 +1,4 @@
-"""`luthier webhooks`: where events are sent."""
+"""`luthier webhooks`: endpoints that receive events."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rich.table import Table
 from luthier.cli.options import JsonOption, ServerOption, connect
 from luthier.cli.show import as_json, console
 
-app = typer.Typer(help="Where events are sent.", no_args_is_help=True)
+app = typer.Typer(help="Endpoints that receive events.", no_args_is_help=True)
 
 EndpointArgument = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Id of an endpoint.")]
 
 
 @app.command(name="list")
 def list_endpoints(server: ServerOption = None, json: JsonOption = False) -> None:
-    """Show the endpoints and what they are told of."""
+    """List the endpoints and the events that they receive."""
     with connect(server) as client:
         found = client.webhooks()
     if json:
@@ -34,32 +34,32 @@ def list_endpoints(server: ServerOption = None, json: JsonOption = False) -> Non
 
 @app.command()
 def add(
-    url: Annotated[str, typer.Argument(help="Where events are sent by POST.")],
-    event: Annotated[list[str] | None, typer.Option(help="Only this one; repeat for several.")] = None,
+    url: Annotated[str, typer.Argument(help="URL that receives events by POST.")],
+    event: Annotated[list[str] | None, typer.Option(help="Only this event; repeat for several (default: all).")] = None,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Have events sent to a URL. Shows, once, the secret with which the receiver verifies them."""
+    """Send events to a URL. Prints, once, the secret that verifies their signatures."""
     with connect(server) as client:
         made = client.create_webhook(url, event)
     if json:
         as_json(made)
         return
-    console.print(f"{made.id}: events go to {made.url}", highlight=False, markup=False)
-    console.print(f"secret, shown only now: {made.secret}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{made.id} sends events to {made.url}", highlight=False, markup=False)
+    console.print(f"Secret (shown only once): {made.secret}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
 def remove(endpoint: EndpointArgument, server: ServerOption = None) -> None:
-    """Delete an endpoint, and what is still to be delivered to it."""
+    """Delete an endpoint and its pending deliveries."""
     with connect(server) as client:
         client.delete_webhook(endpoint)
-    console.print(f"{endpoint} is deleted")
+    console.print(f"Deleted {endpoint}.")
 
 
 @app.command()
 def deliveries(endpoint: EndpointArgument, server: ServerOption = None, json: JsonOption = False) -> None:
-    """Show what was sent to an endpoint, and what is still to be, newest first."""
+    """List the deliveries to an endpoint, newest first, including pending ones."""
     with connect(server) as client:
         found = client.webhook_deliveries(endpoint)
     if json:

@@ -1,4 +1,4 @@
-"""`luthier what-if`: what a design, or a change to one, would take, with nothing trained."""
+"""`luthier what-if`: estimate the memory and time of a design, without training."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ JOB_PREFIX = "ftjob-"
 
 def what_if(
     data: Annotated[
-        str, typer.Option(metavar="FILE_ID|JOB", help="What is trained on: an uploaded file, a job, or `last`.")
+        str, typer.Option(metavar="FILE_ID|JOB", help="Training data: an uploaded file, a job, or `last`.")
     ],
-    model: Annotated[str | None, typer.Option(help="Base model whose plain LoRA default is looked at.")] = None,
+    model: Annotated[str | None, typer.Option(help="Base model; estimates its plain LoRA default.")] = None,
     design: Annotated[
         Path | None,
-        typer.Option(help="JSON file with a design, in place of the job's best or the default.", dir_okay=False),
+        typer.Option(help="JSON file with a design, instead of the job's best or the default.", dir_okay=False),
     ] = None,
     trial: Annotated[str | None, typer.Option(help="Number or id of the job's trial to start from.")] = None,
     change: Annotated[
@@ -34,17 +34,17 @@ def what_if(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="What is to be otherwise, e.g. rank=64, update=full, layers=20, epochs=3; repeat for several.",
+            help="Change one setting, e.g. rank=64, update=full, layers=20, epochs=3; repeat for several.",
         ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(metavar="WORKER|KIND:GIB", help="A live worker's name, or e.g. cuda:80 (default: first worker)."),
+        typer.Option(metavar="WORKER|KIND:GIB", help="Name of a live worker, or e.g. cuda:80 (default: first worker)."),
     ] = None,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Say how much memory and time a design would take, and whether it fits. Nothing is trained."""
+    """Estimate the memory and time of a design, and whether it fits a device. Nothing is trained."""
     with connect(server) as client:
         job = data == "last" or data.startswith(JOB_PREFIX)
         found = client.estimate(
@@ -64,8 +64,8 @@ def what_if(
         console.print(f"\n[yellow]not feasible[/yellow]: {found.why}", highlight=False)
     source = f"{found.calibrated_from} finished trials on this kind of device" if found.calibrated_from else None
     console.print(
-        f"\nfor {found.device}; "
-        + (f"prices from {source}" if source else "default prices, which may be off by several times"),
+        f"\nEstimated for {found.device}, "
+        + (f"calibrated with {source}." if source else "not calibrated: it may be wrong by several times."),
         highlight=False,
     )
 
@@ -82,7 +82,7 @@ def _changes(given: Sequence[str]) -> dict[str, Any]:
     for each in given:
         name, equals, value = each.partition("=")
         if not equals or not name:
-            raise UserError(f"--set takes NAME=VALUE, e.g. rank=64, not {each!r}", param="--set")
+            raise UserError(f"--set must be NAME=VALUE, e.g. rank=64, not {each!r}.", param="--set")
         try:
             found[name] = json_format.loads(value)
         except ValueError:
@@ -97,11 +97,13 @@ def _device(given: str) -> str | dict[str, Any]:
     try:
         return {"kind": kind, "memory_bytes": round(float(gib) * 2**30)}
     except ValueError as error:
-        raise UserError(f"--device takes a worker's name or KIND:GIB, e.g. cuda:80, not {given!r}") from error
+        raise UserError(
+            f"--device must be a worker's name or KIND:GIB, e.g. cuda:80, not {given!r}.", param="--device"
+        ) from error
 
 
 def _table(found: DesignEstimate) -> Table:
-    """One column, or two where there is a change: without it and with it."""
+    """Return a table with one column, or with two for a change: without it and with it."""
     shown = [each for each in (found.unchanged, found) if each is not None]
     table = Table(box=None, header_style="bold")
     table.add_column("", no_wrap=True)
@@ -118,7 +120,7 @@ def _table(found: DesignEstimate) -> Table:
         ("optimiser steps", lambda each: f"{each.steps:,}"),
         ("FLOPs", lambda each: f"{each.flops:.3g}"),
         ("parameters", lambda each: f"{each.parameters:,}"),
-        ("  that move", lambda each: f"{each.trainable_parameters:,}"),
+        ("  trainable", lambda each: f"{each.trainable_parameters:,}"),
         ("feasible", lambda each: "yes" if each.feasible else "no"),
     ]
     for name, value in lines:

@@ -1,4 +1,4 @@
-"""A line to a Luthier service: requests, pages of listings, and the service's errors as their own classes."""
+"""The HTTP transport of the client: requests, paging, and the service's errors as classes of `luthier.errors`."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ class Line:
     """One connection pool to one service."""
 
     def __init__(self, base_url: str = DEFAULT_URL, *, api_key: str | None = None, timeout: float = 60.0) -> None:
-        """`api_key` is LUTHIER_API_KEY of the environment where left out; raises UserError for what cannot be a key.
-        `timeout` is how many seconds the service may be silent; uploads are checked before they are answered.
+        """`api_key` defaults to the environment variable LUTHIER_API_KEY; raises UserError if it is not a valid key.
+
+        `timeout` is in seconds; an upload is validated before the service responds.
         """
         self.base_url = base_url.rstrip("/")
-        # A proxy of the environment is for the world outside, the service is on this machine or near it.
+        # No proxy: the service is on this machine or in its network.
         self._http = httpx.Client(
             base_url=self.base_url, headers=authorization(api_key), timeout=timeout, trust_env=False
         )
@@ -64,7 +65,7 @@ class Line:
     def _list(
         self, kind: type[Page[L]], path: str, limit: int | None = None, wanted: Mapping[str, Any] | None = None
     ) -> list[L]:
-        """Page after page until `limit` or the end."""
+        """Return the items of all pages, up to `limit`."""
         found: list[L] = []
         more = True
         while more and (limit is None or len(found) < limit):
@@ -90,11 +91,11 @@ class Line:
                 yield response
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
-            raise Unreachable(f"no Luthier service answers at {self.base_url}: {reason}") from error
+            raise Unreachable(f"No Luthier service answers at {self.base_url}: {reason}") from error
 
 
 class Pieces(RawIOBase):
-    """Pieces of bytes as a stream for tarfile."""
+    """Turns pieces of bytes into a stream for tarfile."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -111,28 +112,31 @@ class Pieces(RawIOBase):
 
 
 def unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> Path:
-    """The file that a member of an archive has become in `folder`."""
-    archive.extract(member, folder, filter="data")  # refuses whatever would land outside of the folder
+    """Unpack a member of an archive into `folder`; return the file."""
+    archive.extract(member, folder, filter="data")  # the filter refuses paths outside the folder
     return folder / member.name
 
 
 def authorization(api_key: str | None = None) -> dict[str, str]:
-    """The header that carries the key, or else LUTHIER_API_KEY; none where there is neither. Raises UserError."""
+    """Return the header with the key, or with LUTHIER_API_KEY; empty if there is neither.
+
+    Raises UserError for text that is not a valid key.
+    """
     given = (api_key or os.environ.get("LUTHIER_API_KEY", "")).strip()
     if given and not well_formed(given):
-        raise UserError("LUTHIER_API_KEY is no key of Luthier's: it is mistyped or not whole", param="api_key")
+        raise UserError("LUTHIER_API_KEY is not a valid API key. Check that you copied all of it.", param="api_key")
     return {"Authorization": f"Bearer {given}"} if given else {}
 
 
 def error_of(response: httpx.Response) -> LuthierError:
-    """The service's error as its own class; anything else that answers is said to be no Luthier service."""
+    """Return the service's error as its class; a LuthierError with the text if the response has another shape."""
     try:
         return error_in(response.json())
     except (ValueError, KeyError, TypeError):
-        return LuthierError(f"{response.request.url} answered {response.status_code}: {response.text[:200]}")
+        return LuthierError(f"{response.request.url} returned {response.status_code}: {response.text[:200]}")
 
 
 def error_in(body: Mapping[str, Any]) -> LuthierError:
-    """The error that the service reports, as its own class."""
+    """Return the error in a response of the service as its class."""
     found = body["error"]
     return tree()[found["code"]](found["message"], param=found["param"])

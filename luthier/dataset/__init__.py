@@ -1,9 +1,9 @@
-"""Datasets: reading a user's file, normalising its rows to TRL's columns, describing them and splitting them.
+"""Datasets: read a user's file, normalise its rows to TRL's columns, profile them and split them.
 
-load(path, filename)  → Loaded     every accepted format, or a DatasetError that lists the faults row by row
-profile(rows, kind)   → Profile    sizes, lengths, repeats and leaks, before anything is trained
+load(path, filename)  → Loaded     any accepted format; DatasetError lists the faults row by row
+profile(rows, kind)   → Profile    sizes, lengths, duplicates and leaks
 split(rows, kind)     → Splits     train, validation and test by a hash of the content
-write_rows, read_rows              the one way rows are stored: JSON Lines
+write_rows, read_rows              rows as they are stored: JSON Lines
 """
 
 from luthier.dataset.profile import Histogram, Lengths, Profile, profile

@@ -1,4 +1,4 @@
-"""What is wrong with a file, in words for the person who made it."""
+"""Error messages about the content of dataset files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LISTED: Final = 20
 
 
 class Faults:
-    """Every fault of a file is counted; the first 20 are kept to be shown."""
+    """Counts the faults of a file and keeps the first 20 for the error message."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -28,17 +28,17 @@ class Faults:
             case count if count <= LISTED:
                 headline = f"{filename} has {count} faults:"
             case count:
-                headline = f"{filename} has {count:,} faults, the first {LISTED} are:"
+                headline = f"{filename} has {count:,} faults. The first {LISTED}:"
         return DatasetError(headline, faults=self.first)
 
 
 def unexpected(field: str, expected: str, found: Any) -> DatasetError:
-    """A fault of one field; the reader of the file puts the row's number before it."""
+    """Return the error of one field; the caller adds the number of the row."""
     return DatasetError(f"field `{field}`: expected {expected}, found {describe(found)}")
 
 
 def describe(value: Any) -> str:
-    """Name a JSON value in a few words: `null`, `an empty string`, `the number 3`, `a list of 2`."""
+    """Describe a JSON value in a few words: `null`, `an empty string`, `the number 3`, `a list of 2`."""
     match value:
         case None:
             return "null"
@@ -63,7 +63,7 @@ def describe(value: Any) -> str:
 
 
 def columns(names: Any) -> str:
-    """At most 12 column names for a message, each in backquotes."""
+    """Return at most 12 column names for a message, each in backquotes."""
     shown = [f"`{shorten(str(name))}`" for name in names]
     return ", ".join(shown[:12] + ([f"… ({len(shown)} in all)"] if len(shown) > 12 else []))
 

@@ -1,4 +1,4 @@
-"""Which kind of file a file is, by its content as well as its name: a renamed file is refused, never guessed at."""
+"""Detect the type of a dataset file by its name and its content. They must agree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEAD_BYTES: Final = 64 * 1024
 
 
 class Container(StrEnum):
-    """How rows are laid out in the file."""
+    """The file type."""
 
     JSONL = "JSON Lines"
     JSON = "a JSON array"
@@ -57,14 +57,14 @@ _SIGNATURES: Final = (
     (b"\x7fELF", "a program"),
     (b"\xff\xfe", "UTF-16 text"),
     (b"\xfe\xff", "UTF-16 text"),
-    (b"version https://git-lfs", "a Git LFS pointer instead of the file it stands for"),
+    (b"version https://git-lfs", "a Git LFS pointer instead of the file itself"),
 )
 
 
 def recognise(path: Path, filename: str) -> Container:
-    """Decide how to read the file. Raises DatasetError for an ending that is not accepted or does not fit the content.
+    """Return the file type. Raises DatasetError if the extension is not accepted or does not match the content.
 
-    JSON Lines and JSON arrays are told apart by their first character alone, whichever of their endings the name has.
+    The first character decides between JSON Lines and a JSON array, whichever of their extensions the name has.
     """
     with path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
@@ -77,9 +77,9 @@ def recognise(path: Path, filename: str) -> Container:
         return Container.PARQUET
     if looks:
         wanted = named or "one of the accepted formats"
-        raise DatasetError(f"{filename} looks like {looks}, not like {wanted}; accepted are {_accepted()}")
+        raise DatasetError(f"{filename} looks like {looks}, not like {wanted}. Accepted extensions: {_accepted()}")
     if named is None:
-        raise DatasetError(f"the name {filename!r} does not say what the file is; accepted are {_accepted()}")
+        raise DatasetError(f"The extension of {filename!r} is not accepted. Accepted extensions: {_accepted()}")
     return _by_first_character(named, head.removeprefix(BOM).lstrip(), filename)
 
 
@@ -87,7 +87,7 @@ def _binary(head: bytes) -> str | None:
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return name
-    return "binary data (it holds zero bytes)" if b"\x00" in head else None
+    return "binary data (it contains zero bytes)" if b"\x00" in head else None
 
 
 def _by_first_character(named: Container, start: bytes, filename: str) -> Container:
@@ -98,14 +98,14 @@ def _by_first_character(named: Container, start: bytes, filename: str) -> Contai
                 raise DatasetError(f"{filename} looks like an HTML page, not like {named}")
             if start.split(b"\n", 1)[0].strip() == b"{":
                 raise DatasetError(
-                    f"{filename} holds an object spread over several lines; "
-                    "put each row on a line of its own, or all rows in one JSON array"
+                    f"{filename} contains an object over several lines. "
+                    "Put each row on its own line, or all rows in one JSON array."
                 )
             return Container.JSON if bracket == b"[" else Container.JSONL
         case Container.CSV if bracket in (b"{", b"["):
-            raise DatasetError(f"{filename} looks like JSON, not like CSV; rename it to .jsonl")
+            raise DatasetError(f"{filename} looks like JSON, not like CSV. Rename it to .jsonl.")
         case Container.TEXT if bracket == b"{" and _is_json(start.split(b"\n", 1)[0]):
-            raise DatasetError(f"{filename} looks like JSON Lines, not like plain text; rename it to .jsonl")
+            raise DatasetError(f"{filename} looks like JSON Lines, not like plain text. Rename it to .jsonl.")
         case Container.PARQUET:
             raise DatasetError(f"{filename} is not Parquet: the file does not start with PAR1")
         case _:

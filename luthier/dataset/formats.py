@@ -1,6 +1,6 @@
-"""The accepted formats of a row: told by its columns, and normalised to TRL's.
+"""The accepted row formats. A row's columns determine its format; rows are normalised to TRL's columns.
 
-Columns that belong to no format are kept as they are: graders read them as `{{item.…}}`.
+Other columns are kept unchanged: graders read them as `{{item.…}}`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from luthier.task import DataKind
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A set of columns and what becomes of them. `optional` columns are taken up too where they are present."""
+    """A set of columns, and the function that normalises them. `optional` columns are used if present."""
 
     name: str
     kind: DataKind
@@ -27,11 +27,11 @@ class Format:
     convert: Callable[[Row], Row]
 
     def normalise(self, row: Row) -> Row:
-        """The row in TRL's columns, extra columns behind them. Raises DatasetError naming the field at fault."""
+        """Return the row in TRL's columns, followed by extra columns. Raises DatasetError naming the field at fault."""
         if missing := [column for column in self.required if column not in row]:
             raise DatasetError(
-                f"columns {columns(row) or '(none)'}: expected {columns(missing)} too; the first row set the format "
-                f"{self.name}, and one file holds one format"
+                f"columns {columns(row) or '(none)'}: expected {columns(missing)} too; the first row has the format "
+                f"{self.name}, and all rows of a file must have the same one"
             )
         _refuse_media(row)
         normal = self.convert(row)
@@ -40,32 +40,32 @@ class Format:
 
 
 def detect(row: Row) -> Format:
-    """The format of a row. Raises DatasetError naming the columns found where it is none that can be trained on."""
+    """Return the format of a row. Raises DatasetError, naming the columns found, if no accepted format matches."""
     if _is_open(row):
         return _OPEN_MESSAGES
     formats = UNPAIRED if _is_unpaired(row) else FORMATS
     found = next((known for known in formats if row.keys() >= set(known.required)), None)
     if found is not None:
         return found
-    raise DatasetError(f"columns {columns(row) or '(none)'}: no accepted format has these; {_accepted()}")
+    raise DatasetError(f"columns {columns(row) or '(none)'}: no accepted format has these columns; {_accepted()}")
 
 
 def plain_if_single_turn(rows: list[Row]) -> list[Row]:
-    """Alpaca rows as plain strings where no row of the file has a system prompt or a history."""
+    """Return Alpaca rows as plain strings if no row of the file has a system prompt or a history."""
     if any(len(row["prompt"]) > 1 for row in rows):
         return rows
     return [row | {column: row[column][0]["content"] for column in ("prompt", "completion")} for row in rows]
 
 
 def check_shape(row: Row, first: Row, found: Format) -> None:
-    """Strings and messages do not mix, except in alpaca files, where a row without a history is a short chat.
+    """Raise DatasetError if the row's prompt is not of the type (string or messages) of the file's first row.
 
-    Raises DatasetError where the row's prompt is not of the type that the file's first row has.
+    Alpaca files are an exception: there a row without a history is a short chat.
     """
     if "prompt" in found.required and isinstance(row["prompt"], str) != isinstance(first["prompt"], str):
         raise DatasetError(
             f"field `prompt`: expected {_shape(first)} as in the first row, found {_shape(row)}; "
-            "one file holds one of the two"
+            "one file must use only one of the two"
         )
 
 
@@ -96,7 +96,7 @@ def _preference(row: Row) -> Row:
 
 
 def _implicit_preference(row: Row) -> Row:
-    """TRL's preference without a prompt: the messages that both answers start with are the prompt."""
+    """TRL's preference format without a prompt: the messages that both answers start with are the prompt."""
     for field in ("chosen", "rejected"):
         if not isinstance(row[field], list):
             raise unexpected(field, "a list of messages that starts with the prompt (or a `prompt` column)", row[field])
@@ -142,10 +142,10 @@ def _sharegpt_preference(row: Row) -> Row:
 
 
 def _last_turn_apart(row: Row) -> Row:
-    """A conversation as everything before its last message, and that message, which a verdict is about."""
+    """Split a conversation into a prompt and its last message, which the label is about."""
     *prompt, said = row["messages"]
     if not prompt:
-        raise DatasetError("field `messages`: expected what the answer answers before it, found an answer alone")
+        raise DatasetError("field `messages`: expected a prompt before the answer, found only an answer")
     return {"prompt": messages.prompt(prompt, "messages"), "completion": [said]} | _tools(row)
 
 
@@ -158,12 +158,12 @@ def _judged_sharegpt(row: Row) -> Row:
 
 
 def _judged(convert: Callable[[Row], Row], column: str) -> Callable[[Row], Row]:
-    """What `convert` makes of a row, with the verdict in `column` as its label."""
+    """Return `convert` with the label in `column` added to its rows."""
     return lambda row: convert(row) | {"label": _verdict(row[column], column)}
 
 
 def _verdict(value: Any, field: str) -> bool:
-    """A boolean, or the word for one, which is all that CSV has."""
+    """Return a label as a boolean; CSV files have it as a word."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.strip().lower() in _VERDICTS:
@@ -188,7 +188,7 @@ ALPACA: Final = Format(
     convert=_alpaca,
 )
 
-FORMATS: Final = (  # the first whose columns are all there; so the more specific ones come first
+FORMATS: Final = (  # the first one whose columns are all present applies, so more specific ones come first
     Format(
         name="openai_preference",
         kind=DataKind.PREFERENCE,
@@ -277,7 +277,7 @@ _JUDGED: Final = (
     ),
 )
 
-UNPAIRED: Final = tuple(  # every kind of answer, with the verdict in one of two columns
+UNPAIRED: Final = tuple(  # every format of an answer, with the label in one of two columns
     replace(known, required=(*known.required, column), convert=_judged(known.convert, column))
     for known in _JUDGED
     for column in _VERDICT_COLUMNS
@@ -289,7 +289,7 @@ _MEDIA: Final = ("images", "videos", "audios")
 
 
 def _answered(prompt: Any, answers: Row) -> Row:
-    """Prompt and answers as strings if all of them are, else all as messages."""
+    """Return prompt and answers as strings if all of them are strings, else all as messages."""
     if not any(isinstance(value, list) for value in (prompt, *answers.values())):
         given = {"prompt": prompt, **answers}
         return {field: _string(given, field) for field in given}
@@ -314,7 +314,7 @@ def _tools(row: Row, field: str = "tools") -> Row:
 
 
 def _turns(value: Any, field: str) -> list[Row]:
-    """ShareGPT's `{from, value}` turns as messages; turns that have a `role` already are left alone."""
+    """Return ShareGPT's `{from, value}` turns as messages; turns that have a `role` already are unchanged."""
     if not isinstance(value, list) or not value:
         raise unexpected(field, "a list of turns", value)
     return [_turn(turn, f"{field}[{index}]") for index, turn in enumerate(value)]
@@ -347,7 +347,7 @@ def _system(row: Row) -> list[Row]:
 
 
 def _history(row: Row) -> list[Row]:
-    """Alpaca's earlier rounds, `[[question, answer], …]`."""
+    """Return Alpaca's earlier rounds, `[[question, answer], …]`, as messages."""
     rounds = row.get("history") or []
     if not isinstance(rounds, list):
         raise unexpected("history", "a list of [question, answer]", rounds)
@@ -376,11 +376,11 @@ def _optional_string(row: Row, field: str) -> str:
 def _refuse_media(row: Row) -> None:
     for column in _MEDIA:
         if row.get(column):
-            raise DatasetError(f"field `{column}`: pictures, video and sound are not supported; leave the column out")
+            raise DatasetError(f"field `{column}`: images, video and audio are not supported; remove the column")
 
 
 def _is_open(row: Row) -> bool:
-    """Whether the messages ask for an answer that is not there, as in OpenAI's files for reinforcement."""
+    """Return whether the messages end before an answer, as in OpenAI's files for reinforcement fine-tuning."""
     said = row.get("messages")
     return (
         isinstance(said, list)
@@ -391,15 +391,11 @@ def _is_open(row: Row) -> bool:
 
 
 def _is_unpaired(row: Row) -> bool:
-    """A verdict beside an answer. `kto_tag` can be nothing else; a `label` is one if it is true or false."""
+    """Return whether the row has an answer with a KTO label: a `kto_tag`, or a `label` of true or false."""
     is_verdict = "kto_tag" in row or str(row.get("label")).strip().lower() in _VERDICTS
     return is_verdict and bool({"completion", "messages", "conversations", "output"} & row.keys())
 
 
-def _untrainable(row: Row, what: str) -> DatasetError:
-    return DatasetError(f"columns {columns(row)}: {what} cannot be trained on yet; {_accepted()}")
-
-
 def _accepted() -> str:
     sets = "; ".join(" + ".join(f"`{column}`" for column in known.required) for known in (*FORMATS, *UNPAIRED))
-    return f"accepted are {sets}"
+    return f"accepted columns: {sets}"

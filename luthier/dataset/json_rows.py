@@ -1,4 +1,4 @@
-"""JSON Lines and JSON arrays, read piece by piece so that no row longer than the limit is ever held in memory."""
+"""Read JSON Lines and JSON arrays piece by piece, so that no row over the limit is ever held in memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
 
 def lines(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[Line]:
-    """The lines of a UTF-8 file with their ends on; those too long or not UTF-8 are faults and are passed over."""
+    """Yield the lines of a UTF-8 file, with line ends. Lines that are too long or not UTF-8 are faults and skipped."""
     for number in itertools.count(1):
         raw = stream.readline(limit + 1)
         if not raw:
@@ -42,13 +42,13 @@ def lines(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[Line]:
             faults.add(_not_utf8(number, error))
             continue
         if "\0" in text:
-            faults.add(f"line {number} holds a zero byte: the file looks like binary data")
+            faults.add(f"line {number} contains a zero byte: the file looks like binary data")
             continue
         yield Line(number, text, last=not stream.peek(1))
 
 
 def jsonl_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[tuple[int, Row]]:
-    """Each row with the number of its line; blank lines are passed over."""
+    """Yield each row with the number of its line; blank lines are skipped."""
     reader = _JsonReader()
     for line in lines(stream, limit, faults):
         text = line.text.strip()
@@ -60,7 +60,7 @@ def jsonl_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[t
             faults.add(f"line {line.number} {_line_fault(error, last=line.last)}")
             continue
         if end < len(text):
-            faults.add(f"line {line.number} goes on after its JSON value: each row must stand on a line of its own")
+            faults.add(f"line {line.number} continues after its JSON value: put each row on its own line")
         elif fault := reader.fault(value, text):
             faults.add(f"row {line.number}{fault}")
         else:
@@ -68,9 +68,9 @@ def jsonl_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[t
 
 
 def array_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[tuple[int, Row]]:
-    """Each element of a JSON array with its number, counted from 1.
+    """Yield each element of a JSON array with its number, counted from 1.
 
-    Raises DatasetError where the array itself is broken, since what follows cannot be told apart any more.
+    Raises DatasetError if the array itself is broken, because the rest cannot be parsed.
     """
     reader, window = _JsonReader(), _Window(stream, limit)
     window.skip()
@@ -93,11 +93,11 @@ def array_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[t
             case other:
                 raise DatasetError(f"a comma or a closing bracket is missing after row {number}, found {other!r}")
     if window.next_character():
-        raise DatasetError("the file goes on after the end of the JSON array")
+        raise DatasetError("the file continues after the end of the JSON array")
 
 
 def parse(text: str) -> Any:
-    """One JSON value that stands as text inside a row, as strict as the rows themselves. Raises ValueError."""
+    """Parse JSON text inside a row, as strictly as the rows themselves. Raises ValueError."""
     reader, text = _JsonReader(), text.strip()
     try:
         value, end = reader.decode(text, 0)
@@ -109,7 +109,7 @@ def parse(text: str) -> Any:
 
 
 class _JsonReader:
-    """A JSON decoder that notes what the standard forbids and Python's decoder lets pass."""
+    """A JSON decoder that detects what the standard forbids and Python's decoder accepts."""
 
     def __init__(self) -> None:
         self._not_finite: list[str] = []
@@ -120,19 +120,19 @@ class _JsonReader:
         return self._decoder.raw_decode(text, start)
 
     def fault(self, value: Any, text: str) -> str | None:
-        """What is wrong with a decoded row, ready to stand behind its number."""
+        """Return what is wrong with a decoded row, to be appended to its number, or None."""
         return self.oddity(value, text) or (
             None if isinstance(value, dict) else f": expected an object, found {describe(value)}"
         )
 
     def oddity(self, value: Any, text: str) -> str | None:
-        """What the text just decoded holds that cannot be kept."""
+        """Return what in the text just decoded cannot be stored, or None."""
         if self._not_finite:
-            return f" holds {self._not_finite[0][:20]}, which is not a finite number"
+            return f" contains {self._not_finite[0][:20]}, which is not a finite number"
         if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
             return f" is nested deeper than {MAX_DEPTH} levels"
         if "\\ud" in text.lower() and _has_lone_surrogate(value):
-            return r" holds one half of a surrogate pair (\ud800 to \udfff), which is no character"
+            return r" contains half of a surrogate pair (\ud800 to \udfff), which is not a character"
         return None
 
     def _constant(self, name: str) -> float:
@@ -155,7 +155,7 @@ class _Window:
         self._ended = False
 
     def next_character(self) -> str:
-        """The next character that is no white space, left in place; empty at the end of the file."""
+        """Return the next character that is not white space, without consuming it; empty at the end of the file."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in " \t\r\n":
                 self._at += 1
@@ -164,12 +164,12 @@ class _Window:
             self._grow()
 
     def skip(self) -> None:
-        """Pass over the next character that is no white space."""
+        """Consume the next character that is not white space."""
         self.next_character()
         self._at += 1
 
     def take(self, reader: _JsonReader, number: int) -> tuple[Any, str]:
-        """The next element and its text. What is not whole yet is tried again with twice as much text."""
+        """Return the next element and its text. An incomplete element is decoded again with twice as much text."""
         self.next_character()
         while True:
             end = len(self._text)
@@ -221,7 +221,7 @@ def _not_utf8(line: int, error: UnicodeDecodeError) -> str:
 
 
 def too_long(limit: int) -> str:
-    """The fault of a row beyond the limit, ready to stand behind its number."""
+    """Return the fault of a row over the limit, to be appended to its number."""
     return f"is longer than {limit:,} bytes, the limit of one row (LUTHIER_MAX_ROW_BYTES)"
 
 
@@ -232,7 +232,7 @@ def _line_fault(error: Exception, *, last: bool) -> str:
     if last and text.startswith("{") and (_at_end(error) or not text.endswith("}")):
         return _TRUNCATED
     if _at_end(error):
-        return "ends in the middle of a JSON value: each row must stand on a line of its own"
+        return "ends in the middle of a JSON value: put each row on its own line"
     return _not_json(error)
 
 
@@ -249,18 +249,18 @@ def _at_end(error: json.JSONDecodeError) -> bool:
 
 
 def _may_go_on(error: json.JSONDecodeError) -> bool:
-    """Whether more text could still mend it: the longest literal or escape that can be cut has 12 characters."""
+    """Return whether more text could fix the error: the longest literal or escape has 12 characters."""
     return _at_end(error) or error.pos >= len(error.doc) - 12
 
 
 def _odd_json(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return f"is nested deeper than {MAX_DEPTH} levels"
-    return "holds a whole number of thousands of digits"
+    return "contains an integer with thousands of digits"
 
 
 def _depth(value: Any) -> int:
-    """Levels of nesting of a list or an object, counted without recursion."""
+    """Return the levels of nesting of a list or an object, counted without recursion."""
     depth, level = 0, [value] if isinstance(value, dict | list) else []
     while level:
         depth += 1

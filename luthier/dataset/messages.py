@@ -1,8 +1,8 @@
-"""Chat messages: checked, and brought to one shape that chat templates understand.
+"""Chat messages: validated, and normalised to the shape that chat templates expect.
 
-A message has a `role` and a string `content`; an assistant's may have `tool_calls` in OpenAI's shape, with the
-arguments as an object (templates write them as JSON themselves), and a `weight` of 0 or 1. Keys that Luthier does not
-know are kept, since a template may.
+A message has a `role` and a string `content`. An assistant message may have `tool_calls` in OpenAI's shape, with the
+arguments as an object (templates write them as JSON), and a `weight` of 0 or 1. Unknown keys are kept, because a
+template may use them.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 
 
 def as_messages(content: str | Sequence[Message], role: str) -> list[Message]:
-    """A prompt or an answer of either form as messages; text is one message of this role."""
+    """Return a prompt or an answer as messages; a string becomes one message with this role."""
     return [{"role": role, "content": content}] if isinstance(content, str) else list(content)
 
 
 def conversation(value: Any, field: str) -> list[Row]:
-    """A whole chat: it ends with an assistant's turn, and at least one such turn is there to be learned."""
+    """Validate a whole chat: it ends with an assistant message, and at least one of them is trained on."""
     found = messages(value, field)
     answers = [message for message in found if message["role"] == "assistant"]
     if not answers:
-        raise DatasetError(f"field `{field}`: there is no assistant message, so nothing can be learned from this chat")
+        raise DatasetError(f"field `{field}`: the chat has no assistant message to learn from")
     if found[-1]["role"] != "assistant":
         raise _wrong_end(field, "an assistant message at the end", found)
     if all(message.get("weight") == 0 for message in answers):
-        raise DatasetError(f"field `{field}`: every assistant message has weight 0, so nothing can be learned")
+        raise DatasetError(f"field `{field}`: every assistant message has weight 0, so there is nothing to learn")
     return found
 
 
 def prompt(value: Any, field: str) -> list[Row]:
-    """The messages before an answer."""
+    """Validate the messages before an answer."""
     found = messages(value, field)
     if found[-1]["role"] == "assistant":
         raise _wrong_end(field, "a prompt that ends before the assistant's answer", found)
@@ -47,10 +47,10 @@ def prompt(value: Any, field: str) -> list[Row]:
 
 
 def answer(value: Any, field: str) -> list[Row]:
-    """What an assistant says to a prompt: from its first message to its last, with tool results in between."""
+    """Validate an answer: assistant messages, with tool results in between."""
     found = messages(value, field)
     if found[0]["role"] != "assistant":
-        raise unexpected(f"{field}[0].role", "`assistant`, since the prompt stands elsewhere", found[0]["role"])
+        raise unexpected(f"{field}[0].role", "`assistant`, because the prompt is in another field", found[0]["role"])
     if found[-1]["role"] != "assistant":
         raise _wrong_end(field, "an assistant message at the end", found)
     return found
@@ -63,7 +63,7 @@ def messages(value: Any, field: str) -> list[Row]:
 
 
 def tools(value: Any, field: str) -> list[Row]:
-    """Function definitions in OpenAI's shape, from that shape, bare definitions, or the JSON text of either."""
+    """Return function definitions in OpenAI's shape, from that shape, bare definitions, or JSON text of either."""
     if isinstance(value, str) and value.strip():
         value = parsed(value, field, "a list of tools, or its JSON text")
     if value is None or value in ("", []):
@@ -74,7 +74,7 @@ def tools(value: Any, field: str) -> list[Row]:
 
 
 def tool_call(value: Any, field: str) -> Row:
-    """One call in OpenAI's shape, from that shape or a bare `{name, arguments}`."""
+    """Return one call in OpenAI's shape, from that shape or a bare `{name, arguments}`."""
     call = _function(value, field)
     function = call["function"]
     arguments = function.get("arguments", {})
@@ -87,7 +87,7 @@ def tool_call(value: Any, field: str) -> Row:
 
 
 def parsed(text: str, field: str, expected: str) -> Any:
-    """A value that the row holds as JSON text."""
+    """Parse a value that the row contains as JSON text."""
     try:
         return parse(text)
     except ValueError as error:
@@ -102,7 +102,7 @@ def _message(value: Any, field: str) -> Row:
     if role not in ROLES:
         raise unexpected(f"{field}.role", f"one of {', '.join(ROLES)}", role)
     if "function_call" in rest:
-        raise DatasetError(f"field `{field}.function_call`: this old form is not supported; use `tool_calls`")
+        raise DatasetError(f"field `{field}.function_call`: this old format is not supported; use `tool_calls`")
     if (rest.get("tool_calls") or "weight" in rest) and role != "assistant":
         raise DatasetError(f"field `{field}`: only an assistant message can have `tool_calls` or a `weight`")
     calls = _tool_calls(rest.pop("tool_calls", []), f"{field}.tool_calls")
@@ -115,7 +115,7 @@ def _message(value: Any, field: str) -> Row:
 
 
 def _content(value: Any, field: str) -> str:
-    """A string, or OpenAI's list of text parts joined to one."""
+    """Return a string, or OpenAI's list of text parts joined to one."""
     if isinstance(value, list) and value:
         return "".join(_text_part(part, f"{field}[{index}]") for index, part in enumerate(value))
     if not isinstance(value, str):
@@ -125,7 +125,7 @@ def _content(value: Any, field: str) -> str:
 
 def _text_part(part: Any, field: str) -> str:
     if not isinstance(part, dict) or part.get("type") != "text":
-        raise unexpected(field, "a part of type `text` (pictures and sound are not supported)", part)
+        raise unexpected(field, "a part of type `text` (images and audio are not supported)", part)
     text = part.get("text")
     if not isinstance(text, str):
         raise unexpected(f"{field}.text", "a string", text)
@@ -145,7 +145,7 @@ def _tool_calls(value: Any, field: str) -> list[Row]:
 
 
 def _function(value: Any, field: str) -> Row:
-    """Wrap a bare `{name, …}` as `{type: function, function: {name, …}}`; the name must be there."""
+    """Wrap a bare `{name, …}` as `{type: function, function: {name, …}}`; the name is required."""
     if not isinstance(value, dict):
         raise unexpected(field, "an object", value)
     wrapped = value if "function" in value else {"type": "function", "function": value}

@@ -1,4 +1,4 @@
-"""Plain text and Markdown cut into pieces, so that a document can be split into train, validation and test."""
+"""Split plain text and Markdown into pieces, so that a document can be divided into train, validation and test."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _HEADING: Final = re.compile(r"#{1,6}\s")
 
 
 def text_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[tuple[int, Row]]:
-    """Pieces of roughly 2,000 characters, cut at blank lines and before headings. No text is dropped."""
+    """Yield pieces of about 2,000 characters, split at blank lines and before headings. No text is dropped."""
     for number, piece in enumerate(_pieces(_paragraphs(line.text for line in lines(stream, limit, faults))), 1):
         yield number, {"text": piece}
 
 
 def _pieces(paragraphs: Iterable[str]) -> Iterator[str]:
-    """Paragraphs joined until the next would go beyond the length, or starts a section in the second half of it."""
+    """Join paragraphs until the next one would exceed the length, or starts a section in the second half of it."""
     piece = ""
     for paragraph in paragraphs:
         joined = f"{piece}\n\n{paragraph}"
@@ -37,7 +37,7 @@ def _pieces(paragraphs: Iterable[str]) -> Iterator[str]:
 
 
 def _paragraphs(text: Iterable[str]) -> Iterator[str]:
-    """The text between blank lines and headings. A paragraph longer than a piece is cut between lines, then words."""
+    """Yield the text between blank lines and headings. Long paragraphs are split between lines, then words."""
     paragraph: list[str] = []
     length = 0
     for line in text:

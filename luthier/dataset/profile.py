@@ -1,4 +1,4 @@
-"""What a dataset is like, in numbers, before anything is trained on it."""
+"""The profile of a dataset: sizes, lengths, duplicates and leaks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from luthier.dataset.splits import leaks
 from luthier.design import Frozen
 from luthier.task import DataKind
 
-ESTIMATE: Final = "estimate: 4 bytes of UTF-8 make a token"
+ESTIMATE: Final = "estimate: 4 bytes of UTF-8 per token"
 
 
 class Lengths(Frozen):
-    """Nearest-rank quantiles of a length."""
+    """Quantiles of a length (nearest rank)."""
 
     p50: int = Field(ge=0)
     p90: int = Field(ge=0)
@@ -34,14 +34,14 @@ class Histogram(Frozen):
 
 
 class Profile(Frozen):
-    """Lengths are in tokens, counted as `counted_by` says, without what a chat template adds."""
+    """The profile of a dataset. Lengths are in tokens, counted as `counted_by` says, without the chat template."""
 
     kind: DataKind
-    format: str = Field(description="the columns that the file came with")
+    format: str = Field(description="the format of the file's columns")
     rows: int = Field(ge=0)
     bytes: int = Field(ge=0, description="UTF-8 bytes of all prompts and targets")
     tokens: int = Field(ge=0, description="tokens of all prompts and targets")
-    target_tokens: int = Field(ge=0, description="tokens that supervised training learns to say")
+    target_tokens: int = Field(ge=0, description="tokens that supervised fine-tuning trains on")
     counted_by: str = Field(description="the tokenizer, or how the number was estimated")
     prompt_lengths: Lengths | None = Field(description="None for plain text, which has no prompt")
     target_lengths: Lengths = Field(description="text, completions, all answers of a chat, or both of a preference")
@@ -50,13 +50,15 @@ class Profile(Frozen):
     desirable: float | None = Field(
         default=None, description="share of the rows whose label is true; None for rows without a label"
     )
-    duplicates: int = Field(ge=0, description="rows that repeat an earlier one, but for case and white space")
-    leaks: int | None = Field(description="validation rows whose prompts are trained on; None: no validation file")
-    notes: tuple[str, ...] = Field(description="what the numbers mean for the training, in sentences")
+    duplicates: int = Field(ge=0, description="rows that duplicate an earlier one, ignoring case and white space")
+    leaks: int | None = Field(
+        description="validation rows whose prompts are also in the training file; None: no validation file"
+    )
+    notes: tuple[str, ...] = Field(description="what the numbers mean for training, as sentences")
 
     @property
     def long_rows(self) -> int:
-        """A length in tokens that at least every tenth row reaches: an edge of the histogram."""
+        """The largest edge of the histogram that at least a tenth of the rows reach, in tokens."""
         reached = list(accumulate(reversed(self.row_lengths.counts)))
         edges = reversed(self.row_lengths.edges)
         return next((edge for edge, count in zip(edges, reached, strict=True) if count * 10 >= self.rows), 0)
@@ -71,7 +73,7 @@ def profile(
     counted_by: str = "tokenizer",
     validation_rows: Sequence[Row] | None = None,
 ) -> Profile:
-    """Describe normalised rows. `count_tokens` is the tokenizer named `counted_by`; without it, an estimate."""
+    """Return the profile of normalised rows. `counted_by` names the tokenizer; without `count_tokens`, estimate."""
     count = count_tokens or _estimate
     prompt_lengths, target_lengths, row_lengths = [], [], []
     size = 0
@@ -104,7 +106,7 @@ def profile(
 
 
 def _texts(row: Row, kind: DataKind) -> tuple[list[str], list[list[str]]]:
-    """A row's prompt, and each of its targets, as lists of text."""
+    """Return a row's prompt and each of its targets, as lists of text."""
     tools = [json.dumps(row["tools"], ensure_ascii=False)] if row.get("tools") else []
     match kind:
         case DataKind.TEXT:
@@ -145,7 +147,7 @@ def _quantiles(lengths: Sequence[int]) -> Lengths:
 
 
 def _histogram(lengths: Sequence[int]) -> Histogram:
-    """Bins that double: 0, 1, 2–3, 4–7, 8–15, …"""
+    """Return a histogram with bins that double: 0, 1, 2–3, 4–7, 8–15, …"""
     bins = [length.bit_length() for length in lengths]
     return Histogram(
         edges=tuple(2**index // 2 for index in range(max(bins) + 1)),
@@ -156,10 +158,10 @@ def _histogram(lengths: Sequence[int]) -> Histogram:
 def _notes(duplicates: int, leaked: int | None) -> tuple[str, ...]:
     notes = []
     if duplicates:
-        notes.append(f"Rows that repeat an earlier one: {duplicates}. They are trained on, but judged only once.")
+        notes.append(f"{duplicates} rows duplicate an earlier one. They are trained on, but scored only once.")
     if leaked:
         notes.append(
-            f"Validation rows whose prompts also stand in the training file: {leaked}. "
-            "The training rows with those prompts are left out of training."
+            f"{leaked} validation rows have prompts that are also in the training file. "
+            "Training leaves out the training rows with those prompts."
         )
     return tuple(notes)

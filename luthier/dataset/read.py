@@ -1,4 +1,4 @@
-"""Reading a user's file: every row checked, the first faults listed, all rows brought to TRL's columns."""
+"""Read a user's dataset file: check every row, list the first faults, and normalise the rows to TRL's columns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIN_ROWS: Final = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A file's rows in TRL's columns; `format` names the columns that the file came with."""
+    """A file's rows in TRL's columns; `format` names the columns of the file."""
 
     kind: DataKind
     format: str
@@ -30,14 +30,14 @@ class Loaded:
 
 
 def load(path: Path, filename: str, *, max_row_bytes: int, max_bytes: int = 2**30) -> Loaded:
-    """Read a dataset file that a user called `filename`.
+    """Read a dataset file that the user named `filename`.
 
     Accepted are JSON Lines, JSON arrays, CSV, Parquet, plain text and Markdown, in UTF-8. The whole file is checked.
-    `max_row_bytes` bounds one row, and what is held in memory of a longer one; `max_bytes` bounds what a compressed
-    file may unpack to. Rows are numbered from 1; in JSON Lines the number of a row is that of its line.
+    `max_row_bytes` limits the size of one row, and `max_bytes` the unpacked size of a compressed file. Rows are
+    numbered from 1; in JSON Lines the number of a row is that of its line.
 
-    Raises DatasetError with the first 20 faults, the first of each row, or when fewer than 10 rows are found, or when
-    all verdicts are the same.
+    Raises DatasetError with the first 20 faults (the first one of each row), for fewer than 10 rows, and for unpaired
+    preference labels that are all equal.
     """
     container = recognise(path, filename)
     faults = Faults()
@@ -65,7 +65,7 @@ def load(path: Path, filename: str, *, max_row_bytes: int, max_bytes: int = 2**3
         raise _too_few(filename, container, len(rows))
     if found.kind is DataKind.UNPAIRED and len({row["label"] for row in rows}) < 2:
         verdict = "desirable" if rows[0]["label"] else "undesirable"
-        raise DatasetError(f"{filename} has only {verdict} rows: there is nothing to tell them apart from")
+        raise DatasetError(f"{filename} has only {verdict} rows. KTO needs desirable and undesirable ones.")
     return Loaded(kind=found.kind, format=found.name, rows=plain_if_single_turn(rows) if found in ALPACAS else rows)
 
 
@@ -89,7 +89,7 @@ def _numbered_rows(
 
 def _too_few(filename: str, container: Container, count: int) -> DatasetError:
     if container is Container.TEXT:
-        found = f"makes too few pieces of about {PIECE_CHARACTERS:,} characters ({count})"
+        found = f"gives only {count} pieces of about {PIECE_CHARACTERS:,} characters"
     else:
-        found = f"has too few rows ({count})"
-    return DatasetError(f"{filename} {found}: at least {MIN_ROWS} are needed to train, validate and test")
+        found = f"has only {count} rows"
+    return DatasetError(f"{filename} {found}. At least {MIN_ROWS} are needed for training, validation and test.")

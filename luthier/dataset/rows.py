@@ -1,4 +1,4 @@
-"""Rows as they are stored and compared: JSON Lines, and hashes that ignore case and spacing."""
+"""Rows as JSON Lines, and hashes of rows that ignore case and white space."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ COLUMNS: dict[DataKind, tuple[str, ...]] = {
     DataKind.PROMPTS: ("prompt",),
     DataKind.UNPAIRED: ("prompt", "completion", "label"),
 }
-"""TRL's columns of each kind. Whatever else a row has is for graders and is never trained on."""
+"""TRL's columns of each kind. Other columns of a row are for graders and are never trained on."""
 
 
 def write_rows(rows: Iterable[Row]) -> bytes:
-    """JSON Lines in UTF-8: one row a line, each line ended. Raises ValueError for numbers that are not finite."""
+    """Return the rows as JSON Lines in UTF-8. Raises ValueError for numbers that are not finite."""
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for row in rows)
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 def read_rows(data: bytes) -> list[Row]:
-    """The rows that `write_rows` wrote."""
+    """Return the rows that `write_rows` wrote."""
     return [json.loads(line) for line in data.split(b"\n") if line]
 
 
 def tools_field(row: Row) -> str | None:
-    """The first field by which a normalised row (of any kind but text) has to do with tools; None where none does."""
+    """Return the first field of a normalised row (not of kind text) that has tools, tool calls or replies, or None."""
     if row.get("tools"):
         return "tools"
     for column in ("messages", "prompt", "completion", "chosen", "rejected"):
@@ -48,14 +48,14 @@ def tools_field(row: Row) -> str | None:
 
 
 def fold(text: str) -> str:
-    """Text without the differences that do not make it another text: case, and the amount of white space."""
+    """Return the text with case and white space normalised."""
     return " ".join(text.casefold().split())
 
 
 def prompt_hash(row: Row, kind: DataKind) -> str:
-    """SHA-256 of what two rows must not share across splits: the prompt, a chat's user turns, or the text, folded.
+    """Return the SHA-256 of the folded prompt, a chat's user turns, or the text; rows that share it stay in one split.
 
-    A prompt of messages counts by its user turns too, so that it meets the same question given as a string.
+    Of a prompt of messages only the user turns count, so that it equals the same question given as a string.
     """
     match kind:
         case DataKind.TEXT:
@@ -68,7 +68,7 @@ def prompt_hash(row: Row, kind: DataKind) -> str:
 
 
 def row_hash(row: Row, kind: DataKind) -> str:
-    """SHA-256 that is equal for rows that teach the same thing, whatever their extra columns say."""
+    """Return the SHA-256 of the row's folded TRL columns and tools, without extra columns."""
     content = [_folded(row[column]) for column in COLUMNS[kind]]
     return _hash(json.dumps([*content, row.get("tools")], ensure_ascii=False, sort_keys=True))
 

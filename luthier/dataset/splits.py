@@ -1,8 +1,8 @@
-"""Train, validation and test rows by a hash of the content.
+"""Split rows into train, validation and test by a hash of their prompt.
 
-A row's split depends on its prompt alone: the same prompt is never in two splits, the order of the rows does not
-matter, and new rows do not move old ones. Only small files are different, where a split that came out too small takes
-the prompts with the next lowest hashes.
+A row's split depends only on its prompt: the same prompt is never in two splits, the order of the rows does not matter,
+and new rows do not move old ones. Small files are an exception: a split that is too small takes the prompts with the
+next lowest hashes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ _MIN_PROMPTS: Final = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """Training rows stand in the file's order; the others in the order of their hashes, so that the first ones are a
-    fair sample. `notes` say in sentences what was left out, and why.
+    """The three splits. Training rows are in the file's order.
+
+    Validation and test rows are in the order of their hashes, so that the first ones are a random sample. `notes` say
+    which rows were left out, and why.
     """
 
     train: list[Row]
@@ -36,9 +38,9 @@ class Splits:
 def split(rows: Sequence[Row], kind: DataKind, *, validation_rows: Sequence[Row] | None = None) -> Splits:
     """Split rows by the hash u in [0, 1) of their folded prompt: u < 0.1 is test, u < 0.2 validation, else train.
 
-    With `validation_rows` those are the validation split, and training rows that share a prompt with them are left
-    out. Exact repeats are kept once in validation and test. Each split holds at least a tenth of the prompts up to 10,
-    and never less than 2; raises DatasetError when there are too few different prompts for that.
+    If `validation_rows` is given, it is the validation split, and training rows that share a prompt with it are left
+    out. Duplicates are kept once in validation and test. Each split has at least a tenth of the prompts (10 at most,
+    2 at least). Raises DatasetError if there are too few different prompts.
     """
     hashed = [(prompt_hash(row, kind), row) for row in rows]
     given = [(prompt_hash(row, kind), row) for row in validation_rows or ()]
@@ -68,19 +70,19 @@ def split(rows: Sequence[Row], kind: DataKind, *, validation_rows: Sequence[Row]
 
 
 def leaks(rows: Iterable[Row], validation_rows: Iterable[Row], kind: DataKind) -> int:
-    """How many validation rows have a prompt that stands among the training rows too."""
+    """Return how many validation rows have a prompt that is also in the training rows."""
     prompts = {prompt_hash(row, kind) for row in rows}
     return sum(prompt_hash(row, kind) in prompts for row in validation_rows)
 
 
 def _end(prompts: Sequence[str], share: float, at_least: int, at_most: int) -> int:
-    """How many of the sorted hashes lie below `share` of the whole range, within bounds."""
+    """Return how many of the sorted hashes lie below `share` of the range, within bounds."""
     below = bisect_left(prompts, f"{int(share * 2**256):064x}")
     return min(max(below, at_least), at_most)
 
 
 def _once(hashed: Iterable[tuple[str, Row]], chosen: Collection[str], kind: DataKind) -> tuple[list[Row], int]:
-    """The rows of the chosen prompts by their hashes, each once, and how many repeats that left out."""
+    """Return the rows of the chosen prompts, sorted by hash and without duplicates, and the number of duplicates."""
     found: dict[tuple[str, str], Row] = {}
     count = 0
     for prompt, row in hashed:
@@ -93,16 +95,16 @@ def _once(hashed: Iterable[tuple[str, Row]], chosen: Collection[str], kind: Data
 def _notes(leaked: int, validation_repeats: int, test_repeats: int) -> tuple[str, ...]:
     notes = []
     if leaked:
-        notes.append(f"Training rows left out because their prompts also stand in the validation file: {leaked}.")
+        notes.append(f"Left out {leaked} training rows whose prompts are also in the validation file.")
     for name, repeats in (("validation", validation_repeats), ("test", test_repeats)):
         if repeats:
-            notes.append(f"Repeated rows left out of the {name} split: {repeats}.")
+            notes.append(f"Left out {repeats} duplicate rows of the {name} split.")
     return tuple(notes)
 
 
 def _too_few_prompts(count: int, needed: int, leaked: int) -> DatasetError:
-    left = f" besides {leaked} rows whose prompts stand in the validation file" if leaked else ""
+    left = f" (and {leaked} rows whose prompts are in the validation file)" if leaked else ""
     return DatasetError(
-        f"there are only {count} different prompts{left}; "
-        f"at least {needed} are needed so that no prompt is in two splits"
+        f"The dataset has only {count} different prompts{left}. At least {needed} are needed, because no prompt may be "
+        "in two splits."
     )

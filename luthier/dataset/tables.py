@@ -16,12 +16,12 @@ from luthier.dataset.json_rows import lines, too_long
 from luthier.dataset.rows import Row
 from luthier.errors import DatasetError
 
-_BATCH_ROWS: Final = 16  # small, since a few bytes of Parquet can stand for a long text repeated in every row
+_BATCH_ROWS: Final = 16  # small, because a few bytes of Parquet can unpack to a long text in every row
 
 
 def csv_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[tuple[int, Row]]:
-    """Each record under the header as a row of strings, counted from 1; blank lines are passed over."""
-    csv.field_size_limit(limit)  # a setting of the whole process; every caller sets the one limit of the service
+    """Yield each record under the header as a row of strings, counted from 1; blank lines are skipped."""
+    csv.field_size_limit(limit)  # global to the process, but the service has only one limit
     records = csv.reader((line.text for line in lines(stream, limit, faults)), strict=True)
     try:
         header = _header(records)
@@ -47,7 +47,7 @@ def csv_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[tup
 
 
 def parquet_rows(path: Path, limit: int, max_bytes: int, faults: Faults) -> Iterator[tuple[int, Row]]:
-    """Each row of a Parquet file, counted from 1. `max_bytes` bounds what the file may unpack to."""
+    """Yield each row of a Parquet file, counted from 1. `max_bytes` limits the unpacked size of the file."""
     import pyarrow
     import pyarrow.parquet
 
@@ -78,16 +78,16 @@ def _as_python(batch: Any, number: int) -> list[Row]:
     try:
         rows: list[Row] = batch.to_pylist()
     except UnicodeDecodeError as error:
-        raise DatasetError(f"the Parquet file holds text that is not UTF-8, after row {number}") from error
+        raise DatasetError(f"the Parquet file contains text that is not UTF-8, after row {number}") from error
     except (ValueError, OverflowError) as error:
         raise DatasetError(f"the Parquet file cannot be read after row {number}: {shorten(str(error), 200)}") from error
     return rows
 
 
 def _json_value(value: Any, field: str) -> Any:
-    """A Parquet value as JSON has it: times as ISO 8601, and nulls left out of structs.
+    """Return a Parquet value as JSON: times as ISO 8601, and structs without nulls.
 
-    Parquet gives every struct of a column the same keys, so a null there only says that this row never had the key.
+    Parquet gives every struct of a column the same keys, so a null there means that the row did not have the key.
     Raises DatasetError for binary data and for numbers that are not finite.
     """
     match value:
@@ -110,7 +110,7 @@ def _json_value(value: Any, field: str) -> Any:
 def _header(records: Iterator[list[str]]) -> list[str]:
     header = next((fields for fields in records if fields), [])
     if len(header) == 1 and (separator := next((mark for mark in ";\t|" if mark in header[0]), None)):
-        raise DatasetError(f"the header has no commas but {separator!r}: separate the columns by commas")
+        raise DatasetError(f"the header uses {separator!r} instead of commas: separate the columns by commas")
     if repeated := {name for name in header if header.count(name) > 1}:
         raise DatasetError(f"the header names {columns(sorted(repeated))} more than once")
     return header

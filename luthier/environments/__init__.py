@@ -1,7 +1,7 @@
-"""Environments: tasks that make their own rows, answer what the model says, and score how it went.
+"""RL environments: tasks that make their own rows, reply to the model, and return a reward.
 
-make(spec)                  the environment that a job names, with its options checked
-Environment, Episode        what a package of one's own implements
+make(spec)                  the environment of a job, with its options validated
+Environment, Episode        the protocols that your own package implements
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Environments in a process of their own: `python -P -m luthier.environments list | rows`.
+"""Run environments in a child process: `python -P -m luthier.environments list | rows`.
 
-The packages behind them are large, and their generators may take any time: the service starts this, and ends it.
-`rows` reads {"environment": …, "seed": …} and writes JSON Lines; `list` writes what there is. A refusal is written as
-{"error": …}, with exit code 2.
+Their packages are large, and their generators may take any time, so the service runs them here and can kill them.
+`rows` reads {"environment": …, "seed": …} and writes JSON Lines; `list` writes all environments. An error is written
+as {"error": …}, with exit code 2.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Order(BaseModel):
 
 
 def listing() -> list[dict[str, Any]]:
-    """Name, summary, and each option's JSON schema."""
+    """Return the name, the summary and the JSON schemas of the options of each environment."""
     return [
         {
             "name": offer.name,

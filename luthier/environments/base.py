@@ -1,6 +1,6 @@
-"""What an environment is: a maker of rows, and a world in which a model answers until the episode is over.
+"""The protocols of an RL environment: it makes rows, and plays an episode with the model for each row.
 
-A question with a grader is the smallest one: an episode of a single answer.
+A prompt with a grader is the smallest environment: its episodes have one answer.
 """
 
 from __future__ import annotations
@@ -13,26 +13,31 @@ Message = Mapping[str, Any]
 
 
 class Episode(Protocol):
-    """One run of one row. Knows nothing of models: it is told texts and answers with messages."""
+    """One episode of one row. It receives texts and returns messages, and does not depend on the model."""
 
     def respond(self, answer: str) -> Sequence[Message]:
-        """What the world says to the model's answer, such as the results of the tools that it called; nothing when the
-        episode is over. Whatever the model writes is a legal answer: a bad one costs reward, it never raises."""
+        """Return the replies to the model's answer, e.g. tool results; empty when the episode is over.
+
+        Any text is a legal answer: a bad one lowers the reward and never raises.
+        """
         ...
 
     def reward(self) -> float:
-        """How good the episode was, from its last state; 1.0 is a task done."""
+        """Return the reward of the episode, from its last state; 1.0 means that the task is solved."""
         ...
 
 
 class Environment(Protocol):
-    """Makes rows of TRL's column names, each with a `prompt` (text or messages), with `tools` where the model may call
-    some, with a `completion` where a right answer is known, and with whatever columns `begin` needs."""
+    """Makes rows with TRL's column names, and starts episodes.
+
+    Each row has a `prompt` (text or messages), `tools` if the model may call some, a `completion` if a correct answer
+    is known, and any other columns that `begin` needs.
+    """
 
     def rows(self, count: int, seed: int) -> list[Row]:
-        """Different rows for different seeds; the same ones for the same."""
+        """Return `count` rows. The same seed gives the same rows, another seed gives other rows."""
         ...
 
     def begin(self, row: Row) -> Episode:
-        """A fresh episode of a row that `rows` made. Its first message has been said: it is the row's prompt."""
+        """Return a new episode of a row that `rows` made. The model has already received the row's prompt."""
         ...

@@ -1,4 +1,4 @@
-"""What is promised of every environment, whoever wrote it: episodes end, and faults have the environment's name."""
+"""A wrapper around every environment: it limits the length of episodes and names the environment in errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Guarded:
-    """An environment whose episodes end after `max_turns` answers. What its own code raises is TrialFailed."""
+    """An environment whose episodes end after `max_turns` answers. Its errors become TrialFailed."""
 
     def __init__(self, environment: Environment, spec: EnvironmentSpec) -> None:
         self._environment = environment
@@ -45,13 +45,13 @@ class _GuardedEpisode:
     def reward(self) -> float:
         reward = _named(self._name, "reward", lambda: float(self._episode.reward()))
         if not math.isfinite(reward):
-            raise TrialFailed(f"the environment {self._name} gave a reward that is not a finite number: {reward}")
+            raise TrialFailed(f"The environment {self._name} returned a reward that is not a finite number: {reward}")
         return reward
 
 
 def _named(name: str, method: str, call: Callable[[], T]) -> T:
     try:
         return call()
-    except Exception as error:  # any code of a package that Luthier does not know
+    except Exception as error:  # third-party code may raise anything
         kind = type(error).__name__
-        raise TrialFailed(f"the environment {name} failed in its method `{method}`: {kind}: {error}") from error
+        raise TrialFailed(f"The environment {name} failed in its method `{method}`: {kind}: {error}") from error

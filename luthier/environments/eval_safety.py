@@ -1,7 +1,7 @@
-"""Answers that a scorer of reasoning-gym would run as Python: which of them are harmless.
+"""Filter answers that a scorer of reasoning-gym would evaluate as Python.
 
-Four of its scorers call `eval` on the model's text, five call sympy's `parse_expr`, which does the same. A model that
-is rewarded for what its text does must not be able to run anything, or to write a number that is never finished.
+Four of its scorers call `eval` on the model's text, and five call sympy's `parse_expr`, which evaluates it too. A
+model under RL must not be able to run code, or to write a number that takes forever to compute.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LARGEST_EXPONENT: Final = 64
 
 
 def harmless(task: str, answer: str) -> bool:
-    """Whether the task's scorer may see the answer."""
+    """Return whether the task's scorer may evaluate the answer."""
     return len(answer) <= LONGEST and _CHECKS.get(task, _unrun)(answer)
 
 
@@ -30,7 +30,7 @@ def _unrun(answer: str) -> bool:
 
 
 def _plain(answer: str) -> bool:
-    """Words and numbers. A list in Python's notation would be evaluated, and never gets the full score anyway."""
+    """Allow words and numbers only. A list in Python's notation would be evaluated, and never gets the full score."""
     return _PLAIN.fullmatch(answer) is not None
 
 
@@ -52,7 +52,7 @@ def _parsed(answer: str) -> ast.expr | None:
 
 
 def _within(node: ast.expr, *, names: bool, powers: int) -> bool:
-    """Numbers, the four operations, and where `names` says so single letters, functions, and so many nested powers."""
+    """Allow numbers, the four operations, `powers` nested powers and, with `names`, single letters and functions."""
     match node:
         case ast.Constant(value=int() | float() as value):
             return abs(value) < 10**30
@@ -71,7 +71,7 @@ def _within(node: ast.expr, *, names: bool, powers: int) -> bool:
 
 
 def _exponent(node: ast.expr) -> bool:
-    """A small number or a fraction of two."""
+    """Allow a small number, or a fraction of two."""
     match node:
         case ast.Constant(value=int() | float() as value):
             return abs(value) <= _LARGEST_EXPONENT

@@ -1,8 +1,8 @@
 """The tasks of the package reasoning-gym: its generators make the rows, its scorers give the reward.
 
-Some of its scorers give a hundredth for any text at all, which teaches a model to write any text at all. So only the
-full score counts, unless the option `partial` asks for the rest. A scorer that raises gives nothing, and rows whose own
-answer would not be paid (a few, or all of a task that comes without answers) are no rows with a `completion`.
+Some scorers return 0.01 for any text, which would reward any answer. So only the full score counts, unless the option
+`partial` is set. A scorer that raises gives the reward 0. Rows whose own answer does not get the full score are
+dropped, and tasks without answers have no `completion`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from luthier.environments.eval_safety import harmless
 from luthier.errors import UserError
 
 REFUSED: Final[Mapping[str, str]] = {
-    "game_of_life_halting": "its scorer gives full reward to any text",
-    "composite": "it only mixes other tasks: name one of those",
+    "game_of_life_halting": "its scorer gives the full reward to any text",
+    "composite": "it only mixes other tasks; use one of those",
 }
 ASK: Final = "\n\nGive the final answer alone, or at the end between <answer> and </answer>."
 _ANSWERLESS: Final = frozenset({"boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"})
@@ -43,7 +43,7 @@ def dataset_class(task: str) -> type:
 
 
 def options(task: str) -> dict[str, tuple[Any, Any]]:
-    """Type and default of what the task's generator takes, and of Luthier's own option."""
+    """Return type and default of the options of the task's generator, and of Luthier's option `partial`."""
     config = DATASETS[task][1]
     hints, defaults = get_type_hints(config), config()
     theirs = {
@@ -53,8 +53,10 @@ def options(task: str) -> dict[str, tuple[Any, Any]]:
 
 
 class Gym:
-    """One task of reasoning-gym. Rows hold its question as `prompt`, its answer, if there is one, as `completion`, and
-    in `entry` what its scorer reads."""
+    """One task of reasoning-gym.
+
+    Rows have the question as `prompt`, the answer, if any, as `completion`, and the input of the scorer as `entry`.
+    """
 
     def __init__(self, task: str, *, partial: bool, **config: Any) -> None:
         self._task = task
@@ -63,7 +65,7 @@ class Gym:
         self._scorer = self._dataset(0, 1)
 
     def rows(self, count: int, seed: int) -> list[Row]:
-        """Raises UserError where the task, with these options, has no answer that its scorer would pay."""
+        """Return `count` rows. Raises UserError if too few answers get the full score with these options."""
         found: list[Row] = []
         for entry in self._entries(count, seed):
             row: dict[str, Any] = {"prompt": entry["question"] + ASK}
@@ -75,8 +77,8 @@ class Gym:
             if len(found) == count:
                 return found
         raise UserError(
-            f"task.environment.options: only {len(found)} of {4 * count} rows of {self._task} have an answer that its "
-            "own scorer gives the full score: change the options",
+            f"task.environment.options: only {len(found)} of {4 * count} rows of {self._task} have an answer that gets "
+            "the full score of its own scorer. Change the options.",
             param="task.environment.options",
         )
 
@@ -84,12 +86,12 @@ class Gym:
         return _Question(self, row)
 
     def score(self, answer: str, entry: Mapping[str, Any]) -> float:
-        """What the scorer gives to a bare answer, by the rule of this module."""
+        """Return the score of an answer without tags, by the rules of this module."""
         if not harmless(self._task, answer):
             return 0.0
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of answers that look like wrong Python
+                warnings.simplefilter("ignore")  # about answers that look like invalid Python
                 score = float(self._scorer.score_answer(answer, entry))
         except Exception:  # scorers raise anything at answers that they cannot read
             return 0.0
@@ -99,7 +101,7 @@ class Gym:
         return bool(row["completion"].strip()) and self.score(row["completion"], _read(row["entry"])) == 1.0
 
     def _entries(self, count: int, seed: int) -> Iterator[dict[str, Any]]:
-        # Neighbouring seeds of the package share all rows but one.
+        # In reasoning-gym, seeds that differ by 1 share all rows but one.
         dataset = self._dataset(Random(f"{self._task} {seed}").getrandbits(31), 4 * count)
         for index in range(4 * count):
             yield dataset[index]
@@ -111,7 +113,7 @@ class Gym:
 
 
 class _Question:
-    """A single answer, and the episode is over."""
+    """An episode of a single answer."""
 
     def __init__(self, gym: Gym, row: Row) -> None:
         self._gym = gym
@@ -127,8 +129,10 @@ class _Question:
 
 
 def readings(text: str, reference: str | None) -> list[str]:
-    """What may be meant as the answer: what stands between the tags; without tags the whole text or its last line, and
-    its last number where a number is asked for."""
+    """Return the possible answers in a text: the text between the tags.
+
+    Without tags: the whole text, its last line, and its last number if the reference is a number.
+    """
     tagged = extract_answer(text)
     if tagged is not None:
         return [tagged]
@@ -140,7 +144,7 @@ def readings(text: str, reference: str | None) -> list[str]:
 
 
 def _written(value: Any) -> Any:
-    """JSON that `_read` turns into the same value: JSON has no tuples, and no numbers as keys."""
+    """Return JSON that `_read` turns into the same value: JSON has no tuples, and no numbers as keys."""
     match value:
         case tuple():
             return {"tuple": [_written(item) for item in value]}

@@ -1,8 +1,8 @@
-"""Environments by name: those of Luthier, and those that installed packages offer.
+"""The registry of environments: Luthier's own, and those of installed packages.
 
-A package offers an environment by an entry point of the group `luthier.environments`: its name is the environment's,
-its object is called with the options as keyword arguments and answers with an `Environment`. The first line of its
-docstring describes it, its signature says which options there are.
+A package registers an environment by an entry point of the group `luthier.environments`. The name of the entry point is
+the environment's. Its object is called with the options as keyword arguments and returns an `Environment`. The first
+line of its docstring is the summary, and its signature defines the options.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OPTIONS: Final = "task.environment.options"
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """An environment that there is: what it does, and which options it takes."""
+    """A registered environment: its summary and its options."""
 
     name: str
     summary: str
@@ -40,9 +40,9 @@ class Offer:
 
 
 def make(spec: EnvironmentSpec) -> Environment:
-    """The environment of that name with these options, whose episodes end after `max_turns` answers.
+    """Return the environment with these options; its episodes end after `max_turns` answers.
 
-    Raises UserError for an unknown name, and for an option that is unknown or has a value that it cannot have.
+    Raises UserError for an unknown name, an unknown option, or an invalid value.
     """
     offer = find(spec.name)
     try:
@@ -51,12 +51,12 @@ def make(spec: EnvironmentSpec) -> Environment:
     except ValidationError as error:
         raise _wrong_option(offer, error) from error
     except (ValueError, TypeError, AssertionError) as error:
-        raise UserError(f"{_OPTIONS}: {spec.name} cannot be made with these: {error}", param=_OPTIONS) from error
+        raise UserError(f"{_OPTIONS}: {spec.name} does not accept these options: {error}", param=_OPTIONS) from error
     return Guarded(environment, spec)
 
 
 def find(name: str) -> Offer:
-    """Raises UserError with the names most like this one."""
+    """Return the environment with this name. Raises UserError, with similar names, if there is none."""
     if name in _TOOLS:
         return _offer(name, _TOOLS[name])
     for point in entry_points(group=GROUP, name=name):
@@ -65,17 +65,17 @@ def find(name: str) -> Offer:
 
     if name.startswith(GYM):
         if (task := name.removeprefix(GYM)) in reasoning_gym.REFUSED:
-            raise UserError(f"{_NAME}: {name} is not offered: {reasoning_gym.REFUSED[task]}", param=_NAME)
+            raise UserError(f"{_NAME}: {name} is not supported: {reasoning_gym.REFUSED[task]}.", param=_NAME)
         if task in reasoning_gym.tasks():
             return _gym(task)
     known = [*_TOOLS, *entry_points(group=GROUP).names, *(GYM + task for task in reasoning_gym.tasks())]
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "GET /v1/environments lists them all"
-    raise UserError(f"{_NAME}: there is no environment {name!r}; {hint}", param=_NAME)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "GET /v1/environments lists them all."
+    raise UserError(f"{_NAME}: there is no environment {name!r}. {hint}", param=_NAME)
 
 
 def offers() -> Iterator[Offer]:
-    """Every environment there is, but those that a package offers and that cannot be loaded."""
+    """Yield every environment, without those of packages that cannot be loaded."""
     from luthier.environments import reasoning_gym  # its package takes seconds to import
 
     for name, build in _TOOLS.items():
@@ -83,7 +83,7 @@ def offers() -> Iterator[Offer]:
     for point in entry_points(group=GROUP):
         try:
             yield _loaded(point)
-        except UserError:  # said to whoever asks for it by name
+        except UserError:  # `find` raises it when the environment is asked for by name
             continue
     for task in reasoning_gym.tasks():
         yield _gym(task)
@@ -92,14 +92,14 @@ def offers() -> Iterator[Offer]:
 def _loaded(point: EntryPoint) -> Offer:
     try:
         return _offer(point.name, point.load())
-    except Exception as error:  # another's module may fail in any way when it is imported
+    except Exception as error:  # importing third-party code may raise anything
         raise UserError(
             f"{_NAME}: {point.name} ({point.value}) cannot be loaded: {type(error).__name__}: {error}", param=_NAME
         ) from error
 
 
 def _offer(name: str, build: Callable[..., Environment]) -> Offer:
-    subject = build.__init__ if isinstance(build, type) else build  # type: ignore[misc]  # only looked at
+    subject = build.__init__ if isinstance(build, type) else build  # type: ignore[misc]  # only inspected
     hints = get_type_hints(subject, include_extras=True)
     parameters = inspect.signature(build).parameters.values()
     fields = {p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default) for p in parameters}
@@ -136,8 +136,8 @@ def _wrong_option(offer: Offer, error: ValidationError) -> UserError:
     match problem["type"]:
         case "extra_forbidden":
             near = difflib.get_close_matches(option, offer.options.model_fields, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            return UserError(f"{field}: {offer.name} has no option {option!r}; {hint}it has {legal}", param=field)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            return UserError(f"{field}: {offer.name} has no option {option!r}. {hint}Its options: {legal}", param=field)
         case "missing":
             return UserError(f"{field}: {offer.name} needs the option {option!r}", param=field)
         case _:

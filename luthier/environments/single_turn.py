@@ -1,4 +1,4 @@
-"""The smallest environment: a row asks a question, the first answer ends the episode, a grader says how good it was."""
+"""The smallest environment: a row has a prompt, the first answer ends the episode, and a grader gives the reward."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from luthier.task import DataKind, Grader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What the model is asked, the tools it may see, and the right answer where the row has one."""
+    """The prompt, the tools, and the reference answer if the row has one."""
 
     prompt: str | Sequence[Message]
     tools: Sequence[Any] | None
@@ -22,13 +22,16 @@ class Question:
 
     @property
     def reference(self) -> str | None:
-        """The words of the answer, without its tool calls."""
+        """The text of the answer, without its tool calls."""
         return None if self.answer is None else str(self.answer.get("content") or "")
 
 
 def question(row: Row, kind: DataKind) -> Question:
-    """The question that a row asks: everything before the last assistant turn, or a chat's own column `prompt` where
-    that is how it begins, as in the rows of environments."""
+    """Return the prompt of a row, and its reference answer if it has one.
+
+    In a chat the prompt is everything before the last assistant turn, or the column `prompt` if the chat starts with it
+    (as in rows of environments).
+    """
     match kind:
         case DataKind.CHAT if _begins(row):
             return Question(prompt=row["prompt"], tools=row.get("tools"), answer=row["messages"][-1])
@@ -44,7 +47,7 @@ def question(row: Row, kind: DataKind) -> Question:
         case DataKind.PREFERENCE | DataKind.UNPAIRED:
             return Question(prompt=row["prompt"], tools=row.get("tools"), answer=None)
         case DataKind.TEXT:
-            raise ValueError(f"{kind} rows ask no question")
+            raise ValueError(f"{kind} rows have no prompt")
 
 
 def _begins(row: Row) -> bool:
@@ -53,7 +56,7 @@ def _begins(row: Row) -> bool:
 
 
 class Graded:
-    """Episodes of one answer each. `spoken` words a right answer as a generation would, tool calls and all."""
+    """Episodes of one answer each. `spoken` renders a reference answer as a model would generate it."""
 
     def __init__(self, grader: Grader, kind: DataKind, spoken: Callable[[Question], str | None]) -> None:
         self._grader = grader
@@ -65,7 +68,7 @@ class Graded:
         return _OneAnswer(self._grader, row if reference is None else {"reference": reference, **row})
 
     def rewards(self, episodes: Sequence[Episode]) -> list[float]:
-        """The rewards of many of these episodes: what a model grades is asked for several at a time."""
+        """Return the rewards of many episodes; requests to a grading model run concurrently."""
         return grade_many(self._grader, [episode.graded for episode in episodes if isinstance(episode, _OneAnswer)])
 
 

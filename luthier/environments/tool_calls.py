@@ -1,4 +1,4 @@
-"""Tool calls in a model's text, in the format of Hermes: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`."""
+"""Parse tool calls in a model's text, in the Hermes format: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Malformed:
-    """Something that starts like a call and is none; `why` is said to the model."""
+    """An invalid tool call; the model receives `why`."""
 
     why: str
 
 
 def calls(text: str) -> list[Call | Malformed]:
-    """The calls of an answer in their order, the first 16 of them. The closing tag may be missing: a model that was
-    cut off, or that stops early, has still said which call it means."""
+    """Return the first 16 calls of an answer, in order. The closing tag may be missing, as in a truncated answer."""
     return [_read(piece) for piece in text.split(OPENING)[1 : MOST_CALLS + 1]]
 
 

@@ -1,8 +1,8 @@
-"""A store room of boxes that the model changes by calling tools; what counts is how it stands at the end.
+"""A store room of boxes that the model changes with tool calls; the reward depends on the final state.
 
-Calls are read from the model's text in Hermes' format. One that is malformed, unknown or impossible is answered with
-what is wrong with it. An errand without a question is over as soon as the boxes hold what they should, one with a
-question when the model answers without a call.
+Calls are parsed from the model's text in the Hermes format. The reply to an invalid call says what is wrong with it. A
+task without a question ends when the boxes have the right contents; one with a question ends when the model answers
+without a call.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Boxes = dict[str, dict[str, int]]
 
 BOXES: Final = ("A", "B", "C", "D", "E", "F", "G", "H")
 ITEMS: Final = ("apples", "pens", "keys", "cups", "books", "coins", "hats", "nails")
-MOST: Final = 1000  # in one box: what the model adds is bounded, whatever it asks for
+MOST: Final = 1000  # things in one box; bounds what the model can add
 
-BoxCount = Annotated[int, Field(ge=2, le=len(BOXES), description="how many boxes there are")]
-ItemCount = Annotated[int, Field(ge=1, le=len(ITEMS), description="how many kinds of things there are")]
+BoxCount = Annotated[int, Field(ge=2, le=len(BOXES), description="number of boxes")]
+ItemCount = Annotated[int, Field(ge=1, le=len(ITEMS), description="number of kinds of things")]
 Largest = Annotated[int, Field(ge=1, le=50, description="most things in one step")]
-Steps = Annotated[int, Field(ge=1, le=4, description="changes in one errand")]
+Steps = Annotated[int, Field(ge=1, le=4, description="steps of one task")]
 
 
 class Move:
-    """One tool and one step: move so many things from one box to another. For small models to start with."""
+    """One tool and one step: move things from one box to another. A start for small models."""
 
     def __init__(self, *, boxes: BoxCount = 3, items: ItemCount = 3, largest: Largest = 5) -> None:
         self._boxes, self._items, self._largest = BOXES[:boxes], ITEMS[:items], largest
@@ -51,7 +51,7 @@ class Move:
 
 
 class Store:
-    """Several steps with four tools, then a question about a box whose contents only a tool tells."""
+    """Several steps with four tools, then a question about a box whose contents only a tool shows."""
 
     def __init__(self, *, boxes: BoxCount = 4, items: ItemCount = 4, largest: Largest = 9, steps: Steps = 2) -> None:
         self._boxes, self._items, self._largest, self._steps = BOXES[:boxes], ITEMS[:items], largest, steps
@@ -67,7 +67,7 @@ class Store:
         start = _filled(random, self._boxes, self._items, self._largest)
         state = copy.deepcopy(start)
         steps: list[Call] = []
-        while len(steps) < self._steps or state == start:  # steps that undo each other are no errand
+        while len(steps) < self._steps or state == start:  # the steps must change something
             draw = _move if random.random() < 0.5 else _add
             steps.append(draw(random, state, self._largest))
             _done(state, steps[-1])
@@ -80,7 +80,7 @@ class Store:
 
 
 class Errand:
-    """One episode: the boxes as they stand, and the model's last words."""
+    """One episode: the current boxes, and the model's last answer."""
 
     def __init__(self, row: Row) -> None:
         self._boxes: Boxes = copy.deepcopy(row["boxes"])
@@ -110,7 +110,7 @@ class Errand:
 
 
 def _done(boxes: Boxes, call: Call) -> Mapping[str, Any]:
-    """Carry out a call on the boxes; what cannot be done changes nothing."""
+    """Apply a call to the boxes and return its result; an impossible call changes nothing."""
     match call:
         case Call(name="list_boxes"):
             return {"boxes": list(boxes)}
@@ -166,7 +166,7 @@ def _words(step: Call) -> str:
 def _errand(
     start: Boxes, steps: Sequence[Call], text: str, tools: list[Any], ask: tuple[str, str] | None = None
 ) -> Row:
-    """The row, with the messages of an assistant that does it right."""
+    """Return the row, with the messages of an assistant that solves the task."""
     prompt = [{"role": "user", "content": text[0].upper() + text[1:]}]
     state = copy.deepcopy(start)
     steps = [*steps, Call(name="look_in", arguments={"box": ask[0]})] if ask else steps
@@ -175,7 +175,7 @@ def _errand(
         messages += [_calling(step), _said_by(step.name, _done(state, step))]
     row: dict[str, Any] = {"tools": tools, "prompt": prompt, "boxes": start, "goal": state}
     if ask is None:
-        return {"messages": messages[:-1], **row}  # over with the last call
+        return {"messages": messages[:-1], **row}  # the task ends with the last call
     box, item = ask
     answer = {"role": "assistant", "content": f"There are {state[box][item]} {item} in box {box}."}
     return {"messages": [*messages, answer], **row, "expected": state[box][item]}

@@ -1,9 +1,9 @@
-"""Graders: how good an answer is.
+"""Graders: score the answers of a model.
 
 `string_check`, `text_similarity`, `python`, `score_model`, `label_model` and `multi` are OpenAI's; `number` and `math`
-are Luthier's own. A grader gives 0.0 to 1.0, but for `score_model`, which has a range of its own, and for `python` and
-`multi`, which give what their code or formula gives. What is wrong with a grader raises, and so does a machine or an
-endpoint that cannot grade; what is wrong with one answer, or with one row's reference, grades 0.0.
+are Luthier's. Grades lie between 0.0 and 1.0, except for `score_model` (its own range) and for `python` and `multi`
+(whatever the code or formula returns). Errors of the grader, the machine or the grader API raise. Errors of one answer
+or of one row's reference give the grade 0.0.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from luthier.task import (
 __all__ = ["Graded", "assess", "check", "fill", "grade", "grade_many", "require", "sample_of"]
 
 Answer = tuple[Mapping[str, Any], Mapping[str, Any]]
-"""The row with its extra columns (`item`), and `sample_of` the answer to it."""
+"""The row with its extra columns (`item`), and `sample_of` the answer."""
 
-# How often an endpoint in trouble is asked: by a trial that would be lost (a minute), and while somebody waits.
+# Attempts at a failing endpoint: of a trial, which would fail otherwise (about a minute), and of an API request.
 ATTEMPTS: Final = 8
 ATTEMPTS_OF_ONE: Final = 2
 
-# Not the fault of an answer: the next one would meet it as well.
+# Errors that are not the answer's fault: they would occur for every answer.
 RAISED: Final = (
     "invalid_variable_error",
     "formula_parse_error",
@@ -53,7 +53,7 @@ RAISED: Final = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graded:
-    """A grade, the grades that a `multi` made it from, what went wrong on the way, and tokens used by model."""
+    """A grade, the sub-grades of a `multi` grader, the errors, and the tokens used by each model."""
 
     reward: float
     sub_rewards: dict[str, float] = field(default_factory=dict)
@@ -64,26 +64,26 @@ class Graded:
 def grade(
     grader: Grader, *, item: Mapping[str, Any], sample: Mapping[str, Any], settings: GraderSettings | None = None
 ) -> float:
-    """Grade one answer: `item` is the row with its extra columns, `sample` is `sample_of` the answer.
+    """Return the grade of one answer: `item` is the row with its extra columns, `sample` is `sample_of` the answer.
 
-    Raises like `grade_many`.
+    Raises the errors of `grade_many`.
     """
     [reward] = grade_many(grader, [(item, sample)], settings)
     return reward
 
 
 def grade_many(grader: Grader, answers: Sequence[Answer], settings: GraderSettings | None = None) -> list[float]:
-    """The grades of many answers, in their order; models are asked about several at a time.
+    """Return the grades of many answers, in order. Requests to models run concurrently.
 
-    `settings` are those of the environment where they are left out. Raises GraderFault for a grader that is wrong in
-    itself (a template whose path no row has, a formula that is none), that the settings do not allow, or that cannot
-    grade now: its endpoint does not answer, or its code cannot be isolated.
+    `settings` default to those of the environment. Raises GraderFault if the grader is invalid (a template path that
+    no row has, an invalid formula), if the settings do not allow it, or if it cannot grade now (the endpoint does not
+    answer, or the code cannot be isolated).
     """
     settings = settings or GraderSettings()
     require(grader, settings)
     if not _asks_a_model(grader):
         return [_sound(_assess(grader, item, sample, None)).reward for item, sample in answers]
-    failed: list[GraderFault] = []  # what one thread found, so that the others stop asking
+    failed: list[GraderFault] = []  # the first error, which stops the other threads
 
     def one(answer: Answer) -> float:
         if failed:
@@ -101,9 +101,9 @@ def grade_many(grader: Grader, answers: Sequence[Answer], settings: GraderSettin
 def assess(
     grader: Grader, *, item: Mapping[str, Any], sample: Mapping[str, Any], settings: GraderSettings | None = None
 ) -> Graded:
-    """Like `grade`, but whatever goes wrong while grading is in `faults`, and graded 0.0.
+    """Like `grade`, but return errors in `faults`, with the grade 0.0.
 
-    Raises GraderFault only for what the settings do not allow.
+    Raises GraderFault only if the settings do not allow the grader.
     """
     settings = settings or GraderSettings()
     require(grader, settings)
@@ -114,24 +114,24 @@ def assess(
 
 
 def require(grader: Grader, settings: GraderSettings) -> None:
-    """Raises GraderFault, naming the setting, for a grader that the settings do not allow or leave without a model."""
+    """Raise GraderFault, naming the setting, if the settings do not allow the grader or give it no endpoint."""
     for path, part in _parts(grader):
         if isinstance(part, Python) and not settings.python_graders:
             raise GraderFault(
-                "python graders are off: set LUTHIER_PYTHON_GRADERS=1 in the environment of the service and of its "
-                "workers to run their code in a sandbox",
+                "Python graders are disabled. To run them in a sandbox, set LUTHIER_PYTHON_GRADERS=1 for the service "
+                "and its workers.",
                 param=f"{path}type",
             )
         if isinstance(part, ScoreModel | LabelModel) and settings.grader_base_url is None:
             raise GraderFault(
-                f"there is no endpoint that could ask {part.model!r}: set LUTHIER_GRADER_BASE_URL, and "
-                "LUTHIER_GRADER_API_KEY where it needs a key, in the environment of the service and of its workers",
+                f"No grader API is configured for the model {part.model!r}. Set LUTHIER_GRADER_BASE_URL (and "
+                "LUTHIER_GRADER_API_KEY if the API needs a key) for the service and its workers.",
                 param=f"{path}type",
             )
 
 
 def check(grader: Grader, items: Iterable[Mapping[str, Any]] = (), settings: GraderSettings | None = None) -> None:
-    """Look for what would be wrong with any answer, and for templates that one of the rows cannot fill.
+    """Validate the grader, and check that each of the rows fills its templates.
 
     Raises GraderFault whose `param` is the path of the field within the grader.
     """
@@ -140,7 +140,8 @@ def check(grader: Grader, items: Iterable[Mapping[str, Any]] = (), settings: Gra
         for name in grader.graders:
             if name in FUNCTIONS:
                 raise GraderFault(
-                    f"{name!r} is a function in formulas: give the grader another name", param=f"graders.{name}"
+                    f"{name!r} is the name of a formula function. Give the grader another name.",
+                    param=f"graders.{name}",
                 )
         Formula(grader.calculate_output, grader.graders).check()
     for path, part in _parts(grader):
@@ -219,14 +220,14 @@ def _compare(grader: StringCheck | TextSimilarity | Number | Math, given: str, r
         case Number():
             number, expected = last_number(given), last_number(reference)
             if expected is None:
-                raise GraderFault("the reference holds no number")
+                raise GraderFault("the reference contains no number")
             return float(number is not None and close(number, expected, grader.tolerance))
         case Math():
             return float(equal(given, reference, grader.float_rounding))
 
 
 def _parts(grader: Grader) -> Iterator[tuple[str, SingleGrader]]:
-    """The single graders in it, each with the beginning of its fields' paths."""
+    """Yield the single graders, each with the path prefix of its fields."""
     if isinstance(grader, Multi):
         for name, part in grader.graders.items():
             yield f"graders.{name}.", part

@@ -1,4 +1,4 @@
-"""Comparing texts: OpenAI's `string_check` and `text_similarity`."""
+"""Graders that compare texts, numbers or expressions: `string_check`, `text_similarity`, `number`, `math`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WORD: Final = re.compile(r"[^\W_]+")
 
 
 def holds(grader: StringCheck, given: str, reference: str) -> bool:
-    """Whether the grader's comparison is true."""
+    """Return whether the grader's comparison is true."""
     match grader.operation:
         case "eq":
             return given == reference
@@ -26,7 +26,7 @@ def holds(grader: StringCheck, given: str, reference: str) -> bool:
 
 
 def similarity(metric: SimilarityMetric, given: str, reference: str) -> float:
-    """The metric, within 0 and 1. Equal texts score 1 also where they are too short to have the metric's n-grams."""
+    """Return the metric, between 0 and 1. Equal texts score 1 even if they are too short for the metric's n-grams."""
     if given == reference:
         return 1.0
     match metric:
@@ -51,7 +51,7 @@ def _fuzzy(given: str, reference: str) -> float:
 def _bleu(given: str, reference: str) -> float:
     """Sentence BLEU (Papineni et al. 2002), smoothed by method 1 of Chen and Cherry (2014); words are split at spaces.
 
-    Answers of fewer than four words are scored by the n-grams they have.
+    Answers of fewer than four words are scored by the n-grams that they have.
     """
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
@@ -67,7 +67,7 @@ def _gleu(given: str, reference: str) -> float:
 
 
 def _rouge(metric: SimilarityMetric, given: str, reference: str) -> float:
-    """ROUGE's F1 (Lin 2004), over words of any script: rouge-score's own tokenizer knows only a to z."""
+    """ROUGE F1 (Lin 2004), over words of any script: rouge-score's tokenizer supports only a to z."""
     from rouge_score.rouge_scorer import RougeScorer
 
     name = metric.replace("_", "").replace("l", "L")
@@ -82,7 +82,7 @@ class _Words:
         return _WORD.findall(text.casefold())
 
 
-# A sign counts where nothing stands before it that it could be subtracted from; digits of a word (H2O) do not count.
+# A minus after a number or a word is a subtraction, not a sign; digits inside a word (H2O) are not numbers.
 _NUMBER: Final = re.compile(
     r"(?:(?<![A-Za-z0-9_.)])[-+−])?(?<![A-Za-z0-9_.])"
     r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d+)?"
@@ -90,13 +90,13 @@ _NUMBER: Final = re.compile(
 
 
 def last_number(text: str) -> float | None:
-    """The last number of a text; commas between groups of three digits are read over. None where there is none."""
+    """Return the last number of a text, or None. Commas between groups of three digits are ignored."""
     found = _NUMBER.findall(text)
     return float(found[-1].replace(",", "").replace("−", "-")) if found else None
 
 
 def close(given: float, reference: float, tolerance: float) -> bool:
-    """Whether two numbers differ by no more than `tolerance`, or that share of the reference where it is above 1."""
+    """Return whether two numbers differ by at most `tolerance`, relative to |reference| if that is above 1."""
     return abs(given - reference) <= tolerance * max(1.0, abs(reference))
 
 
@@ -106,15 +106,15 @@ _comparer: Final = Child("math", "-P", "-m", "luthier.graders.math_process")
 
 
 def equal(given: str, reference: str, float_rounding: int) -> bool:
-    """Whether two texts end with the same mathematics. Raises GraderFault where that cannot be said.
+    """Return whether the final expressions of two texts are equal. Only the last MAX_CHARACTERS of each are read.
 
-    An answer is read from its end: only its last MAX_CHARACTERS count.
+    Raises GraderFault if the reference has no expression or the comparison exceeds its limits.
     """
     answer = _comparer.ask([given[-MAX_CHARACTERS:], reference[-MAX_CHARACTERS:], float_rounding])
     match answer:
         case "":
             raise GraderFault("the answer and the reference could not be compared within the limits of time and memory")
         case "null":
-            raise GraderFault("the reference holds no mathematical expression")
+            raise GraderFault("the reference contains no mathematical expression")
         case _:
             return answer == "true"

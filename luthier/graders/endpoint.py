@@ -1,4 +1,4 @@
-"""The OpenAI-compatible endpoint that `score_model` and `label_model` ask (LUTHIER_GRADER_BASE_URL)."""
+"""Client of the OpenAI-compatible API that `score_model` and `label_model` call (LUTHIER_GRADER_BASE_URL)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN_CHARACTERS: Final = 300
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What the model said. `cut`: it was still speaking when its limit of tokens was reached."""
+    """The model's reply. `cut`: it was truncated at the limit of tokens."""
 
     text: str
     refusal: str | None
@@ -30,10 +30,10 @@ class Reply:
 
 
 class Endpoint:
-    """One line to the endpoint, for many threads. A call is repeated where it makes sense, `attempts` times at most."""
+    """A client of the endpoint, for many threads. Retries temporary errors, with at most `attempts` attempts."""
 
     def __init__(self, settings: GraderSettings, attempts: int) -> None:
-        """`settings` must have the endpoint's URL."""
+        """`settings.grader_base_url` must be set."""
         assert settings.grader_base_url is not None
         self._url = httpx.URL(settings.grader_base_url.rstrip("/") + "/chat/completions")
         self._attempts = attempts
@@ -42,7 +42,7 @@ class Endpoint:
         self._http = httpx.Client(
             timeout=settings.grader_timeout_seconds,
             headers={"authorization": f"Bearer {self._key}"} if self._key else {},
-            trust_env=self._url.host not in ("localhost", "127.0.0.1", "::1"),  # proxies are for what is elsewhere
+            trust_env=self._url.host not in ("localhost", "127.0.0.1", "::1"),  # no proxy for this machine
         )
 
     def __enter__(self) -> Self:
@@ -52,9 +52,9 @@ class Endpoint:
         self._http.close()
 
     def chat(self, body: Mapping[str, Any], schema: Mapping[str, Any]) -> Reply:
-        """Ask once. The answer follows `schema` where the endpoint can see to that, and may be any text elsewhere.
+        """Return the reply to one request. It follows `schema` if the endpoint supports structured output.
 
-        Raises GraderFault, `model_grader_server_error`, where there is no answer.
+        Raises GraderFault (`model_grader_server_error`) if there is no answer.
         """
         model = body["model"]
         if model not in self._unstructured:
@@ -75,18 +75,18 @@ class Endpoint:
                 response = self._http.post(self._url, json=body)
             except httpx.TransportError as error:
                 if not left:
-                    raise self._fault(f"does not answer: {type(error).__name__}: {error}") from error
+                    raise self._fault(f"did not answer: {type(error).__name__}: {error}") from error
             else:
                 if not _passing(response) or not left:
                     return response
                 wait = _asked_wait(response)
             time.sleep(min(LONGEST_PAUSE_SECONDS, wait if wait is not None else pause * random.uniform(0.5, 1.0)))
             pause *= 2
-        raise AssertionError("the last attempt answers or raises")
+        raise AssertionError("the last attempt returns or raises")
 
     def _reply(self, response: httpx.Response) -> Reply:
         if not response.is_success:
-            raise self._fault(f"answers {response.status_code}: {_problem(response)}")
+            raise self._fault(f"returned status {response.status_code}: {_problem(response)}")
         try:
             found = response.json()
             choice = found["choices"][0]
@@ -95,28 +95,28 @@ class Endpoint:
             tokens = int((found.get("usage") or {}).get("total_tokens") or 0)
             cut = choice.get("finish_reason") == "length"
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise self._fault(f"answers what is no chat completion: {response.text}") from error
+            raise self._fault(f"did not return a chat completion: {response.text}") from error
         return Reply(text=str(text), refusal=None if refusal is None else str(refusal), cut=cut, tokens=tokens)
 
     def _fault(self, what: str) -> GraderFault:
         place = f"{self._url.scheme}://{self._url.netloc.decode()}{self._url.path}"  # without a password
-        said = what.replace(self._key, "***") if self._key else what  # some servers repeat the key they refuse
+        said = what.replace(self._key, "***") if self._key else what  # some servers repeat the key in their message
         return GraderFault(
-            f"the endpoint of the grading model, {place}, {said[:SHOWN_CHARACTERS]}",
+            f"The grader API at {place} {said[:SHOWN_CHARACTERS]}",
             kind="model_grader_server_error",
             param="model",
         )
 
 
 def _passing(response: httpx.Response) -> bool:
-    """Whether the trouble may be over in a moment."""
+    """Return whether the error is temporary, so that a retry may succeed."""
     return response.status_code in (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS) or (
         response.is_server_error and response.status_code != httpx.codes.NOT_IMPLEMENTED
     )
 
 
 def _asked_wait(response: httpx.Response) -> float | None:
-    """The seconds that the endpoint asks to wait for, where it says so in seconds."""
+    """Return the seconds of the `Retry-After` header, if it is given in seconds."""
     asked = response.headers.get("retry-after", "")
     return float(asked) if asked.isdecimal() else None
 

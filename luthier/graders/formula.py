@@ -1,4 +1,4 @@
-"""The arithmetic of `multi`: a formula over grades. It is parsed by Python's `ast` and never evaluated as Python."""
+"""The formula of a `multi` grader. It is parsed with Python's `ast` and never evaluated as Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Run = Callable[[Values], float]
 def _power(base: float, exponent: float) -> float:
     raised: Any = base**exponent
     if isinstance(raised, complex):
-        raise ValueError("a negative number has no such root")
+        raise ValueError("root of a negative number")
     return float(raised)
 
 
@@ -42,14 +42,14 @@ FUNCTIONS: Final = (*_OF_MANY, *_OF_ONE)
 
 
 class Formula:
-    """A formula that has been read: numbers, names, `+ - * / **` (also written `^`), unary minus and FUNCTIONS."""
+    """A parsed formula: numbers, names, `+ - * / **` (also written `^`), unary minus and FUNCTIONS."""
 
     def __init__(self, text: str, names: Collection[str]) -> None:
-        """Raises GraderFault, with the text and what was expected, where it is no such formula."""
+        """Parse the text. Raises GraderFault, with the text and what was expected, if it is not a formula."""
         self.text = text
         self.names = tuple(names)
         try:
-            # Nothing else in the language has a `^`; Python binds it looser than `+`, mathematics does not.
+            # In Python `^` binds looser than `+`; as a power it must bind tighter.
             tree = ast.parse(text.strip().replace("^", "**"), mode="eval")
             self._run = _build(tree.body, self.names)
         except SyntaxError as error:
@@ -60,7 +60,7 @@ class Formula:
             raise _unreadable(text, "it cannot be parsed") from error
 
     def value(self, values: Values) -> float:
-        """The formula's value, finite. Raises GraderFault where it has none."""
+        """Return the formula's finite value. Raises GraderFault if it has none."""
         try:
             found = float(self._run(values))
         except ZeroDivisionError:
@@ -68,31 +68,31 @@ class Formula:
         except OverflowError:
             found, why = math.nan, "the result is too large"
         except ValueError:
-            found, why = math.nan, "it takes the root or the logarithm of a number that has none"
+            found, why = math.nan, "it takes a root or a logarithm of a negative number or of zero"
         else:
             why = "the result is too large"
         if not math.isfinite(found):
             given = ", ".join(f"{name} = {values[name]:g}" for name in self.names)
             raise GraderFault(
-                f"calculate_output {self.text!r} has no value where {given}: {why}", param="calculate_output"
+                f"calculate_output {self.text!r} has no value for {given}: {why}", param="calculate_output"
             )
         return found
 
     def check(self) -> None:
-        """Raises GraderFault where the formula has no value for answers that are all right, all wrong, or a mix."""
+        """Raise GraderFault if the formula has no value for some combination of the grades 0 and 1."""
         for corner in product((0.0, 1.0), repeat=len(self.names)):
             self.value(dict(zip(self.names, corner, strict=True)))
 
 
 def _build(node: ast.expr, names: Collection[str]) -> Run:
-    """The function of the values that a node stands for. Raises SyntaxError for a node that is no arithmetic."""
+    """Return the function that computes a node. Raises SyntaxError for a node that is not arithmetic."""
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             number = float(value)
             return lambda values: number
         case ast.Name(id=name):
             if name not in names:
-                raise SyntaxError(f"there is no grader {name!r}; found {', '.join(names)}")
+                raise SyntaxError(f"there is no grader {name!r}; the graders are {', '.join(names)}")
             return lambda values: values[name]
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             negated = _build(operand, names)
@@ -104,7 +104,7 @@ def _build(node: ast.expr, names: Collection[str]) -> Run:
             return _call(name, [_build(argument, names) for argument in arguments])
         case _:
             raise SyntaxError(
-                f"{ast.unparse(node)!r} is not allowed; expected numbers, names of graders, + - * / ** and "
+                f"{ast.unparse(node)!r} is not allowed; expected numbers, grader names, + - * / ** and "
                 + ", ".join(FUNCTIONS)
             )
 

@@ -1,4 +1,4 @@
-"""Asking a model for a grade, and reading it: OpenAI's `score_model` and `label_model`."""
+"""Ask a model for a grade and parse it: OpenAI's `score_model` and `label_model`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from luthier.graders.endpoint import Endpoint, Reply
 from luthier.graders.templates import fill
 from luthier.task import LabelModel, ScoreModel
 
-MAX_CHARACTERS: Final = 50_000  # of a model's answer, from its end
+MAX_CHARACTERS: Final = 50_000  # that are read of a model's answer, from its end
 SHOWN_CHARACTERS: Final = 200
 
 
 def ask(
     grader: ScoreModel | LabelModel, endpoint: Endpoint, *, item: Mapping[str, Any], sample: Mapping[str, Any]
 ) -> Reply:
-    """Put the grader's question. Raises GraderFault where a template cannot be filled or nobody answers."""
+    """Send the grader's messages. Raises GraderFault if a template cannot be filled or the endpoint does not answer."""
     messages = [
         {
             "role": "system" if message.role == "developer" else message.role,
@@ -27,8 +27,8 @@ def ask(
         }
         for message in grader.input
     ]
-    # How to answer is said in words as well: not every server can hold a model to a schema. It stands in the user's
-    # last turn, as templates of many models know no system turn there.
+    # The instruction repeats the schema in words, because not every server supports structured output. It goes into
+    # the last user turn, because many chat templates allow no system turn there.
     if messages[-1]["role"] == "user":
         messages[-1]["content"] += f"\n\n{_instruction(grader)}"
     else:
@@ -37,9 +37,9 @@ def ask(
 
 
 def read(grader: ScoreModel | LabelModel, reply: Reply) -> float:
-    """The grade in a reply: JSON with a `result`, alone or at the end of a text, or the bare result.
+    """Return the grade in a reply: JSON with a `result`, alone or inside a text, or the bare result.
 
-    A score outside of the range counts as the nearest one inside. Raises GraderFault where there is no grade.
+    A score outside the range is clipped. Raises GraderFault if there is no grade.
     """
     if reply.refusal is not None:
         raise GraderFault(
@@ -85,14 +85,14 @@ def _sampling(grader: ScoreModel | LabelModel) -> dict[str, Any]:
     match grader:
         case ScoreModel(sampling_params=params) if params is not None:
             given = params.model_dump(exclude_none=True)
-            names = {"max_completions_tokens": "max_completion_tokens"}  # a grader's name for it, and a chat's
+            names = {"max_completions_tokens": "max_completion_tokens"}  # OpenAI's names in graders and in chat
             return {names.get(name, name): value for name, value in given.items()}
         case _:
             return {}
 
 
 def _result(text: str) -> Any:
-    """The `result` of the last object in a text that has one; of a text without, the text."""
+    """Return the `result` of the last JSON object that has one, else the text itself."""
     decoder, found = json.JSONDecoder(), text.strip()
     start = text.find("{")
     while start >= 0:
@@ -117,7 +117,7 @@ def _number(result: Any) -> float | None:
 
 
 def _unreadable(grader: ScoreModel | LabelModel, reply: Reply, expected: str) -> GraderFault:
-    why = " (its answer was cut off at the limit of tokens)" if reply.cut else ""
+    why = " (its answer was truncated at the limit of tokens)" if reply.cut else ""
     return GraderFault(
         f"{grader.model} did not answer with {expected}{why}: {reply.text[:SHOWN_CHARACTERS]!r}",
         kind="model_grader_parse_error",

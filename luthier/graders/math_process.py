@@ -1,8 +1,8 @@
-"""The process behind the grader `math`: compares two expressions a line, until its standard input ends.
+"""The process of the grader `math`: compares two expressions per line, until its standard input ends.
 
 Run as `python -m luthier.graders.math_process`. A line is the JSON list [answer, reference, float_rounding]. The reply
-is true, false, or null if the reference is not an expression. Computer algebra can run for ever or fill the memory and
-cannot be stopped from within, so the parent kills a process that takes too long and starts another.
+is true, false, or null if the reference is not an expression. Computer algebra can run forever or fill the memory, so
+the process limits its own CPU time and memory. The parent starts another process when this one dies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-CPU_SECONDS: Final = 5.0  # of the process's own time, so that a busy machine grades like an idle one
+CPU_SECONDS: Final = 5.0  # CPU time, so that a busy machine grades like an idle one
 MEMORY_BYTES: Final = 4 * 2**30
 
 _MARKED: Final = re.compile(r"\$|\\\(|\\\[|\\boxed")
@@ -27,7 +27,7 @@ _WORD: Final = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 
 def compare(answer: str, reference: str, float_rounding: int) -> bool | None:
-    """Whether the answer's final expression equals the reference's; None where the reference has none."""
+    """Return whether the final expressions are equal; None if the reference has none."""
     expected = _read(reference)
     if not expected:
         return None
@@ -35,7 +35,7 @@ def compare(answer: str, reference: str, float_rounding: int) -> bool | None:
 
 
 def _read(text: str) -> list[Any]:
-    """A text without words and without LaTeX's marks is an expression as a whole."""
+    """Parse a text; one without words and LaTeX delimiters is an expression as a whole."""
     text = text.strip()
     if not _MARKED.search(text) and not _WORD.search(text):
         text = f"${text.rstrip('.')}$"
@@ -44,12 +44,12 @@ def _read(text: str) -> list[Any]:
 
 
 def main() -> None:
-    logging.disable()  # what cannot be parsed is an ordinary answer, and time is limited here
+    logging.disable()  # an answer that cannot be parsed is not worth a log line
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, whose end closes the standard input
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end closes the standard input
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    with contextlib.redirect_stdout(sys.stderr):  # the line to the owner is for answers only
+    with contextlib.redirect_stdout(sys.stderr):  # libraries must not print into the replies
         for line in sys.stdin:
             signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
             try:

@@ -1,4 +1,4 @@
-"""OpenAI's `python` grader: the user's `grade(sample, item)`, run by `luthier.graders.sandbox` and nowhere else."""
+"""OpenAI's `python` grader: the user's `grade(sample, item)`, run only by `luthier.graders.sandbox`."""
 
 from __future__ import annotations
 
@@ -16,35 +16,37 @@ CPU_SECONDS: Final = 5
 SECONDS: Final = 30.0
 MEMORY_BYTES: Final = 2**30
 
-# There are no threads in there: libraries that would start one for each core are told so.
+# The sandbox allows no threads, so numerical libraries must not start any.
 _ENVIRONMENT: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 _sandbox: Final = Child("python", "-I", str(Path(sandbox.__file__).absolute()), environment=_ENVIRONMENT)
 
 
 def load(source: str) -> None:
-    """Check that the source runs and has a function `grade`. Raises GraderFault where not."""
+    """Check that the source runs and has a function `grade`. Raises GraderFault if not."""
     _ask(source, None, None)
 
 
 def run(source: str, *, item: Mapping[str, Any], sample: Mapping[str, Any]) -> float:
-    """The grade, a finite number. Raises GraderFault: `python_grader_runtime_error` for what the code does,
-    `python_grader_server_error` where it cannot be run in isolation.
+    """Return the grade, a finite number.
+
+    Raises GraderFault: `python_grader_runtime_error` for errors of the code, `python_grader_server_error` if it cannot
+    be isolated.
     """
     grade = _ask(source, dict(sample), dict(item)).get("grade")
     if not isinstance(grade, int | float) or not math.isfinite(grade):
-        raise _fault("the code wrote to where its grade belongs")
+        raise _fault("the code wrote to the pipe of its grade")
     return float(grade)
 
 
 def _ask(source: str, sample: dict[str, Any] | None, item: dict[str, Any] | None) -> dict[str, Any]:
     limits = {"cpu_seconds": CPU_SECONDS, "seconds": SECONDS, "memory_bytes": MEMORY_BYTES}
     line = _sandbox.ask({"source": source, "sample": sample, "item": item, **limits})
-    answer: dict[str, Any] = json.loads(line) if line else {"error": "its process was ended from outside"}
+    answer: dict[str, Any] = json.loads(line) if line else {"error": "its process was killed"}
     if "refused" in answer:
         raise GraderFault(
-            "python graders run only where Linux namespaces isolate them, which this machine does not allow "
-            f"({answer['refused']}); use another grader, or a machine with unprivileged user namespaces",
+            f"Python graders need Linux namespaces, which this machine does not allow ({answer['refused']}). Use "
+            "another grader, or a machine with unprivileged user namespaces.",
             kind="python_grader_server_error",
             param="type",
         )
@@ -54,4 +56,4 @@ def _ask(source: str, sample: dict[str, Any] | None, item: dict[str, Any] | None
 
 
 def _fault(what: str) -> GraderFault:
-    return GraderFault(f"the grader's code failed: {what}", kind="python_grader_runtime_error", param="source")
+    return GraderFault(f"The grader's code failed: {what}", kind="python_grader_runtime_error", param="source")

@@ -1,13 +1,16 @@
-"""The process behind the grader `python`: runs untrusted code, a grade a line, until its standard input ends.
+"""The process of the grader `python`: runs untrusted code, one grade per line, until its standard input ends.
 
-Run as `python -I sandbox.py`, with nothing but the standard library. It moves into namespaces of its own (network,
-processes, IPC, mounts; a user namespace where it is not allowed to otherwise), sees a read-only file system with Python
-and the system's libraries alone, gives up every privilege and the system calls that no grade needs, and forks once for
-each line: so no grade can know of another, and what takes too much dies alone. Where any of this is refused, no code is
-run and every answer says so.
+Run as `python -I sandbox.py`, with only the standard library. The process isolates itself in this order:
+
+- new namespaces for network, processes, IPC and mounts, and a user namespace if that is needed for the others;
+- a read-only file system that holds only Python and the system's libraries;
+- no privileges, and a seccomp filter against system calls that no grader needs;
+- one fork per line, so that grades cannot affect each other, and one that exceeds a limit dies alone.
+
+If the system refuses any of this, no code runs, and every reply says so.
 
 A line is {"source", "sample", "item", "cpu_seconds", "seconds", "memory_bytes"}; without a sample the code is only
-loaded. The answer is {"grade"}, {"loaded"}, {"error"} for what the code did, or {"refused"} where it was not run.
+loaded. The reply is {"grade"}, {"loaded"}, {"error"} for an error of the code, or {"refused"} if it was not run.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ MOST_ANSWER_BYTES: Final = 16_384
 MOST_ERROR_CHARACTERS: Final = 1_000
 OPEN_FILES: Final = 64
 
-# Where the new root is put together: no library lies below it, and it is out of sight from then on.
+# Mount point of the new root: no library lies below it, and the old /proc is hidden from then on.
 ROOT: Final = "/proc"
 SYSTEM: Final = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", "/nix/store")
 DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
@@ -43,14 +46,14 @@ DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 NEW_NAMESPACES: Final = 0x00020000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000  # mount, UTS, IPC, PID, network
 NEW_USER_NAMESPACE: Final = 0x10000000
 MS_RDONLY, MS_NOSUID, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 32, 4096, 16384, 1 << 18
-KEPT_FLAGS: Final = 2 | 4 | 8  # nosuid, nodev, noexec: a mount of somebody else's keeps them
+KEPT_FLAGS: Final = 2 | 4 | 8  # nosuid, nodev, noexec: remounts keep these flags
 MNT_DETACH: Final = 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 CAPABILITY_VERSION_3: Final = 0x20080522
 
-# What namespaces leave open is refused by number: sockets (those of virtual machines are in no namespace) and rings
-# that could open them, keyrings, memory that outlives its process, and large parts of the kernel that no grade needs.
-# By machine: its number in linux/audit.h, then the calls' in asm/unistd.h.
+# System calls that namespaces do not cover: sockets (vsock has no namespace) and io_uring, which can open them,
+# keyrings, memory that outlives its process, and large parts of the kernel that no grader needs.
+# For each architecture: its number in linux/audit.h, then the numbers of the calls in asm/unistd.h.
 REFUSED_CALLS: Final = {
     "x86_64": (
         0xC000003E,
@@ -98,7 +101,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, whose end closes the standard input
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end closes the standard input
     try:
         null = isolate()
         _check_fork(null)
@@ -112,9 +115,9 @@ def main() -> None:
 
 
 def isolate() -> int:
-    """Cut this process off, and return in a child of it that is alone; the answer is an open /dev/null.
+    """Isolate this process and return in a child of it; the result is an open descriptor of /dev/null.
 
-    Raises OSError where the system does not allow it.
+    Raises OSError if the system does not allow it.
     """
     null = os.open("/dev/null", os.O_RDWR)
     try:
@@ -127,7 +130,7 @@ def isolate() -> int:
         Path("/proc/self/uid_map").write_text(f"{NOBODY} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{NOBODY} {group} 1")
         privileged = False
-    child = os.fork()  # the first process of the new namespace, with which all others end
+    child = os.fork()  # process 1 of the new namespace: when it ends, all others end
     if child:
         os.close(null)
         _, status = os.waitpid(child, 0)
@@ -139,21 +142,23 @@ def isolate() -> int:
         os.setresuid(NOBODY, NOBODY, NOBODY)
     _call("capset", (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)())
     _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)  # what runs here later must not write to this process
+    _call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)  # later children must not write to this process
     _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _refuse_calls()
     return null
 
 
 def _confine() -> None:
-    """Make a read-only root of the folders that Python needs, and leave the old one."""
+    """Make a read-only root of the folders that Python needs, and switch to it."""
     with Path("/proc/self/mountinfo").open() as mounts:
         _call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
         _call("mount", b"tmpfs", ROOT.encode(), b"tmpfs", MS_NOSUID, b"size=1m,mode=755")
         for path in _shown():
             _show(path)
         for line in mounts:
-            point = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), line.split()[4])  # of spaces and such
+            point = re.sub(
+                r"\\(\d{3})", lambda found: chr(int(found[1], 8)), line.split()[4]
+            )  # escaped spaces and the like
             if point.startswith(f"{ROOT}/"):
                 _read_only(point)
     os.chdir(ROOT)
@@ -165,7 +170,7 @@ def _confine() -> None:
 
 
 def _shown() -> list[str]:
-    """What can be seen in there; what lies in another of these folders is seen with it."""
+    """Return the visible paths, without those that lie inside another one."""
     wanted = [path for path in (*SYSTEM, *DEVICES, sys.prefix, sys.base_prefix) if os.path.lexists(path)]
     if "/" in wanted:
         raise OSError("Python is installed in the root folder, which cannot be hidden from graders")
@@ -192,10 +197,10 @@ def _read_only(point: str) -> None:
 
 
 def _refuse_calls() -> None:
-    """Make REFUSED_CALLS fail from here on (seccomp), with all calls of another machine's numbers."""
+    """Make REFUSED_CALLS and all calls of other architectures fail from here on (seccomp)."""
     machine = os.uname().machine
     if machine not in REFUSED_CALLS:
-        raise OSError(f"there is no list of system calls to refuse on {machine}")
+        raise OSError(f"no seccomp filter is known for {machine}")
     architecture, refused = REFUSED_CALLS[machine]
     load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06  # linux/bpf_common.h
     left = len(refused) + 2  # instructions from the second to the last comparison, each of which may jump to the end
@@ -210,7 +215,7 @@ def _refuse_calls() -> None:
 
 
 def _call(name: str, *arguments: Any) -> None:
-    """A call of the C library. Raises OSError, naming it, where it fails."""
+    """Call a function of the C library. Raises OSError, naming the function, if it fails."""
     longs = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     if getattr(_libc, name)(*longs) != 0:
         code = ctypes.get_errno()
@@ -218,7 +223,7 @@ def _call(name: str, *arguments: Any) -> None:
 
 
 def _check_fork(null: int) -> None:
-    """Raises OSError where the limit on processes does not hold, as for a superuser without its privileges."""
+    """Raise OSError if the limit on processes has no effect, as for root without capabilities."""
     forked = answer(
         {
             "source": "import os\ntry:\n    os.fork()\n    grade = None\nexcept OSError:\n    grade = print",
@@ -230,11 +235,11 @@ def _check_fork(null: int) -> None:
         null,
     )
     if "loaded" not in forked:
-        raise OSError("the limit on processes does not hold here")
+        raise OSError("the limit on processes has no effect here")
 
 
 def answer(question: dict[str, Any], null: int) -> dict[str, Any]:
-    """Run one question in a process of its own."""
+    """Run one question in its own process."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -248,11 +253,11 @@ def answer(question: dict[str, Any], null: int) -> dict[str, Any]:
         found = json.loads(written)
     except ValueError:
         return {"error": _death(late, status, question)}
-    return found if isinstance(found, dict) else {"error": "the code wrote to where its grade belongs"}
+    return found if isinstance(found, dict) else {"error": "the code wrote to the pipe of its grade"}
 
 
 def _read(reading: int, deadline: float) -> tuple[bytes, bool]:
-    """What the child writes until it ends, and whether the deadline passed before."""
+    """Return what the child writes until it ends, and whether the deadline passed first."""
     written = b""
     while len(written) < MOST_ANSWER_BYTES:
         ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
@@ -269,12 +274,12 @@ def _death(late: bool, status: int, question: dict[str, Any]) -> str:
     if late:
         return f"it took more than {question['seconds']:g} seconds"
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
-        return f"it took more than {question['cpu_seconds']} seconds of processor time"
-    return "its process ended before there was a grade"
+        return f"it took more than {question['cpu_seconds']} seconds of CPU time"
+    return "its process ended before it returned a grade"
 
 
 def _run(question: dict[str, Any], writing: int, null: int) -> None:
-    """Run the code and write what came of it. Never returns."""
+    """Run the code, write the result and exit. Never returns."""
     try:
         for standard in (0, 1, 2):
             os.dup2(null, standard)
@@ -282,7 +287,7 @@ def _run(question: dict[str, Any], writing: int, null: int) -> None:
         os.closerange(4, OPEN_FILES * 4)
         _limit(question["cpu_seconds"], question["memory_bytes"])
         found = _grade(question)
-    except BaseException as error:  # SystemExit and the rest: the code is not ours
+    except BaseException as error:  # untrusted code may raise anything, SystemExit included
         found = {"error": _described(error)}
     os.write(out, json.dumps(found).encode())
     os._exit(0)
@@ -310,7 +315,7 @@ def _grade(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _described(error: BaseException) -> str:
-    """The error in a line, with the line of the source where it happened."""
+    """Return the error as one line, with the number of the source line that raised it."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "source"]
     where = f" (line {lines[-1]})" if lines else ""
     return f"{type(error).__name__}: {error}"[:MOST_ERROR_CHARACTERS] + where

@@ -1,4 +1,4 @@
-"""A process that answers questions of graders, and can be ended where a question takes too much."""
+"""A child process that answers the questions of a grader, and is restarted when a question kills it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from luthier.errors import LuthierError
 
 
 class Child:
-    """A Python process that answers each line with a line. It is started when it is first needed, and again after it
-    has ended. Thread-safe: one question at a time.
+    """A Python process that answers each line with a line. It starts on first use, and again after it has ended.
+
+    Thread-safe: one question at a time.
     """
 
     def __init__(self, grader: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
-        """`arguments` are the interpreter's; an `environment` of None is this process's own."""
+        """`arguments` are those of the interpreter; `environment` None inherits that of this process."""
         self._grader = grader
         self._arguments = arguments
         self._environment = environment
@@ -27,10 +28,10 @@ class Child:
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, question: Any) -> str:
-        """The process's answer; empty when the question was too much. Raises LuthierError where it cannot run."""
+        """Return the process's answer, empty if the question killed it. Raises LuthierError if it cannot run."""
         with self._lock:
             if self._process is not None and self._process.poll() is not None:
-                self._end()  # it was ended from outside
+                self._end()  # it was killed
             process = self._process or self._start()
             assert process.stdin is not None
             assert process.stdout is not None
@@ -41,7 +42,7 @@ class Child:
                 code = process.wait()
                 self._end()
                 if code > 0:
-                    raise LuthierError(f"the process behind the grader `{self._grader}` failed (exit code {code})")
+                    raise LuthierError(f"The process of the grader `{self._grader}` failed (exit code {code}).")
             return answer
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""Templates are plain substitution: `{{item.path}}` reads the row, `{{sample.path}}` what the model made.
+"""Templates of graders: `{{item.path}}` is a value of the row, `{{sample.path}}` a value of the model's answer.
 
-Nothing of the user's is run, and what a template puts in is never read as a template again.
+Templates are plain substitution: they run no code, and a substituted value is never expanded again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SAMPLE: Final = ("output_text", "output_json")
 
 
 def sample_of(answer: str) -> dict[str, Any]:
-    """What templates can read of an answer: `output_text`, and `output_json` where it is valid JSON."""
+    """Return the fields of an answer for templates: `output_text`, and `output_json` if it is valid JSON."""
     try:
         return {"output_text": answer, "output_json": json.loads(answer)}
     except (ValueError, RecursionError):
@@ -25,16 +25,16 @@ def sample_of(answer: str) -> dict[str, Any]:
 
 
 def fill(template: str, *, item: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
-    """Put the values in. Strings go in as they are, anything else as JSON; numbers in a path index lists.
+    """Substitute the values: strings unchanged, anything else as JSON. Numbers in a path index lists.
 
-    Raises GraderFault naming a path that is not there.
+    Raises GraderFault naming a path that does not exist.
     """
     roots = {"item": item, "sample": sample}
     return _TEMPLATE.sub(lambda found: _look_up(found[1].strip(), roots), template)
 
 
 def check_paths(template: str) -> None:
-    """Raises GraderFault for a path that no row and no answer can have."""
+    """Raise GraderFault for a path that no row and no answer can have."""
     for found in _TEMPLATE.finditer(template):
         path = found[1].strip()
         root, *keys = path.split(".")
@@ -64,8 +64,8 @@ def _look_up(path: str, roots: Mapping[str, Any]) -> str:
 
 
 def _unknown(path: str, why: str) -> GraderFault:
-    of_answer = path.split(".")[:2] == ["sample", "output_json"]  # whether it is there differs from answer to answer
+    of_answer = path.split(".")[:2] == ["sample", "output_json"]  # depends on the answer
     return GraderFault(
-        f"the template `{{{{{path}}}}}` cannot be filled: {why}",
+        f"The template `{{{{{path}}}}}` cannot be filled: {why}",
         kind="sample_parse_error" if of_answer else "invalid_variable_error",
     )

@@ -1,7 +1,8 @@
-"""Base models: the registry's entries, and the facts about a model that are read from its files without loading it."""
+"""Base models: registry entries, and facts that are read from a model's files without loading it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -14,8 +15,8 @@ from luthier.design import Frozen
 from luthier.errors import UserError
 from luthier.models import chat_template
 
-ORIGIN: Final = "origin.json"  # in a folder that was converted or downloaded: the facts `origin` and `quantised`
-# Encoders saved without a head for masked tokens, as sentence embedders are.
+ORIGIN: Final = "origin.json"  # in converted and downloaded folders: the facts `origin` and `quantised`
+# Encoders saved without a masked-LM head, e.g. sentence embedders.
 HEADLESS_ENCODERS: Final = ("BertModel", "RobertaModel", "XLMRobertaModel", "DistilBertModel", "ModernBertModel")
 # Families whose first token has position `pad_token_id + 1`.
 OFFSET_POSITIONS: Final = ("roberta", "xlm-roberta", "camembert")
@@ -28,9 +29,9 @@ _DISTILBERT_NAMES: Final = {"dim": "hidden_size", "n_heads": "num_attention_head
 
 
 class Linear(Frozen):
-    """A linear layer: what adapters sit on."""
+    """A linear layer, which adapters can be attached to."""
 
-    name: str = Field(description="its path; of those in a transformer layer from there down, e.g. self_attn.q_proj")
+    name: str = Field(description="module path; inside a transformer layer relative to it, e.g. self_attn.q_proj")
     inputs: int = Field(ge=1)
     outputs: int = Field(ge=1)
     layered: bool = Field(default=True, description="whether each transformer layer has one")
@@ -41,26 +42,28 @@ class Linear(Frozen):
 
     @property
     def numbers(self) -> int:
-        """How many it holds, its bias left out."""
+        """Number of parameters, without the bias."""
         return self.inputs * self.outputs
 
 
 class Anatomy(Frozen):
-    """What a model's weights are made of, by the headers of its files. All transformer layers are taken to be alike."""
+    """Parameters of a model by part, from the headers of its files; all transformer layers are assumed to be equal."""
 
-    layers: int = Field(ge=1, description="transformer layers with weights of their own; fewer where they are shared")
-    layer: int = Field(ge=1, description="parameters of one of them")
-    tensors: int = Field(ge=1, description="tensors of one of them")
-    norms: int = Field(ge=0, description="parameters of the normalisations in one of them")
-    biases: int = Field(ge=0, description="parameters of the biases in one of them")
-    outer_norms: int = Field(ge=0, description="parameters of the normalisations outside of them")
-    last_norm: int = Field(ge=0, description="those of the one that follows the last layer")
-    outer_biases: int = Field(ge=0)
-    linear: tuple[Linear, ...] = Field(description="all but the output head")
+    layers: int = Field(
+        ge=1, description="transformer layers with their own weights (layers that share weights count once)"
+    )
+    layer: int = Field(ge=1, description="parameters of one layer")
+    tensors: int = Field(ge=1, description="tensors of one layer")
+    norms: int = Field(ge=0, description="normalisation parameters of one layer")
+    biases: int = Field(ge=0, description="bias parameters of one layer")
+    outer_norms: int = Field(ge=0, description="normalisation parameters outside the layers")
+    last_norm: int = Field(ge=0, description="parameters of the final norm")
+    outer_biases: int = Field(ge=0, description="bias parameters outside the layers")
+    linear: tuple[Linear, ...] = Field(description="linear layers, except the output head")
 
 
 class ModelFacts(Frozen):
-    """What the search and the cost model need to know of a base model."""
+    """Facts about a base model for the search and the cost model."""
 
     architecture: str = Field(description="transformers' class name, e.g. LlamaForCausalLM")
     family: Literal["decoder", "encoder"]
@@ -74,35 +77,42 @@ class ModelFacts(Frozen):
     chat_template: bool
     attention_window: int | None = Field(
         default=None,
-        description="how many tokens each one sees; None for a family whose window cannot be set in all layers",
+        description="tokens that each token attends to; None if the window cannot be set in all layers",
     )
     biases: bool = Field(default=False, description="whether any layer has a bias")
-    tools: bool = Field(default=False, description="whether conversations can show tools, tool calls and tool replies")
+    tools: bool = Field(
+        default=False, description="whether the chat template can show tools, tool calls and tool replies"
+    )
     rope: Literal["plain", "scaled"] | None = Field(
-        default=None, description="rotary positions, and whether they are stretched already; None: cannot be stretched"
+        default=None, description="rotary positions: plain, or scaled already; None: RoPE scaling is not possible"
     )
     origin: str | None = Field(
-        default=None, description="what Luthier made the folder from: a GGUF file, or a hub id with its revision"
+        default=None, description="source of a folder that Luthier made: a GGUF file, or a hub id with its revision"
     )
     quantised: str | None = Field(
-        default=None, description="type of the weights before they were de-quantised, e.g. Q4_1: precision is lost"
+        default=None, description="type of the quantised weights before they were de-quantised, e.g. Q4_1"
     )
     head: Literal["own", "tied"] = Field(
         default="own",
         exclude_if=lambda head: head == "own",
-        description="`own`: the model brings its output head; `tied`: an encoder that has none starts with one made of "
-        "its token embeddings, behind an identity transform",
+        description="`own`: the model has an output head; `tied`: an encoder without one gets a head made of its token "
+        "embeddings and an identity transform",
     )
     tied: bool = Field(default=True, description="whether the output head shares its weights with the embeddings")
+    tokenizer: str | None = Field(
+        default=None,
+        exclude_if=lambda digest: digest is None,  # models registered before the field
+        description="digest of the vocabulary; models with the same one can distil each other",
+    )
     anatomy: Anatomy | None = Field(
         default=None,
         exclude_if=lambda anatomy: anatomy is None,  # models registered before the field
-        description="what the weights are made of",
+        description="parameters by part",
     )
 
 
 class BaseModelEntry(Frozen):
-    """A line of the base-model registry. `source` is a local folder that workers can read, or a hub id."""
+    """An entry of the base-model registry. `source` is a local folder that workers can read, or a hub id."""
 
     name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     source: str = Field(min_length=1)
@@ -110,19 +120,19 @@ class BaseModelEntry(Frozen):
 
 
 def read_facts(folder: Path) -> ModelFacts:
-    """Read the facts of a model saved by `save_pretrained`. Raises UserError naming the file that is missing or odd."""
+    """Return the facts of a model saved by `save_pretrained`. Raises UserError naming the missing or invalid file."""
     config = _json(folder / "config.json")
     if not (folder / "tokenizer.json").is_file():
-        raise UserError(f"{folder} has no tokenizer.json (a fast tokenizer is needed)", param="source")
+        raise UserError(f"{folder} has no tokenizer.json (a fast tokenizer is required).", param="source")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise UserError(f"{folder} has no *.safetensors weights (pickled weights are never loaded)", param="source")
+        raise UserError(f"{folder} has no *.safetensors weights (pickled weights are never loaded).", param="source")
     architecture = (config.get("architectures") or ["unknown"])[0]
     encoder = architecture.endswith("ForMaskedLM") or architecture in HEADLESS_ENCODERS
     if not (encoder or architecture.endswith("ForCausalLM")):
         raise UserError(
-            f"{folder}: {architecture} is neither a causal (…ForCausalLM) nor a masked language model (…ForMaskedLM, "
-            f"{', '.join(HEADLESS_ENCODERS)})",
+            f"{folder}: {architecture} is not supported. Supported are causal (…ForCausalLM) and masked language "
+            f"models (…ForMaskedLM, {', '.join(HEADLESS_ENCODERS)}).",
             param="source",
         )
     if encoder:
@@ -147,43 +157,51 @@ def read_facts(folder: Path) -> ModelFacts:
             tools=template is not None and chat_template.with_tools(template) is not None,
             rope=_rope(config),
             head="tied" if architecture in HEADLESS_ENCODERS else "own",
+            tokenizer=_vocabulary(_json(folder / "tokenizer.json")),
             **_origin(folder),
             tied=bool(config.get("tie_word_embeddings")) or _tables(headers, config) < 2,
             anatomy=_anatomy({name: tensor["shape"] for h in headers for name, tensor in h.items()}, config),
         )
     except KeyError as missing:
-        raise UserError(f"{folder / 'config.json'} lacks the field {missing}", param="source") from missing
+        raise UserError(f"{folder / 'config.json'} lacks the field {missing}.", param="source") from missing
+
+
+def _vocabulary(tokenizer: dict[str, Any]) -> str:
+    """Return 16 hex digits that identify which id each token has."""
+    added = sorted((token["id"], token["content"]) for token in tokenizer.get("added_tokens") or [])
+    text = json.dumps([tokenizer.get("model", {}).get("vocab"), added], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _origin(folder: Path) -> dict[str, str | None]:
-    """Where a folder of ours comes from; any other says nothing about it."""
+    """Return the origin of a folder that Luthier made; empty for any other."""
     return _json(folder / ORIGIN) if (folder / ORIGIN).is_file() else {}
 
 
 def _positions_before_the_first(config: dict[str, Any]) -> int:
-    """RoBERTa's first token stands after the padding token's number."""
+    """RoBERTa's positions start after the id of the padding token."""
     return int(config["pad_token_id"]) + 1 if config.get("model_type") in OFFSET_POSITIONS else 0
 
 
 def _tables(headers: list[dict[str, dict[str, Any]]], config: dict[str, Any]) -> int:
-    """How many tensors have a row for each token: the embeddings, and the output head where it has its own."""
+    """Return how many tensors have a row per token: the embeddings, and the output head if it is not tied."""
     shape = [config["vocab_size"], config["hidden_size"]]
     return sum(tensor["shape"] == shape for header in headers for tensor in header.values())
 
 
 def _anatomy(shapes: dict[str, list[int]], config: dict[str, Any]) -> Anatomy | None:
-    """None where the tensors' names tell nothing of layers."""
+    """Return the parameters by part; None if the tensors' names do not show the layers."""
     inside: dict[int, dict[str, list[int]]] = {}
     outside: dict[str, list[int]] = {}
     for name, shape in shapes.items():
         if found := _LAYER.search(name):
             inside.setdefault(int(found["index"]), {})[name[found.end() :]] = shape
-        elif "pooler" not in name:  # of headless encoders, which masked language models leave out
+        elif "pooler" not in name:  # the pooler of headless encoders, which masked language models do not have
             outside[name] = shape
     if not inside:
         return None
     first = inside[min(inside)]
-    turned = config.get("model_type") == "gpt2"  # whose Conv1D keeps the inputs first
+    turned = config.get("model_type") == "gpt2"  # its Conv1D stores weights as (inputs, outputs)
     linear = [
         *_linear(first, turned=turned, layered=True),
         *(each for each in _linear(outside, turned=turned, layered=False) if each.outputs != config["vocab_size"]),
@@ -221,7 +239,7 @@ def _attention_window(config: dict[str, Any]) -> int | None:
     context: int = config["max_position_embeddings"]
     match config.get("model_type"):
         case "llama" if not (config.get("attention_bias") or config.get("mlp_bias")):
-            return context  # computes what Mistral computes, which has a window
+            return context  # equal to Mistral, which supports a window
         case "mistral":
             return min(config.get("sliding_window", 4096) or context, context)  # 4096 is the family's default
         case "qwen2" | "qwen3" if not config.get("use_sliding_window"):
@@ -232,7 +250,7 @@ def _attention_window(config: dict[str, Any]) -> int | None:
 
 def _rope(config: dict[str, Any]) -> Literal["plain", "scaled"] | None:
     if config.get("model_type") not in ("llama", "mistral", "qwen2", "qwen3"):
-        return None  # learned positions, or rotary ones that differ by layer
+        return None  # learned positions, or rotary positions that differ by layer
     settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
     return "plain" if settings.get("rope_type", settings.get("type", "default")) == "default" else "scaled"
 
@@ -241,23 +259,23 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{file.parent} has no {file.name}: not a saved model", param="source") from error
+        raise UserError(f"{file.parent} has no {file.name}, so it is not a saved model.", param="source") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}", param="source") from error
     if not isinstance(value, dict):
-        raise UserError(f"{file} does not hold a JSON object", param="source")
+        raise UserError(f"{file} does not contain a JSON object.", param="source")
     return value
 
 
 def _header(file: Path) -> dict[str, dict[str, Any]]:
-    """The tensors that a safetensors header lists: 8 bytes of length, then JSON."""
+    """Return the tensors in a safetensors header: 8 bytes of length, then JSON."""
     with file.open("rb") as stream:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
     return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
 
 
 def _chat_templates(folder: Path) -> dict[str, str]:
-    """By name, as transformers finds them: files of their own go before the field in tokenizer_config.json."""
+    """Return the chat templates by name, as transformers finds them: separate files before tokenizer_config.json."""
     files = {"default": folder / "chat_template.jinja"}
     files |= {file.stem: file for file in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
     found = {name: file.read_text("utf-8") for name, file in files.items() if file.is_file()}

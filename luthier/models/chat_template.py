@@ -1,8 +1,8 @@
-"""Whether a chat template shows tools, and a template that does so in place of a ChatML one that does not.
+"""Check whether a chat template shows tools, and add them to ChatML templates that do not.
 
-Many templates leave out the tools that a conversation offers, and the calls of them, without a word: a model would
-learn empty turns. What a template shows is found out by rendering conversations and looking for what they say. Where
-a template is plain ChatML, tools are added in Hermes' format, as Qwen 2.5 has it (hermes.jinja beside this file).
+Many templates silently leave out tools and tool calls, so a model would learn empty turns. The check renders
+conversations and looks for their content. To plain ChatML templates, tools are added in the Hermes format, as in
+Qwen 2.5 (hermes.jinja in this folder).
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ _SHOWN: Final = ("listed_tool", "described thus", "called_tool", "place 41", "re
 
 
 def in_use(templates: Mapping[str, str]) -> str | None:
-    """Of a tokenizer's templates, by name, the one that renders a conversation with tools."""
+    """Return the template, of a tokenizer's templates by name, that renders conversations with tools."""
     return templates.get("tool_use", templates.get("default"))
 
 
 @lru_cache(maxsize=64)
 def with_tools(template: str) -> str | None:
-    """A chat template that renders tools, their calls and their replies, and all else as `template` does.
+    """Return a chat template that renders tools, tool calls and tool replies, and everything else like `template`.
 
-    That is the template itself where it shows them, and None where it does not and is not ChatML either.
+    That is the template itself if it shows tools, and None if it does not and is not ChatML.
     """
     if shows_tools(template):
         return template
@@ -72,25 +72,24 @@ def with_tools(template: str) -> str | None:
         is_chatml = all(_same(template, hermes, messages) for messages in _PLAIN)
         extended = _beside(hermes, template)
         same = all(_same(template, extended, messages) for messages in _PLAIN)
-    except Exception:  # a template is somebody's program, and may fail in any way
+    except Exception:  # a template is third-party code, and may raise anything
         return None
     return extended if is_chatml and same and shows_tools(extended) else None
 
 
 def shows_tools(template: str) -> bool:
-    """Whether the template renders the tools on offer, the calls of them and the replies, so that each assistant turn
-    follows from what stands before it."""
+    """Return whether the template renders tools, tool calls and replies, and extends the text turn by turn."""
     try:
         whole = render(template, _AGENT, [_TOOL])
         return all(text in whole for text in _SHOWN) and all(
             _follows(template, turn, whole) for turn, message in enumerate(_AGENT) if message["role"] == "assistant"
         )
-    except Exception:  # a template is somebody's program, and may fail in any way
+    except Exception:  # a template is third-party code, and may raise anything
         return False
 
 
 def render(template: str, messages: Sequence[Message], tools: Sequence[Any] | None = None, **more: Any) -> str:
-    """A conversation as transformers renders it. Raises whatever the template raises."""
+    """Render a conversation like transformers. Raises whatever the template raises."""
     names = {"messages": list(messages), "tools": tools, "add_generation_prompt": False, **_SPECIAL_TOKENS, **more}
     return _environment().from_string(template).render(names)
 
@@ -102,7 +101,7 @@ def _follows(template: str, turn: int, whole: str) -> bool:
 
 
 def _default_system(template: str) -> str:
-    """The system message that a template has of its own, as a literal of Jinja; `none` where it has none."""
+    """Return the template's default system message as a Jinja literal; `none` if it has none."""
     text = render(template, [{"role": "user", "content": "?"}])
     start, end = "<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n?"
     if not text.startswith(start):
@@ -111,9 +110,9 @@ def _default_system(template: str) -> str:
 
 
 def _beside(hermes: str, template: str) -> str:
-    """Hermes' format where a conversation has to do with tools, the template as it is elsewhere.
+    """Return a template that uses the Hermes format for conversations with tools, and `template` for others.
 
-    The `+` keep Jinja from trimming the template's first and last line.
+    The `+` signs keep Jinja from trimming the template's first and last line.
     """
     return (
         "{%- if tools or messages | selectattr('tool_calls') | list "
@@ -130,7 +129,7 @@ def _same(one: str, other: str, messages: Sequence[Message]) -> bool:
 
 
 class _Generation(Extension):
-    """`{% generation %}`, by which templates mark assistant turns for training; it changes no text."""
+    """The tag `{% generation %}`, which marks assistant turns for training; it does not change the text."""
 
     tags = {"generation"}  # noqa: RUF012 (Jinja types it as a plain set)
 
@@ -142,7 +141,7 @@ class _Generation(Extension):
 
 @lru_cache(maxsize=1)
 def _environment() -> ImmutableSandboxedEnvironment:
-    """The environment that transformers renders chat templates in."""
+    """Return the Jinja environment in which transformers renders chat templates."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )

@@ -1,7 +1,7 @@
-"""Where base models come from: a folder, a GGUF file, or a hub id; all of them end as a folder of safetensors.
+"""Sources of base models: a folder, a GGUF file or a hub id. Each becomes a folder of safetensors.
 
-Converting and downloading take torch or a network, and minutes: child processes of `workers` do it, whose progress
-goes to this process's standard error. A source is taken in once; the folder it became is found again.
+Child processes of `workers` convert and download, because that needs torch or a network, and takes minutes. Their
+progress goes to this process's standard error. Results are cached under the home.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
 
 
 def local_folder(source: str, home: Path) -> Path:
-    """The folder that holds the model; one that had to be made lies under `home`/models.
+    """Return the folder of the model; converted and downloaded ones are under `home`/models.
 
-    Raises UserError naming the file or id and what is wrong with it.
+    Raises UserError naming the source and what is wrong with it.
     """
     path = Path(source)
     if path.is_absolute():
@@ -35,8 +35,8 @@ def local_folder(source: str, home: Path) -> Path:
         return _downloaded(source, home / "models")
     fault = "is none of these" if path.exists() or not path.is_absolute() else "does not exist"
     raise UserError(
-        "source must be the absolute path of a folder or of a GGUF file, or a hub id like org/name; "
-        f"{source!r} {fault}",
+        "The source must be the absolute path of a folder or GGUF file, or a hub id like org/name. "
+        f"{source!r} {fault}.",
         param="source",
     )
 
@@ -57,18 +57,18 @@ def _downloaded(hub_id: str, models: Path) -> Path:
 
 
 def _alone(models: Path, name: str) -> FileLock:
-    """So that two who ask for the same model at once do not both work for it."""
+    """Return a lock, so that concurrent requests for one model do the work only once."""
     models.mkdir(parents=True, exist_ok=True)
     return FileLock(models / f".{name}.lock")
 
 
 def _run(module: str, *arguments: object) -> str:
-    """What the child prints. It exits with 2 where the source is at fault, and then says why."""
+    """Run the module and return what it prints. Exit code 2 means that the source is invalid; it prints why."""
     command = [sys.executable, "-P", "-m", module, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     said = done.stdout.strip()
     if done.returncode == 2:
         raise UserError(said, param="source")
     if done.returncode:
-        raise LuthierError(f"{module} broke off with exit code {done.returncode}; its standard error says more")
+        raise LuthierError(f"{module} failed with exit code {done.returncode}. Its standard error has the details.")
     return said

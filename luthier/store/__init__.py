@@ -1,4 +1,4 @@
-"""The one room with SQL. Whoever calls its functions holds the transaction: `Connection` is the type of that."""
+"""The only package with SQL. The caller of a function opens the transaction and passes its `Connection`."""
 
 from sqlalchemy import Connection
 

@@ -1,4 +1,4 @@
-"""Aliases: names that stand for the best model so far. Every change is a version of its own; the last one counts."""
+"""Aliases: names that point to a model. Every change adds a version; the latest one is current."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ PREFIX: Final = "alias/"
 
 
 def current(c: Connection, name: str) -> AliasRecord | None:
-    """What the alias stands for; None where there is no such alias."""
+    """Return the current version of an alias; None for an unknown one."""
     return next(iter(history(c, name)), None)
 
 
 def get(c: Connection, name: str) -> AliasRecord:
-    """Raises NotFound."""
+    """Return the current version of an alias. Raises NotFound."""
     found = current(c, name)
     if found is None:
-        raise NotFound(f"there is no alias {name!r}", param="alias")
+        raise NotFound(f"alias {name!r} was not found", param="alias")
     return found
 
 
 def resolve(c: Connection, model: str) -> str:
-    """The fine-tuned model that `alias/NAME` stands for; other names stand for themselves. Raises NotFound."""
+    """Return the model that `alias/NAME` points to; any other name is returned as it is. Raises NotFound."""
     return get(c, model.removeprefix(PREFIX)).model if model.startswith(PREFIX) else model
 
 
 def list_(c: Connection) -> list[AliasRecord]:
-    """What each alias stands for, by name."""
+    """Return the current version of each alias, by name."""
     latest = select(_versions.c.name, func.max(_versions.c.version).label("version")).group_by(_versions.c.name)
     newest = latest.subquery()
     same = (newest.c.name == _versions.c.name, newest.c.version == _versions.c.version)
@@ -46,7 +46,7 @@ def list_(c: Connection) -> list[AliasRecord]:
 
 
 def history(c: Connection, name: str) -> Sequence[AliasRecord]:
-    """All versions, the latest first."""
+    """Return all versions of an alias, the latest first."""
     query = select(_versions).where(_versions.c.name == name).order_by(_versions.c.version.desc())
     return [AliasRecord(**row) for row in c.execute(query).mappings()]
 
@@ -54,9 +54,9 @@ def history(c: Connection, name: str) -> Sequence[AliasRecord]:
 def point(
     c: Connection, name: str, job: JobRecord, origin: AliasOrigin, now: datetime, contest: Contest | None = None
 ) -> AliasRecord:
-    """Let the alias stand for the model of a job that has succeeded."""
-    assert job.fine_tuned_model is not None, "only jobs that have succeeded have a model"
-    assert job.best_trial_id is not None, "and it is that of a trial"
+    """Point the alias to the model of a job that has succeeded. Return the new version."""
+    assert job.fine_tuned_model is not None, "only a job that has succeeded has a model"
+    assert job.best_trial_id is not None, "a model is that of a trial"
     before = current(c, name)
     version = 0 if before is None else before.version
     record = AliasRecord(
@@ -75,17 +75,17 @@ def point(
 
 
 def roll_back(c: Connection, name: str, now: datetime) -> AliasRecord:
-    """Let the alias stand for what it stood for before: once more, for what it stood for before that.
+    """Point the alias to the model before the current one. Rolling back again goes one version further back.
 
-    Raises NotFound, or Conflict where there is nothing before, or where that has been deleted.
+    Raises NotFound, or Conflict where there is no earlier version or its model was deleted.
     """
     latest = get(c, name)
     target = next((one for one in history(c, name) if one.version == latest.before), None)
     if target is None:
-        raise Conflict(f"alias/{name} has stood for {latest.model} from the start: there is nothing to roll back to")
+        raise Conflict(f"alias/{name} has no version before {latest.model} to roll back to")
     made = tables.jobs.c
     if c.scalar(select(made.fine_tuned_model).where(made.id == target.job_id)) != target.model:
-        raise Conflict(f"{target.model}, which alias/{name} stood for before, has been deleted")
+        raise Conflict(f"the previous model of alias/{name}, {target.model}, was deleted")
     changes = {"version": latest.version + 1, "origin": "rollback", "contest": None, "created_at": now}
     record = target.model_copy(update=changes)
     c.execute(_versions.insert().values(dict(record)))
@@ -93,6 +93,6 @@ def roll_back(c: Connection, name: str, now: datetime) -> AliasRecord:
 
 
 def delete(c: Connection, name: str) -> None:
-    """With its history; the models stay. Raises NotFound."""
+    """Delete an alias and its versions; the models stay. Raises NotFound."""
     if c.execute(_versions.delete().where(_versions.c.name == name)).rowcount == 0:
         get(c, name)

@@ -1,4 +1,4 @@
-"""What trials leave behind as blobs: exports and checkpoints; and which blobs nothing refers to any more."""
+"""The blobs of trials: saved artifacts and checkpoints; and which blobs are unreferenced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BATCH: Final = 500  # digests in one statement: both databases limit the number
 
 
 def replace(c: Connection, trial_id: str, artifacts: Iterable[Artifact]) -> None:
-    """Make these the trial's artifacts, instead of those that it had."""
+    """Replace the trial's artifacts."""
     c.execute(_artifacts.delete().where(_artifacts.c.trial_id == trial_id))
     for artifact in artifacts:
         key = {"trial_id": trial_id, "kind": artifact.kind}
@@ -28,7 +28,7 @@ def replace(c: Connection, trial_id: str, artifacts: Iterable[Artifact]) -> None
 
 
 def of_trial(c: Connection, trial_id: str) -> list[Artifact]:
-    """By kind."""
+    """Return the trial's artifacts, by kind."""
     found = c.execute(select(_artifacts).where(_artifacts.c.trial_id == trial_id).order_by(_artifacts.c.kind))
     contents: dict[str, dict[str, str]] = {}
     for file in c.execute(select(_files).where(_files.c.trial_id == trial_id).order_by(_files.c.path)):
@@ -37,20 +37,20 @@ def of_trial(c: Connection, trial_id: str) -> list[Artifact]:
 
 
 def drop(c: Connection, trial_id: str) -> set[str]:
-    """Forget the trial's artifacts; answers with the digests they consisted of (ask `unreferenced` about them)."""
+    """Delete the trial's artifacts. Return the digests of their files (see `unreferenced`)."""
     digests = {digest for artifact in of_trial(c, trial_id) for digest in artifact.files.values()}
     replace(c, trial_id, ())
     return digests
 
 
 def drop_checkpoint(c: Connection, trial_id: str) -> set[str]:
-    """Forget the checkpoint of a trial that has ended; answers with its digests, the manifest's included.
+    """Delete the checkpoint of a trial that has ended. Return its digests, with the manifest's.
 
     Raises NotFound, or Conflict for a trial that may still resume.
     """
     trial = trials.get(c, trial_id)
     if not trial.state.terminal:
-        raise Conflict(f"trial {trial_id} is {trial.state.value} and needs its checkpoint to resume")
+        raise Conflict(f"trial {trial_id} is {trial.state.value} and may need its checkpoint to resume")
     blobs = tables.checkpoint_blobs
     digests = set(c.scalars(select(blobs.c.digest).where(blobs.c.trial_id == trial_id)))
     c.execute(blobs.delete().where(blobs.c.trial_id == trial_id))
@@ -59,7 +59,7 @@ def drop_checkpoint(c: Connection, trial_id: str) -> set[str]:
 
 
 def unreferenced(c: Connection, digests: Collection[str]) -> set[str]:
-    """Those of `digests` that no file, job, artifact or checkpoint refers to: their blobs may be deleted."""
+    """Return the `digests` that no file, job, artifact or checkpoint refers to: their blobs may be deleted."""
     judge = type_coerce(tables.jobs.c.judge, JSON)
     references = (
         tables.files.c.raw,

@@ -1,6 +1,6 @@
-"""The connection to the store: SQLite by default, PostgreSQL by URL, one schema for both.
+"""The connection to the store: SQLite by default, or PostgreSQL, with one schema for both.
 
-Whoever opens a transaction ends it: the functions of this package take the connection and never commit.
+The functions of this package take a connection and never commit: the caller who opens a transaction ends it.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from luthier.errors import Conflict, NotFound, Unreachable, UserError
 
 BUSY_SECONDS: Final = 30.0
-ADVISORY_LOCK: Final = 0x6C757468  # "luth": any number that all processes agree on
+ADVISORY_LOCK: Final = 0x6C757468  # "luth": any number that all processes share
 
-# Alembic keeps the running migration in module globals, so that two threads of one process must take turns.
+# Alembic keeps the running migration in module globals: threads of one process must take turns.
 _alembic_turn = threading.Lock()
 
 
 class Database:
     """The store behind a URL: `sqlite:///file` or `postgresql://…`. Thread-safe.
 
-    Raises UserError for a URL that is neither; every transaction raises Unreachable where the database does not answer.
+    Raises UserError for any other URL. Every transaction raises Unreachable where the database does not respond.
     """
 
     def __init__(self, url: str) -> None:
@@ -61,7 +61,7 @@ class Database:
             case "sqlite":
                 self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE", "foreign_keys = ON")
                 self._reader = _sqlite_engine(self.url, "BEGIN DEFERRED", "query_only = ON")
-                # SQLite alters a table by dropping it, and with foreign keys on that deletes what refers to its rows.
+                # SQLite alters a table by dropping it; with foreign keys on, that deletes the rows that refer to it.
                 self._migrator = _sqlite_engine(self.url, "BEGIN IMMEDIATE", "foreign_keys = OFF")
             case _:
                 self._writer = create_engine(
@@ -74,18 +74,18 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """A write transaction: committed at the end of the block, rolled back when an exception leaves it."""
+        """Open a write transaction: committed at the end of the block, rolled back on an exception."""
         with self._connect(self._writer) as connection, connection.begin():
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One consistent snapshot for reading; the database refuses writes on it."""
+        """A consistent snapshot for reading; the database refuses writes in it."""
         with self._connect(self._reader) as connection:
             yield connection
 
     def upgrade(self) -> None:
-        """Bring the schema to this version's, whole or not at all. Of many processes that try, the others wait.
+        """Upgrade the schema to this version's, atomically. Other processes that upgrade at the same time wait.
 
         Raises Conflict for a schema that this version does not know.
         """
@@ -96,19 +96,19 @@ class Database:
                 command.upgrade(alembic_config(connection), "head")
             except CommandError as error:
                 raise Conflict(
-                    f"the database {self.url.render_as_string()} cannot be upgraded; a newer version of Luthier may "
-                    f"have made it: {error}"
+                    f"The database {self.url.render_as_string()} cannot be upgraded. It may be from a newer version "
+                    f"of Luthier. ({error})"
                 ) from error
 
     def check(self) -> None:
-        """Raise Conflict, naming both revisions, unless the schema is this version's."""
+        """Raise Conflict, naming both revisions, unless the schema is that of this version."""
         with self.read() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
         needed = ScriptDirectory.from_config(alembic_config()).get_current_head()
         if found != needed:
             raise Conflict(
-                f"the database {self.url.render_as_string()} is at revision {found or 'none'}, this version of Luthier "
-                f"needs {needed}: run `luthier db upgrade`"
+                f"The database {self.url.render_as_string()} is at revision {found or 'none'}, but this version of "
+                f"Luthier needs {needed}. Run `luthier db upgrade`."
             )
 
     def close(self) -> None:
@@ -119,11 +119,11 @@ class Database:
         try:
             return engine.connect()
         except OperationalError as error:
-            raise Unreachable(f"the database {self.url.render_as_string()} does not answer: {error.orig}") from error
+            raise Unreachable(f"the database {self.url.render_as_string()} does not respond: {error.orig}") from error
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration for the migrations that are installed with Luthier."""
+    """Return Alembic's configuration for the installed migrations."""
     config = Config()
     config.set_main_option("script_location", str(package_files("migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -131,7 +131,7 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 
 def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that can say ON CONFLICT, in the connection's dialect."""
+    """Return an INSERT that supports ON CONFLICT, in the connection's dialect."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
@@ -139,15 +139,15 @@ def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise UserError(f"{url!r} is not a database URL; expected sqlite:///FILE or postgresql://…") from error
+        raise UserError(f"{url!r} is not a database URL. Expected sqlite:///FILE or postgresql://….") from error
     match parsed.get_backend_name():
         case "sqlite" if parsed.database and parsed.database != ":memory:":
             return parsed
         case "postgresql" | "postgres":
             return parsed.set(drivername="postgresql+psycopg")
         case other:
-            wanted = "the store needs a file: sqlite:///FILE" if other == "sqlite" else f"{other} is not supported"
-            raise UserError(f"{wanted} (or postgresql://…)", param="database_url")
+            fault = "SQLite needs a file" if other == "sqlite" else f"The database {other} is not supported"
+            raise UserError(f"{fault}. Expected sqlite:///FILE or postgresql://….", param="database_url")
 
 
 _to_json = partial(json.dumps, allow_nan=False)
@@ -159,7 +159,7 @@ def _sqlite_engine(url: URL, begin: str, pragma: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # the driver would open transactions of its own accord, and deferred ones
+        connection.isolation_level = None  # the driver would open deferred transactions by itself
         _enter_wal(connection)
         connection.execute(f"PRAGMA {pragma}")
 
@@ -171,7 +171,7 @@ def _sqlite_engine(url: URL, begin: str, pragma: str) -> Engine:
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Turn on the write-ahead log. The busy timeout does not cover two processes that do so to a new file at once."""
+    """Turn on the write-ahead log. The busy timeout does not cover two processes that do so on a new file at once."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -187,15 +187,15 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
 def page(
     c: Connection, query: Select[Any], table: Table, order: tuple[str, ...], after: str | None, limit: int
 ) -> tuple[list[RowMapping], bool]:
-    """The next `limit` rows of `query` in descending `order`, and whether more follow.
+    """Return the next `limit` rows of `query` in descending `order`, and whether more follow.
 
-    Raises NotFound when there is no row `after`.
+    Raises NotFound for an unknown `after`.
     """
     columns = [table.c[name] for name in order]
     if after is not None:
         seen = c.execute(select(*columns).where(table.c.id == after)).one_or_none()
         if seen is None:
-            raise NotFound(f"there is no {after!r} to continue after", param="after")
+            raise NotFound(f"{after!r} was not found, so that no page follows it", param="after")
         place = [literal(value, column.type) for value, column in zip(seen, columns, strict=True)]
         query = query.where(tuple_(*columns) < tuple_(*place))
     rows = c.execute(query.order_by(*(column.desc() for column in columns)).limit(limit + 1)).mappings().all()

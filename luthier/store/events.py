@@ -1,4 +1,4 @@
-"""A job's diary."""
+"""The event log of a job."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def add(
 
 
 def get(c: Connection, event_id: str) -> EventRecord:
-    """Raises NotFound."""
+    """Return an event. Raises NotFound."""
     row = c.execute(select(*_COLUMNS).where(_events.c.id == event_id)).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"there is no event {event_id!r} to continue after", param="after")
+        raise NotFound(f"event {event_id!r} was not found, so that no event follows it", param="after")
     return EventRecord(**row)
 
 
-def telling(c: Connection, job_id: str) -> list[EventRecord]:
-    """Those that carry data, oldest first."""
+def with_data(c: Connection, job_id: str) -> list[EventRecord]:
+    """Return the events with data, oldest first."""
     query = select(*_COLUMNS).where(_events.c.job_id == job_id, _events.c.data.is_not(None))
     return [EventRecord(**row) for row in c.execute(query.order_by(_events.c.position)).mappings()]
 
 
 def since(c: Connection, job_id: str, after: str | None, limit: int) -> list[EventRecord]:
-    """Oldest first, those after the event `after`, or all. Raises NotFound for an unknown one."""
+    """Return the events after `after`, or all, oldest first. Raises NotFound for an unknown `after`."""
     query = select(*_COLUMNS).where(_events.c.job_id == job_id)
     if after is not None:
         seen = get(c, after)
@@ -57,7 +57,7 @@ def since(c: Connection, job_id: str, after: str | None, limit: int) -> list[Eve
 
 
 def list_(c: Connection, job_id: str, after: str | None, limit: int) -> tuple[list[EventRecord], bool]:
-    """Newest first, and whether more follow. Raises NotFound for an unknown `after`."""
+    """Return a page, newest first, and whether more follow. Raises NotFound for an unknown `after`."""
     query = select(*_COLUMNS).where(_events.c.job_id == job_id)
     rows, has_more = page(c, query, _events, ("position",), after, limit)
     return [EventRecord(**row) for row in rows], has_more

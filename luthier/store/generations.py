@@ -1,7 +1,7 @@
-"""Questions to models, and their answers piece by piece. A row lives as long as somebody waits for the answer.
+"""Questions to models, and their answers piece by piece. A row exists while a client waits for the answer.
 
-Workers claim questions as they lease trials: what they say is guarded by `(owner, fence)`, and LeaseLost tells them
-that the answer is not wanted any more, or not from them.
+Workers lease questions as they lease trials: their messages are guarded by `(owner, fence)`. LeaseLost means that no
+client waits any more, or that another worker has the lease.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from luthier.store.rows import new_id
 from luthier.worker_protocol import Answered, Claim, Generation, GenerationState, Question, Refusal, Said, Spoken
 
 MAX_ATTEMPTS: Final = 3
-PATIENCE: Final = timedelta(seconds=10)  # that a question waits for the worker that has a model in memory already
+PATIENCE: Final = timedelta(seconds=10)  # a question waits so long for a worker with a loaded model
 
 _generations = tables.generations
 _g = tables.generations.c
@@ -26,7 +26,7 @@ _pieces = tables.generation_pieces
 
 
 class Heard(NamedTuple):
-    """What a question has come to. `answer` is there once it has ended, and then so are all pieces."""
+    """The state of a question. Once `answer` is set, all pieces are there."""
 
     state: GenerationState
     pieces: tuple[str, ...]
@@ -34,7 +34,7 @@ class Heard(NamedTuple):
 
 
 def ask(c: Connection, prefix: str, question: Question, now: datetime, wanted_until: datetime) -> str:
-    """A new question; answers with its id."""
+    """Insert a question. Return its id."""
     generation_id = new_id(prefix)
     row = {"id": generation_id, "created_at": now, "question": question, "state": GenerationState.WAITING}
     c.execute(_generations.insert().values(**row, fence=0, wanted_until=wanted_until, said=0))
@@ -42,22 +42,22 @@ def ask(c: Connection, prefix: str, question: Question, now: datetime, wanted_un
 
 
 def want(c: Connection, generation_id: str, until: datetime) -> None:
-    """Somebody still waits for the answer."""
+    """Extend how long the question is kept: a client still waits for the answer."""
     c.execute(_generations.update().where(_g.id == generation_id).values(wanted_until=until))
 
 
 def drop(c: Connection, generation_id: str) -> None:
-    """Nobody waits for the answer any more: a worker that gives it will be told so."""
+    """Delete a question: no client waits any more. Its worker gets LeaseLost."""
     c.execute(_generations.delete().where(_g.id == generation_id))
 
 
 def waiting(c: Connection) -> bool:
-    """Whether any question waits for a worker."""
+    """Return whether any question waits for a worker."""
     return bool(c.scalar(select(exists().where(_g.state == GenerationState.WAITING))))
 
 
 def heard(c: Connection, generation_id: str, known: int) -> Heard | None:
-    """What there is beyond the first `known` pieces; None where the question was dropped."""
+    """Return the state, with the pieces after the first `known`; None for a dropped question."""
     row = c.execute(select(_g.state, _g.answer).where(_g.id == generation_id)).one_or_none()
     if row is None:
         return None
@@ -66,16 +66,18 @@ def heard(c: Connection, generation_id: str, known: int) -> Heard | None:
 
 
 def acquire(c: Connection, owner: str, generates: str | None, now: datetime, lease_seconds: float) -> Generation | None:
-    """Lease the question that waits longest. While another live worker has a generation process, one that has none is
-    given only what has waited for `PATIENCE`: starting a process takes seconds and the memory of a model.
+    """Lease the question that has waited longest. Return None where there is none.
+
+    While another live worker has a generation process, a worker without one gets only questions that have waited for
+    `PATIENCE`: starting a process takes seconds, and memory for the model.
     """
     workers = tables.workers
     since = now - timedelta(seconds=lease_seconds)
     c.execute(workers.update().where(workers.c.id == owner).values(generates=generates))
     free = select(_g.id).where(_g.state == GenerationState.WAITING, _g.wanted_until >= now)
     if generates is None:
-        warm = exists().where(workers.c.id != owner, workers.c.generates.is_not(None), workers.c.seen_at >= since)
-        free = free.where(or_(not_(warm), _g.created_at <= now - PATIENCE))
+        other = exists().where(workers.c.id != owner, workers.c.generates.is_not(None), workers.c.seen_at >= since)
+        free = free.where(or_(not_(other), _g.created_at <= now - PATIENCE))
     first = free.order_by(_g.created_at, _g.id).limit(1).with_for_update(skip_locked=True).scalar_subquery()
     lease = {
         "state": GenerationState.RUNNING,
@@ -92,7 +94,7 @@ def acquire(c: Connection, owner: str, generates: str | None, now: datetime, lea
 
 
 def say(c: Connection, generation_id: str, said: Said, now: datetime, lease_seconds: float) -> None:
-    """Renew the lease, and add a piece where there is one; the same piece again changes nothing. Raises LeaseLost."""
+    """Renew the lease and add a piece, if there is one. Repeating a piece changes nothing. Raises LeaseLost."""
     changes: dict[str, Any] = {"expires_at": now + timedelta(seconds=lease_seconds)}
     if said.text:
         changes["said"] = said.position + 1
@@ -104,7 +106,7 @@ def say(c: Connection, generation_id: str, said: Said, now: datetime, lease_seco
 
 
 def end(c: Connection, generation_id: str, spoken: Spoken) -> None:
-    """End the answer, or give the question back; the same end again changes nothing. Raises LeaseLost."""
+    """End the answer, or put the question back. Repeating the same end changes nothing. Raises LeaseLost."""
     held = _held(generation_id, spoken)
     if spoken.answer is None:
         _give_up(c, *held)
@@ -117,22 +119,22 @@ def end(c: Connection, generation_id: str, spoken: Spoken) -> None:
 
 
 def expire(c: Connection, now: datetime) -> None:
-    """Take back the leases that ran out, and forget the questions whose askers are gone."""
+    """Take back expired leases, and delete questions whose clients are gone."""
     _give_up(c, _g.expires_at < now)
     c.execute(_generations.delete().where(_g.wanted_until < now))
 
 
 def release(c: Connection, owner: str) -> None:
-    """Take back what a worker held before it started anew."""
+    """Take back the leases that a worker held before it restarted."""
     _give_up(c, _g.owner == owner)
 
 
 def _give_up(c: Connection, *whose: ColumnElement[bool]) -> None:
-    """Let another worker answer, where nothing was said yet; half an answer cannot be gone on with by anybody else."""
+    """Put the question back if nothing was answered yet. No other worker can continue half an answer: it ends."""
     running = (_g.state == GenerationState.RUNNING, *whose)
     back = {"state": GenerationState.WAITING, "owner": None, "expires_at": None}
     c.execute(_generations.update().where(*running, _g.said == 0, _g.fence < MAX_ATTEMPTS).values(back))
-    lost = Unreachable("the worker that was answering is gone; ask again")
+    lost = Unreachable("the worker was lost while it answered; ask again")
     answer = Answered(refusal=Refusal(code=lost.code, message=lost.message))
     c.execute(_generations.update().where(*running).values(state=GenerationState.ENDED, answer=answer))
 
@@ -143,4 +145,4 @@ def _held(generation_id: str, claim: Claim) -> tuple[ColumnElement[bool], ...]:
 
 
 def _lost(generation_id: str, claim: Claim) -> LeaseLost:
-    return LeaseLost(f"{claim.owner} is not to answer {generation_id} under fence {claim.fence} (any more)")
+    return LeaseLost(f"{claim.owner} does not hold the lease of {generation_id} under fence {claim.fence}")

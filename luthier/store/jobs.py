@@ -18,27 +18,28 @@ _jobs = tables.jobs
 
 
 def insert(c: Connection, record: JobRecord) -> None:
-    """Raises NotFound when one of the job's files does not exist (any more)."""
+    """Insert a job. Raises NotFound where one of its files does not exist."""
     for param in ("training_file", "validation_file"):
         file = getattr(record, param)
-        # The lock keeps the file from being deleted until the job that needs it is visible to everybody.
+        # The lock keeps the file from being deleted until the job is visible.
         query = select(tables.files.c.id).where(tables.files.c.id == file).with_for_update(read=True, key_share=True)
         if file is not None and c.execute(query).one_or_none() is None:
-            raise NotFound(f"there is no file {file!r}", param=param)
+            raise NotFound(f"file {file!r} was not found", param=param)
     c.execute(_jobs.insert().values(dict(record)))
 
 
 def get(c: Connection, job_id: str) -> JobRecord:
-    """Raises NotFound."""
+    """Return a job. Raises NotFound."""
     row = c.execute(select(_jobs).where(_jobs.c.id == job_id)).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"there is no fine-tuning job {job_id!r}", param="fine_tuning_job_id")
+        raise NotFound(f"Job {job_id} was not found.", param="fine_tuning_job_id")
     return JobRecord(**row)
 
 
 def lock(c: Connection, job_id: str) -> JobRecord:
-    """The job as it is now, and as it stays to the end of the transaction: whoever takes a step of its search locks it
-    first, and then its trials. Raises NotFound.
+    """Return the job, locked to the end of the transaction. Raises NotFound.
+
+    A transaction that takes a step of the search locks the job first, then its trials.
     """
     c.execute(select(_jobs.c.id).where(_jobs.c.id == job_id).with_for_update(key_share=True))
     return get(c, job_id)
@@ -53,10 +54,9 @@ def list_(
     tags: Sequence[str] = (),
     schedule_id: str | None = None,
 ) -> tuple[list[JobRecord], bool]:
-    """Newest first, only those that carry all of `metadata` and all `tags`; of one schedule, or of whatever made them;
-    and whether more follow.
+    """Return a page, newest first, and whether more follow. Raises NotFound for an unknown `after`.
 
-    Raises NotFound for an unknown `after`.
+    Only jobs with all of `metadata` and all `tags` are listed, and of one schedule if `schedule_id` is given.
     """
     query = select(_jobs)
     each = func.json_each if c.dialect.name == "sqlite" else func.json_each_text
@@ -73,7 +73,7 @@ def list_(
 
 
 def tags(c: Connection) -> list[str]:
-    """All that jobs carry, in the order of the alphabet."""
+    """Return all tags of jobs, in alphabetical order."""
     one = _each_tag(c)
     return sorted(c.execute(select(one.c.value).select_from(_jobs).join(one, true()).distinct()).scalars())
 
@@ -84,26 +84,26 @@ def _each_tag(c: Connection) -> TableValuedAlias:
 
 
 def by_model(c: Connection, name: str) -> JobRecord | None:
-    """The job whose result is called `name`."""
+    """Return the job whose result has this name, or None."""
     row = c.execute(select(_jobs).where(_jobs.c.fine_tuned_model == name)).mappings().first()
     return None if row is None else JobRecord(**row)
 
 
 def with_tail(c: Connection, tail: str) -> list[JobRecord]:
-    """The jobs whose id ends so."""
+    """Return the jobs whose id ends with `tail`."""
     query = select(_jobs).where(_jobs.c.id.endswith(tail, autoescape=True))
     return [JobRecord(**row) for row in c.execute(query).mappings()]
 
 
 def active(c: Connection) -> list[JobRecord]:
-    """The jobs that the service has to look after, queued or running, oldest first."""
+    """Return the queued and running jobs, oldest first."""
     states = (JobState.QUEUED, JobState.RUNNING)
     query = select(_jobs).where(_jobs.c.state.in_(states)).order_by(_jobs.c.created_at, _jobs.c.id)
     return [JobRecord(**row) for row in c.execute(query).mappings()]
 
 
 def ended_before(c: Connection, moment: datetime, most: int, *, schedule_id: str | None = None) -> list[JobRecord]:
-    """The latest jobs that had succeeded by then, latest first; of one schedule, or of whatever made them."""
+    """Return the latest jobs that had succeeded by then, latest first; of one schedule if its id is given."""
     query = select(_jobs).where(_jobs.c.state == JobState.SUCCEEDED, _jobs.c.finished_at <= moment)
     if schedule_id is not None:
         query = query.where(_jobs.c.schedule_id == schedule_id)
@@ -111,8 +111,15 @@ def ended_before(c: Connection, moment: datetime, most: int, *, schedule_id: str
     return [JobRecord(**row) for row in c.execute(latest).mappings()]
 
 
-def move(c: Connection, job_id: str, to: JobState, now: datetime, error: dict[str, Any] | None = None) -> bool:
-    """Change the job's state; False, and nothing changed, where no legal transition leads from its state to `to`."""
+def move(
+    c: Connection,
+    job_id: str,
+    to: JobState,
+    now: datetime,
+    error: dict[str, Any] | None = None,
+    ended_reason: str | None = None,
+) -> bool:
+    """Change the job's state. Return False, and change nothing, where no legal transition leads to `to`."""
     changes: dict[str, Any] = {"state": to}
     if to is JobState.RUNNING:
         changes["started_at"] = now
@@ -120,19 +127,21 @@ def move(c: Connection, job_id: str, to: JobState, now: datetime, error: dict[st
         changes["finished_at"] = now
     if error is not None:
         changes["error"] = error
+    if ended_reason is not None:
+        changes["ended_reason"] = ended_reason
     legal = [state for state, successors in JOB_TRANSITIONS.items() if to in successors]
     return c.execute(_jobs.update().where(_jobs.c.id == job_id, _jobs.c.state.in_(legal)).values(changes)).rowcount == 1
 
 
 def pause(c: Connection, job_id: str) -> bool:
-    """Let none of the job's trials be leased; False, and nothing changed, where it has ended or is paused already."""
+    """Stop leasing the job's trials. Return False, and change nothing, if it has ended or is already paused."""
     live = _jobs.c.state.in_([state for state in JobState if not state.terminal])
     changed = _jobs.update().where(_jobs.c.id == job_id, live, not_(_jobs.c.paused)).values(paused=True)
     return c.execute(changed).rowcount == 1
 
 
 def resume(c: Connection, job_id: str) -> bool:
-    """Undo `pause`; False, and nothing changed, where the job is not paused."""
+    """Undo `pause`. Return False, and change nothing, if the job is not paused."""
     changed = _jobs.update().where(_jobs.c.id == job_id, _jobs.c.paused).values(paused=False)
     return c.execute(changed).rowcount == 1
 
@@ -140,7 +149,7 @@ def resume(c: Connection, job_id: str) -> bool:
 def set_result(
     c: Connection, job_id: str, best_trial_id: str | None, fine_tuned_model: str | None, trained_tokens: int | None
 ) -> None:
-    """Raises NotFound."""
+    """Store the winner and its model's name. Raises NotFound."""
     changed = c.execute(
         _jobs.update()
         .where(_jobs.c.id == job_id)
@@ -151,7 +160,7 @@ def set_result(
 
 
 def describe(c: Connection, job_id: str, notes: str | None, tags: Sequence[str] | None) -> None:
-    """Change what people have written beside a job; None leaves it. Raises NotFound."""
+    """Change the notes and tags of a job; None keeps them. Raises NotFound."""
     changes = {"notes": notes, "tags": None if tags is None else tuple(tags)}
     given = {name: value for name, value in changes.items() if value is not None}
     if not given or c.execute(_jobs.update().where(_jobs.c.id == job_id).values(given)).rowcount == 0:

@@ -1,7 +1,7 @@
-"""Who works on which trial. Every change of a trial's state is one SQL statement.
+"""Leases of trials by workers. Every change of a trial's state is one SQL statement.
 
-A worker speaks with a Claim, the `(owner, fence)` of its lease. A statement guarded by it changes a row only while that
-lease holds, so that a report from a worker that was given up for lost changes nothing and raises LeaseLost.
+A worker's messages carry a Claim, the `(owner, fence)` of its lease. Statements guarded by it change a row only while
+the lease is held: a late message from a worker that was considered lost changes nothing and raises LeaseLost.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ _t = tables.trials.c
 
 
 def acquire(c: Connection, owner: str, now: datetime, lease_seconds: float) -> TrialRecord | None:
-    """Lease a waiting trial of the oldest running job that has one, neither of them paused: of the highest rung, and of
-    these the one with the lowest number. None when there is nothing to do.
+    """Lease a waiting trial of the oldest running job that has one. Return None where there is none.
+
+    Paused jobs and trials are skipped. The trial with the highest rung comes first, then the one with the lowest
+    number.
     """
     jobs = tables.jobs.c
     free = (
@@ -62,11 +64,11 @@ def renew(
 
 
 def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> TrialRecord:
-    """End the lease as the report says and store all that it carries: metrics, scores, usage, points, log, samples
-    and artifacts.
+    """End the lease as reported and store everything in the report: metrics, scores, usage, points, log, samples and
+    artifacts.
 
-    `waiting` gives the trial back, paused where it stands at its goal, and the lease does not count as an attempt. The
-    same report sent again by the same lease changes nothing and returns the row.
+    With the outcome `waiting` the trial is given back, and is paused if it is at its goal; the lease does not count as
+    an attempt. The same report sent again under the same lease changes nothing and returns the row.
 
     Raises LeaseLost, NotFound for an unknown trial, and MissingMetric for a complete trial without metrics.
     """
@@ -92,7 +94,7 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
     if record is None:
         return _finished_already(c, trial_id, report)
     if outcome is TrialState.COMPLETE and record.metrics is None:
-        raise MissingMetric(f"trial {trial_id} is said to be complete, but was never judged", param="metrics")
+        raise MissingMetric(f"trial {trial_id} was reported complete, but has no metrics", param="metrics")
     if report.test_scores is not None:
         measurements.put_scores(c, trial_id, report.test_scores)
     measurements.add(c, trial_id, report.points)
@@ -104,7 +106,7 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
 
 
 def save_checkpoint(c: Connection, trial_id: str, checkpoint: CheckpointSaved) -> str | None:
-    """Make this the checkpoint to resume from; answers with the manifest that it replaces, if any.
+    """Make this the checkpoint to resume from. Return the manifest that it replaces, if any.
 
     Raises LeaseLost, or NotFound for an unknown trial.
     """
@@ -118,11 +120,12 @@ def save_checkpoint(c: Connection, trial_id: str, checkpoint: CheckpointSaved) -
 
 
 def reach_rung(c: Connection, trial_id: str, report: RungReached, now: datetime) -> TrialRecord:
-    """Note how the trial did at a share of its budget; a rung that is reached again, after its worker was lost, counts
-    as it was found the last time. Raises LeaseLost, or NotFound for an unknown trial.
+    """Store the trial's score at a rung. Raises LeaseLost, or NotFound for an unknown trial.
+
+    If the rung is reached again, after the worker was lost, the latest score counts.
     """
     before = _hold(c, trial_id, report)
-    # Of rungs below that nothing is known of, because an older version did not note them, the same is taken.
+    # Scores of lower rungs that an older version did not store are taken to be the same.
     below = (*before.measured, *(report.metrics,) * report.rung)[: report.rung]
     measured = (*below, report.metrics, *before.measured[report.rung + 1 :])
     highest = report.rung if before.rung is None else max(before.rung, report.rung)
@@ -135,7 +138,7 @@ def reach_rung(c: Connection, trial_id: str, report: RungReached, now: datetime)
 
 
 def raise_goal(c: Connection, trial_id: str, claim: Claim, goal: int | None) -> TrialRecord:
-    """Let a trial that was just scored at its goal go on to the next one. Raises LeaseLost, or NotFound."""
+    """Set the next goal of a trial that was just scored at its goal. Raises LeaseLost, or NotFound."""
     return _change(c, trial_id, claim, {"goal": goal})
 
 
@@ -146,12 +149,12 @@ def judge(c: Connection, trial_id: str, report: Judged) -> TrialRecord:
 
 
 def expire(c: Connection, now: datetime, max_attempts: int = MAX_ATTEMPTS) -> list[TrialRecord]:
-    """Take back the leases that ran out; a trial that lost its worker `max_attempts` times has failed."""
+    """Take back expired leases. A trial that lost its worker `max_attempts` times has failed."""
     return _take_back(c, _t.expires_at < now, now, max_attempts)
 
 
 def release(c: Connection, owner: str, now: datetime, max_attempts: int = MAX_ATTEMPTS) -> list[TrialRecord]:
-    """Take back what a worker held before it started anew, under the same rule as `expire`."""
+    """Take back the leases that a worker held before it restarted, by the same rule as `expire`."""
     return _take_back(c, _t.owner == owner, now, max_attempts)
 
 
@@ -180,12 +183,12 @@ def _held(trial_id: str, claim: Claim) -> tuple[ColumnElement[bool], ...]:
 
 
 def _at_least(device_seconds: float) -> ColumnElement[float]:
-    """Totals only grow: a report that arrives late or twice does not take time back."""
+    """Totals only grow: a late or repeated report does not reduce them."""
     return case((_t.device_seconds > device_seconds, _t.device_seconds), else_=device_seconds)
 
 
 def _hold(c: Connection, trial_id: str, claim: Claim) -> TrialRecord:
-    """The row as it is, locked to the end of the transaction: nobody comes between reading and changing it."""
+    """Return the row, locked to the end of the transaction. Raises LeaseLost."""
     query = select(*trials.COLUMNS).where(*_held(trial_id, claim)).with_for_update()
     row = c.execute(query).mappings().one_or_none()
     if row is None:
@@ -219,4 +222,4 @@ def _finished_already(c: Connection, trial_id: str, report: Finished) -> TrialRe
 def _lost(c: Connection, trial_id: str, claim: Claim) -> LeaseLost:
     trial = trials.get(c, trial_id)
     holder = f"leased by {trial.owner} under fence {trial.fence}" if trial.owner else trial.state.value
-    return LeaseLost(f"{claim.owner} no longer holds trial {trial_id} under fence {claim.fence}: it is {holder}")
+    return LeaseLost(f"{claim.owner} no longer holds trial {trial_id} under fence {claim.fence}: it is {holder}.")

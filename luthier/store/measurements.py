@@ -1,4 +1,4 @@
-"""Training curves: metric points by stage, name and step."""
+"""Measurements of trials: points of curves, scores of test rows, sample answers and log lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEY = ("stage", "name", "step")
 
 
 def add(c: Connection, trial_id: str, points: Iterable[Point]) -> None:
-    """Store a batch. Points sent again are harmless; for the same (stage, name, step) the later value wins."""
+    """Store a batch of points. Repeating it is harmless; for the same (stage, name, step) the later value wins."""
     latest = {(point.stage, point.name, point.step): point for point in points}
     if not latest:
         return
@@ -29,12 +29,12 @@ def add(c: Connection, trial_id: str, points: Iterable[Point]) -> None:
         index_elements=[_points.c.trial_id, *(_points.c[name] for name in _KEY)],
         set_={"value": row.excluded.value, "at": row.excluded.at},
     )
-    # In one order, so that two batches for the same rows wait for each other instead of deadlocking.
+    # Sorted, so that two batches for the same rows wait for each other instead of deadlocking.
     c.execute(upsert, [{"trial_id": trial_id, **dict(latest[key])} for key in sorted(latest)])
 
 
-def brought(c: Connection, job_id: str) -> dict[str, dict[int, dict[str, float]]]:
-    """By trial and stage, the latest scores of a job's trials on held-out rows."""
+def stage_scores(c: Connection, job_id: str) -> dict[str, dict[int, dict[str, float]]]:
+    """Return the latest scores on held-out rows of a job's trials, by trial and stage."""
     query = select(_points).where(_points.c.trial_id.in_(_of_job(job_id)), _points.c.name.in_(HELD_OUT))
     found: dict[str, dict[int, dict[str, float]]] = {}
     for row in c.execute(query.order_by(_points.c.step)).mappings():
@@ -43,7 +43,7 @@ def brought(c: Connection, job_id: str) -> dict[str, dict[int, dict[str, float]]
 
 
 def train_losses(c: Connection, job_id: str) -> dict[tuple[str, int, int], float]:
-    """The training loss at the rungs of a job's trials and at the last step of each stage, by trial, stage and step."""
+    """Return the training loss at rungs and at the last step of each stage, by trial, stage and step."""
     of_job = select(tables.trials.c.id).where(tables.trials.c.job_id == job_id)
     where = (_points.c.trial_id.in_(of_job), _points.c.name == TRAIN_LOSS)
     rungs = tables.rungs.c
@@ -57,7 +57,7 @@ def train_losses(c: Connection, job_id: str) -> dict[tuple[str, int, int], float
 
 
 def of_trial(c: Connection, trial_id: str, name: str | None = None) -> list[Point]:
-    """By stage, name and step; only the curve `name` where one is given."""
+    """Return a trial's points by stage, name and step; only those of the curve `name` if it is given."""
     query = select(*(_points.c[field] for field in Point.model_fields)).where(_points.c.trial_id == trial_id)
     if name is not None:
         query = query.where(_points.c.name == name)
@@ -65,18 +65,18 @@ def of_trial(c: Connection, trial_id: str, name: str | None = None) -> list[Poin
 
 
 def names(c: Connection, job_id: str) -> list[str]:
-    """The curves that a job's trials have, in alphabetical order."""
+    """Return the names of the curves of a job's trials, in alphabetical order."""
     query = select(_points.c.name).where(_points.c.trial_id.in_(_of_job(job_id))).distinct()
     return sorted(c.execute(query).scalars())
 
 
 def of_job(c: Connection, job_id: str, name: str) -> dict[str, list[tuple[int, int, float]]]:
-    """One curve of a job's trials, by trial: (stage, step, value), in the order of stages and steps."""
+    """Return one curve of a job's trials, by trial, as (stage, step, value) in the order of stages and steps."""
     columns = _points.c.trial_id, _points.c.stage, _points.c.step, _points.c.value
     query = select(*columns).where(_points.c.trial_id.in_(_of_job(job_id)), _points.c.name == name)
     result = c.execute(query.order_by(*columns[:3]))
     assert result.cursor is not None  # a select has one
-    rows = result.cursor.fetchall()  # there may be very many, and of their types none has to be converted
+    rows = result.cursor.fetchall()  # there may be very many, and no type needs conversion
     result.close()
     return {trial_id: [row[1:] for row in points] for trial_id, points in groupby(rows, itemgetter(0))}
 
@@ -86,7 +86,7 @@ def _of_job(job_id: str) -> Select[tuple[str]]:
 
 
 def counts(c: Connection, trial_ids: Collection[str]) -> dict[str, int]:
-    """How many points each of these trials has, those without any left out."""
+    """Return the number of points of each of these trials, without those that have none."""
     query = select(_points.c.trial_id, func.count()).where(_points.c.trial_id.in_(trial_ids))
     return {row[0]: row[1] for row in c.execute(query.group_by(_points.c.trial_id))}
 
@@ -95,13 +95,13 @@ _samples = tables.samples
 
 
 def put_samples(c: Connection, trial_id: str, found: Sequence[Sample]) -> None:
-    """Keep a trial's samples, instead of those that it had."""
+    """Replace a trial's sample answers."""
     row = insert_into(c, _samples).values(trial_id=trial_id, samples=tuple(found))
     c.execute(row.on_conflict_do_update(index_elements=[_samples.c.trial_id], set_={"samples": row.excluded.samples}))
 
 
 def samples_of(c: Connection, trial_id: str) -> tuple[Sample, ...]:
-    """None there where the trial has made none."""
+    """Return a trial's sample answers; none if it has none."""
     found: tuple[Sample, ...] | None = c.scalar(select(_samples.c.samples).where(_samples.c.trial_id == trial_id))
     return found or ()
 
@@ -110,13 +110,13 @@ _scores = tables.test_scores
 
 
 def put_scores(c: Connection, trial_id: str, scores: RowScores) -> None:
-    """Keep a trial's scores, instead of those that it had."""
+    """Replace a trial's scores of test rows."""
     row = insert_into(c, _scores).values(trial_id=trial_id, scores=scores)
     c.execute(row.on_conflict_do_update(index_elements=[_scores.c.trial_id], set_={"scores": row.excluded.scores}))
 
 
 def scores_of_job(c: Connection, job_id: str) -> dict[str, RowScores]:
-    """By trial."""
+    """Return the scores of test rows, by trial."""
     query = (
         select(_scores)
         .join(tables.trials, tables.trials.c.id == _scores.c.trial_id)
@@ -134,14 +134,14 @@ class LeasedLine(NamedTuple):
 
 
 def add_lines(c: Connection, trial_id: str, lease: int, lines: Sequence[LogLine]) -> None:
-    """Store a batch of a lease's lines. Lines sent again are harmless."""
+    """Store a batch of log lines of a lease. Repeating it is harmless."""
     if lines:
         values = [{"trial_id": trial_id, "lease": lease, **dict(line)} for line in lines]
         c.execute(insert_into(c, _lines).on_conflict_do_nothing(), values)
 
 
 def lines_of(c: Connection, trial_id: str, most: int) -> list[LeasedLine]:
-    """The last ones, at most so many, in the order in which they were written."""
+    """Return the last lines of a trial's log, at most `most`, oldest first."""
     query = select(_lines).where(_lines.c.trial_id == trial_id)
     latest = c.execute(query.order_by(_lines.c.lease.desc(), _lines.c.number.desc()).limit(most)).mappings().all()
     return [

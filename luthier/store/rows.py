@@ -1,4 +1,4 @@
-"""What the store gives back: one frozen value for each kind of row."""
+"""What the store returns: one frozen value for each kind of row."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ EventType = Literal["message", "metrics"]
 
 
 def new_id(prefix: str) -> str:
-    """A fresh random id in the shape that OpenAI's clients know: `file-…`, `ftjob-…`."""
+    """Return a new random id in OpenAI's format: `file-…`, `ftjob-…`."""
     return f"{prefix}-{secrets.token_hex(12)}"
 
 
 class FileRecord(Frozen):
-    """An uploaded dataset: as it came (`raw`) and normalised to JSONL (`rows`), both digests of blobs."""
+    """An uploaded dataset. `raw` is the digest of the upload, `rows` that of its rows, normalised to JSON Lines."""
 
     id: str = Field(description="file-…")
     filename: str
@@ -34,21 +34,21 @@ class FileRecord(Frozen):
     bytes: int = Field(ge=0, description="size of the upload")
     created_at: AwareDatetime
     kind: DataKind
-    format: str = Field(description="what the upload was written in, e.g. jsonl/messages")
+    format: str = Field(description="format of the upload, e.g. jsonl/messages")
     raw: str
     rows: str
     profile: dict[str, Any]
 
 
 class JobRecord(Frozen):
-    """A fine-tuning job: what was asked for, the judge frozen from it, how far it is and what came out."""
+    """A fine-tuning job: the request, the frozen judge, the progress and the result."""
 
     id: str = Field(description="ftjob-…")
     created_at: AwareDatetime
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
     state: JobState
-    model: str | None = Field(default=None, description="as requested; None leaves the choice to the search")
+    model: str | None = Field(default=None, description="as requested; None: the search chooses")
     method: dict[str, Any] | None = None
     task: Task
     search: Search
@@ -66,17 +66,18 @@ class JobRecord(Frozen):
     trained_tokens: int | None = None
     notes: str = ""
     tags: tuple[str, ...] = ()
-    schedule_id: str | None = Field(default=None, description="the schedule that it was made by")
-    paused: bool = Field(default=False, description="nothing of it is leased until it is resumed")
+    schedule_id: str | None = Field(default=None, description="the schedule that created it")
+    paused: bool = Field(default=False, description="none of its trials is leased until it is resumed")
+    ended_reason: str | None = Field(default=None, description="code of the reason why its search ended")
 
 
 class TrialRecord(Frozen):
-    """One design being tried. `owner`, `fence` and `expires_at` are the lease while the state is `leased`."""
+    """A trial of one design. `owner`, `fence` and `expires_at` are its lease while the state is `leased`."""
 
     id: str = Field(description="trial-…")
     job_id: str
     number: int = Field(
-        ge=-1, description="0 is the untuned base, 1 the plain LoRA default; -1 a champion, which is only scored"
+        ge=-1, description="0: the untuned base; 1: the plain LoRA default; -1: a champion, which is only scored"
     )
     state: TrialState
     design: Design
@@ -84,14 +85,16 @@ class TrialRecord(Frozen):
     seed: int
     origin: Origin
     rung: int | None = Field(default=None, description="highest rung reached")
-    goal: int | None = Field(default=None, description="the rung at which it pauses unless promoted; None: the end")
-    measured: tuple[Metrics, ...] = Field(default=(), description="at the rungs reached, in their order")
+    goal: int | None = Field(
+        default=None, description="the rung at which it pauses unless promoted; None: trained to the end"
+    )
+    measured: tuple[Metrics, ...] = Field(default=(), description="metrics at the rungs reached, in order")
     owner: str | None = None
-    fence: int = Field(default=0, ge=0, description="how many leases there have been")
+    fence: int = Field(default=0, ge=0, description="number of leases so far")
     expires_at: AwareDatetime | None = None
-    attempts: int = Field(default=0, ge=0, description="leases that were not handed back in good order")
+    attempts: int = Field(default=0, ge=0, description="leases that the trial did not give back properly")
     created_at: AwareDatetime
-    started_at: AwareDatetime | None = Field(default=None, description="when it was leased for the first time")
+    started_at: AwareDatetime | None = Field(default=None, description="time of the first lease")
     finished_at: AwareDatetime | None = None
     device_seconds: float = Field(default=0.0, ge=0, description="total over all leases")
     metrics: Metrics | None = Field(default=None, description="validation split")
@@ -100,18 +103,18 @@ class TrialRecord(Frozen):
     trained_tokens: int = 0
     checkpoint: str | None = Field(default=None, description="digest of the latest checkpoint's manifest")
     error: str | None = None
-    stopped: bool = Field(default=False, description="whether somebody asked for its end")
-    weights_of: str | None = Field(default=None, description="of a champion: the trial whose weights it is")
+    stopped: bool = Field(default=False, description="whether a user stopped it")
+    weights_of: str | None = Field(default=None, description="for a champion: the trial whose weights are scored")
 
     @property
     def paused(self) -> bool:
-        """Whether it waits at its goal to be promoted, and is not to be leased until then."""
+        """Whether it waits at its goal for a promotion; it is not leased until then."""
         reached = self.goal is not None and self.rung is not None and self.rung >= self.goal
         return self.state is TrialState.WAITING and reached
 
 
 class TrialMark(NamedTuple):
-    """How far a trial is."""
+    """The progress of a trial."""
 
     id: str
     number: int
@@ -125,19 +128,19 @@ class TrialMark(NamedTuple):
 
 
 class MeasuredTrial(Frozen):
-    """A trial whose worker has said what it took."""
+    """A trial whose worker reported its usage."""
 
     job_id: str
     design: Design
     state: TrialState
     usage: Usage
     device_seconds: float = Field(ge=0)
-    fence: int = Field(description="how many leases there have been; the usage is that of the last one")
-    device: Device = Field(description="that it was finished on")
+    fence: int = Field(description="number of leases; the usage is that of the last one")
+    device: Device = Field(description="device of the last lease")
 
 
 class RungRecord(Frozen):
-    """A trial's measurements at a share of its full token budget."""
+    """A trial's score at a rung, a share of its full token budget."""
 
     trial_id: str
     rung: int
@@ -149,7 +152,7 @@ class RungRecord(Frozen):
 
 
 class EventRecord(Frozen):
-    """One line of a job's diary."""
+    """One event of a job's event log."""
 
     id: str = Field(description="ftevent-…")
     job_id: str
@@ -161,7 +164,7 @@ class EventRecord(Frozen):
 
 
 class WorkerRecord(Frozen):
-    """A worker that has introduced itself. The id stays the same for a name; it is the owner of the leases."""
+    """A registered worker. The id is the owner of leases, and stays the same for a name."""
 
     id: str = Field(description="worker-…")
     name: str
@@ -169,18 +172,20 @@ class WorkerRecord(Frozen):
     pid: int
     created_at: AwareDatetime
     seen_at: AwareDatetime
-    generates: str | None = Field(default=None, description="the model in its generation process, while there is one")
+    generates: str | None = Field(default=None, description="the model loaded in its generation process, if any")
 
 
 class ScheduleRecord(Frozen):
-    """A job that is created again and again, at the ticks of a cron expression."""
+    """A job that is created again and again, by a cron expression."""
 
     id: str = Field(description="sched-…")
     name: str
     created_at: AwareDatetime
     cron: str
     time_zone: str
-    job: dict[str, Any] = Field(description="the body of POST /v1/fine_tuning/jobs; its file may be the newest one")
+    job: dict[str, Any] = Field(
+        description="the body of POST /v1/fine_tuning/jobs; `training_file` may be {newest: filename}"
+    )
     overlap: Overlap
     misfire_grace_seconds: float
     catch_up: CatchUp
@@ -188,12 +193,12 @@ class ScheduleRecord(Frozen):
     enabled: bool
     alert_after: int
     alias: str | None = None
-    next_at: AwareDatetime | None = Field(default=None, description="the first tick that nothing is decided about")
-    failures: int = Field(default=0, ge=0, description="runs in a row that have failed")
+    next_at: AwareDatetime | None = Field(default=None, description="the first tick that has no run yet")
+    failures: int = Field(default=0, ge=0, description="failed runs in a row")
 
 
 class ScheduleRunRecord(Frozen):
-    """What became of one tick."""
+    """A run of a schedule: the outcome of one tick."""
 
     id: str = Field(description="schedrun-…")
     schedule_id: str
@@ -209,7 +214,7 @@ class ScheduleRunRecord(Frozen):
 
 
 class EndpointRecord(Frozen):
-    """Where webhooks go. The secret signs them; it is kept as it is, since signing needs it."""
+    """A webhook endpoint. The secret signs the events, so that it is stored in plain text."""
 
     id: str = Field(description="whend-…")
     url: str
@@ -219,48 +224,48 @@ class EndpointRecord(Frozen):
 
 
 class DeliveryRecord(Frozen):
-    """One event on its way to one endpoint."""
+    """The delivery of one event to one endpoint."""
 
     id: str = Field(description="whdel-…")
     endpoint_id: str
-    event_id: str = Field(description="evt-…; the same for all endpoints, and whenever it is sent again")
+    event_id: str = Field(description="evt-…; the same for all endpoints and retries")
     type: str
     payload: str
     state: Literal["pending", "delivered", "failed"]
     attempts: int = Field(default=0, ge=0)
     next_at: AwareDatetime | None = None
-    status: int | None = Field(default=None, description="HTTP status of the latest answer")
+    status: int | None = Field(default=None, description="HTTP status of the latest response")
     error: str | None = None
     created_at: AwareDatetime
     delivered_at: AwareDatetime | None = None
 
 
 class KeyRecord(Frozen):
-    """An API key, without the key."""
+    """An API key, without its secret text."""
 
     id: str = Field(description="key-…")
     name: str
     scope: Scope
-    hint: str = Field(description="how the key begins")
+    hint: str = Field(description="first characters of the key")
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
     revoked_at: AwareDatetime | None = None
-    used_at: AwareDatetime | None = Field(default=None, description="to the minute")
+    used_at: AwareDatetime | None = Field(default=None, description="time of the last request, to the minute")
 
     def live(self, now: datetime) -> bool:
-        """Neither revoked nor expired."""
+        """Return whether the key is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 class AliasRecord(Frozen):
-    """What an alias stands for since a moment."""
+    """A version of an alias: the model that it points to since a moment."""
 
     name: str
     version: int = Field(ge=1)
     model: str
     job_id: str
-    trial_id: str = Field(description="whose weights the model is")
-    before: int | None = Field(default=None, description="the version that a roll back leads to")
+    trial_id: str = Field(description="the trial whose weights the model is")
+    before: int | None = Field(default=None, description="the version to roll back to")
     origin: AliasOrigin
     contest: Contest | None = None
     created_at: AwareDatetime

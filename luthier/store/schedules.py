@@ -1,4 +1,4 @@
-"""Schedules, and what became of each of their ticks."""
+"""Schedules and their runs."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ OPEN: Final = [state for state in RunState if state.open]
 
 
 def insert(c: Connection, record: ScheduleRecord) -> None:
-    """Raises Conflict where the name is taken."""
+    """Insert a schedule. Raises Conflict where the name is taken."""
     row = insert_into(c, _schedules).values(dict(record)).on_conflict_do_nothing(index_elements=["name"])
     if c.execute(row.returning(_schedules.c.id)).one_or_none() is None:
         raise _taken(record.name)
 
 
 def get(c: Connection, schedule_id: str) -> ScheduleRecord:
-    """Raises NotFound."""
+    """Return a schedule. Raises NotFound."""
     return _found(c, schedule_id, select(_schedules).where(_schedules.c.id == schedule_id))
 
 
 def lock(c: Connection, schedule_id: str) -> ScheduleRecord:
-    """The schedule as it is now, and as it stays to the end of the transaction. Raises NotFound."""
+    """Return the schedule, locked to the end of the transaction. Raises NotFound."""
     query = select(_schedules).where(_schedules.c.id == schedule_id)
     return _found(c, schedule_id, query.with_for_update(key_share=True))
 
 
 def list_(c: Connection, after: str | None, limit: int) -> tuple[list[ScheduleRecord], bool]:
-    """Newest first, and whether more follow. Raises NotFound for an unknown `after`."""
+    """Return a page, newest first, and whether more follow. Raises NotFound for an unknown `after`."""
     rows, has_more = page(c, select(_schedules), _schedules, ("created_at", "id"), after, limit)
     return [ScheduleRecord(**row) for row in rows], has_more
 
 
 def update(c: Connection, schedule_id: str, **changes: Any) -> ScheduleRecord:
-    """Raises NotFound, or Conflict where the new name is another schedule's."""
+    """Change a schedule. Raises NotFound, or Conflict where another schedule has the new name."""
     name = changes.get("name")
     if name is not None and c.scalar(
         select(_schedules.c.id).where(_schedules.c.name == name, _schedules.c.id != schedule_id)
@@ -55,13 +55,13 @@ def update(c: Connection, schedule_id: str, **changes: Any) -> ScheduleRecord:
 
 
 def delete(c: Connection, schedule_id: str) -> None:
-    """Forget the schedule and its history; its jobs stay. Raises NotFound."""
+    """Delete the schedule and its runs; its jobs stay. Raises NotFound."""
     if c.execute(_schedules.delete().where(_schedules.c.id == schedule_id)).rowcount == 0:
         get(c, schedule_id)
 
 
 def due(c: Connection, now: datetime) -> list[str]:
-    """The enabled schedules with a tick that nothing is decided about."""
+    """Return the enabled schedules with a due tick that has no run yet."""
     query = select(_schedules.c.id).where(_schedules.c.enabled, _schedules.c.next_at <= now)
     return list(c.scalars(query.order_by(_schedules.c.next_at, _schedules.c.id)))
 
@@ -72,7 +72,7 @@ def with_waiting_runs(c: Connection) -> list[str]:
 
 
 def count_failure(c: Connection, schedule_id: str) -> ScheduleRecord:
-    """One more failed run in a row. Raises NotFound."""
+    """Count one more failed run in a row. Raises NotFound."""
     return update(c, schedule_id, failures=_schedules.c.failures + 1)
 
 
@@ -85,7 +85,7 @@ def add_run(
     now: datetime,
     reason: str | None = None,
 ) -> ScheduleRunRecord | None:
-    """The row of a tick; None where it has one already."""
+    """Insert the run of a tick. Return None where it exists already."""
     record = ScheduleRunRecord(
         id=new_id("schedrun"),
         schedule_id=schedule_id,
@@ -101,38 +101,38 @@ def add_run(
 
 
 def get_run(c: Connection, run_id: str) -> ScheduleRunRecord:
-    """Raises NotFound."""
+    """Return a run. Raises NotFound."""
     row = c.execute(select(_runs).where(_runs.c.id == run_id)).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"there is no run {run_id!r} of a schedule", param="run_id")
+        raise NotFound(f"run {run_id!r} was not found", param="run_id")
     return ScheduleRunRecord(**row)
 
 
 def runs(c: Connection, schedule_id: str, after: str | None, limit: int) -> tuple[list[ScheduleRunRecord], bool]:
-    """The latest tick first, and whether more follow. Raises NotFound for an unknown `after`."""
+    """Return a page, the latest tick first, and whether more follow. Raises NotFound for an unknown `after`."""
     query = select(_runs).where(_runs.c.schedule_id == schedule_id)
     rows, has_more = page(c, query, _runs, ("due_at", "id"), after, limit)
     return [ScheduleRunRecord(**row) for row in rows], has_more
 
 
 def open_runs(c: Connection, schedule_id: str) -> list[ScheduleRunRecord]:
-    """Those that wait or run, the earliest tick first."""
+    """Return the runs that wait or run, the earliest tick first."""
     query = select(_runs).where(_runs.c.schedule_id == schedule_id, _runs.c.state.in_(OPEN))
     return [ScheduleRunRecord(**row) for row in c.execute(query.order_by(_runs.c.due_at, _runs.c.id)).mappings()]
 
 
 def begin_run(c: Connection, run_id: str, job_id: str, now: datetime) -> bool:
-    """From waiting to running; False where it no longer waits."""
+    """Start a waiting run. Return False where it no longer waits."""
     return _move(c, run_id, RunState.WAITING, state=RunState.RUNNING, job_id=job_id, started_at=now)
 
 
 def drop_run(c: Connection, run_id: str, state: RunState, reason: str, now: datetime) -> bool:
-    """End a run that had no job; False where it no longer waits."""
+    """End a waiting run, which has no job. Return False where it no longer waits."""
     return _move(c, run_id, RunState.WAITING, state=state, reason=reason, ended_at=now)
 
 
 def end_run(c: Connection, job_id: str, state: RunState, reason: str | None, now: datetime) -> ScheduleRunRecord | None:
-    """End the run whose job has ended; None where no schedule waits for it."""
+    """End the run of a job that has ended. Return None where the job has no running run."""
     changes = {"state": state, "reason": reason, "ended_at": now}
     query = _runs.update().where(_runs.c.job_id == job_id, _runs.c.state == RunState.RUNNING).values(changes)
     row = c.execute(query.returning(_runs)).mappings().one_or_none()
@@ -151,9 +151,9 @@ def _move(c: Connection, run_id: str, before: RunState, **changes: Any) -> bool:
 def _found(c: Connection, schedule_id: str, query: Any) -> ScheduleRecord:
     row = c.execute(query).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"there is no schedule {schedule_id!r}", param="schedule_id")
+        raise NotFound(f"schedule {schedule_id!r} was not found", param="schedule_id")
     return ScheduleRecord(**row)
 
 
 def _taken(name: str) -> Conflict:
-    return Conflict(f"there is a schedule named {name!r} already; give this one another name", param="name")
+    return Conflict(f"a schedule named {name!r} already exists: choose another name", param="name")

@@ -1,4 +1,4 @@
-"""Counts over the whole store, for whoever watches over the service."""
+"""Counts over the whole store, for monitoring."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from luthier.store import tables
 from luthier.store.trials import PAUSED
 from luthier.trial import JobState, TrialState
 
-PAUSING = "paused"  # waiting trials that nobody is to lease until they are promoted
+PAUSING = "paused"  # waiting trials that are not leased until they are promoted
 
 
 class Statistics(Frozen):
     jobs: dict[str, int]
-    """By state; all states are there."""
+    """By state, with all states."""
     trials: dict[str, int]
-    """By state, those that pause apart from those that wait."""
+    """By state; paused trials are not among the waiting ones."""
     queue: int
-    """Trials of running jobs that any worker may take."""
+    """Trials of running jobs that a worker may lease."""
     device_seconds: float
     trained_tokens: int
 

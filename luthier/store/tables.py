@@ -1,4 +1,4 @@
-"""The tables, and the column types that make both databases give back the same values."""
+"""The tables, and column types that return the same values from SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from luthier.worker_protocol import Answered, Device, GenerationState, Question
 
 
 class Utc(TypeDecorator[datetime]):
-    """A moment. SQLite has no time zones and PostgreSQL answers in the session's: both come back in UTC."""
+    """A moment in UTC. SQLite stores no time zone, and PostgreSQL returns the session's."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -56,7 +56,7 @@ class Utc(TypeDecorator[datetime]):
 
 
 class Prose(TypeDecorator[str]):
-    """Text that people and programs write. PostgreSQL cannot store NUL, so that it is replaced on both."""
+    """Free text. PostgreSQL cannot store NUL, so that it is replaced on both databases."""
 
     impl = Text
     cache_ok = True
@@ -66,7 +66,7 @@ class Prose(TypeDecorator[str]):
 
 
 class Document(TypeDecorator[Any]):
-    """A pydantic value as JSON: `model_dump(mode="json")` on the way in, validated on the way out."""
+    """A pydantic value as JSON, validated when it is read."""
 
     impl = JSON(none_as_null=True)
     cache_ok = True
@@ -129,7 +129,7 @@ jobs = Table(
     Column("task", Document(Task), nullable=False),
     Column("search", Document(Search), nullable=False),
     Column("constraints", Document(Constraints), nullable=False),
-    # Not foreign keys: a file may be deleted once no live job reads it, and old jobs still name it.
+    # Not foreign keys: a file may be deleted once no active job uses it, and old jobs still name it.
     Column("training_file", String, nullable=False),
     Column("validation_file", String),
     Column("train", String, nullable=False),
@@ -143,9 +143,11 @@ jobs = Table(
     Column("trained_tokens", BigInteger),
     Column("notes", Prose, nullable=False),
     Column("tags", Document(tuple[str, ...]), nullable=False),
-    # Not a foreign key either: a schedule may be deleted, and its jobs stay.
+    # Not a foreign key either: a schedule may be deleted while its jobs stay.
     Column("schedule_id", String, index=True),
     Column("paused", Boolean, nullable=False),
+    # Why its search started no more trials: a code of search.policy.scheduler.EndCode.
+    Column("ended_reason", String(16)),
     Index(None, "created_at", "id"),
     Index(None, "state", "created_at", "id"),
 )
@@ -178,11 +180,11 @@ trials = Table(
     Column("trained_tokens", BigInteger, nullable=False),
     Column("checkpoint", String),
     Column("error", Prose),
-    # Who ended the lease `fence`, so that a repeated report of the same end is recognised.
+    # The worker that ended the lease `fence`, to recognise a repeated report.
     Column("finished_by", String),
-    # Somebody asked for its end; whoever holds it learns of that at the next heartbeat.
+    # A user stopped it; its worker is signalled at the next heartbeat.
     Column("stopped", Boolean, nullable=False),
-    # Of a champion: the trial of an earlier job whose weights it is.
+    # For a champion: the trial of an earlier job whose weights are scored.
     Column("weights_of", String),
     UniqueConstraint("job_id", "number"),
     UniqueConstraint("job_id", "digest", "seed"),
@@ -247,7 +249,7 @@ artifact_files = Table(
 events = Table(
     "events",
     metadata,
-    # Many events share a moment: the order is the order of writing.
+    # Many events share a moment: this is the order of writing.
     Column("position", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("id", String, nullable=False, unique=True),
     Column("job_id", ForeignKey("jobs.id"), nullable=False),
@@ -277,7 +279,7 @@ workers = Table(
     Column("pid", BigInteger, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("seen_at", Utc, nullable=False),
-    # The base model that its generation process has in memory, while there is one.
+    # The model loaded in its generation process, if any.
     Column("generates", String),
 )
 
@@ -321,7 +323,7 @@ schedules = Table(
     Column("enabled", Boolean, nullable=False),
     Column("alert_after", Integer, nullable=False),
     Column("alias", String),
-    # The first tick that nothing has been decided about.
+    # The first tick that has no run yet.
     Column("next_at", Utc),
     Column("failures", Integer, nullable=False),
     Index(None, "created_at", "id"),
@@ -353,7 +355,7 @@ alias_versions = Table(
     Column("model", String, nullable=False),
     Column("job_id", String, nullable=False),
     Column("trial_id", String, nullable=False),
-    # The version that a roll back from here leads to.
+    # The version to roll back to.
     Column("before", Integer),
     Column("origin", String, nullable=False),
     Column("contest", Document(Contest)),
@@ -378,7 +380,7 @@ webhook_deliveries = Table(
     Column("endpoint_id", ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), nullable=False),
     Column("event_id", String, nullable=False),
     Column("type", String, nullable=False),
-    # As it is signed and sent, byte for byte.
+    # Exactly the bytes that are signed and sent.
     Column("payload", Prose, nullable=False),
     Column("state", String, nullable=False),
     Column("attempts", Integer, nullable=False),

@@ -1,4 +1,4 @@
-"""Endpoints that are told of events, and the outbox: what is to be delivered to them, and what was."""
+"""Webhook endpoints, and the outbox: the pending and finished deliveries to them."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ def insert(c: Connection, record: EndpointRecord) -> None:
 
 
 def get(c: Connection, endpoint_id: str) -> EndpointRecord:
-    """Raises NotFound."""
+    """Return an endpoint. Raises NotFound."""
     row = c.execute(select(_endpoints).where(_endpoints.c.id == endpoint_id)).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"there is no webhook endpoint {endpoint_id!r}", param="endpoint_id")
+        raise NotFound(f"webhook endpoint {endpoint_id!r} was not found", param="endpoint_id")
     return EndpointRecord(**row)
 
 
 def list_(c: Connection, after: str | None, limit: int) -> tuple[list[EndpointRecord], bool]:
-    """Newest first, and whether more follow. Raises NotFound for an unknown `after`."""
+    """Return a page, newest first, and whether more follow. Raises NotFound for an unknown `after`."""
     rows, has_more = page(c, select(_endpoints), _endpoints, ("created_at", "id"), after, limit)
     return [EndpointRecord(**row) for row in rows], has_more
 
 
 def delete(c: Connection, endpoint_id: str) -> None:
-    """With what is still to be delivered to it. Raises NotFound."""
+    """Delete an endpoint with its deliveries. Raises NotFound."""
     if c.execute(_endpoints.delete().where(_endpoints.c.id == endpoint_id)).rowcount == 0:
         get(c, endpoint_id)
 
 
 def announce(c: Connection, event: str, data: Mapping[str, Any], now: datetime) -> None:
-    """Put an event into the outbox of each endpoint that asked for such: in the transaction that makes it true."""
+    """Add an event to the outbox of each endpoint that subscribes to it, in the caller's transaction."""
     endpoints = [EndpointRecord(**row) for row in c.execute(select(_endpoints)).mappings()]
     body = {
         "id": new_id("evt"),
@@ -69,14 +69,14 @@ def announce(c: Connection, event: str, data: Mapping[str, Any], now: datetime) 
 
 
 def due(c: Connection, now: datetime) -> list[str]:
-    """The endpoints to which something is to be delivered, the one that has waited longest first."""
+    """Return the endpoints with due deliveries, the longest waiting first."""
     first = func.min(_deliveries.c.next_at)
     waiting = select(_deliveries.c.endpoint_id).where(_deliveries.c.state == "pending", _deliveries.c.next_at <= now)
     return list(c.execute(waiting.group_by(_deliveries.c.endpoint_id).order_by(first)).scalars())
 
 
 def claim(c: Connection, endpoint_id: str, now: datetime, until: datetime) -> DeliveryRecord | None:
-    """The endpoint's delivery that is due first; nobody else gets it before `until`. None where nothing is due."""
+    """Claim the endpoint's first due delivery until a moment. Return None where none is due."""
     first = (
         select(_deliveries.c.id)
         .where(_deliveries.c.endpoint_id == endpoint_id)
@@ -93,18 +93,18 @@ def claim(c: Connection, endpoint_id: str, now: datetime, until: datetime) -> De
 
 
 def settle(c: Connection, claimed: DeliveryRecord, **changes: Any) -> None:
-    """Note what came of an attempt, unless another has been made since, or the endpoint was deleted."""
+    """Store the outcome of an attempt, unless a later attempt was made or the endpoint was deleted."""
     same = (_deliveries.c.id == claimed.id, _deliveries.c.attempts == claimed.attempts)
     c.execute(_deliveries.update().where(*same).values(changes))
 
 
 def forget(c: Connection, before: datetime) -> None:
-    """Forget deliveries older than that, but those that are still to be made."""
+    """Delete finished deliveries that are older."""
     c.execute(_deliveries.delete().where(_deliveries.c.state != "pending", _deliveries.c.created_at < before))
 
 
 def deliveries(c: Connection, endpoint_id: str, after: str | None, limit: int) -> tuple[list[DeliveryRecord], bool]:
-    """Newest first, and whether more follow. Raises NotFound for an unknown `after`."""
+    """Return a page, newest first, and whether more follow. Raises NotFound for an unknown `after`."""
     query = select(_deliveries).where(_deliveries.c.endpoint_id == endpoint_id)
     rows, has_more = page(c, query, _deliveries, ("created_at", "id"), after, limit)
     return [DeliveryRecord(**row) for row in rows], has_more

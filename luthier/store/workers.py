@@ -1,4 +1,4 @@
-"""The workers that have introduced themselves, and when they were last heard of."""
+"""Registered workers, and when they were last heard from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _workers = tables.workers
 
 
 def register(c: Connection, hello: Hello, now: datetime) -> WorkerRecord:
-    """A worker that comes back under its name keeps its id (and is to lose its old leases: `leases.release`)."""
+    """Register a worker. One that returns under its name keeps its id; the caller releases its old leases."""
     changes = dict(hello) | {"seen_at": now, "generates": None}
     row = insert_into(c, _workers).values(id=new_id("worker"), created_at=now, **changes)
     upsert = row.on_conflict_do_update(index_elements=[_workers.c.name], set_=changes).returning(_workers)
@@ -24,7 +24,7 @@ def register(c: Connection, hello: Hello, now: datetime) -> WorkerRecord:
 
 
 def touch(c: Connection, worker_id: str, now: datetime) -> WorkerRecord:
-    """Note that the worker was heard of. Raises NotFound."""
+    """Store that the worker was heard from. Raises NotFound."""
     query = _workers.update().where(_workers.c.id == worker_id).values(seen_at=now).returning(_workers)
     row = c.execute(query).mappings().one_or_none()
     if row is None:
@@ -33,7 +33,7 @@ def touch(c: Connection, worker_id: str, now: datetime) -> WorkerRecord:
 
 
 def get(c: Connection, worker_id: str) -> WorkerRecord:
-    """Raises NotFound."""
+    """Return a worker. Raises NotFound."""
     row = c.execute(select(_workers).where(_workers.c.id == worker_id)).mappings().one_or_none()
     if row is None:
         raise _unknown(worker_id)
@@ -41,16 +41,16 @@ def get(c: Connection, worker_id: str) -> WorkerRecord:
 
 
 def list_(c: Connection) -> list[WorkerRecord]:
-    """All that ever introduced themselves, by name."""
+    """Return all workers that ever registered, by name."""
     return [WorkerRecord(**row) for row in c.execute(select(_workers).order_by(_workers.c.name)).mappings()]
 
 
 def live(c: Connection, now: datetime, within_seconds: float) -> list[WorkerRecord]:
-    """Those heard of in the last `within_seconds`, by name."""
+    """Return the workers heard from in the last `within_seconds`, by name."""
     since = now - timedelta(seconds=within_seconds)
     query = select(_workers).where(_workers.c.seen_at >= since).order_by(_workers.c.name)
     return [WorkerRecord(**row) for row in c.execute(query).mappings()]
 
 
 def _unknown(worker_id: str) -> NotFound:
-    return NotFound(f"there is no worker {worker_id!r}: it has to introduce itself first", param="worker_id")
+    return NotFound(f"worker {worker_id!r} was not found: it must register first", param="worker_id")

@@ -1,4 +1,4 @@
-"""Trials pause at rungs, say what they took, and keep what the judge found for each test row"""
+"""Rungs, measured usage, and scores of each test row"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Jobs on schedules, aliases of models with their history, and webhooks with what is still to be delivered"""
+"""Schedules, aliases of models with their history, and webhooks with their deliveries"""
 
 import sqlalchemy as sa
 from alembic import op

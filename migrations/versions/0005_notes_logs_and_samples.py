@@ -1,4 +1,4 @@
-"""Jobs have notes and tags; trials can be stopped one by one, and leave a log and samples of their answers"""
+"""Notes and tags of jobs; stopping of single trials, their logs and samples of answers"""
 
 import sqlalchemy as sa
 from alembic import op

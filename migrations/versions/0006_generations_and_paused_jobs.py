@@ -1,4 +1,4 @@
-"""Answers are asked for in the store, workers say which model answers in them, and jobs can be paused"""
+"""Generation requests, the model that each worker has loaded, and paused jobs"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -20,10 +20,10 @@ from scipy.optimize import nnls
 from luthier.design import Design, Frozen
 from luthier.models.base_model import ModelFacts
 from luthier.trial import Usage
-from search.cost.flops import Kind, Work
+from search.cost.flops import Kind
 from search.cost.memory import Memory
 from search.cost.trial_work import Plan, plan
-from search.cost.workload import Workload
+from search.methods.amounts import Work, Workload
 
 Vector = npt.NDArray[np.float64]
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from luthier.design import AdaLora, Dora, Full, Ia3, Lora, LoraPlus, Oft, Pissa, QLora, RsLora, TopLayers, Update, Vera
+from luthier.design import Update
 from search.cost.flops import Kind, share_reached
-from search.cost.parameters import Moving, Shape
+from search.methods import UPDATE_OF
+from search.methods.amounts import Moving, Shape
 
 FLOAT: Final = 4  # bytes: weights, gradients and optimiser state are float32 everywhere
 
@@ -32,7 +33,7 @@ class Memory(NamedTuple):
 def kept_per_token(model: Shape, update: Update, modules: Moving, length: float, kind: Kind) -> float:
     """Bytes kept for the backward pass, for each token."""
     hidden, inner, width, keys = model.hidden, model.inner, model.attention_width, model.kv_width
-    in_place = isinstance(update, Full | TopLayers) or update.kind == "layernorm"
+    in_place = UPDATE_OF[update.kind].cost.trains_norms
     residual = 2 * hidden  # what each norm reads
     normed = 2 * hidden * (2 if in_place else 1)  # what it makes, with its weight and without
     attention = 3 * width + 2 * keys
@@ -40,42 +41,14 @@ def kept_per_token(model: Shape, update: Update, modules: Moving, length: float,
         attention += 2 * (width - keys)
     wide = (4 if model.gated else 2) * inner
     layer = residual + normed + attention + wide
-    sites = modules.modules
-    outputs, inputs = sum(m.outputs * n for m, n in sites), sum(m.inputs * n for m, n in sites)
-    count = sum(n for _, n in sites)
-    match update:
-        case Lora(rank=rank) | RsLora(rank=rank) | Pissa(rank=rank) | LoraPlus(rank=rank) | QLora(rank=rank):
-            own = rank * count
-        case AdaLora(rank=rank):
-            own = 2 * rank * count
-        case Dora(rank=rank):
-            own = 2 * outputs + rank * count
-        case Vera(rank=rank):
-            own = 2 * rank * count + outputs
-        case Oft():
-            own = inputs
-        case Ia3():
-            own = modules.numbers
-        case _:
-            own = 0
+    own = UPDATE_OF[update.kind].cost.kept_per_token(update, modules)
     size = FLOAT if kind != "cuda" else 3  # autocast: most are bfloat16, the norms' float32
     return size * (share_reached(model, update) * model.layers * layer + own)
 
 
 def kept_once(update: Update, modules: Moving) -> float:
     """Bytes kept for the backward pass whatever the tokens."""
-    numbers = sum(m.numbers * n for m, n in modules.modules)
-    match update:
-        case Dora():
-            return float(FLOAT * sum(m.outputs * n for m, n in modules.modules))
-        case Oft(block=block):
-            return float(FLOAT * 3 * block * sum(m.inputs * n for m, n in modules.modules))
-        case AdaLora():
-            return float(FLOAT * 4 * modules.numbers)
-        case Vera():
-            return float(FLOAT * 0 * numbers)
-        case _:
-            return 0.0
+    return FLOAT * UPDATE_OF[update.kind].cost.kept_once(update, modules)
 
 
 def scoring_bytes(model: Shape, tokens: float, targets: float) -> float:

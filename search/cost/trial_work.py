@@ -8,44 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
-from luthier.design import (
-    AdaLora,
-    Algorithm,
-    Clm,
-    Design,
-    Dpo,
-    Grpo,
-    Ipo,
-    Kto,
-    Mlm,
-    Orpo,
-    Pissa,
-    QLora,
-    Raft,
-    RewardModel,
-    Rloo,
-    Sft,
-    Simpo,
-    Stage,
-    Update,
-    VirtualTokens,
-)
+from luthier.design import Architecture, Design, Stage, Update, VirtualTokens
 from luthier.models.base_model import ModelFacts
 from luthier.task import DataKind, rung_rows
 from luthier.trial import RUNG_GENERATIONS, RUNG_WINDOWS, RUNGS
-from search.cost.flops import TOKEN_CAP, Kind, Passes, Work, backward, decoding, forward, likelihood
+from search.cost.flops import TOKEN_CAP, Kind, backward, decoding, forward, likelihood
 from search.cost.memory import FLOAT, Memory, kept_once, kept_per_token, sampling_bytes, scoring_bytes
-from search.cost.parameters import Moving, Shape, moving, shape
-from search.cost.workload import Workload
+from search.cost.parameters import moving, shape
+from search.methods import ALGORITHM_OF, UPDATE_OF, StageGoal
+from search.methods.amounts import Moving, Passes, Shape, Work, Workload
 
 SAMPLING_BATCH, GENERATION_BATCH = 64, 8  # answers drawn at once in training, and by the judge
 NEARLY: Final = 1e-9
 FOUR_BITS: Final = 0.14  # of float32, with the scales of NF4 (Dettmers et al. 2023)
 MOMENTS: Final = 2  # of AdamW, for each number that moves
 INFLUENCE_ROWS, INFLUENCE_TOKENS = 16, 256  # that layers are weighed on before some are cut
-SVD_PASSES: Final = 34  # of PiSSA over each matrix: 16 power iterations, there and back
 STEP_SPREAD: Final = 1.5  # standard deviations by which the longest step of a training exceeds the mean
 
 
@@ -67,22 +46,17 @@ class Plan:
     inference: Work  # for a token, drawn alone
 
 
-class _Diet(NamedTuple):
-    """Examples of a stage: how many, and of each its sequences, tokens and targets."""
-
-    examples: float
-    sequences: float
-    tokens: float
-    targets: float
-
-
 def plan(facts: ModelFacts, design: Design, job: Workload, kind: Kind) -> Plan:
     """All that a trial of the design does from its lease to its export, on a device of this kind."""
     model = shape(facts, design.architecture)
     base = shape(facts, design.architecture.model_copy(update={"layers": None, "kv_heads": None}))
-    stages = [_Stage(model, stage, job, kind, design) for stage in design.stages]
+    taught = job.teachers.get(design.teacher or "")
+    teacher = None if taught is None else shape(taught, Architecture(base=design.teacher or ""))
+    stages = [_Stage(model, stage, job, kind, design, teacher) for stage in design.stages]
     judging, scoring, sampling, judged = _judging(model, job, kind, _in_front(design))
     resting = _resting(base, model, stages, kind)
+    if teacher is not None:
+        resting = resting._replace(copies=resting.copies + FLOAT * teacher.parameters)
     for number, stage in enumerate(design.stages[:-1]):
         if stage.algorithm.kind != "reward_model" and design.stages[number + 1].update == stage.update:
             continue
@@ -119,79 +93,64 @@ def plan(facts: ModelFacts, design: Design, job: Workload, kind: Kind) -> Plan:
 class _Stage:
     """One stage of a design, in amounts."""
 
-    def __init__(self, model: Shape, stage: Stage, job: Workload, kind: Kind, design: Design) -> None:
+    def __init__(
+        self, model: Shape, stage: Stage, job: Workload, kind: Kind, design: Design, teacher: Shape | None
+    ) -> None:
         self.model, self.stage, self.job, self.kind = model, stage, job, kind
         self.algorithm, self.update = stage.algorithm, stage.update
+        self.teacher = teacher if ALGORITHM_OF[stage.algorithm.kind].needs_teacher else None
+        self.spec, self.cost = ALGORITHM_OF[stage.algorithm.kind], UPDATE_OF[stage.update.kind].cost
         self.moving: Moving = moving(model, stage.update)
-        self.diet = _diet(stage.algorithm, job)
-        self.group = stage.algorithm.group if isinstance(stage.algorithm, Grpo | Rloo | Raft) else 0
-        passes = max(1, round(self.diet.examples * stage.optimiser.epochs))
+        self.examples = self.spec.examples(stage.algorithm, job)
+        self.group = self.spec.rollouts(stage.algorithm)
+        passes = max(1, round(self.examples.number * stage.optimiser.epochs))
         self.batch = min(stage.optimiser.batch_size, passes)
         self.steps = math.ceil(passes / stage.optimiser.batch_size)
         self.seen = float(passes)  # examples, each as often as it is seen
-        self.tokens = self.seen * self.diet.tokens
+        self.tokens = self.seen * self.examples.tokens
         self.drawn = self.seen * self.group * self.job.max_new_tokens
         self.edited = design.architecture.window
 
     @property
     def scored(self) -> bool:
         """Whether a reward model is trained here, which has a head of its own in place of the model's."""
-        return isinstance(self.algorithm, RewardModel)
-
-    @property
-    def reference(self) -> float:
-        """Forward passes without a gradient, as often as the examples are seen."""
-        match self.algorithm:
-            case Dpo() | Ipo():
-                return 1.0 / max(1.0, self.stage.optimiser.epochs)
-            case Kto():
-                return 3.0
-            case Grpo(beta=beta):
-                return 1.0 if beta else 0.0
-            case Rloo(beta=beta):
-                return 2.0 if beta else 0.0
-            case _:
-                return 0.0
+        return self.spec.goal is StageGoal.SCORES
 
     @property
     def copied(self) -> bool:
-        """Whether the moving weights are kept as they were at first."""
-        match self.algorithm:
-            case Kto():
-                return True
-            case Grpo(beta=beta) | Rloo(beta=beta):
-                return bool(beta)
-            case _:
-                return False
+        """Whether the trained weights are kept as they were at first."""
+        return self.spec.keeps_start(self.algorithm)
 
     @property
     def per_pass(self) -> int:
         """Examples in one forward pass."""
-        return max(1, min(self.batch, int(TOKEN_CAP[self.kind] // max(1.0, self.diet.tokens))))
+        return max(1, min(self.batch, int(TOKEN_CAP[self.kind] // max(1.0, self.examples.tokens))))
 
     def training(self) -> Work:
         """All steps, with what is drawn and compared for them."""
-        diet, passes = self.diet, self.steps * math.ceil(self.batch / self.per_pass)
+        examples, passes = self.examples, self.steps * math.ceil(self.batch / self.per_pass)
         learnt = Passes(
             passes=passes,
-            sequences=self.seen * diet.sequences,
-            tokens=self.tokens + self.seen * diet.sequences * _virtual(self.update),
-            targets=0.0 if self.scored else self.seen * diet.targets,
-            length=diet.tokens / diet.sequences,
+            sequences=self.seen * examples.sequences,
+            tokens=self.tokens + self.seen * examples.sequences * _virtual(self.update),
+            targets=0.0 if self.scored else self.seen * examples.targets,
+            length=examples.tokens / examples.sequences,
         )
-        compared = self.reference
+        compared = self.spec.reference_passes(self.algorithm, self.stage.optimiser.epochs)
         work = forward(self.model, learnt, self.update, self.moving).plus(
             backward(self.model, learnt, self.update, self.moving),
             forward(self.model, learnt, self.update, self.moving).times(compared),
             self._stepping(),
         )
+        if self.teacher is not None:
+            work = work.plus(forward(self.teacher, learnt, None, None))
         return work.plus(self.rollouts())
 
     def _stepping(self) -> Work:
-        numbers, tensors = self.moving.numbers, self.moving.tensors
-        if isinstance(self.update, AdaLora):  # importance of each number, and right angles
-            numbers, tensors = 3 * numbers, 4 * tensors
-        return Work(optimised=float(self.steps * numbers), tensors=float(self.steps * tensors))
+        numbers, tensors = self.cost.optimiser
+        return Work(
+            optimised=self.steps * numbers * self.moving.numbers, tensors=self.steps * tensors * self.moving.tensors
+        )
 
     def rollouts(self) -> Work:
         """Answers drawn, `group` for each prompt of a step."""
@@ -213,18 +172,22 @@ class _Stage:
         )
 
     def training_memory(self, resting: Memory) -> Memory:
-        diet, group = self.diet, self.per_pass
-        spread = STEP_SPREAD * self.job.spread * math.sqrt(group * diet.sequences) if diet.examples > group else 0.0
-        most = group * diet.tokens + spread
-        tokens = min(most, max(TOKEN_CAP[self.kind], diet.tokens)) + group * diet.sequences * _virtual(self.update)
-        targets = 0.0 if self.scored else tokens * diet.targets / max(1.0, diet.tokens)
+        examples, group = self.examples, self.per_pass
+        spread = (
+            STEP_SPREAD * self.job.spread * math.sqrt(group * examples.sequences) if examples.number > group else 0.0
+        )
+        most = group * examples.tokens + spread
+        tokens = min(most, max(TOKEN_CAP[self.kind], examples.tokens)) + group * examples.sequences * _virtual(
+            self.update
+        )
+        targets = 0.0 if self.scored else tokens * examples.targets / max(1.0, examples.tokens)
         moved = float(FLOAT * self.moving.numbers)
         return resting._replace(
             copies=resting.copies + (moved if self.copied else 0.0),
             gradients=moved,
             optimiser=MOMENTS * moved,
             activations=tokens
-            * kept_per_token(self.model, self.update, self.moving, diet.tokens / diet.sequences, self.kind)
+            * kept_per_token(self.model, self.update, self.moving, examples.tokens / examples.sequences, self.kind)
             + kept_once(self.update, self.moving),
             logits=targets * self.model.facts.vocab_size * FLOAT,
         )
@@ -237,33 +200,6 @@ class _Stage:
             optimiser=MOMENTS * moved,
             sampling=sampling_bytes(self.model, size, self.job.prompt, self.job.max_new_tokens, self.kind),
         )
-
-
-def _diet(algorithm: Algorithm, job: Workload) -> _Diet:
-    prompt, target = job.prompt, job.target
-    if job.kind is DataKind.TEXT:
-        windows = max(1.0, math.ceil(target / job.window))
-        share = algorithm.mask if isinstance(algorithm, Mlm) else 1.0
-        length = target / windows
-        return _Diet(job.rows * windows, 1, length, share * length)
-    whole = prompt + target
-    match algorithm:
-        case Grpo(group=group) | Rloo(group=group):
-            return _Diet(job.rows, group, group * (prompt + job.max_new_tokens), group * job.max_new_tokens)
-        case Raft():
-            return _Diet(job.rows, 1, prompt + job.max_new_tokens, job.max_new_tokens)
-        case Dpo() | Ipo() | Simpo() | RewardModel():
-            return _Diet(job.rows, 2, 2 * whole, 2 * target)
-        case Orpo():
-            return _Diet(job.rows, 3, prompt + 2 * whole, prompt + 2 * target)
-        case Kto():
-            answers = 2 if job.kind is DataKind.PREFERENCE else 1
-            return _Diet(job.rows * answers, 1, whole, target)
-        case Clm():
-            return _Diet(job.rows, 1, whole, whole)
-        case Sft() | Mlm():
-            share = job.desirable if job.kind is DataKind.UNPAIRED else 1.0
-            return _Diet(max(1.0, job.rows * share), 1, whole, target)
 
 
 def _virtual(update: Update) -> int:
@@ -326,7 +262,7 @@ def _resting(base: Shape, model: Shape, stages: Sequence[_Stage], kind: Kind) ->
     """What is there all the time: on a CPU the base as registered stays in the same memory."""
     added = max((stage.moving.added for stage in stages), default=0)
     numbers = model.parameters + added + (base.parameters if kind == "cpu" else 0)
-    if any(isinstance(stage.update, QLora) for stage in stages):
+    if any(UPDATE_OF[stage.update.kind].four_bit for stage in stages):
         numbers -= round((1 - FOUR_BITS) * sum(m.numbers * count for m, count in model.linear))
     rewards = sum(stage.scored for stage in stages)
     copies = 2 * rewards * model.parameters if kind == "cpu" else rewards * model.parameters
@@ -344,10 +280,9 @@ def _other(base: Shape, model: Shape, design: Design, stages: Sequence[_Stage], 
     for index, stage in enumerate(stages):
         if index and stage.update == stages[index - 1].update and not stage.scored:
             continue
-        modules += sum(count for _, count in stage.moving.modules)
-        merged += sum(m.numbers * count for m, count in stage.moving.modules)
-        if isinstance(stage.update, Pissa):
-            flops += 4 * SVD_PASSES * stage.update.rank * sum(m.numbers * n for m, n in stage.moving.modules)
+        modules += stage.moving.count
+        merged += stage.moving.weights
+        flops += stage.cost.applying(stage.update, stage.moving)
     if design.architecture.depth_rule == "block_influence":
         tokens = INFLUENCE_ROWS * min(float(INFLUENCE_TOKENS), job.prompt + job.target)
         done = Passes(passes=INFLUENCE_ROWS, sequences=INFLUENCE_ROWS, tokens=tokens, targets=0, length=tokens / 16)

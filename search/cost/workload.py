@@ -3,46 +3,23 @@
 from __future__ import annotations
 
 import math
-
-from pydantic import Field
+from collections.abc import Mapping
 
 from luthier.dataset import Profile
-from luthier.design import Frozen
+from luthier.models.base_model import ModelFacts
 from luthier.task import DataKind, JudgeSpec
-
-ANSWER_EXCESS, ANSWER_MARGIN = 1.5, 4.0
-
-
-class Workload(Frozen):
-    """What a job makes each of its trials do. Lengths are in tokens, the longest ones cut as the job's judge cuts."""
-
-    kind: DataKind
-    rows: int = Field(ge=1, description="that are trained on")
-    prompt: float = Field(ge=0, description="mean length of a row's prompt")
-    target: float = Field(ge=0, description="mean length of one of its answers, or of its text")
-    spread: float = Field(default=0.0, ge=0, description="standard deviation of a row's length")
-    validation: int = Field(ge=0, description="rows")
-    test: int = Field(ge=0, description="rows")
-    window: int
-    max_tokens: int
-    max_new_tokens: int
-    max_rows: int
-    max_generations: int
-    pseudo_positions: int
-    pseudo_windows: int
-    graded: bool = Field(description="whether the judge lets the model answer")
-    desirable: float = Field(default=1.0, description="share of unpaired rows whose answer is")
-
-    @property
-    def answer(self) -> float:
-        """Tokens until the last of a few answers has ended, where the model has learnt to end them: rather more than
-        the rows' own have, where they have any."""
-        likely = ANSWER_EXCESS * self.target + ANSWER_MARGIN
-        return min(float(self.max_new_tokens), likely) if self.target else float(self.max_new_tokens)
+from search.methods.amounts import Workload
 
 
 def workload(
-    profile: Profile, judge: JudgeSpec, *, rows: int, validation: int, test: int, ratio: float = 1.0
+    profile: Profile,
+    judge: JudgeSpec,
+    *,
+    rows: int,
+    validation: int,
+    test: int,
+    ratio: float = 1.0,
+    teachers: Mapping[str, ModelFacts] | None = None,
 ) -> Workload:
     """`ratio`: tokens that were trained on for each one that the profile counts, where trials have shown it."""
     count = max(1, profile.rows)
@@ -61,6 +38,7 @@ def workload(
         validation=validation,
         test=test,
         graded=judge.grader is not None or judge.environment is not None,
+        teachers=dict(teachers or {}),
         desirable=1.0 if profile.desirable is None else profile.desirable,
         window=judge.window,
         max_tokens=judge.max_tokens,

@@ -1,10 +1,10 @@
-"""Asynchronous successive halving that promotes (ASHA: Li et al. 2020, arXiv 1810.05934).
+"""Asynchronous successive halving with promotion (ASHA: Li et al. 2020, arXiv 1810.05934).
 
-A trial is scored at each rung and pauses there unless it is among the best 1/ETA of all that were ever scored at that
-rung, or of those whose stages maximise the same things in the same order: what starts late, as preference methods and
-rewards do, would else never be seen beside what starts early. One that is not may get there later, as worse ones
-arrive: then it goes on from its checkpoint. Nothing is judged by a shorter schedule than it has: a rung is a share of
-the trial's own training.
+A trial is scored at each rung. It pauses there unless it ranks in the top 1/ETA of all trials ever scored at that rung,
+or of those with the same objective sequence (what its stages maximise, in order). Without the second rule, methods that
+improve late (preference optimisation, reinforcement learning) would always stop at the first rung. A paused trial is
+promoted later if enough worse trials arrive; it then resumes from its checkpoint. A rung is a share of the trial's own
+training, so every trial is compared under its own learning-rate schedule.
 """
 
 from __future__ import annotations
@@ -14,101 +14,98 @@ from collections.abc import Sequence
 from typing import Final
 
 from luthier.trial import RUNGS, TrialState
-from search.policy.features import phases
+from search.policy.features import objective_sequence
 from search.policy.history import Past
 from search.policy.ranking import DEFAULT
 
 ETA: Final = 3
-FIRST: Final = 0  # the rung where trials pause first
+FIRST: Final = 0  # the first rung at which trials pause
 
 
 def promotable(history: Sequence[Past]) -> Past | None:
-    """The paused trial to go on with: of the highest rung that has one among its best, the best."""
+    """Return the paused trial to promote next: the best one on the highest rung that has one in its top 1/ETA."""
     for rung in reversed(range(len(RUNGS))):
-        for past in _leading(history, rung):
+        for past in _top(rung_score(history, rung)):
             if past.paused and past.goal == rung:
                 return past
     return None
 
 
 def goes_on(history: Sequence[Past], number: int) -> bool:
-    """Whether the trial, which has just been scored at its goal, is among the best there and need not pause."""
+    """Return whether a trial that was just scored at its goal ranks high enough there to continue without pausing."""
     past = next(past for past in history if past.number == number)
-    assert past.goal is not None, "a trial that goes to its end does not ask"
-    return past.number in [one.number for one in _leading(history, past.goal)]
+    assert past.goal is not None, "a trial without a goal never pauses"
+    return past.number in [other.number for other in _top(rung_score(history, past.goal))]
 
 
-def hopeless(history: Sequence[Past], coming: int, kept: int) -> list[Past]:
-    """The paused trials that can no longer be promoted when `coming` more designs are tried and `kept` are trained to
-    the end whatever their place: their checkpoints need not be kept.
+def not_promotable(history: Sequence[Past], coming: int, finalists: int) -> list[Past]:
+    """Return the paused trials that cannot be promoted any more; their checkpoints can be deleted.
 
-    Places count among all that were scored, whatever became of them; who is trained to the end whatever its place is
-    the best of those that have not failed.
+    `coming` more designs will be tried. The best `finalists` trials are trained to the end whatever their rank, so they
+    are never returned. Failed trials count in the rank at a rung, but not as finalists.
     """
     found: list[Past] = []
     for rung in range(len(RUNGS)):
         ranked = rung_score(history, rung)
-        climbing = sum(len(past.measured) <= rung and past.confirms is None for past in history if _alive(past))
-        lifted = {past.number for past in _best(ranked, climbing + coming)}
-        ahead = 0  # of those that may be trained to the end
+        climbing = sum(
+            len(past.measured) <= rung and past.confirms is None for past in history if past.open or past.paused
+        )
+        reachable = {past.number for past in _top(ranked, climbing + coming)}
+        ahead = 0  # better trials that can be finalists
         for past in ranked:
-            if past.paused and past.goal == rung and past.number not in lifted and ahead >= kept:
+            if past.paused and past.goal == rung and past.number not in reachable and ahead >= finalists:
                 found.append(past)
-            ahead += _to_end(past)
+            ahead += can_be_finalist(past)
     return found
 
 
-def _to_end(past: Past) -> bool:
-    """Whether it may still be one of those trained to the end, which the default is not counted among."""
-    return past.number != DEFAULT and (_alive(past) or past.state is TrialState.COMPLETE)
-
-
-def _alive(past: Past) -> bool:
-    return past.open or past.paused
+def can_be_finalist(past: Past) -> bool:
+    """Return whether a trial is complete or may still complete. The default never counts as a finalist."""
+    states = (TrialState.WAITING, TrialState.LEASED, TrialState.COMPLETE)
+    return past.number != DEFAULT and past.state in states
 
 
 def above(rung: int) -> int | None:
-    """The goal of a trial that is promoted from `rung`; None is the end."""
+    """Return the next goal of a trial promoted from `rung`; None means the end of training."""
     return rung + 1 if rung + 1 < len(RUNGS) else None
 
 
 def rung_score(history: Sequence[Past], rung: int) -> list[Past]:
-    """All that were scored at the rung, best first."""
+    """Return all trials scored at the rung, best first. Repeats with other seeds are left out."""
     scored = [past for past in history if len(past.measured) > rung and past.confirms is None]
     return sorted(scored, key=lambda past: (past.measured[rung].rank_key, past.number))
 
 
-def order(history: Sequence[Past]) -> list[Past]:
-    """All trials that were ever scored, best first, by the best that is known of each.
+def overall_ranking(history: Sequence[Past]) -> list[Past]:
+    """Return all trials ever scored, best first, each by the latest score that is known of it.
 
-    The standing at a rung orders all that got there; those that went on keep their places as a group, and share
-    them out among themselves by how they stand further up.
+    The first rung ranks all trials that reached it. The trials that went on keep their positions as a group, and are
+    reordered within these positions by their scores at the next rung, and so on to the end of training.
     """
     done = [past for past in history if past.value is not None and past.confirms is None and past.design.stages]
     ordered = sorted(done, key=lambda past: (past.value, past.number))
     for rung in reversed(range(len(RUNGS))):
         level = rung_score(history, rung)
-        here = {past.number for past in level}
-        further = [past for past in ordered if past.number in here]
+        at_rung = {past.number for past in level}
+        further = [past for past in ordered if past.number in at_rung]
         numbers = {past.number for past in further}
-        turns = iter(further)
-        unscored = [past for past in ordered if past.number not in here]
-        ordered = unscored + [next(turns) if past.number in numbers else past for past in level]
+        reordered = iter(further)
+        unscored = [past for past in ordered if past.number not in at_rung]
+        ordered = unscored + [next(reordered) if past.number in numbers else past for past in level]
     return ordered
 
 
-def _leading(history: Sequence[Past], rung: int) -> list[Past]:
-    return _best(rung_score(history, rung), 0)
+def _top(ranked: Sequence[Past], worse_to_come: int = 0) -> list[Past]:
+    """Trials in the top 1/ETA of all at a rung, or of those with their objective sequence.
 
-
-def _best(ranked: Sequence[Past], more: int) -> list[Past]:
-    """Those that have places among all at a rung or among their own sort, if `more` worse ones come to both."""
-    best: list[Past] = []
-    sorts = Counter(phases(past.design) for past in ranked)
-    before: Counter[str] = Counter()
-    for place, past in enumerate(ranked):
-        sort = phases(past.design)
-        if place < (len(ranked) + more) // ETA or before[sort] < (sorts[sort] + more) // ETA:
-            best.append(past)
-        before[sort] += 1
-    return best
+    `worse_to_come` is how many worse trials are assumed to join each of the two groups.
+    """
+    top: list[Past] = []
+    sizes = Counter(objective_sequence(past.design) for past in ranked)
+    better: Counter[str] = Counter()
+    for rank, past in enumerate(ranked):
+        sequence = objective_sequence(past.design)
+        if rank < (len(ranked) + worse_to_come) // ETA or better[sequence] < (sizes[sequence] + worse_to_come) // ETA:
+            top.append(past)
+        better[sequence] += 1
+    return top

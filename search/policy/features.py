@@ -1,4 +1,4 @@
-"""A design as names and numbers that mean the same in every job, so that the trials of one can tell of another's."""
+"""Describe designs by names and numbers that mean the same in every job, as the surrogate's input."""
 
 from __future__ import annotations
 
@@ -8,40 +8,29 @@ from typing import Final
 from pydantic import Field
 
 from luthier.design import Design, Frozen
-from search.space import compatibility
+from search.methods import ALGORITHM_OF, UPDATE_OF
 from search.space.learning_rate import default_learning_rate
 
 UNCHANGED: Final = 0.0
-# Updates that behave alike, by the part of the model that moves; the others are low-rank adapters.
-GROUPS: Final = {
-    "full": "weights",
-    "top_layers": "weights",
-    "layernorm": "scales",
-    "bitfit": "scales",
-    "ia3": "scales",
-    "prompt": "tokens",
-    "prefix": "tokens",
-}
-PHASES: Final = {rule.algorithm: rule.phase.name for rule in compatibility.ALGORITHMS}
 
 
 class Features(Frozen):
-    """`names` are compared for being equal, `numbers` by their distance, in units in which one is a large step."""
+    """`names` are compared for equality, `numbers` by distance; a difference of 1 is a large step."""
 
     names: dict[str, str] = Field(description="by axis")
     numbers: dict[str, float] = Field(description="by axis")
 
 
 def features(design: Design, hidden_size: int) -> Features:
-    """Of a trained design on a base model of this hidden size."""
-    first, last, kept = design.stages[0], design.stages[-1], design.architecture
+    """Return the features of a trained design. `hidden_size` is that of its base model."""
+    first, last, architecture = design.stages[0], design.stages[-1], design.architecture
     names = {
         "recipe": design.recipe,
-        "phases": phases(design),
-        "ends": PHASES[last.algorithm.kind],
+        "objectives": objective_sequence(design),
+        "last_objective": ALGORITHM_OF[last.algorithm.kind].goal.name,
         "update": first.update.kind,
-        "group": GROUPS.get(first.update.kind, "adapters"),
-        "later": GROUPS.get(last.update.kind, "adapters"),
+        "update_group": UPDATE_OF[first.update.kind].group,
+        "last_update_group": UPDATE_OF[last.update.kind].group,
     }
     default = default_learning_rate(first.algorithm.kind, first.update.kind, hidden_size)
     size = getattr(first.update, "rank", None) or getattr(first.update, "tokens", None)
@@ -50,7 +39,7 @@ def features(design: Design, hidden_size: int) -> Features:
         "batch_size": math.log(first.optimiser.batch_size, 8),
         "epochs": math.log(first.optimiser.epochs, 3),
         "size": UNCHANGED if size is None else math.log(size, 16),
-        "edits": float(kept.edited),
+        "edits": float(architecture.edited),
     }
     settings = {
         f"{stage.algorithm.kind}.{name}": math.log(1e-3 + value, 8)
@@ -61,6 +50,6 @@ def features(design: Design, hidden_size: int) -> Features:
     return Features(names=names, numbers=numbers | settings)
 
 
-def phases(design: Design) -> str:
-    """What each stage maximises, in order."""
-    return "+".join(PHASES[stage.algorithm.kind] for stage in design.stages)
+def objective_sequence(design: Design) -> str:
+    """Return the goal of each stage, in order, such as `ANSWERS+PREFERENCES` for sft followed by dpo."""
+    return "+".join(ALGORITHM_OF[stage.algorithm.kind].goal.name for stage in design.stages)

@@ -1,4 +1,4 @@
-"""What the search knows of a job's trials: rows of the store, reduced to what proposals and the choice depend on."""
+"""The trials of a job as the search sees them: only the fields that proposals and rankings depend on."""
 
 from __future__ import annotations
 
@@ -11,39 +11,40 @@ from luthier.trial import TrialState
 
 
 class RungScore(NamedTuple):
-    """How a trial did at a rung; lower is better of both."""
+    """A trial's score at a rung. Lower is better for both fields."""
 
-    value: float  # the objective on the few rows that are scored there
-    rank_key: tuple[float, float]  # what it is compared by with others at the rung
+    value: float  # the objective, on the subset of the validation rows that rungs use
+    rank_key: tuple[float, float]  # the sort key at the rung
 
 
 class Past(Frozen):
     """One trial of the job, finished or not."""
 
-    number: int = Field(ge=0, description="0 is the untuned model, 1 the plain LoRA default")
+    number: int = Field(ge=0, description="0 is the untuned base, 1 the plain-LoRA default")
     design: Design
     state: TrialState
-    value: float | None = Field(default=None, description="the objective, lower is better; set on complete trials")
+    value: float | None = Field(default=None, description="the objective, lower is better; set for complete trials")
     device_seconds: float = Field(default=0.0, ge=0)
-    goal: int | None = Field(default=None, description="the rung at which it pauses unless promoted; None: the end")
-    measured: tuple[RungScore, ...] = Field(default=(), description="at the rungs reached, in their order")
-    confirms: int | None = Field(default=None, description="the trial whose design this one trains from another seed")
-
-    error: str | None = Field(default=None, description="why it failed or cannot run")
+    goal: int | None = Field(
+        default=None, description="the rung at which it pauses unless promoted; None means the end"
+    )
+    measured: tuple[RungScore, ...] = Field(default=(), description="scores at the rungs it reached, in order")
+    confirms: int | None = Field(default=None, description="the trial that this one repeats with another seed")
+    error: str | None = Field(default=None, description="why it failed or is infeasible")
 
     @property
     def refused(self) -> bool:
-        """Whether it was found unable to run before it was launched."""
+        """Whether it was infeasible and never launched."""
         return self.state is TrialState.INFEASIBLE and self.device_seconds == 0
 
     @property
     def open(self) -> bool:
-        """Whether a worker has it, or may take it."""
+        """Whether it is running or queued."""
         return self.state is TrialState.LEASED or (self.state is TrialState.WAITING and not self.paused)
 
     @property
     def paused(self) -> bool:
-        """Whether it waits at its goal to be promoted."""
+        """Whether it is paused at its goal, waiting to be promoted."""
         return self.state is TrialState.WAITING and self.goal is not None and len(self.measured) > self.goal
 
     @model_validator(mode="after")

@@ -1,28 +1,31 @@
-"""What is tried before anything is known: the two baselines, and designs that experience says are worth a trial.
+"""The first designs of a search: the two baselines, and priors, which are designs known to work well.
 
-The baselines are yardsticks: they keep to the pins on model, epochs and batch size, but not to those on the method.
-The priors are inside the space, because a recipe answers the space's own questions: it gets what it wishes where pins
-and the model allow it, and the nearest thing where they do not.
+The baselines follow the pins on model, epochs and batch size, but not those on algorithm and weight update. Each prior
+is sampled through the space itself (`Suggest`), so it always lies inside: where pins or the model exclude a value of
+the prior, the nearest allowed value is taken.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
+
+from pydantic import Field
 
 from luthier.design import Architecture, Design, Frozen, Lora
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
+from search.methods import EDIT_OF, SETTINGS
 from search.space import space, validate
 from search.space.samplers import V
 from search.space.space import Space, algorithm, stages
 
-LEAST: Final = 1e-6  # far below any value of any axis but zero
+LEAST: Final = 1e-6  # added before taking logarithms; far below any nonzero value of any axis
 
 
 class Prior(Frozen):
-    """A design relative to whatever model it is for. Edits count steps down the model's own list: 0 keeps all."""
+    """A design for any base model. Architecture edits are positions in the model's list of options; 0 is no edit."""
 
     recipe: str
     update: str = "lora"
@@ -31,29 +34,24 @@ class Prior(Frozen):
     learning_rate_multiplier: float = 1.0
     batch_size: int = 8
     epochs: float = 1.0
-    beta: float = 0.1
-    ipo_beta: float = 0.1
-    simpo_beta: float = 2.0
-    simpo_gamma: float = 1.0
-    orpo_beta: float = 0.1
-    grpo_group: int = 8
-    grpo_beta: float = 0.0
-    rloo_group: int = 4
-    rloo_beta: float = 0.05
-    raft_group: int = 4
-    kto_beta: float = 0.1
-    kto_desirable_weight: float = 1.0
     layers: int = 0
     kv_heads: int = 0
     window: int = 0
     rope_factor: int = 0
     block: int = 32
-    mask: float = 0.15
     placement: str = "all"
     tokens: int = 32
+    settings: dict[str, float] = Field(default={}, description="hyperparameters of algorithms, by axis")
+
+    def wish(self, axis: str) -> Any:
+        """The wished value on an axis; hyperparameters of an algorithm are at its own defaults unless named."""
+        if axis not in SETTINGS:
+            return getattr(self, axis)
+        setting = SETTINGS[axis]
+        return self.settings.get(axis, setting.member.model_fields[setting.field].default)
 
 
-# The order matters: a small budget sees only the first few, so these differ in program, update and architecture.
+# A small budget tries only the first few, so these differ in recipe, weight update and architecture.
 _BEHAVIOUR: Final = (
     Prior(recipe="sft", update="full"),
     Prior(recipe="sft", rope_factor=1),
@@ -69,7 +67,7 @@ _BEHAVIOUR: Final = (
     Prior(recipe="sft", update="pissa", epochs=2),
     Prior(recipe="sft", update="lora_plus"),
 )
-# Where answers are graded. Reward maximisers start where likelihood ends, or from the base where it knows how already.
+# For tasks with a grader. Reinforcement learning starts after SFT, or from the base if it can already do the task.
 _GRADED: Final = (
     Prior(recipe="sft+grpo"),
     Prior(recipe="sft", update="full"),
@@ -79,7 +77,7 @@ _GRADED: Final = (
     Prior(recipe="sft+rloo", update="full"),
     Prior(recipe="raft", epochs=2),
     Prior(recipe="rloo", update="lora_plus"),
-    Prior(recipe="sft+grpo", update="dora", grpo_beta=0.04, epochs=2),
+    Prior(recipe="sft+grpo", update="dora", settings={"grpo_beta": 0.04}, epochs=2),
     Prior(recipe="sft", update="top_layers", epochs=2),
     Prior(recipe="sft", kv_heads=1),
     Prior(recipe="clm"),
@@ -91,7 +89,7 @@ _PLAYED: Final = (
     Prior(recipe="raft", epochs=2),
     Prior(recipe="grpo", update="dora", epochs=2),
     Prior(recipe="rloo", update="full", learning_rate_multiplier=2),
-    Prior(recipe="grpo", update="pissa", grpo_beta=0.04),
+    Prior(recipe="grpo", update="pissa", settings={"grpo_beta": 0.04}),
     Prior(recipe="grpo", update="top_layers", epochs=2),
     Prior(recipe="grpo", learning_rate_multiplier=3),
     Prior(recipe="raft", update="lora_plus"),
@@ -127,9 +125,9 @@ PRIORS: Final[Mapping[DataKind, Sequence[Prior]]] = {
         Prior(recipe="sft+reward_model+rloo"),
         Prior(recipe="orpo", update="full"),
         Prior(recipe="sft+ipo", update="pissa"),
-        Prior(recipe="kto", update="dora", kto_beta=0.05, epochs=2),
+        Prior(recipe="kto", update="dora", settings={"kto_beta": 0.05}, epochs=2),
         Prior(recipe="sft+simpo", update="lora_plus"),
-        Prior(recipe="reward_model+grpo", kv_heads=1, grpo_beta=0.04),
+        Prior(recipe="reward_model+grpo", kv_heads=1, settings={"grpo_beta": 0.04}),
         Prior(recipe="sft+kto", update="top_layers", epochs=2),
     ),
     DataKind.UNPAIRED: (
@@ -139,11 +137,11 @@ PRIORS: Final[Mapping[DataKind, Sequence[Prior]]] = {
         Prior(recipe="kto", layers=1),
         Prior(recipe="kto", learning_rate_multiplier=3),
         Prior(recipe="sft+kto", update="full"),
-        Prior(recipe="kto", update="dora", kto_beta=0.05, epochs=2),
+        Prior(recipe="kto", update="dora", settings={"kto_beta": 0.05}, epochs=2),
         Prior(recipe="kto", update="pissa", batch_size=16, epochs=2),
         Prior(recipe="sft", update="full", epochs=2),
         Prior(recipe="kto", kv_heads=1),
-        Prior(recipe="kto", update="lora_plus", kto_beta=0.3),
+        Prior(recipe="kto", update="lora_plus", settings={"kto_beta": 0.3}),
         Prior(recipe="sft+kto", update="top_layers", epochs=2),
     ),
 }
@@ -151,13 +149,13 @@ PRIORS: Final[Mapping[DataKind, Sequence[Prior]]] = {
 
 ENCODER_PRIORS: Final = (
     Prior(recipe="mlm", update="full"),
-    Prior(recipe="mlm", update="full", learning_rate_multiplier=3, mask=0.3, epochs=2),
+    Prior(recipe="mlm", update="full", learning_rate_multiplier=3, settings={"mask": 0.3}, epochs=2),
     Prior(recipe="mlm", update="rslora", learning_rate_multiplier=2),
     Prior(recipe="mlm", update="full", learning_rate_multiplier=2, epochs=3),
     Prior(recipe="mlm", layers=1),
     Prior(recipe="mlm", update="bitfit", epochs=2),
     Prior(recipe="mlm", update="dora", epochs=2),
-    Prior(recipe="mlm", rank=64, learning_rate_multiplier=3, mask=0.3, epochs=3),
+    Prior(recipe="mlm", rank=64, learning_rate_multiplier=3, settings={"mask": 0.3}, epochs=3),
     Prior(recipe="mlm", update="top_layers", epochs=2),
     Prior(recipe="mlm", update="pissa", epochs=2),
     Prior(recipe="mlm", update="lora_plus"),
@@ -166,7 +164,7 @@ ENCODER_PRIORS: Final = (
 
 
 def _priors_for(space: Space) -> Sequence[Prior]:
-    """Those for the models and this kind of data; others where the task has a reward to maximise."""
+    """The priors for this model family and kind of data; different ones if the task has a grader."""
     if space.family == "encoder":
         return ENCODER_PRIORS
     plain = set(space.recipes) <= set(validate.recipes(space.kind))
@@ -174,7 +172,10 @@ def _priors_for(space: Space) -> Sequence[Prior]:
 
 
 def baselines(space: Space) -> tuple[Design, Design]:
-    """Trials 0 and 1: the first model untuned, and plain LoRA at its default rate with the usual program."""
+    """Return the designs of trials 0 and 1: the first base model untuned, and the plain-LoRA default.
+
+    The default is LoRA at its default learning rate with the usual recipe for this kind of data.
+    """
     model = space.models[0]
     usual = Prior(recipe=validate.usual(space.kind, space.family))
     untuned = Design(architecture=Architecture(base=model.name))
@@ -191,11 +192,10 @@ def baselines(space: Space) -> tuple[Design, Design]:
 
 
 def priors(space: Space) -> list[Design]:
-    """The recipes for this kind of data as designs of the space, in order, the models taking turns.
+    """Return the priors for this kind of data as designs of the space, in order, rotating through the base models.
 
-    Recipes that pins make equal to each other or to the plain default appear once or not at all, nor do those for a
-    longer context where none is offered. Raises IllegalDesign
-    where a recipe is outside a continuous axis: what the space does not allow is never tried.
+    Duplicates, and designs equal to the plain-LoRA default, are left out; pins can make priors equal. Priors with RoPE
+    scaling are left out if no model can be scaled. Raises IllegalDesign if a prior lies outside a continuous axis.
     """
     _, plain = baselines(space)
     designs = {plain.digest(): plain}
@@ -208,11 +208,11 @@ def priors(space: Space) -> list[Design]:
 
 
 class _Wishes:
-    """Answers a space's questions (`Suggest`) as a recipe would like them answered."""
+    """A `Suggest` that returns the prior's value for each axis, or the nearest choice."""
 
     def __init__(self, space: Space, prior: Prior, turn: int) -> None:
         self._space = space
-        self._prior = prior.model_dump()
+        self._prior = prior
         self._turn = turn
 
     def categorical(self, name: str, choices: Sequence[V]) -> V:
@@ -225,26 +225,28 @@ class _Wishes:
                 return next(choice for choice in choices if choice == (space.YES if wished else space.NO))
             case "edit":
                 return next(choice for choice in choices if choice == self._edit(choices))
-            case "layers" | "kv_heads" | "window" | "rope_factor":
-                steps: int = self._prior[axis]
+            case edit if edit in EDIT_OF:
+                steps: int = self._prior.wish(axis)
                 return choices[min(max(steps - 1, 0), len(choices) - 1)]
             case "depth_rule" | "rope_rule":
+                return choices[0]
+            case "teacher":
                 return choices[0]
             case "top_layers":
                 return choices[-1]
             case "recipe" | "update" | "later_update" | "placement":
-                return next((choice for choice in choices if choice == self._prior[axis]), choices[0])
+                return next((choice for choice in choices if choice == self._prior.wish(axis)), choices[0])
             case _:
-                return _nearest(choices, self._prior[axis])
+                return _nearest(choices, self._prior.wish(axis))
 
     def _edit(self, possible: Sequence[object]) -> str:
-        """Those of the recipe's edits that can be made, as they are named together; nothing where there is none."""
-        return "+".join(field for field in space.EDIT_FIELDS if self._prior[field] and field in possible)
+        """The prior's edits that are possible here, joined by "+"; empty if there are none."""
+        return "+".join(edit for edit in EDIT_OF if self._prior.wish(edit) and edit in possible)
 
     def log_uniform(self, name: str, low: float, high: float) -> float:
-        wish: float = self._prior[name]
+        wish: float = self._prior.wish(name)
         if not low <= wish <= high:
-            raise IllegalDesign(f"a prior has {name} {wish:g}, outside of {low:g} to {high:g}", param=name)
+            raise IllegalDesign(f"a prior has {name} {wish:g}, outside the range {low:g} to {high:g}", param=name)
         return wish
 
 

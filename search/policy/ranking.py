@@ -1,6 +1,6 @@
-"""Which trial won: quality on the validation rows first, the cheaper one where quality is equal.
+"""Rank a job's trials by their score on the validation rows; ties go to the cheaper trial.
 
-The untuned model is a yardstick, not a candidate: it is the answer only when nothing that was trained is complete.
+The untuned base is a baseline, not a candidate: it wins only if no trained design is complete.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ UNTUNED, DEFAULT = 0, 1  # the numbers of the baselines
 
 
 class Choice(Frozen):
-    """The winner, and whether it is strictly better than each baseline; False too where the baseline has no score."""
+    """The winner, and whether it is strictly better than each baseline; False if the baseline has no score."""
 
     trial: Past
     beats_base: bool
@@ -26,9 +26,9 @@ class Choice(Frozen):
 
 
 def objective_value(metrics: Metrics, objective: Objective) -> float:
-    """The number to minimise: bits per byte for `perplexity`, minus the reward for `reward`.
+    """Return the number to minimise: bits per byte for `perplexity`, minus the reward for `reward`.
 
-    Raises MissingMetric where the judge did not report the metric.
+    Raises MissingMetric if the judge did not report the metric.
     """
     metric = deciding(objective)
     value = metric.value(metrics)
@@ -40,11 +40,12 @@ def objective_value(metrics: Metrics, objective: Objective) -> float:
 
 
 def rung_score(metrics: Metrics, objective: Objective) -> RungScore:
-    """How a trial did at a rung. Raises MissingMetric where the judge did not report the objective.
+    """Return a trial's score at a rung. Raises MissingMetric if the judge did not report the objective.
 
-    Preference accuracy counts the answers in order, and moves late and by whole pairs: at a ninth of the training it
-    says next to nothing of the end. The margin, whose signs it counts, moves from the first steps, so trials are
-    compared by it. Other rewards are compared as they are, and by the likelihood where those of a few rows are equal.
+    Preference accuracy counts the pairs with a positive reward margin, so it changes late and in steps of one pair:
+    after 1/9 of training it hardly predicts the final value. The mean margin changes from the first steps, so
+    preference trials are ranked by it. Other rewards are ranked directly; ties, which are common on few rows, are
+    broken by bits per byte.
     """
     value = objective_value(metrics, objective)
     if objective == "reward" and metrics.margin is not None:
@@ -53,31 +54,31 @@ def rung_score(metrics: Metrics, objective: Objective) -> RungScore:
 
 
 def rank(history: Sequence[Past]) -> list[Past]:
-    """The complete trials of trained designs, best first: by value, then device-seconds, then number.
+    """Return the complete trials of trained designs, best first: by value, then device-seconds, then number.
 
-    The value of a trial that was confirmed from other seeds is the mean over all of them. Those that are confirmed come
-    before those that are not: the best of many single runs owes some of its lead to luck, and a mean does not.
+    The value of a repeated design is the mean over its seeds. Repeated designs come before all others, because the best
+    of many single runs is partly lucky.
     """
-    confirmed, found = {past.confirms for past in history}, means(history)
+    repeated, found = {past.confirms for past in history}, means(history)
     designs = [past for past in _complete(history) if past.design.stages and past.confirms is None]
     return sorted(
         designs,
-        key=lambda past: (past.number not in confirmed, found[past.number], past.device_seconds, past.number),
+        key=lambda past: (past.number not in repeated, found[past.number], past.device_seconds, past.number),
     )
 
 
 def finalists(history: Sequence[Past], count: int) -> list[Past]:
-    """The best complete trials so far, the default left out: those that are confirmed and whose weights are kept."""
+    """Return the best complete trials so far, without the default. They are repeated, and their weights are kept."""
     return [past for past in rank(history) if past.number != DEFAULT][:count]
 
 
 def mean_value(past: Past, history: Sequence[Past]) -> float:
-    """The objective of a complete trial's design, over the seeds that it was trained from."""
+    """Return the objective of a complete trial's design, averaged over its seeds."""
     return means(history)[past.number]
 
 
 def best(history: Sequence[Past]) -> Choice | None:
-    """The winner so far; None when no trial is complete."""
+    """Return the winner so far; None if no trial is complete."""
     ranked = rank(history) or _complete(history)
     if not ranked:
         return None
@@ -93,18 +94,14 @@ def _complete(history: Sequence[Past]) -> list[Past]:
 
 
 def means(history: Sequence[Past]) -> dict[int, float]:
-    """The objective of each design with complete trials, over its seeds, by the number of its first trial."""
+    """Return the mean objective over the seeds of each design, by the number of its first trial."""
     values: dict[int, list[float]] = {}
     for past in _complete(history):
-        values.setdefault(past.number if past.confirms is None else past.confirms, []).append(_value(past))
+        assert past.value is not None, "complete trials have a value"
+        values.setdefault(past.number if past.confirms is None else past.confirms, []).append(past.value)
     return {number: sum(found) / len(found) for number, found in values.items()}
 
 
 def _beats(winner: Past, history: Sequence[Past], number: int) -> bool:
     baseline = next((past for past in _complete(history) if past.number == number), None)
     return baseline is not None and mean_value(winner, history) < mean_value(baseline, history)
-
-
-def _value(past: Past) -> float:
-    assert past.value is not None  # complete trials have one
-    return past.value

@@ -1,21 +1,22 @@
-"""What to do next in a job: a pure function of its trials, its space and what is left of its budget.
+"""Decide what a job does next: a pure function of its trials, its search space and its remaining budget.
 
-    two baselines → designs, promoted rung by rung → the best k trained to the end → these and the default from other
-    seeds → the end
+    two baselines → designs, promoted rung by rung (ASHA) → the best k trained to the end → repeats of these and of the
+    default with other seeds → end
 
-The service applies the answers to the store one at a time; benchmarks replay the very same function on recorded curves.
+The service applies one step at a time to the store. Benchmarks call the same function on recorded learning curves.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Final
 
 from pydantic import Field
 
 from luthier.design import Design, Frozen
-from luthier.trial import RUNGS, TrialState
+from luthier.trial import RUNGS
 from search.policy import asha, ranking
 from search.policy.history import Past
 from search.policy.propose import Source, origin, propose
@@ -23,32 +24,32 @@ from search.policy.ranking import DEFAULT, UNTUNED
 from search.policy.warm_start import SimilarJob
 from search.space.space import Space
 
-REFUSED: Final = 20  # designs refused one after the other, at least, before no more are proposed
-PATIENCE, PATIENT_SHARE = 12, 1 / 3  # designs in a row that bring nothing, at least, and as a share of the budget
+MAX_INFEASIBLE: Final = 20  # proposing stops after this many infeasible designs in a row, or `trials` if that is more
+# Early finish: how many designs in a row bring no new best, as a minimum and as a share of the job's trials.
+PATIENCE, PATIENCE_SHARE = 12, 1 / 3
 BASELINES: Final = (UNTUNED, DEFAULT)
-SPENT: Final = "what is left of the budget is needed to finish and confirm the best"
 
 
 class Plan(Frozen):
-    """What a job is to spend, and on what."""
+    """What a job may spend, and on what."""
 
-    trials: int = Field(ge=1, description="designs, the baselines included and those that cannot run left out")
-    finalists: int = Field(ge=1)
-    confirmations: int = Field(ge=0, description="further seeds for the finalists and the default")
+    trials: int = Field(ge=1, description="number of designs, with the baselines and without infeasible ones")
+    finalists: int = Field(ge=1, description="how many of the best designs are trained to the end in any case")
+    confirmations: int = Field(ge=0, description="repeats of each finalist and of the default, each with another seed")
     seed: int
-    early_finish: bool = Field(default=True, description="end where further designs are not expected to pay")
+    early_finish: bool = Field(default=True, description="stop when further designs are unlikely to improve the best")
 
 
 class Try(Frozen):
-    """Queue a trial of this design."""
+    """Queue a trial of this design. It pauses at rung `goal`; None trains to the end."""
 
     design: Design
     origin: Source
     goal: int | None
 
 
-class Refuse(Frozen):
-    """Note that this design cannot run, and why; it is never launched."""
+class MarkInfeasible(Frozen):
+    """Record that this design cannot run on any worker, and why. It is never launched."""
 
     design: Design
     origin: Source
@@ -56,27 +57,43 @@ class Refuse(Frozen):
 
 
 class Promote(Frozen):
-    """Let a paused trial go on."""
+    """Resume a paused trial. It pauses again at rung `goal`; None trains to the end."""
 
     number: int
     goal: int | None
 
 
-class Confirm(Frozen):
-    """Queue a trial's design once more, from the `repeat`-th further seed."""
+class Repeat(Frozen):
+    """Queue another trial of a trial's design with another seed: the job's seed plus `seed_offset`."""
 
     number: int
-    repeat: int = Field(ge=1)
+    seed_offset: int = Field(ge=1)
+
+
+class EndCode(StrEnum):
+    """Why a search starts no more trials, as a stable code."""
+
+    TRIALS = "trials"  # the job has tried as many designs as it asked for
+    DEVICE_SECONDS = "device_seconds"  # the device-seconds left are spent, or reserved for finishing the best designs
+    DEADLINE = "deadline"  # the job's deadline has passed
+    NO_IMPROVEMENT = "no_improvement"  # early finish: a long run of designs without a new best
+    SPACE_EXHAUSTED = "space_exhausted"  # every design of the search space was tried
+    REFUSED = "refused"  # too many proposals in a row cannot run on any worker
 
 
 class End(Frozen):
-    """All is done: why there will be nothing more."""
+    """The search is done. `reason` says why, as a clause that follows "No more trials: "."""
 
+    code: EndCode
     reason: str
 
 
-Step = Try | Refuse | Promote | Confirm | End
-Refusal = Callable[[Design], str | None]  # why a design cannot run on any worker, with the numbers; None where it can
+RESERVED: Final = End(
+    code=EndCode.DEVICE_SECONDS,
+    reason="the remaining budget is reserved for finishing and repeating the best designs",
+)
+Step = Try | MarkInfeasible | Promote | Repeat | End
+WhyInfeasible = Callable[[Design], str | None]  # why a design cannot run on any worker; None if it can
 
 
 def next_step(
@@ -85,165 +102,70 @@ def next_step(
     plan: Plan,
     *,
     remaining: float | None,
-    refusal: Refusal,
-    memory: Sequence[SimilarJob] = (),
+    why_infeasible: WhyInfeasible,
+    similar_jobs: Sequence[SimilarJob] = (),
 ) -> Step | None:
-    """The next thing to do where a worker is free; None until a trial that is open tells more.
+    """Return the next step for a free worker, or None if it depends on trials that are still running.
 
-    `remaining` are the device-seconds that may still be spent, None where there is no such limit. Nothing is begun that
-    they are not expected to suffice for, after what runs has had its share.
+    `remaining` is the number of device-seconds left to spend; None means no limit. A trial starts only if the budget
+    left after the running trials is expected to cover it.
     """
     budget_left = _budget_left(history, remaining)
-    why = _explored(history, plan, budget_left)
-    if why is None:
+    end = _no_more_designs(history, plan, budget_left)
+    if end is None:
         if (promoted := asha.promotable(history)) is not None and _affordable(promoted, budget_left):
             return _promote(promoted)
-        design = propose(space, history, plan.seed, plan.trials, memory)
-        if design is not None and promoted is None and not _confirming(history):
-            return _try(space, design, plan, refusal, memory)
-        tried = f"all {len(_designs(history))} designs that the pins and constraints allow have been tried"
-        why = SPENT if design is not None else tried
-    return _finish(history, plan, why, budget_left)
+        design = propose(space, history, plan.seed, plan.trials, similar_jobs)
+        # Once repeats have begun, the set of designs is fixed, even if workers have joined since.
+        repeating = any(past.confirms is not None for past in history)
+        if design is not None and promoted is None and not repeating:
+            return _try(space, design, plan, why_infeasible, similar_jobs)
+        if design is not None:
+            end = RESERVED
+        else:
+            reason = f"all {len(_designs(history))} designs that the pins and constraints allow were tried"
+            end = End(code=EndCode.SPACE_EXHAUSTED, reason=reason)
+    return _finish(history, plan, end, budget_left)
 
 
 def goes_on(history: Sequence[Past], number: int, remaining: float | None) -> bool:
-    """Whether a trial that has just been scored at its goal need not pause: it is among the best there, and what is
-    left of the budget is expected to suffice until its next score."""
+    """Return whether a trial that was just scored at its goal continues without pausing.
+
+    It does if it ranks high enough at its rung and the remaining budget is expected to last until its next score.
+    """
     past = next(past for past in history if past.number == number)
     others = [other for other in history if other.number != number]
     return asha.goes_on(history, number) and _affordable(past, _budget_left(others, remaining))
 
 
-def _budget_left(history: Sequence[Past], remaining: float | None) -> float:
-    """Device-seconds for what is not begun yet."""
-    return math.inf if remaining is None else remaining - committed_seconds(history)
+def not_promotable(history: Sequence[Past], plan: Plan, remaining: float | None) -> list[Past]:
+    """Return the paused trials that cannot be promoted any more."""
+    over = _no_more_designs(history, plan, _budget_left(history, remaining)) is not None
+    coming = 0 if over else plan.trials - len(_designs(history))
+    return asha.not_promotable(history, coming, plan.finalists)
 
 
-def _affordable(past: Past, budget_left: float) -> bool:
-    assert past.goal is not None, "who goes on has come to a rung"
-    return continuation_seconds(past, asha.above(past.goal)) <= budget_left
-
-
-def _explored(history: Sequence[Past], plan: Plan, budget_left: float) -> str | None:
-    """Why no further design is started; None while they are."""
-    if len(_designs(history)) >= plan.trials:
-        return f"all {plan.trials} trials are done"
-    if (refused := _refused_in_a_row(history)) >= max(REFUSED, plan.trials):
-        return f"the last {refused} designs that were proposed cannot run: {_why_refused(history)}"
-    if budget_left <= reserve(history, plan) + full_training_seconds(history) * share_of_training(asha.FIRST):
-        return SPENT
-    return _settled(history, plan) if plan.early_finish else None
-
-
-def _settled(history: Sequence[Past], plan: Plan) -> str | None:
-    """Why further designs are not expected to pay; None while they may.
-
-    They are given up when so many in a row were scored and none came first. After n designs in no particular order the
-    next one comes first with a chance of 1 / (n + 1); where the search has learnt something it should do better, so
-    that a long run without says that what is left to gain is small.
-    """
-    ranked = asha.order(history)
-    patience = max(PATIENCE, math.ceil(plan.trials * PATIENT_SHARE))
-    if not ranked or len(ranked) < 2 * patience:
-        return None
-    first = ranked[0]
-    later = [past for past in ranked if past.number > first.number]
-    if len(later) < patience:
-        return None
-    return f"none of the last {len(later)} designs came before trial {first.number}, and more are not expected to"
-
-
-def _refused_in_a_row(history: Sequence[Past]) -> int:
-    """How many of the latest designs were refused before they were launched."""
-    latest = sorted((past for past in history if past.confirms is None), key=lambda past: past.number, reverse=True)
-    return next((count for count, past in enumerate(latest) if not past.refused), len(latest))
-
-
-def _why_refused(history: Sequence[Past]) -> str:
-    last = max((past for past in history if past.refused), key=lambda past: past.number)
-    return last.error or last.design.summary()
-
-
-def _confirming(history: Sequence[Past]) -> bool:
-    """Whether the best are being compared already: then nothing is added to them, even if workers have joined since."""
-    return any(past.confirms is not None for past in history)
-
-
-def reserve(history: Sequence[Past], plan: Plan) -> float:
-    """Device-seconds that finishing one and confirming the best will take, as far as the trials so far tell."""
-    ranked = ranking.rank(history)
-    whole = [past.device_seconds for past in ranked[: plan.finalists]]
-    if not whole:
-        return 0.0
-    finishing = plan.trials > len(BASELINES) and all(past.number == DEFAULT for past in ranked)
-    return max(whole) * ((plan.finalists + 1) * plan.confirmations + finishing)
-
-
-def hopeless(history: Sequence[Past], plan: Plan, remaining: float | None) -> list[Past]:
-    """The paused trials that will not be promoted any more."""
-    over = _explored(history, plan, _budget_left(history, remaining)) is not None
-    return asha.hopeless(history, 0 if over else plan.trials - len(_designs(history)), plan.finalists)
-
-
-def _try(space: Space, design: Design, plan: Plan, refusal: Refusal, memory: Sequence[SimilarJob]) -> Step:
-    source = origin(space, design, memory)
-    why = refusal(design)
-    if why is not None:
-        return Refuse(design=design, origin=source, why=why)
-    # Where all are finalists anyway, nothing is to be found out on the way.
-    whole = source == "baseline" or plan.trials - len(BASELINES) <= plan.finalists
-    return Try(design=design, origin=source, goal=None if whole else asha.FIRST)
-
-
-def _finish(history: Sequence[Past], plan: Plan, why: str, budget_left: float) -> Step | None:
-    """What is left to do when no further design is started."""
-    if (promoted := asha.promotable(history)) is not None and _affordable(promoted, budget_left):
-        return _promote(promoted)
-    if (best := _finalist(history, plan.finalists, budget_left)) is not None:
-        return Promote(number=best.number, goal=None)
-    if any(past.open for past in history if past.confirms is None):
-        return None
-    for past in confirmed(history, plan):
-        repeats = [one for one in history if one.confirms == past.number]
-        if len(repeats) < plan.confirmations and past.device_seconds <= budget_left:
-            return Confirm(number=past.number, repeat=len(repeats) + 1)
-    return None if any(past.open for past in history) else End(reason=why)
-
-
-def confirmed(history: Sequence[Past], plan: Plan) -> list[Past]:
-    """Whose designs are trained from further seeds: the best complete ones, and the plain default as a yardstick."""
+def to_repeat(history: Sequence[Past], plan: Plan) -> list[Past]:
+    """Return the trials whose designs are repeated with other seeds: the finalists and, as a baseline, the default."""
     default = [past for past in ranking.rank(history) if past.number == DEFAULT]
     return ranking.finalists(history, plan.finalists) + default
 
 
-def _finalist(history: Sequence[Past], count: int, budget_left: float) -> Past | None:
-    """A paused trial to train to the end whatever the places are: of those at its rung that have not failed it is among
-    the best `count`, nobody is on the way there any more who could be better, and the purse suffices."""
-    for rung in reversed(range(len(RUNGS))):
-        coming = any(past.open and past.goal is not None and past.goal <= rung for past in history)
-        ranked = [past for past in asha.rung_score(history, rung) if past.number != DEFAULT and _sound(past)]
-        for past in ranked[:count]:
-            if past.paused and past.goal == rung and not coming and continuation_seconds(past, None) <= budget_left:
-                return past
-    return None
-
-
-def _promote(past: Past) -> Promote:
-    assert past.goal is not None, "what is paused is so at a rung"
-    return Promote(number=past.number, goal=asha.above(past.goal))
-
-
-def _designs(history: Sequence[Past]) -> list[Past]:
-    """Those that count: not the confirmations, nor what was refused before it was launched."""
-    return [past for past in history if past.confirms is None and not past.refused]
-
-
-def _sound(past: Past) -> bool:
-    return past.state in (TrialState.WAITING, TrialState.LEASED, TrialState.COMPLETE)
+def reserve(history: Sequence[Past], plan: Plan) -> float:
+    """Estimate the device-seconds needed to finish one design and to repeat the best, from the trials so far."""
+    ranked = ranking.rank(history)
+    full = [past.device_seconds for past in ranked[: plan.finalists]]
+    if not full:
+        return 0.0
+    finishing = plan.trials > len(BASELINES) and all(past.number == DEFAULT for past in ranked)
+    return max(full) * ((plan.finalists + 1) * plan.confirmations + finishing)
 
 
 def full_training_seconds(history: Sequence[Past]) -> float:
-    """Device-seconds of a whole training, the mean over trials that are complete or pause; 0 where there are none."""
+    """Return the mean device-seconds of a full training run over complete and paused trials; 0 if there are none.
+
+    A paused trial is extrapolated from its rung.
+    """
     known = [
         past.device_seconds / (1.0 if past.value is not None else RUNGS[len(past.measured) - 1])
         for past in history
@@ -253,22 +175,115 @@ def full_training_seconds(history: Sequence[Past]) -> float:
 
 
 def committed_seconds(history: Sequence[Past]) -> float:
-    """What the trials that run, or wait for a worker, are still going to take."""
+    """Estimate the device-seconds that running and queued trials still need to reach their goals."""
     usual, by_number = full_training_seconds(history), {past.number: past for past in history}
     left = 0.0
     for past in history:
         if past.open:
-            all_of_it = usual if past.confirms is None else by_number[past.confirms].device_seconds
-            left += max(0.0, share_of_training(past.goal) * all_of_it - past.device_seconds)
+            full = usual if past.confirms is None else by_number[past.confirms].device_seconds
+            left += max(0.0, share_of_training(past.goal) * full - past.device_seconds)
     return left
 
 
 def continuation_seconds(past: Past, goal: int | None) -> float:
-    """What a trial that pauses takes to this rung, or to its end."""
+    """Estimate the device-seconds that a paused trial needs to reach rung `goal`, or its end if None."""
     done = RUNGS[len(past.measured) - 1]
     return past.device_seconds * (share_of_training(goal) - done) / done
 
 
 def share_of_training(goal: int | None) -> float:
-    """Of a whole training, until this rung or the end."""
+    """Return the share of a full training run at rung `goal`, or at the end if None."""
     return 1.0 if goal is None else RUNGS[goal]
+
+
+def _budget_left(history: Sequence[Past], remaining: float | None) -> float:
+    """Device-seconds for trials that have not started yet."""
+    return math.inf if remaining is None else remaining - committed_seconds(history)
+
+
+def _affordable(past: Past, budget_left: float) -> bool:
+    assert past.goal is not None, "only a trial at a rung can be promoted"
+    return continuation_seconds(past, asha.above(past.goal)) <= budget_left
+
+
+def _designs(history: Sequence[Past]) -> list[Past]:
+    """Trials that count towards `Plan.trials`: neither repeats nor designs that were refused before launch."""
+    return [past for past in history if past.confirms is None and not past.refused]
+
+
+def _no_more_designs(history: Sequence[Past], plan: Plan, budget_left: float) -> End | None:
+    """Why no further design is started; None while designs are still started."""
+    if len(_designs(history)) >= plan.trials:
+        return End(code=EndCode.TRIALS, reason=f"all {plan.trials} trials are done")
+    latest = sorted((past for past in history if past.confirms is None), key=lambda past: past.number, reverse=True)
+    refused = next((count for count, past in enumerate(latest) if not past.refused), len(latest))
+    if refused >= max(MAX_INFEASIBLE, plan.trials):
+        why = latest[0].error or latest[0].design.summary()
+        return End(code=EndCode.REFUSED, reason=f"the last {refused} proposed designs cannot run: {why}")
+    if budget_left <= reserve(history, plan) + full_training_seconds(history) * share_of_training(asha.FIRST):
+        return RESERVED
+    return _early_finish(history, plan) if plan.early_finish else None
+
+
+def _early_finish(history: Sequence[Past], plan: Plan) -> End | None:
+    """Stop after a long run of scored designs without a new best.
+
+    If n designs came in random order, the next one would be the best with probability 1 / (n + 1). A search that has
+    learned something should do better than that, so a long run without a new best means that little is left to gain.
+    """
+    ranked = asha.overall_ranking(history)
+    patience = max(PATIENCE, math.ceil(plan.trials * PATIENCE_SHARE))
+    if not ranked or len(ranked) < 2 * patience:
+        return None
+    best = ranked[0]
+    later = sum(past.number > best.number for past in ranked)
+    if later < patience:
+        return None
+    return End(code=EndCode.NO_IMPROVEMENT, reason=f"the last {later} designs did not improve on trial {best.number}")
+
+
+def _try(
+    space: Space, design: Design, plan: Plan, why_infeasible: WhyInfeasible, similar_jobs: Sequence[SimilarJob]
+) -> Step:
+    source = origin(space, design, similar_jobs)
+    why = why_infeasible(design)
+    if why is not None:
+        return MarkInfeasible(design=design, origin=source, why=why)
+    # If every design is a finalist anyway, pausing at rungs would decide nothing.
+    to_end = source == "baseline" or plan.trials - len(BASELINES) <= plan.finalists
+    return Try(design=design, origin=source, goal=None if to_end else asha.FIRST)
+
+
+def _promote(past: Past) -> Promote:
+    assert past.goal is not None, "a trial pauses only at a rung"
+    return Promote(number=past.number, goal=asha.above(past.goal))
+
+
+def _finish(history: Sequence[Past], plan: Plan, end: End, budget_left: float) -> Step | None:
+    """The next step once no further design is started: promote, finish the finalists, repeat the best, then `end`."""
+    if (promoted := asha.promotable(history)) is not None and _affordable(promoted, budget_left):
+        return _promote(promoted)
+    if (finalist := _paused_finalist(history, plan.finalists, budget_left)) is not None:
+        return Promote(number=finalist.number, goal=None)
+    if any(past.open for past in history if past.confirms is None):
+        return None
+    for past in to_repeat(history, plan):
+        repeats = sum(other.confirms == past.number for other in history)
+        if repeats < plan.confirmations and past.device_seconds <= budget_left:
+            return Repeat(number=past.number, seed_offset=repeats + 1)
+    return None if any(past.open for past in history) else end
+
+
+def _paused_finalist(history: Sequence[Past], count: int, budget_left: float) -> Past | None:
+    """A paused trial to train to the end although it was not promoted.
+
+    It is among the best `count` at its rung, without failed trials and the default. No running trial can still reach
+    that rung and overtake it, and the budget covers the rest of its training.
+    """
+    for rung in reversed(range(len(RUNGS))):
+        coming = any(past.open and past.goal is not None and past.goal <= rung for past in history)
+        ranked = [past for past in asha.rung_score(history, rung) if asha.can_be_finalist(past)]
+        for past in ranked[:count]:
+            if past.paused and past.goal == rung and not coming and continuation_seconds(past, None) <= budget_left:
+                return past
+    return None

@@ -1,4 +1,4 @@
-"""What past jobs left behind for the next one: their best designs, which are tried first."""
+"""Warm start: a job first tries the best designs of similar past jobs."""
 
 from __future__ import annotations
 
@@ -17,58 +17,64 @@ from search.policy.ranking import DEFAULT, rank
 from search.space.learning_rate import default_learning_rate, significant
 from search.space.space import Space
 
-# How much the trials of another job tell, before sizes are compared: their scores move together by about so much.
+# Similarity of two jobs before sizes are compared: roughly how much the scores of the same designs correlate.
 ANOTHER_JOB, OTHER_BASE = 0.8, 0.9
-DECADE: Final = 0.85  # for each factor of ten between the sizes of the data, or of the models
-HANDED_DOWN: Final = 2  # by each job: on other rows its second may be the better one
-RUNNER_UP: Final = 0.7  # what a job's second is worth of its best
-MOST: Final = 4  # of all jobs together
+DECADE: Final = 0.85  # factor for each factor of ten between the sizes of the data, or of the models
+DESIGNS_PER_JOB: Final = 2  # on other rows a job's second-best design may be the better one
+RUNNER_UP: Final = 0.7  # weight of a job's second-best design, relative to its best
+MAX_DESIGNS: Final = 4  # from all similar jobs together
 
 
 class JobContext(Frozen):
-    """What a job was about, as far as it decides what works: the data's kind and size, the model, the objective."""
+    """The properties of a job that decide which designs work: kind and size of the data, base model, objective."""
 
     kind: DataKind
     objective: str
-    tokens: int = Field(ge=0, description="of the training rows")
+    tokens: int = Field(ge=0, description="in the training rows")
     base: str
-    parameters: int = Field(ge=1, description="of the base model")
+    parameters: int = Field(ge=1, description="in the base model")
 
 
 class SimilarJob(Frozen):
-    """A past job: its best designs, the best first, and how like the job at hand it was, 0 to 1."""
+    """A past job: its best designs, best first, and how similar it is to the new job."""
 
-    alike: float = Field(ge=0, le=1)
+    similarity: float = Field(ge=0, le=1)
     best: tuple[Design, ...]
-    hidden_sizes: dict[str, int] = Field(description="of base models, by name")
+    hidden_sizes: dict[str, int] = Field(description="of the base models, by name")
 
 
-def similar_job(history: Sequence[Past], hidden_sizes: dict[str, int], alike: float) -> SimilarJob:
-    """Of a past job's trials. `hidden_sizes` are those of base models by name; trials of others are left out."""
+def similar_job(history: Sequence[Past], hidden_sizes: dict[str, int], similarity: float) -> SimilarJob:
+    """Return the warm start from a past job's trials.
+
+    `hidden_sizes` maps registered base models to their hidden sizes; trials of other models are left out.
+    """
     default = next((past.design for past in history if past.number == DEFAULT), None)
     known = [past.design for past in rank(history) if past.design.architecture.base in hidden_sizes]
-    return SimilarJob(alike=alike, best=best_designs(known, default), hidden_sizes=hidden_sizes)
+    return SimilarJob(similarity=similarity, best=best_designs(known, default), hidden_sizes=hidden_sizes)
 
 
 def best_designs(ranked: Sequence[Design], default: Design | None) -> tuple[Design, ...]:
-    """The best of a past job's designs. What came behind its plain default is worth no trial: there, no search paid."""
-    return tuple(takewhile(lambda design: design != default, ranked))[:HANDED_DOWN]
+    """Return the best of a past job's designs. Designs that ranked below its plain-LoRA default are left out."""
+    return tuple(takewhile(lambda design: design != default, ranked))[:DESIGNS_PER_JOB]
 
 
-def first_designs(space: Space, memory: Sequence[SimilarJob]) -> list[Design]:
-    """What past jobs would try first, as designs of the space: the more alike a job, the earlier its designs."""
-    weighed = [
-        (job.alike * RUNNER_UP**place, _in_space(space, design, job.hidden_sizes))
-        for job in memory
-        for place, design in enumerate(job.best)
+def first_designs(space: Space, similar_jobs: Sequence[SimilarJob]) -> list[Design]:
+    """Return the best designs of similar jobs that the space contains, those of the most similar jobs first."""
+    weighted = [
+        (job.similarity * RUNNER_UP**rank, _in_space(space, design, job.hidden_sizes))
+        for job in similar_jobs
+        for rank, design in enumerate(job.best)
     ]
-    weighed.sort(key=lambda pair: -pair[0])
-    return list({design.digest(): design for _, design in weighed if design is not None}.values())[:MOST]
+    weighted.sort(key=lambda pair: -pair[0])
+    return list({design.digest(): design for _, design in weighted if design is not None}.values())[:MAX_DESIGNS]
 
 
 def similarity_of(one: JobContext, other: JobContext) -> float:
-    """How much the trials of one tell of the other, 0 to 1; nothing where the kind of data or the objective is another:
-    which algorithms and rates are good differs too much between these (docs/benchmarks.md)."""
+    """Return how far the results of one job carry over to the other, 0 to 1.
+
+    It is 0 if the kind of data or the objective differs: the best algorithms and learning rates then differ too much
+    (docs/benchmarks.md).
+    """
     if one.kind is not other.kind or one.objective != other.objective:
         return 0.0
     factor = ANOTHER_JOB if one.base == other.base else ANOTHER_JOB * OTHER_BASE
@@ -79,24 +85,24 @@ def similarity_of(one: JobContext, other: JobContext) -> float:
 
 
 def _in_space(space: Space, design: Design, hidden_sizes: dict[str, int]) -> Design | None:
-    """The design, on the space's first model where its own is not there; None where the space has no such design."""
+    """The design, moved to the space's first model if it has another one; None if the space does not contain it."""
     base = design.architecture.base
     try:
         if base not in {model.name for model in space.models}:
-            design = _on_another(design, hidden_sizes[base], space)
+            design = _on_first_model(design, hidden_sizes[base], space)
         space.encode(design)
     except IllegalDesign:
         return None
     return design
 
 
-def _on_another(design: Design, hidden_size: int, space: Space) -> Design:
-    """The design on the space's first model, at learning rates that keep their distance from the default.
+def _on_first_model(design: Design, hidden_size: int, space: Space) -> Design:
+    """The design on the space's first model, with learning rates scaled by the ratio of the two models' defaults.
 
-    Raises IllegalDesign where the architecture is edited: edits count a model's own layers and heads.
+    Raises IllegalDesign if the architecture is edited: edits refer to the layers and heads of one model.
     """
     if design.architecture.edited:
-        raise IllegalDesign("an edit of one model says nothing of another", param="architecture")
+        raise IllegalDesign("an edited architecture cannot be moved to another base model", param="architecture")
     model = space.models[0]
     stages = []
     for stage in design.stages:

@@ -1,16 +1,16 @@
-"""How sure a difference between two designs is: paired bootstrap over the test rows, and over the seeds.
+"""Confidence intervals of the difference between two designs: a paired bootstrap over test rows and over seeds.
 
-Both designs have answered the same rows, so rows are drawn in pairs: what is hard for both does not blur the
-difference. A design that was trained from several seeds stands for the mean over them; its seeds are drawn too, each
-design's by itself. Few seeds drawn with replacement vary less than they should, by (S-1)/S: their deviations from the
-mean are stretched to make up for it (Davison & Hinkley 1997, 2.4). The interval is the one between the quantiles of the
-differences drawn. It is drawn in the same way each time, so that a report that is asked for twice says the same.
+Both designs are scored on the same rows, so each bootstrap sample uses the same rows for both; a row's difficulty then
+cancels out. The score of a design is the mean over its seeds, which are resampled too, separately for each design. With
+S seeds, resampling underestimates their variance by (S-1)/S, so the deviations from the mean are rescaled (Davison &
+Hinkley 1997, 2.4). The interval lies between the percentiles of the resampled differences. The random seed is fixed, so
+the same scores always give the same interval.
 
-How often such an interval holds the true difference, in simulations: 92 % with 12 rows, 93 % with 30, and, where seeds
-matter far more than rows, 88 % with three seeds each. So it is a little too narrow when there is little to go by.
+Coverage of the nominal 95 % interval in simulations: 92 % with 12 rows, 93 % with 30 rows, and 88 % with three seeds
+per design if the seeds vary far more than the rows. With little data the interval is slightly too narrow.
 
-    perplexity  difference in bits per byte: all nats of the rows drawn over all their bytes
-    reward      difference of the means; of unpaired rows, of the areas under the ROC curve, with rows drawn by label
+    perplexity  difference in bits per byte: total nats of the sampled rows, in bits, over their total bytes
+    reward      difference of the means; for unpaired preference rows, of the ROC AUC, sampled within each label
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Numbers = NDArray[np.float64]
 
 
 class Interval(Frozen):
-    """A difference, first minus second, and what it may as well be."""
+    """A difference, first minus second, with its confidence interval."""
 
     difference: float
     low: float
@@ -44,23 +44,24 @@ class Interval(Frozen):
 
     @property
     def certain(self) -> bool:
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 class Comparison(Frozen):
-    """One design against another on the test rows."""
+    """The comparison of one design with another on the test rows."""
 
-    objective: Interval = Field(description="in bits per byte, where less is better, or in reward, where more is")
+    objective: Interval = Field(description="in bits per byte (lower is better) or in reward (higher is better)")
     perplexity_ratio: Interval | None = Field(
-        default=None, description="first over second; None where the tokenizers differ, or the objective is the reward"
+        default=None, description="first over second; None if the tokenizers differ, or if the objective is the reward"
     )
     verdict: Verdict
-    rows: int = Field(ge=1, description="test rows that the difference is made of")
-    seeds: tuple[int, int] = Field(description="from which each of both was trained and scored")
+    rows: int = Field(ge=1, description="number of test rows compared")
+    seeds: tuple[int, int] = Field(description="number of scored seeds of each design")
 
 
 def comparable(first: Sequence[RowScores], second: Sequence[RowScores], objective: Objective) -> bool:
-    """Whether all of them were scored on the same rows for this objective."""
+    """Return whether both designs were scored on the same rows for this objective."""
     every = [*first, *second]
     if not (first and second):
         return False
@@ -73,8 +74,8 @@ def comparable(first: Sequence[RowScores], second: Sequence[RowScores], objectiv
 def compare(
     first: Sequence[RowScores], second: Sequence[RowScores], objective: Objective, *, draws: int = DRAWS
 ) -> Comparison:
-    """The scores of one design, a seed each, against those of another. They must be `comparable`."""
-    assert comparable(first, second, objective), "what was not scored on the same rows is not compared"
+    """Compare the scores of two designs, one `RowScores` for each seed. They must be `comparable`."""
+    assert comparable(first, second, objective), "only scores on the same rows can be compared"
     draw = np.random.default_rng(SEED)
     if objective == "reward":
         return _rewards(first, second, draw, draws)
@@ -96,21 +97,21 @@ def compare(
 
 
 def verdict(interval: Interval, *, lower_is_better: bool) -> Verdict:
-    """What an interval says of the first of both."""
+    """Return what an interval says about the first design."""
     if not interval.certain:
         return "not distinguishable"
     return "better beyond the noise" if (interval.high < 0) == lower_is_better else "worse beyond the noise"
 
 
 def score(scores: Sequence[RowScores], objective: Objective) -> float:
-    """A design's score on the rows, as the mean over its seeds: bits per byte, or reward."""
+    """Return a design's score on the rows, averaged over its seeds: bits per byte, or reward."""
     if objective == "perplexity":
         return float(np.mean([sum(one.nll) / math.log(2) / sum(one.bytes) for one in scores]))
     return float(np.mean([_reward(one) for one in scores]))
 
 
 class _Likelihood:
-    """Of one design: `bits` per byte and `nats` per token of each draw, and of all rows."""
+    """One design's bits per byte and nats per token: for each bootstrap sample, and for all rows (`whole`)."""
 
     def __init__(self, scores: Sequence[RowScores], counts: Numbers, draw: np.random.Generator) -> None:
         nll_RS, bytes_RS, tokens_RS = (
@@ -131,7 +132,7 @@ def _rewards(
     rows = len(first[0].reward or ())
     if labels is None:
         counts = draw.multinomial(rows, np.full(rows, 1 / rows), size=draws).astype(np.float64)
-    else:  # by label: a curve needs rows of both
+    else:  # within each label, because an ROC curve needs rows of both
         counts = np.zeros((draws, rows))
         for wanted in (True, False):
             places = [i for i, label in enumerate(labels) if label is wanted]
@@ -152,12 +153,12 @@ def _rewards(
 
 
 def _reward(scores: RowScores) -> float:
-    assert scores.reward, "a reward is asked for only where there is one"
+    assert scores.reward, "only rows with rewards are scored by reward"
     return float(_drawn_reward(scores, np.ones((1, len(scores.reward))))[0])
 
 
 def _drawn_reward(scores: RowScores, counts: Numbers) -> Numbers:
-    """The reward of each draw, which says how often each row comes: the mean, or the area under the curve."""
+    """The reward of each bootstrap sample: the mean, or the ROC AUC. `counts` is how often it contains each row."""
     reward = np.array(scores.reward, dtype=np.float64)
     if scores.labels is None:
         mean: Numbers = counts @ reward / counts.sum(axis=1)
@@ -172,13 +173,13 @@ def _drawn_reward(scores: RowScores, counts: Numbers) -> Numbers:
 
 
 def _seed_weights(seeds: int, draws: int, draw: np.random.Generator) -> Numbers:
-    """How much each seed counts in each draw, 1 in all. A single seed says nothing of how seeds vary."""
+    """The weight of each seed in each bootstrap sample; they add up to 1. A single seed has no variance."""
     if seeds == 1:
         return np.ones((draws, 1))
     even = np.full(seeds, 1 / seeds)
     drawn = draw.multinomial(seeds, even, size=draws) / seeds
-    stretched: Numbers = even + (drawn - even) * math.sqrt(seeds / (seeds - 1))
-    return stretched
+    rescaled: Numbers = even + (drawn - even) * math.sqrt(seeds / (seeds - 1))
+    return rescaled
 
 
 def _interval(drawn: Numbers, difference: float) -> Interval:

@@ -1,6 +1,6 @@
-"""The report of a job: a pure function of its rows.
+"""Build the report of a job: a pure function of its stored rows.
 
-What is chosen is chosen on the validation rows; how sure it is, is told from the test rows, which no proposal saw.
+The winner is chosen on the validation rows. Its significance is measured on the test rows, which the search never used.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from search.report.caveats import missing, weaknesses
 from search.report.importance import importance
 from search.report.inputs import Case, Tried
 from search.report.next_steps import next_steps
-from search.report.recommend import comparisons, recommend, size
+from search.report.recommend import RELATION, comparisons, recommend, size
 
-LITTLE, NOTABLE, MUCH = 0.01, 0.05, 0.2  # of what the general text's bits per byte rise by
+LITTLE, NOTABLE, MUCH = 0.01, 0.05, 0.2  # relative increase of bits per byte on general text: degrees of forgetting
 
 
 def explain(case: Case) -> Report:
-    """The report of a job that has ended in any way, or still runs."""
+    """Return the report of a job in any state."""
     worths = _axes(case)
     judged = _judge(case)
     compared = tuple(comparisons(case))
@@ -60,7 +60,11 @@ def explain(case: Case) -> Report:
         axes=worths,
         front=tuple(front(case)),
         tried=tuple(_tried(case, tried) for tried in case.tried),
-        rejected=tuple(_rejected(case)),
+        rejected=tuple(
+            RejectedReport(number=tried.number, summary=tried.past.design.summary(), words=why)
+            for tried in case.tried
+            if (why := _why_rejected(case, tried)) is not None
+        ),
         weaknesses=tuple(weaknesses(case, judged, compared)),
         next_steps=next_steps(case, compared),
     )
@@ -70,19 +74,18 @@ def _headline(case: Case, compared: Sequence[ComparisonReport]) -> str:
     won = case.winner
     if won is None:
         return {
-            JobState.FAILED: "The job failed, and no design was trained to its end.",
-            JobState.CANCELLED: "The job was cancelled before any design was trained to its end.",
-        }.get(case.state, "No design has been trained to its end yet.")
-    best = "is the best so far" if not case.state.terminal else "is the best"
+            JobState.FAILED: "The job failed before any design was trained to the end.",
+            JobState.CANCELLED: "The job was cancelled before any design was trained to the end.",
+        }.get(case.state, "No design has been trained to the end yet.")
+    best = "is the best design so far" if not case.state.terminal else "is the best design"
     score = f"{figure(case.value(won))} {case.unit} on the validation rows"
     said = f"Trial {won.number} {best}: {won.past.design.summary()}, {score}."
-    yardsticks = [one for one in compared if one.against != "runner-up"]
-    told = [
-        f"{verdict} {'from' if verdict == 'not distinguishable' else 'than'} {' and '.join(names)}"
-        for verdict in dict.fromkeys(one.verdict for one in yardsticks)
-        if (names := [f"the {one.against}" for one in yardsticks if one.verdict == verdict])
-    ]
-    return f"{said} On the test rows it is {' and '.join(told)}." if told else said
+    baselines: dict[str, list[str]] = {}
+    for one in compared:
+        if one.against != "runner-up":
+            baselines.setdefault(RELATION[one.verdict], []).append(f"the {one.against}")
+    found = [f"{relation} {' and '.join(names)}" for relation, names in baselines.items()]
+    return f"{said} On the test rows it is {' and '.join(found)}." if found else said
 
 
 def _task(case: Case) -> TaskReport:
@@ -104,22 +107,24 @@ def _judge(case: Case) -> JudgeReport:
     judge = case.judge
     validation, test = (min(rows, judge.max_rows) for rows in case.rows[1:])
     if case.lower_is_better:
-        likelihood = "pseudo-likelihood" if judge.family == "encoder" else "likelihood"
+        likelihood = "pseudo-log-likelihood" if judge.family == "encoder" else "log-likelihood"
         measure = (
-            f"Bits per byte are the {likelihood} of the held-out targets over the bytes of their text; less is better."
+            f"Bits per byte: negative {likelihood} of the held-out target tokens, in bits, divided by the bytes of "
+            "their text. Lower is better."
         )
     elif judge.environment is not None:
-        measure = f"The reward of {judge.environment.name} for greedy answers; more is better."
+        measure = f"Mean reward of the environment {judge.environment.name} for greedy answers. Higher is better."
     elif judge.grader is not None:
-        measure = f"The mean grade ({judge.grader.name}) of greedy answers; more is better."
+        measure = f"Mean score of the grader {judge.grader.name} for greedy answers. Higher is better."
     else:
-        measure = f"The {case.unit} on held-out rows; more is better."
+        measure = f"The {case.unit} on held-out rows. Higher is better."
     said = [
         measure,
-        f"{count(validation, 'validation row')} chose, {count(test, 'test row')} were kept for this report.",
+        f"Scored on {count(validation, 'validation row')} to rank the designs, and on {count(test, 'test row')} for "
+        "this report.",
     ]
     if not case.lower_is_better and (judge.grader is not None or judge.environment is not None):
-        said.append(f"Of each, the first {judge.max_generations} at most were answered and graded.")
+        said.append(f"At most the first {judge.max_generations} rows of each are answered and graded.")
     return JudgeReport(
         objective=judge.objective,
         unit=case.unit,
@@ -146,22 +151,23 @@ def _budget(case: Case) -> BudgetReport:
         )
         for origin in origins
     )
-    confirmations = sum(tried.past.confirms is not None for tried in case.tried)
+    repeats = sum(tried.past.confirms is not None for tried in case.tried)
     complete = sum(tried.complete for tried in case.designs)
     said = [
-        f"{count(len(case.designs), 'design')} of {case.search.trials} asked for: {complete} trained to the end, "
-        f"{len(stopped)} stopped at a rung"
-        + (f"; {count(confirmations, 'training')} from other seeds to confirm the best." if confirmations else ".")
+        f"{len(case.designs)} of {count(case.search.trials, 'requested design')} tried: {complete} trained to the end, "
+        f"{len(stopped)} stopped early."
     ]
+    if repeats:
+        said.append(f"{count(repeats, 'repeat')} of the best designs with other seeds.")
     limit = "" if case.search.device_seconds is None else f" of {seconds(case.search.device_seconds)} allowed"
-    said.append(f"{seconds(spent)} of device time{limit}.")
+    said.append(f"Device time: {seconds(spent)}{limit}.")
     if share is not None:
         said.append(
-            f"Stopping {count(len(stopped), 'design')} early saved about {seconds(saved)}: {share:.0%} of what all "
-            "designs would have taken to their end."
+            f"Early stopping of {count(len(stopped), 'design')} saved about {seconds(saved)}, {share:.0%} of the time "
+            "for training all designs to the end."
         )
     if case.ended is not None:
-        said.append(f"No further trial was started: {case.ended}.")
+        said.append(f"The search ended: {case.ended}.")
     return BudgetReport(
         trials=case.search.trials,
         device_seconds=case.search.device_seconds,
@@ -169,7 +175,7 @@ def _budget(case: Case) -> BudgetReport:
         designs=len(case.designs),
         complete=complete,
         stopped=len(stopped),
-        confirmations=confirmations,
+        confirmations=repeats,
         spent=spent,
         by_origin=by_origin,
         saved=saved,
@@ -198,8 +204,8 @@ def _winner(case: Case, worths: Sequence[AxisReport]) -> WinnerReport | None:
 
 
 def _seeds(case: Case) -> Iterator[SeedsReport]:
-    confirmed = {tried.past.confirms for tried in case.tried if tried.past.confirms is not None}
-    shown = [tried for tried in case.ranked if tried.number in confirmed or tried.scores is not None]
+    repeated = {tried.past.confirms for tried in case.tried if tried.past.confirms is not None}
+    shown = [tried for tried in case.ranked if tried.number in repeated or tried.scores is not None]
     for tried in shown:
         seeds = [
             SeedScore(
@@ -236,17 +242,17 @@ def _forgetting(case: Case) -> ForgettingReport | None:
     before, after = sum(base) / len(base), sum(won) / len(won)
     change = after / before - 1 if before > 0 else 0.0
     if change < -LITTLE:
-        meaning = "it has even become better at it"
+        meaning = "the winner has improved"
     elif change < LITTLE:
-        meaning = "nothing that shows was forgotten"
+        meaning = "no measurable forgetting"
     elif change < NOTABLE:
-        meaning = "a little was forgotten"
+        meaning = "slight forgetting"
     elif change < MUCH:
-        meaning = "something was forgotten: try it on what else it has to do"
+        meaning = "moderate forgetting. Test the model on its other tasks"
     else:
-        meaning = "much was forgotten: it is now a model for this task only"
+        meaning = "severe (catastrophic) forgetting. Use the model for this task only"
     said = (
-        f"On a general text that the task is not about, the base needs {figure(before)} {general.unit} and the winner "
+        f"On general text, unrelated to the task, the untuned base has {figure(before)} {general.unit} and the winner "
         f"{figure(after)} ({change:+.1%}): {meaning}."
     )
     return ForgettingReport(base=before, winner=after, change=change, words=said)
@@ -257,7 +263,7 @@ def _axes(case: Case) -> tuple[AxisReport, ...]:
 
 
 def front(case: Case) -> Iterator[FrontReport]:
-    """The designs, and the untuned base, that no other beats in quality, size and training cost at once."""
+    """Yield the Pareto front of score, model size and training cost, over complete designs and the untuned base."""
     candidates = [*case.ranked, *([case.base] if case.base is not None else [])]
     prices = [
         pareto.Price(
@@ -296,7 +302,7 @@ def _tried(case: Case, tried: Tried) -> TriedReport:
 
 
 def state(tried: Tried) -> str:
-    """In words."""
+    """Return a trial's state in words, such as `stopped at 1/9`."""
     past = tried.past
     if past.paused:
         return f"paused at {rung_name(len(past.measured) - 1)}"
@@ -305,34 +311,28 @@ def state(tried: Tried) -> str:
     return {TrialState.LEASED: "running"}.get(past.state, past.state.value)
 
 
-def _rejected(case: Case) -> Iterator[RejectedReport]:
-    for tried in case.tried:
-        if (why := _why_not(case, tried)) is not None:
-            yield RejectedReport(number=tried.number, summary=tried.past.design.summary(), words=why)
-
-
-def _why_not(case: Case, tried: Tried) -> str | None:
-    """Why a trial is not in the running; None where it is."""
-    reason = tried.error or "no reason was noted"
+def _why_rejected(case: Case, tried: Tried) -> str | None:
+    """Why a trial is not a candidate for the winner; None if it is, or may still be."""
+    reason = (tried.error or "no reason was recorded").rstrip(".")
     match tried.past.state:
         case TrialState.FAILED:
-            return f"It failed: {reason.rstrip('.')}."
+            return f"Failed: {reason}."
         case TrialState.INFEASIBLE:
-            how = "It cannot run" if tried.launched else "It was never launched"
-            return f"{how}: {reason.rstrip('.')}."
+            return f"{'Cannot run' if tried.launched else 'Never launched'}: {reason}."
         case _ if tried.stopped and tried.past.measured and tried.past.confirms is None:
             rung = len(tried.past.measured) - 1
-            place, scored, places = case.place(tried)
+            rank, scored, promoted = case.rung_rank(tried)
             score = figure(case.shown(tried.past.measured[rung].value))
-            go_on = (
-                "the best one goes on" if places == 1 else f"the best {places} go on" if places else "none goes on yet"
+            top = (
+                f"the top {promoted} continue"
+                if promoted > 1
+                else f"{'only the first' if promoted else 'none'} continues"
             )
-            how = "It pauses" if tried.past.paused else "It was stopped"
-            where = f"place {place} of {scored}, of which {go_on}"
-            return f"{how} after {rung_name(rung)} of its training: {score} {case.unit}, {where}."
+            how = "Paused" if tried.past.paused else "Stopped"
+            return f"{how} at {rung_name(rung)} of training: {score} {case.unit}, rank {rank} of {scored} ({top})."
         case TrialState.PRUNED:
-            return "It was stopped before it was scored."
+            return "Stopped before its first score."
         case TrialState.CANCELLED:
-            return f"It was cancelled{f': {tried.error}' if tried.error else ' with the job, or by its budget.'}"
+            return f"Cancelled: {reason}." if tried.error else "Cancelled with the job, or by its budget."
         case _:
             return None

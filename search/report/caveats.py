@@ -1,4 +1,4 @@
-"""What the evidence of a job lacks: what is not known at all, and what is less sure than it looks."""
+"""Caveats of a report: results that are missing, and results that are less certain than they look."""
 
 from __future__ import annotations
 
@@ -14,91 +14,85 @@ from search.report.inputs import Case, Tried
 
 FEW_TEST_ROWS: Final = 50
 FEW_DESIGNS: Final = 5
-SEEDS: Final = 3  # from which on the spread between them says something
+SEEDS: Final = 3  # with fewer, the spread between seeds means little
 
 
 def missing(case: Case) -> Iterator[str]:
+    """Yield a sentence for each result that is not known yet, or never will be, and why."""
     done = len([tried for tried in case.designs if tried.complete or tried.stopped])
     match case.state:
         case JobState.VALIDATING_FILES | JobState.QUEUED:
             yield "The job has not started yet."
         case JobState.RUNNING:
-            confirming = any(tried.past.confirms is not None for tried in case.tried)
-            then = "; the best are being trained from other seeds" if confirming else ""
             yield (
-                f"The job still runs: {done} of {count(case.search.trials, 'design')} are done or pause at a rung"
-                f"{then}. All that follows may change."
+                f"The job is still running: {done} of {count(case.search.trials, 'design')} are complete, stopped or "
+                "paused. The results may change."
             )
+            if any(tried.past.confirms is not None for tried in case.tried):
+                yield "The best designs are being repeated with other seeds."
         case JobState.CANCELLED:
-            yield (
-                f"The job was cancelled after {done} of {count(case.search.trials, 'design')}; what follows was found "
-                "until then."
-            )
+            yield f"The job was cancelled after {done} of {count(case.search.trials, 'design')}."
         case JobState.FAILED:
-            yield f"The job failed: {case.error or 'no reason was noted'}."
+            yield f"The job failed: {case.error or 'no reason was recorded'}."
         case JobState.SUCCEEDED:
             pass
     won = case.winner
     if won is None:
-        yield "No design was trained to its end, so that there is no winner, and nothing to compare."
+        yield "No design was trained to the end, so there is no winner and no comparison."
         return
     if case.base is None:
-        yield "The untuned base was not scored, so that nothing says what training was worth."
+        yield "The untuned base was not scored, so the gain from training is unknown."
     if case.default is None:
-        yield "The plain-LoRA default was not trained to its end, so that nothing says what searching was worth."
+        yield "The plain-LoRA default was not trained to the end, so the gain from the search is unknown."
     if not case.scores(won.number):
-        yield (
-            "The winner has no scores of single test rows: there are no intervals, and what was forgotten is not known."
-        )
+        yield "The winner has no scores on the test rows, so significance and forgetting are unknown."
     elif case.base is not None and not case.scores(case.base.number):
-        yield "The untuned base has no scores of single test rows: nothing says how sure the difference to it is."
+        yield "The untuned base has no scores on the test rows, so the significance of the difference is unknown."
     finalists = [tried for tried in case.ranked if tried.number != DEFAULT][: case.search.finalists]
     wanted = case.search.confirmations + 1
     short = [tried.number for tried in finalists if len(case.seeds(tried.number)) < wanted]
     if short and wanted > 1:
-        numbers = ", ".join(map(str, short))
-        yield f"Not trained from all {wanted} seeds: {'trial' if len(short) == 1 else 'trials'} {numbers}."
+        trials = f"{'trial' if len(short) == 1 else 'trials'} {', '.join(map(str, short))}"
+        yield f"Trained with fewer than the planned {wanted} seeds: {trials}."
 
 
 def weaknesses(case: Case, judged: JudgeReport, compared: Sequence[ComparisonReport]) -> Iterator[str]:
+    """Yield a sentence for each reason to trust the results less."""
     won = case.winner
     if won is None:
         return
     rows = min([judged.test_rows, *[one.rows for one in compared]])
     if rows < FEW_TEST_ROWS:
-        yield f"Only {count(rows, 'test row')}: intervals are wide, and should be a little wider still."
+        yield f"Only {count(rows, 'test row')}: the confidence intervals are wide, and still slightly too narrow."
     elif judged.test_rows < case.rows[2]:
         yield f"Only the first {judged.test_rows} of {case.rows[2]} test rows were scored."
     seeds = len(case.seeds(won.number))
     if seeds == 1:
-        yield (
-            "The winner was trained from one seed: how much its score owes to luck is not known, and no interval shows "
-            "it."
-        )
+        yield "The winner was trained with one seed, so the intervals do not include the variance between seeds."
     elif seeds < SEEDS:
-        yield f"The winner was trained from {count(seeds, 'seed')} only."
+        yield f"The winner was trained with only {count(seeds, 'seed')}."
     lone = [one for one in compared if one.against != "untuned base" and one.seeds[1] == 1 and one.seeds[0] > 1]
     for one in lone:
-        yield f"The {one.against} was trained from one seed only."
+        yield f"The {one.against} was trained with only one seed."
     for one in compared:
         if one.against == "runner-up" and one.verdict == "not distinguishable":
-            yield f"On the test rows the winner cannot be told apart from the runner-up, trial {one.number}."
+            yield f"The winner is not significantly different from the runner-up (trial {one.number}) on the test rows."
     equal = [tried.number for tried in case.ranked[1:] if case.value(tried) == case.value(won)]
     if equal:
         numbers = ", ".join(map(str, equal))
-        shared = f"{'trial' if len(equal) == 1 else 'trials'} {numbers}"
-        yield f"The winner's validation score is also that of {shared}: cost decided."
+        others = f"{'Trial' if len(equal) == 1 else 'Trials'} {numbers}"
+        yield f"{others} reached the same validation score as the winner. The winner was chosen for its lower cost."
     yield from _shrunk(case, won, compared)
     trained = [tried for tried in case.designs if tried.past.design.stages]
     if len(trained) < FEW_DESIGNS:
-        yield f"No more than {count(len(trained), 'design')} tried: this was hardly a search."
+        yield f"The search tried only {count(len(trained), 'design')}."
     broken = [tried for tried in case.tried if tried.past.state is TrialState.FAILED]
     if broken:
-        yield f"{count(len(broken), 'trial')} of {len(case.tried)} failed and may have been good."
+        yield f"{len(broken)} of {count(len(case.tried), 'trial')} failed, so not every design was evaluated."
 
 
 def _shrunk(case: Case, won: Tried, compared: Sequence[ComparisonReport]) -> Iterator[str]:
-    """A lead that was found by choosing the best of many is larger where the choice was made."""
+    """Report selection bias: a lead on the rows that chose the winner that mostly disappears on the test rows."""
     against = next((one for one in compared if one.against == "plain-LoRA default"), None)
     if against is None:
         return
@@ -107,6 +101,6 @@ def _shrunk(case: Case, won: Tried, compared: Sequence[ComparisonReport]) -> Ite
     tested = abs(against.difference) if better else -abs(against.difference)
     if lead > 0 and tested < lead / 2:
         yield (
-            f"The lead over the default was {figure(lead)} {case.unit} on the validation rows, which chose the winner, "
-            f"and is {figure(tested)} on the test rows."
+            f"The lead over the plain-LoRA default is {figure(lead)} {case.unit} on the validation rows, but "
+            f"{figure(tested)} on the test rows. The validation rows chose the winner, so their lead is biased upwards."
         )

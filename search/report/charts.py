@@ -1,4 +1,4 @@
-"""A job's designs by column, as charts are drawn from them."""
+"""A job's designs in columns, as input for charts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from search.report.recommend import size
 
 
 def landscape(case: Case) -> Landscape:
-    """The designs that were scored at a rung or at the end, by number."""
+    """Return all designs that were scored at a rung or at the end, by number."""
     found = relative_ranks(case.history)
     shown = [tried for tried in case.designs if tried.number in found]
     values = [axes_of(tried.past.design, case.facts) for tried in shown]
@@ -47,5 +47,5 @@ def landscape(case: Case) -> Landscape:
 
 
 def last(case: Case, tried: Tried) -> float:
-    """The last score of a design that has one: its mean over the seeds, or that of the rung where it stands."""
+    """Return the latest score of a scored design: the mean over its seeds, or the score at its last rung."""
     return case.value(tried) if tried.complete else case.shown(tried.past.measured[-1].value)

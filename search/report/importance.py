@@ -1,15 +1,16 @@
-"""What each axis of the space was worth in a job, from its trials.
+"""Parameter importance: how much each axis of the search space mattered in a job, from its trials.
 
-Two figures for each axis. *Share*: how much of the variance of the trials' standing goes with the axis: one-way
-analysis of variance of the ranks, epsilon squared, which takes off what as many values would explain by chance (Kelley
-1935).
-Ranks, because one diverged trial would otherwise be all the variance there is. Axes that hang together share what they
-explain: a search is no balanced experiment, and the shares do not add up to 1. *Worth*: how much worse the best design
-would be if only those had been tried that keep the default's value on this axis.
+There are two figures for each axis:
 
-A trial that was paused at a rung enters by its standing: each pair of trials is compared where both were scored last,
-and a trial's rank is the share of the others that it beats. For trials that all ran to the end that is their rank.
-Of designs that were trained from several seeds the first one counts, so that all are compared on like terms.
+- *share*: the share of the variance of the trials' ranks that the axis explains. It is the epsilon squared of a one-way
+  analysis of variance, which corrects for what the same number of values would explain by chance (Kelley 1935). Ranks
+  are used because a single diverged trial would dominate the variance of the scores. The shares do not add up to 1: a
+  search is not a balanced experiment, and correlated axes explain the same variance.
+- *worth*: how much worse the best design would be if the axis had kept the default's value in every trial.
+
+Trials stopped at a rung count too: each pair of trials is compared at the latest point where both were scored, and a
+trial's relative rank is the share of the others that beat it. Of repeated designs only the first seed counts, so that
+all designs are compared by single runs.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ from pydantic import Field
 from luthier.design import Design, Frozen
 from luthier.models.base_model import ModelFacts
 from luthier.trial import RUNGS, TrialState
+from search.methods import ALGORITHM_OF
 from search.policy import ranking
 from search.policy.history import Past
 from search.policy.ranking import DEFAULT
-from search.space.axes import SETTINGS
 from search.space.learning_rate import default_learning_rate
 from search.space.samplers import Value
 
 Group = Literal["learning algorithm", "weight update", "architecture", "hyperparameters"]
 
-AS_IT_IS: Final = "as it is"
+UNCHANGED: Final = "unchanged"
 ENOUGH_TRIALS: Final = 10
 ENOUGH_OF_A_VALUE: Final = 3
-BLOCK: Final = 256  # designs that are compared with all others at a time
-FEW_VALUES: Final = 5  # up to so many numbers are groups of their own; more are cut into thirds
+BLOCK: Final = 256  # designs compared with all others in one array
+FEW_VALUES: Final = 5  # up to this many different numbers form one group each; more are split into terciles
 
 _GROUPS: Final[Mapping[str, Group]] = {
     "learning algorithm": "learning algorithm",
@@ -50,28 +51,28 @@ _GROUPS: Final[Mapping[str, Group]] = {
 
 
 class Worth(Frozen):
-    """What an axis was worth."""
+    """The importance of an axis."""
 
     axis: str
-    group: Group = Field(description="which of the four axes it belongs to, the task being given")
-    values: int = Field(ge=1, description="different values that were tried")
-    trials: int = Field(ge=0, description="scored designs that have the axis")
+    group: Group = Field(description="which of the searched axes it belongs to")
+    values: int = Field(ge=1, description="number of different values that were tried")
+    trials: int = Field(ge=0, description="number of scored designs that have the axis")
     share: float | None = Field(
-        default=None, ge=0, le=1, description="of the variance of the relative_ranks; None where nothing varied"
+        default=None, ge=0, le=1, description="of the variance of the relative ranks; None if nothing varied"
     )
-    weak: bool = Field(description="whether there were too few trials to make much of the share")
-    default: str | None = Field(default=None, description="the plain default's value, where it has the axis")
-    best: str | None = Field(default=None, description="the winner's value, where it has the axis")
+    weak: bool = Field(description="whether there were too few trials for a reliable share")
+    default: str | None = Field(default=None, description="the plain-LoRA default's value, if it has the axis")
+    best: str | None = Field(default=None, description="the winner's value, if it has the axis")
     worth: float | None = Field(
         default=None,
         ge=0,
-        description="how much worse the best design that keeps the default's value is than the best of all, in the "
-        "objective's units",
+        description="how much worse the best design with the default's value is than the best of all, in units of "
+        "the objective",
     )
 
 
 def axes_of(design: Design, facts: Mapping[str, ModelFacts]) -> dict[str, Value]:
-    """A design's value on each axis that it has."""
+    """Return a design's value on each axis that it has."""
     if not design.stages:
         return {}
     architecture, first = design.architecture, design.stages[0]
@@ -80,7 +81,7 @@ def axes_of(design: Design, facts: Mapping[str, ModelFacts]) -> dict[str, Value]
         "learning algorithm": design.recipe,
         "weight update": first.update.kind,
         "base model": architecture.base,
-        "edits": _edits(design),
+        "edits": ", ".join(architecture.edits().values()) or UNCHANGED,
         "batch size": first.optimiser.batch_size,
         "epochs": first.optimiser.epochs,
     }
@@ -94,29 +95,28 @@ def axes_of(design: Design, facts: Mapping[str, ModelFacts]) -> dict[str, Value]
         later = design.stages[1].update
         found["later stages' update"] = "the same" if later == first.update else later.kind
     for stage in design.stages:
-        for setting in SETTINGS.values():
-            if setting.algorithm == stage.algorithm.kind:
-                name = f"{setting.field.replace('_', ' ')} of {setting.algorithm}"
-                found[name] = getattr(stage.algorithm, setting.field)
+        for setting in ALGORITHM_OF[stage.algorithm.kind].searched:
+            name = f"{setting.field.replace('_', ' ')} of {setting.algorithm}"
+            found[name] = getattr(stage.algorithm, setting.field)
     return found
 
 
 def importance(history: Sequence[Past], facts: Mapping[str, ModelFacts]) -> list[Worth]:
-    """Every axis that any scored design has, the four axes first and in each the largest share first."""
+    """Return the importance of every axis that a scored design has: grouped by axis, largest share first."""
     ranks = relative_ranks(history)
     scored = [past for past in history if past.number in ranks]
     values = {past.number: axes_of(past.design, facts) for past in scored}
     found = {past.number: past.value for past in ranking.rank(history) if past.value is not None}
     names = list(dict.fromkeys(name for having in values.values() for name in having))
     worths = [_worth(name, found, values, ranks) for name in names]
-    order = list(dict.fromkeys(_GROUPS.values()))
-    return sorted(worths, key=lambda worth: (_place(worth.group, order), -(worth.share or 0.0), worth.axis))
+    order: list[Group] = [*dict.fromkeys(_GROUPS.values()), "hyperparameters"]
+    return sorted(worths, key=lambda worth: (order.index(worth.group), -(worth.share or 0.0), worth.axis))
 
 
 def relative_ranks(history: Sequence[Past]) -> dict[int, float]:
-    """By number, the share of the other scored designs that each is worse than: 0 is the best, ties count half.
+    """Return, by number, the share of the other scored designs that beat each: 0 is the best, ties count half.
 
-    The untuned model and the confirmations are left out.
+    The untuned base and repeats are left out.
     """
     scores = {past.number: _scores(past) for past in history if past.design.stages and past.confirms is None}
     numbers = [number for number, found in scores.items() if any(score is not None for score in found)]
@@ -126,7 +126,7 @@ def relative_ranks(history: Sequence[Past]) -> dict[int, float]:
     found: list[float] = []
     for start in range(0, len(numbers), BLOCK):
         block = table[start : start + BLOCK]
-        lead = np.full((len(block), len(table)), np.nan)  # over the others, where both were scored last
+        lead = np.full((len(block), len(table)), np.nan)  # over the others, at the latest point where both were scored
         for mine, theirs in zip(block.T, table.T, strict=True):  # at each rung, then at the end
             ahead = np.subtract.outer(mine, theirs)
             lead = np.where(np.isnan(ahead), lead, ahead)
@@ -151,7 +151,7 @@ def _worth(
     values: Mapping[int, Mapping[str, Value]],
     ranks: Mapping[int, float],
 ) -> Worth:
-    """`found` are the objectives of the complete designs, the winner's first; `values` of all that were scored."""
+    """`found`: objectives of the complete designs, winner first. `values`: axis values of all scored designs."""
     having = [number for number, axes in values.items() if name in axes]
     groups = _grouped([values[number][name] for number in having])
     counts = Counter(groups)
@@ -167,14 +167,14 @@ def _worth(
         trials=len(having),
         share=_explained([ranks[number] for number in having], groups),
         weak=len(having) < ENOUGH_TRIALS or len(usual) < 2,
-        default=None if default is None else said(default),
-        best=None if best is None else said(best),
+        default=None if default is None else _text(default),
+        best=None if best is None else _text(best),
         worth=worth,
     )
 
 
 def _grouped(values: Sequence[Value]) -> list[Value]:
-    """The values as they are; of many numbers, which third they are in."""
+    """Group the values for the analysis of variance: many different numbers are replaced by their tercile."""
     numbers = [value for value in values if isinstance(value, (int, float))]
     if len(numbers) < len(values) or len(set(numbers)) <= FEW_VALUES:
         return list(values)
@@ -183,7 +183,7 @@ def _grouped(values: Sequence[Value]) -> list[Value]:
 
 
 def _explained(ranks: Sequence[float], groups: Sequence[Value]) -> float | None:
-    """Epsilon squared; None where there is one group, or no freedom left within the groups."""
+    """Epsilon squared; None with a single group, or with no degrees of freedom within the groups."""
     total = float(np.var(ranks)) * len(ranks) if ranks else 0.0
     count, kinds = len(ranks), len(set(groups))
     if kinds < 2 or count <= kinds or total == 0.0:
@@ -195,20 +195,5 @@ def _explained(ranks: Sequence[float], groups: Sequence[Value]) -> float | None:
     return min(1.0, max(0.0, 1 - (within / (count - kinds)) / (total / (count - 1))))
 
 
-def _edits(design: Design) -> str:
-    architecture = design.architecture
-    made = {
-        "layers": architecture.layers,
-        "KV heads": architecture.kv_heads,
-        "window": architecture.window,
-        "context ×": architecture.rope_factor,
-    }
-    return ", ".join(f"{name} {value:g}" for name, value in made.items() if value is not None) or AS_IT_IS
-
-
-def said(value: Value) -> str:
+def _text(value: Value) -> str:
     return value if isinstance(value, str) else f"{value:g}"
-
-
-def _place(group: Group, order: Sequence[Group]) -> int:
-    return order.index(group) if group in order else len(order)

@@ -1,4 +1,4 @@
-"""A job's rows as the report is made of them, and what can be read off them directly."""
+"""The input of a report: a job's stored rows, and values derived from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from search.space.space import Space
 
 
 class Tried(Frozen):
-    """One trial, with what the report says of it beyond what the search knows."""
+    """One trial: its history as the search sees it, and what only the report needs."""
 
     past: Past
     id: str
@@ -27,7 +27,7 @@ class Tried(Frozen):
     origin: str
     metrics: Metrics | None = None
     test_metrics: Metrics | None = None
-    scores: RowScores | None = Field(default=None, description="of the test rows")
+    scores: RowScores | None = Field(default=None, description="per-row scores on the test rows")
     error: str | None = None
 
     @property
@@ -40,26 +40,26 @@ class Tried(Frozen):
 
     @property
     def stopped(self) -> bool:
-        """Whether it was left at a rung, paused or given up."""
+        """Whether it is paused or was stopped at a rung."""
         past, left = self.past, (TrialState.WAITING, TrialState.PRUNED, TrialState.CANCELLED)
         at_goal = past.goal is not None and len(past.measured) > past.goal
         return past.state is TrialState.PRUNED or (past.state in left and at_goal)
 
     @property
     def launched(self) -> bool:
-        """Whether it counts as a design: what was refused before it was launched does not."""
+        """Whether it was launched; infeasible designs that never were do not count as designs."""
         return self.past.state is not TrialState.INFEASIBLE or self.past.device_seconds > 0
 
     @property
     def share(self) -> float:
-        """Of its training that was done when it was last scored."""
+        """Share of its training that was done at its last score."""
         if self.complete:
             return 1.0
         return RUNGS[min(len(self.past.measured), len(RUNGS)) - 1] if self.past.measured else 0.0
 
 
 class Case(Frozen):
-    """Everything that a report is made of."""
+    """Everything that a report is built from."""
 
     job: str
     state: JobState
@@ -71,12 +71,12 @@ class Case(Frozen):
     judge: JudgeSpec
     search: Search
     file: str | None = None
-    rows: tuple[int, int, int] = Field(description="to train, to validate, to test")
+    rows: tuple[int, int, int] = Field(description="training, validation and test rows")
     tried: tuple[Tried, ...] = ()
     facts: Mapping[str, ModelFacts] = {}
-    space: Space | None = Field(default=None, description="None where it cannot be made any more")
-    ended: str | None = Field(default=None, description="why no further trial was started")
-    curve: tuple[float, ...] = Field(default=(), description="the winner's training loss, step by step, last stage")
+    space: Space | None = Field(default=None, description="None if it can no longer be built")
+    ended: str | None = Field(default=None, description="why the search ended, as a clause")
+    curve: tuple[float, ...] = Field(default=(), description="training loss of the winner's last stage, by step")
 
     @cached_property
     def history(self) -> list[Past]:
@@ -88,12 +88,12 @@ class Case(Frozen):
 
     @cached_property
     def ranked(self) -> list[Tried]:
-        """The complete designs that were trained, best first."""
+        """The complete trained designs, best first."""
         return [self.by_number[past.number] for past in ranking.rank(self.history)]
 
     @cached_property
     def designs(self) -> list[Tried]:
-        """Those that were tried as designs, the baselines included."""
+        """The launched trials with the baselines, without repeats."""
         return [tried for tried in self.tried if tried.past.confirms is None and tried.launched]
 
     @property
@@ -112,15 +112,15 @@ class Case(Frozen):
 
     @property
     def runner_up(self) -> Tried | None:
-        """The best that is neither the winner nor the default, which has a comparison of its own."""
+        """The best design that is neither the winner nor the default, which has a comparison of its own."""
         return next((tried for tried in self.ranked[1:] if tried.number != DEFAULT), None)
 
     def seeds(self, number: int) -> list[Tried]:
-        """The complete trials of a design, the first one first."""
+        """The complete trials of a design, one for each seed, in order."""
         return self._seeds.get(number, [])
 
     def scores(self, number: int) -> list[RowScores]:
-        """Of a design's test rows, from each seed that was scored on them."""
+        """A design's per-row test scores, for each seed that was scored."""
         return [tried.scores for tried in self.seeds(number) if tried.scores is not None]
 
     @property
@@ -134,25 +134,25 @@ class Case(Frozen):
 
     @cached_property
     def unit(self) -> str:
-        """What scores are in."""
+        """The unit of scores."""
         return self.metric.label_of(*(tried.metrics for tried in self.tried))
 
     def shown(self, value: float) -> float:
-        """An objective, which is minimised, as people know it."""
+        """Convert an objective value, which is minimised, to a score as shown to users."""
         return self.metric.sign * value
 
     def value(self, tried: Tried) -> float:
-        """A complete design's score on the validation rows, as the mean over its seeds."""
+        """A complete design's score on the validation rows, averaged over its seeds."""
         return self.shown(self._means[tried.number])
 
     def test_value(self, tried: Tried) -> float | None:
         """A trial's own score on the test rows."""
         return self.metric.value(tried.test_metrics)
 
-    def place(self, tried: Tried) -> tuple[int, int, int]:
-        """A trial's place at the last rung that it reached, of how many, and how many of these go on."""
-        places = self._places[len(tried.past.measured) - 1]
-        return places[tried.number], len(places), len(places) // asha.ETA
+    def rung_rank(self, tried: Tried) -> tuple[int, int, int]:
+        """A trial's rank at its last rung, how many trials were scored there, and how many of these are promoted."""
+        ranks = self._rung_ranks[len(tried.past.measured) - 1]
+        return ranks[tried.number], len(ranks), len(ranks) // asha.ETA
 
     @cached_property
     def _means(self) -> dict[int, float]:
@@ -169,7 +169,7 @@ class Case(Frozen):
         return found
 
     @cached_property
-    def _places(self) -> list[dict[int, int]]:
-        """At each rung the place of each trial that was scored there."""
+    def _rung_ranks(self) -> list[dict[int, int]]:
+        """For each rung, the rank of each trial that was scored there, by number."""
         ranked = (asha.rung_score(self.history, rung) for rung in range(len(RUNGS)))
-        return [{past.number: place for place, past in enumerate(those, start=1)} for those in ranked]
+        return [{past.number: rank for rank, past in enumerate(trials, start=1)} for trials in ranked]

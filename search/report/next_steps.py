@@ -1,4 +1,4 @@
-"""What to try with ten times the budget: what the rows of this job point at."""
+"""Suggest what to try next with a larger budget, from the stored rows of the job."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from collections.abc import Iterator, Sequence
 
 from luthier.report import ComparisonReport
 from search.format import count
+from search.methods import ALGORITHM_OF, Interval
 from search.report.caveats import SEEDS
 from search.report.inputs import Case, Tried
-from search.space.axes import RANKS, SETTINGS, Interval
+from search.space.axes import RANKS
 from search.space.learning_rate import default_learning_rate
 
-EDGE = 0.15  # of a range, on its natural scale: a best value that near to an end lies at the edge
-FALLING = 0.02  # by which share the loss still falls from the last but one fifth of the training to the last
+EDGE = 0.15  # a value within this share of a range (on its log scale) from an end counts as at the edge
+FALLING = 0.02  # relative decrease of the loss between the last two fifths of training that counts as falling
 
 
 def next_steps(case: Case, comparisons: Sequence[ComparisonReport]) -> tuple[str, ...]:
-    """Sentences, the most promising first. They suggest; nothing in the rows proves that they would help."""
+    """Return suggestions, the most promising first. Nothing in the data proves that they would help."""
     won = case.winner
     if won is None:
         return ()
@@ -32,7 +33,7 @@ def next_steps(case: Case, comparisons: Sequence[ComparisonReport]) -> tuple[str
 
 
 def _edges(case: Case, won: Tried) -> Iterator[str]:
-    """Values of the winner at the end of what was searched."""
+    """Hyperparameters of the winner at the edge of the searched range."""
     space, design = case.space, won.past.design
     if space is None:
         return
@@ -45,22 +46,23 @@ def _edges(case: Case, won: Tried) -> Iterator[str]:
     if facts is not None:
         usual = default_learning_rate(first.algorithm.kind, first.update.kind, facts.hidden_size)
         multiplier = first.optimiser.learning_rate / usual
-        ranges.insert(0, ("learning rate, relative to the default,", multiplier, space.multipliers))
+        ranges.insert(0, ("learning rate multiplier", multiplier, space.multipliers))
     rank = getattr(first.update, "rank", None)
     if rank is not None and rank in RANKS:
         ranges.append(("rank", rank, RANKS))
     for stage in design.stages:
-        for name, setting in SETTINGS.items():
-            if setting.algorithm == stage.algorithm.kind and name in space.settings:
+        for setting in ALGORITHM_OF[stage.algorithm.kind].searched:
+            value = getattr(stage.algorithm, setting.field)
+            if setting.axis in space.settings and not isinstance(value, str):
                 named = f"{setting.field.replace('_', ' ')} of {setting.algorithm}"
-                ranges.append((named, getattr(stage.algorithm, setting.field), space.settings[name]))
+                ranges.append((named, value, space.settings[setting.axis]))
     for name, value, axis in ranges:
         side, low, high = _edge(value, axis)
         if side is not None:
-            beyond = "above" if side == "upper" else "below"
+            wanted = "larger" if side == "upper" else "smaller"
             yield (
-                f"The winner's {name} is {value:.3g}, at the {side} end of what was searched ({low:g} to {high:g}): "
-                f"search {beyond} it."
+                f"The winner's {name} is {value:.3g}, at the {side} end of the searched range ({low:g} to {high:g}). "
+                f"Search {wanted} values."
             )
 
 
@@ -76,19 +78,20 @@ def _edge(value: float, axis: Interval | Sequence[float]) -> tuple[str | None, f
 
 
 def _falling(case: Case) -> Iterator[str]:
-    """A curve that had not come to rest."""
+    """A training loss that had not converged."""
     fifth = len(case.curve) // 5
     if fifth < 4:
         return
     before, last = (sum(part) / fifth for part in (case.curve[-2 * fifth : -fifth], case.curve[-fifth:]))
     if before > 0 and (before - last) / before > FALLING:
         yield (
-            f"The winner's training loss was still falling when it ended, from {before:.3g} in the last but one fifth "
-            f"of the steps to {last:.3g} in the last: train it for longer."
+            f"The winner's training loss was still falling at the end: from {before:.3g} in the second-to-last fifth "
+            f"of the steps to {last:.3g} in the last fifth. Train for longer."
         )
 
 
 def _barely_tried(case: Case) -> Iterator[str]:
+    """Recipes and weight updates of the search space that were tried at most once."""
     space = case.space
     if space is None:
         return
@@ -96,23 +99,21 @@ def _barely_tried(case: Case) -> Iterator[str]:
     recipes = Counter(design.recipe for design in trained)
     updates: Counter[str] = Counter(design.stages[0].update.kind for design in trained)
     names = dict.fromkeys(name for model in space.models for name in model.updates)
-    for noun, counts, possible in (("programs", recipes, space.recipes), ("weight updates", updates, tuple(names))):
-        never = [name for name in possible if not counts[name]]
-        once = [name for name in possible if counts[name] == 1]
-        said = [f"never tried: {', '.join(never)}"] if never else []
-        said += [f"tried once: {', '.join(once)}"] if once else []
-        if said:
-            yield f"Of the {noun} that this search allows, {'; '.join(said)}."
+    for noun, counts, possible in (("Recipes", recipes, space.recipes), ("Weight updates", updates, tuple(names))):
+        for times, tried in ((0, "never tried"), (1, "tried only once")):
+            found = [name for name in possible if counts[name] == times]
+            if found:
+                yield f"{noun} {tried}: {', '.join(found)}."
 
 
 def _uncertain(case: Case, won: Tried, comparisons: Sequence[ComparisonReport]) -> Iterator[str]:
+    """Comparisons that need more data."""
     close = [one for one in comparisons if one.verdict == "not distinguishable" and one.against != "untuned base"]
     for one in close:
         yield (
-            f"The winner and the {one.against} (trial {one.number}) cannot be told apart on "
-            f"{count(one.rows, 'test row')}: more rows to test on, or more seeds of both (search.confirmations), would "
-            "tell."
+            f"The winner and the {one.against} (trial {one.number}) are not significantly different on "
+            f"{count(one.rows, 'test row')}. Use more test rows, or more repeats (search.confirmations)."
         )
     seeds = len(case.seeds(won.number))
     if seeds < SEEDS:
-        yield f"The winner was trained from {count(seeds, 'seed')}: train it from more (search.confirmations)."
+        yield f"The winner was trained with {count(seeds, 'seed')}. Use more repeats (search.confirmations)."

@@ -1,8 +1,8 @@
-"""A job as an Optuna study in an SQLite file, which optuna-dashboard and Optuna itself open.
+"""Export a job as an Optuna study in an SQLite file, for Optuna and optuna-dashboard.
 
-The file is a copy to look at: searches never read one. Axes are Optuna's parameters, with the distributions of the
-job's space. A trial that the space does not contain, such as the untuned base model, has none. Values are bits per
-byte, or the reward; intermediate values are the same at rungs, in percent of the training.
+The file is an export only: no search reads it. The axes are Optuna parameters with the distributions of the job's
+search space. A trial outside that space, such as the untuned base, has no parameters. Values are bits per byte, or the
+reward; intermediate values are the scores at rungs, at steps in percent of the training.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ STATES: Final[Mapping[TrialState, State]] = {
 
 
 class Told(Frozen):
-    """One trial, with what the study says of it beyond what the search knows."""
+    """One trial: its history as the search sees it, and what only the study needs."""
 
     past: Past
     started_at: AwareDatetime | None
     finished_at: AwareDatetime | None
-    attributes: dict[str, Any] = Field(description="user attributes; None says nothing")
+    attributes: dict[str, Any] = Field(description="user attributes; those that are None are left out")
 
 
 def write_study(
@@ -57,7 +57,7 @@ def write_study(
     trials: Sequence[Told],
     attributes: Mapping[str, Any],
 ) -> None:
-    """Write the new file `path`. `space` is None where it cannot be made any more: then no trial has parameters."""
+    """Write the study to a new file at `path`. Without a `space` no trial has parameters."""
     storage = RDBStorage(f"sqlite:///{path}")
     try:
         direction = StudyDirection.MINIMIZE if deciding(objective).lower_is_better else StudyDirection.MAXIMIZE
@@ -99,10 +99,10 @@ def _parameters(past: Past, space: Space | None) -> tuple[dict[str, Value], dict
         if space is not None:
             return space.encode(past.design), space.distributions(past.design)
     except IllegalDesign:
-        pass  # a baseline, or a design that somebody put in by hand
+        pass  # a baseline or a manual design outside the space
     return {}, {}
 
 
 def _naive(moment: datetime | None) -> datetime | None:
-    """In UTC: Optuna keeps no time zones."""
+    """The time in UTC, without a time zone: Optuna stores none."""
     return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None)

@@ -1,8 +1,7 @@
-"""Which designs are worth their price: those that no other beats in quality, cost of use and cost of training at once.
+"""The Pareto front of designs: those that no other design beats in quality, inference cost and training cost at once.
 
-What a design costs in use is the number of parameters that its model computes with once adapters are folded in: an
-edited architecture has fewer, virtual tokens add some. What it cost in training are the device-seconds of its first
-trial, those for scoring it included.
+Inference cost is the number of parameters after adapters are merged; architecture edits remove parameters and virtual
+tokens add some. Training cost is the device-seconds of the design's first trial, including scoring.
 """
 
 from __future__ import annotations
@@ -16,29 +15,26 @@ from luthier.models.base_model import ModelFacts
 
 
 class Price(Frozen):
-    """A design's quality, and what it costs."""
+    """A design's quality and costs."""
 
     number: int = Field(ge=0)
     value: float = Field(description="the objective, lower is better")
-    parameters: int | None = Field(description="of the model in use; None where the base model is not known any more")
+    parameters: int | None = Field(description="of the trained model; None if its base model is no longer registered")
     device_seconds: float = Field(ge=0)
 
 
 def front(prices: Sequence[Price]) -> list[Price]:
-    """Those that no other is at least as good as in everything, and better than in something; best quality first.
+    """Return the designs that no other design dominates, best quality first.
 
-    Of designs that are equal in everything the first stays.
+    Of designs that are equal in all three figures only the first is kept.
     """
     ranked = sorted(prices, key=lambda price: (*_figures(price), price.number))
     kept: list[Price] = []
-    for price in ranked:  # whatever dominates a price stands before it
-        if not any(_covers(other, price) for other in kept):
+    for price in ranked:  # a design that dominates another one comes before it
+        figures = _figures(price)
+        if not any(all(a <= b for a, b in zip(_figures(other), figures, strict=True)) for other in kept):
             kept.append(price)
     return kept
-
-
-def _covers(one: Price, other: Price) -> bool:
-    return all(a <= b for a, b in zip(_figures(one), _figures(other), strict=True))
 
 
 def _figures(price: Price) -> tuple[float, float, float]:
@@ -47,7 +43,7 @@ def _figures(price: Price) -> tuple[float, float, float]:
 
 
 def parameters(design: Design, facts: ModelFacts) -> int:
-    """Of the model that the design ends with, as near as the base's facts tell; exact for a base as it is."""
+    """Return the number of parameters of the trained model: exact for an unedited base, else an estimate."""
     architecture, added = design.architecture, 0
     layers = architecture.layers or facts.layers
     kv_width = round((architecture.kv_heads or facts.kv_heads) * facts.hidden_size / facts.heads)

@@ -1,18 +1,35 @@
-"""The winner against its yardsticks on the test rows, and what follows from that."""
+"""Compare the winner with its baselines on the test rows, and recommend what to use."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from luthier.metrics import figure, signed
-from luthier.report import Baseline, ComparisonReport, Recommendation
+from luthier.report import Baseline, ComparisonReport, Recommendation, Verdict
 from search.format import millions, seconds
 from search.policy.ranking import DEFAULT
 from search.report import bootstrap, pareto
 from search.report.inputs import Case, Tried
 
+# What a verdict says about the winner, before the name of the other design.
+RELATION: Final[dict[Verdict, str]] = {
+    "better beyond the noise": "significantly better than",
+    "not distinguishable": "not significantly different from",
+    "worse beyond the noise": "significantly worse than",
+}
+
+
+def verdict_label(verdict: Verdict) -> str:
+    """Return a verdict as a label, such as `significantly better`."""
+    return RELATION[verdict].rsplit(" ", 1)[0]
+
 
 def comparisons(case: Case) -> Iterator[ComparisonReport]:
+    """Compare the winner with the untuned base, the plain-LoRA default and the runner-up on the test rows.
+
+    Comparisons are left out where one of the two has no scores, or the two were scored on different rows.
+    """
     won = case.winner
     if won is None:
         return
@@ -36,12 +53,14 @@ def _comparison(case: Case, against: Baseline, won: Tried, other: Tried) -> Comp
     scores = bootstrap.score(mine, objective), bootstrap.score(theirs, objective)
     ratio = found.perplexity_ratio
     difference, low, high = found.objective.difference, found.objective.low, found.objective.high
-    said = (
-        f"{figure(scores[0])} against {figure(scores[1])} {case.unit} of the {against} (trial {other.number}): "
-        f"{signed(difference)}, 95 % interval {signed(low)} to {signed(high)}"
+    words = (
+        f"Trial {won.number} is {RELATION[found.verdict]} the {against} (trial {other.number}): {figure(scores[0])} "
+        f"against {figure(scores[1])} {case.unit}, difference {signed(difference)} "
+        f"(95 % interval {signed(low)} to {signed(high)})."
     )
     if ratio is not None:
-        said += f"; perplexity × {ratio.difference:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+        percent = [f"{100 * value:.1f}" for value in (ratio.difference, ratio.low, ratio.high)]
+        words += f" Its perplexity is {percent[0]} % of the {against}'s (95 % interval {percent[1]}–{percent[2]} %)."
     return ComparisonReport(
         against=against,
         number=other.number,
@@ -55,81 +74,87 @@ def _comparison(case: Case, against: Baseline, won: Tried, other: Tried) -> Comp
         verdict=found.verdict,
         rows=found.rows,
         seeds=found.seeds,
-        words=f"{said}: {found.verdict}.",
+        words=words,
     )
 
 
 def recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendation:
-    """The winner where it is better than both yardsticks beyond the noise, else the cheapest that is as good."""
+    """Recommend the winner if it is significantly better than both baselines, else the cheapest one that is as good."""
     won = case.winner
     if won is None:
-        return Recommendation(take=None, number=None, words=("There is nothing to recommend yet.",))
+        return Recommendation(
+            take=None, number=None, words=("There is no recommendation: no design was trained to the end.",)
+        )
     by_name = {one.against: one for one in compared}
     base, default, runner_up = (by_name.get(name) for name in ("untuned base", "plain-LoRA default", "runner-up"))
     so_far = "" if case.state.terminal else "So far: "
     if base is None:
-        best = f"{so_far}Trial {won.number} is the best on the validation rows"
-        said = f"{best}; the test rows do not tell how sure that is."
-        return Recommendation(take=None, number=None, words=(said,))
+        words: tuple[str, ...] = (
+            f"{so_far}Trial {won.number} is the best design on the validation rows.",
+            "There is no recommendation, because the test rows do not show whether it is better than the untuned base.",
+        )
+        return Recommendation(take=None, number=None, words=words)
     if base.verdict != "better beyond the noise":
-        how = "worse than" if base.verdict == "worse beyond the noise" else "not better than"
-        said = (
-            f"{so_far}Use the untuned base as it is. The best design is {how} it beyond the noise of the test rows, "
-            "and the base costs no training."
+        words = (
+            f"{so_far}Use the untuned base. The best design, trial {won.number}, is {RELATION[base.verdict]} it on the "
+            "test rows.",
         )
-        return Recommendation(take="untuned base", number=base.number, words=(said,))
-    said = f"{so_far}Trial {won.number} is better than the untuned base beyond the noise"
+        return Recommendation(take="untuned base", number=base.number, words=words)
     if won.number == DEFAULT:
-        return Recommendation(
-            take="winner",
-            number=won.number,
-            words=(f"{said}. It is the plain-LoRA default itself: no search was needed.",),
+        words = (
+            f"{so_far}Use trial {won.number}, the plain-LoRA default. It is significantly better than the untuned "
+            "base, and the search found no better design.",
         )
+        return Recommendation(take="winner", number=won.number, words=words)
     if default is not None and default.verdict != "better beyond the noise":
-        return _cheaper(case, won, default, said)
-    also = " and better than the plain-LoRA default" if default is not None else ", with no default to compare it with"
-    closing = [f"{said}{also}: use trial {won.number}."]
+        return _cheaper(case, won, default, so_far)
+    than = "the untuned base" if default is None else "the untuned base and the plain-LoRA default"
+    advice = [f"{so_far}Use trial {won.number}: it is significantly better than {than}."]
+    if default is None:
+        advice.append("It could not be compared with the plain-LoRA default.")
     if runner_up is not None and runner_up.verdict == "not distinguishable":
         other = case.by_number[runner_up.number]
         cheaper = _cost(case, other) < _cost(case, won)
-        closing.append(
-            f"The runner-up, trial {other.number}, cannot be told apart from it"
-            + (f" and is cheaper: {_price(case, other)} against {_price(case, won)}." if cheaper else ".")
+        advice.append(
+            f"The runner-up, trial {other.number}, is not significantly different"
+            + (f", but cheaper: {_price(case, other)}, against {_price(case, won)}." if cheaper else ".")
         )
-    return Recommendation(take="winner", number=won.number, words=tuple(closing))
+    return Recommendation(take="winner", number=won.number, words=tuple(advice))
 
 
-def _cheaper(case: Case, won: Tried, default: ComparisonReport, said: str) -> Recommendation:
+def _cheaper(case: Case, won: Tried, default: ComparisonReport, so_far: str) -> Recommendation:
+    """Choose between the winner and a plain-LoRA default that the winner does not beat."""
     other = case.by_number[default.number]
-    if default.verdict == "worse beyond the noise":
-        verdict, take_default = "but worse than the plain-LoRA default: use the default", True
-    else:
-        take_default = _cost(case, other) <= _cost(case, won)
-        verdict = "but not better than the plain-LoRA default: use the cheaper of the two, " + (
-            "the default" if take_default else f"trial {won.number}"
-        )
-    prices = f"The default takes {_price(case, other)}, trial {won.number} {_price(case, won)}."
-    how = (
-        ("A job with two trials and the same pins on the base model trains the default alone.",) if take_default else ()
-    )
+    worse = default.verdict == "worse beyond the noise"
+    take_default = worse or _cost(case, other) <= _cost(case, won)
+    chosen = f"the plain-LoRA default (trial {other.number})" if take_default else f"trial {won.number}"
+    reason = "." if worse else f", and {'the default' if take_default else f'trial {won.number}'} is cheaper."
+    words = [
+        f"{so_far}Use {chosen}. Trial {won.number} is significantly better than the untuned base, but "
+        f"{RELATION[default.verdict]} the plain-LoRA default{reason}",
+        f"Cost of the default: {_price(case, other)}. Cost of trial {won.number}: {_price(case, won)}.",
+    ]
+    if take_default:
+        words.append("To train the default alone, start a job with 2 trials and the same pinned base model.")
     return Recommendation(
         take="plain-LoRA default" if take_default else "winner",
         number=other.number if take_default else won.number,
-        words=(f"{said}, {verdict}.", prices, *how),
+        words=tuple(words),
     )
 
 
 def _cost(case: Case, tried: Tried) -> tuple[float, float]:
-    """What is paid for as long as the model is used stands before what was paid once."""
+    """Sort key: first the size of the model, which is paid at each use, then the training time, which is paid once."""
     return float(size(case, tried) or 0), tried.past.device_seconds
 
 
 def _price(case: Case, tried: Tried) -> str:
     used = size(case, tried)
     training = f"{seconds(tried.past.device_seconds)} of training"
-    return training if used is None else f"{training} for a model of {millions(used)} parameters"
+    return training if used is None else f"{training} and {millions(used)} parameters"
 
 
 def size(case: Case, tried: Tried) -> int | None:
+    """Return the number of parameters of the trained model; None if its base model is no longer registered."""
     facts = case.facts.get(tried.past.design.architecture.base)
     return None if facts is None else pareto.parameters(tried.past.design, facts)

@@ -6,122 +6,71 @@ rather than ignored. The order is the same however a pin is written, except for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, get_args
 
 from pydantic import Field
 
-from luthier.design import Frozen, Placement
+from luthier.design import Frozen, Placed, Placement
 from luthier.errors import IllegalDesign, UserError
 from luthier.models.base_model import BaseModelEntry
-from luthier.task import Constraints, DataKind, Family, JudgeSpec, Pin
-from search.space import compatibility, validate
+from luthier.task import Constraints, DataKind, Family, JudgeSpec, Pin, pin_name
+from search.methods import ALGORITHMS, EDITS, SETTINGS, UPDATE_OF, EditSpec, Interval, RowLengths, Setting, Values
+from search.space import validate
 
 T = TypeVar("T", str, int, float)
 
-UPDATES: Final = tuple(rule.update for rule in compatibility.UPDATES)
-FOUR_BIT: Final = frozenset(rule.update for rule in compatibility.UPDATES if rule.four_bit)
+FOUR_BIT: Final = frozenset(kind for kind, spec in UPDATE_OF.items() if spec.four_bit)
 PLACEMENTS: Final[tuple[str, ...]] = get_args(Placement)
-PLACED: Final = ("lora", "rslora", "dora", "lora_plus", "pissa")
-WHOLE: Final = 0  # the attention window of a model that keeps its own
-WINDOWS: Final = (1024, 512, 256, 128)
-OWN: Final = 1.0  # the factor of a model that keeps its own context
-ROPE_FACTORS: Final = (4.0, 2.0)
-MOST_STRETCHED: Final = 64.0
-DEPTH_SHARES: Final = (1, 7 / 8, 3 / 4)
+PLACED: Final = tuple(kind for kind, spec in UPDATE_OF.items() if issubclass(spec.member, Placed))
+TEACHER_PINS: Final = {spec.kind: pin_name(spec.kind, "teacher") for spec in ALGORITHMS if spec.needs_teacher}
 RANKS: Final = (4, 8, 16, 32, 64)
 MOST_RANK: Final = 1024
 BATCH_SIZES: Final = (4, 8, 16, 32)
 EPOCHS: Final = (1.0, 2.0, 3.0)
-
-
-class Interval(Frozen):
-    """Every number from `low` to `high`; the logarithm is the natural scale."""
-
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
-
-
-Axis = Interval | tuple[float, ...]
-
 MULTIPLIERS: Final = Interval(low=0.2, high=5.0)
 
 
-class Setting(Frozen):
-    """A hyperparameter of one algorithm. The same letter means another thing in another algorithm: an axis for each."""
-
-    algorithm: str
-    field: str
-    default: Axis
-    least: float | None = Field(default=None, description="smallest value that may be pinned; None: any above 0")
-
-
-SETTINGS: Final[Mapping[str, Setting]] = {  # by the name of the axis and of its pin
-    "beta": Setting(algorithm="dpo", field="beta", default=Interval(low=0.02, high=0.5)),
-    "ipo_beta": Setting(algorithm="ipo", field="beta", default=Interval(low=0.02, high=1.0)),
-    "simpo_beta": Setting(algorithm="simpo", field="beta", default=Interval(low=1.0, high=10.0)),
-    "simpo_gamma": Setting(algorithm="simpo", field="gamma", default=Interval(low=0.2, high=3.0)),
-    "orpo_beta": Setting(algorithm="orpo", field="beta", default=Interval(low=0.02, high=1.0)),
-    "grpo_group": Setting(algorithm="grpo", field="group", default=(4, 8), least=2),
-    "grpo_beta": Setting(algorithm="grpo", field="beta", default=(0.0, 0.01, 0.04), least=0),
-    "rloo_group": Setting(algorithm="rloo", field="group", default=(4, 8), least=2),
-    "rloo_beta": Setting(algorithm="rloo", field="beta", default=(0.0, 0.01, 0.05), least=0),
-    "raft_group": Setting(algorithm="raft", field="group", default=(4, 8), least=2),
-    "kto_beta": Setting(algorithm="kto", field="beta", default=Interval(low=0.02, high=0.5)),
-    "kto_desirable_weight": Setting(algorithm="kto", field="desirable_weight", default=Interval(low=0.5, high=2.0)),
-    "mask": Setting(algorithm="mlm", field="mask", default=Interval(low=0.1, high=0.4)),
-}
-
-
 class ModelSpace(Frozen):
-    """A base model and the edits of it that are searched."""
+    """A base model, the edits of it that are searched, and the updates that go with it."""
 
     name: str
     hidden_size: int
-    base_layers: int
-    base_kv_heads: int
-    layers: tuple[int, ...] = Field(description="layers kept, descending")
-    kv_heads: tuple[int, ...] = Field(description="key/value heads kept, descending")
-    windows: tuple[int, ...] = Field(default=(WHOLE,), description="attention windows in tokens; WHOLE: what it has")
     context: int = Field(description="longest row of the base in tokens")
-    rope_factors: tuple[float, ...] = Field(default=(OWN,), description="multiples of that context, descending")
+    own: dict[str, int | float] = Field(description="by edit, the value that keeps the base as it is")
+    choices: dict[str, tuple[int | float, ...]] = Field(description="by edit, the values that are searched")
+    updates: tuple[str, ...] = Field(description="weight updates that go with the model")
+    placements: tuple[str, ...] = Field(description="where low-rank adapters may sit")
+    teachers: tuple[str, ...] = Field(default=(), description="base models that it can distil")
 
     @property
     def reach(self) -> int:
-        """The longest row in tokens that the model is offered to be made for."""
-        return round(self.context * max(self.rope_factors))
+        """The longest row in tokens that the model can read after an edit."""
+        return round(self.context * max(self.choices["rope_factor"]))
 
     @property
     def edits(self) -> dict[str, tuple[float, ...]]:
         """By field of the architecture, the values that change something."""
         changes = {
-            "layers": tuple(kept for kept in self.layers if kept != self.base_layers),
-            "kv_heads": tuple(kept for kept in self.kv_heads if kept != self.base_kv_heads),
-            "window": tuple(window for window in self.windows if window != WHOLE),
-            "rope_factor": tuple(factor for factor in self.rope_factors if factor != OWN),
+            edit: tuple(value for value in values if value != self.own[edit]) for edit, values in self.choices.items()
         }
-        return {field: values for field, values in changes.items() if values}
+        return {edit: values for edit, values in changes.items() if values}
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The fields that have to be edited, because the pins leave out what the base has."""
-        as_it_is = {
-            "layers": self.base_layers in self.layers,
-            "kv_heads": self.base_kv_heads in self.kv_heads,
-            "window": WHOLE in self.windows,
-            "rope_factor": OWN in self.rope_factors,
-        }
-        return tuple(field for field, allowed in as_it_is.items() if not allowed)
-
-    updates: tuple[str, ...] = Field(description="weight updates that go with the model")
-    placements: tuple[str, ...] = Field(description="where low-rank adapters may sit")
+        """The edits that have to be made, because the pins leave out what the base has."""
+        return tuple(edit for edit, values in self.choices.items() if self.own[edit] not in values)
 
     def placements_of(self, update: str) -> tuple[str, ...]:
-        """Where the adapters of this update may sit; nowhere in particular for one that is not PLACED."""
+        """Where the adapters of this update may sit; nothing for an update that has no placement."""
         return _placements_of(update, self.placements)
 
+    def recipes_of(self, recipes: Sequence[str]) -> tuple[str, ...]:
+        """Those of the recipes that the model can be trained by: without a teacher none that needs one."""
+        return tuple(name for name in recipes if self.teachers or not validate.needs_teacher(name))
+
     def updates_on(self, recipe: str | None = None, *, edited: bool) -> tuple[str, ...]:
-        """Updates of the model, edited or as it is; those that go with a program, where one is named."""
+        """Updates of the model, edited or not; with a recipe those that go with it."""
         return tuple(
             name
             for name in self.updates
@@ -132,14 +81,17 @@ class ModelSpace(Frozen):
     @property
     def top_layers(self) -> tuple[int, ...]:
         """How many of the last layers may be trained alone: powers of two up to half of the smallest depth kept."""
-        return tuple(2**power for power in range(max(1, (min(self.layers) // 2).bit_length())))
+        smallest = int(min(self.choices["layers"]))
+        return tuple(2**power for power in range(max(1, (smallest // 2).bit_length())))
 
 
-def recipe_names(kind: DataKind, pin: Pin, family: Family, *, rewarded: bool = False) -> tuple[str, ...]:
-    legal = validate.recipes(kind, family, rewarded=rewarded)
+def recipe_names(
+    kind: DataKind, pin: Pin, family: Family, *, rewarded: bool = False, taught: bool = False
+) -> tuple[str, ...]:
+    legal = validate.recipes(kind, family, rewarded=rewarded, taught=taught)
     if pin.algorithm is None:
         return legal
-    refusals = [validate.refusal(recipe, kind, rewarded=rewarded) for recipe in pin.algorithm]
+    refusals = [validate.refusal(recipe, kind, rewarded=rewarded, taught=taught) for recipe in pin.algorithm]
     reasons = [reason for reason in refusals if reason]
     if reasons:
         raise IllegalDesign(reasons[0], param="search.pin.algorithm")
@@ -153,14 +105,15 @@ def possible_recipes(recipes: Sequence[str], models: Sequence[ModelSpace], pin: 
     has to be of use to something."""
 
     def fits(recipe: str) -> bool:
-        return all(
+        return any(model.recipes_of([recipe]) for model in models) and all(
             model.updates_on(recipe, edited=edited)
             for model in models
+            if model.recipes_of([recipe])
             for edited in ([True] if model.required else [False, True] if model.edits else [False])
         )
 
     possible = tuple(filter(fits, recipes))
-    names = [name for name in UPDATES if any(name in model.updates for model in models)]
+    names = [name for name in UPDATE_OF if any(name in model.updates for model in models)]
     idle = [recipe for recipe in recipes if recipe not in possible]
     if idle and (pin.algorithm is not None or not possible):
         reasons = filter(None, (validate.recipe_refusal(name, idle[0]) for name in names))
@@ -189,8 +142,8 @@ def with_devices(pin: Pin, entries: Sequence[BaseModelEntry], *, four_bit: bool)
 
 def update_names(pin: Pin, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]:
     """The updates that go with one of the models at least."""
-    refusals = {name: [validate.update_refusal(name, entry) for entry in entries] for name in UPDATES}
-    possible = tuple(name for name in UPDATES if None in refusals[name])
+    refusals = {name: [validate.update_refusal(name, entry) for entry in entries] for name in UPDATE_OF}
+    possible = tuple(name for name in UPDATE_OF if None in refusals[name])
     if pin.update is None:
         return tuple(name for name in possible if name not in FOUR_BIT)
     for name in pin.update:
@@ -221,15 +174,15 @@ def epochs(pin: Pin) -> tuple[float, ...]:
     return EPOCHS if pin.epochs is None else _positive("epochs", pin.epochs)
 
 
-def multipliers(pin: Pin) -> Axis:
+def multipliers(pin: Pin) -> Values:
     pinned = pin.learning_rate_multiplier
     return MULTIPLIERS if pinned is None else _positive("learning_rate_multiplier", pinned)
 
 
-def settings(recipes: Sequence[str], pin: Pin) -> dict[str, Axis]:
-    """The axes of the algorithms that the programs are made of."""
+def settings(recipes: Sequence[str], pin: Pin) -> dict[str, Values]:
+    """The axes of the algorithms that the recipes are made of."""
     algorithms = {algorithm for recipe in recipes for algorithm in recipe.split("+")}
-    axes: dict[str, Axis] = {}
+    axes: dict[str, Values] = {}
     for name, setting in SETTINGS.items():
         pinned: tuple[float, ...] | None = getattr(pin, name)
         if setting.algorithm in algorithms:
@@ -240,14 +193,16 @@ def settings(recipes: Sequence[str], pin: Pin) -> dict[str, Axis]:
                 f"{', '.join(recipes)}",
                 param=f"search.pin.{name}",
             )
+    for algorithm, name in TEACHER_PINS.items():
+        if getattr(pin, name) is not None and algorithm not in algorithms:
+            raise IllegalDesign(
+                f"{name} is pinned, but this search has only {', '.join(recipes)}", param=f"search.pin.{name}"
+            )
     return axes
 
 
 def _pinned_setting(name: str, setting: Setting, pinned: tuple[float, ...]) -> tuple[float, ...]:
-    if setting.least is None:
-        return _positive(name, pinned)
-    least = setting.least
-    _check(name, pinned, lambda value: value >= least, [f"numbers from {least:g}"])
+    _check(name, pinned, setting.takes, [setting.limits])
     return _ascending(pinned)
 
 
@@ -272,42 +227,29 @@ def model_spaces(
         )
         for entry in allowed
     }
-    depths = {entry.name: range(entry.facts.layers, 0, -1) for entry in allowed}
-    heads = {entry.name: validate.kv_heads_of(entry) for entry in allowed}
-    readable = _readable(kind, allowed, length)
-    _check_edits("layers", pin.layers, depths)
-    _check_edits("kv_heads", pin.kv_heads, heads)
-    _check_windows(pin, allowed)
-    _check_rope_factors(pin, allowed)
+    _check_teachers(pin, allowed, entries)
+    rows = RowLengths(seen=_seen(kind, length), readable=_readable(kind, allowed, length))
+    for spec in EDITS:
+        _check_edit(spec, pin, allowed)
     spaces = tuple(
         ModelSpace(
             name=entry.name,
             hidden_size=entry.facts.hidden_size,
-            base_layers=entry.facts.layers,
-            base_kv_heads=entry.facts.kv_heads,
-            layers=layers,
-            kv_heads=kv_heads,
-            windows=windows,
             context=entry.facts.context,
-            rope_factors=rope_factors,
+            own={spec.edit: spec.own(entry.facts) for spec in EDITS},
+            choices=choices,
             updates=updates[entry.name],
             placements=placements[entry.name],
+            teachers=_teachers(pin, entry, entries),
         )
         for entry in allowed
         if updates[entry.name]
-        if (layers := _kept(pin.layers, depths[entry.name], _depths(entry.facts.layers)))
-        if (kv_heads := _kept(pin.kv_heads, heads[entry.name], heads[entry.name]))
-        if (windows := _windows(entry, pin, _seen(kind, length)))
-        if (rope_factors := _rope_factors(entry, pin, readable))
+        if all((choices := {spec.edit: _values(spec, pin, entry, rows) for spec in EDITS}).values())
     )
     if not spaces:
-        raise IllegalDesign(
-            f"no base model has both the pinned layers ({_listed(pin.layers or ())}) and the pinned kv_heads "
-            f"({_listed(pin.kv_heads or ())})"
-            + (f" and the windows ({_listed(pin.window)})" if pin.window else "")
-            + (f" and the rope_factors ({_listed(pin.rope_factor)})" if pin.rope_factor else ""),
-            param="search.pin",
-        )
+        pinned = {spec.edit: values for spec in EDITS if (values := getattr(pin, spec.edit))}
+        listed = " and ".join(f"the pinned {edit} ({_listed(values)})" for edit, values in pinned.items())
+        raise IllegalDesign(f"no base model has {listed}", param="search.pin")
     fitted = tuple(model for model in map(_fitted, spaces) if model is not None)
     if not fitted:
         raise IllegalDesign(
@@ -318,19 +260,34 @@ def model_spaces(
     return fitted
 
 
+def _teachers(pin: Pin, entry: BaseModelEntry, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]:
+    """The pinned ones of the models that a base model can distil, or all."""
+    possible = validate.teachers_of(entry, entries)
+    pins = [pinned for name in TEACHER_PINS.values() if (pinned := getattr(pin, name)) is not None]
+    return tuple(name for name in possible if all(name in pinned for pinned in pins))
+
+
+def _check_teachers(pin: Pin, students: Sequence[BaseModelEntry], entries: Sequence[BaseModelEntry]) -> None:
+    possible = {entry.name: validate.teachers_of(entry, entries) for entry in students}
+    described = [f"{_listed(names)} for {name}" for name, names in possible.items() if names]
+    for axis in TEACHER_PINS.values():
+        if (pinned := getattr(pin, axis)) is not None:
+            _check(
+                axis,
+                pinned,
+                lambda teacher: any(teacher in names for names in possible.values()),
+                described or [f"none: a teacher is {validate.TEACHER}"],
+            )
+
+
 def _fitted(model: ModelSpace) -> ModelSpace | None:
     """Without edits where none of the updates goes with an edited model; None where the pins demand an edit."""
     if model.updates_on(edited=True):
         return model
     if model.required:
         return None
-    kept = {
-        "layers": (model.base_layers,),
-        "kv_heads": (model.base_kv_heads,),
-        "windows": (WHOLE,),
-        "rope_factors": (OWN,),
-    }
-    return model.model_copy(update=kept)
+    kept = {edit: (value,) for edit, value in model.own.items()}
+    return model.model_copy(update={"choices": kept})
 
 
 def _placements(pin: Pin, entries: Sequence[BaseModelEntry]) -> dict[str, tuple[str, ...]]:
@@ -380,35 +337,10 @@ def _allowed(
     return small
 
 
-def _depths(layers: int) -> tuple[int, ...]:
-    """All the layers, about 7/8 of them and about 3/4."""
-    return tuple(dict.fromkeys(max(1, round(share * layers)) for share in DEPTH_SHARES))
-
-
 def _seen(kind: DataKind, length: int) -> int:
     """How many tokens of a row of this length a model is shown at once."""
     limit: int = JudgeSpec.model_fields["window" if kind is DataKind.TEXT else "max_tokens"].default
     return min(length, limit)
-
-
-def _windows(entry: BaseModelEntry, pin: Pin, length: int) -> tuple[int, ...]:
-    """The two widest windows that are narrower than long rows: a wider one would never be felt."""
-    widest = entry.facts.attention_window or 0
-    if pin.window is not None:
-        return tuple(sorted({window for window in pin.window if window == WHOLE or 0 < window < widest}))
-    return (WHOLE, *[window for window in WINDOWS if window < min(length, widest)][:2])
-
-
-def _check_windows(pin: Pin, entries: Sequence[BaseModelEntry]) -> None:
-    if pin.window is not None:
-        widest = {entry.name: entry.facts.attention_window or 0 for entry in entries}
-        described = [f"1 to {limit - 1} of {name}" for name, limit in widest.items() if limit > 1]
-        _check(
-            "window",
-            pin.window,
-            lambda window: window == WHOLE or 0 < window < max(widest.values()),
-            [f"{WHOLE} (the model's own)", *described],
-        )
 
 
 def _readable(kind: DataKind, entries: Sequence[BaseModelEntry], length: int) -> int:
@@ -417,35 +349,32 @@ def _readable(kind: DataKind, entries: Sequence[BaseModelEntry], length: int) ->
     return 0 if kind is DataKind.TEXT else min([length, *held])
 
 
-def _rope_factors(entry: BaseModelEntry, pin: Pin, read: int) -> tuple[float, ...]:
-    """What is pinned of them; else more than the model's own where it would be felt in rows of so many tokens."""
-    if pin.rope_factor is not None:
-        fixed = validate.edit_refusal("rope_factor", entry) is not None
-        return tuple(sorted({factor for factor in pin.rope_factor if factor == OWN or not fixed}, reverse=True))
-    return (*ROPE_FACTORS, OWN) if read > entry.facts.context else (OWN,)
+def _values(spec: EditSpec, pin: Pin, entry: BaseModelEntry, rows: RowLengths) -> tuple[float, ...]:
+    """The values of an edit that are searched for a model: the pinned ones that it takes, or the default ones."""
+    pinned: tuple[float, ...] | None = getattr(pin, spec.edit)
+    if pinned is None:
+        return spec.searched(entry.facts, rows)
+    possible = {value for value in pinned if spec.takes(entry.facts, value)}
+    return tuple(sorted(possible, reverse=not spec.ascending))
 
 
-def _check_rope_factors(pin: Pin, entries: Sequence[BaseModelEntry]) -> None:
-    if pin.rope_factor is None:
+def _check_edit(spec: EditSpec, pin: Pin, entries: Sequence[BaseModelEntry]) -> None:
+    """Refuse a pin on an edit that lists a value which no model takes."""
+    pinned: tuple[float, ...] | None = getattr(pin, spec.edit)
+    if pinned is None:
         return
-    described = [f"{OWN:g} (the model's own context) to {MOST_STRETCHED:g}"]
-    _check("rope_factor", pin.rope_factor, lambda factor: OWN <= factor <= MOST_STRETCHED, described)
-    refusals = [validate.edit_refusal("rope_factor", entry) for entry in entries]
-    if max(pin.rope_factor) > OWN and all(refusals):
-        raise IllegalDesign(
-            f"pin on rope_factor: {'; '.join(filter(None, refusals))}; choose from {OWN:g}",
-            param="search.pin.rope_factor",
-        )
+    reasons = [validate.edit_refusal(spec.edit, entry) for entry in entries]
+    changing = any(value != spec.own(entry.facts) for value in pinned for entry in entries)
+    if spec.always and changing and all(reasons):
+        why = "; ".join(dict.fromkeys(filter(None, reasons)))
+        raise IllegalDesign(f"pin on {spec.edit}: {why}; choose from {spec.always}", param=f"search.pin.{spec.edit}")
+    limits = {entry.name: spec.limits(entry.facts) for entry in entries}
+    described = [spec.always] * bool(spec.always) + [f"{said} of {name}" for name, said in limits.items() if said]
+    _check(spec.edit, pinned, lambda value: any(spec.takes(entry.facts, value) for entry in entries), described)
 
 
 def _kept(pinned: Sequence[T] | None, possible: Sequence[T], default: tuple[T, ...]) -> tuple[T, ...]:
     return default if pinned is None else tuple(value for value in possible if value in pinned)
-
-
-def _check_edits(field: str, pinned: Sequence[int] | None, possible: Mapping[str, Sequence[int]]) -> None:
-    if pinned is not None:
-        by_model = [f"{_listed(values)} of {name}" for name, values in possible.items()]
-        _check(field, pinned, lambda value: any(value in values for values in possible.values()), by_model)
 
 
 def _check(field: str, pinned: Sequence[T], possible: Callable[[T], bool], described: Sequence[str]) -> None:

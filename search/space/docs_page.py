@@ -1,6 +1,6 @@
 """The design space as a page to read: `python -m search.space.docs_page` prints docs/design-space.md from the table.
 
-This module holds no facts: every sentence is in `search.space.compatibility`, every figure in the record of
+This module holds no facts: every sentence is in `search.methods`, every figure in the record of
 `search.space.verified`.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from luthier.task import DataKind
-from search.space.compatibility import ALGORITHMS, EDITS, UPDATES, Phase
+from search.methods import ALGORITHMS, EDITS, UPDATES, StageGoal
 from search.space.validate import recipes
 from search.space.verified import Evidence, recorded
 
@@ -35,7 +35,7 @@ def _data() -> Iterator[str]:
     yield _table(
         ("algorithm", "stage that", "model", *(f"{kind}" for kind in DataKind)),
         [
-            (f"`{rule.algorithm}`", rule.phase.words, rule.family, *(rule.fits.get(kind, "–") for kind in DataKind))
+            (f"`{rule.kind}`", rule.goal.words, rule.family, *(rule.fits.get(kind, "–") for kind in DataKind))
             for rule in ALGORITHMS
         ],
     )
@@ -43,22 +43,22 @@ def _data() -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for rule in ALGORITHMS:
         for kind, reason in rule.refused.items():
-            reasons.setdefault(f"{kind}: {reason}", []).append(f"`{rule.algorithm}`")
+            reasons.setdefault(f"{kind}: {reason}", []).append(f"`{rule.kind}`")
     yield "\n".join(f"- {', '.join(algorithms)} and {reason}" for reason, algorithms in reasons.items())
 
 
 def _recipes() -> Iterator[str]:
-    yield "## Programs"
-    order = ", then ".join(phase.words for phase in Phase)
-    yield f"A program is a sequence of stages that, in this order, {order}. Each of these comes once at most."
+    yield "## Recipes"
+    order = ", then ".join(goal.words for goal in StageGoal)
+    yield f"A recipe is a sequence of stages that, in this order, {order}. Each of these comes once at most."
     never = [
-        f"- `{rule.algorithm}` does not follow `{earlier}`: {reason}"
+        f"- `{rule.kind}` does not follow `{earlier}`: {reason}"
         for rule in ALGORITHMS
         for earlier, reason in rule.not_after.items()
     ]
     yield "\n".join(never)
     yield "These are searched where none is pinned, the usual one first; `search.pin.algorithm` takes any legal one."
-    yield _table(("data", "programs", "where the task has a reward, also", "encoders"), list(map(_searched, DataKind)))
+    yield _table(("data", "recipes", "where the task has a reward, also", "encoders"), list(map(_searched, DataKind)))
 
 
 def _searched(kind: DataKind) -> tuple[str, ...]:
@@ -69,11 +69,11 @@ def _searched(kind: DataKind) -> tuple[str, ...]:
 
 def _updates() -> Iterator[str]:
     yield "## Weight updates"
-    always = ", ".join(f"`{rule.update}`" for rule in UPDATES if not (rule.otherwise or rule.four_bit))
+    always = ", ".join(f"`{rule.kind}`" for rule in UPDATES if not (rule.otherwise or rule.four_bit))
     yield f"With every model: {always}. Under a condition:"
-    conditions = [f"- `{rule.update}`: refused where {_of(rule.otherwise)}" for rule in UPDATES if rule.otherwise]
+    conditions = [f"- `{rule.kind}`: refused where {_of(rule.otherwise)}" for rule in UPDATES if rule.otherwise]
     conditions += [
-        f"- `{rule.update}`: searched where all live workers have CUDA and the package bitsandbytes, refused elsewhere"
+        f"- `{rule.kind}`: searched where all live workers have CUDA and the package bitsandbytes, refused elsewhere"
         for rule in UPDATES
         if rule.four_bit
     ]
@@ -82,9 +82,9 @@ def _updates() -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for rule in UPDATES:
         for name, reason in rule.refused.items():
-            reasons.setdefault(f"`{rule.update}`: {reason}", []).append(f"`{name}`")
+            reasons.setdefault(f"`{rule.kind}`: {reason}", []).append(f"`{name}`")
     yield "\n".join(f"- {', '.join(names)} and {reason}" for reason, names in reasons.items())
-    unmerged = ", ".join(f"`{rule.update}`" for rule in UPDATES if not rule.mergeable)
+    unmerged = ", ".join(f"`{rule.kind}`" for rule in UPDATES if not rule.mergeable)
     yield (
         f"What {unmerged} learn cannot be folded into the weights: all stages have the same one of them, the "
         "architecture is the base model's, and the adapter is all that is exported."
@@ -112,7 +112,7 @@ def _evidence() -> Iterator[str]:
     cells = {(cell.program, cell.update): cell for cell in found if not cell.edit}
     yield _table(
         ("", *(f"{name}<br>{_metric(name, found)}" for name in names)),
-        [(f"`{rule.update}`", *(_figures(cells.get((name, rule.update))) for name in names)) for rule in UPDATES],
+        [(f"`{rule.kind}`", *(_figures(cells.get((name, rule.kind))) for name in names)) for rule in UPDATES],
     )
 
     yield "And with every edit, by `sft` of all weights:"

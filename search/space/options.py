@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, get_args
 
 from luthier.api_types import Axis, AxisChoice
-from luthier.design import Frozen, Update
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, Family, Pin
+from luthier.updates import PLACES
 from search.format import about, millions
+from search.methods import ALGORITHMS, RECIPES, SETTINGS, UPDATE_OF, Interval, Values
+from search.methods.edits import MOST_STRETCHED, OWN, kv_head_choices
 from search.space import axes, validate
-from search.space.axes import SETTINGS, Interval
-from search.space.compatibility import ALGORITHMS, RECIPES
+from search.space.axes import TEACHER_PINS
 from search.space.space import Space
-
-_UPDATE_CLASSES: Final[Mapping[str, type[Frozen]]] = {
-    member.model_fields["kind"].default: member for member in get_args(get_args(Update)[0])
-}
-PLACES: Final = {
-    "all": "All linear layers but the output head.",
-    "attention": "The linear layers of attention alone.",
-    "mlp": "The linear layers of the feed-forward blocks alone.",
-    "embeddings": "All linear layers, and the input embeddings.",
-}
+from search.space.validate import TEACHER
 
 
 def offer(
@@ -74,20 +65,20 @@ def _models(
 
 
 def _recipes(kind: DataKind, searched: Space | None, family: Family, *, rewarded: bool) -> Iterator[AxisChoice]:
-    alone = [rule.algorithm for rule in ALGORITHMS if not rule.followed_by]
+    alone = [rule.kind for rule in ALGORITHMS if not rule.followed_by]
     ordered = dict.fromkeys((*validate.recipes(kind, family, rewarded=rewarded), *alone, *RECIPES))
     for recipe in ordered:
         why = validate.fault(recipe, kind, rewarded=rewarded)
         rules = validate.rules(recipe)
         if why is None and rules[0].family != family:
             why = f"{recipe} is for {rules[0].family}s"
-        said = None if why else "; then ".join(f"{rule.algorithm} {rule.fits[kind]}" for rule in rules)
+        said = None if why else "; then ".join(f"{rule.kind} {rule.fits[kind]}" for rule in rules)
         yield _choice(recipe, said, why, searched=searched is not None and recipe in searched.recipes)
 
 
 def _updates(entries: Sequence[BaseModelEntry], searched: Space | None, *, four_bit: bool) -> Iterator[AxisChoice]:
     tried = {name for model in searched.models for name in model.updates} if searched else set()
-    for name in axes.UPDATES:
+    for name, spec in UPDATE_OF.items():
         reasons = [validate.update_refusal(name, entry) for entry in entries]
         why = next(filter(None, reasons), None) if None not in reasons else None
         if why is None and name in axes.FOUR_BIT and not four_bit:
@@ -95,33 +86,37 @@ def _updates(entries: Sequence[BaseModelEntry], searched: Space | None, *, four_
         if why is None and searched is not None:
             refused = [validate.recipe_refusal(name, recipe) for recipe in searched.recipes]
             why = refused[0] if refused and all(refused) else None
-        yield _choice(name, about(_UPDATE_CLASSES[name]), why, searched=name in tried)
+        yield _choice(name, about(spec.member), why, searched=name in tried)
 
 
 def _placements(entries: Sequence[BaseModelEntry], searched: Space | None) -> Iterator[AxisChoice]:
     tried = {place for model in searched.models for place in model.placements} if searched else set()
-    for name in axes.PLACEMENTS:
-        reasons = [validate.placement_refusal(name, entry) for entry in entries]
+    for place in PLACES:
+        reasons = [validate.placement_refusal(place, entry) for entry in entries]
         why = next(filter(None, reasons), None) if None not in reasons else None
-        yield _choice(name, PLACES[name], why, searched=name in tried)
+        yield _choice(place, f"On {PLACES[place]}.", why, searched=place in tried)
 
 
 def _numbers(entries: Sequence[BaseModelEntry], searched: Space | None, pin: Pin) -> Iterator[Axis]:
     """Axes of numbers: what is searched of them, and what may be pinned."""
     models = searched.models if searched else ()
     layers = "; ".join(f"1 to {entry.facts.layers} of {entry.name}" for entry in entries)
-    heads = "; ".join(f"{', '.join(map(str, validate.kv_heads_of(entry)))} of {entry.name}" for entry in entries)
+    heads = "; ".join(f"{', '.join(map(str, kv_head_choices(entry.facts)))} of {entry.name}" for entry in entries)
     plain: Sequence[tuple[str, Sequence[float], str]] = (
         ("rank", searched.ranks if searched else (), f"1 to {axes.MOST_RANK}"),
         ("epochs", searched.epochs if searched else (), "numbers above 0"),
         ("batch_size", searched.batch_sizes if searched else (), "1 to the number of training rows"),
-        ("layers", [kept for model in models for kept in model.layers], layers),
-        ("kv_heads", [kept for model in models for kept in model.kv_heads], heads),
-        ("window", [window for model in models for window in model.windows], "0, the model's own, or fewer tokens"),
+        ("layers", [kept for model in models for kept in model.choices["layers"]], layers),
+        ("kv_heads", [kept for model in models for kept in model.choices["kv_heads"]], heads),
+        (
+            "window",
+            [window for model in models for window in model.choices["window"]],
+            "0, the model's own, or fewer tokens",
+        ),
         (
             "rope_factor",
-            [factor for model in models for factor in model.rope_factors],
-            f"{axes.OWN:g}, the model's own context, to {axes.MOST_STRETCHED:g}",
+            [factor for model in models for factor in model.choices["rope_factor"]],
+            f"{OWN:g}, the model's own context, to {MOST_STRETCHED:g}",
         ),
     )
     for name, values, takes in plain:
@@ -132,12 +127,15 @@ def _numbers(entries: Sequence[BaseModelEntry], searched: Space | None, pin: Pin
 
 def _settings(searched: Space | None, pin: Pin) -> Iterator[Axis]:
     """The hyperparameters of the algorithms that are searched."""
+    for algorithm, names in (searched.teachers if searched else {}).items():
+        choices = tuple(AxisChoice(value=name, legal=True, searched=True) for name in names)
+        axis = TEACHER_PINS[algorithm]
+        yield Axis(name=axis, choices=choices, pinned=getattr(pin, axis) is not None, takes=TEACHER)
     for name, values in (searched.settings if searched else {}).items():
-        least = SETTINGS[name].least
-        yield _axis(name, values, pin, f"numbers above 0, of {SETTINGS[name].algorithm}" if least is None else None)
+        yield _axis(name, values, pin, f"{SETTINGS[name].limits}, of {SETTINGS[name].algorithm}")
 
 
-def _axis(name: str, values: axes.Axis, pin: Pin, takes: str | None = None) -> Axis:
+def _axis(name: str, values: Values, pin: Pin, takes: str | None = None) -> Axis:
     pinned = getattr(pin, name) is not None
     if isinstance(values, Interval):
         return Axis(name=name, low=values.low, high=values.high, pinned=pinned, takes=takes or "numbers above 0")

@@ -13,81 +13,90 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from optuna.distributions import BaseDistribution
 from pydantic import Field, TypeAdapter
 
-from luthier.design import (
-    AdaLora,
-    Algorithm,
-    Architecture,
-    BitFit,
-    DepthRule,
-    Design,
-    Dora,
-    Frozen,
-    Full,
-    Ia3,
-    LayerNorm,
-    Lora,
-    LoraPlus,
-    Oft,
-    Optimiser,
-    Pissa,
-    Placed,
-    Prefix,
-    Prompt,
-    QLora,
-    RopeRule,
-    RsLora,
-    Stage,
-    TopLayers,
-    Update,
-    Vera,
-)
+from luthier.design import Algorithm, Architecture, Design, Frozen, Full, Lora, Optimiser, Placed, Stage, Update
 from luthier.errors import IllegalDesign, UserError
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, Pin
+from search.methods import ALGORITHM_OF, EDITS, UPDATE_OF, Interval, Values
+from search.methods.spec import Size
 from search.space import axes, validate
-from search.space.axes import SETTINGS, Axis, Interval, ModelSpace
+from search.space.axes import ModelSpace
 from search.space.learning_rate import default_learning_rate, significant
 from search.space.samplers import Replay, Suggest, Value
 
 _ALGORITHMS: Final[TypeAdapter[Algorithm]] = TypeAdapter(Algorithm)
 _UPDATES: Final[TypeAdapter[Update]] = TypeAdapter(Update)
-PISSA_MOST: Final = 32  # no matrix may be thinner: a single key head often has 64 rows, or 32
-VERA_RANKS: Final = (64, 128, 256, 512)  # of frozen matrices: a rank costs one number a layer
 SAME: Final = "same"  # of later stages: the first stage's update, which goes on with its parameters
 LATER: Final = ("lora", "full")
 LATER_RANK: Final = 16
-OFT_BLOCKS: Final = (8, 16, 32)  # they divide the width of every common model
-VIRTUAL_TOKENS: Final = (8, 16, 32, 64)
 
 
 class Space(Frozen):
-    """What remains to be searched; every axis lists what it allows, and never nothing. Made by `space`."""
+    """What remains to be searched; every axis lists what it allows, and never nothing. Made by `Space.for_job`."""
 
     kind: DataKind
     family: Family = Field(description="of all the models")
     models: tuple[ModelSpace, ...]
     recipes: tuple[str, ...] = Field(description="the usual one first")
     ranks: tuple[int, ...] = Field(description="of low-rank adapters")
-    multipliers: Axis = Field(description="learning rate, relative to the default of algorithm, update and model")
+    multipliers: Values = Field(description="learning rate, relative to the default of algorithm, update and model")
     batch_sizes: tuple[int, ...]
     epochs: tuple[float, ...]
-    settings: dict[str, Axis] = Field(description="the hyperparameters of single algorithms, by name of the axis")
+    settings: dict[str, Values] = Field(description="the hyperparameters of single algorithms, by name of the axis")
+
+    @classmethod
+    def for_job(
+        cls,
+        kind: DataKind,
+        rows: int,
+        models: Sequence[BaseModelEntry],
+        pin: Pin,
+        constraints: Constraints | None = None,
+        *,
+        length: int = 0,
+        rewarded: bool = False,
+    ) -> Space:
+        """Return the designs for `rows` training rows of this kind that the pins and constraints leave.
+
+        `length` is how many tokens the long rows have; context edits depend on it. `rewarded`: the task has a reward,
+        so that recipes which maximise one are legal.
+
+        Raises UserError, or IllegalDesign with the values to choose from, where nothing is left.
+        """
+        if rows < 1:
+            raise UserError("there are no training rows", param="training_file")
+        family = validate.family(kind, models, pin)
+        left = axes.model_spaces(kind, models, pin, constraints or Constraints(), length, family)
+        taught = any(model.teachers for model in left)
+        recipes = axes.recipe_names(kind, pin, family, rewarded=rewarded, taught=taught)
+        recipes = axes.possible_recipes(recipes, left, pin)
+        return cls(
+            kind=kind,
+            family=family,
+            models=left,
+            recipes=recipes,
+            ranks=axes.ranks(pin),
+            multipliers=axes.multipliers(pin),
+            batch_sizes=axes.batch_sizes(rows, pin),
+            epochs=axes.epochs(pin),
+            settings=axes.settings(recipes, pin),
+        )
 
     def sample(self, suggest: Suggest) -> Design:
         """Ask about each axis that applies, and put the design together."""
         model = self.model(suggest.categorical("model", [model.name for model in self.models]))
         architecture = ask_architecture(suggest, model)
-        recipe = suggest.categorical("recipe", self.recipes)
+        recipe = suggest.categorical(_recipe_axis(model, self.recipes), model.recipes_of(self.recipes))
         update = self._update(suggest, model, recipe, edited=architecture.edited)
         multiplier = _number(suggest, "learning_rate_multiplier", self.multipliers)
         batch_size = suggest.categorical("batch_size", self.batch_sizes)
         epochs = suggest.categorical("epochs", self.epochs)
-        algorithms = [self._algorithm(suggest, kind) for kind in recipe.split("+")]
+        algorithms = [self._algorithm(suggest, kind, model) for kind in recipe.split("+")]
         later = self._later(suggest, model, update) if len(algorithms) > 1 else update
         return Design(
             architecture=architecture,
@@ -118,6 +127,13 @@ class Space(Frozen):
         """Optuna's distribution for each answer of `encode`."""
         return self._replay(design).distributions
 
+    @property
+    def teachers(self) -> dict[str, tuple[str, ...]]:
+        """By algorithm that needs one, all the base models that it may distil."""
+        names = tuple(dict.fromkeys(name for model in self.models for name in model.teachers))
+        searched = {kind for recipe in self.recipes for kind in recipe.split("+")}
+        return {kind: names for kind in axes.TEACHER_PINS if kind in searched}
+
     def model(self, name: str) -> ModelSpace:
         """Raises IllegalDesign where no model of the space has this name."""
         for model in self.models:
@@ -144,76 +160,49 @@ class Space(Frozen):
         answers: dict[str, Value] = {
             "model": model.name,
             **architecture_answers(design.architecture, model),
-            "recipe": design.recipe,
+            _recipe_axis(model, self.recipes): design.recipe,
             _update_axis(model, possible): first.update.kind,
             "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
             "batch_size": first.optimiser.batch_size,
             "epochs": first.optimiser.epochs,
         }
-        match first.update:
-            case Full():
-                pass
-            case TopLayers(layers=layers):
-                answers[f"top_layers[{model.name}]"] = layers
-            case Lora(rank=rank) | RsLora(rank=rank) | Dora(rank=rank) | LoraPlus(rank=rank):
-                answers["rank"] = rank
-            case LayerNorm() | BitFit() | Ia3():
-                pass
-            case Pissa(kind=kind, rank=rank) | Vera(kind=kind, rank=rank):
-                answers[f"rank[{kind}]"] = rank
-            case Oft(block=block):
-                answers["block"] = block
-            case AdaLora(rank=rank) | QLora(rank=rank):
-                answers["rank"] = rank
-            case Prompt(tokens=tokens) | Prefix(tokens=tokens):
-                answers["tokens"] = tokens
+        if (size := UPDATE_OF[first.update.kind].size) is not None:
+            answers[_size_axis(size, model)] = getattr(first.update, size.field)
         if isinstance(first.update, Placed):
             answers[_placement_axis(model, first.update.kind)] = first.update.placement
         if len(design.stages) > 1 and later_updates(model, first.update):
             later = design.stages[1].update
             answers[later_axis(first.update)] = SAME if later == first.update else later.kind
         for stage in design.stages:
-            for name, setting in SETTINGS.items():
-                if setting.algorithm == stage.algorithm.kind:
-                    answers[name] = getattr(stage.algorithm, setting.field)
+            for setting in ALGORITHM_OF[stage.algorithm.kind].searched:
+                answers[setting.axis] = getattr(stage.algorithm, setting.field)
+        if design.teacher is not None:
+            answers[_teacher_axis(model)] = design.teacher
         return answers
-
-    @property
-    def _pissa_ranks(self) -> tuple[int, ...]:
-        """The thin ones of the ranks, or the thickest that goes where none of them does."""
-        return tuple(rank for rank in self.ranks if rank <= PISSA_MOST) or (PISSA_MOST,)
 
     def _update(self, suggest: Suggest, model: ModelSpace, recipe: str, *, edited: bool) -> Update:
         possible = model.updates_on(recipe, edited=edited)
-        match suggest.categorical(_update_axis(model, possible), possible):
-            case "full":
-                return Full()
-            case "top_layers":
-                return TopLayers(layers=suggest.categorical(f"top_layers[{model.name}]", model.top_layers))
-            case "layernorm":
-                return LayerNorm()
-            case "bitfit":
-                return BitFit()
-            case "pissa":
-                rank = suggest.categorical("rank[pissa]", self._pissa_ranks)
-                return _placed("pissa", rank, _placement(suggest, model, "pissa"))
-            case "vera":
-                return Vera(rank=suggest.categorical("rank[vera]", VERA_RANKS))
-            case "ia3":
-                return Ia3()
-            case "oft":
-                return Oft(block=suggest.categorical("block", OFT_BLOCKS))
-            case "adalora":
-                return AdaLora(rank=suggest.categorical("rank", self.ranks))
-            case "prompt":
-                return Prompt(tokens=suggest.categorical("tokens", VIRTUAL_TOKENS))
-            case "prefix":
-                return Prefix(tokens=suggest.categorical("tokens", VIRTUAL_TOKENS))
-            case "qlora":
-                return QLora(rank=suggest.categorical("rank", self.ranks))
-            case adapter:
-                rank = suggest.categorical("rank", self.ranks)
-                return _placed(adapter, rank, _placement(suggest, model, adapter))
+        spec = UPDATE_OF[suggest.categorical(_update_axis(model, possible), possible)]
+        values: dict[str, Value] = {"kind": spec.kind}
+        if spec.size is not None:
+            axis, sizes = _size_axis(spec.size, model), self._sizes(spec.size, model)
+            values[spec.size.field] = suggest.categorical(axis, sizes)
+        if issubclass(spec.member, Placed):
+            values["placement"] = _placement(suggest, model, spec.kind)
+        return _UPDATES.validate_python(values)
+
+    def _sizes(self, size: Size, model: ModelSpace) -> tuple[int, ...]:
+        """The choices for the size of an update: those at most `size.most`, or that alone where none is."""
+        match size.values:
+            case "ranks":
+                found = self.ranks
+            case "layers":
+                found = model.top_layers
+            case listed:
+                found = listed
+        if size.most is None:
+            return found
+        return tuple(value for value in found if value <= size.most) or (size.most,)
 
     def _later(self, suggest: Suggest, model: ModelSpace, first: Update) -> Update:
         """The update of the stages after the first: its own, or another that starts where it ends."""
@@ -228,50 +217,15 @@ class Space(Frozen):
             case _:
                 return first
 
-    def _algorithm(self, suggest: Suggest, kind: str) -> Algorithm:
-        values = {}
-        for name, setting in SETTINGS.items():
-            if setting.algorithm == kind:
-                axis = self.settings[name]
-                value = _number(suggest, name, axis)
-                values[setting.field] = significant(value) if isinstance(axis, Interval) else value
+    def _algorithm(self, suggest: Suggest, kind: str, model: ModelSpace) -> Algorithm:
+        values: dict[str, Value] = {}
+        if ALGORITHM_OF[kind].needs_teacher:
+            values["teacher"] = suggest.categorical(_teacher_axis(model), model.teachers)
+        for setting in ALGORITHM_OF[kind].searched:
+            axis = self.settings[setting.axis]
+            value = _number(suggest, setting.axis, axis)
+            values[setting.field] = significant(value) if isinstance(axis, Interval) else value
         return algorithm(kind, values)
-
-
-def space(
-    kind: DataKind,
-    rows: int,
-    models: Sequence[BaseModelEntry],
-    pin: Pin,
-    constraints: Constraints,
-    *,
-    length: int = 0,
-    rewarded: bool = False,
-) -> Space:
-    """The space of designs for `rows` training rows of this kind, as far as pins and constraints leave it.
-
-    `length` in tokens is what the long rows reach; edits that only long rows could feel depend on it. `rewarded` says
-    that the task has a reward, for programs that maximise one.
-
-    Raises UserError, or IllegalDesign with the values to choose from, where they leave nothing.
-    """
-    if rows < 1:
-        raise UserError("there are no training rows", param="training_file")
-    family = validate.family(kind, models, pin)
-    left = axes.model_spaces(kind, models, pin, constraints, length, family)
-    recipes = axes.recipe_names(kind, pin, family, rewarded=rewarded)
-    recipes = axes.possible_recipes(recipes, left, pin)
-    return Space(
-        kind=kind,
-        family=family,
-        models=left,
-        recipes=recipes,
-        ranks=axes.ranks(pin),
-        multipliers=axes.multipliers(pin),
-        batch_sizes=axes.batch_sizes(rows, pin),
-        epochs=axes.epochs(pin),
-        settings=axes.settings(recipes, pin),
-    )
 
 
 def stages(
@@ -304,7 +258,7 @@ def stages(
     )
 
 
-def algorithm(kind: str, values: Mapping[str, float] | None = None) -> Algorithm:
+def algorithm(kind: str, values: Mapping[str, Value] | None = None) -> Algorithm:
     """The algorithm of this kind; `values` of its hyperparameters, where they are not to be its defaults."""
     return _ALGORITHMS.validate_python({"kind": kind, **(values or {})})
 
@@ -327,8 +281,17 @@ def later_axis(first: Update) -> str:
     return f"later_update[{first.kind}]" if first.kind in LATER else "later_update"
 
 
-def _placed(kind: str, rank: int, placement: str) -> Update:
-    return _UPDATES.validate_python({"kind": kind, "rank": rank, "placement": placement})
+def _teacher_axis(model: ModelSpace) -> str:
+    return f"teacher[{model.name}]"
+
+
+def _recipe_axis(model: ModelSpace, recipes: tuple[str, ...]) -> str:
+    """A model without a teacher has fewer recipes: one question has the same choices always."""
+    return "recipe" if model.recipes_of(recipes) == recipes else "recipe[no teacher]"
+
+
+def _size_axis(size: Size, model: ModelSpace) -> str:
+    return size.axis.format(model=model.name)
 
 
 def _placement(suggest: Suggest, model: ModelSpace, update: str) -> str:
@@ -348,7 +311,7 @@ def _update_axis(model: ModelSpace, possible: tuple[str, ...]) -> str:
     return f"update[{','.join(special)}]" if special else "update"
 
 
-def _number(suggest: Suggest, name: str, axis: Axis) -> float:
+def _number(suggest: Suggest, name: str, axis: Values) -> float:
     match axis:
         case Interval(low=low, high=high):
             return suggest.log_uniform(name, low, high)
@@ -356,7 +319,7 @@ def _number(suggest: Suggest, name: str, axis: Axis) -> float:
             return suggest.categorical(name, axis)
 
 
-def _multiplier(axis: Axis, model: ModelSpace, stage: Stage) -> float:
+def _multiplier(axis: Values, model: ModelSpace, stage: Stage) -> float:
     """The multiplier that gives the stage's rounded learning rate: one that the axis names, where there is one."""
     default = default_learning_rate(stage.algorithm.kind, stage.update.kind, model.hidden_size)
     rate = stage.optimiser.learning_rate
@@ -365,42 +328,40 @@ def _multiplier(axis: Axis, model: ModelSpace, stage: Stage) -> float:
 
 
 NO, YES = "no", "yes"
-EDIT_FIELDS: Final = ("layers", "kv_heads", "window", "rope_factor")
-DEPTH_RULES: Final[tuple[str, ...]] = get_args(DepthRule)
-ROPE_RULES: Final[tuple[str, ...]] = get_args(RopeRule)
 
 
 def combined_edits(model: ModelSpace) -> tuple[str, ...]:
     """The edits that are free to be made or not, each alone and then together: `layers`, …, `layers+kv_heads`, …"""
-    free = [field for field in EDIT_FIELDS if field in model.edits and field not in model.required]
+    free = [spec.edit for spec in EDITS if spec.edit in model.edits and spec.edit not in model.required]
     return tuple("+".join(some) for size in range(1, len(free) + 1) for some in combinations(free, size))
 
 
 def ask_architecture(suggest: Suggest, model: ModelSpace) -> Architecture:
-    """The architecture that the answers describe."""
+    """The architecture that the answers describe.
+
+    Edits rarely pay on a small budget, so `edited` is one question with two answers: however many edits there are, half
+    of what is drawn at random keeps the base model as it is.
+    """
     chosen = set(model.required)
     choices = combined_edits(model)
     if choices and suggest.categorical(f"edited[{model.name}]", (NO, YES)) == YES:
         chosen |= set(suggest.categorical(f"edit[{model.name}]", choices).split("+"))
+    specs = [spec for spec in EDITS if spec.edit in chosen]
     made: dict[str, Any] = {
-        field: suggest.categorical(f"{field}[{model.name}]", model.edits[field])
-        for field in EDIT_FIELDS
-        if field in chosen
+        spec.edit: suggest.categorical(f"{spec.edit}[{model.name}]", model.edits[spec.edit]) for spec in specs
     }
-    if "layers" in made:
-        made["depth_rule"] = suggest.categorical("depth_rule", DEPTH_RULES)
-    if "rope_factor" in made:
-        made["rope_rule"] = suggest.categorical("rope_rule", ROPE_RULES)
+    made |= {spec.rule[0]: suggest.categorical(*spec.rule) for spec in specs if spec.rule is not None}
     return Architecture(base=model.name, **made)
 
 
 def architecture_answers(architecture: Architecture, model: ModelSpace) -> Mapping[str, Value]:
-    """The answers that `ask` makes this architecture of."""
-    made: dict[str, Any] = {field: getattr(architecture, field) for field in EDIT_FIELDS}
-    free = [field for field in EDIT_FIELDS if made[field] is not None and field not in model.required]
+    """The answers that `ask_architecture` makes this architecture of."""
+    made: dict[str, Any] = {spec.edit: getattr(architecture, spec.edit) for spec in EDITS}
+    free = [edit for edit, value in made.items() if value is not None and edit not in model.required]
     found: dict[str, Value] = {f"edited[{model.name}]": YES if free else NO, f"edit[{model.name}]": "+".join(free)}
-    if architecture.layers is not None:
-        found["depth_rule"] = architecture.depth_rule
-    if architecture.rope_factor is not None:
-        found["rope_rule"] = architecture.rope_rule
-    return found | {f"{field}[{model.name}]": value for field, value in made.items() if value is not None}
+    for spec in EDITS:
+        if made[spec.edit] is not None:
+            found[f"{spec.edit}[{model.name}]"] = made[spec.edit]
+            if spec.rule is not None:
+                found[spec.rule[0]] = getattr(architecture, spec.rule[0])
+    return found

@@ -1,4 +1,4 @@
-"""Whether a recipe suits the data and a design suits a base model, by `search.space.compatibility`, and why not.
+"""Whether a recipe suits the data and a design suits a base model, by what `search.methods` declares, and why not.
 
 This is not where a design is judged good or bad, or found too big for a device.
 """
@@ -12,21 +12,24 @@ from luthier.design import Architecture, Design, Placed, TopLayers
 from luthier.errors import IllegalDesign
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, Family, Pin
-from search.space.compatibility import ALGORITHMS, EDITS, RECIPES, UPDATES, AlgorithmRule, Phase
+from search.methods import ALGORITHM_OF, EDIT_OF, EDITS, RECIPES, UPDATE_OF, UPDATES, AlgorithmSpec, StageGoal
+from search.methods.edits import kv_head_choices
 
 MAX_STAGES: Final = 3
+TEACHER: Final = "a larger base model with the same tokenizer"
 FAMILIES: Final[tuple[Family, ...]] = get_args(Family)
 
-UNMERGEABLE: Final = frozenset(rule.update for rule in UPDATES if not rule.mergeable)
-
-_RULE_OF: Final = {rule.algorithm: rule for rule in ALGORITHMS}
-_UPDATE_OF: Final = {rule.update: rule for rule in UPDATES}
+UNMERGEABLE: Final = frozenset(spec.kind for spec in UPDATES if not spec.mergeable)
 
 
-def recipes(kind: DataKind, family: Family = "decoder", *, rewarded: bool = False) -> tuple[str, ...]:
-    """The programs that are searched for this kind of data and family of models where none is pinned, the usual one
-    first. `rewarded`: the task says how good an answer is."""
-    fitting = [recipe for recipe in RECIPES if _fault(recipe.split("+"), kind, rewarded) is None]
+def recipes(
+    kind: DataKind, family: Family = "decoder", *, rewarded: bool = False, taught: bool = False
+) -> tuple[str, ...]:
+    """Return the recipes that are searched by default for this data and family of models, the usual one first.
+
+    `rewarded`: the task has a grader or an environment. `taught`: a model has another one to distil (`teachers_of`).
+    """
+    fitting = [recipe for recipe in RECIPES if _fault(recipe.split("+"), kind, rewarded, taught) is None]
     return tuple(recipe for recipe in fitting if rules(recipe)[0].family == family)
 
 
@@ -65,74 +68,94 @@ def article(family: Family) -> str:
     return "an encoder" if family == "encoder" else "a decoder"
 
 
-def refusal(recipe: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
-    """Why this sequence of algorithms does not go with such a task, and what does; None where it goes."""
-    fault = _fault(recipe.split("+"), kind, rewarded)
+def refusal(recipe: str, kind: DataKind, *, rewarded: bool = False, taught: bool = True) -> str | None:
+    """Return why a recipe does not suit a task, and which recipes do; None if it suits."""
+    fault = _fault(recipe.split("+"), kind, rewarded, taught)
     if fault is None:
         return None
-    legal = [name for family in FAMILIES for name in recipes(kind, family, rewarded=rewarded)]
-    alone = [f"{name} {_RULE_OF[name].fits[kind]}" for name in legal if name in _RULE_OF]
-    staged = ", ".join(name for name in legal if name not in _RULE_OF)
+    legal = [name for family in FAMILIES for name in recipes(kind, family, rewarded=rewarded, taught=taught)]
+    alone = [f"{name} {ALGORITHM_OF[name].fits[kind]}" for name in legal if name in ALGORITHM_OF]
+    staged = ", ".join(name for name in legal if name not in ALGORITHM_OF)
     return f"{fault}; for {kind} data: {'; '.join(alone)}" + (f"; in stages {staged}" if staged else "")
 
 
-def fault(recipe: str, kind: DataKind, *, rewarded: bool = False) -> str | None:
-    """Why it does not go, without what would."""
-    return _fault(recipe.split("+"), kind, rewarded)
+def fault(recipe: str, kind: DataKind, *, rewarded: bool = False, taught: bool = True) -> str | None:
+    """Return the first half of `refusal`: why a recipe does not suit a task."""
+    return _fault(recipe.split("+"), kind, rewarded, taught)
 
 
-def rules(recipe: str) -> list[AlgorithmRule]:
-    """The rows of the table for a legal program's stages."""
-    return [_RULE_OF[algorithm] for algorithm in recipe.split("+")]
+def rules(recipe: str) -> list[AlgorithmSpec]:
+    """The declarations of a legal program's stages."""
+    return [ALGORITHM_OF[algorithm] for algorithm in recipe.split("+")]
+
+
+def needs_teacher(recipe: str) -> bool:
+    """Return whether a legal recipe distils another model."""
+    return any(spec.needs_teacher for spec in rules(recipe))
 
 
 def goal(recipe: str) -> str | None:
     """The goal that a program serves, which its last stage decides; None for an algorithm that there is not."""
-    last = _RULE_OF.get(recipe.split("+")[-1])
-    return None if last is None else last.goal
+    last = ALGORITHM_OF.get(recipe.split("+")[-1])
+    return None if last is None else last.serves
+
+
+def teachers_of(entry: BaseModelEntry, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]:
+    """Return the names of the models that a base model can distil: larger ones with the same tokenizer."""
+    return tuple(
+        other.name
+        for other in entries
+        if other.facts.family == entry.facts.family == "decoder"
+        and other.facts.parameters > entry.facts.parameters
+        and other.facts.tokenizer is not None
+        and other.facts.tokenizer == entry.facts.tokenizer
+    )
 
 
 def update_refusal(update: str, entry: BaseModelEntry) -> str | None:
     """Why the update of this kind does not go with a base model; None where it goes."""
-    rule = _UPDATE_OF[update]
+    rule = UPDATE_OF[update]
     return None if rule.possible(entry.facts) else rule.otherwise.format(model=entry.name)
 
 
 def edit_refusal(edit: str, entry: BaseModelEntry) -> str | None:
     """Why the architecture of a base model cannot be edited so; None where it can."""
-    rule = next(rule for rule in EDITS if rule.edit == edit)
-    if rule.possible(entry.facts):
+    spec = EDIT_OF[edit]
+    if spec.possible(entry.facts):
         return None
-    return rule.otherwise.format(model=entry.name, architecture=entry.facts.architecture)
+    return spec.otherwise.format(model=entry.name, architecture=entry.facts.architecture)
 
 
-def _fault(algorithms: Sequence[str], kind: DataKind, rewarded: bool) -> str | None:
-    unknown = [name for name in algorithms if name not in _RULE_OF]
+def _fault(algorithms: Sequence[str], kind: DataKind, rewarded: bool, taught: bool) -> str | None:
+    unknown = [name for name in algorithms if name not in ALGORITHM_OF]
     if unknown:
-        return f"there is no algorithm {unknown[0]!r}; there are {', '.join(_RULE_OF)}"
+        return f"there is no algorithm {unknown[0]!r}; there are {', '.join(ALGORITHM_OF)}"
     if len(algorithms) > MAX_STAGES:
         return f"{'+'.join(algorithms)} has {len(algorithms)} stages, {MAX_STAGES} are the most"
     for name in algorithms:
-        if kind not in _RULE_OF[name].fits:
-            return f"{name} does not go with {kind} data: {_RULE_OF[name].refused[kind]}"
+        if kind not in ALGORITHM_OF[name].fits:
+            return f"{name} does not go with {kind} data: {ALGORITHM_OF[name].refused[kind]}"
+    untaught = [name for name in algorithms if ALGORITHM_OF[name].needs_teacher and not taught]
+    if untaught:
+        return f"{untaught[0]} needs a teacher: {TEACHER}, and none is registered"
     steps = zip((None, *algorithms), (*algorithms, None), strict=True)
     return next((fault for step in steps if (fault := _order_fault(*step, kind, rewarded))), None)
 
 
 def _order_fault(earlier: str | None, later: str | None, kind: DataKind, rewarded: bool) -> str | None:
     """Why the one may not be followed by the other; None stands for the start and the end of a program."""
-    first, second = _RULE_OF.get(earlier or ""), _RULE_OF.get(later or "")
+    first, second = ALGORITHM_OF.get(earlier or ""), ALGORITHM_OF.get(later or "")
     if first is not None and first.followed_by and later not in first.followed_by:
         return first.otherwise
     scored = first is not None and bool(first.followed_by)
     if second is not None and second.rewarded and not scored and (kind is DataKind.PREFERENCE or not rewarded):
-        return _unrewarded(second.algorithm, kind)
+        return _unrewarded(second.kind, kind)
     if first is None or second is None:
         return None
-    if reason := second.not_after.get(first.algorithm):
+    if reason := second.not_after.get(first.kind):
         return reason
-    if first.phase >= second.phase:
-        order = ", then ".join(phase.words for phase in Phase)
+    if first.goal >= second.goal:
+        order = ", then ".join(goal.words for goal in StageGoal)
         return f"{later} does not follow {earlier}: stages {order}, each once"
     return None
 
@@ -149,15 +172,9 @@ def _unrewarded(algorithm: str, kind: DataKind) -> str:
     )
 
 
-def kv_heads_of(entry: BaseModelEntry) -> tuple[int, ...]:
-    """The numbers of key/value heads that a model can have: encoders cannot share theirs, as their families know only
-    attention with a key for each query."""
-    return kv_head_choices(entry.facts.kv_heads) if entry.facts.family == "decoder" else (entry.facts.kv_heads,)
-
-
 def recipe_refusal(update: str, recipe: str) -> str | None:
     """Why the update of this kind does not go with one of a program's algorithms; None where it goes with all."""
-    refused = _UPDATE_OF[update].refused
+    refused = UPDATE_OF[update].refused
     reasons = [f"{update} does not go with {name}: {refused[name]}" for name in recipe.split("+") if name in refused]
     return reasons[0] if reasons else None
 
@@ -183,12 +200,14 @@ def placement_refusal(placement: str, entry: BaseModelEntry) -> str | None:
     return None
 
 
-def kv_head_choices(kv_heads: int) -> tuple[int, ...]:
-    """Numbers of key/value heads that mean pooling can make of `kv_heads`: its divisors, itself first."""
-    return tuple(kept for kept in range(kv_heads, 0, -1) if kv_heads % kept == 0)
-
-
-def check(design: Design, kind: DataKind, entry: BaseModelEntry, *, rewarded: bool = False) -> None:
+def check(
+    design: Design,
+    kind: DataKind,
+    entry: BaseModelEntry,
+    *,
+    rewarded: bool = False,
+    entries: Sequence[BaseModelEntry] = (),
+) -> None:
     """Raise IllegalDesign, naming the field and the legal values, unless the design can be trained on such data.
 
     One model has one spelling: an edit that changes nothing (all the layers, all the heads) is refused too.
@@ -202,6 +221,12 @@ def check(design: Design, kind: DataKind, entry: BaseModelEntry, *, rewarded: bo
     if reason := refusal(design.recipe, kind, rewarded=rewarded):
         raise IllegalDesign(reason, param="stages")
     _check_stages(design, entry)
+    if design.teacher is not None and design.teacher not in (known := teachers_of(entry, entries)):
+        raise IllegalDesign(
+            f"{design.teacher} cannot teach {entry.name}: a teacher is {TEACHER}; choose from "
+            f"{', '.join(known) or 'none that is registered'}",
+            param="stages.algorithm.teacher",
+        )
 
 
 def _check_architecture(design: Design, entry: BaseModelEntry) -> None:
@@ -220,7 +245,7 @@ def _check_architecture(design: Design, entry: BaseModelEntry) -> None:
         )
     _check_window(design.architecture.window, entry)
     _check_rope(design.architecture, entry)
-    heads = kv_heads_of(entry)[1:]
+    heads = kv_head_choices(entry.facts)[1:]
     if kv_heads is not None and kv_heads not in heads:
         raise IllegalDesign(
             f"kv_heads is {kv_heads}, but the {entry.facts.kv_heads} key/value heads of {entry.name} can be pooled to "
@@ -262,8 +287,7 @@ def _check_stages(design: Design, entry: BaseModelEntry) -> None:
     for rule in rules(design.recipe):
         if rule.family != entry.facts.family:
             raise IllegalDesign(
-                f"{rule.algorithm} needs {article(rule.family)} model, but {entry.name} is "
-                f"{article(entry.facts.family)}",
+                f"{rule.kind} needs {article(rule.family)} model, but {entry.name} is {article(entry.facts.family)}",
                 param="architecture.base",
             )
     kept = design.architecture.layers or entry.facts.layers

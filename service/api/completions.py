@@ -1,4 +1,4 @@
-"""Answers of base models and of what jobs have made, in OpenAI's shapes: whole, or streamed as server-sent events."""
+"""Chat completions and text completions in OpenAI's format, whole or streamed as server-sent events."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ router = APIRouter(prefix="/v1", tags=["Completions"])
 
 STREAM: Final = "text/event-stream"
 EVENTS: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"content": {STREAM: {}}, "description": "The answer; in chunks where `stream` is true"}
+    200: {"content": {STREAM: {}}, "description": "The completion; in chunks if `stream` is true"}
 }
 MESSAGE: Final = {"role": "user", "content": "Name three rivers."}
 CHATS: Final = {
@@ -46,18 +46,18 @@ CHATS: Final = {
         "value": {"model": "ft:tiny-chat:luthier:7c91d4aa", "messages": [MESSAGE], "stream": True, "temperature": 0},
     },
 }
-TEXTS: Final = {"base": {"summary": "Go on with a text", "value": {"model": "tiny-chat", "prompt": "Once upon"}}}
+TEXTS: Final = {"base": {"summary": "Complete a text", "value": {"model": "tiny-chat", "prompt": "Once upon"}}}
 
 
 @router.post("/chat/completions", summary="Chat with a model", response_model=ChatCompletion, responses=EVENTS)
 async def create_chat(
     ctx: Ctx, request: Request, body: Annotated[CreateChat, Body(openapi_examples=CHATS)]
 ) -> ChatCompletion | StreamingResponse:
-    """A base model, the result of a job, or a trial whose weights are kept (see the job's checkpoints).
+    """The model is a base model, the result of a job, or a trial whose weights are kept (see the job's checkpoints).
 
-    The conversation goes through the model's own chat template; where it has none, a single message stands as it is. A
-    worker answers, in a process that it starts for it: the first answer waits until the model is loaded. Closing the
-    connection ends the answer. 503 where no worker is connected.
+    The model's own chat template renders the conversation; for a model without one, a single message is used as it is.
+    A worker generates the answer in a process that it starts for it: the first answer waits until the model is loaded.
+    Closing the connection ends the answer. 503 if no worker is connected.
     """
     replies = await _ask(ctx, request, "chatcmpl", body)
     shape = _Chat(model=body.model, created=int(time.time()), counted=body.counted)
@@ -70,11 +70,11 @@ async def create_chat(
     )
 
 
-@router.post("/completions", summary="Go on with a text", response_model=Completion, responses=EVENTS)
+@router.post("/completions", summary="Complete a text", response_model=Completion, responses=EVENTS)
 async def create_completion(
     ctx: Ctx, request: Request, body: Annotated[CreateCompletion, Body(openapi_examples=TEXTS)]
 ) -> Completion | StreamingResponse:
-    """OpenAI's older route: the text stands as it is, without a chat template. All else is as with chats."""
+    """OpenAI's older route: the text is used as it is, without a chat template. Otherwise like chat completions."""
     replies = await _ask(ctx, request, "cmpl", body)
     shape = _Text(model=body.model, created=int(time.time()), counted=body.counted)
     if body.stream:
@@ -85,7 +85,7 @@ async def create_completion(
 
 
 class _Shape(Protocol):
-    """How an answer is cut into chunks."""
+    """The format of a streamed completion's chunks."""
 
     def opening(self, generation_id: str) -> list[BaseModel]: ...
 
@@ -138,7 +138,7 @@ class _Text:
 
 async def _ask(ctx: Context, request: Request, prefix: str, body: CreateChat | CreateCompletion) -> Replies:
     to = await run_in_threadpool(_resolve, ctx, body)
-    return answer(ctx, prefix, body.question(to), request.is_disconnected)
+    return answer(ctx, prefix, body.question(to.weights), request.is_disconnected)
 
 
 def _resolve(ctx: Context, body: Sampling) -> Resolved:
@@ -157,11 +157,11 @@ async def _whole(replies: Replies) -> tuple[str, str, Answered]:
                     text += piece
                 case Answered():
                     return generation_id, text, piece
-    raise AssertionError("an answer ends with how it ended")
+    raise AssertionError("the last reply says how the answer ended")
 
 
 async def _stream(shape: _Shape, replies: Replies) -> StreamingResponse:
-    """The response starts with the first word, so that what goes wrong before it has its own status."""
+    """The response starts with the first piece, so that an error before it has its own HTTP status."""
     first = await anext(replies)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(_events(shape, first, replies), 200, headers, STREAM)
@@ -177,7 +177,7 @@ async def _events(shape: _Shape, first: tuple[str, str | Answered], replies: Rep
                 yield _event(shape.piece(generation_id, piece))
                 _, piece = await anext(replies)
         except LuthierError as error:
-            yield _data(error.body())
+            yield f"data: {json.dumps(error.body())}\n\n"
             return
     for chunk in shape.ending(generation_id, piece):
         yield _event(chunk)
@@ -186,10 +186,6 @@ async def _events(shape: _Shape, first: tuple[str, str | Answered], replies: Rep
 
 def _event(chunk: BaseModel) -> str:
     return f"data: {chunk.model_dump_json()}\n\n"
-
-
-def _data(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body)}\n\n"
 
 
 def _usage(end: Answered) -> CompletionUsage:

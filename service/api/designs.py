@@ -1,4 +1,4 @@
-"""Designs by themselves: what one would take, with nothing trained."""
+"""Estimates of designs, and the design space of a job before it is created."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES: Final = {
         "value": {"model": "tiny-chat", "dataset": "file-5f2ab0", "change": {"rank": 64}},
     },
     "full": {
-        "summary": "A job's best design so far, with all weights trained, on a card with 24 GB",
+        "summary": "A job's best design so far, with full fine-tuning, on a GPU with 24 GB",
         "value": {
             "job": "ftjob-7c91d4",
             "change": {"update": "full"},
@@ -31,15 +31,15 @@ EXAMPLES: Final = {
 
 @router.post("/estimate", summary="Estimate memory, time and cost of a design")
 def estimate_design(ctx: Ctx, body: Annotated[EstimateDesign, Body(openapi_examples=EXAMPLES)]) -> DesignEstimate:
-    """Nothing is trained. Where a change is asked for, the same for the design without it stands beside the answer."""
+    """Nothing is trained. With a `change`, the response also has the estimate of the unchanged design."""
     with ctx.database.read() as c:
         return estimate.answer(ctx, c, body, utc_now())
 
 
-@router.post("/space", summary="What a job would search, and why the rest is not legal")
+@router.post("/space", summary="Get the design space of a job")
 def look_at_space(ctx: Ctx, body: LookAtSpace) -> DesignSpace:
-    """Takes the body of POST /v1/fine_tuning/jobs. Every member of each axis is listed: whether it is legal for the
-    data and the base models, why not where it is not, and whether the job would try it. What is wrong with the request
-    is its `problem`. Beside that stands what the job would take. Nothing is queued.
+    """Takes the body of POST /v1/fine_tuning/jobs. Lists every member of each axis: whether it is legal for the data
+    and the base models, the reason if it is not, and whether the job would search it. `problem` says what is wrong with
+    the request. The expected cost of the job is included. Nothing is queued.
     """
     return preview.answer(ctx, body, utc_now())

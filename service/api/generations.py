@@ -1,72 +1,36 @@
-"""The workers' side of completions: requests out, streamed answers back. Messages are in `luthier.worker_protocol`."""
+"""The workers' side of completions: questions out, streamed answers back. See `luthier.worker_protocol`."""
 
 from __future__ import annotations
 
-import time
-from typing import Annotated, Final
+from fastapi import APIRouter, Request, Response, status
 
-import anyio
-from fastapi import APIRouter, Path, Request, Response, status
-from starlette.concurrency import run_in_threadpool
-
-from luthier.store import generations, workers
 from luthier.worker_protocol import Generation, Offer, Said, Spoken
-from service.context import Context, Ctx, utc_now
+from service.context import Ctx, utc_now
+from service.inference import dispatch
+from service.schemas.params import GenerationId
 
 router = APIRouter(prefix="/v1", tags=["Workers"])
-
-GenerationId = Annotated[str, Path(description="id of a question that the worker answers", examples=["chatcmpl-5f2a"])]
-
-OFFER_SECONDS: Final = 5.0  # that an offer stands: a service that is stopped waits for its answer
-GLANCE_SECONDS: Final = 0.1  # between looks at what has arrived at this replica
-LOOK_SECONDS: Final = 1.0  # between looks into the store, for what has arrived at others
 
 
 @router.post(
     "/workers/{worker_id}/generation",
-    summary="Offer to answer",
+    summary="Wait for a question",
     response_model=Generation,
-    responses={204: {"description": "Nobody asks"}},
+    responses={204: {"description": "There is no question"}},
 )
 async def offer(ctx: Ctx, request: Request, worker_id: str, body: Offer) -> Generation | Response:
-    """Waits some seconds for a question. A worker whose generation process runs is asked before all others."""
-    end = time.monotonic() + OFFER_SECONDS
-    await run_in_threadpool(_touch, ctx, worker_id)
-    while time.monotonic() < end and not await request.is_disconnected():
-        seen, looked = ctx.questions.count, time.monotonic()
-        found = await run_in_threadpool(_acquire, ctx, worker_id, body)
-        if found is not None:
-            return found
-        while ctx.questions.count == seen and time.monotonic() < min(end, looked + LOOK_SECONDS):
-            await anyio.sleep(GLANCE_SECONDS)
-    return Response(status_code=status.HTTP_204_NO_CONTENT)
+    """Waits some seconds for a question. A worker whose generation process already runs is preferred."""
+    found = await dispatch.next_question(ctx, worker_id, body, request.is_disconnected)
+    return found or Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
-@router.post("/generations/{generation_id}/pieces", summary="Say more", status_code=status.HTTP_204_NO_CONTENT)
+@router.post("/generations/{generation_id}/pieces", summary="Add to an answer", status_code=status.HTTP_204_NO_CONTENT)
 def say(ctx: Ctx, generation_id: GenerationId, said: Said) -> None:
-    """409 `lease_lost` where nobody wants the answer any more."""
-    now = utc_now()
-    with ctx.database.begin() as c:
-        generations.say(c, generation_id, said, now, ctx.settings.lease_seconds)
+    """409 `lease_lost` if nobody waits for the answer any more."""
+    dispatch.add_piece(ctx, generation_id, said, utc_now())
 
 
 @router.post("/generations/{generation_id}/end", summary="End an answer", status_code=status.HTTP_204_NO_CONTENT)
 def end(ctx: Ctx, generation_id: GenerationId, spoken: Spoken) -> None:
-    """Says how it ended, or gives the question back. Sending it again is harmless."""
-    with ctx.database.begin() as c:
-        generations.end(c, generation_id, spoken)
-    if spoken.answer is None:
-        ctx.questions.arrived()
-
-
-def _touch(ctx: Context, worker_id: str) -> None:
-    with ctx.database.begin() as c:
-        workers.touch(c, worker_id, utc_now())
-
-
-def _acquire(ctx: Context, worker_id: str, body: Offer) -> Generation | None:
-    with ctx.database.read() as c:
-        if not generations.waiting(c) and workers.get(c, worker_id).generates == body.generates:
-            return None
-    with ctx.database.begin() as c:
-        return generations.acquire(c, worker_id, body.generates, utc_now(), ctx.settings.lease_seconds)
+    """Reports how the answer ended, or gives the question back. Repeating the request is harmless."""
+    dispatch.end_answer(ctx, generation_id, spoken)

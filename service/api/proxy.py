@@ -1,4 +1,4 @@
-"""Completions where LUTHIER_VLLM_URL is set: requests go to that server as they are, and its answers come back."""
+"""Completions where LUTHIER_VLLM_URL is set: requests are forwarded to that server unchanged."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ PATIENCE: Final = httpx.Timeout(30.0, read=600.0)
 
 @router.post("/chat/completions", summary="Chat with a model")
 async def create_chat(ctx: Ctx, request: Request) -> StreamingResponse:
-    """Answered by the server that LUTHIER_VLLM_URL names, under the names and with the fields that it knows. Closing
-    the connection closes the one to that server."""
+    """Forwarded to the server at LUTHIER_VLLM_URL, with its own model names and fields. Closing the connection closes
+    the one to that server."""
     return await _forward(ctx, request, "chat/completions")
 
 
-@router.post("/completions", summary="Go on with a text")
+@router.post("/completions", summary="Complete a text")
 async def create_completion(ctx: Ctx, request: Request) -> StreamingResponse:
-    """Answered by the server that LUTHIER_VLLM_URL names."""
+    """Forwarded to the server at LUTHIER_VLLM_URL."""
     return await _forward(ctx, request, "completions")
 
 
 async def _forward(ctx: Context, request: Request, path: str) -> StreamingResponse:
     settings = ctx.settings
-    assert settings.vllm_url is not None, "this router serves only where it is set"
+    assert settings.vllm_url is not None, "this router is only included where it is set"
     url = f"{settings.vllm_url.rstrip('/')}/{path}"
     headers = {"content-type": request.headers.get("content-type", "application/json")}
     if settings.vllm_api_key is not None:
@@ -45,7 +45,7 @@ async def _forward(ctx: Context, request: Request, path: str) -> StreamingRespon
             answer = await client.send(sent, stream=True)
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
-            raise Unreachable(f"the server of LUTHIER_VLLM_URL, {url}, does not answer: {reason}") from error
+            raise Unreachable(f"the server at LUTHIER_VLLM_URL, {url}, does not respond: {reason}") from error
         stack.push_async_callback(answer.aclose)
         kind = answer.headers.get("content-type", "application/json")
         return StreamingResponse(_body(answer, stack.pop_all()), answer.status_code, media_type=kind)

@@ -1,4 +1,4 @@
-"""The report of a job, for programs and for people."""
+"""The report of a job as JSON, HTML or Markdown."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from luthier.report import Report
-from service.api.jobs import JobId
 from service.context import Ctx
 from service.results import report as evidence
 from service.results.report_html import as_html, as_markdown
+from service.schemas.params import JobId
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Results"])
 
 Form = Literal["json", "html", "markdown"]
 MEDIA: Final[dict[Form, str]] = {"json": "application/json", "html": "text/html", "markdown": "text/markdown"}
-# The page needs nothing from anywhere; should markup of somebody else's ever get into it, it gets no further.
+# The page loads nothing: markup from a dataset, should any get through, can load nothing either.
 CLOSED: Final = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 CONTENT: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"content": {MEDIA["html"]: {}, MEDIA["markdown"]: {}}, "description": "The report in the form asked for"}
+    200: {"content": {MEDIA["html"]: {}, MEDIA["markdown"]: {}}, "description": "The report in the requested format"}
 }
 
 
-@router.get("/report", summary="Read the report", response_model=Report, responses=CONTENT)
+@router.get("/report", summary="Get the report", response_model=Report, responses=CONTENT)
 def get_report(
     ctx: Ctx,
     request: Request,
@@ -32,14 +32,14 @@ def get_report(
         Form | None,
         Query(
             alias="format",
-            description="`json`, `html` (one page that needs nothing else) or `markdown`; left out: what the header "
-            "Accept prefers",
+            description="`json`, `html` (one self-contained page) or `markdown`; left out: what the Accept header "
+            "prefers",
         ),
     ] = None,
 ) -> Report | Response:
-    """Which design won and how sure that is, what each axis was worth, what was tried and rejected and why, and what to
-    try next. While a job runs, and of one that failed or was cancelled, as far as it came; `missing` says what is not
-    known.
+    """Which design won and how certain that is, how important each axis was, what was tried and rejected and why, and
+    what to try next. While a job runs, and for a job that failed or was cancelled, the report covers the trials so far;
+    `missing` lists what is not known.
     """
     report = evidence.report(ctx, job_id)
     match form or _accepted(request.headers.get("accept", "")):
@@ -52,19 +52,15 @@ def get_report(
 
 
 def _accepted(header: str) -> Form:
-    """The form whose media type comes first in the header, by quality and then by place; JSON where it names none."""
+    """Return the format that the header prefers, by quality and then by position; JSON where it names none."""
     wanted: list[tuple[float, Form]] = []
     for part in header.split(","):
         kind, *parameters = (piece.strip() for piece in part.split(";"))
-        quality = next((value[2:] for value in parameters if value.startswith("q=")), "1")
-        named: list[Form] = [form for form, media in MEDIA.items() if media == kind.lower()]
-        wanted += [(_number(quality), form) for form in named]
+        text = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+        try:
+            quality = float(text)
+        except ValueError:
+            quality = 0.0
+        wanted += [(quality, form) for form, media in MEDIA.items() if media == kind.lower()]
     best = max((quality for quality, _ in wanted), default=0.0)
     return next((form for quality, form in wanted if quality == best and quality > 0), "json")
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0

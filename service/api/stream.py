@@ -1,4 +1,4 @@
-"""A job as it goes on: server-sent events."""
+"""A job's progress as server-sent events."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from luthier.api_types import CurvePoints, Event, Job, Trial
-from service.api.jobs import JobId
-from service.api.params import After
 from service.context import Ctx
 from service.results.live_updates import Follower, News
+from service.schemas.params import After, JobId
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Fine-tuning jobs"])
 
@@ -29,14 +28,14 @@ async def stream(
     ctx: Ctx,
     job_id: JobId,
     after: After = None,
-    last_event_id: Annotated[str | None, Header(description="as browsers send it when they connect again")] = None,
+    last_event_id: Annotated[str | None, Header(description="sent by browsers when they reconnect")] = None,
 ) -> EventSourceResponse:
-    """Messages `job`, `trial` and `event` carry those resources, `points` new points of a trial's curves:
-    `{"trial", "number", "points": [[name, stage, step, value], …]}`. A trial or the job is sent whole whenever it
-    changes. At last comes `end`.
+    """Messages `job`, `trial` and `event` carry those resources; `points` carries new points of a trial's curves:
+    `{"trial", "number", "points": [[name, stage, step, value], …]}`. A trial or the job is sent completely whenever it
+    changes. The last message is `end`.
 
-    From the start of the job, or from after the event with the id `after` or `Last-Event-ID`: nothing is left out then,
-    though some of it may come twice.
+    The stream begins at the start of the job, or after the event with the id `after` or `Last-Event-ID`. It misses
+    nothing then, but may repeat some messages.
     """
     follower = Follower(ctx, job_id, last_event_id or after)
     first = await run_in_threadpool(follower.look)

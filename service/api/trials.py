@@ -1,76 +1,98 @@
-"""One trial: its design explained, its log, its answers, its weights; and designs that people add or stop by hand."""
+"""Trials: their designs in words, curves, logs, answers and weights; and designs that users add or stop."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Query
 from fastapi.responses import StreamingResponse
 
-from luthier.api_types import DesignWords, Page, Trial, TrialDetails, TrialLine, TrialSample
-from luthier.errors import NotFound
-from luthier.store import Connection, artifacts, measurements, models, trials
-from luthier.store.rows import TrialRecord
-from search.policy.ranking import UNTUNED
-from search.report import phrases
-from service.api.jobs import JobId
-from service.api.results import TAR, tar_of
+from luthier.api_types import Page, Trial, TrialDetails, TrialLine, TrialSample
+from luthier.store import measurements, trials
+from luthier.trial import Point
+from service.api.downloads import TAR, tar_of
 from service.context import Ctx, utc_now
-from service.jobs import history, manual_trials
-from service.results import serializers
+from service.jobs import manual_trials
+from service.results import serializers, weights
+from service.results import trials as views
+from service.schemas.params import After, JobId, TrialId
 from service.schemas.requests import AddTrial
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}/trials", tags=["Results"])
 
-TrialName = Annotated[str, Path(description="id of a trial, or its number in the job", examples=["trial-03bd77", "4"])]
-
 EXAMPLES: Final = {
     "change": {"summary": "Trial 4 with another rank", "value": {"trial": "4", "change": {"rank": 64}}},
-    "best": {"summary": "The best so far, all weights trained", "value": {"change": {"update": "full"}}},
+    "best": {"summary": "The best so far, with full fine-tuning", "value": {"change": {"update": "full"}}},
 }
 
 
-@router.post("", summary="Add a design by hand")
-def add_trial(ctx: Ctx, job_id: JobId, body: Annotated[AddTrial, Body(openapi_examples=EXAMPLES)]) -> Trial:
-    """It counts as one of the job's trials and is trained to its end. The service checks that it is legal for the data
-    and the base models of the job, and fits a live worker.
+@router.get("", summary="List a job's trials")
+def list_trials(
+    ctx: Ctx,
+    job_id: JobId,
+    after: After = None,
+    limit: Annotated[int, Query(description="trials on one page", ge=1, le=10_000)] = 1000,
+) -> Page[Trial]:
+    """In the order in which they were proposed. Trial 0 is the untuned base model, trial 1 the plain LoRA default."""
+    with ctx.database.read() as c:
+        return views.listing(c, job_id, after, limit)
 
-    409 where the job has ended, has no trial left, or has this design already.
+
+@router.post("", summary="Add a design")
+def add_trial(ctx: Ctx, job_id: JobId, body: Annotated[AddTrial, Body(openapi_examples=EXAMPLES)]) -> Trial:
+    """It counts towards the job's trials and is trained to the end, without halving. It must be legal for the data and
+    the base models of the job, and fit a live worker.
+
+    409 if the job is not running, has no trial left, or already has this design.
     """
     return serializers.trial(manual_trials.add(ctx, job_id, body, utc_now()), None)
 
 
-@router.get("/{trial_id}", summary="Look at one trial")
-def get_trial(ctx: Ctx, job_id: JobId, trial_id: TrialName) -> TrialDetails:
-    """Beside what the listing says, its design in sentences and the weights that were kept."""
+@router.get("/{trial_id}", summary="Get a trial")
+def get_trial(ctx: Ctx, job_id: JobId, trial_id: TrialId) -> TrialDetails:
+    """Adds to the listing: the design in sentences, and the weights that are kept."""
     with ctx.database.read() as c:
-        return details(c, manual_trials.named(c, job_id, trial_id))
+        return views.details(c, trials.named(c, job_id, trial_id))
 
 
-@router.post("/{trial_id}/cancel", summary="Stop one trial")
-def cancel_trial(ctx: Ctx, job_id: JobId, trial_id: TrialName) -> Trial:
-    """A running one stops at its next heartbeat, and the job goes on with the others. 409 for one that has ended."""
+@router.post("/{trial_id}/cancel", summary="Stop a trial")
+def cancel_trial(ctx: Ctx, job_id: JobId, trial_id: TrialId) -> Trial:
+    """A running trial stops at its next heartbeat; the job continues with the others. 409 for a trial that has
+    ended."""
     return serializers.trial(manual_trials.stop(ctx, job_id, trial_id, utc_now()), None)
 
 
-@router.get("/{trial_id}/log", summary="Read a trial's log")
+@router.get("/{trial_id}/points", summary="Get a trial's curves")
+def list_points(
+    ctx: Ctx,
+    job_id: JobId,
+    trial_id: TrialId,
+    name: Annotated[str | None, Query(description="only this curve", examples=["train_loss"])] = None,
+) -> Page[Point]:
+    """By stage, name and step."""
+    with ctx.database.read() as c:
+        trial = trials.named(c, job_id, trial_id)
+        return Page(data=tuple(measurements.of_trial(c, trial.id, name)))
+
+
+@router.get("/{trial_id}/log", summary="Get a trial's log")
 def get_log(
     ctx: Ctx,
     job_id: JobId,
-    trial_id: TrialName,
+    trial_id: TrialId,
     limit: Annotated[int, Query(description="the last lines, at most so many", ge=1, le=10_000)] = 1000,
 ) -> Page[TrialLine]:
-    """What its workers did with it, in the order in which they did it."""
+    """What its workers logged, oldest first."""
     with ctx.database.read() as c:
-        return log_of(c, manual_trials.named(c, job_id, trial_id), limit)
+        return views.log(c, trials.named(c, job_id, trial_id), limit)
 
 
-@router.get("/{trial_id}/samples", summary="Read a trial's answers")
-def get_samples(ctx: Ctx, job_id: JobId, trial_id: TrialName) -> Page[TrialSample]:
-    """Short greedy answers to the first validation prompts, beside those of the untuned base. Of trials whose weights
-    were kept when they ended; encoders do not answer."""
+@router.get("/{trial_id}/samples", summary="Get a trial's sample answers")
+def get_samples(ctx: Ctx, job_id: JobId, trial_id: TrialId) -> Page[TrialSample]:
+    """Short greedy answers to the first validation prompts, beside those of the untuned base. Only trials whose weights
+    were kept at their end have any; encoders have none."""
     with ctx.database.read() as c:
-        return Page(data=answers(c, manual_trials.named(c, job_id, trial_id)))
+        return Page(data=views.samples(c, trials.named(c, job_id, trial_id)))
 
 
 @router.get(
@@ -79,51 +101,11 @@ def get_samples(ctx: Ctx, job_id: JobId, trial_id: TrialName) -> Page[TrialSampl
 def get_trial_artifact(
     ctx: Ctx,
     job_id: JobId,
-    trial_id: TrialName,
-    form: Annotated[
-        Literal["adapter", "merged"], Query(alias="format", description="of those in `artifacts`")
-    ] = "merged",
+    trial_id: TrialId,
+    form: Annotated[weights.Stored, Query(alias="format", description="one of the trial's `artifacts`")] = "merged",
 ) -> StreamingResponse:
-    """The weights of the finalists and of the plain default are kept; those of the others are gone."""
+    """The weights of the finalists and of the LoRA default are kept, no others."""
     with ctx.database.read() as c:
-        trial = manual_trials.named(c, job_id, trial_id)
-        kept = {artifact.kind: artifact for artifact in artifacts.of_trial(c, trial.id)}
-    if form not in kept:
-        raise NotFound(
-            f"the weights of trial {trial.number} were not kept as {form}; kept: {', '.join(kept) or 'nothing'}",
-            param="format",
-        )
-    return tar_of(ctx, trial, kept[form], f"{job_id}-trial-{trial.number}-{form}.tar")
-
-
-def details(c: Connection, trial: TrialRecord) -> TrialDetails:
-    """A trial as its page shows it."""
-    rows = trials.of_job(c, trial.job_id)
-    facts = {entry.name: entry.facts for entry in models.list_(c)}
-    view = serializers.trial(
-        trial, history.repeats(rows).get(trial.number), measurements.brought(c, trial.job_id).get(trial.id)
-    )
-    explained = phrases.explained(trial.design, facts.get(trial.design.architecture.base))
-    return TrialDetails(
-        **dict(view),
-        stopped=trial.stopped,
-        explained=tuple(DesignWords(axis=axis, words=said) for axis, said in explained),
-        artifacts=tuple(artifacts.of_trial(c, trial.id)),
-    )
-
-
-def log_of(c: Connection, trial: TrialRecord, limit: int) -> Page[TrialLine]:
-    """The last lines of a trial's log."""
-    found = measurements.lines_of(c, trial.id, limit + 1)
-    lines = (TrialLine(lease=lease, at=int(line.at.timestamp()), text=line.text) for lease, line in found[-limit:])
-    return Page(data=tuple(lines), has_more=len(found) > limit)
-
-
-def answers(c: Connection, trial: TrialRecord) -> tuple[TrialSample, ...]:
-    """A trial's samples beside the base's: the prompts of a job are the same for all of its trials."""
-    base = next(row for row in trials.of_job(c, trial.job_id) if row.number == UNTUNED)
-    said = {sample.prompt: sample.answer for sample in measurements.samples_of(c, base.id)}
-    return tuple(
-        TrialSample(**dict(sample), base_answer=said.get(sample.prompt))
-        for sample in measurements.samples_of(c, trial.id)
-    )
+        trial = trials.named(c, job_id, trial_id)
+        artifact = weights.of_trial(c, trial, form)
+    return tar_of(ctx, trial, artifact, f"{job_id}-trial-{trial.number}-{form}.tar")

@@ -1,4 +1,4 @@
-"""The dashboard: pages for people, rendered by the service from its own store, under the addresses outside /v1."""
+"""The dashboard: HTML pages at the paths outside /v1, rendered from the store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from service.dashboard import (
     compare,
     datasets,
     exports,
+    glossary,
     job,
     jobs,
     login,
@@ -32,4 +33,5 @@ ROUTERS: Final = (
     login.router,
     schedules.router,
     access.router,
+    glossary.router,
 )

@@ -1,4 +1,4 @@
-"""Who may use the service, and which servers are told of events: API keys and webhooks."""
+"""The page of API keys and webhooks."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from fastapi import APIRouter, Request, Response
 from luthier.api_types import ApiKey, WebhookDelivery, WebhookEndpoint
 from luthier.api_types.schedules import WebhookEvent
 from luthier.keys import Scope
-from luthier.store import keys
-from service.api import webhooks as api
-from service.api.params import After
+from luthier.store import Connection, keys
 from service.auth import api_keys
 from service.auth.sessions import Asking, keys_needed
-from service.context import Context, Ctx, utc_now
+from service.context import Ctx, utc_now
 from service.dashboard.exports import Line, table_file
 from service.dashboard.layout import page
+from service.integrations import endpoints as webhook_endpoints
+from service.schemas.params import After, EndpointId
 
 router = APIRouter(prefix="/access", include_in_schema=False)
 
 ON_A_PAGE: Final = 50
 MOST: Final = 1000
 ALLOWS: Final = {
-    Scope.READ: "look",
-    Scope.SUBMIT: "look, and submit jobs",
-    Scope.ADMIN: "do everything",
-    Scope.WORKER: "train, and nothing else",
+    Scope.READ: "view everything",
+    Scope.SUBMIT: "view, and submit jobs",
+    Scope.ADMIN: "full access",
+    Scope.WORKER: "run workers only",
 }
 
 
@@ -36,7 +36,7 @@ def show_access(request: Request, ctx: Ctx, asking: Asking) -> Response:
     with ctx.database.read() as c:
         live = {record.id for record in keys.list_(c) if record.live(now)}
         found = api_keys.listed(c)
-    endpoints = api.list_endpoints(ctx, None, MOST).data
+        endpoints = [(each, _latest(c, each.id)) for each in webhook_endpoints.listing(c, None, MOST).data]
     return page(
         request,
         "access.html.jinja",
@@ -47,7 +47,7 @@ def show_access(request: Request, ctx: Ctx, asking: Asking) -> Response:
         needed=keys_needed(ctx),
         first=not found,
         scopes=ALLOWS,
-        endpoints=[(endpoint, _latest(ctx, endpoint.id)) for endpoint in endpoints],
+        endpoints=endpoints,
         events=get_args(WebhookEvent),
     )
 
@@ -61,14 +61,16 @@ def export_keys(ctx: Ctx, form: str) -> Response:
 
 @router.get("/webhooks.{form}")
 def export_webhooks(ctx: Ctx, form: str) -> Response:
-    found = api.list_endpoints(ctx, None, MOST).data
+    with ctx.database.read() as c:
+        found = webhook_endpoints.listing(c, None, MOST).data
     return table_file([_line(endpoint) | {"events": " ".join(endpoint.events)} for endpoint in found], "webhooks", form)
 
 
 @router.get("/webhooks/{endpoint_id}")
-def show_webhook(request: Request, ctx: Ctx, endpoint_id: api.EndpointId, after: After = None) -> Response:
-    endpoint = api.get_endpoint(ctx, endpoint_id)
-    sent = api.list_deliveries(ctx, endpoint_id, after, ON_A_PAGE)
+def show_webhook(request: Request, ctx: Ctx, endpoint_id: EndpointId, after: After = None) -> Response:
+    with ctx.database.read() as c:
+        endpoint = webhook_endpoints.get(c, endpoint_id)
+        sent = webhook_endpoints.deliveries(c, endpoint_id, after, ON_A_PAGE)
     return page(
         request,
         "webhook.html.jinja",
@@ -81,13 +83,14 @@ def show_webhook(request: Request, ctx: Ctx, endpoint_id: api.EndpointId, after:
 
 
 @router.get("/webhooks/{endpoint_id}/deliveries.{form}")
-def export_deliveries(ctx: Ctx, endpoint_id: api.EndpointId, form: str) -> Response:
-    sent = api.list_deliveries(ctx, endpoint_id, None, MOST).data
+def export_deliveries(ctx: Ctx, endpoint_id: EndpointId, form: str) -> Response:
+    with ctx.database.read() as c:
+        sent = webhook_endpoints.deliveries(c, endpoint_id, None, MOST).data
     return table_file([_line(delivery) for delivery in sent], f"{endpoint_id}-deliveries", form)
 
 
-def _latest(ctx: Context, endpoint_id: str) -> WebhookDelivery | None:
-    return next(iter(api.list_deliveries(ctx, endpoint_id, None, 1).data), None)
+def _latest(c: Connection, endpoint_id: str) -> WebhookDelivery | None:
+    return next(iter(webhook_endpoints.deliveries(c, endpoint_id, None, 1).data), None)
 
 
 def _line(found: ApiKey | WebhookEndpoint | WebhookDelivery) -> Line:

@@ -1,7 +1,7 @@
-"""What pages load: style and ES modules. Nothing comes from elsewhere, nothing is built.
+"""Static files of the pages: styles and ES modules, without a build step or external sources.
 
-All files share one version, which stands in their address: they are cached for good, and modules that import each other
-by relative address always find their like.
+All files share one version, which is part of their address. Browsers may cache them forever, and modules that import
+each other by relative address always get the same version.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ FOR_GOOD: Final = "public, max-age=31536000, immutable"
 
 @router.get("/{version}/{name}")
 def asset(version: str, name: str, accept_encoding: Annotated[str, Header()] = "") -> Response:
-    """Of an outdated version the present file, which nobody is to keep."""
+    """Serve a file. For an outdated version serve the current file, uncached. Raises NotFound."""
     if name not in names():
-        raise NotFound(f"there is no file {name!r} here; there are {', '.join(names())}")
+        raise NotFound(f"static file {name!r} was not found; the files are {', '.join(names())}")
     headers = {
         "Cache-Control": FOR_GOOD if version == present() else "no-store",
         "Vary": "Accept-Encoding",
@@ -45,19 +45,20 @@ def asset(version: str, name: str, accept_encoding: Annotated[str, Header()] = "
 
 
 def address(name: str) -> str:
-    """Where a page finds a file."""
+    """Return the address of a file in its current version."""
     assert name in names(), f"there is no static file {name}"
     return f"/static/{present()}/{name}"
 
 
 @cache
 def names() -> tuple[str, ...]:
+    """Return the names of all static files, sorted."""
     return tuple(sorted(path.name for path in FOLDER.iterdir() if path.suffix in MEDIA))
 
 
 @cache
 def present() -> str:
-    """The version of all files together."""
+    """Return the current version: a hash of all files."""
     digest = hashlib.sha256()
     for name in names():
         digest.update(name.encode() + b"\0" + _content(name))

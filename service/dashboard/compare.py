@@ -1,4 +1,4 @@
-"""Jobs side by side."""
+"""The page that compares jobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from luthier.errors import UserError
 from luthier.metrics import cell, shown
 from luthier.store import jobs, trials
 from luthier.store.rows import JobRecord
-from search.format import count
 from service.context import Ctx, utc_now
 from service.dashboard import jobs as listing
 from service.dashboard.layout import duration, page, percent
@@ -32,7 +31,7 @@ def compare(
     ctx: Ctx,
     wanted: Annotated[list[str] | None, Query(alias="jobs", description="ids of jobs", max_length=100)] = None,
 ) -> Response:
-    """Any number of jobs up to six, each by `jobs=`; what differs is set in bold."""
+    """Compare up to six jobs, each given as `jobs=`. Values that differ are bold. Raises UserError for more jobs."""
     ids = list(dict.fromkeys(wanted or ()))
     if len(ids) > MOST:
         raise UserError(f"at most {MOST} jobs can be compared, not {len(ids)}", param="jobs")
@@ -68,18 +67,18 @@ def compare(
 def _rows(records: list[JobRecord], lines: list[listing.Line]) -> Rows:
     return [
         ("status", [line.job.status.value for line in lines]),
-        ("data", [line.name for line in lines]),
-        ("kind", [line.job.luthier.kind.value for line in lines]),
-        ("judged by", [line.unit for line in lines]),
+        ("dataset", [line.name for line in lines]),
+        ("kind of data", [line.job.luthier.kind.value for line in lines]),
+        ("scored in", [line.unit for line in lines]),
         ("designs", [f"{line.job.luthier.trials_done} of {line.job.luthier.trials_total}" for line in lines]),
-        ("confirmations", [count(record.search.confirmations, "further seed") for record in records]),
+        ("repeat seeds", [str(record.search.confirmations) for record in records]),
         ("pinned", [_pins(record) for record in records]),
         ("device time", [duration(line.job.luthier.device_seconds) for line in lines]),
-        ("took", [duration(line.seconds) for line in lines]),
+        ("wall-clock time", [duration(line.seconds) for line in lines]),
         ("untuned base", [cell(line.base) for line in lines]),
         ("LoRA default", [cell(line.default) for line in lines]),
         ("best", [cell(line.best) for line in lines]),
-        ("gain over the base", [percent(line.gain) for line in lines]),
+        ("change from the base", [percent(line.gain) for line in lines]),
     ]
 
 

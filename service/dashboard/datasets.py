@@ -1,4 +1,4 @@
-"""Datasets: the list with its upload, and what is in one of them."""
+"""The pages of datasets: the list with the upload form, and one dataset with its rows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fastapi import APIRouter, Query, Request, Response
 from luthier.dataset import Profile
 from luthier.design import Frozen
 from luthier.store import Connection, files, jobs
-from service.api.files import FileId, rows_of
-from service.api.params import After
 from service.context import Ctx
 from service.dashboard.exports import table_file
 from service.dashboard.layout import page
+from service.datasets.rows import rows_of
 from service.results import serializers
+from service.schemas.params import After, FileId
 
 router = APIRouter(include_in_schema=False)
 
@@ -27,7 +27,7 @@ MOST: Final = 1000
 
 
 class Bin(Frozen):
-    """A bar of the histogram of lengths."""
+    """A bar of the histogram of row lengths."""
 
     name: str
     count: int
@@ -62,7 +62,7 @@ def export_datasets(ctx: Ctx, form: str) -> Response:
 
 @router.get("/datasets/{file_id}/rows.{form}")
 def export_rows(ctx: Ctx, file_id: FileId, form: str) -> Response:
-    """All rows, as they were normalised."""
+    """Export all rows, normalised."""
     with ctx.database.read() as c:
         record = files.get(c, file_id)
     rows = rows_of(ctx, record, 1, sys.maxsize // 2)
@@ -108,7 +108,7 @@ def show_dataset(
 
 
 def _used(c: Connection, file_id: str) -> list[tuple[str, str]]:
-    """The latest jobs that learn from a file, with their states."""
+    """Return the latest jobs that use a file, with their states."""
     latest, _ = jobs.list_(c, None, LATEST_JOBS, {})
     return [(job.id, job.state.value) for job in latest if file_id in (job.training_file, job.validation_file)]
 
@@ -130,7 +130,7 @@ def _bins(profile: Profile) -> list[Bin]:
 
 
 def _cells(row: dict[str, Any]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """A row's columns: the name, and its text or what is said by whom."""
+    """Return each column of a row: its name, and either its text or its messages as (role, content) pairs."""
     return [(name, *_cell(value)) for name, value in row.items()]
 
 

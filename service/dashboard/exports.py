@@ -1,4 +1,4 @@
-"""Every table of the dashboard as CSV or JSON."""
+"""The tables of the dashboard as CSV or JSON files."""
 
 from __future__ import annotations
 
@@ -10,24 +10,21 @@ from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Response
 
-from luthier.api_types import Landscape
 from luthier.errors import NotFound
 from luthier.metrics import listed
 from luthier.store import Connection, events, jobs, measurements, trials
-from search.report.charts import landscape
-from search.report.inputs import Case
-from service.api.jobs import JobId
 from service.context import Context, Ctx
 from service.dashboard import jobs as listing
 from service.dashboard.leaderboard import flat, rows
 from service.results import charts, report, serializers
+from service.schemas.params import JobId
 
 router = APIRouter(include_in_schema=False)
 
 Form = Literal["csv", "json"]
 Line = dict[str, Any]
 
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run, were it the start of a cell
+FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that starts with one of these
 MOST_JOBS: Final = 1000
 
 
@@ -42,7 +39,7 @@ def export_jobs(ctx: Ctx, form: Form, chosen: listing.Choice) -> Response:
 @router.get("/jobs/{job_id}/{table}.{form}")
 def export_table(ctx: Ctx, job_id: JobId, table: str, form: Form) -> Response:
     if table not in TABLES:
-        raise NotFound(f"there is no table {table!r}; there are {', '.join(TABLES)}", param="table")
+        raise NotFound(f"table {table!r} was not found; the tables are {', '.join(TABLES)}", param="table")
     with ctx.database.read() as c:
         jobs.get(c, job_id)
         lines = TABLES[table](ctx, c, job_id)
@@ -50,7 +47,7 @@ def export_table(ctx: Ctx, job_id: JobId, table: str, form: Form) -> Response:
 
 
 def as_csv(lines: Sequence[Line]) -> str:
-    """With a column for each name that any line has."""
+    """Return the lines as CSV, with a column for each name in any of them."""
     names = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -64,7 +61,7 @@ def _cell(value: Any) -> Any:
 
 
 def table_file(lines: Sequence[Line], name: str, form: str) -> Response:
-    """A table as a download. Raises NotFound for a form that there is not."""
+    """Return a table as a download. Raises NotFound if the form is neither csv nor json."""
     headers = {"Content-Disposition": f'attachment; filename="{name}.{form}"', "Cache-Control": "no-store"}
     match form:
         case "csv":
@@ -73,7 +70,7 @@ def table_file(lines: Sequence[Line], name: str, form: str) -> Response:
             text = json.dumps(lines, ensure_ascii=False, allow_nan=False)
             return Response(text, headers=headers, media_type="application/json")
         case _:
-            raise NotFound(f"there is no form {form!r}; there are csv and json", param="form")
+            raise NotFound(f"form {form!r} was not found; the forms are csv and json", param="form")
 
 
 def _job(line: listing.Line) -> Line:
@@ -96,17 +93,10 @@ def _job(line: listing.Line) -> Line:
     }
 
 
-def _case(ctx: Context, c: Connection, job_id: str) -> Case:
-    return report.case_of(c, ctx, jobs.get(c, job_id), trials.of_job(c, job_id))
-
-
-def _landscape(ctx: Context, c: Connection, job_id: str) -> Landscape:
-    return landscape(_case(ctx, c, job_id))
-
-
 def _trials(ctx: Context, c: Connection, job_id: str) -> list[Line]:
-    found = rows(_case(ctx, c, job_id))
-    measured = {trial.number: trial.metrics for trial in trials.of_job(c, job_id)}
+    records = trials.of_job(c, job_id)
+    found = rows(report.case_of(c, ctx, jobs.get(c, job_id), records))
+    measured = {trial.number: trial.metrics for trial in records}
     exported = listed("export")
     lines = []
     for row in found:
@@ -118,7 +108,7 @@ def _trials(ctx: Context, c: Connection, job_id: str) -> list[Line]:
 
 
 def _curves(ctx: Context, c: Connection, job_id: str) -> list[Line]:
-    """Every point, unthinned."""
+    """Return every point of every curve."""
     numbers = {trial.id: trial.number for trial in trials.of_job(c, job_id)}
     return [
         {"trial": numbers[trial_id], "name": name, "stage": stage, "step": step, "value": value}
@@ -129,11 +119,11 @@ def _curves(ctx: Context, c: Connection, job_id: str) -> list[Line]:
 
 
 def _axes(ctx: Context, c: Connection, job_id: str) -> list[Line]:
-    return [axis.model_dump(exclude={"values"}) for axis in _landscape(ctx, c, job_id).axes]
+    return [axis.model_dump(exclude={"values"}) for axis in charts.landscape(ctx, c, job_id).axes]
 
 
 def _front(ctx: Context, c: Connection, job_id: str) -> list[Line]:
-    land = _landscape(ctx, c, job_id)
+    land = charts.landscape(ctx, c, job_id)
     names = ("number", "summary", "score", "parameters", "device_seconds", "front")
     columns = [getattr(land, name) for name in names]
     lines = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
@@ -141,7 +131,7 @@ def _front(ctx: Context, c: Connection, job_id: str) -> list[Line]:
 
 
 def _timeline(ctx: Context, c: Connection, job_id: str) -> list[Line]:
-    found = charts.timeline(events.telling(c, job_id))
+    found = charts.timeline(c, job_id)
     return [{"worker": worker.worker, **span.model_dump()} for worker in found.workers for span in worker.spans]
 
 

@@ -1,8 +1,7 @@
-"""The page of one job."""
+"""The page of one job, and the list of its events."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -11,30 +10,28 @@ from fastapi import APIRouter, Query, Request, Response
 from luthier.api_types import Job
 from luthier.design import Frozen
 from luthier.metrics import curves_for_charts, shown
-from luthier.store import Connection, artifacts, events, jobs, trials
-from luthier.store.rows import JobRecord, TrialRecord
+from luthier.store import artifacts, events, jobs, trials
+from luthier.store.rows import JobRecord
 from luthier.trial import JobState
 from search.report.importance import Worth, importance
 from search.report.inputs import Case
-from service.api.jobs import JobId
-from service.api.params import After
-from service.context import Context, Ctx, utc_now
+from service.context import Ctx, utc_now
 from service.dashboard.layout import page
 from service.dashboard.leaderboard import Asked, table
-from service.jobs import costs
-from service.results import report, serializers
+from service.results import queries, report, serializers
+from service.schemas.params import After, JobId
 
 router = APIRouter(include_in_schema=False)
 
 LATEST: Final = 12  # events on the job's page
 EVENTS_ON_A_PAGE: Final = 100
-MOST_POINTS: Final = 120  # of a curve, as many as can be told apart; of many curves fewer
+MOST_POINTS: Final = 120  # per curve; fewer per curve if there are many
 FEWEST_POINTS: Final = 40
 ALL_POINTS: Final = 20_000
 
 
 class Against(Frozen):
-    """The best so far beside a yardstick."""
+    """The best score next to a baseline's."""
 
     other: float
     change: float | None
@@ -42,7 +39,7 @@ class Against(Frozen):
 
 
 class Figures(Frozen):
-    """What the top of the page says."""
+    """The figures at the top of the page."""
 
     best: float | None
     best_number: int | None
@@ -58,11 +55,11 @@ def show_job(request: Request, ctx: Ctx, job_id: JobId, asked: Asked) -> Respons
     now = utc_now()
     with ctx.database.read() as c:
         record, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
-        job = _view(ctx, c, record, rows, now)
+        job = queries.job(c, record, ctx)
         case = report.case_of(c, ctx, record, rows)
         latest, more = events.list_(c, job_id, None, LATEST)
         kept = [] if case.winner is None else [one.kind for one in artifacts.of_trial(c, case.winner.id)]
-        name = case.file or (record.task.environment.name if record.task.environment else record.training_file)
+        name = queries.data_name(c, record)
     return page(
         request,
         "job.html.jinja",
@@ -98,7 +95,7 @@ def show_events(
 
 
 def heading(job: Job, data: str) -> str:
-    """What people call the job: the model that it made, or what it learns from."""
+    """Return the title of a job: the model it made, or its dataset."""
     return job.fine_tuned_model or data
 
 
@@ -128,7 +125,7 @@ def _against(case: Case, value: float | None, number: int) -> Against | None:
 
 
 def _others(case: Case, job: Job) -> str:
-    """Metrics of the best design that trials are not ranked by, in a phrase."""
+    """Return the best design's metrics other than the score, as a phrase."""
     best = job.luthier.best
     if best is None or case.winner is None or best.number != case.winner.number:
         return ""
@@ -136,14 +133,9 @@ def _others(case: Case, job: Job) -> str:
 
 
 def _axes(case: Case) -> list[tuple[str, list[Worth]]]:
-    """What each axis was worth, by group, those that nothing can be told of left out."""
+    """Return the importance of each parameter by group, without those that never varied."""
     groups: dict[str, list[Worth]] = {}
     for worth in importance(case.history, case.facts):
         if worth.share is not None:
             groups.setdefault(worth.group, []).append(worth)
     return list(groups.items())
-
-
-def _view(ctx: Context, c: Connection, record: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Job:
-    left = costs.work_left(ctx, c, record, rows, now) if record.state is JobState.RUNNING else None
-    return serializers.job(record, rows, now, left)

@@ -9,18 +9,17 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from luthier.api_types import Job
 from luthier.design import Frozen
-from luthier.errors import NotFound
 from luthier.metrics import deciding
-from luthier.store import Connection, files, jobs, schedules, trials
+from luthier.store import Connection, jobs, schedules, trials
 from luthier.store.rows import JobRecord, TrialRecord
 from search.policy import ranking
 from search.policy.history import Past
 from search.policy.ranking import DEFAULT, UNTUNED
-from service.api.params import STORABLE, After, OfSchedule
 from service.context import Ctx, utc_now
 from service.dashboard.layout import page
 from service.jobs import history
-from service.results import serializers
+from service.results import queries, serializers
+from service.schemas.params import STORABLE, After, OfSchedule
 
 router = APIRouter(include_in_schema=False)
 
@@ -29,19 +28,19 @@ OFFERED: Final = 200
 
 
 class Chosen(Frozen):
-    """Which jobs are listed; what is empty lets all pass."""
+    """The filters of the list; an empty one matches all jobs."""
 
     tag: str = ""
     schedule_id: str = ""
 
     @property
     def filters(self) -> dict[str, Any]:
-        """As the store takes them."""
+        """Return the filters as the store takes them."""
         return {"tags": (self.tag,) if self.tag else (), "schedule_id": self.schedule_id or None}
 
     @property
     def query(self) -> str:
-        """As addresses name them."""
+        """Return the filters as a URL query."""
         return urlencode(self.model_dump(exclude_defaults=True))
 
 
@@ -76,7 +75,7 @@ def list_jobs(request: Request, ctx: Ctx, chosen: Choice, after: After = None) -
         known = {schedule.id: schedule.name for schedule in schedules.list_(c, None, OFFERED)[0]}
         tags = jobs.tags(c)
     if chosen.schedule_id:
-        known.setdefault(chosen.schedule_id, chosen.schedule_id)  # of one that was deleted the jobs stay
+        known.setdefault(chosen.schedule_id, chosen.schedule_id)  # jobs of a deleted schedule are kept
     return page(
         request,
         "jobs.html.jinja",
@@ -103,7 +102,7 @@ def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
         seconds = ((record.finished_at or utc_now()) - record.started_at).total_seconds()
     return Line(
         job=serializers.job(record, rows, utc_now()),
-        name=data_name(c, record),
+        name=queries.data_name(c, record),
         unit=metric.label,
         best=best,
         base=base,
@@ -112,16 +111,6 @@ def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
         better=best is not None and base is not None and sign * best < sign * base,
         seconds=seconds,
     )
-
-
-def data_name(c: Connection, record: JobRecord) -> str:
-    """What the job learns from: the environment, or the file's name; its id where the file was deleted."""
-    if record.task.environment is not None:
-        return record.task.environment.name
-    try:
-        return files.get(c, record.training_file).filename
-    except NotFound:
-        return record.training_file
 
 
 def _value(past: list[Past], number: int) -> float | None:

@@ -1,7 +1,7 @@
-"""What all pages share: the frame, the words and figures that templates use, messages after a redirect, error pages.
+"""The frame of all pages, template filters, messages after a redirect, and error pages.
 
-A page is `page(request, "name.html.jinja", title=…, …)`; its template extends base.html.jinja. Scripts come from static
-files alone: the content security policy forbids inline ones, so that nothing that a user wrote can run.
+A page is `page(request, "name.html.jinja", title=…, …)`; its template extends base.html.jinja. Scripts come only from
+static files: the content security policy forbids inline scripts, so that text from users never runs.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from service.auth.scopes import scope_of
 from service.auth.sessions import ANYBODY, Caller
 from service.dashboard import assets
 
-FLASH: Final = "luthier_flash"  # the cookie of a message that the next page shows
+FLASH: Final = "luthier_flash"  # cookie with a message for the next page
 FLASH_SECONDS: Final = 60
-THEME: Final = "luthier_theme"  # the cookie of the colours that were chosen, set by static/shell.js
+THEME: Final = "luthier_theme"  # cookie with the colour theme, set by static/shell.js
 THEMES: Final = ("light", "dark")
 
 HEADERS: Final = {
-    # Templates write style attributes. Scripts are this service's files alone.
+    # Templates use style attributes. Scripts come only from this service.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
@@ -47,7 +47,7 @@ class Place(NamedTuple):
     path: str
 
 
-# Those that have no page are not shown, and those that not everybody may see only to whoever may.
+# Shown only if the page exists and the caller has the scope for it.
 NAVIGATION: Final = (
     Place("Jobs", "/"),
     Place("New job", "/new"),
@@ -61,7 +61,7 @@ NAVIGATION: Final = (
 
 
 def page(request: Request, template: str, *, title: str, status: int = 200, **values: Any) -> Response:
-    """A whole page. `title` is its heading in the browser's tab."""
+    """Render a page. `title` is shown in the browser tab."""
     said = request.cookies.get(FLASH)
     theme = request.cookies.get(THEME)
     frame = {
@@ -80,7 +80,7 @@ def page(request: Request, template: str, *, title: str, status: int = 200, **va
 
 
 def redirect(path: str, say: str | None = None) -> Response:
-    """To another page after an action; it shows what there is to say once."""
+    """Redirect to a page after an action. The page shows the message `say` once."""
     response = RedirectResponse(path, 303)
     if say is not None:
         response.set_cookie(FLASH, quote(say), max_age=FLASH_SECONDS, httponly=True, samesite="strict")
@@ -88,7 +88,7 @@ def redirect(path: str, say: str | None = None) -> Response:
 
 
 def wants_page(request: Request) -> bool:
-    """Whether a person waits for the answer: a browser asks for a page, and not for something of the API."""
+    """Return whether a browser asks for a page, and not for the API."""
     asked = request.headers.get("accept", "")
     return "text/html" in asked and not request.url.path.startswith("/v1/")
 
@@ -96,7 +96,7 @@ def wants_page(request: Request) -> bool:
 def error_page(
     request: Request, error: LuthierError, status: int, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The error in its own words, with ways on."""
+    """Render an error as a page."""
     phrase = HTTPStatus(status).phrase
     response = page(request, "error.html.jinja", title=phrase, status=status, error=error, phrase=phrase, code=status)
     response.headers.update(headers or {})
@@ -104,13 +104,13 @@ def error_page(
 
 
 def _section(path: str) -> str:
-    """The place of the navigation that a path belongs to."""
+    """Return the navigation entry that a path belongs to, or an empty string."""
     first = "/" + path.split("/")[1]
     return next((place.path for place in NAVIGATION if place.path == first), "/" if first == "/jobs" else "")
 
 
 def _caller(request: Request) -> Caller:
-    """Whom the gate let in; it shows pages to those that it turns away, too."""
+    """Return the authenticated caller. Error pages for rejected requests have none."""
     return getattr(request.state, "caller", ANYBODY)
 
 
@@ -125,7 +125,7 @@ def _exists(request: Request, path: str) -> bool:
 
 
 def _moment(value: datetime | int | None) -> str:
-    """As a machine reads it, for the attribute `datetime`; static/shell.js shows it in the reader's time zone."""
+    """Return an ISO 8601 time in UTC for the attribute `datetime`; static/shell.js shows it in local time."""
     if value is None:
         return ""
     moment = value if isinstance(value, datetime) else datetime.fromtimestamp(value, UTC)
@@ -138,7 +138,7 @@ def _day(value: datetime | int) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them: 0.4 s, 42 s, 3 min 10 s, 2 h 5 min, 3 d 4 h."""
+    """Format seconds: 0.4 s, 42 s, 3 min 10 s, 5 min, 2 h 5 min, 3 d 4 h."""
     if seconds is None:
         return "–"
     if 0 < seconds < 9.95:
@@ -146,12 +146,13 @@ def duration(seconds: float | None) -> str:
     whole = round(seconds)
     for unit, size, smaller, part in (("d", 86_400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:
-            return f"{whole // size} {unit} {whole % size // part} {smaller}"
+            rest = whole % size // part
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
     return f"{whole} s"
 
 
 def percent(change: float | None) -> str:
-    """A change with its sign."""
+    """Format a relative change with its sign."""
     return "–" if change is None else f"{100 * change:+.1f} %".replace("-", "−")
 
 
@@ -170,7 +171,7 @@ def _bytes(value: int | None) -> str:
 
 
 def _short(identifier: str) -> str:
-    """An id as a person recognises it: ftjob-1a2b3c."""
+    """Shorten an id: ftjob-1a2b3c."""
     kind, dash, rest = identifier.rpartition("-")
     return f"{kind}{dash}{rest[:6]}"
 

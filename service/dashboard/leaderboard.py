@@ -1,6 +1,6 @@
-"""The table of a job's trials: sorted, filtered, paged, and reduced to what tells the chosen designs apart.
+"""The table of a job's trials: sorting, filters, pages, selection, and the differences between selected designs.
 
-All of it is in the page's address, so that it works without scripts and can be passed on.
+Its whole state is in the URL, so that it works without scripts and can be shared.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Show = Literal["designs", "complete", "running", "stopped", "failed", "confirmat
 
 
 class View(Frozen):
-    """What of the table is asked for."""
+    """The state of the table, as its URL has it."""
 
     sort: Sort = "standing"
     order: Literal["ascending", "descending"] = "ascending"
@@ -49,7 +49,7 @@ class View(Frozen):
     differences: bool = False
 
     def address(self, **changes: object) -> str:
-        """The query of a page that differs from this one in so much; defaults are left out."""
+        """Return the URL query of this state with `changes`, without defaults. Most changes lead to the first page."""
         if not changes.keys() & {"page", "picked"}:
             changes["page"] = 1
         wanted = self.model_copy(update=changes)
@@ -58,12 +58,12 @@ class View(Frozen):
         return "?" + urlencode({name: texts.get(name, value) for name, value in given.items()})
 
     def sorted_by(self, sort: str) -> str:
-        """The query of the table sorted by a column: the other way round where it is sorted by it already."""
+        """Return the query that sorts by a column, or reverses the order if it is sorted by it already."""
         turned = sort == self.sort and self.order == "ascending"
         return self.address(sort=sort, order="descending" if turned else "ascending")
 
     def toggled(self, number: int) -> str:
-        """The query with a trial picked, or no longer."""
+        """Return the query with a trial selected, or deselected if it was selected."""
         others = tuple(each for each in self.picked if each != number)
         return self.address(picked=others if number in self.picked else (*others, number)[-MOST_PICKED:])
 
@@ -84,7 +84,7 @@ Asked = Annotated[View, Depends(view)]
 
 
 class Row(Frozen):
-    """A trial as the table shows it."""
+    """A row of the table."""
 
     number: int
     id: str
@@ -98,7 +98,7 @@ class Row(Frozen):
     standing: float | None
     score: float | None
     seeds: int
-    rung: str | None = Field(description="share of the training after which it was scored; None: all of it")
+    rung: str | None = Field(description="share of training at the rung of the score; None: scored at the end")
     test: float | None
     metrics: dict[str, float] = Field(description="on the validation rows, by name")
     parameters: int | None
@@ -108,7 +108,7 @@ class Row(Frozen):
 
 
 class Column(Frozen):
-    """A metric that has a column of its own."""
+    """The column of a metric."""
 
     name: str
     label: str
@@ -129,7 +129,7 @@ class Table(Frozen):
     values: dict[int, dict[str, str]]
 
     def words(self, row: Row) -> str:
-        """The design in one line, without the base model that all have."""
+        """Return the design in one line, without the base model if all rows share it."""
         return row.summary.removeprefix(self.prefix).lstrip(" →,") or row.summary
 
 
@@ -141,7 +141,7 @@ def table(case: Case, asked: View) -> Table:
     found = [row for row in everything if _shown(row, asked)]
     key = _KEYS.get(asked.sort) or _by_metric(asked.sort)
     found.sort(key=key, reverse=asked.order == "descending")
-    if asked.order == "descending":  # what has no value stays at the end
+    if asked.order == "descending":  # rows without a value stay last
         found.sort(key=lambda row: key(row)[0])
     pages = max(1, -(-len(found) // ON_A_PAGE))
     number = min(asked.page, pages)
@@ -165,7 +165,7 @@ def table(case: Case, asked: View) -> Table:
 
 
 def columns(case: Case) -> tuple[Column, ...]:
-    """The measured metrics beside the one that trials are ranked by, which is the score."""
+    """Return the columns of measured metrics other than the score."""
     found = [tried.metrics for tried in case.tried]
     return tuple(
         Column(name=spec.name, label=spec.label_of(*found), description=spec.description)
@@ -175,14 +175,14 @@ def columns(case: Case) -> tuple[Column, ...]:
 
 
 def rows(case: Case) -> list[Row]:
-    """All trials of a job, by number."""
+    """Return all trials of a job as rows, by number."""
     standing = relative_ranks(case.history)
     places = {tried.number: place for place, tried in enumerate(case.ranked, start=1)}
     return [_row(case, tried, places, standing) for tried in case.tried]
 
 
 def flat(design: Design) -> dict[str, str]:
-    """Everything that makes up a design, by name. Of several stages each has its own."""
+    """Return all settings of a design by name, prefixed by the stage if there are several stages."""
     found = _fields(design.architecture, "")
     for index, stage in enumerate(design.stages, start=1):
         prefix = f"stage {index} " if len(design.stages) > 1 else ""
@@ -193,7 +193,7 @@ def flat(design: Design) -> dict[str, str]:
 
 
 def differences(designs: Sequence[dict[str, str]]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """The names in which the designs differ, and those that all have alike with what they have."""
+    """Return the names of the settings that differ, and the (name, value) pairs that all designs share."""
     names = list(dict.fromkeys(name for design in designs for name in design))
     differing = [name for name in names if len({design.get(name) for design in designs}) > 1]
     common = [(name, designs[0][name]) for name in names if name not in differing]
@@ -201,15 +201,15 @@ def differences(designs: Sequence[dict[str, str]]) -> tuple[tuple[str, ...], tup
 
 
 def numbers(listed: str) -> tuple[int, ...]:
-    """Numbers of trials as addresses carry them: 3,17. Raises UserError."""
+    """Parse trial numbers such as 3,17. Raises UserError."""
     parts = [part for part in listed.split(",") if part]
     if not all(part.isdigit() for part in parts):
-        raise UserError(f"picked must be numbers of trials such as 3,17, not {listed!r}", param="picked")
+        raise UserError(f"picked must be trial numbers such as 3,17, not {listed!r}", param="picked")
     return tuple(dict.fromkeys(int(part) for part in parts))[:MOST_PICKED]
 
 
 def _fields(part: BaseModel, prefix: str) -> dict[str, str]:
-    """Those of a rule that nothing follows are left out."""
+    """Return the settings that apply: a rule without its edit is left out."""
     found = {name: value for name, value in part if name != "kind" and value is not None}
     for rule, edit in (("depth_rule", "layers"), ("rope_rule", "rope_factor")):
         if edit not in found:
@@ -227,7 +227,7 @@ def _row(case: Case, tried: Tried, places: dict[int, int], standing: dict[int, f
     return Row(
         number=tried.number,
         id=tried.id,
-        summary=past.design.summary() if past.confirms is None else f"#{past.confirms} once more, seed {tried.seed}",
+        summary=past.design.summary() if past.confirms is None else f"repeat of #{past.confirms}, seed {tried.seed}",
         design=past.design,
         origin=tried.origin,
         seed=tried.seed,
@@ -248,7 +248,7 @@ def _row(case: Case, tried: Tried, places: dict[int, int], standing: dict[int, f
 
 
 def _score(case: Case, tried: Tried) -> float:
-    """A confirmation's own, and a design's mean over its seeds."""
+    """Return the own score of a repeat, or the mean of a design over its seeds."""
     if tried.past.confirms is not None and tried.past.value is not None:
         return case.shown(tried.past.value)
     return last(case, tried)
@@ -282,7 +282,7 @@ def _by_metric(name: str) -> Key:
     return lambda row: (name not in row.metrics, row.metrics.get(name, 0.0), 0.0, row.number)
 
 
-# First whether there is nothing to sort by: such rows stay at the end.
+# The first element is True for rows without a value, so that they come last.
 _KEYS: Final[dict[str, Key]] = {
     "standing": lambda row: (
         row.place is None and row.standing is None,

@@ -1,4 +1,4 @@
-"""Logging in with a key, for people with a browser. What the login allows is what the key allows."""
+"""Logging in to the pages with an API key. A session has the scope of its key."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from service.dashboard.layout import page, redirect
 
 router = APIRouter(include_in_schema=False)
 
-# An address of this service. Browsers drop control characters, read \ as /, and take what follows // for another host.
+# A path of this service. Browsers drop control characters, read \ as /, and treat // as the start of a host name.
 INSIDE: Final = re.compile(r"/(?![/\\])[^\x00-\x20\\]*")
 
 
 @router.get("/login")
-def show(request: Request, ctx: Ctx, next: str = "/") -> Response:  # noqa: A002 - the name that everybody gives it
+def show(request: Request, ctx: Ctx, next: str = "/") -> Response:  # noqa: A002 - the usual name
     if not keys_needed(ctx):
         return redirect(_inside(next))
     return _form(request, next)
@@ -38,7 +38,7 @@ def log_in(
     except Unauthenticated as error:
         return _form(request, next, error.message)
     if record.scope is Scope.WORKER:
-        return _form(request, next, "that key is for workers, who have no pages to look at")
+        return _form(request, next, "This key has the scope worker and gives no access to the pages.")
     response = redirect(_inside(next))
     secure = request.url.scheme == "https"
     cookie = session(ctx, record)
@@ -60,5 +60,5 @@ def _form(request: Request, where: str, problem: str | None = None) -> Response:
 
 
 def _inside(where: str) -> str:
-    """Where to go after the login: never to another site."""
+    """Return the path to open after login; / if it leads to another site."""
     return where if INSIDE.fullmatch(where) else "/"

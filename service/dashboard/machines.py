@@ -1,4 +1,4 @@
-"""Workers and their devices, and the models that there are."""
+"""The pages of workers and models."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from luthier.metrics import shown
-from luthier.store import Connection, jobs, models, trials, workers
+from luthier.store import Connection, jobs, trials
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
-from service.api.aliases import list_aliases
 from service.context import Ctx, utc_now
 from service.dashboard.exports import table_file
 from service.dashboard.layout import page
-from service.results import serializers
+from service.results import queries, serializers
 
 router = APIRouter(include_in_schema=False)
 
@@ -24,12 +23,10 @@ PAGE: Final = 100
 
 @router.get("/workers")
 def list_workers(request: Request, ctx: Ctx) -> Response:
-    now = utc_now()
     with ctx.database.read() as c:
-        live = {worker.id for worker in workers.live(c, now, ctx.settings.lease_seconds)}
-        found = [serializers.worker(worker, live=worker.id in live) for worker in workers.list_(c)]
+        workers = queries.all_workers(ctx, c, utc_now())
         held = {trial.owner: trial for trial in _leased(c)}
-    found.sort(key=lambda worker: (not worker.live, -worker.last_seen_at))
+    found = sorted(workers, key=lambda worker: (not worker.live, -worker.last_seen_at))
     address = str(request.base_url).rstrip("/")
     return page(request, "workers.html.jinja", title="Workers", workers=found, held=held, address=address)
 
@@ -37,9 +34,9 @@ def list_workers(request: Request, ctx: Ctx) -> Response:
 @router.get("/models")
 def list_models(request: Request, ctx: Ctx) -> Response:
     with ctx.database.read() as c:
-        base = [serializers.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
+        base = queries.base_models(c)
         tuned = [(job, _winner(c, job)) for job in _succeeded(c)]
-    aliases = list_aliases(ctx).data
+        aliases = queries.all_aliases(c)
     found = [winner.metrics for _, winner in tuned if winner is not None]
     return page(
         request,
@@ -54,10 +51,8 @@ def list_models(request: Request, ctx: Ctx) -> Response:
 
 @router.get("/workers.{form}")
 def export_workers(ctx: Ctx, form: str) -> Response:
-    now = utc_now()
     with ctx.database.read() as c:
-        live = {worker.id for worker in workers.live(c, now, ctx.settings.lease_seconds)}
-        found = [serializers.worker(worker, live=worker.id in live) for worker in workers.list_(c)]
+        found = queries.all_workers(ctx, c, utc_now())
     lines = [
         {
             **worker.model_dump(exclude={"device", "object"}),
@@ -72,7 +67,7 @@ def export_workers(ctx: Ctx, form: str) -> Response:
 @router.get("/models.{form}")
 def export_models(ctx: Ctx, form: str) -> Response:
     with ctx.database.read() as c:
-        base = [serializers.base_model(entry, models.added_at(c, entry.name)) for entry in models.list_(c)]
+        base = queries.base_models(c)
         tuned = [serializers.fine_tuned_model(job) for job in _succeeded(c)]
     lines = [
         {

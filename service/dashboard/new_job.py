@@ -1,4 +1,4 @@
-"""The form that makes a job, and the playground that tries what came of it."""
+"""The form for a new job, and the playground."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from search.space.learning_rate import default_learning_rate, significant
 from service.context import Ctx
 from service.dashboard.layout import page
 from service.dashboard.trial import values_of
-from service.jobs import manual_trials
 from service.results import serializers
 
 router = APIRouter(include_in_schema=False)
@@ -29,14 +28,14 @@ def new_job(
     request: Request,
     ctx: Ctx,
     file: Annotated[str | None, Query()] = None,
-    job: Annotated[str | None, Query(description="that is to be made once more, with changes")] = None,
-    trial: Annotated[str | None, Query(description="of that job, whose design is to be pinned")] = None,
+    job: Annotated[str | None, Query(description="job to copy the settings from")] = None,
+    trial: Annotated[str | None, Query(description="trial of that job whose design is pinned")] = None,
 ) -> Response:
     with ctx.database.read() as c:
         records, _ = files.list_(c, None, FILES)
         entries = models.list_(c)
         source = None if job is None else jobs.get(c, job)
-        pinned = None if job is None or trial is None else manual_trials.named(c, job, trial)
+        pinned = None if job is None or trial is None else trials.named(c, job, trial)
     prefilled = None
     if source is not None:
         prefilled = {
@@ -63,7 +62,7 @@ def new_job(
 
 @router.get("/playground")
 def playground(request: Request, ctx: Ctx, model: Annotated[str | None, Query()] = None) -> Response:
-    """Base and winner side by side."""
+    """Show two models side by side: the winner and its base."""
     with ctx.database.read() as c:
         base = [entry.name for entry in models.list_(c) if entry.facts.family == "decoder"]
         latest, _ = jobs.list_(c, None, FILES, {})
@@ -80,7 +79,7 @@ def playground(request: Request, ctx: Ctx, model: Annotated[str | None, Query()]
 
 
 def _pin(design: Design, entries: Sequence[BaseModelEntry]) -> dict[str, str | int | float]:
-    """The design as pins of a search. Its learning rate is one relative to the default."""
+    """Return the design as pins. The learning rate becomes a multiplier of the default."""
     pins, first = values_of(design), design.stages[0]
     facts = next((entry.facts for entry in entries if entry.name == design.architecture.base), None)
     if facts is not None:

@@ -1,4 +1,4 @@
-"""Schedules: the list, one of them with its history, and the form that makes one."""
+"""The pages of schedules: the list, one schedule with its history, and the form for a new one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import TypeAdapter
 from luthier.schedule import CatchUp, Overlap
 from luthier.store import Connection, files, jobs, models
 from luthier.task import Search
-from service.api import schedules as api
-from service.api.params import After
-from service.context import Ctx
+from service.context import Ctx, utc_now
 from service.dashboard.exports import Line, table_file
 from service.dashboard.layout import page
+from service.schedules import manage
+from service.schemas.params import After, ScheduleId
 
 router = APIRouter(include_in_schema=False)
 
@@ -25,21 +25,21 @@ FILES: Final = 200
 OVERLAPS: Final = {
     Overlap.SKIP: "skip the new run",
     Overlap.QUEUE: "queue the new run",
-    Overlap.REPLACE: "cancel the old one",
+    Overlap.REPLACE: "cancel the earlier run",
     Overlap.ALLOW: "run both",
 }
 CATCH_UPS: Final = {
-    CatchUp.NONE: "none of them",
-    CatchUp.LATEST: "the latest one",
-    CatchUp.ALL: "all of them",
+    CatchUp.NONE: "none",
+    CatchUp.LATEST: "the latest",
+    CatchUp.ALL: "all",
 }
 _JSON: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 
 
 @router.get("/schedules")
 def list_schedules(request: Request, ctx: Ctx, after: After = None) -> Response:
-    found = api.list_schedules(ctx, after, ON_A_PAGE)
     with ctx.database.read() as c:
+        found = manage.listing(c, after, ON_A_PAGE, utc_now())
         names = {schedule.id: _data(c, schedule.job) for schedule in found.data}
     return page(
         request,
@@ -54,13 +54,14 @@ def list_schedules(request: Request, ctx: Ctx, after: After = None) -> Response:
 
 @router.get("/schedules.{form}")
 def export_schedules(ctx: Ctx, form: str) -> Response:
-    found = api.list_schedules(ctx, None, MOST).data
+    with ctx.database.read() as c:
+        found = manage.listing(c, None, MOST, utc_now()).data
     return table_file([schedule.model_dump(mode="json") for schedule in found], "schedules", form)
 
 
 @router.get("/schedules/new")
 def new_schedule(
-    request: Request, ctx: Ctx, job: Annotated[str | None, Query(description="that is to be repeated")] = None
+    request: Request, ctx: Ctx, job: Annotated[str | None, Query(description="job to copy the settings from")] = None
 ) -> Response:
     with ctx.database.read() as c:
         records, _ = files.list_(c, None, FILES)
@@ -92,10 +93,10 @@ def new_schedule(
 
 
 @router.get("/schedules/{schedule_id}")
-def show_schedule(request: Request, ctx: Ctx, schedule_id: api.ScheduleId, after: After = None) -> Response:
-    schedule = api.get_schedule(ctx, schedule_id)
-    runs = api.list_runs(ctx, schedule_id, after, RUNS)
+def show_schedule(request: Request, ctx: Ctx, schedule_id: ScheduleId, after: After = None) -> Response:
     with ctx.database.read() as c:
+        schedule = manage.get(c, schedule_id, utc_now())
+        runs = manage.runs(c, schedule_id, after, RUNS)
         name = _data(c, schedule.job)
     return page(
         request,
@@ -113,25 +114,25 @@ def show_schedule(request: Request, ctx: Ctx, schedule_id: api.ScheduleId, after
 
 
 @router.get("/schedules/{schedule_id}/runs.{form}")
-def export_runs(ctx: Ctx, schedule_id: api.ScheduleId, form: str) -> Response:
-    lines: list[Line] = [
-        run.model_dump(mode="json", exclude={"contest"}) for run in api.list_runs(ctx, schedule_id, None, MOST).data
-    ]
+def export_runs(ctx: Ctx, schedule_id: ScheduleId, form: str) -> Response:
+    with ctx.database.read() as c:
+        runs = manage.runs(c, schedule_id, None, MOST).data
+    lines: list[Line] = [run.model_dump(mode="json", exclude={"contest"}) for run in runs]
     return table_file(lines, f"{schedule_id}-runs", form)
 
 
 def _data(c: Connection, job: dict[str, Any]) -> str:
-    """What its jobs learn from, in words."""
+    """Return the name of the dataset or environment of a job request."""
     environment = (job.get("task") or {}).get("environment")
     if environment is not None:
         return str(environment["name"])
     match job.get("training_file"):
         case {"newest": name}:
-            return f"the newest {name}"
+            return f"newest {name}"
         case str(file_id):
             return _filename(c, file_id) or file_id
         case _:
-            return "nothing"
+            return "–"
 
 
 def _filename(c: Connection, file_id: str) -> str | None:

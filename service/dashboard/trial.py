@@ -1,4 +1,4 @@
-"""The page of one trial, and the one that makes another design of it."""
+"""The page of one trial, and the form that adds a design."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from pydantic import BaseModel
 from luthier.design import Design, Frozen
 from luthier.errors import NotFound
 from luthier.metrics import curves_for_charts, deciding, shown
-from luthier.store import Connection, files, jobs, measurements, models, trials, workers
+from luthier.store import jobs, measurements, models, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, rung_name
 from search.policy.ranking import UNTUNED
-from service.api.jobs import JobId
-from service.api.trials import TrialName, answers, details, log_of
 from service.context import Ctx
 from service.dashboard.exports import table_file
 from service.dashboard.layout import page
-from service.jobs import budget, manual_trials
-from service.results import serializers
+from service.jobs import budget
+from service.results import queries, serializers
+from service.results import trials as views
+from service.schemas.params import JobId, TrialId
 
 router = APIRouter(include_in_schema=False)
 
 LINES: Final = 200
 MOST_LINES: Final = 10_000
 ORIGINS: Final = {
-    "baseline": "a yardstick that every job has",
-    "prior": "tried first, from general experience",
-    "memory": "tried first, from what like jobs have learnt",
+    "baseline": "baseline",
+    "prior": "prior: known to work for such data",
+    "memory": "warm start from a similar job",
     "proposed": "proposed by the search",
-    "confirmation": "a design trained again from another seed",
-    "user": "queued by hand",
+    "confirmation": "repeat with another seed",
+    "user": "added manually",
 }
 
 
 class Score(Frozen):
-    """A trial's score as people read it, beside the base's."""
+    """A trial's score next to the untuned base's."""
 
     name: str
     value: float | None
@@ -55,15 +55,15 @@ class Score(Frozen):
 
 
 @router.get("/jobs/{job_id}/trials/{trial_id}")
-def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialName) -> Response:
+def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialId) -> Response:
     with ctx.database.read() as c:
-        trial = manual_trials.named(c, job_id, trial_id)
+        trial = trials.named(c, job_id, trial_id)
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
-        detailed = details(c, trial)
+        detailed = views.details(c, trial)
         names = {worker.id: worker.name for worker in workers.list_(c)}
         log = measurements.lines_of(c, trial.id, LINES)
-        samples = answers(c, trial)
-        data = _filename(c, job)
+        samples = views.samples(c, trial)
+        data = queries.data_name(c, job)
     base = next(row for row in rows if row.number == UNTUNED)
     best = serializers.best_trial(job, rows)
     metric = deciding(job.judge.objective)
@@ -93,21 +93,21 @@ def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialName) -
 
 @router.get("/jobs/{job_id}/design")
 def design_by_hand(request: Request, ctx: Ctx, job_id: JobId, trial: Annotated[str | None, Query()] = None) -> Response:
-    """A form with the design of a trial, to be changed and queued."""
+    """Show the form that adds a design, filled in from a trial. Raises NotFound before any design was trained."""
     with ctx.database.read() as c:
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
-        start = manual_trials.named(c, job_id, trial) if trial is not None else serializers.best_trial(job, rows)
+        start = trials.named(c, job_id, trial) if trial is not None else serializers.best_trial(job, rows)
         trained = [row for row in rows if row.design.stages]
         if start is None or not start.design.stages:
             start = trained[0] if trained else None
         if start is None:
-            raise NotFound(f"job {job_id} has no design yet to start from: wait for its baselines", param="trial")
+            raise NotFound(f"job {job_id} has no design yet to start from; its baselines come first", param="trial")
         entries = [entry.name for entry in models.list_(c) if entry.name in (job.search.pin.model or ())]
-        data = _filename(c, job)
+        data = queries.data_name(c, job)
     return page(
         request,
         "design.html.jinja",
-        title="A design by hand",
+        title="Add a design",
         job=job,
         data=data,
         start=start,
@@ -119,27 +119,27 @@ def design_by_hand(request: Request, ctx: Ctx, job_id: JobId, trial: Annotated[s
 
 
 @router.get("/jobs/{job_id}/trials/{trial_id}/{table}.{form}")
-def export_trial(ctx: Ctx, job_id: JobId, trial_id: TrialName, table: str, form: str) -> Response:
+def export_trial(ctx: Ctx, job_id: JobId, trial_id: TrialId, table: str, form: str) -> Response:
     with ctx.database.read() as c:
-        trial = manual_trials.named(c, job_id, trial_id)
+        trial = trials.named(c, job_id, trial_id)
         found: Sequence[BaseModel]
         match table:
             case "points":
                 found = measurements.of_trial(c, trial.id)
             case "samples":
-                found = answers(c, trial)
+                found = views.samples(c, trial)
             case "log":
-                found = log_of(c, trial, MOST_LINES).data
+                found = views.log(c, trial, MOST_LINES).data
             case _:
-                raise NotFound(f"there is no table {table!r}; there are points, samples and log", param="table")
+                raise NotFound(f"table {table!r} was not found; the tables are points, samples and log", param="table")
     lines = [one.model_dump(mode="json") for one in found]
     return table_file(lines, f"{job_id}-trial-{trial.number}-{table}", form)
 
 
 def _scores(job: JobRecord, trial: TrialRecord, base: TrialRecord) -> list[Score]:
-    """On the validation rows, and on the test rows where they were scored."""
+    """Return the scores on the validation rows and the test rows."""
     metric = deciding(job.judge.objective)
-    pairs = [("validation rows", trial.metrics, base.metrics), ("test rows", trial.test_metrics, base.test_metrics)]
+    pairs = [("validation", trial.metrics, base.metrics), ("test", trial.test_metrics, base.test_metrics)]
     return [
         Score(
             name=name,
@@ -155,18 +155,11 @@ def _neighbour(rows: Sequence[TrialRecord], number: int) -> TrialRecord | None:
     return next((row for row in rows if row.number == number), None)
 
 
-def _filename(c: Connection, job: JobRecord) -> str:
-    if job.task.environment is not None:
-        return job.task.environment.name
-    try:
-        return files.get(c, job.training_file).filename
-    except NotFound:  # a file may be deleted once the job has ended
-        return job.training_file
-
-
 def values_of(design: Design) -> dict[str, str | int | float]:
-    """A design as the form's fields, by the names that a change has. The learning rate stays as it is unless it is
-    changed, so that it has none."""
+    """Return a design as fields of the form, named as in `change`.
+
+    The learning rate is left out, since it stays the same unless it is changed.
+    """
     first, architecture = design.stages[0], design.architecture
     found: dict[str, str | int | float | None] = {
         "model": architecture.base,

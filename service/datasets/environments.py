@@ -1,6 +1,6 @@
-"""Environments as the service sees them: a child process that lists them, or makes the rows of a job.
+"""Environments run in a child process, which lists them or generates the rows of a job.
 
-What they import is large, and how long they take is theirs to say; so the child is ended when its time is over.
+They import large packages and may take long: the child is killed after a time limit.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from luthier.errors import LuthierError, UserError, tree
 from luthier.store.rows import FileRecord
 from luthier.task import EnvironmentSpec
 from service.context import Context
-from service.datasets.ingest import take_in
+from service.datasets.ingest import ingest
 
 LISTING_SECONDS = 120.0
 
 
 @cache
 def listing() -> tuple[Environment, ...]:
-    """What was installed when it was first asked for."""
+    """Return the installed environments, as of the first call."""
     return TypeAdapter(tuple[Environment, ...]).validate_json(_run("list", "", LISTING_SECONDS))
 
 
 def generate(ctx: Context, spec: EnvironmentSpec, seed: int) -> FileRecord:
-    """The rows of an environment as a file, not inserted yet. The same ones for the same seed.
+    """Return the rows of an environment as a file that is not inserted yet. The same seed gives the same rows.
 
-    Raises UserError for an unknown name or a wrong option, and where making the rows takes too long.
+    Raises UserError for an unknown name or a wrong option, and where generating the rows takes too long.
     """
     order = json.dumps({"environment": spec.model_dump(mode="json"), "seed": seed})
     limit = ctx.settings.generation_seconds
@@ -42,15 +42,15 @@ def generate(ctx: Context, spec: EnvironmentSpec, seed: int) -> FileRecord:
         rows = _run("rows", order, limit)
     except subprocess.TimeoutExpired as error:
         raise UserError(
-            f"task.environment.rows: {spec.name} has not made {spec.rows} rows in {limit:g} s "
-            "(LUTHIER_GENERATION_SECONDS): ask for fewer, or for easier ones in task.environment.options",
+            f"task.environment.rows: {spec.name} did not generate {spec.rows} rows within {limit:g} s "
+            "(LUTHIER_GENERATION_SECONDS): request fewer rows, or easier ones in task.environment.options",
             param="task.environment.rows",
         ) from error
     filename = f"{spec.name.replace('/', '-')}-{spec.rows}.jsonl"
     with tempfile.TemporaryDirectory(prefix="luthier-rows-") as folder:
         path = Path(folder) / "rows.jsonl"
         path.write_bytes(rows)
-        return take_in(ctx, path, filename)
+        return ingest(ctx, path, filename)
 
 
 def _run(command: str, order: str, seconds: float) -> bytes:
@@ -69,13 +69,13 @@ def _run(command: str, order: str, seconds: float) -> bytes:
         case code:
             last = child.stderr.decode(errors="replace").strip().splitlines()[-1:]
             raise UserError(
-                f"task.environment: the process that makes the rows ended with {code}: {''.join(last)}",
+                f"task.environment: the process that generates the rows exited with code {code}: {''.join(last)}",
                 param="task.environment",
             )
 
 
 def _refusal(error: dict[str, Any]) -> LuthierError:
-    """What the child raised. A fault of the environment's own code is for whoever asked for it to put right."""
+    """Return the error that the child raised. Any fault of the environment's own code is the user's to fix."""
     kind = tree().get(error["code"], UserError)
     if not issubclass(kind, UserError):
         return UserError(error["message"], param="task.environment")

@@ -1,4 +1,4 @@
-"""From a file of rows to its record: checked as a whole, normalised, profiled, kept as blobs."""
+"""Store a dataset file: all rows are checked, normalised, profiled and stored as blobs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,42 @@ from tokenizers import Tokenizer
 
 from luthier import dataset
 from luthier.models.base_model import BaseModelEntry
-from luthier.store import models
+from luthier.store import files, models
 from luthier.store.rows import FileRecord, new_id
 from service.context import Context, utc_now
 
 
-def take_in(ctx: Context, path: Path, filename: str) -> FileRecord:
-    """The record of a file, not inserted yet. Raises DatasetError with the first faults of the file."""
+def store(ctx: Context, path: Path, filename: str) -> FileRecord:
+    """Check a file and insert its record. Raises DatasetError with the first faults of the file."""
+    record = ingest(ctx, path, filename)
+    with ctx.database.begin() as c:
+        files.insert(c, record)
+    return record
+
+
+def delete(ctx: Context, file_id: str) -> None:
+    """Delete a file. Raises NotFound, and Conflict while an active job uses it."""
+    with ctx.database.begin() as c:
+        record = files.get(c, file_id)
+        files.delete(c, file_id)
+    ctx.garbage.release({record.raw, record.rows})
+
+
+def ingest(ctx: Context, path: Path, filename: str) -> FileRecord:
+    """Check a file and return its record, which is not inserted yet. Raises DatasetError.
+
+    The profile counts tokens with a base model's tokenizer; without one, it estimates them.
+    """
     settings = ctx.settings
     loaded = dataset.load(path, filename, max_row_bytes=settings.max_row_bytes, max_bytes=settings.max_upload_bytes)
-    profile = dataset.profile(loaded.rows, loaded.kind, source_format=loaded.format, **_counting(ctx))
+    with ctx.database.read() as c:
+        counter = token_counter(models.list_(c))
+    counting: dict[str, Any] = {}
+    if counter is not None:
+        counting = {"count_tokens": counter.count, "counted_by": counter.model}
+    profile = dataset.profile(loaded.rows, loaded.kind, source_format=loaded.format, **counting)
     with path.open("rb") as stream:
-        raw, size = ctx.keep(stream)
+        raw, size = ctx.store_blob(stream)
     return FileRecord(
         id=new_id("file"),
         filename=filename,
@@ -32,16 +56,9 @@ def take_in(ctx: Context, path: Path, filename: str) -> FileRecord:
         kind=loaded.kind,
         format=loaded.format,
         raw=raw,
-        rows=ctx.keep_bytes(dataset.write_rows(loaded.rows)),
+        rows=ctx.store_bytes(dataset.write_rows(loaded.rows)),
         profile=profile.model_dump(mode="json"),
     )
-
-
-def _counting(ctx: Context) -> dict[str, Any]:
-    """How the profile counts tokens: by the first base model's tokenizer, else by its own estimate."""
-    with ctx.database.read() as c:
-        counter = token_counter(models.list_(c))
-    return {} if counter is None else {"count_tokens": counter.count, "counted_by": counter.model}
 
 
 class TokenCounter(NamedTuple):
@@ -50,7 +67,7 @@ class TokenCounter(NamedTuple):
 
 
 def token_counter(entries: Sequence[BaseModelEntry]) -> TokenCounter | None:
-    """Counts tokens as the first of the models that lies in a local folder does; None where none does."""
+    """Return the tokenizer of the first base model that has one in a local folder; None where none has."""
     for entry in entries:
         file = Path(entry.source) / "tokenizer.json"
         if file.is_file():
@@ -63,6 +80,6 @@ def _count(tokenizer: Tokenizer, text: str) -> int:
 
 
 @lru_cache(maxsize=4)
-def _load(file: Path, changed: int) -> Tokenizer:
-    """`changed` is the file's time of change, so that a replaced tokenizer is read anew."""
+def _load(file: Path, modified_ns: int) -> Tokenizer:
+    """`modified_ns`: part of the cache key, so that a replaced tokenizer is loaded again."""
     return Tokenizer.from_file(str(file))

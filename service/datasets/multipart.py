@@ -1,6 +1,6 @@
-"""Receiving a dataset file: multipart/form-data, written to disk as it arrives, refused as soon as a limit is passed.
+"""Receive a dataset file: multipart/form-data is written to disk as it arrives, and refused once a limit is exceeded.
 
-The framework's own form parser would take in the whole file first. This one never holds more than a chunk.
+The framework's own form parser would read the whole file first. This one never holds more than a chunk in memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ JSON_ENDINGS: Final = (".jsonl", ".ndjson", ".json")
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A file that has arrived whole. It is gone when the request ends."""
+    """A file that was received completely. It is deleted when the request ends."""
 
     path: Path
     filename: str
@@ -42,10 +42,10 @@ class Upload:
 
 @asynccontextmanager
 async def receive(request: Request, *, max_bytes: int, max_row_bytes: int) -> AsyncIterator[Upload]:
-    """The field `file` of the form, with the field `purpose` checked.
+    """Yield the form's `file`; its `purpose` is checked.
 
-    Raises TooLarge while the body is still on its way: beyond `max_bytes`, or a line of a JSONL file beyond
-    `max_row_bytes`. Raises UserError for anything else that is wrong with the form.
+    Raises TooLarge while the body is still arriving: beyond `max_bytes`, or a line of a JSONL file beyond
+    `max_row_bytes`. Raises UserError for any other fault of the form.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes + ENVELOPE_BYTES:
@@ -65,15 +65,15 @@ async def receive(request: Request, *, max_bytes: int, max_row_bytes: int) -> As
             except MultipartParseError as error:
                 raise UserError(f"the form cannot be read: {error}") from error
             except ClientDisconnect as error:
-                raise UserError("the connection ended before the file did", param="file") from error
+                raise UserError("the connection closed before the whole file was received", param="file") from error
             filename = form.finish()
         yield Upload(path=path, filename=filename, bytes=form.file_bytes)
 
 
 class _Layout(Enum):
-    """What is known of the file so far: only in JSON Lines is a row a line."""
+    """What is known of the file so far. Only in JSON Lines is a row one line."""
 
-    JSON = auto()  # lines or an array: the first character will tell
+    JSON = auto()  # lines or an array: the first character decides
     LINES = auto()
     OTHER = auto()
 
@@ -86,7 +86,7 @@ class _Part:
 
 
 class _Form:
-    """Callbacks of the parser; they run in its `write`, so that what they raise ends the request."""
+    """Callbacks of the parser. They run in its `write`, so that their exceptions end the request."""
 
     def __init__(self, target: BinaryIO, *, max_bytes: int, max_row_bytes: int) -> None:
         self.file_bytes = 0
@@ -117,11 +117,11 @@ class _Form:
     def finish(self) -> str:
         """The file's name. Raises UserError for a form that is not complete."""
         if not self._whole:
-            raise UserError("the form ends before its closing boundary: the upload was cut off", param="file")
+            raise UserError("the form ends before its closing boundary: the upload is incomplete", param="file")
         if self._filename is None:
             raise UserError("file is missing: send it as a file field of multipart/form-data", param="file")
         if self._purpose is None:
-            raise UserError("purpose is missing; Luthier takes files for 'fine-tune'", param="purpose")
+            raise UserError("purpose is missing; expected 'fine-tune'", param="purpose")
         return self._filename
 
     def _begin_part(self) -> None:
@@ -147,7 +147,7 @@ class _Form:
             case "file" if self._part.filename is None:
                 raise UserError("file must be a file field, with a file name", param="file")
             case "file" if self._filename is not None:
-                raise UserError("the form has more than one file; upload them one by one", param="file")
+                raise UserError("the form has more than one file; upload each in its own request", param="file")
             case "file":
                 self._filename = self._part.filename
                 by_name = (self._filename or "").lower().endswith(JSON_ENDINGS)
@@ -157,7 +157,7 @@ class _Form:
             case "purpose":
                 pass
             case other:
-                raise UserError(f"there is no form field {other!r} here; expected file and purpose", param=other)
+                raise UserError(f"unknown form field {other!r}; expected file and purpose", param=other)
 
     def _content(self, data: bytes, start: int, end: int) -> None:
         chunk = data[start:end]
@@ -212,7 +212,7 @@ def _boundary(request: Request) -> bytes:
 
 
 def _base_name(filename: str) -> str:
-    """The last part of a path in either notation, without control characters: it is shown, never opened."""
+    """Return the last part of a POSIX or Windows path, without control characters. It is shown, never opened."""
     base = PureWindowsPath(PurePosixPath(filename).name).name
     return "".join(character for character in base if character.isprintable())[-MAX_NAME:] or "file"
 

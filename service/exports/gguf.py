@@ -1,8 +1,7 @@
-"""A merged model as one GGUF file, as llama.cpp's own converter would write it, made while it is sent.
+"""Write a merged model as one GGUF file, like llama.cpp's own converter, while it is streamed.
 
-Numbers stay what they are: matrices keep their type, vectors become float32, and nothing is quantised
-(`llama-quantize` does that). Models of the Llama, Mistral, Qwen 2 and Qwen 3 families with byte-level BPE can be
-written.
+Values are exact: matrices keep their type, vectors become float32, and nothing is quantised (`llama-quantize` does
+that). Supported are models of the Llama, Mistral, Qwen 2 and Qwen 3 families with byte-level BPE.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ _FILE_TYPES: Final = {
 
 
 class GgufFile:
-    """The file of the merged model that consists of these blobs (path → digest); `name` is what it calls itself.
+    """The GGUF file of the merged model with these blobs (path → digest). `bytes` is its length.
 
-    Raises UserError at once for a model that llama.cpp would not compute as it was judged. `bytes` is its length.
+    Raises UserError at once for a model that llama.cpp would not compute exactly.
     """
 
     def __init__(self, blobs: Blobs, files: Mapping[str, str], name: str) -> None:
@@ -65,10 +64,10 @@ class GgufFile:
         for theirs, stored in safetensors_reader.find(blobs, files).items():
             ours = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
             if ours is None:
-                raise _refused(f"llama.cpp has no place for its tensor {theirs}")
+                raise _refused(f"llama.cpp does not know its tensor {theirs}")
             kind = Type[stored.type] if len(stored.shape) > 1 else Type.F32
             widest = kind if len(stored.shape) > 1 else widest
-            heads = _turned_heads(theirs, config) if architecture is gguf.MODEL_ARCH.LLAMA else None
+            heads = _permuted_heads(theirs, config) if architecture is gguf.MODEL_ARCH.LLAMA else None
             self._add(writer, ours, stored.shape, kind, partial(self._values, stored, heads))
         writer.add_file_type(_FILE_TYPES[widest])
         self._head = _head(writer)
@@ -98,7 +97,7 @@ class GgufFile:
         values = safetensors_reader.read(self._blobs, stored)
         if len(stored.shape) == 1:
             values = safetensors_reader.as_float32(values)
-        return values if heads is None else _turned(values, heads)
+        return values if heads is None else _permuted(values, heads)
 
 
 def _architecture(config: Mapping[str, Any]) -> gguf.MODEL_ARCH:
@@ -106,7 +105,7 @@ def _architecture(config: Mapping[str, Any]) -> gguf.MODEL_ARCH:
     if name not in ARCHITECTURES:
         raise _refused(f"it is a {name}, not one of {', '.join(ARCHITECTURES)}")
     if config.get("hidden_act") != "silu":
-        raise _refused(f"its activation is {config.get('hidden_act')}, and llama.cpp would compute silu")
+        raise _refused(f"its activation is {config.get('hidden_act')}, but llama.cpp would use silu")
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
     if window is not None and window < config["max_position_embeddings"]:
         raise _refused(f"llama.cpp would ignore its attention window of {window} tokens")
@@ -139,17 +138,17 @@ def _describe(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
             writer.add_rope_scaling_factor(rope["factor"])
             writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
         case other:
-            raise _refused(f"its rotary positions are stretched by {other}, which llama.cpp has no setting for")
+            raise _refused(f"llama.cpp does not support its RoPE scaling {other}")
 
 
 def _rope_factors(config: Mapping[str, Any]) -> Array | None:
-    """What Llama 3 divides each frequency by, as transformers computes it (`_compute_llama3_parameters`)."""
+    """Return the factors by which Llama 3 divides the RoPE frequencies (transformers' `_compute_llama3_parameters`)."""
     rope = config["rope_parameters"]
     if rope["rope_type"] != "llama3":
         return None
     width = _head_width(config)
     turns = rope["rope_theta"] ** -(np.arange(0, width, 2, dtype=np.float64) / width)
-    fit = rope["original_max_position_embeddings"] * turns / (2 * math.pi)  # turns within the old context
+    fit = rope["original_max_position_embeddings"] * turns / (2 * math.pi)  # turns within the original context
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
     smooth = np.clip((fit - low) / (high - low), 0, 1)
     return np.asarray(1 / ((1 - smooth) / rope["factor"] + smooth), np.float32)
@@ -159,8 +158,8 @@ def _head_width(config: Mapping[str, Any]) -> int:
     return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
 
 
-def _turned_heads(name: str, config: Mapping[str, Any]) -> int | None:
-    """How many heads the rows of a tensor belong to that llama.cpp keeps in another order."""
+def _permuted_heads(name: str, config: Mapping[str, Any]) -> int | None:
+    """Return the number of heads of a tensor whose rows llama.cpp permutes; None for other tensors."""
     layer = name.rpartition(".")[0]
     if layer.endswith("q_proj"):
         return int(config["num_attention_heads"])
@@ -169,8 +168,8 @@ def _turned_heads(name: str, config: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _turned(values: Array, heads: int) -> Array:
-    """For Llama, llama.cpp turns neighbouring pairs of a head, transformers its two halves."""
+def _permuted(values: Array, heads: int) -> Array:
+    """Permute a Llama tensor: llama.cpp rotates neighbouring pairs of a head, transformers its two halves."""
     rows, *rest = values.shape
     return values.reshape(heads, 2, rows // heads // 2, *rest).swapaxes(1, 2).reshape(values.shape)
 
@@ -182,7 +181,7 @@ def _vocabulary(blobs: Blobs, files: Mapping[str, str], config: Mapping[str, Any
 
 
 def _head(writer: gguf.GGUFWriter) -> bytes:
-    """All that stands before the tensors, which `gguf` only writes to files."""
+    """Return everything before the tensors. `gguf` writes it only to files."""
     with tempfile.TemporaryDirectory(prefix="luthier-gguf-") as folder:
         path = Path(folder) / "head.gguf"
         writer.write_header_to_file(path)
@@ -206,4 +205,4 @@ def _text(blobs: Blobs, files: Mapping[str, str], name: str) -> str:
 
 
 def _refused(why: str) -> UserError:
-    return UserError(f"this model cannot be written as GGUF: {why}; ask for format=merged", param="format")
+    return UserError(f"this model cannot be exported as GGUF: {why}; use format=merged", param="format")

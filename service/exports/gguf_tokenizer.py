@@ -1,8 +1,7 @@
-"""A tokenizer.json in the terms of GGUF.
+"""Translate a tokenizer.json to GGUF. Only byte-level BPE is supported.
 
-Only byte-level BPE is taken. How text is split before the merges is a program of llama.cpp, chosen by a name in the
-file: only splits that have such a name can be exported, since with any other the model would read other tokens than it
-has learnt.
+llama.cpp implements the pre-tokenizer, which splits text before the merges, and a name in the file selects it. Only
+pre-tokenizers with such a name can be exported: with another one the model would read other tokens than in training.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from luthier.errors import UserError
 _WORDS: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# What happens to text before the merges → llama.cpp's name for it.
+# Steps of the pre-tokenizer → llama.cpp's name for it.
 SPLITS: Final[Mapping[tuple[str, ...], str]] = {
     ("bytes and words",): "gpt-2",
     ("single digits", "bytes and words"): "smollm",
     (_WORDS % "{1,3}", "bytes"): "llama-bpe",
     (_WORDS % "", "bytes"): "qwen2",
 }
-# llama.cpp looks whole pieces up before it merges where, and only where, the split is this one.
+# Only with this pre-tokenizer does llama.cpp look up whole words before it merges (`ignore_merges`).
 _WHOLE_PIECES: Final = "llama-bpe"
 _SPECIAL: Final = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 class Vocabulary(Frozen):
-    """What llama.cpp needs to know of a tokenizer."""
+    """A tokenizer as llama.cpp needs it."""
 
-    split: str = Field(description="llama.cpp's name for what happens before the merges")
+    split: str = Field(description="llama.cpp's name of the pre-tokenizer")
     tokens: tuple[str, ...] = Field(description="by id")
     types: tuple[int, ...] = Field(description="gguf.TokenType of each")
     merges: tuple[str, ...]
@@ -46,14 +45,14 @@ class Vocabulary(Frozen):
     chat_template: str | None
 
     def token(self, name: str) -> str:
-        """The text of a special token, empty where there is none."""
+        """Return the text of a special token; empty where there is none."""
         return self.tokens[self.special[name]] if name in self.special else ""
 
 
 def read(tokenizer: str, config: Mapping[str, Any], template: str | None, size: int) -> Vocabulary:
-    """From the content of tokenizer.json, of tokenizer_config.json and of the chat template; `size` is the model's.
+    """Return the vocabulary from the contents of tokenizer.json and tokenizer_config.json, and the chat template.
 
-    Raises UserError with the reason where llama.cpp could not read text as this tokenizer does.
+    `size`: the model's vocabulary size. Raises UserError where llama.cpp would tokenize text differently.
     """
     parsed: dict[str, Any] = json.loads(tokenizer)
     model, added = parsed["model"], parsed.get("added_tokens") or []
@@ -62,7 +61,7 @@ def read(tokenizer: str, config: Mapping[str, Any], template: str | None, size: 
         raise _refused(f"its tokenizer is {kind}, not byte-level BPE")
     split = SPLITS.get(_steps(parsed.get("pre_tokenizer")))
     if split is None or bool(model.get("ignore_merges")) is not (split == _WHOLE_PIECES):
-        raise _refused("its tokenizer splits text in a way that llama.cpp has no name for")
+        raise _refused("llama.cpp does not know its pre-tokenizer")
     by_id = {number: token for token, number in model["vocab"].items()}
     by_id |= {token["id"]: token["content"] for token in added}
     kinds = {token["id"]: "CONTROL" if token["special"] else "USER_DEFINED" for token in added}
@@ -72,7 +71,9 @@ def read(tokenizer: str, config: Mapping[str, Any], template: str | None, size: 
     return Vocabulary(
         split=split,
         tokens=tuple(by_id.get(number, f"[PAD{number}]") for number in range(size)),
-        types=tuple(_type(kinds.get(number, "NORMAL" if number in by_id else "UNUSED")) for number in range(size)),
+        types=tuple(
+            int(gguf.TokenType[kinds.get(number, "NORMAL" if number in by_id else "UNUSED")]) for number in range(size)
+        ),
         merges=tuple(pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]),
         special={name: number for name, number in named.items() if number is not None},
         adds_bos=adds_bos,
@@ -117,7 +118,7 @@ def _steps(split: Mapping[str, Any] | None) -> tuple[str, ...]:
 
 
 def _adds(tokenizer: str) -> tuple[bool, bool]:
-    """Whether it puts a token before a text, and one after it."""
+    """Return whether the tokenizer adds a token before a text, and whether it adds one after it."""
     loaded = Tokenizer.from_str(tokenizer)
     plain, whole = (loaded.encode("a", add_special_tokens=special).ids for special in (False, True))
     return whole[: len(plain)] != plain, whole[-len(plain) :] != plain
@@ -127,9 +128,5 @@ def _content(token: Any) -> str:
     return str(token["content"]) if isinstance(token, dict) else str(token)
 
 
-def _type(name: str) -> int:
-    return int(gguf.TokenType[name])
-
-
 def _refused(why: str) -> UserError:
-    return UserError(f"this model cannot be written as GGUF: {why}; ask for format=merged", param="format")
+    return UserError(f"this model cannot be exported as GGUF: {why}; use format=merged", param="format")

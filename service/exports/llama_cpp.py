@@ -1,4 +1,4 @@
-"""A trial's model for llama.cpp and Ollama: the GGUF file, a Modelfile, and what there is to know about it."""
+"""A trial's model for llama.cpp and Ollama: the GGUF file, a Modelfile, a README and the model card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ CARD, RECORD = "README.md", "luthier.json"  # of the merged model
 
 
 def portable(blobs: Blobs, files: Mapping[str, str], name: str) -> list[Entry]:
-    """What to send; `files` (path → digest) are the merged model's. Raises UserError where it cannot be written."""
+    """Return the files to send for a merged model with these files (path → digest). Raises UserError if GGUF cannot
+    represent it."""
     weights = GgufFile(blobs, files, name)
     readme = _PAGES.get_template("gguf.md.jinja").render(name=name, weights=WEIGHTS, card="MODEL_CARD.md")
     kept = {"MODEL_CARD.md": CARD, RECORD: RECORD}

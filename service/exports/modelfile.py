@@ -1,8 +1,8 @@
-"""An Ollama Modelfile for a GGUF file: what Ollama has to be told that llama.cpp reads from the file itself.
+"""Write an Ollama Modelfile for a GGUF file, with the settings that Ollama does not read from the file.
 
-Ollama's templates are Go's, not Jinja's. Most chat templates put something before and after each message, by its role,
-and nothing else: what that is is found out by rendering conversations, and a template of Go's is made of it if it gives
-the same text for others. For any other template the Modelfile says that it has none.
+Ollama's chat templates are Go templates, not Jinja. Most Jinja chat templates only add a prefix and a suffix to each
+message, by its role. These are found by rendering conversations. A Go template is made of them if it renders other
+conversations identically; for any other chat template, the Modelfile says that it has none.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _PROOF: Final[Sequence[Sequence[Message]]] = (
 
 
 class Turns(Frozen):
-    """What a chat template puts around messages."""
+    """The prefixes and suffixes that a chat template adds to messages."""
 
     around: dict[str, tuple[str, str]]
     opening: str
     default_system: str | None
 
     def text(self, messages: Sequence[Message]) -> str:
-        """A conversation, up to where the model answers."""
+        """Render a conversation with the generation prompt."""
         if self.default_system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.default_system}, *messages]
         turns = (self.around[message["role"]] for message in messages)
@@ -47,13 +47,13 @@ class Turns(Frozen):
 
 
 def modelfile(vocabulary: Vocabulary, weights: str) -> str:
-    """The Modelfile that lies beside the file named `weights`."""
+    """Return the Modelfile for the file `weights` in the same folder."""
     lines = [f"FROM ./{weights}"]
     if vocabulary.chat_template is None:
         lines.append('TEMPLATE """{{ .Prompt }}"""')
     elif (turns := find_turns(vocabulary)) is None:
         lines.append(
-            "# The chat template cannot be put in Ollama's terms: write TEMPLATE by hand, or use llama.cpp, which"
+            "# The chat template cannot be translated for Ollama: write TEMPLATE manually, or use llama.cpp, which"
         )
         lines.append("# reads it from the file.")
     else:
@@ -66,11 +66,11 @@ def modelfile(vocabulary: Vocabulary, weights: str) -> str:
 
 
 def find_turns(vocabulary: Vocabulary) -> Turns | None:
-    """None where the template is not of this kind."""
+    """Return the prefixes and suffixes; None for a chat template that does more than add them."""
     try:
         turns = _turns(vocabulary)
         regular = all(turns.text(messages) == _render(vocabulary, messages) for messages in _PROOF)
-    except Exception:  # a template is somebody's program, and may fail in any way
+    except Exception:  # a template is a user's program and may fail in any way
         return None
     pieces = [turns.opening, turns.default_system or "", *(part for pair in turns.around.values() for part in pair)]
     return turns if regular and not any('"""' in piece for piece in pieces) else None
@@ -105,7 +105,7 @@ def _turns(vocabulary: Vocabulary) -> Turns:
 
 
 def _render(vocabulary: Vocabulary, messages: Sequence[Message], *, answered: bool = False) -> str:
-    """As transformers does; the beginning token is left out where the tokenizer puts it there anyway."""
+    """Render like transformers, without the BOS token if the tokenizer adds it."""
     assert vocabulary.chat_template is not None
     tokens = {name: vocabulary.token(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
     text = chat_template.render(vocabulary.chat_template, messages, add_generation_prompt=not answered, **tokens)

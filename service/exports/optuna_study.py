@@ -1,4 +1,4 @@
-"""A job as an Optuna storage file."""
+"""Export a job as an Optuna storage file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from service.jobs import history, space
 
 
 def write(ctx: Context, job_id: str, path: Path) -> None:
-    """Write the job, as far as it has come, to the new file `path`. Raises NotFound."""
+    """Write the job, with the trials so far, to the new file `path`. Raises NotFound."""
     with ctx.database.read() as c:
         job = jobs.get(c, job_id)
         rows = trials.of_job(c, job_id)
-    told = [_told(row, past) for row, past in zip(rows, history.past(job, rows), strict=True)]
+    exported = [_trial(row, past) for row, past in zip(rows, history.past(job, rows), strict=True)]
     attributes = {
         "job": job.id,
         "state": job.state.value,
@@ -27,10 +27,10 @@ def write(ctx: Context, job_id: str, path: Path) -> None:
         **job.metadata,
     }
     known = {name: value for name, value in attributes.items() if value is not None}
-    write_study(path, job.id, job.judge.objective, space.space_if_any(ctx, job), told, known)
+    write_study(path, job.id, job.judge.objective, space.space_if_any(ctx, job), exported, known)
 
 
-def _told(row: TrialRecord, past: Past) -> Told:
+def _trial(row: TrialRecord, past: Past) -> Told:
     attributes = {
         "trial": row.id,
         "design": row.design.summary(),

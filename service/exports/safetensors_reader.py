@@ -1,4 +1,4 @@
-"""The tensors of a merged model where they lie, as blobs of safetensors: found by their headers, read one at a time."""
+"""Read the tensors of a merged model from safetensors blobs, one at a time."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from luthier.errors import UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# bfloat16 is read as the 16 bits that it is; numpy has no such type.
+# bfloat16 is read as its 16 bits: numpy has no such type.
 _TYPES: Final[Mapping[str, np.dtype[Any]]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
 class Stored(Frozen):
-    """Where a tensor lies."""
+    """The location of a tensor."""
 
     type: str = Field(description="as safetensors calls it: F32, F16 or BF16")
     shape: tuple[int, ...]
     blob: str = Field(description="digest")
-    start: int = Field(description="of its bytes in the blob")
+    start: int = Field(description="offset of its bytes in the blob")
     bytes: int
 
 
 def find(blobs: Blobs, files: Mapping[str, str]) -> dict[str, Stored]:
-    """The tensors of the model whose files (path → digest) these are, by name.
+    """Return the tensors of the model with these files (path → digest), by name.
 
-    Raises UserError for one in another type than float32, float16 or bfloat16.
+    Raises UserError for a tensor that is not float32, float16 or bfloat16.
     """
     found: dict[str, Stored] = {}
     for path, digest in sorted(files.items()):
         if "/" in path or not path.endswith(".safetensors"):
-            continue  # deeper lies a reward model's
+            continue  # subfolders have a reward model's weights
         with blobs.open(digest) as stream:
             length = int.from_bytes(stream.read(8), "little")
             header: dict[str, Any] = json.loads(stream.read(length))
@@ -58,7 +58,7 @@ def find(blobs: Blobs, files: Mapping[str, str]) -> dict[str, Stored]:
 
 
 def read(blobs: Blobs, stored: Stored) -> Array:
-    """The tensor; of bfloat16 its bits."""
+    """Return the tensor; a bfloat16 one as its bits (uint16)."""
     with blobs.open(stored.blob) as stream:
         stream.seek(stored.start)
         content = stream.read(stored.bytes)
@@ -66,7 +66,7 @@ def read(blobs: Blobs, stored: Stored) -> Array:
 
 
 def as_float32(values: Array) -> Array:
-    """Exactly the same numbers, of what `read` gives."""
+    """Return what `read` returned as float32, exactly."""
     if values.dtype == _TYPES["BF16"]:
         return (values.astype("<u4") << 16).view("<f4")
     return values.astype("<f4")

@@ -1,4 +1,4 @@
-"""A tar archive that is made while it is sent: it never lies on disk or in memory as a whole."""
+"""A tar archive that is created while it is streamed: it is never on disk or in memory as a whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Entry:
 
 
 class Archive:
-    """The files in the POSIX (PAX) format, sorted by path."""
+    """An archive in the POSIX (PAX) format, sorted by path."""
 
     def __init__(self, entries: Iterable[Entry], changed: datetime) -> None:
         self._members: list[tuple[bytes, Entry]] = []
@@ -45,7 +45,7 @@ class Archive:
 
 
 def of_blob(blobs: Blobs, path: str, digest: str) -> Entry:
-    """Raises BlobMissing at once, or never."""
+    """Return an entry with the content of a blob. Raises BlobMissing at once, not while streaming."""
     return Entry(path=path, size=blobs.size(digest), content=_Pieces(blobs, digest))
 
 

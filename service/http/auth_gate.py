@@ -1,11 +1,11 @@
-"""No request reaches a route before it is let in here.
+"""The gate that authenticates every request before it reaches a route.
 
-Keys are needed once there has been one, and wherever others than this machine can reach the service. Programs send
-`Authorization: Bearer KEY`; browsers have the cookie of a login. What a key allows is in `service.auth.scopes`.
+Keys are needed once one was created, and whenever other machines can reach the service. Programs send
+`Authorization: Bearer KEY`; browsers send a session cookie. `service.auth.scopes` says what a key allows.
 
-While no key is needed, the service trusts its own machine, and no web page that somebody opens there: it answers to the
-names of this machine alone (else a page could point its own name here), to nobody behind a proxy, and refuses what
-another site's page sends.
+While no key is needed, the service trusts the programs of its own machine, but not web pages that are opened there. It
+accepts only the host names of this machine, against DNS rebinding. It refuses requests through a proxy and requests
+that pages of other sites send.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from service.http.error_handlers import Hangup, headers_of
 
 
 class Gate:
-    """ASGI middleware, before anything that reads a body. `worker_key` is the key of this process's own workers."""
+    """ASGI middleware, which runs before anything reads a body. `worker_key`: the key of this process's own workers."""
 
     def __init__(self, app: ASGIApp, settings: Settings, worker_key: str) -> None:
         self._app = app
@@ -85,7 +85,7 @@ class Gate:
             await self._count(self._requests, caller.id, "requests with one key")
         if not caller.scope.allows(needed):
             raise Forbidden(
-                f"{request.method} {path} needs a key of scope `{needed}`; {caller.name} has `{caller.scope}`"
+                f"{request.method} {path} needs a key with scope `{needed}`; {caller.name} has `{caller.scope}`"
             )
         return caller
 
@@ -95,7 +95,7 @@ class Gate:
             scheme, _, rest = header.partition(" ")
             given = rest.strip()
             if scheme.lower() != "bearer":
-                raise Unauthenticated(f"send the key as `Authorization: Bearer KEY`, not by the scheme {scheme!r}")
+                raise Unauthenticated(f"send the key as `Authorization: Bearer KEY`, not with the scheme {scheme!r}")
             if hmac.compare_digest(given.encode(), self._worker_key.encode()):
                 return LOCAL_WORKER
             record = key_of(ctx, given, utc_now())
@@ -104,15 +104,15 @@ class Gate:
         if cookie is not None:
             record = session_of(ctx, cookie, utc_now())
             if request.method not in READING and not _same_site(request):
-                raise Forbidden("the browser does not say that a page of this service sent this, so it is refused")
+                raise Forbidden("the browser does not confirm that a page of this service sent the request")
             return Caller(id=record.id, name=record.name, scope=record.scope, logged_in=True)
         raise Unauthenticated(
-            "this needs a key: in LUTHIER_API_KEY, or as `Authorization: Bearer KEY`; browsers log in at /login"
+            "an API key is needed: set LUTHIER_API_KEY, or send `Authorization: Bearer KEY`; browsers log in at /login"
         )
 
     async def _count_attempt(self, request: Request) -> None:
         address = request.client.host if request.client else ""
-        await self._count(self._attempts, address, "wrong keys and log-ins from one address")
+        await self._count(self._attempts, address, "wrong keys and logins from one address")
 
     async def _count(self, limit: RateLimitItemPerMinute, whose: str, words: str) -> None:
         if await self._limiter.hit(limit, whose):
@@ -120,32 +120,32 @@ class Gate:
         stats = await self._limiter.get_window_stats(limit, whose)
         wait = max(1, math.ceil(stats.reset_time - time.time()))
         raise TooManyRequests(
-            f"at most {limit.amount} {words} are taken in a minute; try again in {wait} s", retry_after=wait
+            f"at most {limit.amount} {words} are allowed per minute; try again in {wait} s", retry_after=wait
         )
 
 
 def _refuse_others(request: Request) -> None:
-    """Without keys: whoever comes by a proxy, or by a name that is not this machine's own."""
+    """Refuse requests through a proxy, or to a host name that is not this machine's. Applies while no key is needed."""
     sender, name = request.client.host if request.client else "", _host_name(request.headers.get("host", ""))
     if not is_loopback(sender):
         raise Forbidden(
-            f"this comes from {sender} by a proxy: make a key with `luthier keys create` before you use one"
+            f"the request comes from {sender} through a proxy, which needs a key: run `luthier keys create`"
         )
     if not is_loopback(name):
         raise Forbidden(
-            f"without keys the service answers to the names of its own machine alone, and this asks for {name}: use "
-            "http://127.0.0.1, or make a key with `luthier keys create`"
+            f"without keys the service accepts only host names of its own machine, not {name}: use http://127.0.0.1, "
+            "or create a key with `luthier keys create`"
         )
 
 
 def _refuse_other_sites(request: Request) -> None:
-    """A page of another site that a browser has open may not act here."""
+    """Refuse changes that a page of another site sends from a browser."""
     if request.method not in READING and "origin" in request.headers and not _same_site(request):
-        raise Forbidden(f"a page of {request.headers['origin']} sent this, and other sites may not act here")
+        raise Forbidden(f"a page of {request.headers['origin']} sent the request; other sites may change nothing here")
 
 
 def _same_site(request: Request) -> bool:
-    """Whether the browser says that a page of this very service sent the request. Programs say nothing of the kind."""
+    """Return whether the browser says that a page of this service sent the request. Other programs do not say."""
     if request.headers.get("sec-fetch-site") == "same-origin":
         return True
     host = request.headers.get("host", "")
@@ -153,7 +153,7 @@ def _same_site(request: Request) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """Without the port, and an IPv6 address without its brackets."""
+    """Return the host without its port; an IPv6 address without its brackets."""
     name, _, port = host.rpartition(":")
     bare = name if name and port.isdigit() else host
     return bare.removeprefix("[").removesuffix("]")

@@ -1,4 +1,4 @@
-"""A cap on request bodies, enforced while they arrive, for every route that does not stream its body itself."""
+"""A limit on the size of request bodies, checked while they arrive, for all routes that do not stream theirs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STREAMED: Final = frozenset({("POST", "/v1/files"), ("PUT", "/v1/blobs")})
 
 
 class BodyLimit:
-    """ASGI middleware: reads the body before the application does, and no further than the limit."""
+    """ASGI middleware that reads the body before the application does, up to the limit."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -25,7 +25,7 @@ class BodyLimit:
             return
         try:
             if b"%00" in scope["raw_path"] or b"%00" in scope["query_string"]:
-                raise UserError("the address holds a zero byte (%00), which no id and no option has")
+                raise UserError("the URL contains a NUL byte (%00), which no id and no parameter has")
             body = await _read(receive)
         except LuthierError as error:
             await respond(error)(scope, receive, send)
@@ -44,6 +44,6 @@ async def _read(receive: Receive) -> bytes:
         message = await receive()
         body += message.get("body", b"")
         if len(body) > MAX_BODY_BYTES:
-            raise TooLarge(f"the body is larger than {MAX_BODY_BYTES:,} bytes, the most that this route takes")
-        if not message.get("more_body", False):  # also when the client has gone away
+            raise TooLarge(f"the body is larger than {MAX_BODY_BYTES:,} bytes, the limit of this route")
+        if not message.get("more_body", False):  # also when the client has disconnected
             return bytes(body)

@@ -1,4 +1,4 @@
-"""How errors leave the service: always OpenAI's shape, always words that a person can act on, never a traceback."""
+"""Turn errors into responses: in OpenAI's format, with a message that says what to do, never a traceback."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LINGER_BYTES: Final = 8 * 2**20
 SHOWN_PROBLEMS: Final = 5
 SHOWN_CHARACTERS: Final = 80
 
-# pydantic's error types in words; `{x}` are fields of the error's context.
+# What each pydantic error type expected; `{x}` are fields of the error's context.
 EXPECTED: Final[Mapping[str, str]] = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -84,20 +84,20 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
-        log.error("%s %s failed unexpectedly: %r", request.method, request.url.path, error)  # the server adds the rest
-        return _answer(request, LuthierError("something went wrong inside the service; its log has the details"))
+        log.error("%s %s failed: %r", request.method, request.url.path, error)  # the server logs the traceback
+        return _answer(request, LuthierError("internal error; the log of the service has the details"))
 
 
 def _answer(request: Request, error: LuthierError) -> Response:
-    """As a page where a browser asks for one, else as JSON."""
+    """Return the error as a page to a browser, else as JSON."""
     return error_page(request, error, error.status, headers_of(error)) if wants_page(request) else respond(error)
 
 
 class Hangup(JSONResponse):
-    """An answer to a body that is still on its way, after which the connection closes: the rest is not waited for.
+    """A response sent while the request's body is still arriving. The connection closes after it.
 
-    It closes a little later than it answers, and takes in some more until then. Closing a connection on which
-    something lies unread resets it, and a reset can overtake the answer.
+    It keeps reading for a moment before it closes. Closing a connection with unread data resets it, and the reset can
+    overtake the response.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,7 +121,7 @@ def respond(error: LuthierError) -> JSONResponse:
 
 
 def headers_of(error: LuthierError) -> dict[str, str]:
-    """What HTTP wants beside an error's words."""
+    """Return the HTTP headers that belong to an error."""
     match error:
         case Unauthenticated():
             return {"WWW-Authenticate": "Bearer"}
@@ -132,7 +132,7 @@ def headers_of(error: LuthierError) -> dict[str, str]:
 
 
 def explain(problems: Sequence[Mapping[str, Any]], body: Any) -> UserError:
-    """Validation problems as one error that names each field, what was expected and what was found."""
+    """Return one error for the validation problems. It names each field, what was expected and what was found."""
     lines = [_line(problem, _field(problem["loc"], body)) for problem in problems]
     more = [f"and {len(lines) - SHOWN_PROBLEMS} more"] if len(lines) > SHOWN_PROBLEMS else []
     return UserError("; ".join(lines[:SHOWN_PROBLEMS] + more), param=_field(problems[0]["loc"], body) or None)
@@ -148,9 +148,9 @@ def _line(problem: Mapping[str, Any], field: str) -> str:
     if kind == "missing":
         return f"{field} is missing"
     if kind == "extra_forbidden":
-        return f"there is no field {field} here"
+        return f"unknown field {field}"
     if kind == "union_tag_not_found":
-        return f"{field} needs a field {context['discriminator']} that says which kind it is"
+        return f"{field} needs a field {context['discriminator']} that names its kind"
     found = _shown(problem.get("input"))
     if kind in EXPECTED:
         return f"{field} must be {EXPECTED[kind].format(**context)}, not {found}"
@@ -158,7 +158,7 @@ def _line(problem: Mapping[str, Any], field: str) -> str:
 
 
 def _field(location: Sequence[str | int], body: Any) -> str:
-    """The path of the field in the request, without the names of union members that pydantic puts in between."""
+    """Return the path of the field in the request, without the union members that pydantic inserts."""
     where, *steps = location
     if where != "body":
         return ".".join(map(str, steps))
@@ -182,8 +182,8 @@ def _shown(value: Any) -> str:
 def _translate(request: Request, error: HTTPException) -> UserError:
     match error.status_code:
         case 404:
-            return NotFound(f"there is no route {request.method} {request.url.path}; the API is described at /docs")
+            return NotFound(f"unknown route {request.method} {request.url.path}; see the API at /docs")
         case 405:
-            return UserError(f"{request.url.path} does not take {request.method}; the API is described at /docs")
+            return UserError(f"{request.url.path} does not support {request.method}; see the API at /docs")
         case _:
-            return UserError(f"the request cannot be read: {error.detail}")
+            return UserError(f"the request cannot be parsed: {error.detail}")

@@ -1,4 +1,4 @@
-"""Each request gets an id, is timed, and is told of in the log."""
+"""Give each request an id, time it and log it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from service.integrations.prometheus import Metrics
 
 _HEADER: Final = "x-request-id"
 _ID: Final = re.compile(r"[\w.:-]{1,64}", re.ASCII)
-_IDS: Final = ("job_id", "trial_id")  # of the path that are fields of log lines
-# What asks every few seconds is only told of where it goes wrong.
-_PULSE: Final = frozenset(
+_IDS: Final = ("job_id", "trial_id")  # path parameters that become fields of log lines
+# Requests that come every few seconds are logged at debug level, unless they fail.
+_FREQUENT: Final = frozenset(
     {"/healthz", "/readyz", "/metrics", "/v1/workers/{worker_id}/lease", "/v1/trials/{trial_id}/heartbeat"}
 )
-NOWHERE: Final = "none"  # as the route of requests that no route takes
+NO_ROUTE: Final = "none"  # logged for requests that match no route
 
 
-class Observed:
-    """ASGI middleware. A client may send the id along in X-Request-Id; the answer has it in any case."""
+class RequestLog:
+    """ASGI middleware. A client may send an id in X-Request-Id; the response always has one."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -37,7 +37,7 @@ class Observed:
             return
         given = Headers(scope=scope).get(_HEADER, "")
         request_id = given if _ID.fullmatch(given) else f"req_{secrets.token_hex(8)}"
-        status = 500  # where nothing is answered at all
+        status = 500  # if there is no response at all
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -54,11 +54,11 @@ class Observed:
                 self._note(scope, status, time.perf_counter() - begun)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = str(getattr(scope.get("route"), "path", NOWHERE))
+        route = str(getattr(scope.get("route"), "path", NO_ROUTE))
         self._metrics.requests.labels(scope["method"], route, str(status)).observe(seconds)
         ids = {name: value for name, value in scope.get("path_params", {}).items() if name in _IDS}
         logs.ACCESS.log(
-            logging.DEBUG if route in _PULSE and status < 400 else logging.INFO,
+            logging.DEBUG if route in _FREQUENT and status < 400 else logging.INFO,
             "%s %s %d",
             scope["method"],
             scope["path"],

@@ -1,5 +1,8 @@
-"""From a question to the answer of a worker, piece by piece, through the store: any replica may be the one that the
-worker talks to, so that this one looks for itself, often, but only while it waits for something."""
+"""Ask a question and yield a worker's answer piece by piece.
+
+Questions and answers go through the store, as the worker may be connected to another replica. So this replica polls the
+store while it waits for an answer.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from starlette.concurrency import run_in_threadpool
 
 from luthier.errors import LuthierError, Stopped, Unreachable, tree
 from luthier.store import generations, workers
-from luthier.worker_protocol import Answered, GenerationState, Question, Refusal
+from luthier.worker_protocol import Answered, GenerationState, Question
 from service.context import Context, utc_now
 
-LOOK_SECONDS: Final = 0.05
-WANTED_SECONDS: Final = 60.0  # what a question outlives a replica that was killed
+POLL_SECONDS: Final = 0.05
+WANTED_SECONDS: Final = 60.0  # a question lives so long after its replica is killed
 RENEW_SECONDS: Final = 10.0
 QUEUE_SECONDS: Final = 600.0
 
@@ -26,10 +29,10 @@ Replies = AsyncGenerator[tuple[str, str | Answered], None]
 
 
 async def answer(ctx: Context, prefix: str, question: Question, gone: Gone) -> Replies:
-    """The id of the answer with its pieces, and at last how it ended. `gone` tells whether the asker has left.
+    """Yield the answer's id with each piece, and at last with how it ended. `gone`: whether the client disconnected.
 
-    However this ends, the question is dropped then, and the worker stops at its next word. Raises what the worker found
-    wrong, Unreachable where there is none, and Stopped where the asker has left.
+    In any case the question is dropped at the end, and the worker stops at its next piece. Raises the error that the
+    worker reported, Unreachable where there is no worker, and Stopped where the client disconnected.
     """
     generation_id = await run_in_threadpool(_ask, ctx, prefix, question)
     try:
@@ -42,17 +45,18 @@ async def answer(ctx: Context, prefix: str, question: Question, gone: Gone) -> R
             known += len(heard.pieces)
             if heard.answer is not None:
                 if heard.answer.refusal is not None:
-                    raise _error(heard.answer.refusal)
+                    refusal = heard.answer.refusal
+                    raise tree().get(refusal.code, LuthierError)(refusal.message, param=refusal.param)
                 yield generation_id, heard.answer
                 return
             if await gone():
-                raise Stopped("whoever asked has left")
+                raise Stopped("the client has disconnected")
             now = time.monotonic()
             if now - renewed >= RENEW_SECONDS:
                 renewed = now
                 waiting = heard.state is GenerationState.WAITING
                 await run_in_threadpool(_renew, ctx, generation_id, now - asked if waiting else 0.0)
-            await anyio.sleep(LOOK_SECONDS)
+            await anyio.sleep(POLL_SECONDS)
     finally:
         with anyio.CancelScope(shield=True):
             await run_in_threadpool(_drop, ctx, generation_id)
@@ -72,7 +76,7 @@ def _heard(ctx: Context, generation_id: str, known: int) -> generations.Heard:
     with ctx.database.read() as c:
         heard = generations.heard(c, generation_id, known)
     if heard is None:
-        raise Unreachable(f"{generation_id} was given up: the service was away for too long; ask again")
+        raise Unreachable(f"{generation_id} was dropped: the service was interrupted for too long; ask again")
     return heard
 
 
@@ -82,7 +86,7 @@ def _renew(ctx: Context, generation_id: str, queued: float) -> None:
         if queued and not workers.live(c, now, ctx.settings.lease_seconds):
             raise _nobody()
         if queued > QUEUE_SECONDS:
-            raise Unreachable(f"no worker has had time to answer within {QUEUE_SECONDS:g} seconds; ask again later")
+            raise Unreachable(f"no worker was free within {QUEUE_SECONDS:g} seconds; ask again later")
         generations.want(c, generation_id, now + timedelta(seconds=WANTED_SECONDS))
 
 
@@ -92,8 +96,4 @@ def _drop(ctx: Context, generation_id: str) -> None:
 
 
 def _nobody() -> Unreachable:
-    return Unreachable("no worker is connected that could answer; start one with `luthier worker --server URL`")
-
-
-def _error(refusal: Refusal) -> LuthierError:
-    return tree().get(refusal.code, LuthierError)(refusal.message, param=refusal.param)
+    return Unreachable("no worker is connected; start one with `luthier worker --server URL`")

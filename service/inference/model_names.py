@@ -1,4 +1,4 @@
-"""What models are called, and what a name in a request stands for."""
+"""The names of models, and what the name in a request refers to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from luthier.store import Connection, aliases, artifacts, jobs, models, trials
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.worker_protocol import Artifact, Weights
 
-NAME_TAIL: Final = 8  # characters of the job's id in the name of its model
+NAME_TAIL: Final = 8  # last characters of the job's id, which its model's name ends with
 _OF_TRIAL: Final = re.compile(
     rf"(?P<model>ft:[^:]+:[^:]+:(?P<tail>[^:]{{{NAME_TAIL}}})):trial-(?P<number>\d{{1,6}})(?P<step>-step-\d+)?"
 )
@@ -21,17 +21,17 @@ _OF_TRIAL: Final = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resolved:
-    """A model that can be loaded: a base model, or the kept weights of a trial."""
+    """A model that can be loaded: a base model, or the saved weights of a trial."""
 
     name: str
-    base: BaseModelEntry | None  # as it is registered now; None where a trial's base is no longer registered
+    base: BaseModelEntry | None  # None where a trial's base is no longer registered
     job: JobRecord | None = None
     trial: TrialRecord | None = None
     kept: tuple[Artifact, ...] = ()
 
     @property
     def weights(self) -> Weights:
-        """What a worker loads. An adapter goes on the base that is likely to be in memory already."""
+        """Return what a worker loads. Adapters are preferred: their base is probably in memory already."""
         if self.trial is None:
             return Weights(base=self.base)
         by_kind = {artifact.kind: artifact for artifact in self.kept}
@@ -42,15 +42,17 @@ class Resolved:
         """Raises UserError for an encoder."""
         if self.base is not None and self.base.facts.family == "encoder":
             raise UserError(
-                f"{self.name} is an encoder ({self.base.facts.architecture}): it fills masked tokens and does not "
-                'answer; export it and load it with transformers\' pipeline("fill-mask")',
+                f"{self.name} is an encoder ({self.base.facts.architecture}), which fills masked tokens and generates "
+                'no text; export it and load it with transformers\' pipeline("fill-mask")',
                 param="model",
             )
 
 
 def resolve(c: Connection, name: str) -> Resolved:
-    """The model called `name`: a registered base model, the result of a job (`ft:…`), a trial of a job whose weights
-    are kept (`ft:…:trial-N`), or what an alias stands for now (`alias/NAME`). Raises NotFound with the reason.
+    """Return the model called `name`. Raises NotFound with the reason.
+
+    A name is that of a base model, of the result of a job (`ft:…`), of a trial whose weights are kept
+    (`ft:…:trial-N`), or of an alias (`alias/NAME`).
     """
     name = aliases.resolve(c, name)
     job = jobs.by_model(c, name)
@@ -60,22 +62,22 @@ def resolve(c: Connection, name: str) -> Resolved:
         return _checkpoint(c, name, found)
     entry = _registered(c, name)
     if entry is None:
-        raise NotFound(f"there is no model {name!r}; GET /v1/models lists those there are", param="model")
+        raise NotFound(f"model {name!r} was not found; GET /v1/models lists the models", param="model")
     return Resolved(name=name, base=entry)
 
 
 def result_name(job: JobRecord, winner: TrialRecord) -> str:
-    """What a job's result is called: ft:BASE:SUFFIX:TAIL."""
+    """Return the name of a job's result: ft:BASE:SUFFIX:TAIL."""
     return f"ft:{winner.design.architecture.base}:{job.suffix or 'luthier'}:{job.id[-NAME_TAIL:]}"
 
 
 def trial_name(job: JobRecord, trial: TrialRecord, step: int | None = None) -> str:
-    """What a trial is called as a model, at the end of its training or at a step before that."""
+    """Return the name of a trial as a model, at the end of its training or at an earlier step."""
     return f"{result_name(job, trial)}:trial-{trial.number}{'' if step is None else f'-step-{step}'}"
 
 
 def usable_name(job: JobRecord, trial: TrialRecord, kept: Sequence[Artifact]) -> str | None:
-    """The name under which a trial's model answers now; None where its weights are not kept."""
+    """Return the name that a trial's model can be used under now; None where its weights are not kept."""
     if not trial.design.stages:
         return trial.design.architecture.base
     if not kept:
@@ -89,10 +91,11 @@ def _checkpoint(c: Connection, name: str, found: re.Match[str]) -> Resolved:
             if trial.number == int(found["number"]) and result_name(job, trial) == found["model"]:
                 if found["step"]:
                     raise NotFound(
-                        f"of {trial_name(job, trial)} only the end is kept as a model, not {name!r}", param="model"
+                        f"{name!r} is not kept: only the final weights of {trial_name(job, trial)} are",
+                        param="model",
                     )
                 return _of_trial(c, name, job, trial)
-    raise NotFound(f"there is no model {name!r}; no job has such a trial", param="model")
+    raise NotFound(f"model {name!r} was not found: no job has such a trial", param="model")
 
 
 def _of_trial(c: Connection, name: str, job: JobRecord, trial: TrialRecord) -> Resolved:
@@ -102,8 +105,8 @@ def _of_trial(c: Connection, name: str, job: JobRecord, trial: TrialRecord) -> R
     kept = tuple(artifacts.of_trial(c, trial.id))
     if not kept:
         raise NotFound(
-            f"the weights of {name!r} are not there: trial {trial.number} of job {job.id} is {trial.state}, and only "
-            "the best trials keep theirs",
+            f"the weights of {name!r} are not kept: trial {trial.number} of job {job.id} is {trial.state}, and only "
+            "the weights of the best trials are kept",
             param="model",
         )
     return Resolved(name=name, base=base, job=job, trial=trial, kept=kept)

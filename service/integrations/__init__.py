@@ -1,6 +1,6 @@
-"""Trials told to other tools, where the settings ask for it: MLflow (LUTHIER_MLFLOW_URL), TensorBoard
-(LUTHIER_TENSORBOARD_DIR).
+"""Integrations: webhooks, Prometheus, and experiment trackers (MLflow at LUTHIER_MLFLOW_URL, TensorBoard at
+LUTHIER_TENSORBOARD_DIR).
 
-A trial is told when it has ended, whole and once; what a tool has already is asked of the tool itself, so that nothing
-is lost by a restart. A tool that does not answer keeps nobody waiting: the next look tries again.
+A trial is logged to the trackers when it has ended, completely and once. The publisher asks each tracker what it
+already has, so that a restart loses nothing. A tracker that does not respond is tried again later.
 """

@@ -1,4 +1,4 @@
-"""MLflow: an experiment `luthier`, in it a run for each job, and under that a run for each trial."""
+"""MLflow: one experiment `luthier`, with a run for each job and a child run for each trial."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 EXPERIMENT: Final = "luthier"
 JOB, TRIAL = "luthier.job", "luthier.trial"  # tags of runs
-_METRICS: Final = 1000  # at once
+_METRICS: Final = 1000  # limits of MLflow for one batch
 _PARAMS: Final = 100
-_LETTERS: Final = 500  # of a parameter
+_LETTERS: Final = 500  # limit of a parameter's value
 
 
 class Mlflow:
-    """Tells the tracking server at `url`, or whatever else MLflow takes for one."""
+    """Logs to the tracking server at `url`, or any other tracking URI of MLflow."""
 
     name = "MLflow"
 
@@ -37,9 +37,9 @@ class Mlflow:
         found = self._search(f"tags.`{JOB}` = '{job.id}' and attributes.status != 'RUNNING'")
         return {run.data.tags[TRIAL] for run in found if TRIAL in run.data.tags}
 
-    def keep(self, job: JobRecord, trial: TrialRecord, points: Sequence[Point]) -> None:
-        for broken_off in self._search(f"tags.`{TRIAL}` = '{trial.id}'"):
-            self._client.delete_run(broken_off.info.run_id)
+    def log_trial(self, job: JobRecord, trial: TrialRecord, points: Sequence[Point]) -> None:
+        for incomplete in self._search(f"tags.`{TRIAL}` = '{trial.id}'"):
+            self._client.delete_run(incomplete.info.run_id)
         started, ended = trial.started_at or trial.created_at, trial.finished_at or trial.created_at
         tags = {JOB: job.id, TRIAL: trial.id, "mlflow.parentRunId": self._job_run(job), "luthier.origin": trial.origin}
         tags |= {} if trial.error is None else {"luthier.error": trial.error}

@@ -1,4 +1,4 @@
-"""TensorBoard: a folder for each job, and in it one for each trial."""
+"""TensorBoard: a folder for each job, with a folder for each trial."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.integrations.tracker import curve, scores, settings
 
 
 class TensorBoard:
-    """Writes event files under `folder`; `tensorboard --logdir` shows them. A trial's folder is there whole or not."""
+    """Writes event files under `folder`; `tensorboard --logdir` shows them. A trial's folder is written atomically."""
 
     name = "TensorBoard"
 
@@ -23,7 +23,7 @@ class TensorBoard:
     def known(self, job: JobRecord) -> set[str]:
         return {path.name.rpartition("_")[2] for path in (self._folder / job.id).glob("[0-9]*_*")}
 
-    def keep(self, job: JobRecord, trial: TrialRecord, points: Sequence[Point]) -> None:
+    def log_trial(self, job: JobRecord, trial: TrialRecord, points: Sequence[Point]) -> None:
         whole = self._folder / job.id / f"{trial.number:04d}_{trial.id}"
         part = whole.with_name(f"part_{trial.id}")
         shutil.rmtree(part, ignore_errors=True)

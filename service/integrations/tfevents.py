@@ -1,5 +1,5 @@
-"""TensorBoard's event files, written without TensorBoard or torch: records of TFRecord's format, each an `Event` in
-protobuf's (tensorflow/core/util/event.proto, framework/summary.proto).
+"""TensorBoard's event files, written without TensorBoard or torch: TFRecord records, each a protobuf `Event`
+(tensorflow/core/util/event.proto, framework/summary.proto).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ _POLYNOMIAL: Final = 0x82F63B78  # CRC-32C (Castagnoli), reflected
 
 
 def version(at: float) -> bytes:
-    """The record that every file starts with. `at` is in Unix seconds."""
+    """Return the record that every file starts with. `at`: Unix seconds."""
     return _record(_event(at, 0) + _text(3, b"brain.Event:2"))
 
 
 def scalar(name: str, value: float, step: int, at: float) -> bytes:
-    """The record of one point of a curve."""
+    """Return the record of one point of a curve."""
     number = _key(2, _FIXED32) + struct.pack("<f", value)
     return _record(_event(at, step) + _text(5, _text(1, _text(1, name.encode()) + number)))
 
 
 def markdown(name: str, text: str, at: float) -> bytes:
-    """The record of a text."""
+    """Return the record of a Markdown text."""
     shape = _text(2, _text(2, _key(1, _VARINT) + _varint(1)))
     tensor = _key(1, _VARINT) + _varint(_STRING) + shape + _text(8, text.encode())
     plugin = _text(1, _text(1, b"text"))
@@ -60,7 +60,7 @@ def _record(content: bytes) -> bytes:
 
 
 def _checksum(content: bytes) -> bytes:
-    """TFRecord's: rotated, so that sums of sums are no trouble."""
+    """Return TFRecord's masked CRC-32C: rotated, so that checksums of checksums are safe."""
     crc = 0xFFFFFFFF
     for byte in content:
         crc = _TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)

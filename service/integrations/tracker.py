@@ -1,4 +1,4 @@
-"""What a tool that is told of trials can do."""
+"""What an experiment tracker has to implement."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ class Tracker(Protocol):
     name: str
 
     def known(self, job: JobRecord) -> set[str]:
-        """Ids of the job's trials that it has, whole."""
+        """Return the ids of the job's trials that the tracker has completely."""
         ...
 
-    def keep(self, job: JobRecord, trial: TrialRecord, points: Sequence[Point]) -> None:
-        """Take in a trial that has ended. One that was broken off before is taken in anew."""
+    def log_trial(self, job: JobRecord, trial: TrialRecord, points: Sequence[Point]) -> None:
+        """Log a trial that has ended. An incomplete earlier attempt is replaced."""
         ...
 
     def conclude(self, job: JobRecord) -> None:
-        """The job has ended and all its trials are known."""
+        """Close the job: it has ended and all its trials are logged."""
         ...
 
 
 def curve(point: Point, stages: int) -> str:
-    """The name of a curve; a stage is named where there are several."""
+    """Return the name of a curve, with its stage where there are several."""
     return point.name if stages < 2 else f"stage{point.stage}/{point.name}"
 
 
 def scores(trial: TrialRecord) -> dict[str, float]:
-    """The judge's numbers by name, of the validation rows and of the test rows."""
+    """Return the final metrics by name, for the validation rows and the test rows."""
     found: dict[str, float] = {"device_seconds": trial.device_seconds, "trained_tokens": float(trial.trained_tokens)}
     for split, metrics in (("validation", trial.metrics), ("test", trial.test_metrics)):
         if metrics is not None:
@@ -42,7 +42,7 @@ def scores(trial: TrialRecord) -> dict[str, float]:
 
 
 def settings(trial: TrialRecord) -> dict[str, str | int | float | bool]:
-    """Each field of the design by its path, e.g. `stages.0.optimiser.batch_size`."""
+    """Return each field of the design by its path, e.g. `stages.0.optimiser.batch_size`."""
     return {
         "design": trial.design.summary(),
         "seed": trial.seed,

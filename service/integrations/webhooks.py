@@ -1,7 +1,7 @@
-"""Webhooks: events are put into the outbox with what they tell of, and sent from there until they are received.
+"""Send webhooks. Events are stored in an outbox, in the transaction they belong to, and sent until they are received.
 
-Signed as Standard Webhooks has it (standardwebhooks.com), so that OpenAI's client verifies them with
-`client.webhooks.unwrap`. An event may arrive twice; `webhook-id` is the same then.
+They are signed by the Standard Webhooks specification (standardwebhooks.com), so that OpenAI's client verifies them
+with `client.webhooks.unwrap`. An event may arrive twice, with the same `webhook-id`.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from service.context import Context
 
 log = logging.getLogger(__name__)
 
-LANES: Final = 8  # endpoints that are sent to at once
-TIMEOUT: Final = 10.0  # seconds, for each of connecting, sending and the answer
-TURN: Final = 5.0  # seconds after which no further attempt is begun, so that the service stops soon when it is told to
-CLAIM: Final = timedelta(minutes=2)  # longer than an attempt takes: a replica that dies meanwhile is made up for
-KEPT: Final = timedelta(days=30)  # what was delivered, or given up, is listed for so long
-# How long to wait after each attempt that failed; after the last one it is given up, a day and a half later.
+LANES: Final = 8  # endpoints served at once
+TIMEOUT: Final = 10.0  # seconds, each for connecting, sending and the response
+TURN: Final = 5.0  # seconds after which no further attempt starts, so that the service can stop soon
+CLAIM: Final = timedelta(minutes=2)  # longer than an attempt; then another replica may try
+KEPT: Final = timedelta(days=30)  # how long finished deliveries are listed
+# Waits after failed attempts. After the last one, a day and a half later, the delivery has failed.
 WAITS: Final = tuple(timedelta(seconds=s) for s in (5, 60, 300, 1800, 7200, 18000, 36000, 72000))
 
 
 class Outbox:
-    """Sends what is due: to each endpoint one after the other, to different ones at once, so that one that answers
-    slowly, or never, holds up nobody else."""
+    """Sends due deliveries: in sequence to each endpoint, in parallel to several. A slow endpoint does not delay the
+    others."""
 
     def __init__(self) -> None:
         self._lanes = ThreadPoolExecutor(LANES, thread_name_prefix="luthier-webhook")
-        self._busy: set[str] = set()  # endpoints that are being sent to
+        self._busy: set[str] = set()  # endpoints being served
         self._turn = Lock()
 
     def look(self, ctx: Context, now: datetime) -> None:
-        """Begin to send what is due, and do not wait for it. What finds no free lane is left to the next look."""
+        """Start to send due deliveries, without waiting. Endpoints beyond the free lanes are left to the next call."""
         with ctx.database.read() as c:
             due = webhooks.due(c, now)
         for endpoint_id in due:
@@ -56,21 +56,21 @@ class Outbox:
                 webhooks.forget(c, now - KEPT)
 
     def close(self) -> None:
-        """Returns when what was begun is over."""
+        """Wait for the attempts in progress."""
         self._lanes.shutdown()
 
     def _send(self, ctx: Context, endpoint_id: str, now: datetime) -> None:
         try:
             _deliver(ctx, endpoint_id, now)
-        except Exception:  # what was claimed is sent again by a later look
-            log.exception("what is due to %s could not be sent; a later look tries again", endpoint_id)
+        except Exception:  # the claimed delivery is sent again later
+            log.exception("deliveries to %s failed; they are tried again later", endpoint_id)
         finally:
             with self._turn:
                 self._busy.remove(endpoint_id)
 
 
 def _deliver(ctx: Context, endpoint_id: str, now: datetime) -> None:
-    """Send one endpoint what is due to it; what is left after a while is left to a later look."""
+    """Send an endpoint its due deliveries; after some seconds the rest is left to a later call."""
     began = time.monotonic()
     with httpx.Client(timeout=TIMEOUT, follow_redirects=False) as http:
         while (passed := time.monotonic() - began) < TURN:
@@ -86,15 +86,15 @@ def _deliver(ctx: Context, endpoint_id: str, now: datetime) -> None:
 
 
 def _attempt(http: httpx.Client, endpoint: EndpointRecord, due: DeliveryRecord, now: datetime) -> dict[str, Any]:
-    """What is to be noted of one attempt."""
+    """Send one delivery and return the changes to its row."""
     status, error = None, None
     try:
-        # Only the status counts: what an endpoint answers is not read, and a redirect is not followed.
+        # Only the status counts: the response's body is not read, and redirects are not followed.
         headers, body = _signed(endpoint, due, now), due.payload.encode()
         with http.stream("POST", endpoint.url, content=body, headers=headers) as answer:
             status = answer.status_code
             if not answer.is_success:
-                error = f"answered {status}"
+                error = f"status {status}"
     except (httpx.HTTPError, httpx.InvalidURL) as problem:
         error = str(problem) or type(problem).__name__
     if error is None:

@@ -1,10 +1,11 @@
-"""Champions: a schedule's winner takes over the alias only where it beats, beyond the noise, what the alias stands for.
+"""Promotion of a schedule's winner: it takes over the alias if it beats the current model (the champion) significantly.
 
-Both are scored on the same rows: the test rows of the new job, which its search has not seen. The champion's weights
-were trained by an earlier job, so they enter the new one when its search is over, as a trial that is only judged
-(number -1, which the search does not know of). Which rows are test rows follows from their content, so that new data
-leaves the old test rows where they were, and the champion has trained on none; in files of few rows, where a split is
-filled up, it may have, to its own advantage. While an alias stands for nothing, the untuned base model is the champion.
+Both are scored on the test rows of the new job, which its search has not seen. The champion comes from an earlier job.
+It enters the new job when the search is over, as a trial that is only scored (number -1, unknown to the search).
+
+A row's content decides whether it is a test row, so old test rows stay test rows when data is added, and the champion
+was not trained on them. In small files, whose test split is filled up, it may have been, which favours the champion.
+While an alias has no model yet, the untuned base model is the champion.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ from luthier.store.rows import AliasRecord, JobRecord, TrialRecord
 from luthier.trial import RowScores, TrialState
 from luthier.worker_protocol import Artifact
 from search.report import bootstrap
+from search.report.recommend import RELATION
 from service.context import Context
 from service.jobs import events
 
 
-def scored(ctx: Context, job: JobRecord, now: datetime) -> bool:
-    """Whether the champion has been scored on the job's rows, if there is one and it can be; else it is entered."""
+def champion_ready(ctx: Context, job: JobRecord, now: datetime) -> bool:
+    """Return whether the job may conclude: its champion is scored, or there is none that can be. Else enter it."""
     if job.schedule_id is None:
         return True
     with ctx.database.begin() as c:
-        champion = _champion(c, job)
-        if champion is None or unfit(c, job, champion.trial_id) is not None:
+        alias = _alias(c, job)
+        champion = None if alias is None else aliases.current(c, alias)
+        if champion is None or obstacle(c, job, champion.trial_id) is not None:
             return True
         entered = trials.champion(c, job.id)
         if entered is None and not jobs.lock(c, job.id).state.terminal:
@@ -39,7 +42,7 @@ def scored(ctx: Context, job: JobRecord, now: datetime) -> bool:
 
 
 def decide(c: Connection, job: JobRecord, winner: TrialRecord, base: TrialRecord | None, now: datetime) -> None:
-    """Promote the winner of a job that has just succeeded, or leave the alias as it is; and tell why."""
+    """Promote the winner of a job that has just succeeded, or leave the alias as it is. Store and log the decision."""
     alias = _alias(c, job)
     if alias is None:
         return
@@ -51,13 +54,13 @@ def decide(c: Connection, job: JobRecord, winner: TrialRecord, base: TrialRecord
 
 
 def weights(c: Connection, trial_id: str) -> Artifact | None:
-    """Of a trial, as a whole model or, where there is none, as an adapter; None where nothing is kept."""
+    """Return a trial's merged model, or its adapter if there is none; None where no weights are kept."""
     kept = {artifact.kind: artifact for artifact in artifacts.of_trial(c, trial_id)}
     return kept.get("merged") or kept.get("adapter")
 
 
-def unfit(c: Connection, job: JobRecord, trial_id: str) -> str | None:
-    """Why the weights of an earlier job's trial cannot be scored by this job's judge; None where they can."""
+def obstacle(c: Connection, job: JobRecord, trial_id: str) -> str | None:
+    """Return why this job's judge cannot score the weights of an earlier job's trial; None where it can."""
     base = trials.get(c, trial_id).design.architecture.base
     if weights(c, trial_id) is None:
         return "its weights are no longer kept"
@@ -66,7 +69,7 @@ def unfit(c: Connection, job: JobRecord, trial_id: str) -> str | None:
     except NotFound:
         return f"its base model {base} is no longer registered"
     if family != job.judge.family:
-        return f"{family}s and {job.judge.family}s are not scored alike"
+        return f"scores of a {family} and of a {job.judge.family} cannot be compared"
     return None
 
 
@@ -75,51 +78,46 @@ def _alias(c: Connection, job: JobRecord) -> str | None:
         return None
     try:
         return schedules.get(c, job.schedule_id).alias
-    except NotFound:  # it was deleted; its jobs stay
+    except NotFound:  # the schedule was deleted; its jobs stay
         return None
-
-
-def _champion(c: Connection, job: JobRecord) -> AliasRecord | None:
-    alias = _alias(c, job)
-    return None if alias is None else aliases.current(c, alias)
 
 
 def _contest(
     c: Connection, job: JobRecord, winner: TrialRecord, base: TrialRecord | None, champion: AliasRecord | None
 ) -> Contest:
-    found = measurements.scores_of_job(c, job.id)
+    scores = measurements.scores_of_job(c, job.id)
     if champion is None:
         name = f"the untuned base {winner.design.architecture.base}"
-        against = None if base is None else found.get(base.id)
-        return _compared(job, name, found.get(winner.id), against, "the untuned base was not scored on the test rows")
+        base_scores = None if base is None else scores.get(base.id)
+        return _compare(job, name, scores.get(winner.id), base_scores, "the untuned base was not scored on test rows")
     entered = trials.champion(c, job.id)
-    why = unfit(c, job, champion.trial_id)
-    if why is None and (entered is None or entered.weights_of != champion.trial_id):
-        why = "the alias has changed while the job ended"
-    elif why is None and entered is not None and entered.state is not TrialState.COMPLETE:
-        why = f"it was to be scored, and {entered.state.value}: {entered.error or 'no reason was given'}"
-    against = None if entered is None or why is not None else found.get(entered.id)
-    return _compared(job, champion.model, found.get(winner.id), against, why or "it has no scores on the test rows")
+    missing = obstacle(c, job, champion.trial_id)
+    if missing is None and (entered is None or entered.weights_of != champion.trial_id):
+        missing = "the alias was changed while the job ended"
+    elif missing is None and entered is not None and entered.state is not TrialState.COMPLETE:
+        missing = f"scoring it ended as {entered.state.value}: {entered.error or 'no reason was given'}"
+    champion_scores = None if entered is None or missing is not None else scores.get(entered.id)
+    return _compare(
+        job, champion.model, scores.get(winner.id), champion_scores, missing or "it has no scores on the test rows"
+    )
 
 
-def _compared(
-    job: JobRecord, champion: str, winner: RowScores | None, against: RowScores | None, otherwise: str
+def _compare(
+    job: JobRecord, champion: str, winner: RowScores | None, against: RowScores | None, missing: str
 ) -> Contest:
-    """`otherwise`: why there is nothing to compare with, where that is so."""
+    """`missing`: why the champion has no scores, if it has none."""
     objective = job.judge.objective
     if winner is None or against is None or not bootstrap.comparable([winner], [against], objective):
-        why = f"{champion} stays: {otherwise}" if against is None else f"{champion} stays: their scores do not match"
-        return Contest(champion=champion, promoted=False, why=why, objective=objective)
+        why = missing if against is None else "the scores are not of the same test rows"
+        return Contest(champion=champion, promoted=False, why=f"{champion} stays: {why}", objective=objective)
     found = bootstrap.compare([winner], [against], objective)
     difference = found.objective
     interval = f"95% interval {signed(difference.low)} to {signed(difference.high)}"
     numbers = f"{signed(difference.difference)} {deciding(objective).label}, {interval}"
-    promoted = found.verdict == "better beyond the noise"
-    like = "from" if found.verdict == "not distinguishable" else "than"
     return Contest(
         champion=champion,
-        promoted=promoted,
-        why=f"{found.verdict} {like} {champion}: {numbers}, on {found.rows} test rows",
+        promoted=found.verdict == "better beyond the noise",
+        why=f"{RELATION[found.verdict]} {champion}: {numbers}, on {found.rows} test rows",
         objective=objective,
         difference=difference.difference,
         low=difference.low,

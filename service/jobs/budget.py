@@ -9,26 +9,28 @@ from luthier.store.rows import JobRecord, TrialRecord
 from luthier.task import Search
 from luthier.trial import RUNGS, JobState, TrialState
 from search.policy.asha import ETA
-from search.policy.scheduler import BASELINES
+from search.policy.scheduler import BASELINES, End, EndCode
 
 
 def device_seconds(trials: Sequence[TrialRecord]) -> float:
-    """Spent so far, over all workers and leases."""
+    """Return the device-seconds spent so far, over all workers and leases."""
     return sum(trial.device_seconds for trial in trials)
 
 
-def overrun(job: JobRecord, trials: Sequence[TrialRecord], now: datetime) -> str | None:
-    """Why nothing of the job may run any longer, in words; None while it may. (The number of trials is no reason.)"""
+def overrun(job: JobRecord, trials: Sequence[TrialRecord], now: datetime) -> End | None:
+    """Return why all of the job's trials have to stop: its deadline or its device-seconds. None while they may run."""
     search = job.search
     if search.deadline is not None and now >= search.deadline:
-        return f"the deadline {search.deadline:%Y-%m-%d %H:%M:%S %Z} has passed"
+        reason = f"the deadline {search.deadline:%Y-%m-%d %H:%M:%S %Z} has passed"
+        return End(code=EndCode.DEADLINE, reason=reason)
     if search.device_seconds is not None and device_seconds(trials) >= search.device_seconds:
-        return f"the budget of {search.device_seconds:g} device-seconds is spent"
+        reason = f"the budget of {search.device_seconds:g} device-seconds is spent"
+        return End(code=EndCode.DEVICE_SECONDS, reason=reason)
     return None
 
 
 def remaining(job: JobRecord, trials: Sequence[TrialRecord], worker_count: int, now: datetime) -> float | None:
-    """Device-seconds that may still be spent by a crew of so many workers; None where nothing limits them."""
+    """Return the device-seconds that so many workers may still spend; None where there is no limit."""
     search, limits = job.search, []
     if search.device_seconds is not None:
         limits.append(search.device_seconds - device_seconds(trials))
@@ -38,22 +40,27 @@ def remaining(job: JobRecord, trials: Sequence[TrialRecord], worker_count: int, 
 
 
 def open_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Those that are running, or wait for a worker; what pauses at a rung does not."""
+    """Return the trials that run or wait for a worker. Paused trials are not open."""
     return [trial for trial in trials if not trial.state.terminal and not trial.paused]
 
 
 def designs(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Those that the number of trials counts: not the confirmations, nor what was refused before it was launched."""
+    """Return the trials that count towards `search.trials`: no repeats, and no designs refused before launch."""
     return [trial for trial in _launched(trials) if trial.origin != "confirmation"]
 
 
 def confirmations(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the repeats: trials that train an earlier design with another seed."""
     return [trial for trial in trials if trial.origin == "confirmation"]
 
 
-def planned_confirmations(job: JobRecord) -> int:
-    """How many there will be when all goes well: of the finalists and the default."""
-    return _confirmations(job.search)
+def planned_confirmations(search: Search) -> int:
+    """Return how many repeats are planned: those of the finalists and of the LoRA default."""
+    return search.confirmations * (min(search.finalists, _searched(search)) + 1)
+
+
+def running(trials: Sequence[TrialRecord]) -> int:
+    return sum(trial.state is TrialState.LEASED for trial in trials)
 
 
 def estimated_finish(
@@ -64,10 +71,10 @@ def estimated_finish(
     work_left: float | None = None,
     worker_count: int = 1,
 ) -> datetime | None:
-    """When the job will be done: after the device-seconds of `work_left`, shared by a crew of workers, where they are
-    known; else when the budget will be used up at the pace so far. Never later than the budget allows.
+    """Return when the job will be done; None while there is no pace yet, or the job does not run or is paused.
 
-    None where there is no pace yet, or the job does not run or is paused.
+    `work_left` in device-seconds is shared by the workers. Without it, the pace so far is extrapolated to the whole
+    budget. The budget and the deadline bound both.
     """
     search = job.search
     if job.state is not JobState.RUNNING or job.started_at is None or job.paused:
@@ -85,17 +92,13 @@ def estimated_finish(
 
 
 def trainings_left(job: JobRecord, trials: Sequence[TrialRecord]) -> float:
-    """How many whole trainings' work the job still is."""
+    """Return the remaining work of the job in full training runs."""
     return max(0.0, whole_trainings(job.search) - sum(map(_trained, _launched(trials))))
 
 
-def _before(moment: datetime, deadline: datetime | None) -> datetime:
-    return moment if deadline is None else min(moment, deadline)
-
-
 def whole_trainings(search: Search) -> float:
-    """How many whole trainings a job is, as halving spends them: each design to the first rung, the best of them to the
-    next one, and so on."""
+    """Return the work of a job in full training runs, with successive halving: every design is trained to the first
+    rung, the best of them to the next one, and so on. Baselines and repeats are full runs."""
     count = _searched(search)
     least = min(search.finalists, count)
     shares = [0.0, *RUNGS, 1.0]
@@ -104,20 +107,20 @@ def whole_trainings(search: Search) -> float:
     else:
         reaching = [max(least, count / ETA**rung) for rung in range(len(RUNGS) + 1)]
         whole = sum(n * (b - a) for n, a, b in zip(reaching, shares, shares[1:], strict=False))
-    return len(BASELINES) + whole + _confirmations(search)
+    return len(BASELINES) + whole + planned_confirmations(search)
+
+
+def _before(moment: datetime, deadline: datetime | None) -> datetime:
+    return moment if deadline is None else min(moment, deadline)
 
 
 def _trained(trial: TrialRecord) -> float:
-    """What of a whole training the trial was, or would have been had it not failed."""
+    """Return the share of a full training that the trial did; of a failed one, what it would have done by then."""
     if trial.state is TrialState.COMPLETE:
         return 1.0
     if trial.rung is not None:
         return RUNGS[trial.rung]
     return RUNGS[0] if trial.state.terminal else 0.0
-
-
-def _confirmations(search: Search) -> int:
-    return search.confirmations * (min(search.finalists, _searched(search)) + 1)
 
 
 def _searched(search: Search) -> int:
@@ -126,7 +129,3 @@ def _searched(search: Search) -> int:
 
 def _launched(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [trial for trial in trials if trial.state is not TrialState.INFEASIBLE or trial.started_at is not None]
-
-
-def running(trials: Sequence[TrialRecord]) -> int:
-    return sum(trial.state is TrialState.LEASED for trial in trials)

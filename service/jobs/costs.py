@@ -1,5 +1,4 @@
-"""What the service knows of costs: devices calibrated by finished trials, designs refused that cannot run, and when a
-job will be done."""
+"""Costs: devices are calibrated by finished trials; designs that cannot run are refused; the work left is estimated."""
 
 from __future__ import annotations
 
@@ -10,59 +9,57 @@ from datetime import datetime
 from functools import cached_property
 from typing import Final
 
-import psutil
-
 from luthier.dataset import Profile
 from luthier.design import Design
-from luthier.errors import NotFound
+from luthier.errors import unknown_base_model
 from luthier.models.base_model import BaseModelEntry, ModelFacts
 from luthier.store import Connection, files, jobs, models, trials, workers
 from luthier.store.rows import JobRecord, MeasuredTrial, TrialRecord, WorkerRecord
 from luthier.trial import TrialState
 from luthier.worker_protocol import Device
 from search.cost.estimate import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
-from search.cost.workload import Workload, workload
-from search.policy.scheduler import Refusal
+from search.cost.workload import workload
+from search.methods.amounts import Workload
+from search.policy.scheduler import WhyInfeasible
 from search.space.axes import FOUR_BIT
 from service.context import Context
 from service.jobs import budget
 
 _NUMBERS: Final = re.compile(r"(-\d+)+$")
-LATEST: Final = 200  # trials that calibrations look at
-HEADROOM: Final = 0.93  # of a device's memory: an allocator never fills it, and estimates err by a few percent
+LATEST: Final = 200  # trials that a calibration uses
+HEADROOM: Final = 0.93  # share of a device's memory that a trial may use: allocators waste some, estimates err
 
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """A device, and how much of its memory one trial may have."""
+    """A device, and how much of its memory one trial may use."""
 
     device: Device
     memory_bytes: float
 
 
 class Ledger:
-    """What finished trials took, as of now. Reads the store when it is asked, and each thing once."""
+    """What finished trials cost, as of now. Reads from the store lazily, and each thing once."""
 
     def __init__(self, ctx: Context, c: Connection) -> None:
-        self._here = ctx
+        self._ctx = ctx
         self._c = c
         self._entries = {entry.name: entry for entry in models.list_(c)}
         self._ratios: dict[tuple[str, str], float] = {}
         self._calibrations: dict[tuple[str, str], Calibration] = {}
 
     def entry(self, name: str) -> BaseModelEntry:
-        """Raises NotFound."""
+        """Return a registered base model. Raises NotFound."""
         if name not in self._entries:
-            known = ", ".join(self._entries) or "none"
-            raise NotFound(f"there is no base model {name!r}; registered: {known}", param="model")
+            raise unknown_base_model(name, self._entries)
         return self._entries[name]
 
     def workload(self, job: JobRecord, base: str) -> Workload:
-        """What the job makes a trial do, with the tokens that trials on its file have shown."""
+        """Return the work of one trial of the job, with the token counts that past trials on its file measured."""
         return self._workload(job, self.ratio(job.training_file, base))
 
     def ratio(self, file_id: str, base: str) -> float:
-        """Tokens trained on for each that the file's profile counts, by the tokenizer of a base model."""
+        """Return how many tokens of a base model's tokenizer one token of the file's profile is."""
         key = file_id, base
         if key not in self._ratios:
             same = [s for at, s in self._seen if self._jobs[at.job_id].training_file == file_id]
@@ -70,7 +67,7 @@ class Ledger:
         return self._ratios[key]
 
     def calibration(self, device: Device) -> Calibration:
-        """By the trials that were finished on devices of the same name."""
+        """Return the calibration by trials that finished on devices of the same kind and name."""
         key = device.kind, device.name
         if key not in self._calibrations:
             seen = [s for at, s in self._seen if (at.device.kind, at.device.name) == key]
@@ -111,7 +108,7 @@ class Ledger:
 
     def _workload(self, job: JobRecord, ratio: float) -> Workload:
         profile = Profile.model_validate(files.get(self._c, job.training_file).profile)
-        count = self._here.count_rows
+        count = self._ctx.count_rows
         return workload(
             profile,
             job.judge,
@@ -119,36 +116,28 @@ class Ledger:
             validation=count(job.judge.validation),
             test=count(job.judge.test),
             ratio=ratio,
+            teachers={name: entry.facts for name, entry in self._entries.items()},
         )
 
 
-def rooms(live_workers: Sequence[WorkerRecord]) -> list[Room]:
-    """The devices of these workers, each kind of them once. CPU workers of one host share its memory."""
-    return list(dict.fromkeys(room(worker.device, sharing(worker, live_workers)) for worker in live_workers))
-
-
 def sharing(worker: WorkerRecord, live_workers: Sequence[WorkerRecord]) -> int:
-    """How many of the crew have their memory from where this one has it. Workers that nobody has named otherwise are
-    named after their host."""
+    """Return how many of the workers share this one's memory. Workers are named after their host by default."""
     if worker.device.kind == "cuda":
         return 1
     host = _NUMBERS.sub("", worker.name)
     return sum(each.device == worker.device and _NUMBERS.sub("", each.name) == host for each in live_workers)
 
 
-def room(device: Device, among: int = 1) -> Room:
-    """What of the device one of so many workers may use."""
-    return Room(device=device, memory_bytes=HEADROOM * device.memory_bytes / among)
+def room(device: Device, workers_on_it: int = 1) -> Room:
+    """Return the share of the device that one of its workers may use."""
+    return Room(device=device, memory_bytes=HEADROOM * device.memory_bytes / workers_on_it)
 
 
-def this_machine() -> Device:
-    """What a worker on the service's own CPU would have."""
-    return Device(kind="cpu", name="this machine's CPU", memory_bytes=psutil.virtual_memory().total)
+def refusal(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> WhyInfeasible:
+    """Return a function that says why a design cannot run on any live worker within the remaining budget.
 
-
-def refusal(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Refusal:
-    """Why a design cannot run on any of the live workers within what the job has left; None where it can, and where no
-    worker is there to say."""
+    It returns None for a design that can, and where no worker is live. Costs are read at its first call.
+    """
     left = budget.remaining(job, rows, 1, now)
     estimates: Callable[[Design], list[tuple[Room, Estimate]]] | None = None
 
@@ -167,7 +156,9 @@ def _estimates(
 ) -> Callable[[Design], list[tuple[Room, Estimate]]]:
     with ctx.database.read() as c:
         ledger = Ledger(ctx, c)
-        places = rooms(workers.live(c, now, ctx.settings.lease_seconds))
+        live_workers = workers.live(c, now, ctx.settings.lease_seconds)
+        # Each kind of device once.
+        places = list(dict.fromkeys(room(one.device, sharing(one, live_workers)) for one in live_workers))
         prices = [ledger.calibration(place.device) for place in places]
         loads = {name: ledger.workload(job, name) for name in job.search.pin.model or ()}
 
@@ -195,12 +186,12 @@ def priced(
     limit: int | None = None,
     seconds: float | None = None,
 ) -> Estimate:
-    """What the design takes in this place, and whether it fits there and within the limit in bytes."""
+    """Return the design's cost on this device, and whether it fits there and within `limit` in bytes."""
     most = place.memory_bytes if limit is None else min(place.memory_bytes, limit)
     found = estimate(facts, design, load, price, memory_bytes=most, seconds=seconds)
     four_bit = [stage.update.kind for stage in design.stages if stage.update.kind in FOUR_BIT]
     if four_bit and not place.device.four_bit:
-        why = f"{four_bit[0]} holds the base in four bits, which takes CUDA and the package bitsandbytes"
+        why = f"{four_bit[0]} loads the base model in 4 bits, which needs CUDA and the package bitsandbytes"
         return found.model_copy(update={"feasible": False, "why": why})
     return found
 
@@ -208,8 +199,10 @@ def priced(
 def work_left(
     ctx: Context, c: Connection, job: JobRecord, rows: Sequence[TrialRecord], now: datetime
 ) -> tuple[float, int] | None:
-    """Device-seconds that a running job is still expected to take, and how many workers share them; None where no
-    trial has been finished yet that would tell, or no worker is there."""
+    """Return the device-seconds that a running job still needs, and how many workers share them.
+
+    Return None while no trial has finished on such a device, or no worker is live.
+    """
     live_workers = workers.live(c, now, ctx.settings.lease_seconds)
     if not live_workers or not rows:
         return None

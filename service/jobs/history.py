@@ -1,4 +1,4 @@
-"""A job's rows as the search sees them."""
+"""A job's trials as the search sees them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ BASELINES = scheduler.BASELINES
 
 
 def past(job: JobRecord, trials: Sequence[TrialRecord]) -> list[Past]:
-    """Raises MissingMetric for a complete trial, or one at a rung, without the objective: the service stores none."""
+    """Return the search's view of the trials.
+
+    Raises MissingMetric for a trial whose metrics lack the job's objective; the service stores no such trial.
+    """
     repeated = repeats(trials)
     return [_past(job, trial, repeated.get(trial.number)) for trial in trials]
 
 
 def repeats(trials: Sequence[TrialRecord]) -> dict[int, int]:
-    """By the number of each trial that trains the design of an earlier one from another seed, that earlier one's."""
+    """Return, for each trial that repeats an earlier design with another seed, the number of that earlier trial."""
     first: dict[str, int] = {}
     for trial in sorted(trials, key=lambda trial: trial.number):
         first.setdefault(trial.digest, trial.number)
@@ -28,20 +31,20 @@ def repeats(trials: Sequence[TrialRecord]) -> dict[int, int]:
 
 
 def seeds(trials: Sequence[TrialRecord], number: int) -> list[TrialRecord]:
-    """The complete trials of a trial's design, that one first: its means decide."""
+    """Return the complete trials of one design, the first trained first. Designs are ranked by their means."""
     repeated = repeats(trials)
     found = sorted((t for t in trials if repeated.get(t.number, t.number) == number), key=lambda trial: trial.number)
     return [trial for trial in found if trial.state is TrialState.COMPLETE]
 
 
 def judged(job: JobRecord, trials: Sequence[TrialRecord], trial_id: str, metrics: Metrics) -> list[Past]:
-    """The history as it will be once this trial, still running, is complete with these metrics."""
+    """Return the history as it will be once this running trial is complete with these metrics."""
     complete = {"state": TrialState.COMPLETE, "metrics": metrics}
     return past(job, [t.model_copy(update=complete) if t.id == trial_id else t for t in trials])
 
 
 def keepers(job: JobRecord, history: Sequence[Past]) -> set[int]:
-    """Numbers of the trials whose weights are kept: the finalists so far and the baselines."""
+    """Return the numbers of the trials whose weights are kept: the baselines and the finalists so far."""
     return {*BASELINES, *(trial.number for trial in finalists(history, job.search.finalists))}
 
 

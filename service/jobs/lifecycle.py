@@ -1,4 +1,4 @@
-"""What follows when a lease ends: the report is stored, told, and what need not be kept any more is let go."""
+"""What follows when a lease or a job ends: the result is stored and logged, and unneeded blobs are released."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from luthier.trial import JobState, TrialState
 from luthier.worker_protocol import Finished
 from search.policy.ranking import best, objective_value
 from service.context import Context
-from service.jobs import events, history, schedule_failures
+from service.jobs import budget, events, history, schedule_failures
 
 
-def settle(ctx: Context, trial_id: str, report: Finished, now: datetime) -> TrialRecord:
-    """Store a finish and everything that follows from it, in one transaction.
+def finalise(ctx: Context, trial_id: str, report: Finished, now: datetime) -> TrialRecord:
+    """Store the end of a lease and everything that follows from it, in one transaction.
 
-    The same report sent again changes nothing. Raises BlobMissing for an artifact that was not uploaded whole, and
+    The same report sent again changes nothing. Raises BlobMissing for an artifact whose blobs are not all uploaded, and
     LeaseLost.
     """
     for artifact in report.artifacts:
@@ -27,81 +27,101 @@ def settle(ctx: Context, trial_id: str, report: Finished, now: datetime) -> Tria
     with ctx.database.begin() as c:
         before = trials.get(c, trial_id)
         job = jobs.get(c, before.job_id)
-        trial = leases.finish(c, trial_id, _honest(report, job), now)
+        trial = leases.finish(c, trial_id, _fail_without_metric(report, job), now)
         if before.state is not TrialState.LEASED:
             return trial
         events.trial_ended(c, trial, now)
-        rows = trials.of_job(c, job.id)
         if trial.state is TrialState.COMPLETE:
-            _tell_if_best(c, job, rows, trial, now)
-            ctx.garbage.condemn(_drop_fallen(c, job, rows))
+            ctx.garbage.release(_rank_again(c, job, trial, now))
         if job.state.terminal:
             trials.cancel_waiting(c, job.id, now)
         trials.cancel_stopped(c, trial_id, now)
-        ctx.garbage.forsake(drop_checkpoints(c, [trials.get(c, trial_id)]))
+        ctx.garbage.release_at_once(drop_checkpoints(c, [trials.get(c, trial_id)]))
     return trial
 
 
-def settle_lost(ctx: Context, c: Connection, lost: Sequence[TrialRecord], now: datetime) -> None:
-    """Tell of trials whose worker was lost, and end those that nobody wants to go on with."""
+def worker_lost(ctx: Context, c: Connection, lost: Sequence[TrialRecord], now: datetime) -> None:
+    """Log the trials that lost their worker, and end those of ended jobs and those that a user stopped."""
     for trial in lost:
         events.worker_lost(c, trial, now)
         if jobs.get(c, trial.job_id).state.terminal:
             trials.cancel_waiting(c, trial.job_id, now)
         trials.cancel_stopped(c, trial.id, now)
-        ctx.garbage.forsake(drop_checkpoints(c, [trials.get(c, trial.id)]))
+        ctx.garbage.release_at_once(drop_checkpoints(c, [trials.get(c, trial.id)]))
 
 
 def drop_checkpoints(c: Connection, rows: Sequence[TrialRecord]) -> set[str]:
-    """Forget the checkpoints of those trials that have ended; answers with the digests of their blobs."""
+    """Forget the checkpoints of the trials that have ended. Return the digests of their blobs."""
     ended = [trial for trial in rows if trial.state.terminal and trial.checkpoint is not None]
     return {digest for trial in ended for digest in artifacts.drop_checkpoint(c, trial.id)}
 
 
-def _honest(report: Finished, job: JobRecord) -> Finished:
-    """A complete trial without the metric that decides is a failed one: no other metric takes its place."""
-    if report.outcome != "complete":
-        return report
-    try:
-        if report.metrics is None:
-            raise MissingMetric("it was reported complete, but without metrics")
-        objective_value(report.metrics, job.judge.objective)
-    except MissingMetric as error:
-        nothing = {"outcome": "failed", "error": error.message, "artifacts": ()}
-        return report.model_copy(update=nothing)
-    return report
-
-
-def _tell_if_best(
-    c: Connection, job: JobRecord, rows: Sequence[TrialRecord], trial: TrialRecord, now: datetime
-) -> None:
-    choice = best(history.past(job, rows))
-    if choice is None or choice.trial.number != trial.number or not trial.design.stages:
-        return
-    events.new_best(c, trial, next((row.metrics for row in rows if row.number == history.BASELINES[0]), None), now)
-
-
-def _drop_fallen(c: Connection, job: JobRecord, rows: Sequence[TrialRecord]) -> set[str]:
-    """Drop the weights of trials that are no longer among the finalists; answers with the digests."""
-    kept = history.keepers(job, history.past(job, rows))
-    fallen = [row for row in rows if row.state is TrialState.COMPLETE and row.number not in kept]
-    return {digest for row in fallen for digest in artifacts.drop(c, row.id)}
-
-
-def ended(c: Connection, job_id: str, now: datetime) -> None:
-    """Tell everybody who waits for the end of this job."""
+def announce_end(c: Connection, job_id: str, now: datetime) -> None:
+    """Queue the webhooks of a job that has ended, and end its schedule's run."""
     job = jobs.get(c, job_id)
     webhooks.announce(c, f"fine_tuning.job.{job.state}", {"id": job.id}, now)
     schedule_failures.job_ended(c, job, now)
 
 
 def cancel(ctx: Context, c: Connection, job_id: str, now: datetime) -> JobRecord:
-    """Raises Conflict for a job that has ended already, or NotFound."""
+    """Cancel a job. Raises Conflict for one that has ended, or NotFound."""
     if not jobs.move(c, job_id, JobState.CANCELLED, now):
-        raise Conflict(f"job {job_id} has ended already: it is {jobs.get(c, job_id).state}")
+        raise _ended_already(jobs.get(c, job_id))
     trials.cancel_waiting(c, job_id, now)
     record = jobs.get(c, job_id)
     events.cancelled(c, record, now)
-    ctx.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))
-    ended(c, job_id, now)
+    ctx.garbage.release_at_once(drop_checkpoints(c, trials.of_job(c, job_id)))
+    announce_end(c, job_id, now)
     return record
+
+
+def pause(c: Connection, job_id: str, now: datetime) -> JobRecord:
+    """Pause a job. Pausing it again changes nothing. Raises Conflict for one that has ended, or NotFound."""
+    changed = jobs.pause(c, job_id)
+    record = jobs.get(c, job_id)
+    if record.state.terminal:
+        raise _ended_already(record)
+    if changed:
+        events.paused(c, record, budget.running(trials.of_job(c, job_id)), now)
+    return record
+
+
+def resume(c: Connection, job_id: str, now: datetime) -> JobRecord:
+    """Resume a paused job; nothing changes for one that is not. Raises Conflict for one that has ended, or NotFound."""
+    changed = jobs.resume(c, job_id)
+    record = jobs.get(c, job_id)
+    if record.state.terminal:
+        raise _ended_already(record)
+    if changed:
+        events.resumed(c, record, now)
+    return record
+
+
+def _ended_already(job: JobRecord) -> Conflict:
+    return Conflict(f"job {job.id} has already ended: it is {job.state}")
+
+
+def _fail_without_metric(report: Finished, job: JobRecord) -> Finished:
+    """Return the report; as a failure where it says complete but lacks the objective. No other metric replaces it."""
+    if report.outcome != "complete":
+        return report
+    try:
+        if report.metrics is None:
+            raise MissingMetric("the worker reported it complete, but sent no metrics")
+        objective_value(report.metrics, job.judge.objective)
+    except MissingMetric as error:
+        return report.model_copy(update={"outcome": "failed", "error": error.message, "artifacts": ()})
+    return report
+
+
+def _rank_again(c: Connection, job: JobRecord, trial: TrialRecord, now: datetime) -> set[str]:
+    """Log a new best trial, and drop the weights of trials that are no longer finalists. Return their digests."""
+    rows = trials.of_job(c, job.id)
+    past = history.past(job, rows)
+    choice = best(past)
+    if choice is not None and choice.trial.number == trial.number and trial.design.stages:
+        base = next((row.metrics for row in rows if row.number == history.BASELINES[0]), None)
+        events.new_best(c, trial, base, now)
+    kept = history.keepers(job, past)
+    dropped = [row for row in rows if row.state is TrialState.COMPLETE and row.number not in kept]
+    return {digest for row in dropped for digest in artifacts.drop(c, row.id)}

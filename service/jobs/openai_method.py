@@ -1,4 +1,4 @@
-"""From OpenAI's `method` and `hyperparameters` to pins on the search. Each thing may be fixed in one place only."""
+"""Translate OpenAI's `method` and `hyperparameters` into pins of the search. Each may be set in one place only."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 from luthier.design import Grpo, Raft, Rloo
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Family, Pin, Task
+from search.methods import ALGORITHMS
 from search.space import validate
-from search.space.compatibility import ALGORITHMS
 from service.schemas.requests import CreateJob, Hyperparameters, Method, ReinforcementHyperparameters
 
 PIN_OF: Final = {
@@ -23,7 +23,7 @@ _IGNORED: Final = ("eval_interval", "eval_samples", "reasoning_effort")
 
 
 class Fixed(NamedTuple):
-    """A value, or a tuple of those that remain, that the request fixes outside of `search.pin`."""
+    """A value, or a tuple of allowed values, that the request sets outside of `search.pin`. `place`: the field."""
 
     axis: str
     value: Any
@@ -31,27 +31,27 @@ class Fixed(NamedTuple):
 
 
 def merge(pin: Pin, fixed: Sequence[Fixed]) -> Pin:
-    """All pins in one. Raises UserError where two places fix the same thing."""
+    """Return all pins in one. Raises UserError where two fields set the same axis."""
     given: dict[str, Any] = {}
     for axis, value, place in fixed:
         if axis in given or getattr(pin, axis) is not None:
             other = f"search.pin.{axis}" if getattr(pin, axis) is not None else "method"
-            raise UserError(f"{place} and {other} fix the same thing: give one of them", param=place)
+            raise UserError(f"{place} and {other} set the same axis: give one of them", param=place)
         given[axis] = value if isinstance(value, tuple) else (value,)
     return Pin.model_validate(dict(pin) | given)
 
 
-def for_goal(pin: Pin, task: Task, kind: DataKind, family: Family) -> Pin:
-    """Restrict the algorithms of the family to those that serve the goal. Raises IllegalDesign where none is left."""
+def for_goal(pin: Pin, task: Task, kind: DataKind, family: Family, *, taught: bool) -> Pin:
+    """Restrict the recipes to those that serve the task's goal. Raises IllegalDesign where none is left."""
     goal = task.goal
     if goal == "auto":
         return pin
-    allowed = pin.algorithm or validate.recipes(kind, family, rewarded=task.rewarded)
+    allowed = pin.algorithm or validate.recipes(kind, family, rewarded=task.rewarded, taught=taught)
     serving = tuple(recipe for recipe in allowed if validate.goal(recipe) == goal)
     if not serving:
-        ending = " or ".join(rule.algorithm for rule in ALGORITHMS if rule.goal == goal)
+        last = " or ".join(spec.kind for spec in ALGORITHMS if spec.serves == goal)
         raise IllegalDesign(
-            f"the goal {goal!r} is served by programs that end with {ending}, but {kind} data and the pins leave "
+            f"the goal {goal!r} needs a recipe that ends with {last}, but {kind} data and the pins allow only "
             f"{', '.join(allowed)}: leave task.goal out",
             param="task.goal",
         )
@@ -59,8 +59,8 @@ def for_goal(pin: Pin, task: Task, kind: DataKind, family: Family) -> Pin:
 
 
 def graded(body: CreateJob) -> CreateJob:
-    """The request with the grader of `method.reinforcement` in its one place, the task. Raises UserError where both
-    places have one, or neither."""
+    """Return the request with the grader of `method.reinforcement` moved to `task.grader`. Raises UserError where both
+    fields have one, or neither."""
     if body.method is None or body.method.type != "reinforcement":
         return body
     given = body.method.reinforcement
@@ -68,39 +68,41 @@ def graded(body: CreateJob) -> CreateJob:
         if body.task.rewarded:
             return body
         raise UserError(
-            "method.type 'reinforcement' needs a grader: give method.reinforcement.grader, or task.grader; or let "
-            "task.environment make rows and rewards",
+            "method.type 'reinforcement' needs a reward: give method.reinforcement.grader, task.grader or "
+            "task.environment",
             param="method.reinforcement",
         )
     if body.task.grader is not None:
         raise UserError(
-            "method.reinforcement.grader and task.grader say the same thing: give one of them",
+            "method.reinforcement.grader and task.grader are the same setting: give one of them",
             param="method.reinforcement.grader",
         )
     return body.model_copy(update={"task": body.task.model_copy(update={"grader": given.grader})})
 
 
 def ignored(method: Method) -> list[str]:
-    """What `reinforcement` asks for in vain, in a sentence."""
+    """Return a note on the settings of `reinforcement` that have no effect."""
     given = method.reinforcement.hyperparameters if method.reinforcement else ReinforcementHyperparameters()
     names = [name for name in _IGNORED if getattr(given, name) is not None]
     if not names:
         return []
-    return [f"Ignored: {', '.join(names)}. Trials are scored when they end, on the judge's own rows."]
+    return [f"Ignored: {', '.join(names)}. Trials are scored on the held-out rows of the job, at rungs and at the end."]
 
 
 def for_objective(pin: Pin, objective: str, kind: DataKind, family: Family) -> Pin:
-    """Leave reward maximisers out where likelihood is what counts and none is pinned: they would cost rollouts for a
-    reward that decides nothing."""
-    likely = validate.recipes(kind, family)
-    if objective != "perplexity" or pin.algorithm is not None or not likely:
+    """Leave out the algorithms that maximise a reward where the objective is perplexity and none is pinned.
+
+    Their rollouts would cost device time for a reward that does not decide.
+    """
+    others = validate.recipes(kind, family)
+    if objective != "perplexity" or pin.algorithm is not None or not others:
         return pin
-    return pin.model_copy(update={"algorithm": likely})
+    return pin.model_copy(update={"algorithm": others})
 
 
 def fixed_elsewhere(body: CreateJob, kind: DataKind) -> list[Fixed]:
-    """What `model`, `method` and `hyperparameters` fix for rows of this kind. Raises UserError for a method that cannot
-    be had."""
+    """Return what `model`, `method` and `hyperparameters` set for rows of this kind. Raises UserError for a method that
+    does not fit them."""
     fixed = _method(body.method, kind) if body.method is not None else []
     if body.model is not None and body.model != "auto":
         fixed.append(Fixed("model", body.model, "model"))
@@ -113,7 +115,7 @@ def _method(method: Method, kind: DataKind) -> list[Fixed]:
     for name in ("supervised", "dpo", "reinforcement"):
         if getattr(method, name) is not None and name != method.type:
             raise UserError(
-                f"method.{name} goes with method.type {name!r}, but the type is {method.type!r}", param=f"method.{name}"
+                f"method.{name} needs method.type {name!r}, but the type is {method.type!r}", param=f"method.{name}"
             )
     match method.type:
         case "auto":
@@ -135,7 +137,7 @@ def _method(method: Method, kind: DataKind) -> list[Fixed]:
 
 
 def _reward_maximisers(kind: DataKind) -> tuple[str, ...]:
-    """Raises IllegalDesign where answers to such rows cannot be graded."""
+    """Return the recipes that maximise a reward. Raises IllegalDesign where answers to such rows cannot be graded."""
     legal = validate.recipes(kind)
     found = tuple(recipe for recipe in validate.recipes(kind, rewarded=True) if recipe not in legal)
     if not found:
@@ -144,7 +146,7 @@ def _reward_maximisers(kind: DataKind) -> tuple[str, ...]:
 
 
 def _groups(given: ReinforcementHyperparameters, place: str) -> list[Fixed]:
-    """More compute is more answers to each prompt."""
+    """Translate `compute_multiplier` into the number of answers sampled for each prompt."""
     if given.compute_multiplier is None:
         return []
     return [

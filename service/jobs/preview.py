@@ -1,4 +1,4 @@
-"""What a request for a job would search and cost, before it is made."""
+"""What a job would search and cost, before it is created."""
 
 from __future__ import annotations
 
@@ -26,19 +26,21 @@ from service.schemas.requests import EstimateDesign, LookAtSpace
 
 
 def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
-    """Raises UserError where there is nothing to look at: no data, or no base model. What else is wrong with the
-    request is its `problem`."""
+    """Return the space and the expected cost of the job that the request describes.
+
+    Raises UserError where the request names no data. Any other fault of the request is returned as `problem`.
+    """
     with ctx.database.read() as c:
         training = None if body.training_file is None else files.get(c, body.training_file)
         entries = models.list_(c)
-        crew = workers.live(c, now, ctx.settings.lease_seconds)
+        live_workers = workers.live(c, now, ctx.settings.lease_seconds)
     if training is None and body.kind is None:
         raise UserError(
-            "say what is trained on: `training_file`, the id of an uploaded file, or `kind`, that of the rows which an "
-            "environment makes",
+            "name what to train on: `training_file`, the id of an uploaded file, or `kind`, the kind of rows that an "
+            "environment generates",
             param="training_file",
         )
-    four_bit = bool(crew) and all(worker.device.four_bit for worker in crew)
+    four_bit = bool(live_workers) and all(worker.device.four_bit for worker in live_workers)
     kind = training.kind if training is not None else body.kind
     assert kind is not None
     rows = body.rows if training is None else estimate.rows_to_train(_profile(training))
@@ -71,7 +73,7 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
         trainings=trainings,
         default=default,
         device_seconds=seconds,
-        workers=len(crew),
+        workers=len(live_workers),
     )
 
 
@@ -86,20 +88,20 @@ def _family(kind: DataKind, entries: Sequence[BaseModelEntry]) -> Family:
 
 
 def _left_out(ctx: Context, training: FileRecord, entries: Sequence[BaseModelEntry]) -> dict[str, str]:
-    """The base models that cannot show such rows, and why."""
-    talk, tools = _traits(ctx.blobs, training.rows, training.kind)
+    """Return, by base model that cannot render such rows, the reason."""
+    chats, tools = _traits(ctx.blobs, training.rows, training.kind)
     why: dict[str, str] = {}
     for entry in entries:
-        if talk and not entry.facts.chat_template:
+        if chats and not entry.facts.chat_template:
             why[entry.name] = "it has no chat template, and the rows are conversations"
         elif tools and not entry.facts.tools:
-            why[entry.name] = "its chat template does not show tools, which the rows have"
+            why[entry.name] = "its chat template does not render tools, which the rows use"
     return why
 
 
 @lru_cache(maxsize=64)
 def _traits(blobs: Blobs, rows: str, kind: DataKind) -> tuple[bool, bool]:
-    """Whether the rows of a blob are conversations, and whether tools stand in them. Blobs never change."""
+    """Return whether the rows of a blob are conversations, and whether they use tools. Blobs never change."""
     with blobs.open(rows) as stream:
         found = dataset.read_rows(stream.read())
     tools = kind is not DataKind.TEXT and any(dataset.tools_field(row) for row in found)
@@ -113,5 +115,5 @@ def _default(ctx: Context, training: FileRecord | None, found: Space | None, now
     with ctx.database.read() as c:
         try:
             return estimate.answer(ctx, c, EstimateDesign(dataset=training.id, design=design), now)
-        except UserError:  # a default that ignores a pin is not legal with everything
+        except UserError:  # the default ignores pins, so that it may not be legal
             return None

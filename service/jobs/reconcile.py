@@ -1,8 +1,7 @@
-"""What the service does by itself: take back lost leases, start jobs, keep them in trials, and end them.
+"""The loop that advances jobs: it starts them, takes the search's steps and concludes them.
 
-Nothing here remembers anything between two looks: all state is in the store, every change is guarded there, and a
-change that somebody else made first is simply skipped. So a restart costs nothing, and several replicas may look after
-the same jobs.
+Nothing is remembered between two ticks: all state is in the store. Each step is one transaction that locks the job and
+does nothing where another replica has already taken the step.
 """
 
 from __future__ import annotations
@@ -17,13 +16,23 @@ from luthier.store import generations, jobs, leases, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from search.policy.ranking import best
-from search.policy.scheduler import Confirm, End, Plan, Promote, Refuse, Try, hopeless, next_step
+from search.policy.scheduler import (
+    End,
+    EndCode,
+    MarkInfeasible,
+    Plan,
+    Promote,
+    Repeat,
+    Try,
+    next_step,
+    not_promotable,
+)
 from search.policy.warm_start import SimilarJob
 from search.space.space import Space
 from service.context import Context
 from service.inference.model_names import result_name
 from service.jobs import alias_promotion, budget, costs, events, history, lifecycle
-from service.jobs.lifecycle import drop_checkpoints, settle_lost
+from service.jobs.lifecycle import drop_checkpoints
 from service.jobs.space import space_of
 from service.jobs.warm_start import similar_jobs
 
@@ -33,35 +42,27 @@ Rows = Sequence[TrialRecord]
 
 
 def tick(ctx: Context, now: datetime) -> None:
-    """One look at everything."""
-    _take_back(ctx, now)
+    """Take back expired leases, advance every active job and delete unreferenced blobs."""
+    with ctx.database.begin() as c:
+        lifecycle.worker_lost(ctx, c, leases.expire(c, now), now)
+        generations.expire(c, now)
     with ctx.database.read() as c:
         active = [job.id for job in jobs.active(c)]
     for job_id in active:
-        look_after(ctx, job_id, now)
+        advance(ctx, job_id, now)
     ctx.garbage.sweep(ctx.database, ctx.blobs, now)
 
 
-def look_after(ctx: Context, job_id: str, now: datetime) -> None:
-    """Bring one job as far as it can go now. A job that cannot go on fails; what else goes wrong is only logged."""
+def advance(ctx: Context, job_id: str, now: datetime) -> None:
+    """Advance one job as far as it can go now. A user error fails the job; any other error is only logged."""
     try:
         with ctx.turn, logs.about(job_id=job_id):
-            _advance_or_fail(ctx, job_id, now)
-    except Exception:  # one job must not keep the others, or the request that asks for this, from going on
-        log.exception("job %s could not be looked after; the next tick tries again", job_id)
-
-
-def _take_back(ctx: Context, now: datetime) -> None:
-    with ctx.database.begin() as c:
-        settle_lost(ctx, c, leases.expire(c, now), now)
-        generations.expire(c, now)
-
-
-def _advance_or_fail(ctx: Context, job_id: str, now: datetime) -> None:
-    try:
-        _advance(ctx, job_id, now)
-    except UserError as error:  # such as a base model that is no longer registered
-        _fail(ctx, job_id, error, now)
+            try:
+                _advance(ctx, job_id, now)
+            except UserError as error:  # such as a base model that is no longer registered
+                _fail(ctx, job_id, error, now)
+    except Exception:  # one job must not stop the others, nor the request that called this
+        log.exception("job %s could not be advanced; the next tick tries again", job_id)
 
 
 def _advance(ctx: Context, job_id: str, now: datetime) -> None:
@@ -72,40 +73,35 @@ def _advance(ctx: Context, job_id: str, now: datetime) -> None:
         return
     match job.state:
         case JobState.QUEUED:
-            _start(ctx, job, worker_count, now)
+            with ctx.database.begin() as c:
+                if not jobs.move(c, job.id, JobState.RUNNING, now):
+                    return
+                events.started(c, job, worker_count, now)
+            _advance(ctx, job.id, now)
         case JobState.RUNNING:
-            _go_on(ctx, job, worker_count, now)
+            _search_on(ctx, job, worker_count, now)
         case JobState.VALIDATING_FILES | JobState.SUCCEEDED | JobState.FAILED | JobState.CANCELLED:
-            pass  # nothing to do, or done by somebody else since the list was made
+            pass  # nothing to do, or another replica has done it since the list was read
 
 
-def _start(ctx: Context, job: JobRecord, worker_count: int, now: datetime) -> None:
-    with ctx.database.begin() as c:
-        if not jobs.move(c, job.id, JobState.RUNNING, now):
-            return
-        events.started(c, job, worker_count, now)
-    _advance(ctx, job.id, now)
-
-
-def _go_on(ctx: Context, job: JobRecord, worker_count: int, now: datetime) -> None:
+def _search_on(ctx: Context, job: JobRecord, worker_count: int, now: datetime) -> None:
     with ctx.database.read() as c:
         rows: Rows = trials.of_job(c, job.id)
-    reason = budget.overrun(job, rows, now)
-    if reason is not None:
+    end = budget.overrun(job, rows, now)
+    if end is not None:
         with ctx.database.begin() as c:
             trials.cancel_waiting(c, job.id, now)
             rows = trials.of_job(c, job.id)
     else:
-        rows, reason = fill(ctx, job, rows, max(1, worker_count), now)
-    if reason is None:
+        rows, end = fill(ctx, job, rows, max(1, worker_count), now)
+    if end is None:
         _prune(ctx, job, rows, worker_count, now)
     elif not budget.open_trials(rows):
-        _conclude(ctx, job, rows, reason, now)
+        _conclude(ctx, job, rows, end, now)
 
 
-def fill(ctx: Context, job: JobRecord, rows: Rows, worker_count: int, now: datetime) -> tuple[Rows, str | None]:
-    """Take the search's steps until there is a trial for each of the `crew`. Answers with the rows then, and why there
-    will be no more, if so."""
+def fill(ctx: Context, job: JobRecord, rows: Rows, worker_count: int, now: datetime) -> tuple[Rows, End | None]:
+    """Take the search's steps until every worker has a trial. Return the trials, and why the search ended if it did."""
     designs: Space | None = None
     past_jobs: Sequence[SimilarJob] = ()
     while len(budget.open_trials(rows)) < worker_count:
@@ -118,25 +114,27 @@ def fill(ctx: Context, job: JobRecord, rows: Rows, worker_count: int, now: datet
             history.past(job, rows),
             _plan(job),
             remaining=budget.remaining(job, rows, worker_count, now),
-            refusal=costs.refusal(ctx, job, rows, now),
-            memory=past_jobs,
+            why_infeasible=costs.refusal(ctx, job, rows, now),
+            similar_jobs=past_jobs,
         )
         if step is None:
             return rows, None
         if isinstance(step, End):
-            return rows, step.reason
-        taken = _take(ctx, job, rows, step, now)
-        if taken is None:
+            return rows, step
+        changed = _take(ctx, job, rows, step, now)
+        if changed is None:
             return rows, None
-        rows = taken
+        rows = changed
     return rows, None
 
 
 def _take(
-    ctx: Context, job: JobRecord, rows: Rows, step: Try | Refuse | Promote | Confirm, now: datetime
+    ctx: Context, job: JobRecord, rows: Rows, step: Try | MarkInfeasible | Promote | Repeat, now: datetime
 ) -> Rows | None:
-    """Take a step that was chosen for these rows. Answers with the rows then, or None where the job has ended or
-    another replica was faster: the next look goes on from there."""
+    """Take a step that was chosen for these trials. Return the trials after it.
+
+    Return None where the job has ended or another replica was faster; the next tick goes on from there.
+    """
     number = len(rows)
     with ctx.database.begin() as c:
         if jobs.lock(c, job.id).state is not JobState.RUNNING:
@@ -145,41 +143,40 @@ def _take(
             case Try():
                 row = trials.insert(c, job.id, number, step.design, job.seed, step.origin, now, goal=step.goal)
                 done = row is not None
-            case Refuse():
+            case MarkInfeasible():
                 row = trials.insert(c, job.id, number, step.design, job.seed, step.origin, now, refused=step.why)
                 done = row is not None
                 if row is not None:
                     events.refused(c, row, now)
             case Promote():
                 paused = rows[step.number]
-                assert paused.goal is not None, "what is paused is so at a rung"
+                assert paused.goal is not None, "a paused trial is at a rung"
                 done = trials.promote(c, paused.id, paused.goal, step.goal)
                 if done:
                     events.promoted(c, paused, step.goal, now)
-            case Confirm():
+            case Repeat():
                 design = rows[step.number].design
-                row = trials.insert(c, job.id, number, design, job.seed + step.repeat, "confirmation", now)
+                row = trials.insert(c, job.id, number, design, job.seed + step.seed_offset, "confirmation", now)
                 done = row is not None
                 if done:
-                    events.confirming(c, job.id, number, step.number, now)
+                    events.repeating(c, job.id, number, step.number, now)
         return trials.of_job(c, job.id) if done else None
 
 
 def _prune(ctx: Context, job: JobRecord, rows: Rows, worker_count: int, now: datetime) -> None:
-    """Give up what pauses and will not be promoted any more: its checkpoints are dropped."""
+    """Stop the paused trials that cannot be promoted any more, and drop their checkpoints."""
     if not any(row.paused for row in rows):
         return
     remaining = budget.remaining(job, rows, worker_count, now)
-    lost = [past.number for past in hopeless(history.past(job, rows), _plan(job), remaining)]
-    if not lost:
+    numbers = [past.number for past in not_promotable(history.past(job, rows), _plan(job), remaining)]
+    if not numbers:
         return
     with ctx.database.begin() as c:
         if jobs.lock(c, job.id).state is not JobState.RUNNING:
             return
-        pruned = trials.prune(c, job.id, lost, now)
-        if pruned:
-            events.pruned(c, pruned, now)
-            ctx.garbage.forsake(drop_checkpoints(c, pruned))
+        pruned = trials.prune(c, job.id, numbers, now)
+        events.pruned(c, pruned, now)
+        ctx.garbage.release_at_once(drop_checkpoints(c, pruned))
 
 
 def _plan(job: JobRecord) -> Plan:
@@ -193,50 +190,50 @@ def _plan(job: JobRecord) -> Plan:
     )
 
 
-def _conclude(ctx: Context, job: JobRecord, rows: Rows, reason: str, now: datetime) -> None:
+def _conclude(ctx: Context, job: JobRecord, rows: Rows, end: End, now: datetime) -> None:
     choice = best(history.past(job, rows))
     winner = None if choice is None else next(row for row in rows if row.number == choice.trial.number)
     if choice is None or winner is None or not winner.design.stages:
-        _fail(ctx, job.id, _why_nothing(rows, reason), now)
+        _fail(ctx, job.id, _no_winner(rows, end), now, ended_reason=end.code)
         return
-    if not alias_promotion.scored(ctx, job, now):
-        return  # its end brings the next look
+    if not alias_promotion.champion_ready(ctx, job, now):
+        return  # the job advances again when the champion is scored
     name = result_name(job, winner)
     base = next((row for row in rows if row.number == history.BASELINES[0]), None)
     with ctx.database.begin() as c:
         jobs.lock(c, job.id)
-        if _standings(trials.of_job(c, job.id)) != _standings(rows):
-            return  # another replica took a step since these rows were read; the next look goes on from there
-        if not jobs.move(c, job.id, JobState.SUCCEEDED, now):
+        if _progress(trials.of_job(c, job.id)) != _progress(rows):
+            return  # another replica took a step since these rows were read; the next tick goes on from there
+        if not jobs.move(c, job.id, JobState.SUCCEEDED, now, ended_reason=end.code):
             return
         trials.cancel_waiting(c, job.id, now)
         jobs.set_result(c, job.id, winner.id, name, sum(row.trained_tokens for row in rows))
-        events.budget_spent(c, job, reason, now)
+        events.search_ended(c, job, end.reason, now)
         won = history.seeds(rows, winner.number)
         events.succeeded(c, jobs.get(c, job.id), won, base, choice, now)
         alias_promotion.decide(c, jobs.get(c, job.id), winner, base, now)
-        lifecycle.ended(c, job.id, now)
-        ctx.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job.id)))
+        lifecycle.announce_end(c, job.id, now)
+        ctx.garbage.release_at_once(drop_checkpoints(c, trials.of_job(c, job.id)))
 
 
-def _standings(rows: Rows) -> list[tuple[int, TrialState, int | None]]:
+def _progress(rows: Rows) -> list[tuple[int, TrialState, int | None]]:
     return [(row.number, row.state, row.goal) for row in rows]
 
 
-def _why_nothing(rows: Rows, reason: str) -> LuthierError:
+def _no_winner(rows: Rows, end: End) -> LuthierError:
     broken = (TrialState.FAILED, TrialState.INFEASIBLE)
     first = next((row for row in rows if row.state in broken and row.design.stages), None)
     if first is None:
-        return UserError(f"no trial was trained to its end: {reason}", param="search")
-    return TrialFailed(f"no trial could be trained; trial {first.number} {first.state}: {first.error}")
+        return UserError(f"no trial was trained to the end: {end.reason}", param="search")
+    return TrialFailed(f"no trial could be trained; trial {first.number} is {first.state}: {first.error}")
 
 
-def _fail(ctx: Context, job_id: str, error: LuthierError, now: datetime) -> None:
+def _fail(ctx: Context, job_id: str, error: LuthierError, now: datetime, ended_reason: EndCode | None = None) -> None:
     failure = {"code": error.code, "message": error.message, "param": error.param}
     with ctx.database.begin() as c:
-        if not jobs.move(c, job_id, JobState.FAILED, now, error=failure):
+        if not jobs.move(c, job_id, JobState.FAILED, now, error=failure, ended_reason=ended_reason):
             return
         trials.cancel_waiting(c, job_id, now)
         events.failed(c, jobs.get(c, job_id), error, now)
-        lifecycle.ended(c, job_id, now)
-        ctx.garbage.forsake(drop_checkpoints(c, trials.of_job(c, job_id)))
+        lifecycle.announce_end(c, job_id, now)
+        ctx.garbage.release_at_once(drop_checkpoints(c, trials.of_job(c, job_id)))

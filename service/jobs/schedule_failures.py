@@ -1,4 +1,4 @@
-"""What the end of a run means for its schedule: how many have failed in a row, and when that is an alert."""
+"""How many runs of a schedule failed in a row, and the webhook alert when there are too many."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from luthier.store.rows import JobRecord, ScheduleRunRecord
 
 
 def job_ended(c: Connection, job: JobRecord, now: datetime) -> None:
-    """End the run of this job, if a schedule made it."""
+    """End the run of this job, if a schedule created it."""
     reason = None if job.error is None else str(job.error.get("message"))
     run = schedules.end_run(c, job.id, RunState(job.state.value), reason, now)
     if run is not None:
@@ -24,15 +24,15 @@ def not_created(c: Connection, run_id: str, reason: str, now: datetime) -> None:
 
 
 def _count(c: Connection, run: ScheduleRunRecord, now: datetime) -> None:
-    """What was cancelled says neither that the schedule works nor that it fails."""
+    """Count failures in a row. A cancelled run counts neither as a success nor as a failure."""
     match run.state:
         case RunState.SUCCEEDED:
             schedules.update(c, run.schedule_id, failures=0)
         case RunState.FAILED:
             schedule = schedules.count_failure(c, run.schedule_id)
             if schedule.failures == schedule.alert_after:
-                told = {"id": schedule.id, "name": schedule.name, "failures": schedule.failures}
+                failing = {"id": schedule.id, "name": schedule.name, "failures": schedule.failures}
                 latest = {"run": run.id, "job": run.job_id, "reason": run.reason}
-                webhooks.announce(c, "luthier.schedule.failing", told | latest, now)
+                webhooks.announce(c, "luthier.schedule.failing", failing | latest, now)
         case RunState.CANCELLED | RunState.WAITING | RunState.RUNNING | RunState.SKIPPED | RunState.MISSED:
             pass

@@ -1,35 +1,32 @@
-"""What charts of a job are drawn from: curves that are laid end to end and thinned, and who trained what when."""
+"""The data of a job's charts: curves with the stages laid end to end, the designs, and the leases of each worker."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
-from luthier.api_types import Curves, RungMark, Span, Timeline, TrialCurve, WorkerSpans
+from luthier.api_types import Curves, Landscape, RungMark, Span, Timeline, TrialCurve, WorkerSpans
 from luthier.metrics import deciding
-from luthier.store.rows import EventRecord, JobRecord, RungRecord, TrialMark
+from luthier.store import Connection, events, jobs, measurements, trials
 from search.policy.ranking import objective_value
+from search.report import charts as designs
+from service.context import Context
+from service.results import report
 
-Stretch = Sequence[tuple[int, int, float]]  # stage, step in the stage, value
+Points = Sequence[tuple[int, int, float]]  # stage, step in the stage, value
 
 
-def curves(
-    job: JobRecord,
-    trials: Sequence[TrialMark],
-    name: str,
-    names: Sequence[str],
-    found: Mapping[str, Stretch],
-    rungs: Sequence[RungRecord],
-    limit: int,
-) -> Curves:
-    """`found` by trial; at most `limit` points of each are kept."""
-    numbers = {trial.id: trial.number for trial in trials}
+def curves(c: Connection, job_id: str, name: str, limit: int) -> Curves:
+    """Return one curve of all trials, at most `limit` points of each. Raises NotFound."""
+    job, marks = jobs.get(c, job_id), trials.marks(c, job_id)
+    found = measurements.of_job(c, job_id, name)
+    numbers = {mark.id: mark.number for mark in marks}
     ends = {trial_id: _ends(points) for trial_id, points in found.items()}
     sign = deciding(job.judge.objective).sign
     return Curves(
         name=name,
-        names=tuple(names),
-        trials=tuple(_curve(trial.number, found[trial.id], limit) for trial in trials if trial.id in found),
+        names=tuple(measurements.names(c, job_id)),
+        trials=tuple(_curve(mark.number, found[mark.id], limit) for mark in marks if mark.id in found),
         rungs=tuple(
             RungMark(
                 number=numbers[rung.trial_id],
@@ -37,39 +34,31 @@ def curves(
                 step=rung.step + sum(ends.get(rung.trial_id, {}).get(stage, 0) for stage in range(rung.stage)),
                 score=sign * objective_value(rung.metrics, job.judge.objective),
             )
-            for rung in rungs
+            for rung in trials.rungs(c, job_id)
         ),
     )
 
 
-def thin(values: Sequence[float], limit: int) -> list[int]:
-    """The places of at most `limit` of the values: the first and the last one, and of each stretch between the lowest
-    and the highest, so that the curve keeps its shape."""
-    last = len(values) - 1
-    if len(values) <= limit:
-        return list(range(len(values)))
-    pieces = max(1, (limit - 2) // 2)
-    kept = [0]
-    for start, end in pairwise(1 + (last - 1) * piece // pieces for piece in range(pieces + 1)):
-        stretch = values[start:end]
-        kept += sorted({start + stretch.index(min(stretch)), start + stretch.index(max(stretch))})
-    return [*kept, last]
+def landscape(ctx: Context, c: Connection, job_id: str) -> Landscape:
+    """Return all scored designs by column. Raises NotFound."""
+    return designs.landscape(report.case_of(c, ctx, jobs.get(c, job_id), trials.of_job(c, job_id)))
 
 
-def timeline(events: Sequence[EventRecord]) -> Timeline:
-    """From the events that tell of leases, oldest first."""
+def timeline(c: Connection, job_id: str) -> Timeline:
+    """Return the leases of each worker, from the events about leases. Raises NotFound."""
+    jobs.get(c, job_id)
     spans: dict[str, list[Span]] = {}
-    held: dict[tuple[int, int], str] = {}
-    for event in events:
+    leased: dict[tuple[int, int], str] = {}
+    for event in events.with_data(c, job_id):
         data = event.data or {}
         if "lease" not in data:
             continue
         number, lease, at = data["number"], data["lease"], event.created_at.timestamp()
         if "worker" in data:
-            held[number, lease] = data["worker"]
+            leased[number, lease] = data["worker"]
             begun = Span(number=number, lease=lease, start=at, end=None, outcome=None)
             spans.setdefault(data["worker"], []).append(begun)
-        elif (worker := held.pop((number, lease), None)) is not None:
+        elif (worker := leased.pop((number, lease), None)) is not None:
             ended = {"end": at, "outcome": data["state"]}
             spans[worker] = [
                 span.model_copy(update=ended) if (span.number, span.lease) == (number, lease) else span
@@ -78,10 +67,24 @@ def timeline(events: Sequence[EventRecord]) -> Timeline:
     return Timeline(workers=tuple(WorkerSpans(worker=name, spans=tuple(spans[name])) for name in sorted(spans)))
 
 
-def _curve(number: int, found: Stretch, limit: int) -> TrialCurve:
-    ends = _ends(found)
+def thin(values: Sequence[float], limit: int) -> list[int]:
+    """Return the indices of at most `limit` of the values: the first, the last, and the lowest and highest of each
+    interval between, so that the curve keeps its shape."""
+    last = len(values) - 1
+    if len(values) <= limit:
+        return list(range(len(values)))
+    pieces = max(1, (limit - 2) // 2)
+    kept = [0]
+    for start, end in pairwise(1 + (last - 1) * piece // pieces for piece in range(pieces + 1)):
+        interval = values[start:end]
+        kept += sorted({start + interval.index(min(interval)), start + interval.index(max(interval))})
+    return [*kept, last]
+
+
+def _curve(number: int, points: Points, limit: int) -> TrialCurve:
+    ends = _ends(points)
     before = {stage: sum(ends[other] for other in ends if other < stage) for stage in ends}
-    kept = [found[place] for place in thin([value for _, _, value in found], limit)]
+    kept = [points[index] for index in thin([value for _, _, value in points], limit)]
     return TrialCurve(
         number=number,
         step=tuple(before[stage] + step for stage, step, _ in kept),
@@ -89,6 +92,6 @@ def _curve(number: int, found: Stretch, limit: int) -> TrialCurve:
     )
 
 
-def _ends(points: Stretch) -> dict[int, int]:
-    """The last step of each stage."""
+def _ends(points: Points) -> dict[int, int]:
+    """Return the last step of each stage."""
     return {stage: step for stage, step, _ in points}

@@ -1,19 +1,36 @@
-"""A job's checkpoints as OpenAI lists them: where trials were scored on held-out rows, at rungs and at their ends."""
+"""A job's checkpoints in OpenAI's format: where trials were scored on held-out rows, at rungs and at their ends."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from luthier.api_types import Checkpoint, CheckpointFacts, CheckpointMetrics
+from luthier.api_types import Checkpoint, CheckpointFacts, CheckpointMetrics, CheckpointPage
+from luthier.errors import NotFound
 from luthier.metrics import held_out
-from luthier.store import Connection, artifacts, measurements, trials
+from luthier.store import Connection, artifacts, jobs, measurements, trials
 from luthier.store.rows import JobRecord, RungRecord, TrialRecord
 from luthier.trial import Metrics, TrialState
 from service.inference.model_names import trial_name, usable_name
 
 
+def page(c: Connection, job_id: str, after: str | None, limit: int) -> CheckpointPage:
+    """Return a page of a job's checkpoints, newest first. Raises NotFound for an unknown job or `after`."""
+    found = of_job(c, jobs.get(c, job_id))
+    ids = [checkpoint.id for checkpoint in found]
+    if after is not None and after not in ids:
+        raise NotFound(f"checkpoint {after!r} was not found, so that no page follows it", param="after")
+    start = 0 if after is None else ids.index(after) + 1
+    shown = ids[start : start + limit]
+    return CheckpointPage(
+        data=tuple(found[start : start + limit]),
+        has_more=start + limit < len(ids),
+        first_id=shown[0] if shown else None,
+        last_id=shown[-1] if shown else None,
+    )
+
+
 def of_job(c: Connection, job: JobRecord) -> list[Checkpoint]:
-    """Newest first. Only the end of a trial whose weights are kept can be used as a model."""
+    """Return all checkpoints, newest first. Only the end of a trial with kept weights can be used as a model."""
     losses = measurements.train_losses(c, job.id)
     rows = {trial.id: trial for trial in trials.of_job(c, job.id)}
     found = [_at_rung(job, rows[rung.trial_id], rung, losses) for rung in trials.rungs(c, job.id)]
@@ -76,7 +93,7 @@ def _at_end(
 
 
 def _scores(job: JobRecord, metrics: Metrics) -> tuple[float, float | None]:
-    """The loss in nats a target token, and the one accuracy that the judge knows, that of preferences."""
+    """Return the loss in nats per target token, and the accuracy, which only preference data has."""
     found = held_out(metrics, job.judge.kind)
     return found["valid_loss"], found.get("valid_accuracy")
 

@@ -1,8 +1,7 @@
-"""What has become new in a job since the last look: for streams, which look again and again.
+"""What is new in a job since the last look, for streams that poll.
 
-Of a look's news those come last that a stream can be resumed from, the events. Whoever is cut off in between is told
-the rest once more: states are whole, and a point is known by its curve, stage and step, so that hearing it twice is
-harmless.
+Events come last in each look, because a stream is resumed from an event. A client that is disconnected in between
+receives the rest again. That is harmless: states are complete, and a point is identified by its curve, stage and step.
 """
 
 from __future__ import annotations
@@ -21,32 +20,32 @@ from service.results import serializers
 
 News = Job | Trial | CurvePoints | Event
 
-MOST_EVENTS: Final = 1000  # at one look
-REFRESH: Final = timedelta(seconds=5)  # at least between two words on nothing but the budget
-SLACK: Final = timedelta(seconds=1)  # by which what was written together may differ in time
+MOST_EVENTS: Final = 1000  # in one look
+REFRESH: Final = timedelta(seconds=5)  # least time between updates of the job when only its spent budget changed
+SLACK: Final = timedelta(seconds=1)  # most difference in time of rows that were written together
 
 
 class Follower:
-    """Remembers what it has told. `after` is the event from which it goes on; None: from the start of the job."""
+    """Remembers what it has sent. `after`: the event to resume after; None: from the start of the job."""
 
     def __init__(self, ctx: Context, job_id: str, after: str | None) -> None:
-        self._here = ctx
+        self._ctx = ctx
         self._job_id = job_id
         self._after = after
         self._marks: dict[str, TrialMark] | None = None
-        self._points: dict[str, set[tuple[str, int, int]]] = {}  # of the trials that are being trained
+        self._points: dict[str, set[tuple[str, int, int]]] = {}  # of the running trials
         self._spent = 0.0
-        self._told_at = datetime.min.replace(tzinfo=utc_now().tzinfo)
+        self._sent_at = datetime.min.replace(tzinfo=utc_now().tzinfo)
         self.over = False
 
     def look(self) -> list[News]:
-        """What is new, in the order in which it is to be told. Raises NotFound for an unknown job or event."""
+        """Return what is new, in the order to send it. Raises NotFound for an unknown job or event."""
         now = utc_now()
-        with self._here.database.read() as c:
+        with self._ctx.database.read() as c:
             job = jobs.get(c, self._job_id)
             marks = trials.marks(c, self._job_id)
-            told = events.since(c, self._job_id, self._after, MOST_EVENTS)
-            changed = self._changed(c, marks, told)
+            new_events = events.since(c, self._job_id, self._after, MOST_EVENTS)
+            changed = self._changed(c, marks, new_events)
             rows = trials.of_job(c, self._job_id) if changed or self._stale(marks, now) or self._marks is None else []
             news: list[News] = [*self._new_points(c, marks, changed)]
             repeats = history.repeats(rows)
@@ -54,39 +53,43 @@ class Follower:
             if rows or self._marks is None or job.state.terminal:
                 news.append(self._view(c, job, rows, now))
         self._marks = {mark.id: mark for mark in marks}
-        if told:
-            self._after = told[-1].id
-        busy = len(told) == MOST_EVENTS or any(mark.state is TrialState.LEASED for mark in marks)
+        if new_events:
+            self._after = new_events[-1].id
+        busy = len(new_events) == MOST_EVENTS or any(mark.state is TrialState.LEASED for mark in marks)
         self.over = job.state.terminal and not busy
-        return [*news, *map(serializers.event, told)]
+        return [*news, *map(serializers.event, new_events)]
 
     def _view(self, c: Connection, job: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Job:
         rows = rows or trials.of_job(c, job.id)
-        self._spent, self._told_at = sum(row.device_seconds for row in rows), now
-        left = None if job.state.terminal else costs.work_left(self._here, c, job, rows, now)
+        self._spent, self._sent_at = sum(row.device_seconds for row in rows), now
+        left = None if job.state.terminal else costs.work_left(self._ctx, c, job, rows, now)
         return serializers.job(job, rows, now, left)
 
     def _stale(self, marks: Sequence[TrialMark], now: datetime) -> bool:
         spent = sum(mark.device_seconds for mark in marks)
-        return spent != self._spent and now - self._told_at >= REFRESH
+        return spent != self._spent and now - self._sent_at >= REFRESH
 
-    def _changed(self, c: Connection, marks: Sequence[TrialMark], told: Sequence[EventRecord]) -> set[str]:
-        """The trials to tell of. At the first look those of which something may have been missed."""
+    def _changed(self, c: Connection, marks: Sequence[TrialMark], new_events: Sequence[EventRecord]) -> set[str]:
+        """Return the trials to send. At the first look, these are all that the client may have missed changes of."""
         if self._marks is not None:
-            before = {trial_id: _print(mark) for trial_id, mark in self._marks.items()}
-            return {mark.id for mark in marks if before.get(mark.id) != _print(mark)}
+            before = {trial_id: _visible(mark) for trial_id, mark in self._marks.items()}
+            return {mark.id for mark in marks if before.get(mark.id) != _visible(mark)}
         if self._after is None:
             return {mark.id for mark in marks}
         since = events.get(c, self._after).created_at - SLACK
-        named = {event.data["trial"] for event in told if event.data is not None and "trial" in event.data}
+        named = {event.data["trial"] for event in new_events if event.data is not None and "trial" in event.data}
         late = {mark.id for mark in marks if max(mark.created_at, mark.finished_at or mark.created_at) >= since}
         return named | late | {mark.id for mark in marks if not mark.state.terminal}
 
     def _new_points(self, c: Connection, marks: Sequence[TrialMark], changed: set[str]) -> Iterable[CurvePoints]:
-        """Of the trials that are being trained, and of those that were until now."""
+        """Yield the new points of trials that are running, and of those that were until now."""
         leased = {mark.id for mark in marks if mark.state is TrialState.LEASED}
         numbers = {mark.id: mark.number for mark in marks}
-        watched = leased | self._points.keys() | {mark.id for mark in marks if mark.id in changed and self._anew(mark)}
+        watched = (
+            leased
+            | self._points.keys()
+            | {mark.id for mark in marks if mark.id in changed and self._leased_since(mark)}
+        )
         for trial_id, count in measurements.counts(c, watched).items():
             known = self._points.setdefault(trial_id, set())
             if count == len(known):
@@ -99,13 +102,13 @@ class Follower:
             if trial_id not in changed:
                 del self._points[trial_id]
 
-    def _anew(self, mark: TrialMark) -> bool:
-        """Whether it has been leased since the last look, perhaps to its end; at the first look that is not known."""
+    def _leased_since(self, mark: TrialMark) -> bool:
+        """Return whether the trial may have been leased since the last look; it may have ended already."""
         if self._marks is None:
             return True
         return mark.id not in self._marks or self._marks[mark.id].fence < mark.fence
 
 
-def _print(mark: TrialMark) -> tuple[object, ...]:
-    """What makes a trial worth telling of again: not the seconds that it takes."""
+def _visible(mark: TrialMark) -> tuple[object, ...]:
+    """Return what makes a trial worth sending again when it changes. Its device-seconds do not."""
     return mark.state, mark.rung, mark.goal, mark.fence, mark.finished_at

@@ -1,27 +1,24 @@
-"""The report of a job: its rows as `search.report.build` reads them, and the answer as JSON, HTML or Markdown."""
+"""The report of a job: reads the rows from the store that `search.report.build` needs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from luthier.errors import NotFound
 from luthier.report import Report
-from luthier.store import Connection, events, files, jobs, measurements, models, trials
+from luthier.store import Connection, files, jobs, measurements, models, trials
 from luthier.store.rows import JobRecord, TrialRecord
-from luthier.trial import TRAIN_LOSS
+from luthier.trial import TRAIN_LOSS, TrialState
 from search.policy.ranking import best
+from search.policy.scheduler import RESERVED, EndCode
 from search.report.build import explain
 from search.report.inputs import Case, Tried
 from service.context import Context
-from service.jobs import history, space
-
-NO_MORE: Final = "No more trials: "  # how the diary says why a search has ended
-RECENT: Final = 50  # of a job's events, among which that one is
+from service.jobs import budget, history, space
 
 
 def report(ctx: Context, job_id: str) -> Report:
-    """What a job has found out, as far as it has come. Raises NotFound."""
+    """Return the report of a job, as far as it has come. Raises NotFound."""
     with ctx.database.read() as c:
         job = jobs.get(c, job_id)
         case = case_of(c, ctx, job, trials.of_job(c, job_id))
@@ -29,7 +26,7 @@ def report(ctx: Context, job_id: str) -> Report:
 
 
 def case_of(c: Connection, ctx: Context, job: JobRecord, rows: Sequence[TrialRecord]) -> Case:
-    """A job as the report and the charts are made of it, apart from its space, which takes longer to make."""
+    """Return what the report and the charts are made of, without the design space, which takes longer to make."""
     past = history.past(job, rows)
     found = measurements.scores_of_job(c, job.id)
     tried = tuple(
@@ -61,7 +58,7 @@ def case_of(c: Connection, ctx: Context, job: JobRecord, rows: Sequence[TrialRec
         rows=(ctx.count_rows(job.train), ctx.count_rows(job.judge.validation), ctx.count_rows(job.judge.test)),
         tried=tried,
         facts={entry.name: entry.facts for entry in models.list_(c)},
-        ended=_ended(c, job.id),
+        ended=ended_because(job, rows),
         curve=() if winner is None else _curve(c, winner),
     )
 
@@ -73,13 +70,32 @@ def _filename(c: Connection, job: JobRecord) -> str | None:
         return None
 
 
-def _ended(c: Connection, job_id: str) -> str | None:
-    recent, _ = events.list_(c, job_id, None, RECENT)
-    said = (event.message for event in recent if event.message.startswith(NO_MORE))
-    return next((message.removeprefix(NO_MORE).rstrip(".") for message in said), None)
+def ended_because(job: JobRecord, rows: Sequence[TrialRecord]) -> str | None:
+    """Return why the search started no more trials, as a clause; None while it may, and where no reason is known."""
+    if job.ended_reason is None:
+        return None
+    search = job.search
+    match EndCode(job.ended_reason):
+        case EndCode.TRIALS:
+            return f"all {search.trials} trials are done"
+        case EndCode.DEVICE_SECONDS if (
+            search.device_seconds is not None and budget.device_seconds(rows) >= search.device_seconds
+        ):
+            return f"the budget of {search.device_seconds:g} device-seconds is spent"
+        case EndCode.DEVICE_SECONDS:
+            return RESERVED.reason
+        case EndCode.DEADLINE:
+            return f"the deadline {search.deadline:%Y-%m-%d %H:%M:%S %Z} has passed"
+        case EndCode.NO_IMPROVEMENT:
+            return "the latest designs did not improve on the best, and more were not expected to"
+        case EndCode.SPACE_EXHAUSTED:
+            return f"all {len(budget.designs(rows))} designs that the pins and constraints allow were tried"
+        case EndCode.REFUSED:
+            last = next((row.error for row in reversed(rows) if row.state is TrialState.INFEASIBLE), None)
+            return f"too many proposed designs in a row cannot run: {last or 'no reason is known'}"
 
 
 def _curve(c: Connection, winner: TrialRecord) -> tuple[float, ...]:
-    """The training loss of its last stage, step by step."""
+    """Return the training loss of its last stage, step by step."""
     last = len(winner.design.stages) - 1
     return tuple(point.value for point in measurements.of_trial(c, winner.id, TRAIN_LOSS) if point.stage == last)

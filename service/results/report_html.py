@@ -1,4 +1,4 @@
-"""Reports as pages: one HTML file that needs nothing else, and Markdown. Whatever users wrote is escaped in both."""
+"""Render a report as one self-contained HTML page, or as Markdown. Text from users is escaped in both."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from luthier.design import Frozen
 from luthier.metrics import figure, signed
 from luthier.report import ComparisonReport, FrontReport, Report
 from search.format import millions, seconds
+from search.report.recommend import verdict_label
 
 _MARKS: Final = re.compile(r"([\\`*_\[\]<>|~#])")
-WIDTH, HEIGHT = 640, 260  # of the picture of the front
+WIDTH, HEIGHT = 640, 260  # of the chart of the Pareto front, in pixels
 LABEL_WIDTH, LABEL_HEIGHT = 90, 16
+_ORIGINS: Final = {"memory": "warm start", "confirmation": "repeat seed", "user": "manual"}  # others as they are
 
 
 class Bar(Frozen):
-    """An interval on a common scale, in shares of its width."""
+    """An interval on a common scale, as fractions of its width."""
 
     low: float = Field(ge=0, le=1)
     high: float = Field(ge=0, le=1)
@@ -30,26 +32,30 @@ class Bar(Frozen):
 
 
 class Dot(Frozen):
+    """A design in the chart of the Pareto front, in pixels."""
+
     x: float
     y: float
     number: int
     radius: float
     label_left: bool
-    label_y: float = Field(description="where the label stands, out of the way of those before")
+    label_y: float = Field(description="height of the label, below the labels that it would overlap")
 
 
 def as_html(report: Report) -> str:
+    """Return the report as an HTML page."""
     return _HTML.get_template("report.html.jinja").render(
         report=report, bars=bars(report.comparisons), dots=dots(report.front), width=WIDTH, height=HEIGHT
     )
 
 
 def as_markdown(report: Report) -> str:
+    """Return the report as Markdown."""
     return _MARKDOWN.get_template("report.md.jinja").render(report=report)
 
 
 def bars(comparisons: tuple[ComparisonReport, ...]) -> list[Bar]:
-    """The comparisons' intervals on one scale that has zero on it."""
+    """Place the comparisons' intervals on one scale that includes zero."""
     ends = [0.0, *(end for one in comparisons for end in (one.low, one.high, one.difference))]
     low, high = min(ends), max(ends)
     room = (high - low) * 0.06 or 1.0
@@ -65,13 +71,13 @@ def bars(comparisons: tuple[ComparisonReport, ...]) -> list[Bar]:
 
 
 def dots(front: tuple[FrontReport, ...]) -> list[Dot]:
-    """The front as points: training cost to the right, score upwards, the better the higher; size as area."""
+    """Place the designs of the Pareto front: training cost to the right, better scores higher, parameters as area."""
     if len(front) < 2:
         return []
     times = [one.device_seconds for one in front]
     scores = [one.score for one in front]
     sizes = [one.parameters or 0 for one in front]
-    upwards = front[0].score > front[-1].score  # the best comes first
+    upwards = front[0].score > front[-1].score  # the best design comes first
     best, worst = (max(scores), min(scores)) if upwards else (min(scores), max(scores))
     found: list[Dot] = []
     for one, size in zip(front, sizes, strict=True):  # from the top down
@@ -106,7 +112,7 @@ def _size(value: int | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text that may hold anything, as Markdown that shows it as it is, on one line."""
+    """Return any text as one line of Markdown that shows it literally."""
     return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
 
 
@@ -123,7 +129,7 @@ _MARKDOWN: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
-    autoescape=False,  # Markdown: `plain` escapes what is not ours
+    autoescape=False,  # Markdown: the filter `plain` escapes text from users
 )
 for _environment in (_HTML, _MARKDOWN):
     _environment.filters |= {
@@ -134,4 +140,6 @@ for _environment in (_HTML, _MARKDOWN):
         "size": _size,
         "seconds": seconds,
         "plain": _plain,
+        "verdict": verdict_label,
+        "origin": lambda origin: _ORIGINS.get(origin, origin),
     }

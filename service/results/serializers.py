@@ -1,8 +1,8 @@
-"""From the store's rows to the API's resources."""
+"""Turn rows of the store into resources of the API."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,8 @@ from luthier import api_types as api
 from luthier.dataset import Profile
 from luthier.metrics import mean_metrics
 from luthier.models.base_model import BaseModelEntry
-from luthier.store.rows import EventRecord, FileRecord, JobRecord, KeyRecord, TrialRecord, WorkerRecord
+from luthier.store import aliases
+from luthier.store.rows import AliasRecord, EventRecord, FileRecord, JobRecord, TrialRecord, WorkerRecord
 from luthier.task import Pin
 from luthier.trial import Metrics
 from luthier.worker_protocol import Artifact
@@ -37,7 +38,7 @@ def dataset(record: FileRecord) -> api.Dataset:
 def job(
     record: JobRecord, trials: Sequence[TrialRecord], now: datetime, work_left: tuple[float, int] | None = None
 ) -> api.Job:
-    """`work_left`: the device-seconds that it is still expected to take, and how many workers share them."""
+    """`work_left`: the device-seconds that it still needs, as estimated, and how many workers share them."""
     seconds, worker_count = work_left or (None, 1)
     finish = budget.estimated_finish(record, trials, now, work_left=seconds, worker_count=worker_count)
     estimated = None if finish is None else _seconds(finish)
@@ -69,9 +70,9 @@ def job(
             trials_running=budget.running(trials),
             trials_paused=sum(trial.paused for trial in trials),
             confirmations_done=sum(trial.state.terminal for trial in budget.confirmations(trials)),
-            confirmations_total=max(budget.planned_confirmations(record), len(budget.confirmations(trials))),
+            confirmations_total=max(budget.planned_confirmations(record.search), len(budget.confirmations(trials))),
             device_seconds=budget.device_seconds(trials),
-            best=None if best is None else _standing(best, trials),
+            best=None if best is None else _best_so_far(best, trials),
             estimated_finish=estimated,
             notes=record.notes,
             tags=record.tags,
@@ -82,7 +83,7 @@ def job(
 
 
 def best_trial(record: JobRecord, trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The winner; while the job runs (or where it was stopped), the best so far."""
+    """Return the winner; while the job runs, or if it was stopped, the best trial so far."""
     choice = ranking.best(history.past(record, trials))
     return None if choice is None else next(trial for trial in trials if trial.number == choice.trial.number)
 
@@ -99,11 +100,11 @@ def best(
         design=winner.design,
         objective=record.judge.objective,
         metrics=mean_metrics([one.metrics for one in won if one.metrics]),
-        base_metrics=_validation(base),
-        default_metrics=_validation(default),
-        test_metrics=_test(won),
-        base_test_metrics=_test(base),
-        default_test_metrics=_test(default),
+        base_metrics=_mean(one.metrics for one in base),
+        default_metrics=_mean(one.metrics for one in default),
+        test_metrics=_mean(one.test_metrics for one in won),
+        base_test_metrics=_mean(one.test_metrics for one in base),
+        default_test_metrics=_mean(one.test_metrics for one in default),
         seeds=len(won),
         default_seeds=max(1, len(default)),
         artifacts=tuple(artifacts),
@@ -112,10 +113,10 @@ def best(
 
 
 def trial(
-    record: TrialRecord, confirms: int | None, brought: Mapping[int, Mapping[str, float]] | None = None
+    record: TrialRecord, confirms: int | None, stage_scores: Mapping[int, Mapping[str, float]] | None = None
 ) -> api.Trial:
-    """`confirms` is the number of the trial whose design it repeats, `brought` its scores on held-out rows by stage."""
-    scores = brought or {}
+    """`confirms`: the number of the trial whose design it repeats. `stage_scores`: its held-out scores by stage."""
+    scores = stage_scores or {}
     return api.Trial(
         id=record.id,
         job_id=record.job_id,
@@ -188,17 +189,31 @@ def worker(record: WorkerRecord, *, live: bool) -> api.Worker:
     )
 
 
-def key(record: KeyRecord) -> api.ApiKey:
-    return api.ApiKey(
-        id=record.id,
-        name=record.name,
-        scope=record.scope,
-        hint=record.hint,
-        created_at=_seconds(record.created_at),
-        expires_at=_maybe_seconds(record.expires_at),
-        revoked_at=_maybe_seconds(record.revoked_at),
-        last_used_at=_maybe_seconds(record.used_at),
+def alias(history: Sequence[AliasRecord]) -> api.Alias:
+    """`history`: the versions of one alias, the latest first."""
+    current = history[0]
+    return api.Alias(
+        id=f"{aliases.PREFIX}{current.name}",
+        name=current.name,
+        model=current.model,
+        job=current.job_id,
+        versions=tuple(
+            api.AliasVersion(
+                version=record.version,
+                model=record.model,
+                job=record.job_id,
+                origin=record.origin,
+                contest=record.contest,
+                created_at=_seconds(record.created_at),
+            )
+            for record in history
+        ),
     )
+
+
+def alias_model(record: AliasRecord) -> api.Model:
+    """Return an alias as an entry in the list of models."""
+    return api.Model(id=f"{aliases.PREFIX}{record.name}", created=_seconds(record.created_at), job=record.job_id)
 
 
 def _profile(record: FileRecord) -> Profile:
@@ -206,20 +221,20 @@ def _profile(record: FileRecord) -> Profile:
 
 
 def _model(record: JobRecord, best: TrialRecord | None) -> str:
-    """The one base model that there is to name: as asked for, as the only one registered, or the winner's."""
+    """Return the winner's base model; before there is one, the only base model of the search, or "auto"."""
     if best is not None and record.best_trial_id == best.id:
         return best.design.architecture.base
     return str(_single(record.search.pin.model))
 
 
 def _method(record: JobRecord) -> dict[str, Any] | None:
-    """The pinned method in OpenAI's shape. OpenAI has no word for a method that the service designs."""
+    """Return the pinned method in OpenAI's shape; None where the service designs the method."""
     if record.method is None:
         return None
     kind = record.method["type"]
     hyperparameters = _hyperparameters(record.search.pin).model_dump()
     if kind == "dpo":
-        hyperparameters["beta"] = _single(record.search.pin.beta)
+        hyperparameters["beta"] = _single(record.search.pin.model_dump()["beta"])
     given: dict[str, Any] = {"hyperparameters": hyperparameters}
     if kind == "reinforcement" and record.task.grader is not None:
         given["grader"] = record.task.grader.model_dump(mode="json")
@@ -227,7 +242,7 @@ def _method(record: JobRecord) -> dict[str, Any] | None:
 
 
 def _hyperparameters(pin: Pin) -> api.Hyperparameters:
-    """A share of an epoch has no place in OpenAI's whole number and is shown as "auto"; `luthier.search` has it."""
+    """OpenAI's `n_epochs` is a whole number: a fraction is shown as "auto" here, and exactly in `luthier.search`."""
     epochs = _single(pin.epochs)
     return api.Hyperparameters(
         n_epochs=int(epochs) if isinstance(epochs, float) and epochs.is_integer() else "auto",
@@ -240,7 +255,7 @@ def _single(pinned: Sequence[Any] | None) -> Any:
     return pinned[0] if pinned is not None and len(pinned) == 1 else "auto"
 
 
-def _standing(record: TrialRecord, trials: Sequence[TrialRecord]) -> api.Standing:
+def _best_so_far(record: TrialRecord, trials: Sequence[TrialRecord]) -> api.Standing:
     found = [one.metrics for one in history.seeds(trials, record.number) if one.metrics is not None]
     return api.Standing(
         trial=record.id,
@@ -251,13 +266,9 @@ def _standing(record: TrialRecord, trials: Sequence[TrialRecord]) -> api.Standin
     )
 
 
-def _validation(seeds: Sequence[TrialRecord]) -> Metrics | None:
-    found = [one.metrics for one in seeds if one.metrics is not None]
-    return mean_metrics(found) if found else None
-
-
-def _test(seeds: Sequence[TrialRecord]) -> Metrics | None:
-    found = [one.test_metrics for one in seeds if one.test_metrics is not None]
+def _mean(metrics: Iterable[Metrics | None]) -> Metrics | None:
+    """Return the mean over the seeds that have been scored; None where there is none."""
+    found = [one for one in metrics if one is not None]
     return mean_metrics(found) if found else None
 
 

@@ -1,7 +1,7 @@
-"""When a schedule is due: cron expressions of five fields on the clocks of a time zone, as Debian's cron reads them.
+"""When a schedule is due: cron expressions of five fields in a time zone, with the semantics of Debian's cron.
 
-Where a clock is put forward, a time of day that does not exist comes at the next one that does; where it is put back,
-a time of day that comes twice counts once.
+When daylight saving time starts, a time of day that is skipped runs at the next one that exists. When it ends, a time
+of day that occurs twice runs once.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from luthier.errors import UserError
 from luthier.schedule import CatchUp, RunState, Trigger
 
 FIELDS: Final = 5
-LISTED: Final = 100  # of the ticks that a long absence has missed
+LISTED: Final = 100  # most ticks recorded after a long downtime
 
 
 class Tick(NamedTuple):
-    """What is to become of a tick."""
+    """A tick, and what to do about it."""
 
     at: datetime
     trigger: Trigger
@@ -32,7 +32,7 @@ class Tick(NamedTuple):
 
 
 def check(cron: str, time_zone: str, now: datetime) -> None:
-    """Raises UserError for what is no cron expression or no time zone, or never comes."""
+    """Raise UserError for an invalid cron expression, one that never matches, or an unknown time zone."""
     if time_zone not in available_timezones():
         raise UserError(
             f"{time_zone!r} is not a time zone; expected a name of the IANA database, such as UTC or Europe/Berlin",
@@ -52,7 +52,7 @@ def check(cron: str, time_zone: str, now: datetime) -> None:
             f"{cron!r} is not a cron expression: {error}; such as '30 3 * * MON-FRI'", param="cron"
         ) from error
     if first is None:
-        raise UserError(f"{cron!r} names a date that never comes", param="cron")
+        raise UserError(f"{cron!r} never matches a date", param="cron")
 
 
 def first_after(cron: str, time_zone: str, moment: datetime) -> datetime | None:
@@ -60,7 +60,7 @@ def first_after(cron: str, time_zone: str, moment: datetime) -> datetime | None:
 
 
 def upcoming(cron: str, time_zone: str, first: datetime, count: int) -> list[datetime]:
-    """The first ticks from `first` on, itself included."""
+    """Return the next ticks, `first` included."""
     return list(islice(_after(cron, time_zone, first - timedelta(seconds=1)), count))
 
 
@@ -74,25 +74,28 @@ def decide(
     catch_up: CatchUp,
     window: timedelta,
 ) -> list[Tick]:
-    """What is to become of the ticks from `first` to `now`, the earliest first; of very many the latest hundred."""
+    """Return what to do about the ticks from `first` to `now`, the earliest first; at most the latest hundred.
+
+    A tick noticed within `grace` runs. A later one is missed, unless `catch_up` applies to it and it lies in `window`.
+    """
     every = takewhile(lambda tick: tick <= now, _after(cron, time_zone, first - timedelta(seconds=1)))
     ticks = deque(every, LISTED)
     late = [tick for tick in ticks if now - tick > grace]
-    made_up = set(_made_up(late, now, catch_up, window, superseded=len(late) < len(ticks)))
+    caught_up = set(_caught_up(late, now, catch_up, window, superseded=len(late) < len(ticks)))
     return [
         Tick(tick, "cron", RunState.WAITING, None)
         if now - tick <= grace
-        else Tick(tick, "catch_up", RunState.WAITING, f"made up for, {_late(now - tick)} late")
-        if tick in made_up
+        else Tick(tick, "catch_up", RunState.WAITING, f"caught up, {_late(now - tick)} late")
+        if tick in caught_up
         else Tick(tick, "cron", RunState.MISSED, f"noticed {_late(now - tick)} late")
         for tick in ticks
     ]
 
 
-def _made_up(
+def _caught_up(
     late: Sequence[datetime], now: datetime, catch_up: CatchUp, window: timedelta, *, superseded: bool
 ) -> Sequence[datetime]:
-    """`superseded`: a tick that is on time follows, which does for the latest one as well."""
+    """`superseded`: a later tick is on time, so that the latest missed one need not be caught up."""
     recent = [tick for tick in late if now - tick <= window]
     match catch_up:
         case CatchUp.NONE:

@@ -1,4 +1,4 @@
-"""The bodies of /v1/chat/completions and /v1/completions: OpenAI's fields, as far as they are answered here."""
+"""The request bodies of /v1/chat/completions and /v1/completions: the supported fields of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pydantic_core import PydanticCustomError
 from luthier.dataset import messages as chat
 from luthier.design import Frozen
 from luthier.errors import UserError
-from luthier.worker_protocol import Question
-from service.inference.model_names import Resolved
+from luthier.worker_protocol import Question, Weights
 from service.schemas.requests import Name
 
 LEGACY_TOKENS: Final = 16  # OpenAI's default for /v1/completions
@@ -19,7 +18,7 @@ MOST_STOPS: Final = 16
 
 
 class _Only:
-    """A field of OpenAI's that is answered with these values alone, which are those that clients send by default."""
+    """A field of OpenAI's API that is supported only with these values, the clients' defaults."""
 
     def __init__(self, *values: Any) -> None:
         self._values = values
@@ -28,7 +27,9 @@ class _Only:
         if value is None or value in self._values:
             return None
         legal = " or ".join(map(repr, self._values))
-        raise PydanticCustomError("expected", "{expected}", {"expected": f"left out, or {legal}: more is not answered"})
+        raise PydanticCustomError(
+            "expected", "{expected}", {"expected": f"left out, or {legal}: other values are not supported"}
+        )
 
 
 Zero = Annotated[Any, AfterValidator(_Only(0))]
@@ -40,12 +41,8 @@ Text = Annotated[Any, AfterValidator(_Only({"type": "text"}, ["text"]))]
 Ignored = Annotated[Any, Field(default=None, description="accepted and ignored")]
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 def _conversation(value: Any) -> tuple[dict[str, Any], ...]:
-    """Checked as a dataset's prompts are, and brought to the shape that chat templates read."""
+    """Check messages as those of a dataset are, and normalise them for chat templates."""
     try:
         found = tuple(dict(message) for message in chat.prompt(value, "messages"))
         str(found).encode()
@@ -63,27 +60,31 @@ Conversation = Annotated[
 ]
 Stops = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...],
-    BeforeValidator(_as_list),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
     Field(max_length=MOST_STOPS),
 ]
 
 
 class StreamOptions(Frozen):
-    include_usage: bool | None = Field(default=None, description="end the stream with a chunk that counts the tokens")
+    include_usage: bool | None = Field(
+        default=None, description="end the stream with a chunk that has the token counts"
+    )
     include_obfuscation: bool | None = Field(default=None, description="accepted and ignored")
 
 
 class Sampling(Frozen):
-    """What both bodies have."""
+    """The fields that both bodies have."""
 
-    model: Name = Field(description="a base model, or the result of a job", examples=["ft:tiny-chat:luthier:7c91d4aa"])
-    stream: bool | None = Field(default=None, description="answer with server-sent events while the model speaks")
-    stream_options: StreamOptions | None = None
-    temperature: float | None = Field(
-        default=None, ge=0, le=2, description="0: always the likeliest token; default: 1, as the model was trained"
+    model: Name = Field(
+        description="a base model, the result of a job, or an alias", examples=["ft:tiny-chat:luthier:7c91d4aa"]
     )
-    top_p: float | None = Field(default=None, ge=0, le=1, description="of the likeliest tokens that make up this share")
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63, description="the same seed, the same answer")
+    stream: bool | None = Field(default=None, description="stream the answer as server-sent events")
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2, description="0: greedy decoding; default: 1")
+    top_p: float | None = Field(
+        default=None, ge=0, le=1, description="nucleus sampling: the probability mass to sample from"
+    )
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63, description="the same seed gives the same answer")
     stop: Stops | None = Field(default=None, description="the answer ends before the first of these")
     n: One = None
     presence_penalty: Zero = None
@@ -93,7 +94,7 @@ class Sampling(Frozen):
 
     @property
     def counted(self) -> bool:
-        """Whether a stream ends with a chunk that counts the tokens."""
+        """Whether a stream ends with a chunk that has the token counts."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
@@ -101,7 +102,7 @@ class CreateChat(Sampling):
     messages: Conversation
     max_tokens: int | None = Field(default=None, ge=1, description="OpenAI's older name for max_completion_tokens")
     max_completion_tokens: int | None = Field(
-        default=None, ge=1, description="default: as many as the model's context leaves"
+        default=None, ge=1, description="default: what the model's context leaves"
     )
     logprobs: No = None
     top_logprobs: Zero = None
@@ -117,10 +118,10 @@ class CreateChat(Sampling):
     safety_identifier: Ignored = None
     prompt_cache_key: Ignored = None
 
-    def question(self, to: Resolved) -> Question:
+    def question(self, weights: Weights) -> Question:
         return Question(
             model=self.model,
-            weights=to.weights,
+            weights=weights,
             messages=self.messages,
             max_tokens=self.max_completion_tokens or self.max_tokens,
             **_sampling(self),
@@ -129,7 +130,7 @@ class CreateChat(Sampling):
 
 class CreateCompletion(Sampling):
     prompt: Annotated[str, BeforeValidator(lambda value: _alone(value))] = Field(
-        min_length=1, description="continued as it stands, without a chat template"
+        min_length=1, description="used as it is, without a chat template"
     )
     max_tokens: int | None = Field(default=None, ge=1, description=f"default: {LEGACY_TOKENS}, as with OpenAI")
     best_of: One = None
@@ -137,10 +138,10 @@ class CreateCompletion(Sampling):
     logprobs: Zero = None
     suffix: Empty = None
 
-    def question(self, to: Resolved) -> Question:
+    def question(self, weights: Weights) -> Question:
         return Question(
             model=self.model,
-            weights=to.weights,
+            weights=weights,
             prompt=self.prompt,
             max_tokens=self.max_tokens or LEGACY_TOKENS,
             **_sampling(self),
@@ -148,13 +149,13 @@ class CreateCompletion(Sampling):
 
 
 def _alone(value: Any) -> Any:
-    """OpenAI takes several prompts in one request; one is answered here."""
+    """Unpack a list of one prompt. OpenAI accepts several prompts in one request; only one is supported here."""
     match value:
         case [str(prompt)]:
             return prompt
         case list():
             raise PydanticCustomError(
-                "expected", "{expected}", {"expected": "one text (several, or token ids, are not)"}
+                "expected", "{expected}", {"expected": "one text (several texts, or token ids, are not supported)"}
             )
         case _:
             return value

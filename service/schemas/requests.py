@@ -1,4 +1,4 @@
-"""The bodies of requests. Every field that is not listed here is refused by name."""
+"""The request bodies. A field that is not listed here is refused by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_SEED: Final = 2**31 - 1
 
 
 class _Auto:
-    """Accepts "auto" as "not pinned"; what else is expected is put into words."""
+    """Accepts "auto" as "not pinned". `expected` describes the other legal values."""
 
     def __init__(self, expected: str) -> None:
         self._expected = expected
@@ -53,24 +53,24 @@ def _expected(words: str) -> PydanticCustomError:
 AutoCount = Annotated[int | None, Field(ge=1, examples=["auto", 3]), WrapValidator(_Auto("a whole number, at least 1"))]
 AutoNumber = Annotated[float | None, Field(gt=0, examples=["auto", 1.5]), WrapValidator(_Auto("a number above 0"))]
 
-# PostgreSQL stores no zero bytes.
+# PostgreSQL cannot store NUL.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 
 
 class Hyperparameters(Frozen):
-    """Each value is "auto", left to the search, or a pin on it."""
+    """Each value is "auto", which leaves it to the search, or a pin."""
 
     n_epochs: AutoCount = None
     batch_size: AutoCount = None
     learning_rate_multiplier: AutoNumber = Field(
-        default=None, description="relative to the default learning rate of the update"
+        default=None, description="relative to the default learning rate of the weight update"
     )
 
 
 class DpoHyperparameters(Hyperparameters):
-    beta: AutoNumber = Field(default=None, description="pull towards the reference model")
+    beta: AutoNumber = Field(default=None, description="strength of the KL penalty towards the reference model")
 
 
 class SupervisedMethod(Frozen):
@@ -82,10 +82,10 @@ class DpoMethod(Frozen):
 
 
 class ReinforcementHyperparameters(Hyperparameters):
-    """`eval_interval`, `eval_samples` and `reasoning_effort` are accepted and ignored; an event of the job says so."""
+    """`eval_interval`, `eval_samples` and `reasoning_effort` are accepted and ignored; the event log says so."""
 
     compute_multiplier: AutoNumber = Field(
-        default=None, description="how many answers are drawn for each prompt, relative to each algorithm's default"
+        default=None, description="how many answers are sampled for each prompt, relative to each algorithm's default"
     )
     eval_interval: AutoCount = None
     eval_samples: AutoCount = None
@@ -93,13 +93,13 @@ class ReinforcementHyperparameters(Hyperparameters):
 
 
 class ReinforcementMethod(Frozen):
-    grader: Grader = Field(description="as `task.grader`; given in one of the two places")
+    grader: Grader = Field(description="the same as `task.grader`; set one of the two")
     hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
 
 
 class Method(Frozen):
-    """`auto` lets the service design the method; `supervised` and `dpo` pin the algorithm, `reinforcement` pins it to
-    those that maximise a reward."""
+    """`auto`: the service chooses the method. `supervised` and `dpo` pin the algorithm; `reinforcement` pins it to the
+    algorithms that maximise a reward."""
 
     type: Literal["auto", "supervised", "dpo", "reinforcement"]
     supervised: SupervisedMethod | None = None
@@ -108,19 +108,21 @@ class Method(Frozen):
 
 
 class JobWithoutFile(Frozen):
-    """What jobs and schedules of jobs have in common."""
+    """The fields that jobs and scheduled jobs share."""
 
-    validation_file: Name | None = Field(default=None, description="id of a file whose rows choose between the trials")
-    model: Name | None = Field(default=None, description='a registered base model; left out or "auto": any of them')
+    validation_file: Name | None = Field(
+        default=None, description="id of a file with the validation rows; left out: split from the training file"
+    )
+    model: Name | None = Field(default=None, description='a registered base model; left out or "auto": all of them')
     method: Method | None = None
-    hyperparameters: Hyperparameters | None = Field(default=None, description="OpenAI's older place for them")
+    hyperparameters: Hyperparameters | None = Field(default=None, description="OpenAI's older field for these")
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     suffix: Annotated[str, Field(max_length=64), AfterValidator(_plain)] | None = Field(
         default=None, description="part of the fine-tuned model's name"
     )
     metadata: dict[MetadataKey, MetadataValue] | None = Field(default=None, max_length=16)
     integrations: tuple[Any, ...] | None = Field(
-        default=None, description="refused unless it is empty: the service's settings say where trials are tracked"
+        default=None, description="must be empty: trackers are configured in the service's settings"
     )
     task: Task = Task()
     search: Search = Search()
@@ -128,11 +130,11 @@ class JobWithoutFile(Frozen):
 
 
 class CreateJob(JobWithoutFile):
-    """OpenAI's body; `model` and `method` may be left out, and `task`, `search` and `constraints` are Luthier's own."""
+    """OpenAI's body, with optional `model` and `method`, and Luthier's own `task`, `search` and `constraints`."""
 
     training_file: Name | None = Field(
         default=None,
-        description="id of an uploaded file; left out where `task.environment` makes the rows",
+        description="id of an uploaded file; left out where `task.environment` generates the rows",
         examples=["file-5f2a…"],
     )
 
@@ -142,15 +144,17 @@ class ValidateGrader(Frozen):
 
 
 class RunGrader(Frozen):
-    """OpenAI's body: one answer, and the row that it answers."""
+    """OpenAI's body: one answer and its row."""
 
     grader: Grader
-    model_sample: str = Field(description="the answer; `sample.output_text`, and `sample.output_json` if it is JSON")
-    item: dict[str, Any] = Field(default_factory=dict, description="the row, as templates read it: `item.…`")
+    model_sample: str = Field(
+        description="the answer; graders read it as `sample.output_text`, and as `sample.output_json` if it is JSON"
+    )
+    item: dict[str, Any] = Field(default_factory=dict, description="the row; templates read it as `item.…`")
 
 
 class AddModel(Frozen):
-    """A base model: a folder or a GGUF file that the service and the workers can read, or a model of the hub."""
+    """A base model: a folder or a GGUF file that the service and the workers can read, or a Hugging Face hub id."""
 
     name: str = Field(
         min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", examples=["SmolLM2-135M-Instruct"]
@@ -162,31 +166,35 @@ class AddModel(Frozen):
 
 
 class DeviceChoice(Frozen):
-    """A device that need not be there."""
+    """A hypothetical device."""
 
     kind: Literal["cpu", "cuda", "mps"]
-    memory_bytes: int = Field(ge=1, description="that a trial may have")
+    memory_bytes: int = Field(ge=1, description="memory that a trial may use")
 
 
 class EstimateDesign(Frozen):
-    """A design, or a change to one, and where it is to be trained on what."""
+    """A design, or a change to one, the data to train on, and the device."""
 
     design: Design | None = Field(
         default=None, description="left out: the best of the job so far, or the plain LoRA default"
     )
     change: dict[str, Any] | None = Field(
         default=None,
-        description="what is to be otherwise: names of `search.pin`, or rank, block, tokens, top_layers, depth_rule, "
+        description="the changes: names of `search.pin`, or rank, block, tokens, top_layers, depth_rule, "
         "rope_rule, later_update",
         examples=[{"update": "full"}, {"rank": 64}, {"layers": 20, "epochs": 3}],
     )
     model: Name | None = Field(default=None, description="a registered base model, for the plain default")
     dataset: Name | None = Field(default=None, description="id of an uploaded file", examples=["file-5f2ab0"])
-    job: Name | None = Field(default=None, description="in place of a dataset: its rows, judge and constraints")
-    trial: Name | None = Field(default=None, description="of the job: its design in place of the best one")
+    job: Name | None = Field(
+        default=None, description="id of a job, instead of a dataset: uses its rows, judge and constraints"
+    )
+    trial: Name | None = Field(
+        default=None, description="a trial of the job, by id or number: uses its design instead of the best one"
+    )
     device: Name | DeviceChoice | None = Field(
         default=None,
-        description="name of a live worker, or a kind and its memory; left out: the first live worker, else the "
+        description="name of a live worker, or a kind and its memory; left out: the first live worker, or the "
         "service's own CPU",
     )
 
@@ -195,14 +203,14 @@ Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_
 
 
 class DescribeJob(Frozen):
-    """What people write beside a job; what is left out stays as it is."""
+    """Notes and tags of a job. Fields that are left out stay."""
 
     notes: Annotated[str, StringConstraints(max_length=20_000)] | None = None
     tags: tuple[Tag, ...] | None = Field(default=None, max_length=32)
 
 
 class AddTrial(Frozen):
-    """A design by hand: whole, or as a change to that of a trial."""
+    """A design, or a change to the design of a trial."""
 
     design: Design | None = None
     trial: Name | None = Field(
@@ -214,16 +222,16 @@ class AddTrial(Frozen):
 
 
 class LookAtSpace(CreateJob):
-    """A request for a job as it would be made; where an environment makes the rows, what these will be."""
+    """The body of a job. Where an environment generates the rows, their kind and number are given here."""
 
-    kind: DataKind | None = Field(default=None, description="of the rows, where there is no file")
-    rows: int = Field(default=256, ge=1, description="to train on, where there is no file")
+    kind: DataKind | None = Field(default=None, description="kind of the rows, if there is no file")
+    rows: int = Field(default=256, ge=1, description="number of training rows, if there is no file")
 
 
 class NewestFile(Frozen):
-    """The file that is the newest one of its name when a run begins, so that new data is picked up."""
+    """The newest file of a name when a run starts, so that new uploads are used."""
 
-    newest: Name = Field(description="filename, as it was uploaded", examples=["train.jsonl"])
+    newest: Name = Field(description="name of the uploaded file", examples=["train.jsonl"])
 
 
 def _file(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -234,7 +242,7 @@ def _file(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 
 
 class ScheduledJob(JobWithoutFile):
-    """The body of POST /v1/fine_tuning/jobs, whose file may be the newest one of a name."""
+    """The body of POST /v1/fine_tuning/jobs. Its file may be the newest one of a name."""
 
     training_file: Annotated[Name | NewestFile | None, WrapValidator(_file)] = None
 
@@ -251,29 +259,29 @@ class CreateSchedule(Frozen):
     cron: Name = Field(
         description="minute, hour, day of month, month, day of week", examples=["30 3 * * *", "0 22 * * FRI"]
     )
-    time_zone: Name = Field(default="UTC", description="of the IANA database", examples=["Europe/Berlin"])
+    time_zone: Name = Field(default="UTC", description="a name of the IANA database", examples=["Europe/Berlin"])
     job: ScheduledJob
     overlap: Overlap = Field(
         default=Overlap.SKIP,
-        description="while an earlier run has not ended: `skip` this one, `queue` it, `replace` the earlier one, or "
+        description="if an earlier run has not ended: `skip` the new one, `queue` it, `replace` the earlier one, or "
         "`allow` both",
     )
-    misfire_grace_seconds: Seconds = Field(default=300.0, description="a tick noticed later than so has been missed")
-    catch_up: CatchUp = Field(
-        default=CatchUp.LATEST, description="which ticks that have been missed are made up for: none, latest, all"
+    misfire_grace_seconds: Seconds = Field(
+        default=300.0, description="a tick that is noticed later than this is missed"
     )
-    catch_up_seconds: Seconds = Field(default=86400.0, description="how far back those may lie")
+    catch_up: CatchUp = Field(default=CatchUp.LATEST, description="which missed ticks are caught up: none, latest, all")
+    catch_up_seconds: Seconds = Field(default=86400.0, description="how old a missed tick may be to be caught up")
     enabled: bool = True
     alert_after: Streak = Field(
-        default=3, description="runs that fail in a row before `luthier.schedule.failing` is sent to webhooks"
+        default=3, description="failed runs in a row before the webhook `luthier.schedule.failing` is sent"
     )
     alias: AliasName | None = Field(
-        default=None, description="the alias that a winner takes over where it beats the champion beyond the noise"
+        default=None, description="the alias to update when a winner is significantly better than its current model"
     )
 
 
 class ChangeSchedule(Frozen):
-    """What is to be otherwise; all else stays."""
+    """The fields to change. Fields that are left out stay."""
 
     name: Name | None = None
     cron: Name | None = None
@@ -285,7 +293,7 @@ class ChangeSchedule(Frozen):
     catch_up_seconds: Seconds | None = None
     enabled: bool | None = None
     alert_after: Streak | None = None
-    alias: AliasName | None = Field(default=None, description="null: winners are no longer promoted")
+    alias: AliasName | None = Field(default=None, description="null: winners no longer update an alias")
 
 
 def _http_url(value: str) -> str:
@@ -296,26 +304,26 @@ def _http_url(value: str) -> str:
 
 
 class CreateEndpoint(Frozen):
-    """Where to send which events."""
+    """A webhook endpoint: its URL and the events to send."""
 
     url: Annotated[Name, AfterValidator(_http_url)] = Field(examples=["https://example.com/luthier"])
     events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1, max_length=100)] = Field(
-        default=get_args(WebhookEvent), description="left out: all that there are"
+        default=get_args(WebhookEvent), description="left out: all events"
     )
 
 
 class AddKey(Frozen):
-    """A key for somebody or something."""
+    """An API key to create."""
 
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)] = Field(
-        description="whose it is, or what it is for"
+        description="who or what uses the key"
     )
     scope: Scope = Field(default=Scope.SUBMIT, description="`read` < `submit` < `admin`; `worker` is for workers")
-    days: float | None = Field(default=None, gt=0, le=36_500, description="until it expires; null: never")
+    days: float | None = Field(default=None, gt=0, le=36_500, description="days until it expires; null: never")
 
 
 class SetAlias(Frozen):
-    """Let an alias stand for a model."""
+    """An alias to set."""
 
     name: AliasName = Field(examples=["support"])
     model: Name = Field(description="a fine-tuned model", examples=["ft:tiny-chat:luthier:7c91d4e2"])

@@ -19,7 +19,7 @@ MISSING = "no chromium here: `make chromium` installs Debian's, or put one on th
 expect.set_options(timeout=PATIENCE_MS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> str:
     """Where the browser is."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -30,13 +30,13 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(chromium: str, playwright: Playwright) -> Iterator[Browser]:
     arguments = ["--no-sandbox", "--disable-dev-shm-usage"]  # containers have no user namespaces and little /dev/shm
     launched = playwright.chromium.launch(executable_path=chromium, args=arguments)

@@ -21,18 +21,18 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def make_key(page: Page, name: str, scope: Scope, days: str = "") -> str:
-    page.get_by_label("Whose it is").fill(name)
-    page.get_by_label("It may").select_option(scope.value)
-    page.get_by_label("Days until it expires").fill(days)
-    page.get_by_role("button", name="Make").click()
-    expect(page.locator("#made-key")).to_contain_text(f"The key of {name} is shown this once")
-    return page.get_by_label("The key", exact=True).input_value()
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Scope").select_option(scope.value)
+    page.get_by_label("Expires after").fill(days)
+    page.locator("#add-key").get_by_role("button", name="Create").click()
+    expect(page.locator("#made-key")).to_contain_text(name)
+    return page.get_by_label("New API key").input_value()
 
 
 def test_from_the_first_key_to_its_end(page: Page, service: Service) -> None:
     page.goto(f"{service.url}/access")
     mine = make_key(page, "me", Scope.ADMIN)
-    expect(page.locator("#part-keys")).not_to_contain_text("No key has been made yet")
+    expect(page.locator("#part-keys .empty")).to_have_count(0)
     page.reload()
     expect(page).to_have_url(re.compile(r"/login\?next=%2Faccess"))
     page.get_by_label("API key").fill(mine)
@@ -51,21 +51,21 @@ def test_from_the_first_key_to_its_end(page: Page, service: Service) -> None:
     page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.accept()))
     row.get_by_role("button", name="Revoke").click()
     expect(page.get_by_text("1 revoked or expired")).to_be_visible()
-    assert said == ["Revoke the key of nightly? It opens nothing from then on."]
+    assert "nightly" in said[0]
     assert service.http.get("/v1/files", headers=authorized).status_code == 401
 
     page.get_by_role("row", name="me yours").get_by_role("button", name="Revoke").click()
     expect(page).to_have_url(re.compile("/login"))
-    assert "you are logged in with" in said[1]
+    assert "logged out" in said[1]
 
 
 def test_a_webhook_is_added_looked_at_and_deleted(page: Page, service: Service) -> None:
     page.goto(f"{service.url}/access")
     with receiving() as receiver:
-        page.get_by_label("Where events are sent").fill(receiver.url)
+        page.get_by_label("URL").fill(receiver.url)
         page.get_by_label("fine_tuning.job.succeeded").uncheck()
         page.get_by_role("button", name="Add").click()
-        shown = page.get_by_label("The secret that signs")
+        shown = page.get_by_label("Signing secret")
         expect(shown).to_have_value(re.compile("^whsec_"))
         secret = shown.input_value()
         expect(page.locator("#part-webhooks")).to_contain_text("fine_tuning.job.failed")
@@ -77,7 +77,7 @@ def test_a_webhook_is_added_looked_at_and_deleted(page: Page, service: Service) 
     assert secret not in page.content()
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Delete").click()
-    expect(page.get_by_text("No server is told of anything yet.")).to_be_visible()
+    expect(page.locator("#part-webhooks .empty")).to_be_visible()
     assert service.client.webhooks() == []
 
 
@@ -85,7 +85,7 @@ def test_what_is_refused_is_said(browser: Browser, service: Service) -> None:
     with browser.new_context() as context:  # the browser itself complains of an answer of 400
         page = context.new_page()
         page.goto(f"{service.url}/access")
-        page.get_by_label("Where events are sent").fill("ftp://example.com")
+        page.get_by_label("URL").fill("ftp://example.com")
         page.get_by_role("button", name="Add").click()
         expect(page.locator("#problem")).to_contain_text("http://")
     assert service.client.webhooks() == []

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import URL, make_url
 
 from luthier.store.database import Database
+from tests import migrated
 from tests.reproducing import Libraries
 
 with warnings.catch_warnings():
@@ -58,8 +59,8 @@ def url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[s
 def database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An empty store at this version's schema."""
     if kind == "sqlite":
+        migrated.put(tmp_path / "luthier.db")
         database = Database(f"sqlite:///{tmp_path / 'luthier.db'}")
-        database.upgrade()
         yield database
         database.close()
     else:

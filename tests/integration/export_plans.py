@@ -1,7 +1,8 @@
-"""The designs whose exports are tried: every update and edit, and the makes of algorithm, each at least once."""
+"""The designs whose exports are tried. `make test` tries every choice at least once, `make test-all` every design."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,7 @@ from luthier.design import (
     Vera,
 )
 from luthier.task import DataKind
+from tests.covering import params
 
 pytestmark = pytest.mark.xdist_group("export")  # each design is trained once, for all tests
 
@@ -345,3 +347,24 @@ PLANS = {
         merges=False,
     ),
 }
+
+
+def proves(name: str) -> set[str]:
+    """What the export of a plan proves: that each of its choices is exported and reproduced."""
+    plan = PLANS[name]
+    edits = plan.edits or {}
+    proved = {str(plan.kind), *edits, *(f"{key} {edits[key]}" for key in edits if key.endswith("_rule"))}
+    for at, stage in enumerate(plan.stages):
+        proved |= {stage.algorithm.kind, stage.update.kind, f"placement {getattr(stage.update, 'placement', 'all')}"}
+        proved |= {f"stage {at}"}
+    proved |= {f"{len({stage.update.kind for stage in plan.stages})} updates"}
+    flags = ("chat_template", "biases", "tools", "encoder", "headless", "tied", "has_adapter", "merges")
+    return proved | {f"{flag} {getattr(plan, flag)}" for flag in flags}
+
+
+CASES = params(PLANS, proves)
+
+
+def cases(wanted: Callable[[Plan], bool]) -> list[Any]:
+    """Return the parameters whose plans are wanted."""
+    return [case for case in CASES if wanted(PLANS[case.id])]

@@ -36,6 +36,7 @@ from luthier.worker_protocol import (
 from service.app import create_app
 from service.background import Ticker
 from service.context import Context
+from tests import migrated
 
 TINY_CHAT = Path(__file__).parents[1] / "models" / "tiny-chat"
 PATIENCE_SECONDS = 60.0
@@ -74,7 +75,10 @@ class Service:
 @contextmanager
 def serving(home: Path, **settings: Any) -> Iterator[Service]:
     """Run the service in a thread; all else is real. It looks after its jobs often, so that no test waits long."""
-    app = create_app(Settings(home=home, **{"tick_seconds": 0.05, **settings}))
+    configured = Settings(home=home, **{"tick_seconds": 0.05, **settings})
+    if configured.database_url is None:
+        migrated.put(home / "luthier.db")
+    app = create_app(configured)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None))

@@ -1,4 +1,7 @@
-"""Every cell of the design space trains: nothing is offered that was not seen to work."""
+"""Every cell of the design space trains: nothing is offered that was not seen to work.
+
+`make test` trains a covering set of the cells, `make test-all` and `make cells` train all of them.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,23 @@ import json
 from pathlib import Path
 
 import pytest
+from search.space.compatibility import ALGORITHMS, UPDATES
 from typer.testing import CliRunner
 
 from luthier.cli import app
 from search.space.docs_page import page
 from search.space.verified import recorded
-from tests.cells import Cell, cells, prove
+from tests.cells import EDITS, Cell, cells, prove
+from tests.covering import covering, params, proved_by
 
 PAGE = Path(__file__).parents[2] / "docs" / "design-space.md"
 
 
-@pytest.mark.parametrize("cell", cells(), ids=str)
+def proves(cell: Cell) -> set[str]:
+    return proved_by(cell.recipe, cell.update, cell.edit)
+
+
+@pytest.mark.parametrize("cell", params(cells(), proves))
 def test_every_legal_cell_learns_moves_what_it_declares_saves_and_resumes(cell: Cell, tmp_path: Path) -> None:
     seen = prove(cell, tmp_path)
     assert seen.better, f"{seen.metric} went from {seen.untuned} to {seen.trained}"
@@ -24,6 +33,17 @@ def test_every_legal_cell_learns_moves_what_it_declares_saves_and_resumes(cell: 
     assert seen.moved > 0
     assert seen.reloads
     assert seen.resumed
+
+
+def test_the_covering_set_has_every_algorithm_update_edit_and_metric() -> None:
+    covered = covering(cells(), proves)
+    with_lora = {name for cell in covered if cell.update == "lora" for name in cell.recipe.split("+")}
+    assert with_lora == {rule.algorithm for rule in ALGORITHMS}
+    assert {cell.update for cell in covered if cell.recipe == "sft"} == {rule.update for rule in UPDATES}
+    assert {cell.edit for cell in covered} == {"", *EDITS}
+    tried = {(cell.recipe, cell.update, cell.edit) for cell in covered}
+    metrics = {seen.metric for seen in recorded() if (seen.program, seen.update, seen.edit) in tried}
+    assert metrics == {seen.metric for seen in recorded()}
 
 
 def test_the_record_has_every_legal_cell_and_no_other_and_all_passed() -> None:

@@ -62,7 +62,7 @@ def test_it_scores_as_it_did_when_it_was_trained(
     assert all(torch.equal(before[key], after[key]) for key in before), "the base in memory stays as it was"
 
 
-def test_weights_that_are_gone_fail_the_champion_and_not_the_worker(
+def test_deleted_weights_fail_the_champion_and_not_the_worker(
     tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = service(PLANS["a whole model"], tmp_path / "blobs", tiny, goal=None)
@@ -77,7 +77,8 @@ def test_weights_that_are_gone_fail_the_champion_and_not_the_worker(
     ctx.assignment = ctx.assignment.model_copy(update={"weights": weights})
     finished = ctx.work()
     assert finished.outcome == "failed"
-    assert finished.error == "the champion's weights are gone: there is no blob 000"
+    assert finished.error is not None
+    assert "there is no blob 000" in finished.error
 
 
 def test_an_encoder_comes_back_as_one(encoder: Base, tmp_path: Path) -> None:

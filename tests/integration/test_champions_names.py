@@ -34,15 +34,15 @@ def test_an_alias_is_asked_listed_and_keeps_its_model(service: Service, worker: 
             assert "alias/support" in {listed.id for listed in client.models.list()}
             assert client.models.retrieve("alias/support").id == "alias/support"
             assert service.client.model("alias/support").job == service.client.model(model).job
-            with pytest.raises(openai.ConflictError, match="alias/support stands for"):
+            with pytest.raises(openai.ConflictError, match="alias/support"):
                 client.models.delete(model)
             if model == second:
                 service.client.roll_back("support")
 
         service.client.set_alias("support", second)
         assert client.models.delete(first).deleted
-        with pytest.raises(Conflict, match="has been deleted"):
+        with pytest.raises(Conflict, match="deleted"):
             service.client.roll_back("support")
         service.client.delete_alias("support")
-        with pytest.raises(openai.NotFoundError, match="no alias 'support'"):
+        with pytest.raises(openai.NotFoundError, match="alias 'support'"):
             client.chat.completions.create(model="alias/support", messages=HELLO)

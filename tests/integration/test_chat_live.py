@@ -96,14 +96,13 @@ def test_a_running_trial_of_a_paused_job_is_given_back_and_loses_nothing(live: L
     assert len(given_back) < len(steps)
     assert steps == list(range(1, len(steps) + 1))
     told = [event.message for event in live.client.events(paused)]
-    assert any(message.startswith("Paused: the running trial stops") for message in told)
-    [again] = [message for message in told if message.startswith("Trial 1 started again")]
-    assert "(lease 2)" in again
+    assert any(message.startswith("Paused") for message in told)
+    assert any("Trial 1" in message and "lease 2" in message for message in told)
 
 
 def test_the_demo_goes_from_a_dataset_to_a_chat_with_the_result(said: list[str], tuned: str) -> None:
-    assert any(line.startswith("Created: 2 trials on pairs.jsonl") for line in said)
-    assert any(line.startswith("Finished: trial") for line in said)
+    assert any("2 trials" in line and "pairs.jsonl" in line for line in said)
+    assert any(line.startswith("Finished") for line in said)
     *_, base, result = (line.partition(": ") for line in said)
     assert (base[0], result[0]) == ("tiny", tuned)
     assert "eats" in result[2] != base[2]
@@ -146,8 +145,9 @@ def test_draws_follow_the_seed_and_answers_end_where_they_are_told(client: OpenA
     again = client.completions.create(model="tiny", prompt="I", seed=1, max_tokens=24, temperature=1.5, stop=[stop])
     assert again.choices[0].text == choice.text[: choice.text.index(stop)]
     assert again.choices[0].finish_reason == "stop"
-    with pytest.raises(openai.BadRequestError, match=r"the prompt has \d+ tokens, and the context of tiny ends at"):
+    with pytest.raises(openai.BadRequestError, match=r"\d{4} tokens.*tiny") as refused:
         client.completions.create(model="tiny", prompt="I " * 2000)
+    assert refused.value.param == "prompt"
 
 
 def test_the_process_of_a_worker_that_is_killed_ends_and_leaves_nothing_behind(live: Live) -> None:

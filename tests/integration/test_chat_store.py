@@ -64,7 +64,7 @@ def test_pieces_are_heard_once_and_in_their_order_and_then_the_end(database: Dat
         assert generations.heard(c, generation_id, 2) == (GenerationState.ENDED, (), end.answer)
         generations.drop(c, generation_id)
         assert generations.heard(c, generation_id, 0) is None
-        with pytest.raises(LeaseLost, match="is not to answer"):
+        with pytest.raises(LeaseLost, match="does not hold the lease"):
             generations.end(c, generation_id, end)
 
 

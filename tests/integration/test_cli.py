@@ -59,44 +59,44 @@ def test_follow_shows_the_trials_as_they_finish_and_the_winner_beside_its_baseli
 
 
 def test_listings_speak_json(live: Live, followed: subprocess.CompletedProcess[str]) -> None:
-    [job] = json.loads(live.command("jobs", "--json").stdout)
+    [job] = json.loads(live.quick("jobs", "--json").stdout)
     assert job["status"] == "succeeded"
-    trials = json.loads(live.command("trials", job["id"], "--json").stdout)
+    trials = json.loads(live.quick("trials", job["id"], "--json").stdout)
     assert [trial["number"] for trial in trials] == [0, 1, 2, 3]
     assert all(trial["metrics"]["perplexity"] > 1 and 0 <= trial["metrics"]["reward"] <= 1 for trial in trials)
-    best = json.loads(live.command("best", "last", "--json").stdout)
+    best = json.loads(live.quick("best", "last", "--json").stdout)
     assert best["metrics"]["perplexity"] == min(trial["metrics"]["perplexity"] for trial in trials)
-    first = json.loads(live.command("models", "list", "--json").stdout)[0]
+    first = json.loads(live.quick("models", "list", "--json").stdout)[0]
     assert first["id"] == "tiny"
 
 
 def test_tables_are_for_people(live: Live, followed: subprocess.CompletedProcess[str]) -> None:
-    assert "succeeded" in live.command("jobs").stdout
-    table = live.command("trials", "last").stdout
+    assert "succeeded" in live.quick("jobs").stdout
+    table = live.quick("trials", "last").stdout
     assert "★" in table
     assert "perplexity" in table
     assert "base model: tiny" in table
     assert "untuned" in table
-    assert "1.8 M" in live.command("models", "list").stdout
+    assert "1.8 M" in live.quick("models", "list").stdout
 
 
 def test_the_report_is_read_on_the_terminal_or_written_to_a_file(
     live: Live, followed: subprocess.CompletedProcess[str], tmp_path: Path
 ) -> None:
-    shown = live.command("report", "last").stdout
+    shown = live.quick("report", "last").stdout
     assert shown.startswith("# Report of ft:tiny:")
     assert "| untuned base (trial 0) |" in shown
-    report = json.loads(live.command("report", "last", "--format", "json").stdout)
+    report = json.loads(live.quick("report", "last", "--format", "json").stdout)
     [base] = [one for one in report["comparisons"] if one["against"] == "untuned base"]
     assert base["low"] <= base["difference"] <= base["high"]
     assert report["forgetting"]["base"] > 0
     for name, start in (("report.html", "<!DOCTYPE html>"), ("report.md", "# Report"), ("report.json", "{")):
-        written = live.command("report", "last", "--output", str(tmp_path / name))
+        written = live.quick("report", "last", "--output", str(tmp_path / name))
         assert written.returncode == 0, written.stderr
         assert (tmp_path / name).read_text().startswith(start)
-    assert "luthier report last" in live.command("best", "last").stdout
+    assert "luthier report last" in live.quick("best", "last").stdout
     assert "luthier report" in followed.stdout
-    refused = live.command("report", "last", "--output", str(tmp_path / "nowhere" / "report.html"))
+    refused = live.quick("report", "last", "--output", str(tmp_path / "nowhere" / "report.html"))
     assert refused.returncode == 2
     assert "cannot be written" in refused.stderr
 
@@ -105,14 +105,14 @@ def test_export_writes_a_model_that_answers(
     live: Live, followed: subprocess.CompletedProcess[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
-    assert live.command("export", "last", str(folder)).returncode == 0
+    assert live.quick("export", "last", str(folder)).returncode == 0
     assert (folder / "model.safetensors").is_file()
     assert (folder / "README.md").is_file()
     answer = live.command("generate", "last", "What does the owl near the pond eat?", "--max-new-tokens", "16")
     assert answer.returncode == 0, answer.stderr
     assert "eats" in answer.stdout
 
-    again = live.command("export", "last", str(folder))
+    again = live.quick("export", "last", str(folder))
     assert again.returncode == 2
     assert "not an empty folder" in again.stderr
 
@@ -141,9 +141,9 @@ def test_ctrl_c_stops_the_watching_and_not_the_job(live: Live, data: Path) -> No
     assert "The job goes on" in output
     assert live.client.job(newest.id).status is JobState.RUNNING
 
-    assert live.command("cancel", newest.id).returncode == 0
+    assert live.quick("cancel", newest.id).returncode == 0
     assert live.client.job(newest.id).status is JobState.CANCELLED
-    too_late = live.command("cancel", newest.id)
+    too_late = live.quick("cancel", newest.id)
     assert too_late.returncode == 2
     assert "has ended" in too_late.stderr
 
@@ -161,14 +161,19 @@ def test_ctrl_c_stops_the_watching_and_not_the_job(live: Live, data: Path) -> No
         (["trials", "ftjob-nope"], "ftjob-nope"),
         (["models", "add", "x", "/nowhere"], "/nowhere"),
         (["best"], "JOB"),
-        (["serve", "--host", "0.0.0.0"], "luthier keys create NAME --scope admin"),
         (["frobnicate"], "frobnicate"),
     ],
 )
 def test_wrong_use_exits_2_and_says_what_was_wrong(live: Live, data: Path, arguments: list[str], message: str) -> None:
-    result = live.command(*[argument.format(data=data) for argument in arguments])
+    result = live.quick(*[argument.format(data=data) for argument in arguments])
     assert result.returncode == 2, result.stdout + result.stderr
     assert message in result.stderr
+
+
+def test_a_process_that_is_used_wrongly_exits_2_without_a_traceback(live: Live) -> None:
+    result = live.command("serve", "--host", "0.0.0.0")
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "luthier keys create NAME --scope admin" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -177,7 +182,7 @@ def test_a_bad_file_is_answered_with_its_faults(live: Live, tmp_path: Path) -> N
     rows[6] = json.dumps({"prompt": "What?", "completion": ""})
     file = tmp_path / "bad.jsonl"
     file.write_text("\n".join(rows))
-    result = live.command("submit", str(file))
+    result = live.quick("submit", str(file))
     assert result.returncode == 2
     assert "row 7" in result.stderr
     assert "completion" in result.stderr
@@ -197,14 +202,14 @@ def test_a_second_service_on_the_same_home_is_refused(live: Live) -> None:
 
 
 def test_environments_are_listed_with_their_options(live: Live) -> None:
-    listed = {entry["name"]: entry for entry in json.loads(live.command("environments", "--json").stdout)}
+    listed = {entry["name"]: entry for entry in json.loads(live.quick("environments", "--json").stdout)}
     assert listed["tools/move"]["options"]["boxes"]["default"] == 3
-    assert "reasoning_gym/chain_sum" in live.command("environments").stdout
+    assert "reasoning_gym/chain_sum" in live.quick("environments").stdout
 
 
 def test_an_environment_is_submitted_in_place_of_a_file(live: Live) -> None:
     options = ["--option", "boxes=4", "--rows", "60", "--trials", "2", "--confirmations", "0"]
-    submitted = live.command("submit", "--environment", "tools/move", *options, "--json")
+    submitted = live.quick("submit", "--environment", "tools/move", *options, "--json")
     assert submitted.returncode == 0, submitted.stderr
     job = json.loads(submitted.stdout)
     live.client.cancel(job["id"])
@@ -223,6 +228,6 @@ def test_an_environment_is_submitted_in_place_of_a_file(live: Live) -> None:
     ],
 )
 def test_a_submission_of_no_environment_says_what_is_wrong(live: Live, arguments: list[str], words: str) -> None:
-    refused = live.command("submit", *arguments)
+    refused = live.quick("submit", *arguments)
     assert refused.returncode == 2
     assert words in " ".join(refused.stderr.split())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from luthier.design import Architecture, Design, Full, Optimiser, Sft, Stage
+from tests import commands
 from tests.integration.service_harness import Service, sums
 
 pytest_plugins = ("tests.integration.service_fixtures",)
@@ -22,9 +21,7 @@ def file(service: Service) -> str:
 
 
 def what_if(service: Service, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "luthier", "what-if", *arguments]
-    environment = os.environ | {"LUTHIER_SERVER": service.url, "COLUMNS": "160"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return commands.run("what-if", *arguments, LUTHIER_SERVER=service.url, COLUMNS="160")
 
 
 def test_the_change_and_what_it_changes_stand_side_by_side(service: Service, file: str) -> None:

@@ -116,9 +116,9 @@ def test_browsers_resume_by_their_header_and_an_unknown_event_is_refused(studied
     answer = service.http.get(path, headers={"Last-Event-ID": before.id})
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert [line for line in answer.text.splitlines() if line.startswith("id: ")] == [f"id: {newest.id}"]
-    with pytest.raises(NotFound, match="no event 'ftevent-x'"):
+    with pytest.raises(NotFound, match="ftevent-x"):
         next(service.client.stream(job_id, after="ftevent-x"))
-    with pytest.raises(NotFound, match="no fine-tuning job"):
+    with pytest.raises(NotFound, match="ftjob-"):
         next(service.client.stream("ftjob-x"))
 
 

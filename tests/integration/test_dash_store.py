@@ -45,8 +45,8 @@ def test_events_are_read_on_from_one_that_was_seen(database: Database) -> None:
         assert events.since(c, "ftjob-a", None, 10) == said
         assert events.since(c, "ftjob-a", said[1].id, 1) == [said[2]]
         assert events.since(c, "ftjob-a", said[-1].id, 10) == []
-        assert events.telling(c, "ftjob-a") == said[::2]
-        with pytest.raises(NotFound, match="no event 'ftevent-x' to continue after"):
+        assert events.with_data(c, "ftjob-a") == said[::2]
+        with pytest.raises(NotFound, match="ftevent-x"):
             events.since(c, "ftjob-a", "ftevent-x", 10)
 
 

@@ -21,7 +21,7 @@ from service.exports.gguf import GgufFile
 from tests.integration.service_harness import TINY_CHAT, FakeWorker, Service, serving, sums
 from tests.textbook import largest_difference, logps
 from workers.cache import Base
-from workers.train.architectures.edits import narrow, stretch
+from workers.train.architectures.edits import scale_rope, set_window
 
 IDS = (1, 55, 901, 7, 7, 3000, 12)
 pytestmark = pytest.mark.xdist_group("eco-gguf")
@@ -113,7 +113,7 @@ def written(folder: Path, model: Any, tokenizer: Any, change: Callable[[dict[str
 @torch.no_grad()
 @pytest.mark.parametrize("rule", ["linear", "yarn"])
 def test_heads_that_share_keys_and_stretched_positions_are_kept(tiny: Base, tmp_path: Path, rule: Any) -> None:
-    config = stretch(tiny.model.config, 4.0, rule)
+    config = scale_rope(tiny.model.config, 4.0, rule)
     config.num_key_value_heads, config.num_hidden_layers, config.tie_word_embeddings = 2, 2, False
     torch.manual_seed(0)
     model: Any = type(tiny.model)(config)
@@ -137,7 +137,7 @@ def test_what_llama_cpp_would_compute_otherwise_is_refused_with_the_reason(tiny:
     def byte_fallback(tokenizer: dict[str, Any]) -> None:
         tokenizer["model"]["byte_fallback"] = True
 
-    windowed = AutoModelForCausalLM.from_config(narrow(tiny.model.config, 64))
+    windowed = AutoModelForCausalLM.from_config(set_window(tiny.model.config, 64))
     config = tiny.model.config.from_dict(tiny.model.config.to_dict() | {"hidden_act": "gelu"})
     for number, (model, change, why) in enumerate(
         (

@@ -14,7 +14,7 @@ from luthier.errors import UserError
 from luthier.settings import Settings
 from service.app import create_app
 from service.integrations.mlflow import Mlflow
-from service.integrations.publisher import Publisher, wanted
+from service.integrations.publisher import Publisher, trackers
 from service.integrations.tensorboard import TensorBoard
 from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
 
@@ -66,7 +66,7 @@ def events(folder: Path) -> list[Any]:
 def test_a_job_that_asks_for_another_tracker_learns_which_one_is_told(job: tuple[Service, str]) -> None:
     service, job_id = job
     file = service.client.job(job_id).training_file
-    with pytest.raises(UserError, match=r"Weights & Biases not at all.* here, TensorBoard is set"):
+    with pytest.raises(UserError, match=r"Weights & Biases.*: TensorBoard"):
         service.client.create_job(file, integrations=[{"type": "wandb", "wandb": {"project": "x"}}])
 
 
@@ -104,7 +104,7 @@ def test_mlflow_gets_a_run_for_each_trial_under_one_for_the_job(job: tuple[Servi
     client = tracker._client
     experiment = client.create_experiment("luthier")
     broken_off = client.create_run(experiment, tags={"luthier.job": job_id, "luthier.trial": rows[0].id})
-    tracker.keep(record, rows[1], ())  # as before a restart
+    tracker.log_trial(record, rows[1], ())  # as before a restart
     for _ in range(2):
         Publisher(service.context, [tracker]).look(everything=True)
     runs = client.search_runs([experiment], max_results=100)
@@ -149,4 +149,4 @@ def test_a_package_that_is_missing_is_named_before_the_service_starts(
 
 
 def test_nothing_is_told_where_nobody_asked(tmp_path: Path) -> None:
-    assert wanted(Settings(home=tmp_path)) == []
+    assert trackers(Settings(home=tmp_path)) == []

@@ -65,14 +65,14 @@ def test_after_the_first_key_everybody_needs_one(tmp_path: Path) -> None:
     with serving(tmp_path) as service:
         assert service.client.jobs() == []
         made = service.client.create_key("me", Scope.ADMIN)
-        with pytest.raises(Unauthenticated, match="this needs a key"):
+        with pytest.raises(Unauthenticated, match="LUTHIER_API_KEY"):
             service.client.jobs()
         with Client(service.url, api_key=made.key) as client:
             assert client.jobs() == []
             client.revoke_key(made.id)
-            with pytest.raises(Unauthenticated, match=r"the key me \(luthier_....…\) was revoked"):
+            with pytest.raises(Unauthenticated, match=r"key me \(luthier_....…\) was revoked"):
                 client.jobs()
-        with pytest.raises(Unauthenticated, match="this needs a key"):  # not open again
+        with pytest.raises(Unauthenticated, match="LUTHIER_API_KEY"):  # not open again
             service.client.jobs()
 
 
@@ -86,22 +86,21 @@ def test_beyond_loopback_a_key_is_needed_before_there_is_one(tmp_path: Path) -> 
 def test_an_error_of_the_gate_has_openais_shape(guarded: Guarded) -> None:
     missing = guarded.service.http.get("/v1/files")
     assert missing.headers["WWW-Authenticate"] == "Bearer"
-    assert missing.json()["error"] == {
-        "message": "this needs a key: in LUTHIER_API_KEY, or as `Authorization: Bearer KEY`; browsers log in at /login",
-        "type": "invalid_request_error",
-        "param": None,
-        "code": "unauthenticated",
-    }
+    error = missing.json()["error"]
+    assert "LUTHIER_API_KEY" in error.pop("message")
+    assert error == {"type": "invalid_request_error", "param": None, "code": "unauthenticated"}
     refused = guarded.service.http.post("/v1/files", headers=bearer(guarded.key(Scope.READ)))
     assert refused.status_code == 403
-    assert refused.json()["error"]["message"] == "POST /v1/files needs a key of scope `submit`; a read key has `read`"
+    error = refused.json()["error"]
+    assert error["code"] == "forbidden"
+    assert all(word in error["message"] for word in ("POST /v1/files", "`submit`", "`read`"))
 
 
 def test_openais_client_sends_its_key(guarded: Guarded) -> None:
     base = f"{guarded.service.url}/v1"
     with OpenAI(base_url=base, api_key=guarded.key(Scope.READ), max_retries=0) as client:
         assert [model.id for model in client.models.list()] == ["tiny-chat"]
-        with pytest.raises(openai.PermissionDeniedError, match="needs a key of scope `submit`"):
+        with pytest.raises(openai.PermissionDeniedError, match="`submit`"):
             client.files.create(file=("train.jsonl", b"{}"), purpose="fine-tune")
     with OpenAI(base_url=base, api_key="none", max_retries=0) as client, pytest.raises(openai.AuthenticationError):
         client.models.list()
@@ -110,10 +109,10 @@ def test_openais_client_sends_its_key(guarded: Guarded) -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("Bearer sk-1234", "mistyped or not whole"),
-        pytest.param(f"Bearer {mint()}", "does not know that key", id="unknown"),
-        ("Basic dXNlcjpwYXNz", "not by the scheme 'Basic'"),
-        ("Bearer", "mistyped or not whole"),
+        ("Bearer sk-1234", "Not a valid API key"),
+        pytest.param(f"Bearer {mint()}", "does not know", id="unknown"),
+        ("Basic dXNlcjpwYXNz", "'Basic'"),
+        ("Bearer", "Not a valid API key"),
     ],
 )
 def test_a_wrong_key_is_told_what_is_wrong_with_it(guarded: Guarded, header: str, message: str) -> None:
@@ -143,7 +142,7 @@ def test_a_listing_shows_when_a_key_was_last_used_and_never_the_key(guarded: Gua
         assert listed.last_used_at is not None
         assert key.startswith(listed.hint.rstrip("…"))
         assert key not in admin._http.get("/v1/keys").text
-        with pytest.raises(NotFound, match="there is no key 'key-no'"):
+        with pytest.raises(NotFound, match="'key-no'"):
             admin.revoke_key("key-no")
 
 
@@ -160,7 +159,7 @@ def test_the_workers_of_the_process_have_a_key_that_opens_nothing_else(guarded: 
     with httpx.Client(base_url=guarded.service.url, headers=bearer(key)) as http:
         FakeWorker(http).register()
         assert http.get("/v1/files").status_code == 403
-    with guarded.client(guarded.admin) as admin, pytest.raises(Forbidden, match="needs a key of scope `worker`"):
+    with guarded.client(guarded.admin) as admin, pytest.raises(Forbidden, match="`worker`"):
         admin._send("POST", "/v1/workers/x/lease")
 
 
@@ -188,7 +187,7 @@ def test_a_key_may_make_so_many_requests_a_minute_and_workers_as_many_as_they_ne
         assert [answer.status_code for answer in found] == [200] * 5 + [429] * 2
         assert 1 <= int(found[-1].headers["Retry-After"]) <= 60
         assert found[-1].json()["error"]["code"] == "too_many_requests"
-        with ctx.client(one) as client, pytest.raises(TooManyRequests, match="at most 5 requests with one key"):
+        with ctx.client(one) as client, pytest.raises(TooManyRequests, match="at most 5 "):
             client.files()
         assert service.http.get("/v1/files", headers=bearer(other)).status_code == 200
         for _ in range(10):
@@ -220,7 +219,7 @@ def test_without_keys_the_service_answers_to_its_own_names_alone(tmp_path: Path)
         for host in ("evil.example", "evil.example:8420", "127.0.0.1.evil.example", "localhost.evil", ""):
             answer = service.http.get("/v1/files", headers={"Host": host})
             assert answer.status_code == 403, host
-            assert "its own machine alone" in answer.json()["error"]["message"]
+            assert answer.json()["error"]["code"] == "forbidden"
         for own in ("localhost", "127.0.0.1:9999", "[::1]:8420"):
             assert service.http.get("/v1/files", headers={"Host": own}).status_code == 200, own
 
@@ -229,7 +228,7 @@ def test_without_keys_nobody_comes_in_by_a_proxy(tmp_path: Path) -> None:
     with serving(tmp_path) as service:
         answer = service.http.get("/v1/files", headers={"X-Forwarded-For": "10.0.0.7"})
         assert answer.status_code == 403
-        assert "this comes from 10.0.0.7 by a proxy" in answer.json()["error"]["message"]
+        assert "10.0.0.7" in answer.json()["error"]["message"]
         key = service.client.create_key("me").key
         assert service.http.get("/v1/files", headers={"X-Forwarded-For": "10.0.0.7"} | bearer(key)).status_code == 200
 
@@ -264,7 +263,7 @@ def test_a_browser_logs_in_with_a_key_and_out_again(guarded: Guarded) -> None:
 
         wrong = browser.post("/login", data={"key": mint(), "next": "/"})
         assert wrong.status_code == 401
-        assert "does not know that key" in wrong.text
+        assert "does not know" in wrong.text
         assert SESSION not in browser.cookies
 
         entered = browser.post("/login", data={"key": f" {guarded.key(Scope.READ)} ", "next": "/?limit=2"})

@@ -27,6 +27,7 @@ OPEN = {
     ("POST", "/login"),
     ("POST", "/logout"),
     ("GET", "/static/{version}/{name}"),
+    ("GET", "/glossary"),
 }
 
 

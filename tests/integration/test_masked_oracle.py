@@ -13,16 +13,16 @@ from tests import data_samples
 from tests.textbook import first_step
 from workers.cache import Base
 from workers.train import updates
-from workers.train.algorithms.supervised import MaskedLanguageModelling, draw
+from workers.train.algorithms.supervised import MaskedLanguageModelling, mask_tokens
 from workers.train.data.tokenize import Masked, Renderer
-from workers.train.stage_trainer import Member
+from workers.train.stage_trainer import StageTrainer
 
 VOCABULARY = 2048
 
 
 def windows(encoder: Base) -> list[Masked]:
     render = Renderer(encoder.tokenizer, window=32, max_tokens=32)
-    return [window for row in data_samples.text(4) for window in render.both_ways(row["text"])]
+    return [window for row in data_samples.text(4) for window in render.bidirectional(row["text"])]
 
 
 def test_loss_and_gradients_are_those_of_the_models_own_masked_loss(
@@ -32,10 +32,10 @@ def test_loss_and_gradients_are_those_of_the_models_own_masked_loss(
     learn = MaskedLanguageModelling(Mlm(mask=0.3))
     examples = [(window,) for window in windows(encoder)]
     recipe = Optimiser(learning_rate=1e-3, batch_size=len(examples))
-    member = Member(
+    trainer = StageTrainer(
         applied=updates.apply(model, Full(), 0), objective=learn, examples=examples, optimiser=recipe, seed=5
     )
-    masked = [window for (window,) in learn.batch([examples[i] for i in member.order], member).examples]
+    masked = [window for (window,) in learn.batch([examples[i] for i in trainer.order], trainer).examples]
     longest = max(map(len, masked))
     seen_BT = torch.zeros(len(masked), longest, dtype=torch.long)
     labels_BT, mask_BT = torch.full_like(seen_BT, -100), torch.zeros_like(seen_BT)
@@ -47,7 +47,7 @@ def test_loss_and_gradients_are_those_of_the_models_own_masked_loss(
     oracle = copy.deepcopy(encoder.model).requires_grad_(True)
     loss = oracle(input_ids=seen_BT, attention_mask=mask_BT, labels=labels_BT).loss
     loss.backward()
-    report, gradients = first_step(member, monkeypatch)
+    report, gradients = first_step(trainer, monkeypatch)
     assert report.values["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
     for name, parameter in oracle.named_parameters():
         assert parameter.grad is not None
@@ -76,7 +76,7 @@ def test_masks_are_drawn_as_transformers_collator_draws_them(share: float, encod
     ids = tuple(real_T.tolist())
     mask = encoder.tokenizer.mask_token_id
     window = Masked(ids=ids, labels=ids, target=(True,) * len(ids), target_bytes=0, mask=mask)
-    ours = draw(window, share, VOCABULARY, generator)
+    ours = mask_tokens(window, share, VOCABULARY, generator)
     labels_T = torch.tensor([label if target else -100 for label, target in zip(ours.labels, ours.target, strict=True)])
     collator = DataCollatorForLanguageModeling(encoder.tokenizer, mlm_probability=share, seed=3)
     theirs = collator([{"input_ids": list(ids)}])

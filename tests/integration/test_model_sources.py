@@ -70,9 +70,9 @@ def test_a_file_that_cannot_be_converted_is_named_and_leaves_nothing(tmp_path: P
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     tiny_gguf.write(TINY_CHAT, part, F32, without="blk.3.ffn_up.weight")
     for file, why in (
-        (other, "cannot be converted: GGUF magic invalid"),
-        (cut, "cannot be converted: .+"),
-        (part, r"lacks 1 of the model's weights, model\.layers\.3\.mlp\.up_proj\.weight .* merge the parts first"),
+        (other, ".*GGUF magic invalid"),
+        (cut, ".+"),
+        (part, r"lacks 1 .*model\.layers\.3\.mlp\.up_proj\.weight.*llama-gguf-split --merge"),
     ):
         with pytest.raises(UserError, match=rf"{file.name} {why}"):
             convert(file, tmp_path / "model")
@@ -130,7 +130,7 @@ def test_a_source_that_is_nothing_is_refused_with_what_it_may_be(bare: Service, 
 
 def test_the_service_says_why_a_gguf_file_cannot_be_converted(bare: Service, tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"no model at all, but long enough to be read")
-    with pytest.raises(UserError, match=r"bad\.gguf cannot be converted: GGUF magic invalid"):
+    with pytest.raises(UserError, match=r"bad\.gguf .*GGUF magic invalid"):
         bare.client.add_model("bad", str(tmp_path / "bad.gguf"))
     assert bare.client.models() == []
 
@@ -178,9 +178,9 @@ def test_what_the_hub_does_not_have_is_said(bare: Service, published: Path, onli
     with fake_hub.hub("zoo/pickled", published) as (address, asked):
         online.setenv("HF_ENDPOINT", address)
         for source, why in (
-            ("zoo/pickled", r"zoo/pickled has no \.safetensors weights \(pickled weights are never loaded\)"),
-            ("zoo/other", "zoo/other cannot be fetched: the hub has no such model, or it is private"),
-            ("zoo/pickled@v9", "zoo/pickled has no revision 'v9'"),
+            ("zoo/pickled", r"zoo/pickled .*\.safetensors"),
+            ("zoo/other", "zoo/other .*HF_TOKEN"),
+            ("zoo/pickled@v9", "zoo/pickled .*'v9'"),
         ):
             with pytest.raises(UserError, match=why):
                 bare.client.add_model("none", source)
@@ -194,8 +194,8 @@ def test_without_a_network_the_error_says_so_and_what_to_do(
     with fake_hub.hub("zoo/tiny", published) as (address, _):
         pass  # nobody listens there any more
     online.setenv("HF_ENDPOINT", address)
-    with pytest.raises(UserError, match=f"zoo/tiny cannot be fetched from {address}: .*luthier models add NAME FOLDER"):
+    with pytest.raises(UserError, match=f"zoo/tiny .*{address}.*luthier models add NAME FOLDER"):
         local_folder("zoo/tiny", tmp_path)
     online.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set\. Where there is no network, fetch it elsewhere"):
+    with pytest.raises(UserError, match=r"HF_HUB_OFFLINE.*luthier models add NAME FOLDER"):
         local_folder("zoo/tiny", tmp_path)

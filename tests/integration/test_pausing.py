@@ -1,4 +1,4 @@
-"""A trial that pauses at each rung and is promoted later ends bit for bit where an uninterrupted one ends."""
+"""A trial that pauses at each rung and is promoted later ends bit for bit like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from workers.agent import Agent
 from workers.cache import Base
 from workers.evaluate.judge import judge
 from workers.service_client import ServiceClient
-from workers.trial_watch import few
+from workers.trial_watch import rung_subset
 
 Curve = dict[tuple[int, int, str], float]
 GRADED = StringCheck(operation="like", reference="{{item.completion}}")
@@ -206,11 +206,9 @@ def test_a_promoted_trial_is_an_uninterrupted_one(name: str, tiny: Base, tmp_pat
     assert [getattr(ended, name) for name in same] == [getattr(unbroken, name) for name in same]
     assert weights(ended) == weights(unbroken) != {}
     assert len(ended.samples) == 3
-    assert [line.split(":")[0] for line in whole.log if "the training" in line] == [
-        "At 1/9 of the training",
-        "At 1/3 of the training",
-    ]
-    assert sum(line.startswith("Goes on from its checkpoint") for line in pausing.log) == 2
+    assert [share for line in whole.log for share in ("1/9", "1/3") if share in line] == ["1/9", "1/3"]
+    assert [share for line in pausing.log for share in ("1/9", "1/3") if f"aused at {share}" in line] == ["1/9", "1/3"]
+    assert sum("esumes from the checkpoint" in line for line in pausing.log) == 2
 
 
 def test_what_is_scored_at_a_rung_is_on_the_curves(tiny: Base, tmp_path: Path) -> None:
@@ -266,29 +264,31 @@ def test_a_rung_at_the_border_of_two_stages_is_reported_once(
     assert [reached.rung for reached in ctx.rungs] == [0, 1]
 
 
-def test_of_verdicts_both_labels_are_scored_at_rungs() -> None:
+def test_both_labels_of_unpaired_data_are_scored_at_rungs() -> None:
     spec = JudgeSpec(kind=DataKind.UNPAIRED, validation="v", test="t", objective="reward")
     rows = [{"n": n, "label": n >= 100} for n in range(104)]
-    chosen = few(rows, spec)
+    chosen = rung_subset(rows, spec)
     assert (len(chosen), sum(row["label"] for row in chosen)) == (RUNG_ROWS, 4)
-    even = few([{"n": n, "label": n % 4 == 0} for n in range(200)], spec)
+    even = rung_subset([{"n": n, "label": n % 4 == 0} for n in range(200)], spec)
     assert (len(even), sum(row["label"] for row in even)) == (RUNG_ROWS, RUNG_ROWS // 2)
     beyond = spec.model_copy(update={"max_rows": 101})
-    assert sum(row["label"] for row in few(rows, beyond)) == 1, "rows that the judge leaves out are left out here too"
+    assert sum(row["label"] for row in rung_subset(rows, beyond)) == 1, (
+        "rows that the judge leaves out are left out here too"
+    )
 
 
 def test_of_preferences_more_rows_are_scored_at_rungs_because_each_says_little() -> None:
     spec = JudgeSpec(kind=DataKind.PREFERENCE, validation="v", test="t", objective="reward")
     rows = [{"n": n} for n in range(200)]
-    assert few(rows, spec) == rows[:RUNG_PAIRS]
-    assert few(rows, spec.model_copy(update={"max_rows": 40})) == rows[:40]
-    assert few(rows, spec.model_copy(update={"kind": DataKind.PAIRS})) == rows[:RUNG_ROWS]
+    assert rung_subset(rows, spec) == rows[:RUNG_PAIRS]
+    assert rung_subset(rows, spec.model_copy(update={"max_rows": 40})) == rows[:40]
+    assert rung_subset(rows, spec.model_copy(update={"kind": DataKind.PAIRS})) == rows[:RUNG_ROWS]
 
 
 def test_at_rungs_the_judge_itself_scores_the_first_rows(tiny: Base, tmp_path: Path) -> None:
     spec = JudgeSpec(kind=DataKind.PAIRS, validation="v", test="t", objective="reward", grader=HAS_D)
     rows = data_samples.pairs(60)
-    first = few(rows, spec)
+    first = rung_subset(rows, spec)
     assert list(first) == rows[:RUNG_ROWS]
     whole = judge(tiny.model, tiny.tokenizer, spec.model_copy(update={"max_generations": 1}), first)
     assert (whole.rows, whole.reward_name) == (RUNG_ROWS, "string_check")

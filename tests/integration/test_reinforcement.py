@@ -1,4 +1,4 @@
-"""Reward maximisers play, and are rewarded more for it: by every algorithm, whatever parameters move."""
+"""Online RL raises the reward: with every algorithm and every kind of weight update."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_the_reward_rises_and_what_moved_can_be_merged_and_kept(
     assert torch.equal(scores(AutoModelForCausalLM.from_pretrained(tmp_path)), scores(merged))
 
 
-def test_the_curve_tells_how_the_playing_went(tiny: Base) -> None:
+def test_the_curves_have_rewards_and_lengths_of_rollouts(tiny: Base) -> None:
     _, curve = trained(tiny, Rloo(group=4), Full(), 1e-3, ctx=world(tiny, max_new_tokens=4), epochs=2)
     for values in curve.values:
         assert {"reward", "reward_std", "completion_length", "rollouts_kept", "kl", "train_loss"} <= values.keys()
@@ -112,7 +112,7 @@ def test_the_curve_tells_how_the_playing_went(tiny: Base) -> None:
 @pytest.mark.parametrize(
     "algorithm", [Grpo(group=4), Grpo(group=4, beta=0.1), Rloo(group=4), Raft(group=4)], ids=lambda a: a.kind
 )
-def test_equal_rewards_teach_nothing(algorithm: Algorithm, tiny: Base) -> None:
+def test_equal_rewards_change_no_parameters(algorithm: Algorithm, tiny: Base) -> None:
     never = world(tiny, grader=StringCheck(reference="never said"), max_new_tokens=2)
     result, curve = trained(tiny, algorithm, Full(), 1e-2, ctx=never, epochs=2)
     assert all(values["rollouts_kept"] == 0 for values in curve.values)
@@ -120,12 +120,12 @@ def test_equal_rewards_teach_nothing(algorithm: Algorithm, tiny: Base) -> None:
     assert all(torch.equal(tensor, at_start[name]) for name, tensor in tensors(result.applied.model).items())
 
 
-def test_without_a_reward_nothing_is_played(tiny: Base) -> None:
-    with pytest.raises(TrialFailed, match="grpo needs a reward: give the task a grader"):
+def test_online_rl_needs_a_reward(tiny: Base) -> None:
+    with pytest.raises(TrialFailed, match="grpo needs a reward"):
         trained(tiny, Grpo(), Full(), 1e-3, ctx=None)
 
 
-def test_training_and_judge_play_alike(tiny: Base) -> None:
+def test_training_and_judge_use_the_same_rollouts(tiny: Base) -> None:
     """The judge's reward is that of greedy answers in the very world that training plays in."""
     rows, grader = data_samples.pairs(6), TextSimilarity()
     spec = JudgeSpec(kind=DataKind.PAIRS, validation="0", test="1", objective="reward", grader=grader, max_new_tokens=6)
@@ -149,7 +149,7 @@ def test_prompts_alone_are_judged_by_their_grader_and_their_own_likelihood(tiny:
     assert found.tokens == sum(len(tiny.tokenizer(t, add_special_tokens=False)["input_ids"]) - 1 for t in text)
 
 
-def test_answers_are_learnt_before_they_are_played_for(tiny: Base) -> None:
+def test_sft_can_precede_online_rl(tiny: Base) -> None:
     """sft+grpo on one adapter: the second stage goes on where the first one ended."""
     recipe = Optimiser(learning_rate=3e-3, batch_size=ROWS, epochs=2)
     design = Design(

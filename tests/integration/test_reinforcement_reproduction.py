@@ -1,4 +1,4 @@
-"""The reproduction script of a design that played: TRL's trainers with the grader beside the script, or RAFT's loop."""
+"""The reproduction script of online RL: TRL's trainers with the grader in rewards.py, or RAFT's loop."""
 
 from __future__ import annotations
 

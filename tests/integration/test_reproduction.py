@@ -1,4 +1,4 @@
-"""The reproduction script does in its few lines what the worker does: the same targets, the same edits."""
+"""The reproduction script computes what the worker does: the same targets and the same edits."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_the_script_edits_a_model_as_the_worker_does() -> None:
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("rule", ["linear", "yarn"])
 @pytest.mark.parametrize("family", [LlamaConfig, Qwen3Config])
-def test_the_script_stretches_positions_as_the_worker_does(
+def test_the_script_scales_rope_as_the_worker_does(
     family: type[PretrainedConfig], rule: str, window: int | None
 ) -> None:
     torch.manual_seed(0)
@@ -243,7 +243,7 @@ def test_the_script_stretches_positions_as_the_worker_does(
 
 
 @pytest.mark.parametrize("family", [LlamaConfig, Qwen3Config])
-def test_the_script_narrows_attention_as_the_worker_does(family: type[PretrainedConfig]) -> None:
+def test_the_script_sets_the_attention_window_as_the_worker_does(family: type[PretrainedConfig]) -> None:
     """Llama becomes a Mistral; Qwen 3 says it in its own config."""
     torch.manual_seed(0)
     config = family(

@@ -1,4 +1,4 @@
-"""A trial that was broken off and resumed from its checkpoint ends bit for bit where an unbroken one ends."""
+"""A trial that is resumed from its checkpoint ends bit for bit like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ from luthier.design import (
 from luthier.task import DataKind
 from tests import data_samples
 from tests.biased import biased
+from tests.covering import params
 from tests.playing import HAS_D, prompts, world
 from workers.cache import Base
 from workers.train import checkpoint
@@ -151,10 +152,12 @@ def assert_same(one: tuple[Trained, Witness], other: tuple[Trained, Witness]) ->
     assert [name for name in merged if not torch.equal(merged[name], merged_other[name])] == []
 
 
-# Every update with an algorithm, and every algorithm with an update; `tests.cells` tries all pairs, at one step each.
+# Every update with an algorithm, and every algorithm with an update; `tests.cells` tries all pairs, at one step each,
+# and `make test` those of its covering set.
 PAIRED = [(update, ALGORITHMS[i % len(ALGORITHMS)]) for i, update in enumerate(UPDATES)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("update", "algorithm"), PAIRED, ids=lambda member: member.kind)
 def test_every_update_and_every_algorithm_resumes_exactly(
     update: Update, algorithm: Algorithm, tiny: Base, encoder: Base, tmp_path: Path
@@ -167,14 +170,24 @@ def test_every_update_and_every_algorithm_resumes_exactly(
     assert_same(trial.unbroken(), trial.broken((0, step)))
 
 
-PLAYERS: list[Algorithm] = [Grpo(group=2), Grpo(group=2, beta=0.1), Rloo(group=2), Raft(group=2)]
+Player = tuple[Algorithm, Update]
+PLAYERS: list[Player] = [
+    (algorithm, update)
+    for algorithm in (Grpo(group=2), Grpo(group=2, beta=0.1), Rloo(group=2), Raft(group=2))
+    for update in (Full(), Dora(rank=2), Pissa(rank=2))
+]
 
 
-@pytest.mark.parametrize("algorithm", PLAYERS, ids=lambda a: f"{a.kind} {getattr(a, 'beta', 0):g}")
-@pytest.mark.parametrize("update", [Full(), Dora(rank=2), Pissa(rank=2)], ids=lambda update: update.kind)
-def test_what_is_played_after_a_break_is_what_would_have_been_played(
-    update: Update, algorithm: Algorithm, tiny: Base, tmp_path: Path
+def named(player: Player) -> str:
+    algorithm, update = player
+    return f"{algorithm.kind} {getattr(algorithm, 'beta', 0):g}-{update.kind}"
+
+
+@pytest.mark.parametrize("player", params(PLAYERS, lambda player: set(named(player).split("-")), named))
+def test_rollouts_after_a_resume_are_those_of_an_uninterrupted_trial(
+    player: Player, tiny: Base, tmp_path: Path
 ) -> None:
+    algorithm, update = player
     trial = Trial(tiny, design(stage(algorithm, update)), tmp_path)
     unbroken = trial.unbroken()
     learnt = [values["rollouts_kept"] > 0 for values in unbroken[1].curve.values()]
@@ -215,8 +228,16 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_programs_of_two_stages_resume_exactly_from_any_step(name: str, tiny: Base, tmp_path: Path) -> None:
+def proves(name: str) -> set[str]:
+    """What resuming a recipe proves: its second algorithm, the move from one update to the other, and its edit."""
+    first, second = RECIPES[name].stages
+    architecture = RECIPES[name].architecture
+    edits = {edit for edit in ("kv_heads", "window", "rope_factor") if getattr(architecture, edit) is not None}
+    return {second.algorithm.kind, f"{first.update.kind}, then {second.update.kind}", architecture.depth_rule, *edits}
+
+
+@pytest.mark.parametrize("name", params(RECIPES, proves))
+def test_recipes_of_two_stages_resume_exactly_from_any_step(name: str, tiny: Base, tmp_path: Path) -> None:
     """Three steps a stage: broken off amid a stage, and between a stage's last step and the next one's first."""
     trial = Trial(tiny, RECIPES[name], tmp_path)
     assert_same(trial.unbroken(), trial.broken((0, 1), (0, 3), (1, 1), (1, 2), (1, 3)))

@@ -1,4 +1,4 @@
-"""From human preferences to a policy: a reward model learns from pairs, then the policy plays for its scores."""
+"""RLHF: a reward model learns from preference pairs, then online RL trains the policy on its scores."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from workers.evaluate.judge import judge
 from workers.export.artifacts import export
 from workers.export.model_card import card
 from workers.train import checkpoint, updates
-from workers.train.algorithms import Example, objective
+from workers.train.algorithms import Context, Example, objective
 from workers.train.checkpoint import Checkpoint
 from workers.train.data.padding_free import lay_out
 from workers.train.data.tokenize import Renderer
@@ -49,7 +49,7 @@ from workers.train.forward import last_hidden
 from workers.train.loop import Progress, Trained, train
 from workers.train.reward_model import HEAD, Scorer, pair_accuracy
 from workers.train.rollouts.play import play, world_of
-from workers.train.stage_trainer import Member
+from workers.train.stage_trainer import StageTrainer
 
 SPEC = JudgeSpec(
     kind=DataKind.PREFERENCE, validation="v", test="t", objective="reward", max_tokens=128, max_new_tokens=10
@@ -99,15 +99,15 @@ def run(tiny: Base, planned: Design, witness: Witness, resume: Checkpoint | None
     world = world_of(SPEC, render)
 
     def examples(planned: Stage) -> list[Example]:
-        learn = objective(planned.algorithm, world)
+        learn = objective(planned.algorithm, Context(world=world))
         return [example for row in TRAIN for example in learn.examples(row, DataKind.PREFERENCE, render)]
 
     return train(copy.deepcopy(tiny.model), planned, examples, seed=1, watch=witness, world=world, resume=resume)
 
 
-def member(tiny: Base, update: Update, *, epochs: float) -> Member:
+def trainer(tiny: Base, update: Update, *, epochs: float) -> StageTrainer:
     learn, render = objective(RewardModel()), render_of(tiny)
-    return Member(
+    return StageTrainer(
         applied=updates.apply(copy.deepcopy(tiny.model), update, seed=1),
         objective=learn,
         examples=[e for row in TRAIN for e in learn.examples(row, DataKind.PREFERENCE, render)],
@@ -118,8 +118,8 @@ def member(tiny: Base, update: Update, *, epochs: float) -> Member:
     )
 
 
-def scorer_of(trained: Member) -> Scorer:
-    return Scorer(model=trained.model, head_1D=trained.own[HEAD].detach())
+def scorer_of(trained: StageTrainer) -> Scorer:
+    return Scorer(model=trained.model, head_1D=trained.head[HEAD].detach())
 
 
 @torch.no_grad()
@@ -134,13 +134,13 @@ def test_the_last_hidden_state_of_each_unpadded_sequence_is_that_of_a_plain_forw
 
 @pytest.mark.parametrize("update", [Full(), Lora(rank=4)], ids=lambda update: update.kind)
 def test_a_reward_model_learns_which_held_out_answer_was_chosen(update: Update, tiny: Base) -> None:
-    trained = member(tiny, update, epochs=3)
+    trained = trainer(tiny, update, epochs=3)
     # the other way round, the start is as good as the end is bad: whatever is drawn, one of the two can only be learnt
     before = pair_accuracy(scorer_of(trained), render_of(tiny), HELD_OUT)
-    head = trained.own[HEAD].detach().clone()
+    head = trained.head[HEAD].detach().clone()
     if before > 0.5:
         with torch.no_grad():
-            trained.own[HEAD].neg_()
+            trained.head[HEAD].neg_()
         before = pair_accuracy(scorer_of(trained), render_of(tiny), HELD_OUT)
     losses = []
     while not trained.done:
@@ -148,14 +148,14 @@ def test_a_reward_model_learns_which_held_out_answer_was_chosen(update: Update, 
     assert before <= 0.5
     assert pair_accuracy(scorer_of(trained), render_of(tiny), HELD_OUT) > 0.9
     assert mean(losses[-3:]) < 0.6 * mean(losses[:3])
-    assert not torch.equal(trained.own[HEAD].detach().abs(), head.abs())
+    assert not torch.equal(trained.head[HEAD].detach().abs(), head.abs())
 
 
 def test_the_head_is_drawn_by_the_seed_at_the_width_that_the_model_is_drawn_with(tiny: Base) -> None:
-    one, same = member(tiny, Full(), epochs=1), member(tiny, Full(), epochs=1)
+    one, same = trainer(tiny, Full(), epochs=1), trainer(tiny, Full(), epochs=1)
     drawn = objective(RewardModel()).parameters(tiny.model, 2)[HEAD]
-    assert torch.equal(one.own[HEAD], same.own[HEAD])
-    assert not torch.equal(one.own[HEAD], drawn)
+    assert torch.equal(one.head[HEAD], same.head[HEAD])
+    assert not torch.equal(one.head[HEAD], drawn)
     assert float(drawn.detach().std()) == pytest.approx(tiny.model.config.initializer_range, rel=0.2)
 
 
@@ -226,10 +226,10 @@ def test_a_trial_resumes_exactly_amid_its_reward_model_and_amid_playing_for_it(
 
 
 def test_plain_transformers_loads_the_reward_model_and_gives_its_scores(tiny: Base, tmp_path: Path) -> None:
-    trained = member(tiny, Lora(rank=4), epochs=1)
+    trained = trainer(tiny, Lora(rank=4), epochs=1)
     while not trained.done:
         trained.advance()
-    scorer = Scorer(model=trained.applied.merge(), head_1D=trained.own[HEAD].detach())
+    scorer = Scorer(model=trained.applied.merge(), head_1D=trained.head[HEAD].detach())
     scorer.save(tmp_path, tiny.tokenizer)
     classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     render = render_of(tiny)
@@ -239,16 +239,16 @@ def test_plain_transformers_loads_the_reward_model_and_gives_its_scores(tiny: Ba
         assert classifier(torch.tensor([tokens.ids])).logits.item() == pytest.approx(score, abs=1e-4)
 
 
-def test_playing_on_preferences_before_there_is_a_reward_model_is_refused(tiny: Base) -> None:
+def test_online_rl_on_preferences_without_a_reward_model_is_refused(tiny: Base) -> None:
     world = world_of(SPEC, render_of(tiny))
     assert world is not None
-    with pytest.raises(TrialFailed, match="until a reward model has been trained"):
+    with pytest.raises(TrialFailed, match="`reward_model` stage"):
         play(tiny.model, world, TRAIN[:1])
 
 
 @pytest.mark.xdist_group("export")
 @pytest.mark.parametrize("name", ["reward_model+rloo on one adapter each", "sft+reward_model+grpo on all weights"])
-def test_the_script_trains_the_exported_reward_model_again_and_plays_for_it(
+def test_the_script_trains_the_exported_reward_model_and_the_policy_again(
     name: str, tiny: Base, libraries: Libraries, tmp_path: Path
 ) -> None:
     planned = RECIPES[name]
@@ -280,9 +280,7 @@ def test_the_script_trains_the_exported_reward_model_again_and_plays_for_it(
     assert float(found[1]) == pytest.approx(float(found[2]), rel=5e-3)
 
 
-def test_the_card_says_how_the_reward_model_did_which_has_no_loss_per_token(
-    tiny: Base, tiny_entry: BaseModelEntry
-) -> None:
+def test_the_card_has_the_accuracy_of_the_reward_model(tiny: Base, tiny_entry: BaseModelEntry) -> None:
     planned = design(stage(RewardModel(), Lora(rank=2), epochs=1), stage(Rloo(group=2), Lora(rank=2), epochs=1))
     metrics = Metrics(perplexity=2, bits_per_byte=1, reward=0.5, reward_name="preference_accuracy", tokens=1, rows=1)
     page = card(
@@ -293,9 +291,9 @@ def test_the_card_says_how_the_reward_model_did_which_has_no_loss_per_token(
         metrics=metrics,
         test_metrics=metrics,
         rows=16,
-        learnt=16,
-        brought=({"valid_reward_accuracy": 0.75},),
+        trained=16,
+        stage_scores=({"valid_reward_accuracy": 0.75},),
     )
-    assert "After stage 1, on the first validation rows: reward accuracy 0.75.\n" in page
+    assert re.search(r"After stage 1.* reward accuracy 0\.75\.\n", page)
     assert "- **Learning algorithm**: `reward_model`, " in page
     assert "- **Learning algorithm**: `rloo`, " in page

@@ -77,7 +77,7 @@ def test_the_end_of_a_job_ends_its_run_once(database: Database) -> None:
         assert (ended.id, ended.state, ended.reason, ended.contest) == (run.id, RunState.FAILED, "no luck", contest)
         assert schedules.end_run(c, "ftjob-a", RunState.SUCCEEDED, None, after(10)) is None
         assert schedules.count_failure(c, schedule.id).failures == 1
-        with pytest.raises(Conflict, match="another name"):
+        with pytest.raises(Conflict, match="already exists"):
             add_schedule(c)
         schedules.delete(c, schedule.id)
         assert schedules.list_(c, None, 10) == ([], False)

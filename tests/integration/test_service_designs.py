@@ -86,7 +86,7 @@ def test_any_axis_can_be_changed(service: Service, file: str, change: dict[str, 
 @pytest.mark.parametrize(
     ("change", "param", "message"),
     [
-        ({"speed": 2}, "change.speed", "there is no 'speed' to change; choose from algorithm"),
+        ({"speed": 2}, "change.speed", "'speed'"),
         ({"update": "bitfit"}, "change.update", "bias"),
         ({"update": "magic"}, "change.update", "choose from full"),
         ({"layers": 7}, "change.layers", "7 is not possible; choose from 6, 5, 4, 3, 2, 1 of tiny-chat"),
@@ -115,17 +115,19 @@ def test_a_design_of_ones_own_is_estimated_and_checked(service: Service, file: s
     with pytest.raises(IllegalDesign, match="tiny-chat has 6"):
         service.client.estimate(dataset=file, design=edited.model_dump(mode="json"))
     other = design.model_copy(update={"architecture": Architecture(base="huge")})
-    with pytest.raises(NotFound, match="'huge', which is not registered; registered: tiny-chat"):
+    with pytest.raises(NotFound, match=r"'huge'.*tiny-chat") as refused:
         service.client.estimate(dataset=file, design=other.model_dump(mode="json"))
+    assert refused.value.param == "design.architecture.base"
 
 
 def test_what_is_missing_is_named(service: Service, file: str) -> None:
-    with pytest.raises(UserError, match="either `dataset`, the id of an uploaded file, or `job`"):
+    with pytest.raises(UserError, match="`job`") as no_data:
         service.client.estimate(change={"rank": 64})
-    with pytest.raises(NotFound, match="there is no base model 'huge'; registered: tiny-chat"):
+    with pytest.raises(NotFound, match=r"'huge'.*tiny-chat") as no_model:
         service.client.estimate(dataset=file, model="huge")
-    with pytest.raises(NotFound, match="there is no live worker 'gpu-7'; live: none"):
+    with pytest.raises(NotFound, match=r"'gpu-7'.*none") as no_worker:
         service.client.estimate(dataset=file, device="gpu-7")
+    assert [refused.value.param for refused in (no_data, no_model, no_worker)] == ["dataset", "model", "device"]
 
 
 def test_a_device_can_be_a_worker_or_one_that_is_not_there(service: Service, worker: FakeWorker, file: str) -> None:
@@ -134,7 +136,7 @@ def test_a_device_can_be_a_worker_or_one_that_is_not_there(service: Service, wor
     small = service.client.estimate(dataset=file, device={"kind": "cpu", "memory_bytes": GIB // 4})
     assert not small.feasible
     assert small.why is not None
-    assert "there are 256 MiB" in small.why
+    assert "256 MiB" in small.why
     card = service.client.estimate(dataset=file, device={"kind": "cuda", "memory_bytes": 80 * GIB})
     assert card.feasible
     assert card.parts.seconds["training"] < small.parts.seconds["training"]
@@ -159,8 +161,9 @@ def test_a_job_lends_its_rows_its_best_design_and_what_its_trials_took(service: 
     default = service.client.estimate(job=job_id, trial="1", change={"rank": 4})
     assert default.unchanged is not None
     assert default.unchanged.design == service.client.trials(job_id)[1].design
-    with pytest.raises(NotFound, match="has no trial '99'"):
+    with pytest.raises(NotFound, match="'99'") as refused:
         service.client.estimate(job=job_id, trial="99")
+    assert refused.value.param == "trial"
 
 
 def test_preferences_start_from_their_own_default(service: Service) -> None:
@@ -184,7 +187,7 @@ def test_a_job_that_nothing_fits_ends_and_says_why(service: Service, worker: Fak
     assert worker.work_until_ended(service.client, job_id) == "failed"
     error = service.client.job(job_id).error
     assert error is not None
-    assert "of memory, and there are 1 MiB" in error.message
+    assert "1 MiB" in error.message
     assert worker.done == []
     assert len(service.client.trials(job_id)) <= 30
 

@@ -44,7 +44,7 @@ def test_the_reward_of_the_environment_is_what_trials_are_compared_by(service: S
     assert judge.environment == EnvironmentSpec(**MOVE)
     assert judge.grader is None
     assert judge.objective == job.luthier.objective == "reward"
-    assert "judged by the reward of tools/move" in service.messages(job.id)[0]
+    assert "reward of tools/move" in service.messages(job.id)[0]
 
 
 def test_a_worker_is_told_of_the_environment(service: Service, worker: FakeWorker) -> None:
@@ -97,10 +97,10 @@ def test_a_task_of_reasoning_gym_makes_pairs(service: Service) -> None:
 @pytest.mark.parametrize(
     ("body", "param", "words"),
     [
-        ({}, "training_file", "or a task.environment"),
-        ({"task": {"environment": MOVE}, "training_file": "file-1"}, "training_file", "do not go together"),
-        ({"task": {"environment": MOVE}, "validation_file": "file-1"}, "validation_file", "do not go together"),
-        ({"task": {"environment": MOVE, "grader": {"type": "number"}}}, "task.grader", "do not go together"),
+        ({}, "training_file", "task.environment"),
+        ({"task": {"environment": MOVE}, "training_file": "file-1"}, "training_file", "task.environment"),
+        ({"task": {"environment": MOVE}, "validation_file": "file-1"}, "validation_file", "task.environment"),
+        ({"task": {"environment": MOVE, "grader": {"type": "number"}}}, "task.grader", "task.environment"),
         ({"task": {"environment": {"name": "tools/mvoe"}}}, "task.environment.name", "did you mean tools/move"),
         (
             {"task": {"environment": {"name": "tools/move", "options": {"boxes": 99}}}},
@@ -126,7 +126,8 @@ def test_rows_that_take_too_long_are_not_waited_for(tmp_path: Path) -> None:
         service.add_model()
         error = refusal(service, task={"environment": MOVE})
     assert error["param"] == "task.environment.rows"
-    assert "120 rows in 0.05 s" in error["message"]
+    assert "120 rows" in error["message"]
+    assert "0.05 s" in error["message"]
 
 
 def test_the_listing_says_what_there_is_and_with_which_options(bare: Service) -> None:

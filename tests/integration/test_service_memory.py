@@ -4,7 +4,7 @@ import pytest
 
 from luthier.store import jobs
 from luthier.store.rows import JobRecord
-from search.policy.warm_start import HANDED_DOWN, SimilarJob
+from search.policy.warm_start import DESIGNS_PER_JOB, SimilarJob
 from service.jobs.warm_start import similar_jobs
 from tests import data_samples
 from tests.integration.service_harness import FakeWorker, Service
@@ -39,17 +39,17 @@ def test_the_first_job_has_nothing_to_remember(service: Service, first: str) -> 
 def test_a_job_remembers_the_best_designs_of_the_jobs_that_ended_before_it(service: Service, first: str) -> None:
     second = service.submit(search=SMALL)
     (memory,) = remembered(service, second)
-    assert 0 < memory.alike < 1
+    assert 0 < memory.similarity < 1
     best = service.client.best(first)
     assert best.number != 1, "something was better than the plain default"
     assert memory.best[0] == best.design
-    assert len(memory.best) <= HANDED_DOWN
+    assert len(memory.best) <= DESIGNS_PER_JOB
     assert service.client.trials(first)[1].design not in memory.best
 
 
 def test_a_job_with_another_kind_of_data_remembers_nothing_of_it(service: Service, first: str) -> None:
     same, other = service.submit(search=SMALL), service.submit(data_samples.preference(40), search=SMALL)
-    assert remembered(service, same)[0].alike > 0
+    assert remembered(service, same)[0].similarity > 0
     assert remembered(service, other) == ()
 
 

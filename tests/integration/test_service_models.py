@@ -41,7 +41,7 @@ def test_a_model_is_neither_replaced_nor_removed_while_a_live_job_uses_it(servic
     job_id = service.submit(search={"trials": 2, "confirmations": 0})
     replace, remove = service.client.add_model, service.client.remove_model
     for change in (lambda: replace("tiny-chat", str(other)), lambda: remove("tiny-chat")):
-        with pytest.raises(Conflict, match=f"used by job {job_id}, which has not ended: cancel the job first"):
+        with pytest.raises(Conflict, match=job_id):
             change()
     service.client.cancel(job_id)
     assert replace("tiny-chat", str(other)).source == str(other)
@@ -115,12 +115,17 @@ def test_the_service_is_not_ready_once_its_loop_has_ended(tmp_path: Path) -> Non
     with serving(tmp_path) as service:
         service.ticker.stop()
         answer = service.http.get("/readyz")
-        assert (answer.status_code, answer.json()["status"]) == (503, "the loop of the jobs has stopped")
+        assert (answer.status_code, answer.json()["status"]) == (503, "the jobs loop has stopped")
         assert service.http.get("/healthz").status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("look", "name"), [("schedules.tick", "schedules"), ("loops.tick", "jobs"), ("webhooks.Outbox.look", "webhooks")]
+    ("look", "name"),
+    [
+        ("schedules.run.tick", "schedules"),
+        ("jobs.reconcile.tick", "jobs"),
+        ("integrations.webhooks.Outbox.look", "webhooks"),
+    ],
 )
 def test_the_service_is_not_ready_while_one_of_its_loops_is_stuck(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str, name: str
@@ -129,7 +134,7 @@ def test_the_service_is_not_ready_while_one_of_its_loops_is_stuck(
     free = threading.Event()
     monkeypatch.setattr(f"service.{look}", lambda *_: free.wait())
     with serving(tmp_path) as service:
-        wait_until(lambda: f"the loop of the {name} is stuck" in service.http.get("/readyz").json()["status"])
+        wait_until(lambda: f"the {name} loop is stuck" in service.http.get("/readyz").json()["status"])
         assert service.http.get("/healthz").status_code == 200
         free.set()
         wait_until(lambda: service.http.get("/readyz").status_code == 200)
@@ -142,7 +147,7 @@ def test_a_loop_whose_looks_all_fail_is_not_ready_either(tmp_path: Path, monkeyp
     monkeypatch.setattr("service.background.PATIENCE", 1.0)
     monkeypatch.setattr("service.schedules.run.tick", fail)
     with serving(tmp_path) as service:
-        wait_until(lambda: "the loop of the schedules is stuck" in service.http.get("/readyz").json()["status"])
+        wait_until(lambda: "the schedules loop is stuck" in service.http.get("/readyz").json()["status"])
 
 
 def test_a_service_that_is_not_there_is_named() -> None:
@@ -187,8 +192,9 @@ def test_the_client_uploads_a_stream(service: Service) -> None:
 def test_an_unknown_job_is_not_found_by_any_of_the_clients_calls(service: Service) -> None:
     client = service.client
     for call in (client.job, client.events, client.trials, client.best, client.cancel):
-        with pytest.raises(NotFound, match="there is no fine-tuning job 'ftjob-no'"):
+        with pytest.raises(NotFound, match="ftjob-no") as refused:
             call("ftjob-no")
+        assert refused.value.param == "fine_tuning_job_id"
 
 
 def test_conversations_are_refused_where_no_model_has_a_chat_template(bare: Service, tmp_path: Path) -> None:
@@ -199,8 +205,9 @@ def test_conversations_are_refused_where_no_model_has_a_chat_template(bare: Serv
         {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes."}]}
         for n in range(30)
     ]
-    with pytest.raises(IllegalDesign, match="a base model with a chat template; registered without one: mute"):
+    with pytest.raises(IllegalDesign, match=r"chat template.*mute") as refused:
         bare.submit(rows)
+    assert refused.value.param == "model"
     bare.add_model("tiny-chat")
     job = bare.client.job(bare.submit(rows))
     assert job.luthier.search.pin.model == ("tiny-chat",)
@@ -211,13 +218,11 @@ def test_tools_are_refused_by_row_and_field_where_no_chat_template_shows_them(ba
     (blind / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
     bare.client.add_model("blind", str(blind))
     rows = [*data_samples.chat(5), *data_samples.agent(40)]
-    with pytest.raises(
-        IllegalDesign, match=r"row 6, field `tools`: .*chat template of blind.* show tools: none"
-    ) as refused:
+    with pytest.raises(IllegalDesign, match=r"row 6, field `tools`: .*blind.*: none") as refused:
         bare.submit(rows)
     assert refused.value.param == "model"
     bare.add_model("tiny-chat")
-    with pytest.raises(IllegalDesign, match=r"chat template of blind .*show tools: tiny-chat"):
+    with pytest.raises(IllegalDesign, match=r"chat template of blind .*: tiny-chat"):
         bare.submit(rows, model="blind")
     job = bare.client.job(bare.submit(rows))
     assert job.luthier.search.pin.model == ("tiny-chat",)
@@ -235,6 +240,6 @@ def test_calls_without_a_list_of_tools_are_named_too(bare: Service, tmp_path: Pa
 
 
 def test_training_biases_alone_is_refused_before_it_is_queued_where_there_are_none(service: Service) -> None:
-    with pytest.raises(IllegalDesign, match="bitfit moves biases alone, and tiny-chat has none; choose from full"):
+    with pytest.raises(IllegalDesign, match=r"bitfit.*tiny-chat.*choose from full"):
         service.submit(search={"trials": 3, "confirmations": 0, "pin": {"update": ["bitfit"]}})
     assert service.client.jobs() == []

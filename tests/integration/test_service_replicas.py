@@ -39,7 +39,7 @@ def test_two_replicas_share_the_work_and_end_each_job_once(database: Database, t
         messages = right.messages(job_id)
         told = Counter(message.split(":")[0] for message in messages)
         assert (told["Finished"], told["No more trials"]) == (1, 1)
-        steps = Counter(message for message in messages if "goes on" in message or "once more" in message)
+        steps = Counter(message for message in messages if "is promoted" in message or "repeats the design" in message)
         assert steps
         assert set(steps.values()) == {1}, "what is promoted or confirmed is so once"
         assert left.client.best(job_id) == right.client.best(job_id)

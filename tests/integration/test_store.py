@@ -329,7 +329,7 @@ def test_of_each_stage_the_latest_scores_on_held_out_rows_are_found_by_job(datab
         measurements.add(c, trial.id, [*scores, point(4, 1.2, "valid_loss", stage=1), point(30, 3.0)])
         measurements.add(c, other.id, [point(9, 8.0, "valid_loss")])
         expected = {0: {"valid_loss": 1.5, "valid_accuracy": 0.7}, 1: {"valid_loss": 1.2}}
-        assert measurements.brought(c, "ftjob-a") == {trial.id: expected}
+        assert measurements.stage_scores(c, "ftjob-a") == {trial.id: expected}
 
 
 # Events

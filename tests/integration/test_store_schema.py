@@ -14,9 +14,10 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 from luthier.errors import Conflict, NotFound, Unreachable, UserError
-from luthier.store import artifacts, events, files, tables, trials
+from luthier.store import artifacts, events, files, jobs, tables, trials
 from luthier.store.database import Database, alembic_config
 from luthier.worker_protocol import Artifact
+from search.policy.scheduler import EndCode
 from tests.integration.store_samples import NOW, add_job, digest, file_record, leased_trial
 from tests.integration.together import run_together
 
@@ -111,6 +112,34 @@ def test_a_migration_that_rebuilds_a_table_keeps_the_rows_that_refer_to_it(
         assert artifacts.of_trial(c, trial.id) == [adapter]
 
 
+OLD_REASONS = {
+    "all 6 trials are done": EndCode.TRIALS,
+    "all 4 designs that the pins and constraints allow have been tried": EndCode.SPACE_EXHAUSTED,
+    "the last 20 designs that were proposed cannot run: they need 9 GiB": EndCode.REFUSED,
+    "none of the last 12 designs came before trial 3, and more are not expected to": EndCode.NO_IMPROVEMENT,
+    "what is left of the budget is needed to finish and confirm the best": EndCode.DEVICE_SECONDS,
+    "the budget of 10 device-seconds is spent": EndCode.DEVICE_SECONDS,
+    "the deadline 2030-01-01 00:01:00 UTC has passed": EndCode.DEADLINE,
+    "a reason that no version has given": None,
+}
+
+
+def test_why_earlier_jobs_ended_is_read_from_their_events(database: Database) -> None:
+    with database.begin() as c:
+        for number, words in enumerate(OLD_REASONS):
+            job = add_job(c, f"ftjob-{number}")
+            events.add(c, job.id, "info", "message", "Trial 1 complete: 2 bits per byte.", NOW)
+            events.add(c, job.id, "info", "message", f"No more trials: {words}.", NOW)
+        add_job(c, "ftjob-running")
+        c.execute(text("ALTER TABLE jobs DROP COLUMN ended_reason"))
+        c.execute(text("UPDATE alembic_version SET version_num = '0006'"))
+    database.upgrade()
+    with database.read() as c:
+        found = [jobs.get(c, f"ftjob-{number}").ended_reason for number in range(len(OLD_REASONS))]
+        assert found == list(OLD_REASONS.values())
+        assert jobs.get(c, "ftjob-running").ended_reason is None
+
+
 def test_a_schema_of_a_newer_version_is_left_alone(database: Database) -> None:
     with database.begin() as c:
         c.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -129,7 +158,7 @@ def test_a_url_that_is_neither_a_file_nor_postgresql_is_refused(url: str) -> Non
 @pytest.mark.parametrize("url", ["sqlite:///{folder}", "postgresql://luthier:hunter2@/luthier?host={folder}"])
 def test_a_database_that_does_not_answer_is_named_without_its_password(url: str, tmp_path: Path) -> None:
     database = Database(url.format(folder=tmp_path))
-    with pytest.raises(Unreachable, match=f"{tmp_path.name}.*does not answer") as caught:
+    with pytest.raises(Unreachable, match=f"{tmp_path.name}.*does not respond") as caught:
         database.check()
     assert "hunter2" not in str(caught.value)
     database.close()

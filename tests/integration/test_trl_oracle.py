@@ -1,4 +1,4 @@
-"""TRL is the oracle: its trainers make of the same rows the same tokens, targets, loss and gradients."""
+"""TRL is the oracle: for the same rows its trainers have the same tokens, targets, loss and gradients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.cache import Base
 from workers.train import updates
 from workers.train.algorithms import objective
 from workers.train.data.tokenize import Renderer, Tokens
-from workers.train.stage_trainer import Member, data_order
+from workers.train.stage_trainer import StageTrainer, data_order
 
 pytestmark = pytest.mark.xdist_group("trl")  # its import takes seconds: let one process pay
 
@@ -103,16 +103,16 @@ def our_step(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of one step of the loop on all rows, at the policy's weights."""
     applied = updates.apply(copy.deepcopy(tiny.model), Full(), seed=0)
-    member = Member(
+    trainer = StageTrainer(
         applied=applied,
         objective=objective(algorithm),
         examples=our_examples(algorithm, name, tiny),
         optimiser=Optimiser(learning_rate=1e-4, batch_size=ROWS),
         seed=0,
     )
-    member.keep_reference()
+    trainer.keep_reference()
     applied.model.load_state_dict(policy(tiny).state_dict())
-    report, gradients = first_step(member, monkeypatch)
+    report, gradients = first_step(trainer, monkeypatch)
     return report.values["train_loss"], gradients
 
 
@@ -301,7 +301,7 @@ def test_a_reward_model_has_trls_loss_and_gradients(
     name: str, tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, rows, tokenizer = shape(name, tiny)
-    member = Member(
+    ours = StageTrainer(
         applied=updates.apply(policy(tiny), Full(), seed=0),
         objective=objective(RewardModel()),
         examples=our_examples(RewardModel(), name, tiny),
@@ -312,12 +312,12 @@ def test_a_reward_model_has_trls_loss_and_gradients(
     config.num_labels = 1
     classifier = AutoModelForSequenceClassification.from_config(config)
     classifier.model.load_state_dict(policy(tiny).model.state_dict())
-    classifier.load_state_dict({"score.weight": member.own["score.weight"].detach()}, strict=False)
-    trainer = RewardTrainer(
+    classifier.load_state_dict({"score.weight": ours.head["score.weight"].detach()}, strict=False)
+    theirs = RewardTrainer(
         classifier,
         args=RewardConfig(str(tmp_path), **QUIET),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
-    report, gradients = first_step(member, monkeypatch)
-    assert_same_step((report.values["train_loss"], gradients), their_step(trainer))
+    report, gradients = first_step(ours, monkeypatch)
+    assert_same_step((report.values["train_loss"], gradients), their_step(theirs))

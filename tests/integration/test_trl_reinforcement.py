@@ -1,4 +1,4 @@
-"""TRL is the oracle of reward maximisation too: of the same rollouts it makes the same loss and gradients."""
+"""TRL is the oracle of online RL too: the same rollouts give the same loss and gradients."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.playing import prompts, world
 from tests.textbook import first_step, largest_difference, target_logps
 from workers.cache import Base
 from workers.train import updates
-from workers.train.algorithms import objective
+from workers.train.algorithms import Context, objective
 from workers.train.rollouts.play import Rollout, play
-from workers.train.stage_trainer import Member
+from workers.train.stage_trainer import StageTrainer
 
 pytestmark = pytest.mark.xdist_group("trl")  # its import takes seconds: let one process pay
 
@@ -41,29 +41,29 @@ def policy(tiny: Base) -> PreTrainedModel:
     return model
 
 
-def player(algorithm: Grpo | Rloo | Raft, tiny: Base) -> Member:
-    """A member at the policy's weights, whose stage started from the tiny model's."""
-    learn = objective(algorithm, world(tiny, grader=GRADER))
-    member = Member(
+def player(algorithm: Grpo | Rloo | Raft, tiny: Base) -> StageTrainer:
+    """A trainer at the policy's weights, whose stage started from the tiny model's."""
+    learn = objective(algorithm, Context(world=world(tiny, grader=GRADER)))
+    trainer = StageTrainer(
         applied=updates.apply(copy.deepcopy(tiny.model), Full(), seed=0),
         objective=learn,
         examples=prompts(learn, tiny, ROWS),
         optimiser=Optimiser(learning_rate=1e-4, batch_size=ROWS),
         seed=0,
     )
-    member.keep_reference()
-    member.model.load_state_dict(policy(tiny).state_dict())
-    return member
+    trainer.keep_reference()
+    trainer.model.load_state_dict(policy(tiny).state_dict())
+    return trainer
 
 
-def rollouts(member: Member, tiny: Base) -> list[Rollout]:
-    """What the member will draw in its next step."""
-    rows = [data_samples.pairs(ROWS)[i] for i in member.order]
-    return play(member.model, world(tiny, grader=GRADER), rows, attempts=GROUP, seed=member.step_seed)
+def rollouts(trainer: StageTrainer, tiny: Base) -> list[Rollout]:
+    """What the trainer will draw in its next step."""
+    rows = [data_samples.pairs(ROWS)[i] for i in trainer.order]
+    return play(trainer.model, world(tiny, grader=GRADER), rows, attempts=GROUP, seed=trainer.step_seed)
 
 
-def our_step(member: Member, monkeypatch: pytest.MonkeyPatch) -> Step:
-    report, gradients = first_step(member, monkeypatch)
+def our_step(trainer: StageTrainer, monkeypatch: pytest.MonkeyPatch) -> Step:
+    report, gradients = first_step(trainer, monkeypatch)
     return report.values["train_loss"], gradients
 
 
@@ -120,20 +120,20 @@ def assert_same_step(ours: Step, theirs: Step) -> None:
 def test_rollouts_have_trls_loss_and_gradients(
     algorithm: Grpo | Rloo, tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    member = player(algorithm, tiny)
-    drawn = rollouts(member, tiny)
+    trainer = player(algorithm, tiny)
+    drawn = rollouts(trainer, tiny)
     assert len({rollout.reward for rollout in drawn}) > ROWS
-    assert_same_step(our_step(member, monkeypatch), their_step(algorithm, drawn, member.order, tiny, tmp_path))
+    assert_same_step(our_step(trainer, monkeypatch), their_step(algorithm, drawn, trainer.order, tiny, tmp_path))
 
 
 def test_raft_learns_the_best_answer_to_each_prompt(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mean negative log-likelihood of the tokens of the best of each group."""
-    member = player(Raft(group=GROUP), tiny)
-    drawn = rollouts(member, tiny)
+    trainer = player(Raft(group=GROUP), tiny)
+    drawn = rollouts(trainer, tiny)
     groups = [drawn[i : i + GROUP] for i in range(0, len(drawn), GROUP)]
     best = [max(group, key=lambda rollout: rollout.reward) for group in groups]
     model = policy(tiny)
     logps = torch.cat([target_logps(model, rollout.tokens) for rollout in best])
     (-logps.mean()).backward()
     expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    assert_same_step(our_step(member, monkeypatch), (float(-logps.detach().mean()), expected))
+    assert_same_step(our_step(trainer, monkeypatch), (float(-logps.detach().mean()), expected))

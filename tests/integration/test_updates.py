@@ -324,7 +324,7 @@ def test_pissa_splits_a_weight_into_its_principal_part_and_a_frozen_rest(tiny: B
 
 @torch.no_grad()
 def test_a_rank_that_no_matrix_has_is_infeasible_for_pissa(tiny: Base) -> None:
-    with pytest.raises(Infeasible, match=r"pissa asks for rank 129, but model.layers.0.self_attn.q_proj is 128 × 128"):
+    with pytest.raises(Infeasible, match=r"pissa .*129.*model\.layers\.0\.self_attn\.q_proj.*128 × 128"):
         updates.apply(copy.deepcopy(tiny.model), Pissa(rank=129), seed=0)
 
 
@@ -371,12 +371,12 @@ def test_oft_turns_each_weight_and_keeps_the_angles_between_its_rows(tiny: Base)
 
 
 def test_inputs_that_do_not_fill_whole_blocks_are_infeasible_for_oft(tiny: Base) -> None:
-    with pytest.raises(Infeasible, match=r"oft asks for blocks of 24, but model.layers.0.self_attn.q_proj has 128"):
+    with pytest.raises(Infeasible, match=r"oft .*24.*model\.layers\.0\.self_attn\.q_proj.*128"):
         updates.apply(copy.deepcopy(tiny.model), Oft(block=24), seed=0)
 
 
 def test_biases_of_a_model_without_any_are_infeasible(tiny: Base) -> None:
-    with pytest.raises(Infeasible, match="LlamaForCausalLM has no parameters that bitfit moves"):
+    with pytest.raises(Infeasible, match=r"LlamaForCausalLM.*bitfit"):
         updates.apply(copy.deepcopy(tiny.model), BitFit(), seed=0)
 
 
@@ -413,7 +413,7 @@ def test_placed_adapters_sit_on_attention_or_the_mlp_of_any_family(family: str, 
 
 
 def test_embeddings_that_are_the_output_head_too_are_infeasible(tiny: Base) -> None:
-    with pytest.raises(Infeasible, match="embeddings of this LlamaForCausalLM are its output head too"):
+    with pytest.raises(Infeasible, match="LlamaForCausalLM has tied embeddings"):
         updates.apply(copy.deepcopy(tiny.model), Lora(rank=4, placement="embeddings"), seed=0)
 
 
@@ -430,11 +430,11 @@ def test_adalora_ends_with_the_mean_rank_it_was_given(tiny: Base) -> None:
 
 
 def test_top_layers_beyond_the_models_depth_are_infeasible(tiny: Base) -> None:
-    with pytest.raises(Infeasible, match="asks for 7 layers, the model has 6"):
+    with pytest.raises(Infeasible, match=r"top_layers .*7 .*6"):
         updates.apply(copy.deepcopy(tiny.model), TopLayers(layers=7), seed=0)
 
 
 def test_top_layers_of_a_family_without_a_list_of_layers_are_infeasible() -> None:
     config = AutoConfig.for_model("gpt2", vocab_size=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=1)
-    with pytest.raises(Infeasible, match="GPT2LMHeadModel has no list of layers"):
+    with pytest.raises(Infeasible, match=r"top_layers .*GPT2LMHeadModel"):
         updates.apply(AutoModelForCausalLM.from_config(config), TopLayers(layers=1), seed=0)

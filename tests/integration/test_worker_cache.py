@@ -10,7 +10,7 @@ from workers.service_client import ServiceClient
 def test_workers_that_fetch_the_same_blob_at_once_all_get_it_whole(tmp_path: Path) -> None:
     content = b"0123456789" * 400_000
     with serving(tmp_path / "home") as service:
-        digest = service.context.keep_bytes(content)
+        digest = service.context.store_bytes(content)
         links = [ServiceClient(service.url, tmp_path / "cache") for _ in range(4)]
         with ThreadPoolExecutor(len(links)) as pool:
             found = list(pool.map(lambda service: service.get_blob(digest).read_bytes(), links))

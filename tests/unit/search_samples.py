@@ -10,7 +10,7 @@ from luthier.task import Constraints, DataKind, Pin
 from luthier.trial import TrialState
 from search.policy.history import Past, RungScore
 from search.space.samplers import V
-from search.space.space import Space, space
+from search.space.space import Space
 
 
 def entry(
@@ -51,7 +51,7 @@ def space_of(
 ) -> Space:
     rewarded = rewarded or kind is DataKind.PROMPTS  # which are refused without
     limits = Constraints(parameters=parameters)
-    return space(kind, rows, models, pin or Pin(), limits, length=length, rewarded=rewarded)
+    return Space.for_job(kind, rows, models, pin or Pin(), limits, length=length, rewarded=rewarded)
 
 
 class AtRandom:

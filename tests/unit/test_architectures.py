@@ -100,9 +100,9 @@ def test_of_layers_of_equal_influence_the_deeper_ones_stay() -> None:
 
 
 def test_influence_needs_rows_to_be_measured_on_and_layers_to_measure(tiny: Base) -> None:
-    with pytest.raises(Infeasible, match="no training row to measure"):
+    with pytest.raises(Infeasible, match="block_influence needs training rows"):
         build(tiny.model, Architecture(base="tiny", layers=4, depth_rule="block_influence"))
-    with pytest.raises(Infeasible, match="GPT2LMHeadModel models have no list of layers"):
+    with pytest.raises(Infeasible, match=r"block_influence .*GPT2LMHeadModel"):
         build(gpt2(), Architecture(base="gpt2", layers=1, depth_rule="block_influence"), CALIBRATION)
 
 
@@ -270,9 +270,9 @@ def test_a_window_as_wide_as_the_row_changes_nothing(family: str, tmp_path: Path
 
 
 def test_a_family_without_a_window_in_all_layers_is_infeasible() -> None:
-    with pytest.raises(Infeasible, match="gpt2 models have no sliding window"):
+    with pytest.raises(Infeasible, match=r"gpt2 .*sliding window"):
         build(gpt2(), Architecture(base="gpt2", window=4))
-    with pytest.raises(Infeasible, match="llama models have no sliding window"):
+    with pytest.raises(Infeasible, match=r"llama .*sliding window"):
         build(of_family("llama", attention_bias=True), Architecture(base="small", window=4))
 
 
@@ -290,7 +290,7 @@ FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-def test_linear_stretching_reads_every_token_at_a_fraction_of_its_position(family: str, tmp_path: Path) -> None:
+def test_linear_rope_scaling_reads_every_token_at_a_fraction_of_its_position(family: str, tmp_path: Path) -> None:
     base, ids = of_family(family, max_position_embeddings=16), [(7 * i) % 64 for i in range(40)]
     stretched = build(base, Architecture(base="small", rope_factor=2.5, rope_rule="linear"))
     assert stretched.config.max_position_embeddings == 40
@@ -305,7 +305,7 @@ def test_linear_stretching_reads_every_token_at_a_fraction_of_its_position(famil
 @torch.no_grad()
 @pytest.mark.parametrize("window", [None, 6])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_yarn_stretches_slow_frequencies_and_sharpens_attention(family: str, window: int | None) -> None:
+def test_yarn_scales_slow_frequencies_and_sharpens_attention(family: str, window: int | None) -> None:
     """Peng et al. 2023: a frequency that turns more than 32 times in the old context stays, one that turns less than
     once is divided by the factor, and those between are blended; queries and keys grow by 0.1 ln(factor) + 1."""
     base = of_family(family, max_position_embeddings=4096, rope_parameters={"rope_theta": 1e4, "rope_type": "default"})
@@ -335,11 +335,11 @@ def test_rows_longer_than_the_old_context_score_end_to_end_as_alone(rule: str, t
 
 
 @pytest.mark.parametrize("rule", ["linear", "yarn"])
-def test_positions_that_are_not_plain_rotary_ones_cannot_be_stretched(rule: str) -> None:
-    with pytest.raises(Infeasible, match=r"gpt2 models need plain rotary positions to be stretched; .* has none"):
+def test_rope_scaling_needs_plain_rotary_positions(rule: str) -> None:
+    with pytest.raises(Infeasible, match=r"RoPE scaling .*gpt2 .*has none"):
         build(gpt2(), Architecture(base="gpt2", rope_factor=2, rope_rule=rule))
     once = build(of_family("llama"), Architecture(base="small", rope_factor=2, rope_rule=rule))
-    with pytest.raises(Infeasible, match=f"this one has {rule} ones"):
+    with pytest.raises(Infeasible, match=f"RoPE scaling .*has {rule} positions"):
         build(once, Architecture(base="small", rope_factor=2))
 
 
@@ -358,22 +358,22 @@ def qk_normed() -> PreTrainedModel:
 
 
 @pytest.mark.parametrize(
-    ("edit", "why"),
+    ("edit", "figures"),
     [
-        ({"layers": 7}, "cannot keep 7 of 6 layers"),
-        ({"kv_heads": 3}, "4 key/value heads cannot be pooled into 3"),
-        ({"kv_heads": 8}, "4 key/value heads cannot be pooled into 8"),
+        ({"layers": 7}, "7 of 6 layers"),
+        ({"kv_heads": 3}, "4 key/value heads .* 3"),
+        ({"kv_heads": 8}, "4 key/value heads .* 8"),
     ],
 )
-def test_an_edit_that_the_shape_forbids_is_infeasible(edit: dict[str, int], why: str, tiny: Base) -> None:
-    with pytest.raises(Infeasible, match=why):
+def test_an_edit_that_the_shape_forbids_is_infeasible(edit: dict[str, int], figures: str, tiny: Base) -> None:
+    with pytest.raises(Infeasible, match=figures):
         build(tiny.model, Architecture(base="tiny", **edit))
 
 
 def test_an_edit_that_the_family_forbids_is_infeasible() -> None:
-    with pytest.raises(Infeasible, match="GPT2LMHeadModel models cannot be edited so"):
+    with pytest.raises(Infeasible, match="GPT2LMHeadModel"):
         build(gpt2(), Architecture(base="gpt2", layers=1))
-    with pytest.raises(Infeasible, match="no k_proj/v_proj to pool"):
+    with pytest.raises(Infeasible, match="k_proj/v_proj"):
         build(gpt2(), Architecture(base="gpt2", kv_heads=2))
-    with pytest.raises(Infeasible, match="Olmo2ForCausalLM models cannot be edited so"):
+    with pytest.raises(Infeasible, match="Olmo2ForCausalLM"):
         build(qk_normed(), Architecture(base="olmo", kv_heads=2))

@@ -20,7 +20,7 @@ from search.cost.estimate import Calibration, Estimate, Seen, calibrate, estimat
 from search.cost.flops import TOKEN_CAP
 from search.cost.parameters import moving, shape
 from search.cost.trial_work import plan
-from search.cost.workload import Workload
+from search.methods.amounts import Workload
 from tests.biased import biased
 from tests.cells import SIZES
 from tests.unit.search_samples import SMOL

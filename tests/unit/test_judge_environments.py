@@ -1,4 +1,4 @@
-"""Environments as the judge and the reward maximisers play them."""
+"""Environments in the judge and in online RL."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_model_that_calls_nothing_is_played_to_an_end_without_reward(tiny: Bas
     assert [rollout.reward for rollout in play(tiny.model, world, asked)] == [0.0, 0.0]
 
 
-def test_a_judge_is_a_key_by_which_workers_keep_what_they_prepared() -> None:
+def test_a_judge_is_a_cache_key() -> None:
     graded = JudgeSpec(
         kind=DataKind.PAIRS,
         validation="v",
@@ -71,7 +71,7 @@ def test_a_judge_is_a_key_by_which_workers_keep_what_they_prepared() -> None:
     assert len({graded, played, graded.model_copy(), played.model_copy()}) == 2
 
 
-def test_the_script_beside_a_model_that_learnt_by_playing_says_how_luthier_tries_again() -> None:
+def test_the_script_of_a_model_trained_in_an_environment_names_the_command_that_searches_again() -> None:
     script = render("reproduce_environment.jinja", environment=PAYS_FOR_ANYTHING, base="tiny", recipe="sft+grpo")
     with pytest.raises(SystemExit) as end:
         exec(script, {"__doc__": ast.get_docstring(ast.parse(script))})

@@ -24,15 +24,15 @@ from tests import data_samples
 from tests.integration.test_export import assignment_of
 from tests.playing import MENTIONS_I, prompts, world
 from tests.unit.report_samples import case, default, untuned
-from tests.unit.test_pack import ALGORITHMS, member
 from tests.unit.test_show import DESIGN, trial
+from tests.unit.test_stage_trainer import ALGORITHMS, trainer
 from workers.cache import Base
 from workers.evaluate.judge import general_bits_per_byte, judge
 from workers.export.model_card import card
 from workers.train import updates
-from workers.train.algorithms import objective
+from workers.train.algorithms import Context, objective
 from workers.train.data.tokenize import Renderer
-from workers.train.stage_trainer import Member
+from workers.train.stage_trainer import StageTrainer
 
 JUDGED: dict[str, tuple[DataKind, Grader | None, list[dict[str, Any]]]] = {
     "text": (DataKind.TEXT, None, data_samples.text(4)),
@@ -131,19 +131,19 @@ def declared(judge_spec: JudgeSpec) -> set[str]:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.kind)
 def test_every_curve_of_a_training_step_is_declared(algorithm: Algorithm, tiny: Base) -> None:
-    assert_declared(member(tiny, algorithm, Optimiser(learning_rate=1e-4, batch_size=2)))
+    assert_declared(trainer(tiny, algorithm, Optimiser(learning_rate=1e-4, batch_size=2)))
 
 
 @pytest.mark.parametrize(
     "algorithm", [Grpo(group=2, beta=0.1), Rloo(group=2), Raft(group=2), RewardModel()], ids=lambda one: one.kind
 )
 def test_every_curve_of_reward_maximisation_is_declared(algorithm: Algorithm, tiny: Base) -> None:
-    learn = objective(algorithm, world(tiny))
+    learn = objective(algorithm, Context(world=world(tiny)))
     render = Renderer(tiny.tokenizer, window=64, max_tokens=512)
     rows = data_samples.preference(2)
     compared = isinstance(algorithm, RewardModel)
     pairs = [example for row in rows if compared for example in learn.examples(row, DataKind.PREFERENCE, render)]
-    made = Member(
+    made = StageTrainer(
         applied=updates.apply(copy.deepcopy(tiny.model), Full(), seed=1),
         objective=learn,
         examples=pairs or prompts(learn, tiny, 2),
@@ -154,7 +154,7 @@ def test_every_curve_of_reward_maximisation_is_declared(algorithm: Algorithm, ti
     assert_declared(made)
 
 
-def assert_declared(made: Member) -> None:
+def assert_declared(made: StageTrainer) -> None:
     assert made.advance().values.keys() <= {curve.name for curve in CURVES if curve.split == "training"}
 
 
@@ -247,8 +247,8 @@ def test_a_new_metric_is_on_the_model_card_with_its_description(
         metrics=FOUND,
         test_metrics=FOUND.model_copy(update={"brier": 0.25}),
         rows=2,
-        learnt=2,
-        brought=(),
+        trained=2,
+        stage_scores=(),
     )
     assert "| Brier score | 0.1250 | 0.2500 |" in page
     assert BRIER.description in page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from luthier.design import Design
-from search.policy.scheduler import REFUSED, End, Refuse
+from search.policy.scheduler import MAX_INFEASIBLE, End, EndCode, MarkInfeasible
 from tests.unit.test_plan import Job, plan_of
 
 
@@ -12,25 +12,27 @@ def too_large(design: Design) -> str:
 
 
 def test_a_search_in_which_nothing_fits_ends_and_says_why() -> None:
-    job = Job(plan=plan_of(trials=6), refusal=too_large)
+    job = Job(plan=plan_of(trials=6), why_infeasible=too_large)
     end = job.run()
-    refused = [step for step in job.steps if isinstance(step, Refuse)]
-    assert len(refused) == REFUSED
-    assert end.reason.startswith(f"the last {REFUSED} designs that were proposed cannot run")
+    refused = [step for step in job.steps if isinstance(step, MarkInfeasible)]
+    assert len(refused) == MAX_INFEASIBLE
+    assert end.code is EndCode.REFUSED
+    assert str(MAX_INFEASIBLE) in end.reason
+    assert "9.00 GiB" in end.reason
 
 
 def test_patience_grows_with_the_number_of_trials() -> None:
-    job = Job(plan=plan_of(trials=30), refusal=too_large)
+    job = Job(plan=plan_of(trials=30), why_infeasible=too_large)
     job.run()
-    assert len([step for step in job.steps if isinstance(step, Refuse)]) == 30
+    assert len([step for step in job.steps if isinstance(step, MarkInfeasible)]) == 30
 
 
 def test_designs_that_fit_in_between_keep_the_search_going() -> None:
-    job = Job(plan=plan_of(trials=5), refusal=lambda design: too_large(design) if _wide(design) else None)
+    job = Job(plan=plan_of(trials=5), why_infeasible=lambda design: too_large(design) if _wide(design) else None)
     end = job.run()
     assert isinstance(end, End)
-    assert end.reason == "all 5 trials are done"
-    assert any(isinstance(step, Refuse) for step in job.steps)
+    assert end.code is EndCode.TRIALS
+    assert any(isinstance(step, MarkInfeasible) for step in job.steps)
 
 
 def _wide(design: Design) -> bool:

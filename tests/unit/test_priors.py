@@ -4,12 +4,12 @@ from typing import get_args
 
 import pytest
 
-from luthier.design import Algorithm, Architecture, Design, Dpo, Lora, Update
+from luthier.design import Architecture, Design, Dpo, Lora
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind, Pin
 from search.policy.priors import PRIORS, baselines, priors
 from search.space.axes import Interval
-from search.space.learning_rate import ALGORITHM_FACTOR, UPDATE_FACTOR, default_learning_rate, significant
+from search.space.learning_rate import default_learning_rate, significant
 from tests.unit.search_samples import SMOL, TINY, space_of
 
 TASKS = [*((kind, False) for kind in DataKind), (DataKind.PAIRS, True), (DataKind.CHAT, True)]
@@ -46,11 +46,6 @@ def kinds(union: object) -> set[str]:
 )
 def test_default_learning_rates_follow_the_rule(algorithm: str, update: str, hidden: int, rate: float) -> None:
     assert default_learning_rate(algorithm, update, hidden) == pytest.approx(rate, rel=1e-12)
-
-
-def test_every_algorithm_and_update_has_a_default_learning_rate() -> None:
-    assert kinds(Algorithm) == set(ALGORITHM_FACTOR)
-    assert kinds(Update) == set(UPDATE_FACTOR)
 
 
 @pytest.mark.parametrize(("value", "rounded"), [(0.0043244, 0.00432), (1234.6, 1230.0), (5e-5, 5e-5), (9.999, 10.0)])
@@ -192,7 +187,7 @@ def test_a_fully_pinned_space_has_its_one_design_as_prior() -> None:
 
 def test_a_prior_outside_of_a_continuous_axis_is_refused() -> None:
     narrow = space_of().model_copy(update={"multipliers": Interval(low=0.9, high=1.1)})
-    with pytest.raises(IllegalDesign, match="a prior has learning_rate_multiplier 2, outside"):
+    with pytest.raises(IllegalDesign, match="learning_rate_multiplier 2"):
         priors(narrow)
 
 

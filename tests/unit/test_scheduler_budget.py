@@ -6,7 +6,7 @@ from luthier.trial import TrialState
 from search.policy import scheduler
 from search.policy.history import Past
 from search.policy.priors import baselines
-from search.policy.scheduler import SPENT, End, Plan, Promote, Try, goes_on, next_step
+from search.policy.scheduler import RESERVED, End, Plan, Promote, Try, goes_on, next_step
 from tests.unit.search_samples import complete, samples, scored, space_of
 
 SPACE = space_of()
@@ -33,7 +33,7 @@ def start() -> list[Past]:
 
 
 def step(history: list[Past], remaining: float | None) -> object:
-    return next_step(SPACE, history, PLAN, remaining=remaining, refusal=lambda design: None)
+    return next_step(SPACE, history, PLAN, remaining=remaining, why_infeasible=lambda design: None)
 
 
 def test_a_whole_training_is_known_from_the_end_and_from_rungs() -> None:
@@ -76,13 +76,13 @@ def test_a_design_is_not_tried_on_what_others_are_going_to_use() -> None:
 def test_a_trial_is_promoted_where_the_budget_suffices_for_it(remaining: float | None, taken: bool) -> None:
     paused = [past(number, float(number), seconds=1.0) for number in (2, 3, 4)]
     found = step([*start(), *paused], remaining)
-    assert found == (Promote(number=2, goal=1) if taken else End(reason=SPENT))
+    assert found == (Promote(number=2, goal=1) if taken else RESERVED)
 
 
 def test_the_best_is_not_trained_to_the_end_where_that_would_be_cut_off() -> None:
     second = past(2, 2.0, 2.0, seconds=3.0, goal=1)
     assert step([*start(), second], 6.5) == Promote(number=2, goal=None)
-    assert step([*start(), second], 5.5) == End(reason=SPENT)
+    assert step([*start(), second], 5.5) == RESERVED
 
 
 @pytest.mark.parametrize(("remaining", "wanted"), [(None, True), (2.5, True), (1.5, False)])
@@ -98,7 +98,8 @@ def test_no_seed_is_begun_that_the_budget_does_not_suffice_for() -> None:
     confirming = PLAN.model_copy(update={"confirmations": 1, "trials": 3})
     done = [*start(), complete(2, DESIGNS[2], 1.0, device_seconds=3.0)]
     found = [
-        next_step(SPACE, done, confirming, remaining=remaining, refusal=lambda design: None) for remaining in (4.0, 2.0)
+        next_step(SPACE, done, confirming, remaining=remaining, why_infeasible=lambda design: None)
+        for remaining in (4.0, 2.0)
     ]
     assert not isinstance(found[0], End)
     assert isinstance(found[1], End)

@@ -8,7 +8,9 @@ from luthier.design import Architecture, Design
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, TrialState
+from search.policy.scheduler import EndCode
 from service.jobs import budget
+from service.results.report import ended_because
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -58,14 +60,17 @@ def test_without_a_limit_of_time_nothing_overruns() -> None:
 
 @pytest.mark.parametrize(("seconds", "spent"), [(29.9, False), (30.0, True), (31.0, True)])
 def test_device_seconds_are_spent_when_all_trials_together_reach_them(seconds: float, spent: bool) -> None:
-    reason = budget.overrun(job(device_seconds=30), rows(1, 1, seconds / 2), after(1))
-    assert reason == ("the budget of 30 device-seconds is spent" if spent else None)
+    end = budget.overrun(job(device_seconds=30), rows(1, 1, seconds / 2), after(1))
+    assert (None if end is None else end.code) == (EndCode.DEVICE_SECONDS if spent else None)
 
 
 def test_a_deadline_passes_at_its_very_moment() -> None:
     limited = job(deadline=after(60))
     assert budget.overrun(limited, [], after(59.9)) is None
-    assert budget.overrun(limited, [], after(60)) == "the deadline 2030-01-01 00:01:00 UTC has passed"
+    end = budget.overrun(limited, [], after(60))
+    assert end is not None
+    assert end.code is EndCode.DEADLINE
+    assert "2030-01-01 00:01:00 UTC" in end.reason
 
 
 def changed(trial: TrialRecord, **changes: object) -> TrialRecord:
@@ -92,7 +97,7 @@ def test_confirmations_and_what_was_refused_are_no_designs() -> None:
 def test_the_finalists_there_can_be_and_the_default_are_to_be_confirmed(
     trials: int, finalists: int, planned: int
 ) -> None:
-    assert budget.planned_confirmations(job(trials=trials, finalists=finalists, confirmations=2)) == planned
+    assert budget.planned_confirmations(job(trials=trials, finalists=finalists, confirmations=2).search) == planned
 
 
 def test_what_remains_is_the_least_of_what_is_left_of_the_budget_and_the_time() -> None:
@@ -152,3 +157,27 @@ def test_the_work_left_shrinks_as_trials_are_trained() -> None:
     assert left == sorted(left, reverse=True)
     assert left[0] - left[1] == pytest.approx(1.0)
     assert budget.trainings_left(job(), rows(50)) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        (None, None),
+        (EndCode.TRIALS, "5 trials"),
+        (EndCode.DEVICE_SECONDS, "30 device-seconds"),
+        (EndCode.DEADLINE, "2030-01-01 00:01:00 UTC"),
+        (EndCode.NO_IMPROVEMENT, "improve"),
+        (EndCode.SPACE_EXHAUSTED, "4 designs"),
+        (EndCode.REFUSED, "needs 9 GiB"),
+    ],
+)
+def test_a_code_is_shown_as_a_clause_with_the_figures(code: EndCode | None, found: str | None) -> None:
+    ended = job(device_seconds=30, deadline=START + timedelta(seconds=60)).model_copy(update={"ended_reason": code})
+    refused = rows(1)[0].model_copy(update={"state": TrialState.INFEASIBLE, "error": "needs 9 GiB", "number": 4})
+    words = ended_because(ended, [*rows(4), refused])
+    assert words is None if found is None else found in str(words)
+
+
+def test_a_reserved_budget_is_not_called_spent() -> None:
+    ended = job(device_seconds=1000).model_copy(update={"ended_reason": EndCode.DEVICE_SECONDS})
+    assert "1000" not in str(ended_because(ended, rows(4)))

@@ -33,11 +33,12 @@ from luthier.design import (
 )
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind, Pin
+from search.methods import SETTINGS, UPDATE_OF, Interval
+from search.methods.updates import OFT_BLOCKS, PISSA_MOST, VERA_RANKS, VIRTUAL_TOKENS
 from search.policy.priors import baselines
-from search.space.axes import RANKS, SETTINGS, Interval, with_devices
-from search.space.learning_rate import UPDATE_FACTOR, default_learning_rate
+from search.space.axes import RANKS, with_devices
+from search.space.learning_rate import default_learning_rate
 from search.space.samplers import STEPS, Enumeration, V, Value
-from search.space.space import OFT_BLOCKS, PISSA_MOST, VERA_RANKS, VIRTUAL_TOKENS
 from search.space.validate import check, recipes
 from tests.unit.search_samples import SMOL, TINY, entry, later_updates_of, samples, space_of
 
@@ -144,9 +145,9 @@ def test_samples_reach_every_branch() -> None:
 
 def test_edits_follow_each_model() -> None:
     tiny, smol, flat = SPACES["pairs"].models
-    assert (tiny.layers, tiny.kv_heads, tiny.top_layers) == ((6, 5, 4), (4, 2, 1), (1, 2))
-    assert (smol.layers, smol.kv_heads, smol.top_layers) == ((30, 26, 22), (3, 1), (1, 2, 4, 8))
-    assert (flat.layers, flat.kv_heads, flat.top_layers) == ((1,), (1,), (1,))
+    assert (tiny.choices["layers"], tiny.choices["kv_heads"], tiny.top_layers) == ((6, 5, 4), (4, 2, 1), (1, 2))
+    assert (smol.choices["layers"], smol.choices["kv_heads"], smol.top_layers) == ((30, 26, 22), (3, 1), (1, 2, 4, 8))
+    assert (flat.choices["layers"], flat.choices["kv_heads"], flat.top_layers) == ((1,), (1,), (1,))
 
 
 def test_adapters_sit_on_embeddings_only_where_these_are_not_the_output_head_and_pissa_never() -> None:
@@ -226,7 +227,7 @@ def test_after_sft_dpo_runs_at_a_tenth_of_the_rate_that_its_update_would_have() 
         sft, dpo = design.stages
         assert isinstance(sft.algorithm, Sft)
         assert isinstance(dpo.algorithm, Dpo)
-        factor = UPDATE_FACTOR[dpo.update.kind] / UPDATE_FACTOR[sft.update.kind]
+        factor = UPDATE_OF[dpo.update.kind].learning_rate / UPDATE_OF[sft.update.kind].learning_rate
         assert dpo.optimiser.learning_rate == pytest.approx(sft.optimiser.learning_rate / 10 * factor, rel=0.006)
         assert 0.02 <= dpo.algorithm.beta <= 0.5
 

@@ -41,14 +41,14 @@ def test_an_edit_that_pins_demand_is_always_made_and_the_others_are_free() -> No
 )
 def test_windows_are_offered_where_long_rows_would_feel_them(kind: DataKind, length: int, windows: tuple) -> None:
     (model,) = space_of(kind, length=length, models=(entry(context=4096, attention_window=4096),)).models
-    assert model.windows == windows
+    assert model.choices["window"] == windows
 
 
 def test_windows_are_narrower_than_what_the_model_sees_and_not_for_every_family() -> None:
     (model,) = space_of(length=3000, models=(entry(attention_window=300),)).models
-    assert model.windows == (0, 256, 128)
+    assert model.choices["window"] == (0, 256, 128)
     (model,) = space_of(length=3000, models=(entry(attention_window=None),)).models
-    assert model.windows == (0,)
+    assert model.choices["window"] == (0,)
 
 
 def test_a_pinned_window_is_taken_whatever_the_rows() -> None:
@@ -72,16 +72,16 @@ def test_a_longer_context_is_offered_where_long_rows_exceed_the_models_own(
     kind: DataKind, length: int, factors: tuple[float, ...]
 ) -> None:
     (model,) = space_of(kind, length=length, models=(entry(context=512),)).models
-    assert model.rope_factors == factors
+    assert model.choices["rope_factor"] == factors
     assert model.reach == 512 * factors[0]
 
 
 def test_a_model_whose_positions_are_fixed_holds_the_others_to_what_it_can_read() -> None:
     learned = entry("learned", rope=None, context=2048)
     tiny, fixed = space_of(length=100_000, models=(TINY, learned)).models
-    assert (tiny.rope_factors, fixed.rope_factors) == ((4, 2, 1), (1,))
+    assert (tiny.choices["rope_factor"], fixed.choices["rope_factor"]) == ((4, 2, 1), (1,))
     tiny, _ = space_of(length=100_000, models=(TINY, entry("learned", rope=None, context=512))).models
-    assert tiny.rope_factors == (1,)
+    assert tiny.choices["rope_factor"] == (1,)
 
 
 def test_a_stretched_context_is_drawn_with_both_rules_and_with_other_edits() -> None:
@@ -98,7 +98,10 @@ def test_a_pinned_context_is_taken_whatever_the_rows_and_only_by_models_that_can
     space = space_of(pin=Pin(rope_factor=(3,)), models=(learned, TINY))
     assert {(d.architecture.base, d.architecture.rope_factor) for d in samples(space, 50)} == {("tiny", 3)}
     both = space_of(pin=Pin(rope_factor=(1, 3)), models=(learned, TINY))
-    assert [(model.name, model.rope_factors) for model in both.models] == [("learned", (1,)), ("tiny", (3, 1))]
+    assert [(model.name, model.choices["rope_factor"]) for model in both.models] == [
+        ("learned", (1,)),
+        ("tiny", (3, 1)),
+    ]
     unstretched = samples(space_of(pin=Pin(rope_factor=(1,)), length=3000), 50)
     assert {design.architecture.rope_factor for design in unstretched} == {None}
 
@@ -107,7 +110,7 @@ def test_a_pin_on_the_context_is_refused_where_no_model_can_be_stretched() -> No
     models = (entry("learned", rope=None, architecture="GPT2LMHeadModel"), entry("long", rope="scaled"))
     with pytest.raises(
         IllegalDesign,
-        match=r"learned, a GPT2LMHeadModel, has no rotary .*; long, a .* stretched already; choose from 1$",
+        match=r"learned, a GPT2LMHeadModel, has no rotary .*; long, a .*; choose from 1",
     ) as refused:
         space_of(pin=Pin(rope_factor=(1, 2)), models=models)
     assert refused.value.param == "search.pin.rope_factor"

@@ -13,8 +13,8 @@ from luthier.design import (
 )
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Pin
+from search.methods.updates import PISSA_MOST, VERA_RANKS
 from search.space.learning_rate import default_learning_rate
-from search.space.space import PISSA_MOST, VERA_RANKS
 from tests.unit.search_samples import SMOL, TINY, entry, later_updates_of, samples, space_of
 
 
@@ -40,7 +40,7 @@ def test_a_pin_on_places_holds_for_later_stages_too() -> None:
 
 def test_a_pinned_update_that_no_program_takes_is_refused() -> None:
     played = Pin(update=("prompt",), algorithm=("rloo",))
-    with pytest.raises(IllegalDesign, match="prompt does not go with rloo: behind virtual tokens") as refused:
+    with pytest.raises(IllegalDesign, match="prompt does not go with rloo") as refused:
         space_of(DataKind.PAIRS, played, rewarded=True)
     assert refused.value.param == "search.pin.update"
     with pytest.raises(IllegalDesign, match="adalora does not go with grpo"):
@@ -126,7 +126,7 @@ def test_the_order_of_a_pin_matters_for_models_only() -> None:
         (
             {"update": ("bitfit", "lora")},
             "search.pin.update",
-            "moves biases alone, and tiny has none; .*smol.*from full",
+            "biases .*tiny .*smol .*from full",
         ),
         (
             {"update": ("prefix",), "layers": (4,)},
@@ -145,7 +145,7 @@ def test_the_order_of_a_pin_matters_for_models_only() -> None:
         ({"layers": (20,), "kv_heads": (4,)}, "search.pin", r"layers \(20\) and the pinned kv_heads \(4\)"),
         ({"window": (512,)}, "search.pin.window", r"512 is not possible; choose from 0 \(the model's own\); 1 to 511"),
         ({"window": (-1,)}, "search.pin.window", "-1 is not possible"),
-        ({"rope_factor": (0.5,)}, "search.pin.rope_factor", r"0.5 is not possible; choose from 1 \(.*context\) to 64"),
+        ({"rope_factor": (0.5,)}, "search.pin.rope_factor", r"0.5 is not possible; choose from 1 .* to 64"),
         ({"rope_factor": (65,)}, "search.pin.rope_factor", "65.0 is not possible"),
         ({"batch_size": (8, 301)}, "search.pin.batch_size", "301 is not possible; choose from 1 to the 300 training"),
         ({"rank": (0,)}, "search.pin.rank", "0 is not possible; choose from 1 to 1024"),

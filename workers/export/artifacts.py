@@ -1,11 +1,11 @@
-"""Export of a judged model: adapter, merged weights, model card, reproduction script.
+"""Export a judged model: adapter, merged weights, model card, reproduction script.
 
-merged/    model.safetensors, config and tokenizer as `save_pretrained` writes them; README.md, luthier.json,
+merged/    model.safetensors, config and tokenizer from `save_pretrained`; README.md, luthier.json;
            reproduce/{reproduce.py, train.jsonl, validation.jsonl, requirements.txt};
-           reward_model/ where one was trained, for transformers' AutoModelForSequenceClassification
-adapter/   adapter_model.safetensors and adapter_config.json of PEFT; tokenizer, README.md, luthier.json
+           reward_model/ if one was trained, for transformers' AutoModelForSequenceClassification
+adapter/   PEFT's adapter_model.safetensors and adapter_config.json; tokenizer, README.md, luthier.json
 
-An update that adds virtual tokens cannot be merged: then there is no merged/, and adapter/ has the reproduce/ folder.
+Virtual tokens cannot be merged. There is no merged/ then, and adapter/ contains reproduce/.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ RECORD: Final = "luthier.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
+    """An artifact in a folder, ready to upload."""
+
     kind: Literal["adapter", "merged"]
     folder: Path
 
@@ -52,18 +54,22 @@ def export(
     test_metrics: Metrics,
     train_rows: Sequence[dict[str, Any]],
     validation_rows: Sequence[dict[str, Any]],
-    brought: Sequence[Mapping[str, float]] = (),
+    stage_scores: Sequence[Mapping[str, float]] = (),
 ) -> list[Exported]:
-    """Write the artifacts under `folder`. `model` is plain (merged), or PEFT's where the update cannot be merged;
-    `adapter` is where PEFT saved the adapter, `scorer` the reward model that the training played for.
+    """Write the artifacts under `folder` and return them, the most complete one first.
 
-    `brought` are the scores on a few held-out rows after each stage but the last.
+    model         the merged model, or PEFT's if the update cannot be merged
+    adapter       folder where PEFT saved the adapter, if there is one
+    scorer        the reward model, if the design trained one
+    stage_scores  scores on the first held-out rows after each stage but the last
     """
     plain = model.get_base_model() if isinstance(model, PeftModelForCausalLM) else model
     if assignment.design.architecture.rope_factor is not None:
         tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.model_max_length = plain.config.max_position_embeddings  # or it would cut rows at the old context
-    learnt = reproduction.learnt_rows(train_rows, assignment, tokenizer)
+        tokenizer.model_max_length = (
+            plain.config.max_position_embeddings
+        )  # otherwise it would truncate to the old context
+    trained = reproduction.trained_rows(train_rows, assignment, tokenizer)
     record = _record(assignment, metrics, test_metrics)
     describe = partial(
         card,
@@ -73,8 +79,8 @@ def export(
         metrics=metrics,
         test_metrics=test_metrics,
         rows=len(train_rows),
-        learnt=len(learnt),
-        brought=brought,
+        trained=len(trained),
+        stage_scores=stage_scores,
     )
     exported: list[Exported] = []
     if plain is model:
@@ -89,7 +95,7 @@ def export(
         tokenizer=tokenizer,
         assignment=assignment,
         metrics=metrics,
-        train_rows=learnt,
+        train_rows=trained,
         scored_rows=validation_rows[: assignment.judge.max_rows],
     )
     if scorer is not None:
@@ -102,19 +108,19 @@ def export(
 
 
 def _copy_adapter(saved: Path, folder: Path, base: str) -> None:
-    """PEFT's two files, with the base model named as it is registered, and the same bytes for the same adapter."""
+    """Copy PEFT's two files. The config names the base model as registered, and is deterministic."""
     folder.mkdir(parents=True)
     shutil.copyfile(saved / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
     config = json.loads((saved / ADAPTER_CONFIG).read_text())
     config["base_model_name_or_path"] = base
-    for modules in ("target_modules", "feedforward_modules"):  # PEFT writes sets down
+    for modules in ("target_modules", "feedforward_modules"):  # sets in PEFT, in random order
         if isinstance(config.get(modules), list):
             config[modules].sort()
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
 
 
 def _record(assignment: Assignment, metrics: Metrics, test_metrics: Metrics) -> str:
-    """What `luthier.json` says: enough to find the trial again and to judge the model as it was judged."""
+    """Return the contents of luthier.json: enough to find the trial, and to judge the model in the same way."""
     return json.dumps(
         {
             "design": json.loads(assignment.design.canonical()),

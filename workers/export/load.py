@@ -1,4 +1,4 @@
-"""What an earlier trial has exported, as a model again: a whole one, or an adapter on its base."""
+"""Load the export of an earlier trial: a merged model, or an adapter on its base."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from workers.train.forward import CausalModel
 
 
 def load(service: ServiceClient, base: BaseModelEntry, weights: Artifact, scratch: Path) -> CausalModel:
-    """Fetch the artifact into the folder and load it. Raises TrialFailed where it is not there any more, or Infeasible
-    where it cannot be loaded."""
+    """Download an artifact into `scratch` and load it on the CPU.
+
+    Raises TrialFailed if its files were deleted, and Infeasible if it cannot be loaded.
+    """
     folder = scratch / weights.kind
     folder.mkdir()
     try:
         for name, digest in weights.files.items():
-            if Path(name).name == name:  # what lies in folders of the export is not the model's
+            if Path(name).name == name:  # subfolders hold the reproduction script and the reward model
                 shutil.move(service.get_blob(digest), folder / name)
     except BlobMissing as error:
-        raise TrialFailed(f"the champion's weights are gone: {error.message}") from error
+        raise TrialFailed(f"the weights of the champion were deleted: {error.message}") from error
     match weights.kind:
         case "merged":
             entry = BaseModelEntry(name="champion", source=str(folder), facts=read_facts(folder))

@@ -1,76 +1,29 @@
-"""The model card: what a design is, in the words of the four axes, and how well it did."""
+"""The model card: a design in words, its settings and its scores."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, assert_never
+from typing import Final, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from luthier.design import (
-    AdaLora,
-    Algorithm,
-    BitFit,
-    Clm,
-    DepthRule,
-    Design,
-    Dora,
-    Dpo,
-    Frozen,
-    Full,
-    Grpo,
-    Ia3,
-    Ipo,
-    Kto,
-    LayerNorm,
-    Lora,
-    LoraPlus,
-    Mlm,
-    Oft,
-    Orpo,
-    Pissa,
-    Placement,
-    Prefix,
-    Prompt,
-    QLora,
-    Raft,
-    RewardModel,
-    Rloo,
-    RopeRule,
-    RsLora,
-    Sft,
-    Simpo,
-    TopLayers,
-    Update,
-    Vera,
-    VirtualTokens,
-)
+from luthier.design import DepthRule, Design, Frozen, Member, RopeRule, VirtualTokens
 from luthier.metrics import cell, curve_phrases, shown
 from luthier.models.base_model import BaseModelEntry, ModelFacts
 from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.worker_protocol import Assignment
 from workers.templates import render
-from workers.train.updates.adalora import START
 
 _DEPTH_RULES: Final[Mapping[DepthRule, str]] = {
-    "late": "the deepest but the last one left out",
-    "block_influence": "those left out that change the hidden state least on training rows (ShortGPT)",
+    "late": "without the deepest ones before the last",
+    "block_influence": "without those that change the hidden states least on training rows (ShortGPT)",
 }
 
 _ROPE_RULES: Final[Mapping[RopeRule, str]] = {
-    "yarn": "YaRN: rotary positions of low frequency are stretched",
-    "linear": "position interpolation: all rotary positions are stretched alike",
-}
-
-
-_PLACES: Final[Mapping[Placement, str]] = {
-    "all": "all linear layers",
-    "attention": "the linear layers of attention",
-    "mlp": "the linear layers of the MLP",
-    "embeddings": "all linear layers and the input embeddings",
+    "yarn": "YaRN RoPE scaling",
+    "linear": "linear RoPE scaling (position interpolation)",
 }
 
 
@@ -83,13 +36,13 @@ def card(
     metrics: Metrics,
     test_metrics: Metrics,
     rows: int,
-    learnt: int,
-    brought: Sequence[Mapping[str, float]],
+    trained: int,
+    stage_scores: Sequence[Mapping[str, float]],
 ) -> str:
-    """The README.md of an artifact: one page of Markdown under the hub's front matter.
+    """Return the README.md of an artifact: Markdown with the hub's front matter.
 
-    `rows` is the number of training rows, `learnt` how many of them a stage learnt from, `brought` the scores on a few
-    held-out rows after each stage but the last.
+    `rows` is the number of training rows; `trained` of them have a target that some stage trains on. `stage_scores` are
+    scores on the first held-out rows after each stage but the last.
     """
     design, base = assignment.design, assignment.base
     return render(
@@ -97,15 +50,15 @@ def card(
         artifact=artifact,
         assignment=assignment,
         design=design,
-        base_model=_hub_id(base) or base.name,  # a hub id is a link there, a folder of ours is not
+        base_model=_hub_id(base) or base.name,  # the hub links an id; a local path would mean nothing there
         source=base.source,
         tags=list(dict.fromkeys(kind for s in design.stages for kind in (s.algorithm.kind, s.update.kind))),
-        data=_data(assignment.judge.kind, rows, learnt),
-        algorithms=list(dict.fromkeys(_algorithm(stage.algorithm) for stage in design.stages)),
-        updates=list(dict.fromkeys(_update(stage.update) for stage in design.stages)),
+        data=_data(assignment.judge.kind, rows, trained),
+        algorithms=list(dict.fromkeys(_described(stage.algorithm) for stage in design.stages)),
+        updates=list(dict.fromkeys(_described(stage.update) for stage in design.stages)),
         architecture=_architecture(design, model, base.facts),
         settings=_settings,
-        brought=brought,
+        stage_scores=stage_scores,
         curve_phrases=curve_phrases,
         scored=[
             (spec.label_of(metrics), cell(spec.value(metrics)), cell(spec.value(test_metrics)), spec.describe(metrics))
@@ -130,10 +83,10 @@ def _hub_id(base: BaseModelEntry) -> str | None:
     return None if Path(base.source).is_dir() else base.source
 
 
-def _data(kind: DataKind, rows: int, learnt: int) -> str:
+def _data(kind: DataKind, rows: int, trained: int) -> str:
     match kind:
         case DataKind.TEXT:
-            what = "running text"
+            what = "a document"
         case DataKind.PAIRS:
             what = "a prompt and its completion"
         case DataKind.CHAT:
@@ -144,134 +97,13 @@ def _data(kind: DataKind, rows: int, learnt: int) -> str:
             what = "a prompt without an answer"
         case DataKind.UNPAIRED:
             what = "a prompt and its completion, labelled desirable or not"
-    lost = rows - learnt
-    dropped = (
-        f"; {lost:,} of them {'has' if lost == 1 else 'have'} no target within the length limit that a stage learns"
-        if lost
-        else ""
-    )
-    return f"`{kind.value}`, each row {what}; {rows:,} training rows{dropped}."
+    unused = rows - trained
+    note = f", {unused:,} of them unused: no target token within the length limit" if unused else ""
+    return f"`{kind.value}`, each row {what}; {rows:,} training rows{note}."
 
 
-def _algorithm(algorithm: Algorithm) -> str:
-    match algorithm:
-        case Clm():
-            words = "causal language modelling, self-supervised: every token is a target"
-        case Sft():
-            words = "supervised fine-tuning: only the answers' tokens are targets"
-        case Dpo(beta=beta):
-            words = (
-                f"direct preference optimisation at β = {beta:g}: the chosen answer is made likelier than the rejected "
-                "one, against the weights that the stage starts from"
-            )
-        case Ipo(beta=beta):
-            words = (
-                f"identity preference optimisation at τ = {beta:g}: the chosen answer is to gain {1 / (2 * beta):g} "
-                "nats per token on the rejected one, against the weights that the stage starts from"
-            )
-        case Simpo(beta=beta, gamma=gamma):
-            words = (
-                f"simple preference optimisation at β = {beta:g}, γ = {gamma:g}: the chosen answer is made likelier "
-                "per token than the rejected one, without a reference"
-            )
-        case Orpo(beta=beta):
-            words = (
-                f"odds-ratio preference optimisation at λ = {beta:g}: the chosen answer is learnt, prompt included, "
-                "and its odds are raised over the rejected one's"
-            )
-        case Kto(beta=beta, desirable_weight=weight):
-            words = (
-                f"Kahneman-Tversky optimisation at β = {beta:g}, a desirable row weighing {weight:g} times an "
-                "undesirable one: desirable answers are made likelier and undesirable ones less likely, against the "
-                "weights that the stage starts from"
-            )
-        case Grpo(group=group, beta=beta):
-            lease = f", held to where the stage starts at β = {beta:g}" if beta else ""
-            words = (
-                f"group relative policy optimisation: of {group} answers drawn for each prompt, those with more reward "
-                f"than the others are made likelier, token by token{lease}"
-            )
-        case Rloo(group=group, beta=beta):
-            cost = f", less {beta:g} for each nat away from where the stage starts" if beta else ""
-            words = (
-                f"REINFORCE, leave one out: each of {group} answers drawn for each prompt is made likelier by what its "
-                f"reward{cost} has on the mean of the others"
-            )
-        case Raft(group=group):
-            words = f"reward-ranked fine-tuning: the best of {group} answers drawn for each prompt is learnt"
-        case RewardModel():
-            words = (
-                "a reward model on pairs of answers (Bradley-Terry): a copy of the model learns to score the chosen "
-                "answer above the rejected one, and the next stage plays for its scores"
-            )
-        case Mlm(mask=mask):
-            words = (
-                f"masked language modelling, self-supervised: {mask:.0%} of the tokens are chosen, others in each "
-                "step, and predicted from all those around them"
-            )
-        case _:
-            assert_never(algorithm)
-    return f"`{algorithm.kind}`, {words}."
-
-
-def _update(update: Update) -> str:
-    match update:
-        case Full():
-            words = "every parameter moves"
-        case TopLayers(layers=layers):
-            words = f"the last {layers} layers and the norm after them, if there is one, move, all else is frozen"
-        case Lora(rank=rank, alpha=alpha, placement=where):
-            words = f"low-rank adapters of rank {rank} on {_PLACES[where]}, scaled by {alpha}/{rank}"
-        case RsLora(rank=rank, alpha=alpha, placement=where):
-            words = f"low-rank adapters of rank {rank} on {_PLACES[where]}, scaled by {alpha}/√{rank}"
-        case Dora(rank=rank, alpha=alpha, placement=where):
-            words = (
-                f"low-rank adapters of rank {rank} for the direction of {_PLACES[where]}, scaled by {alpha}/{rank}, "
-                "and a learned vector for their magnitude"
-            )
-        case LayerNorm():
-            words = "the parameters of the normalisation layers move, all else is frozen"
-        case BitFit():
-            words = "the biases move, all else is frozen"
-        case Pissa(rank=rank, placement=where):
-            words = (
-                f"the {rank} principal singular directions of {_PLACES[where]} move as adapters, the rest of each "
-                f"weight is frozen; the adapter is kept as plain LoRA of rank {2 * rank} on the base model"
-            )
-        case LoraPlus(rank=rank, alpha=alpha, ratio=ratio, placement=where):
-            words = (
-                f"low-rank adapters of rank {rank} on {_PLACES[where]}, scaled by {alpha}/{rank}, whose B matrices "
-                f"learn {ratio:g} times faster than the A matrices"
-            )
-        case Vera(rank=rank):
-            words = (
-                f"two learned vectors for each linear layer, which scale random matrices of rank {rank} that all "
-                "layers share"
-            )
-        case Ia3():
-            words = "learned vectors that rescale the keys, the values and the inside of the feed-forward layers"
-        case Oft(block=block):
-            words = f"orthogonal rotations of the inputs of all linear layers, in blocks of {block} features"
-        case AdaLora(rank=rank, alpha=alpha):
-            words = (
-                f"low-rank adapters on all linear layers as singular values with their vectors, pruned in training to "
-                f"a mean rank of {rank}, scaled by {alpha}/{math.ceil(START * rank)}"
-            )
-        case Prompt(tokens=tokens):
-            words = f"{tokens} learned embeddings stand in front of every sequence, the model itself is frozen"
-        case Prefix(tokens=tokens):
-            words = (
-                f"{tokens} learned keys and values stand in front of every sequence in each layer, the model itself "
-                "is frozen"
-            )
-        case QLora(rank=rank, alpha=alpha):
-            words = (
-                f"low-rank adapters of rank {rank} on all linear layers, scaled by {alpha}/{rank}, over a base rounded "
-                "to four bits (NF4); what is kept are the rounded weights with the adapters added"
-            )
-        case _:
-            assert_never(update)
-    return f"`{update.kind}`, {words}."
+def _described(member: Member) -> str:
+    return f"`{member.kind_name()}`, {member.describe()}."
 
 
 def _architecture(design: Design, model: PreTrainedModel, facts: ModelFacts) -> str:
@@ -292,15 +124,15 @@ def _architecture(design: Design, model: PreTrainedModel, facts: ModelFacts) -> 
         )
     origin = f" The base model comes from `{facts.origin}`." if facts.origin else ""
     if facts.quantised:
-        origin += f" Its weights were de-quantised from {facts.quantised}: precision lost there is not in them."
+        origin += f" Its weights were de-quantised from {facts.quantised}, whose lost precision they lack."
     return (
         f"`{type(model).__name__}`, {model.num_parameters():,} parameters; "
-        f"{architecture.base} {'with ' + ' and '.join(edits) if edits else 'as it is'}.{origin}"
+        f"{architecture.base} {'with ' + ' and '.join(edits) if edits else 'without edits'}.{origin}"
     )
 
 
 def _settings(choice: Frozen) -> str:
-    """An algorithm or an update with its own settings: `lora, rank 8, alpha 32`."""
+    """Return an algorithm or an update with its settings: `lora, rank 8, alpha 32`."""
     values = choice.model_dump()
     return ", ".join(
         [

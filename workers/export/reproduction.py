@@ -1,5 +1,6 @@
-"""The reproduction of an exported model: a script on TRL and PEFT, the rows it trains on and is scored on, and the
-library versions it needs. What this is *not*: another way to train here; it runs wherever the artifact is taken to.
+"""Write the reproduction of an exported model: a TRL and PEFT script, its rows, and the library versions it needs.
+
+The script is independent of Luthier, and runs wherever the artifact is taken.
 """
 
 from __future__ import annotations
@@ -13,43 +14,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.dataset.messages import Message
 from luthier.dataset.rows import write_rows
-from luthier.design import AdapterUpdate, Design, Grpo, Placed, Raft, RewardModel, Rloo, Update, VirtualTokens
+from luthier.design import AdaLora, Design, Grpo, Placed, Raft, RewardModel, Rloo, Update, VirtualTokens
 from luthier.task import DataKind
 from luthier.trial import Metrics
 from luthier.worker_protocol import Assignment
 from workers.evaluate.judge import renderer
 from workers.templates import render, rewards
-from workers.train.algorithms import objective
+from workers.train import updates
+from workers.train.algorithms import objective, trainer
 from workers.train.architectures.edits import place_of_layers
 from workers.train.data.tokenize import Row
-from workers.train.updates.adalora import PRUNINGS, SETTLED, START, WARMUP
+from workers.train.updates.adalora import PRUNINGS, SETTLED, WARMUP
 from workers.train.updates.lora import ALL_LINEAR, places
 
-# What the script needs beyond a worker's own libraries, in the versions that the tests reproduce designs with.
+# Libraries of the script that a worker does not need, in the versions with which the tests run it.
 TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
 
 TEMPLATE: Final = "chat_template.jinja"
-_NO_TRAINER: Final = ("", "")  # the script brings a loop of its own
+_GRADING: Final = ("rapidfuzz", "nltk", "rouge-score", "math-verify")  # libraries of the graders
 
-# The module of the trainer that teaches each algorithm, and the name of the trainer.
-_TRAINER_OF: Final = {
-    "clm": ("trl", "SFT"),
-    "sft": ("trl", "SFT"),
-    "dpo": ("trl", "DPO"),
-    "ipo": ("trl", "DPO"),
-    "simpo": ("trl.experimental.cpo", "CPO"),
-    "orpo": ("trl.experimental.orpo", "ORPO"),
-    "grpo": ("trl", "GRPO"),
-    "rloo": ("trl", "RLOO"),
-    "raft": _NO_TRAINER,
-    "kto": ("trl", "KTO"),
-    "reward_model": ("trl", "Reward"),
-    "mlm": ("transformers", ""),  # TRL has no trainer for it
-}
-
-_GRADING: Final = ("rapidfuzz", "nltk", "rouge-score", "math-verify")  # what graders compare with
-
-_CONTENT: Final = {  # the columns of a row that hold a prompt or an answer, and who speaks there
+_CONTENT: Final = {  # columns that hold a prompt or an answer, and their role
     DataKind.TEXT: {},
     DataKind.PAIRS: {"prompt": "user", "completion": "assistant"},
     DataKind.CHAT: {},
@@ -59,21 +43,8 @@ _CONTENT: Final = {  # the columns of a row that hold a prompt or an answer, and
 }
 
 
-_PEFT_CONFIG: Final = {  # LoRA's for all other adapters
-    "vera": "VeraConfig",
-    "ia3": "IA3Config",
-    "oft": "OFTConfig",
-    "adalora": "AdaLoraConfig",
-    "prompt": "PromptTuningConfig",
-    "prefix": "PrefixTuningConfig",
-}
-
-# TRL's own reference is a second adapter beside the first, of which PEFT makes another start (pissa) or none.
-_OWN_REFERENCE: Final = ("pissa", "vera", "adalora", "prompt", "prefix")
-
-
-def learnt_rows(rows: Iterable[Row], assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """The rows that are learnt from, by some stage at least: those with a target within the length limit, in order."""
+def trained_rows(rows: Iterable[Row], assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """Return the rows that some stage trains on: those with a target token within the length limit, in order."""
     render_row = renderer(tokenizer, assignment.judge)
     objectives = [objective(stage.algorithm) for stage in assignment.design.stages]
     return [row for row in rows if any(o.examples(row, assignment.judge.kind, render_row) for o in objectives)]
@@ -89,16 +60,16 @@ def write(
     train_rows: Sequence[Row],
     scored_rows: Sequence[Row],
 ) -> None:
-    """Write reproduce.py, train.jsonl, validation.jsonl and requirements.txt into `folder`; for rows with tools, also
-    the chat template that shows them.
+    """Write reproduce.py, train.jsonl, validation.jsonl and requirements.txt into `folder`.
 
-    `train_rows` are those that were learnt from, `scored_rows` those that `metrics` were found on.
+    For rows with tools also the chat template, and for online RL the grader with rewards.py. `train_rows` are the rows
+    that were trained on; `metrics` were measured on `scored_rows`.
     """
     folder.mkdir()
     (folder / "train.jsonl").write_bytes(write_rows(map(dict, train_rows)))
     (folder / "validation.jsonl").write_bytes(write_rows(map(dict, scored_rows)))
     template = tokenizer.chat_template if assignment.judge.tools else None
-    if isinstance(template, str):  # the base's own may leave out tools
+    if isinstance(template, str):  # the base's own may not render tools
         (folder / TEMPLATE).write_bytes(template.encode())
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in _requirements(assignment.design)))
     if metrics.reward is not None and assignment.judge.grader is not None and _played(assignment.design):
@@ -117,7 +88,7 @@ def write(
 
 
 def library_version(name: str) -> str:
-    """The installed version, without the label of a build (`+cpu`), which no package index knows."""
+    """Return the installed version, without a build label such as `+cpu`, which package indexes do not have."""
     return importlib.metadata.version(name).partition("+")[0]
 
 
@@ -146,7 +117,8 @@ def _script(
     wraps = bool(tokenizer.chat_template) and any(isinstance(content, str) for content in contents)
     facts = assignment.base.facts
     encoder = facts.family == "encoder"
-    used = sorted({_TRAINER_OF[stage.algorithm.kind] for stage in design.stages} - {_NO_TRAINER, _TRAINER_OF["mlm"]})
+    trainers = {stage.algorithm.kind: trainer(stage.algorithm) for stage in design.stages}
+    used = sorted({found for found in trainers.values() if found is not None and found[0] != "transformers"})
     imports = {
         module: sorted(
             (f"{name}{part}" for of, name in used if of == module for part in ("Config", "Trainer")), key=str.lower
@@ -159,15 +131,16 @@ def _script(
         design=design,
         adapted=_adapted(design),
         imports=imports,
-        trainers=_TRAINER_OF,
+        trainers={kind: found or ("", "") for kind, found in trainers.items()},
         encoded_pairs=[name for module, name in used if module != "trl"],
         peft=_from_peft(design),
-        own_reference=_OWN_REFERENCE,
+        own_reference=[stage.update.kind for stage in design.stages if updates.own_reference(stage.update)],
         virtual=any(isinstance(stage.update, VirtualTokens) for stage in design.stages),
         places=[_places(model, stage.update) for stage in design.stages],
-        adaptive={"start": START, "warmup": WARMUP, "settled": SETTLED, "prunings": PRUNINGS},
+        adaptive={"start": AdaLora.START, "warmup": WARMUP, "settled": SETTLED, "prunings": PRUNINGS},
         seed=assignment.seed,
         source=assignment.base.source,
+        teacher=None if assignment.teacher is None else assignment.teacher.source,
         kind=judge.kind.value,
         max_length=judge.window if judge.kind is DataKind.TEXT else judge.max_tokens,
         likelihood=metrics.likelihood,
@@ -202,12 +175,12 @@ def _script(
 
 
 def _played(design: Design) -> bool:
-    """Whether a stage learns from answers of the model's own."""
+    """Return whether a stage is online RL: trained on the model's own answers."""
     return any(isinstance(stage.algorithm, Grpo | Rloo | Raft) for stage in design.stages)
 
 
 def _rewarding(design: Design) -> bool:
-    """Whether those answers are scored by a reward model of the design's own, instead of a grader."""
+    """Return whether the design trains a reward model, which then replaces the grader."""
     return any(isinstance(stage.algorithm, RewardModel) for stage in design.stages)
 
 
@@ -216,23 +189,21 @@ def _rounded(design: Design) -> bool:
 
 
 def _adapted(design: Design) -> bool:
-    return any(isinstance(stage.update, AdapterUpdate) for stage in design.stages)
+    return any(updates.peft_config(stage.update) is not None for stage in design.stages)
 
 
 def _from_peft(design: Design) -> list[str]:
-    """The names that the script imports from PEFT."""
-    kinds = {stage.update.kind for stage in design.stages if isinstance(stage.update, AdapterUpdate)}
-    loaded = ["PeftModel"] if kinds & {"prompt", "prefix"} else []
-    return sorted({_PEFT_CONFIG.get(kind, "LoraConfig") for kind in kinds} | {*loaded}) + ["get_peft_model"] * bool(
-        kinds
-    )
+    """Return the names that the script imports from PEFT."""
+    configs = {config for stage in design.stages if (config := updates.peft_config(stage.update)) is not None}
+    virtual = any(isinstance(stage.update, VirtualTokens) for stage in design.stages)
+    return sorted(configs | ({"PeftModel"} if virtual else set())) + ["get_peft_model"] * bool(configs)
 
 
 def _places(model: PreTrainedModel, update: Update) -> list[str] | str:
-    """PEFT's target modules of an update, where it can choose among them."""
+    """Return PEFT's target_modules for an update."""
     return places(model, update.placement) if isinstance(update, Placed) else ALL_LINEAR
 
 
 def _survives_arrow(content: str | Sequence[Message]) -> bool:
-    """Whether a table holds a prompt or an answer as it is: columns of messages gain each other's missing fields."""
+    """Return whether an Arrow table stores a prompt or an answer unchanged. It adds missing fields to messages."""
     return isinstance(content, str) or all(set(message) == {"role", "content"} for message in content)

@@ -1,7 +1,7 @@
-"""From a GGUF file to a plain model: `python -P -m workers.import_model.gguf FILE.gguf FOLDER`.
+"""Convert a GGUF file to a plain model: `python -P -m workers.import_model.gguf FILE.gguf FOLDER`.
 
-Quantised weights are de-quantised to float32, which is what training needs; what they lost stays lost, and the folder's
-origin.json says so. Exit codes: 0 done, 2 the file cannot be converted (standard output says why).
+Quantised weights are de-quantised to float32 for training. Their lost precision does not come back; origin.json in the
+folder records the quantisation. Exit codes: 0 done, 2 the file cannot be converted (standard output says why).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from luthier.errors import UserError
 from luthier.models.base_model import ORIGIN, read_facts
 
 UNQUANTISED: Final = ("F64", "F32", "F16", "BF16")
-# Padding tokens of the usual families, the ones made for it first.
+# Padding tokens of common families, dedicated ones first.
 PADS: Final = ("<|finetune_right_pad_id|>", "<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<unk>", "<|unk|>")
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Write the model and its tokenizer into the new `folder`, whole or not at all. Raises UserError."""
+    """Write model and tokenizer into the new `folder`, completely or not at all. Raises UserError if that fails."""
     try:
         origin = {"origin": gguf.name, "quantised": quantisation(GGUFReader(gguf))}
         model, tokenizer = _load(gguf)
     except UserError:
         raise
-    except Exception as error:  # a damaged file fails anywhere inside the libraries, with any error
+    except Exception as error:  # a damaged file makes the libraries fail with all kinds of errors
         raise UserError(f"{gguf} cannot be converted: {error or type(error).__name__}", param="source") from error
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -46,27 +46,27 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def quantisation(reader: Any) -> str | None:
-    """The type that most of the weights are in, e.g. `Q4_1`; None where they are plain numbers."""
+    """Return the type of most of the weights, such as `Q4_1`; None if they are not quantised."""
     sizes: Counter[str] = Counter()
     for tensor in reader.tensors:
         sizes[tensor.tensor_type.name] += int(tensor.n_elements)
     if not sizes:
-        raise ValueError("it holds no tensors")
+        raise ValueError("it contains no tensors")
     usual = sizes.most_common(1)[0][0]
     return None if usual in UNQUANTISED else usual
 
 
 def _load(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model loaded from GGUF cannot be saved as it is, so its weights go into a clean one."""
-    pair: Any = AutoModelForCausalLM.from_pretrained(  # transformers' types do not know that it is one
+    """Load the file and copy its weights into a clean model, because one loaded from GGUF cannot be saved."""
+    pair: Any = AutoModelForCausalLM.from_pretrained(  # transformers' types do not declare the pair
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
     )
     loaded, report = pair
-    if missing := sorted(report["missing_keys"]):  # transformers would leave them at random
+    if missing := sorted(report["missing_keys"]):  # transformers would initialise them at random
         names = ", ".join(missing[:3])
         raise UserError(
-            f"{gguf} lacks {len(missing)} of the model's weights, {names} among them: of a file in several parts, "
-            "merge the parts first (llama-gguf-split --merge)",
+            f"{gguf} lacks {len(missing)} of the model's weights ({names} …). If the model has several parts, merge "
+            "them first: llama-gguf-split --merge",
             param="source",
         )
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -84,8 +84,11 @@ def _load(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def set_pad(tokenizer: PreTrainedTokenizerBase) -> None:
-    """A padding token other than the end token: with pad = eos, which many files say, trainers that mask padding away
-    mask the end of every answer too, and it is never learnt."""
+    """Set a padding token that differs from the end token.
+
+    Many files have pad = eos. Trainers that mask padding then also mask the end of every answer, and the model never
+    learns to stop.
+    """
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
         return
     vocabulary = tokenizer.get_vocab()
@@ -98,7 +101,7 @@ def set_pad(tokenizer: PreTrainedTokenizerBase) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -P -m workers.import_model.gguf", description=__doc__)
     parser.add_argument("gguf", type=Path, metavar="FILE.gguf")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write the model; must not exist")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder for the model; must not exist")
     options = parser.parse_args(arguments)
     transformers.utils.logging.set_verbosity_error()
     print(f"converting {options.gguf.name} (once)", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""Answers to whoever chats with a model: host.py is the agent's side, process.py a process of its own that holds it."""
+"""Inference: host.py is a thread of the worker; process.py is the separate process that holds the model."""

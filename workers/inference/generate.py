@@ -1,4 +1,4 @@
-"""One answer: the prompt's tokens, the model's, and their text, said as it comes."""
+"""Generate one answer and stream its text."""
 
 from __future__ import annotations
 
@@ -7,62 +7,68 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from luthier.errors import TrialFailed, UserError
 from luthier.worker_protocol import Answered, Question
-from workers.inference.detokenize import Speech
+from workers.inference.detokenize import StreamDecoder
 from workers.inference.models import Loaded
 from workers.train.data.tokenize import Renderer
 from workers.train.forward import mixed_precision
-from workers.train.rollouts.sampling import own_settings_aside
-
-COLDEST = 0.01  # temperatures below are greedy: the likeliest token alone is left, and dividing by less overflows
+from workers.train.rollouts.sampling import generation_config, without_own_settings
 
 
 @torch.no_grad()
-def answer(loaded: Loaded, question: Question, say: Callable[[str], None], unwanted: Callable[[], bool]) -> Answered:
-    """Say the answer piece by piece. It ends early once it is `unwanted`.
+def answer(loaded: Loaded, question: Question, say: Callable[[str], None], cancelled: Callable[[], bool]) -> Answered:
+    """Generate an answer, passing its text to `say` piece by piece. Stops early once `cancelled` returns true.
 
-    Raises UserError for what the model cannot be asked: too long a prompt, or a conversation without a template.
+    Raises UserError if the prompt exceeds the context, or if the model has no chat template for a conversation.
     """
     ids = prompt_ids(loaded, question)
     room = loaded.context - len(ids)
     if room < 1:
         raise UserError(
-            f"the prompt has {len(ids)} tokens, and the context of {question.model} ends at {loaded.context}",
+            f"the prompt has {len(ids)} tokens, too many for the context of {question.model}: {loaded.context} tokens",
             param="prompt" if question.messages is None else "messages",
         )
-    speech = Speech(loaded.tokenizer, question.stop)
-    streamer = _Streamer(len(ids), speech, say)
-    stopping = StoppingCriteriaList([_When(lambda: speech.stopped or unwanted())])
+    decoder = StreamDecoder(loaded.tokenizer, question.stop)
+    streamer = _Streamer(len(ids), decoder, say)
+    stopping = StoppingCriteriaList([_StopWhen(lambda: decoder.stopped or cancelled())])
     device = loaded.model.device
     ids_1T = torch.tensor([ids], device=device)
     generator: Any = loaded.model  # transformers' types hide `generate` of an auto model
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
-        own_settings_aside(loaded.model),
+        without_own_settings(loaded.model),
         mixed_precision(device),
     ):
         torch.manual_seed(secrets.randbits(63) if question.seed is None else question.seed)
         generator.generate(
             input_ids=ids_1T,
             attention_mask=torch.ones_like(ids_1T),
-            generation_config=_config(loaded, question, room),
+            generation_config=generation_config(
+                loaded.tokenizer,
+                min(room, question.max_tokens or room),
+                temperature=question.temperature,
+                top_p=question.top_p,
+            ),
             streamer=streamer,
             stopping_criteria=stopping,
         )
-    if rest := speech.end():
+    if rest := decoder.end():
         say(rest)
-    whole = speech.stopped or streamer.last == loaded.tokenizer.eos_token_id
+    whole = decoder.stopped or streamer.last == loaded.tokenizer.eos_token_id
     return Answered(
         finish_reason="stop" if whole else "length", prompt_tokens=len(ids), completion_tokens=streamer.tokens
     )
 
 
 def prompt_ids(loaded: Loaded, question: Question) -> list[int]:
-    """What the model reads before it answers: as the judge renders it, or the bare text."""
+    """Return the prompt as token ids: a conversation rendered as the judge renders it, or plain text.
+
+    Raises UserError if a conversation cannot be rendered.
+    """
     tokenizer = loaded.tokenizer
     if question.messages is None:
         return list(tokenizer(question.prompt)["input_ids"])
@@ -72,8 +78,7 @@ def prompt_ids(loaded: Loaded, question: Question) -> list[int]:
                 return list(tokenizer(text)["input_ids"])
             case _:
                 raise UserError(
-                    f"{question.model} has no chat template: send one message of the role `user`, or a text to "
-                    "/v1/completions",
+                    f"{question.model} has no chat template: send a single `user` message, or use /v1/completions",
                     param="messages",
                 )
     render = Renderer(tokenizer, window=loaded.context, max_tokens=loaded.context)
@@ -83,25 +88,14 @@ def prompt_ids(loaded: Loaded, question: Question) -> list[int]:
         raise UserError(error.message, param="messages") from error
 
 
-def _config(loaded: Loaded, question: Question, room: int) -> GenerationConfig:
-    end = loaded.tokenizer.eos_token_id
-    pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else end
-    config = GenerationConfig(
-        max_new_tokens=min(room, question.max_tokens or room), do_sample=False, pad_token_id=pad, eos_token_id=end
-    )
-    if question.temperature >= COLDEST and question.top_p > 0:
-        config.update(do_sample=True, temperature=question.temperature, top_k=0, top_p=question.top_p)
-    return config
-
-
 class _Streamer(BaseStreamer):
-    """Hands on what the model says; the first tokens that it is given are the prompt's."""
+    """Passes on the text of generated tokens. The first `prompt` tokens that it receives are the prompt's own."""
 
-    def __init__(self, prompt: int, speech: Speech, say: Callable[[str], None]) -> None:
+    def __init__(self, prompt: int, decoder: StreamDecoder, say: Callable[[str], None]) -> None:
         self.tokens = 0
         self.last: int | None = None
         self._prompt = prompt
-        self._speech = speech
+        self._decoder = decoder
         self._say = say
 
     def put(self, value: torch.Tensor) -> None:
@@ -110,14 +104,14 @@ class _Streamer(BaseStreamer):
         for token in ids[skipped:]:
             self.tokens += 1
             self.last = token
-            if text := self._speech.hear(token):
+            if text := self._decoder.push(token):
                 self._say(text)
 
     def end(self) -> None:
-        """All that is left is said by whoever asked for the answer."""
+        """Nothing to do: `answer` passes on the rest of the text."""
 
 
-class _When(StoppingCriteria):
+class _StopWhen(StoppingCriteria):
     def __init__(self, over: Callable[[], bool]) -> None:
         self._over = over
 

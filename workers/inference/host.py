@@ -1,4 +1,4 @@
-"""The agent's side of answering: a light thread that offers to answer, and starts a process that does when asked."""
+"""The worker's side of inference: a thread that asks the service for questions, and the process that answers them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import time
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from luthier.errors import BlobMissing, LeaseLost, LuthierError, TrialFailed
 from luthier.worker_protocol import Answered, Artifact, Generation, Offer, Refusal, Said, Spoken, Welcome
-from workers.inference.messages import Ask, Cancel, Told
+from workers.inference.messages import Ask, Cancel, Piece
 from workers.service_client import ServiceClient
 
 log = logging.getLogger(__name__)
 
-AWAY_SECONDS = 5.0  # before the service is asked again after it could not be
-CANCEL_SECONDS = 30.0  # that a cancelled answer may take to its next word
-LEAVE_SECONDS = 5.0  # that a process may take to end
-COMMAND = (sys.executable, "-P", "-m", "workers.inference.process")
-RENEWALS = 10  # in the length of a lease
+RETRY_SECONDS: Final = 5.0  # before the next try after a failure
+CANCEL_SECONDS: Final = 30.0  # for a cancelled answer to stop
+EXIT_SECONDS: Final = 5.0  # for the process to exit
+COMMAND: Final = (sys.executable, "-P", "-m", "workers.inference.process")
+RENEWALS: Final = 10  # of a lease, within its length
 
 
 class Host:
-    """Answers questions for one worker, one after another, beside what the worker trains.
+    """Answers questions for one worker, one after another, while the worker trains.
 
-    The process is started by the first question, and ended when nobody has asked for `generation_idle_seconds`.
+    The first question starts the process. It is ended after `generation_idle_seconds` without a question.
     """
 
     def __init__(self, service: ServiceClient, welcome: Welcome, threads: int) -> None:
@@ -50,10 +50,10 @@ class Host:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the process; a question that it was answering is given back. Returns soon, whatever the service does."""
+        """End the process and give back the question that it was answering. Returns within seconds."""
         self._stopping.set()
         if self._answering:
-            self._thread.join(LEAVE_SECONDS)
+            self._thread.join(EXIT_SECONDS)
         if self._process is not None:
             self._process.end()
 
@@ -66,29 +66,29 @@ class Host:
                     self._answer(generation)
                     self._asked_at = time.monotonic()
             except LuthierError as error:
-                log.warning("offering to answer: %s", error)
-                self._stopping.wait(AWAY_SECONDS)
-            except Exception:  # a full disk, say: others are to be answered when there is room again
-                log.exception("a question could not be answered")
-                self._stopping.wait(AWAY_SECONDS)
+                log.warning("cannot ask the service for questions: %s", error)
+                self._stopping.wait(RETRY_SECONDS)
+            except Exception:  # such as a full disk: the thread must survive for later questions
+                log.exception("failed to answer a question")
+                self._stopping.wait(RETRY_SECONDS)
             self._answering = False
             if time.monotonic() - self._asked_at >= self._welcome.generation_idle_seconds:
                 self._end_process()
         self._end_process()
 
     def _answer(self, generation: Generation) -> None:
-        log.info("%s asks %s", generation.id, generation.question.model)
-        with Held(self._service, generation, self._welcome.lease_seconds / RENEWALS) as lease:
+        log.info("%s: question for %s", generation.id, generation.question.model)
+        with GenerationLease(self._service, generation, self._welcome.lease_seconds / RENEWALS) as lease:
             try:
                 answer = self._exchange(lease)
             except LeaseLost:
-                log.info("%s is not wanted any more", generation.id)
+                log.info("%s was cancelled", generation.id)
                 return
         with suppress(LeaseLost):
             self._service.spoken(generation.id, Spoken(**lease.claim, answer=answer))
 
-    def _exchange(self, lease: Held) -> Answered | None:
-        """Let the process answer. None: the worker is shutting down."""
+    def _exchange(self, lease: GenerationLease) -> Answered | None:
+        """Have the process answer, and pass on the pieces. Return None if the worker is shutting down."""
         generation = lease.generation
         process = self._running()
         self._model = generation.question.model
@@ -97,32 +97,35 @@ class Host:
             folder = None if artifact is None else process.fetch(self._service, artifact)
         except BlobMissing as missing:
             return Answered(refusal=Refusal(code=missing.code, message=missing.message))
-        process.order(Ask(id=generation.id, question=generation.question, folder=folder))
+        process.send(Ask(id=generation.id, question=generation.question, folder=folder))
         while not self._stopping.is_set():
             if lease.lost:
                 self._cancel(process, generation.id)
-                raise LeaseLost(f"{generation.id} is not wanted any more")
-            told = process.hear(0.5)
-            if told is not None and told.id == generation.id:
-                if told.text:
-                    lease.say(told.text)
-                if told.answer is not None:
-                    return told.answer
-            elif told is None and process.ended:
+                raise LeaseLost(f"{generation.id} was cancelled, or its lease expired")
+            piece = process.receive(0.5)
+            if piece is not None and piece.id == generation.id:
+                if piece.text:
+                    lease.say(piece.text)
+                if piece.answer is not None:
+                    return piece.answer
+            elif piece is None and process.ended:
                 code = process.code()
                 self._end_process()
-                failure = TrialFailed(f"the generation process ended with code {code}; often that is want of memory")
+                failure = TrialFailed(
+                    f"the generation process ended with code {code}, often a sign of too little memory"
+                )
                 return Answered(refusal=Refusal(code=failure.code, message=failure.message))
         return None
 
     def _cancel(self, process: Process, question_id: str) -> None:
-        process.order(Cancel(id=question_id))
+        """Stop an answer. End the process if it does not stop in time."""
+        process.send(Cancel(id=question_id))
         deadline = time.monotonic() + CANCEL_SECONDS
         while time.monotonic() < deadline and not self._stopping.is_set():
-            told = process.hear(0.5)
-            if told is not None and told.id == question_id and told.answer is not None:
+            piece = process.receive(0.5)
+            if piece is not None and piece.id == question_id and piece.answer is not None:
                 return
-            if told is None and process.ended:
+            if piece is None and process.ended:
                 break
         self._end_process()
 
@@ -139,8 +142,8 @@ class Host:
         self._process = self._model = None
 
 
-class Held:
-    """The right to answer a question, renewed by a thread while it is held as a context manager."""
+class GenerationLease:
+    """The lease on a question: a context manager with a thread that renews it. `lost` becomes true when it is lost."""
 
     def __init__(self, service: ServiceClient, generation: Generation, interval: float) -> None:
         self.generation = generation
@@ -155,7 +158,7 @@ class Held:
     def claim(self) -> dict[str, str | int]:
         return {"owner": self.generation.owner, "fence": self.generation.fence}
 
-    def __enter__(self) -> Held:
+    def __enter__(self) -> GenerationLease:
         self._thread.start()
         return self
 
@@ -163,6 +166,7 @@ class Held:
         self._over.set()
 
     def say(self, text: str) -> None:
+        """Send a piece of the answer to the service."""
         try:
             self._service.said(self.generation.id, Said(**self.claim, position=self._position, text=text))
         except LeaseLost:
@@ -180,7 +184,7 @@ class Held:
 
 
 class Process:
-    """A generation process and the folder with the weights that it was given. `ended` once it says nothing any more."""
+    """A generation process, and the folder with its weights. `ended` becomes true once its output is finished."""
 
     def __init__(self, cache: Path, threads: int) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="generation-", dir=cache))
@@ -190,39 +194,39 @@ class Process:
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            start_new_session=True,  # Ctrl-C reaches the worker, which ends it in order
+            start_new_session=True,  # Ctrl-C reaches only the worker, which then ends this process
         )
-        self._heard: queue.SimpleQueue[Told] = queue.SimpleQueue()
+        self._pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, args=(self._child.stdout,), daemon=True)
         self._reader.start()
 
     @property
     def ended(self) -> bool:
-        return not self._reader.is_alive() and self._heard.empty()
+        return not self._reader.is_alive() and self._pieces.empty()
 
     def fetch(self, service: ServiceClient, artifact: Artifact) -> Path:
-        """The files of a model, downloaded once."""
+        """Return the folder of an exported model, downloaded once."""
         digest = sha256("".join(f"{path}\0{blob}\0" for path, blob in sorted(artifact.files.items())).encode())
         folder = self._folder / digest.hexdigest()
         if not folder.exists():
             part = folder.with_suffix(".part")
             part.mkdir(exist_ok=True)
             for path, blob in artifact.files.items():
-                if "/" not in path:  # in folders are what reproduces the model, and the reward model
+                if "/" not in path:  # subfolders hold the reproduction script and the reward model
                     service.fetch(blob, part / path)
             part.rename(folder)
         return folder
 
-    def order(self, order: Ask | Cancel) -> None:
+    def send(self, command: Ask | Cancel) -> None:
         assert self._child.stdin is not None
-        with suppress(BrokenPipeError):  # then it has ended, which is heard
-            self._child.stdin.write(order.model_dump_json() + "\n")
+        with suppress(BrokenPipeError):  # the process has ended, which `receive` and `ended` will show
+            self._child.stdin.write(command.model_dump_json() + "\n")
             self._child.stdin.flush()
 
-    def hear(self, seconds: float) -> Told | None:
-        """What it says next; None where it is silent for so long."""
+    def receive(self, seconds: float) -> Piece | None:
+        """Return the next piece; None if there is none within `seconds`."""
         try:
-            return self._heard.get(timeout=seconds)
+            return self._pieces.get(timeout=seconds)
         except queue.Empty:
             return None
 
@@ -230,10 +234,10 @@ class Process:
         return self._child.wait()
 
     def end(self) -> None:
-        """Safe to call twice."""
+        """End the process and remove its folder. Safe to call twice."""
         self._child.terminate()
         try:
-            self._child.wait(LEAVE_SECONDS)
+            self._child.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
@@ -244,6 +248,6 @@ class Process:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _read(self, lines: IO[str]) -> None:
-        with suppress(ValueError):  # closed while it was read
+        with suppress(ValueError):  # the pipe was closed during a read
             for line in lines:
-                self._heard.put(Told.model_validate_json(line))
+                self._pieces.put(Piece.model_validate_json(line))

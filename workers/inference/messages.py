@@ -1,4 +1,4 @@
-"""What a worker's agent and its generation process say to each other: one JSON object a line."""
+"""Messages between a worker and its generation process: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from luthier.worker_protocol import Answered, Question
 
 
 class Ask(Frozen):
+    """Answer a question."""
+
     kind: Literal["ask"] = "ask"
     id: str
     question: Question
-    folder: Path | None = Field(default=None, description="where the weights lie that are no base model's")
+    folder: Path | None = Field(default=None, description="folder of an exported model; None for a base model")
 
 
 class Cancel(Frozen):
-    """Nobody wants the rest of the answer; it ends at the next word."""
+    """Stop an answer at its next token."""
 
     kind: Literal["cancel"] = "cancel"
     id: str
 
 
-class Told(Frozen):
-    """A piece of an answer; the last one says how it ended."""
+class Piece(Frozen):
+    """A piece of an answer. The last one has `answer`: how it ended."""
 
     id: str
     text: str = ""
     answer: Answered | None = None
 
 
-ORDERS: TypeAdapter[Ask | Cancel] = TypeAdapter(Ask | Cancel)
+COMMANDS: TypeAdapter[Ask | Cancel] = TypeAdapter(Ask | Cancel)

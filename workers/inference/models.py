@@ -1,4 +1,4 @@
-"""The model that answers: one base in memory, on which adapters take turns; or a whole model that a trial has left."""
+"""The model in memory: one base model, with adapters swapped on it, or the merged model of a trial."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from workers.train.forward import CausalModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
+    """A model that is ready to generate."""
+
     model: CausalModel
     tokenizer: PreTrainedTokenizerBase
-    context: int  # tokens of prompt and answer together
+    context: int  # most tokens of prompt and answer together
 
 
 class Models:
-    """Loads what a question is for, and lets go of what was there before as far as it must."""
+    """Loads the model for each question, and frees the previous one only as far as needed."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -36,18 +38,19 @@ class Models:
         self._adapted: PeftModelForCausalLM | None = None
 
     def load(self, base: BaseModelEntry | None, folder: Path | None) -> Loaded:
-        """A registered base model, or what the folder holds: a merged model or an adapter as the export writes them.
+        """Return a registered base model, or the exported model in `folder`: merged, or an adapter.
 
-        Raises UserError for an encoder, and Infeasible where a model cannot be loaded.
+        Raises UserError for an encoder, and Infeasible if a model cannot be loaded.
         """
         adapter = folder if folder is not None and (folder / ADAPTER_CONFIG).is_file() else None
         entry = _entry(base, folder, adapter)
         if entry.facts.family == "encoder":
             raise UserError(
-                f"{entry.facts.architecture} is an encoder: it fills masked tokens and does not answer", param="model"
+                f"{entry.facts.architecture} is an encoder, which fills masked tokens and cannot generate",
+                param="model",
             )
         if self._adapter != adapter:
-            self._take_off()
+            self._remove_adapter()
         loaded = self._on_device(entry)
         model: CausalModel = loaded.model
         tokenizer = loaded.tokenizer
@@ -69,17 +72,17 @@ class Models:
             torch.nn.Module.to(self._base.model, self.device)
         return self._base
 
-    def _take_off(self) -> None:
-        """The base as it was, for the next adapter. Virtual tokens stand beside it and leave it alone."""
+    def _remove_adapter(self) -> None:
+        """Restore the base model for the next adapter. Virtual tokens never changed it."""
         if self._adapted is not None and isinstance(self._adapted.base_model, BaseTuner):
             self._adapted.base_model.unload()
         self._adapter = self._adapted = None
 
 
 def _entry(base: BaseModelEntry | None, folder: Path | None, adapter: Path | None) -> BaseModelEntry:
-    if adapter is not None:  # the base that it was trained on, whatever is registered under the name by now
+    if adapter is not None:  # the base it was trained on; another may have that name now
         return BaseModelEntry.model_validate(json.loads((adapter / RECORD).read_text("utf-8"))["base"])
     if folder is not None:
         return BaseModelEntry(name="exported", source=str(folder), facts=read_facts(folder))
-    assert base is not None, "a question is for a base model or for the weights in a folder"
+    assert base is not None, "a question names a base model or a folder with weights"
     return base

@@ -1,4 +1,4 @@
-"""The texts that travel with an exported model. `render` fills one of the templates beside this file."""
+"""Templates of the files in an export: model card and reproduction script. rewards.py is copied as it is."""
 
 from __future__ import annotations
 
@@ -12,21 +12,16 @@ from luthier.design import AdapterUpdate
 
 
 def render(template: str, **facts: Any) -> str:
-    """The text of a template. Raises jinja2.UndefinedError for a fact that the template needs and does not get."""
+    """Render a template. Raises jinja2.UndefinedError if it uses a variable that is not in `facts`."""
     return _ENVIRONMENT.get_template(template).render(facts)
 
 
-def _literal(value: str) -> str:
-    """A string as Python, JSON and YAML write it alike."""
-    return json.dumps(value)
-
-
 def _cell(text: str) -> str:
-    """A user's text as it can stand in one cell of a Markdown table."""
+    """Return a user's text in a form that is safe in a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
-_ENVIRONMENT = Environment(  # the texts are Markdown and Python: there is nothing to escape as in HTML
+_ENVIRONMENT = Environment(  # for Markdown and Python, which need no HTML escaping
     loader=FileSystemLoader(Path(__file__).parent),
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -34,5 +29,5 @@ _ENVIRONMENT = Environment(  # the texts are Markdown and Python: there is nothi
     keep_trailing_newline=True,
     autoescape=False,
 )
-_ENVIRONMENT.filters |= {"literal": _literal, "cell": _cell}
+_ENVIRONMENT.filters |= {"literal": json.dumps, "cell": _cell}  # JSON strings are also valid Python and YAML
 _ENVIRONMENT.tests |= {"adapter": lambda update: isinstance(update, AdapterUpdate)}

@@ -1,7 +1,4 @@
-"""What an answer is worth: the task's grader in a few lines, on libraries alone.
-
-This file lies beside a reproduction script, with the grader in grader.json.
-"""
+"""The task's grader for a reproduction script, on public libraries only. The grader is in grader.json."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ MARKED, WORD = re.compile(r"\$|\\\(|\\\[|\\boxed"), re.compile(r"(?<![\\A-Za-z])
 
 
 def question(row: Row, template: bool) -> Row:
-    """The prompt of a row, as messages where there is a chat template, and as JSON what the grader reads of the row."""
+    """Return a row's prompt, as messages if there is a chat template, and the grader's `item` as JSON."""
     item = row
     if "messages" in row:
         last = max(i for i, message in enumerate(row["messages"]) if message["role"] == "assistant")
@@ -35,22 +32,22 @@ def question(row: Row, template: bool) -> Row:
         prompt = row["prompt"]
         if isinstance(prompt, str) and template:
             prompt = [{"role": "user", "content": prompt}]
-        if (said := row.get("completion")) is not None:
-            item = {"reference": said if isinstance(said, str) else said[-1].get("content") or "", **row}
+        if (answer := row.get("completion")) is not None:
+            item = {"reference": answer if isinstance(answer, str) else answer[-1].get("content") or "", **row}
     return {"prompt": prompt, "item": json.dumps(item)}
 
 
 def reward(
     prompts: list[Any], completions: list[Any], completion_ids: list[Any], item: list[str], **columns: Any
 ) -> list[float]:
-    """TRL's signature; `item` is the column that `question` makes."""
+    """Return the grades of answers, with TRL's signature. `item` is the column from `question`."""
     grader = json.loads((Path(__file__).parent / "grader.json").read_text(encoding="utf-8"))
-    said = [answer if isinstance(answer, str) else answer[-1]["content"] for answer in completions]
-    return [grade(grader, json.loads(row), answer.strip()) for row, answer in zip(item, said, strict=True)]
+    texts = [answer if isinstance(answer, str) else answer[-1]["content"] for answer in completions]
+    return [grade(grader, json.loads(row), text.strip()) for row, text in zip(item, texts, strict=True)]
 
 
 def grade(grader: Row, item: Row, answer: str) -> float:
-    """0.0 where the answer cannot be graded."""
+    """Return the grade of an answer; 0.0 if it cannot be graded."""
     try:
         if grader["type"] == "multi":
             parts = {name: grade(part, item, answer) for name, part in grader["graders"].items()}
@@ -67,7 +64,7 @@ def formula(text: str, grades: dict[str, float]) -> float:
 
 
 def fill(template: str, item: Row, answer: str) -> str:
-    """`{{item.x}}` and `{{sample.output_text}}` put in; raises LookupError where there is no such thing."""
+    """Fill in `{{item.x}}` and `{{sample.output_text}}`. Raises LookupError for an unknown name."""
     sample: Row = {"output_text": answer}
     with contextlib.suppress(ValueError):
         sample["output_json"] = json.loads(answer)
@@ -143,7 +140,7 @@ def similarity(metric: str, given: str, reference: str) -> float:
 
 
 class Words:
-    """rouge-score's tokenizer, for words of any script."""
+    """A tokenizer for rouge-score that supports all scripts."""
 
     def tokenize(self, text: str) -> list[str]:
         return re.findall(r"[^\W_]+", text.casefold())
@@ -158,23 +155,23 @@ def ids_of(tokenizer: Any, prompt: Any) -> list[int]:
 
 @torch.no_grad()
 def answers(model: Any, tokenizer: Any, prompt: Any, max_new_tokens: int, count: int | None = None) -> list[list[int]]:
-    """The likeliest answer to a prompt, or `count` that are drawn; token ids, with the end token where it was said."""
+    """Return the greedy answer to a prompt, or `count` sampled ones, as token ids including the end token."""
     ids = torch.tensor([ids_of(tokenizer, prompt)], device=model.device)
     drawn = {"do_sample": False} if count is None else {"do_sample": True, "top_k": 0, "num_return_sequences": count}
     end = tokenizer.eos_token_id
-    said = model.generate(
+    generated = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, pad_token_id=end, **drawn
     )[:, ids.shape[1] :].tolist()
-    return [answer[: answer.index(end) + 1] if end in answer else answer for answer in said]
+    return [answer[: answer.index(end) + 1] if end in answer else answer for answer in generated]
 
 
 def score(model: Any, tokenizer: Any, questions: list[Row], max_new_tokens: int) -> list[float]:
-    """The rewards of greedy answers."""
-    said = [
+    """Return the rewards of greedy answers."""
+    texts = [
         tokenizer.decode(answers(model, tokenizer, row["prompt"], max_new_tokens)[0], skip_special_tokens=True)
         for row in questions
     ]
-    return reward([], said, [], [row["item"] for row in questions])
+    return reward([], texts, [], [row["item"] for row in questions])
 
 
 def learn_the_best(
@@ -189,10 +186,10 @@ def learn_the_best(
     warmup: float,
     weight_decay: float,
 ) -> None:
-    """RAFT: in each step the best of the answers drawn for each prompt is learnt, where one was better than another."""
-    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed, kept = [p for p in moving if p.ndim > 1], [p for p in moving if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    """RAFT: each step trains on the best of the answers sampled per prompt, unless all have the same reward."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate)
     steps = math.ceil(len(questions) / batch_size)
     schedule = get_cosine_schedule_with_warmup(optimizer, int(warmup * steps), steps)
@@ -200,11 +197,11 @@ def learn_the_best(
     for start in range(0, len(questions), batch_size):
         best = []
         for row in questions[start : start + batch_size]:
-            said = answers(model, tokenizer, row["prompt"], max_new_tokens, group)
-            texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in said]
+            sampled = answers(model, tokenizer, row["prompt"], max_new_tokens, group)
+            texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in sampled]
             rewards = reward([], texts, [], [row["item"]] * group)
             if max(rewards) > min(rewards):
-                best.append((ids_of(tokenizer, row["prompt"]), said[rewards.index(max(rewards))]))
+                best.append((ids_of(tokenizer, row["prompt"]), sampled[rewards.index(max(rewards))]))
         tokens = sum(len(answer) for _, answer in best)
         for prompt, answer in best:
             ids = torch.tensor([[*prompt, *answer]], device=model.device)
@@ -212,7 +209,7 @@ def learn_the_best(
             loss = torch.nn.functional.cross_entropy(logits, ids[0, len(prompt) :], reduction="sum") / tokens
             loss.backward()
         if best:
-            torch.nn.utils.clip_grad_norm_(moving, 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
         schedule.step()

@@ -1,9 +1,8 @@
-"""Attention over unpadded rows: several sequences lie end to end in one row, and none sees another.
+"""Attention for padding-free batches: several sequences in one row, none of which attends to another.
 
-Registered with transformers under the name `unpadded`. The model is called with batch size 1, position ids that start
-again at 0 for each sequence, and `sequence_lengths`; each sequence then gets its own SDPA call, causal but for
-encoders, so no T×T mask is ever built. What this is *not*: an implementation for generation; that runs padded under
-plain `sdpa`.
+Registered with transformers under the name `unpadded`. The model is called with batch size 1, `sequence_lengths`, and
+position ids that restart at 0 for each sequence. Each sequence gets its own SDPA call (causal except for encoders), so
+no T×T mask is built. Generation does not use it: that runs with padding under plain `sdpa`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from luthier.errors import Infeasible
 
 NAME = "unpadded"
-# Arguments some families hand to attention that change the result and that SDPA has no place for.
+# Arguments with which some families change the result, and which SDPA does not support.
 UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 
@@ -37,16 +36,16 @@ def unpadded_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Block-diagonal attention, causal unless the module says otherwise: [1, heads, T, head_dim] → [1, T, heads, ·].
+    """Block-diagonal attention, causal unless the module is not: [1, heads, T, head_dim] → [1, T, heads, head_dim].
 
-    `prefix`: for each layer of the model, keys and values [1, key heads, P, head_dim] before those of each sequence.
+    `prefix` holds for each layer keys and values [1, key heads, P, head_dim] to put before those of each sequence.
     Raises Infeasible for families whose attention needs more than scaling and a sliding window.
     """
     family = type(module).__name__
     if odd := [name for name in UNSUPPORTED if kwargs.get(name) is not None]:
-        raise Infeasible(f"{family} needs {odd[0]}, which unpadded training does not offer")
+        raise Infeasible(f"{family} needs {odd[0]}, which padding-free training does not support")
     if sequence_lengths is None or attention_mask is not None:
-        raise Infeasible(f"{family} does not take unpadded rows: sequence lengths in place of an attention mask")
+        raise Infeasible(f"{family} does not support padding-free batches: it ignores sequence_lengths")
     grouped = query_1HTD.shape[1] != key_1KTD.shape[1]
     lengths, causal = list(sequence_lengths), bool(getattr(module, "is_causal", True))
     outputs = []
@@ -73,8 +72,10 @@ def unpadded_attention(
 
 
 def _band(length: int, keys: int, window: int | None, device: torch.device, *, causal: bool) -> torch.Tensor | None:
-    """The band that the last `length` of `keys` positions see, to both sides unless causal; None where it is plain:
-    all of them, or the causal triangle."""
+    """Return the mask [length, keys] of a sliding window for the last `length` of `keys` positions.
+
+    None where SDPA needs no mask: full attention, or the plain causal triangle.
+    """
     if length == keys and (window is None or length <= window):
         return None
     position = torch.arange(keys, device=device)
@@ -88,7 +89,7 @@ AttentionInterface.register(NAME, unpadded_attention)
 
 @contextmanager
 def unpadded(model: PreTrainedModel) -> Iterator[None]:
-    """Within this context the model's forward takes unpadded rows."""
+    """Within this context the model's forward pass takes padding-free batches."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:

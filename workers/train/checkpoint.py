@@ -1,4 +1,4 @@
-"""The whole state of a trial in training, as safetensors and JSON: resuming from it continues bit for bit on a CPU."""
+"""Checkpoints: the whole training state of a trial, as safetensors and JSON. On a CPU resuming is bit-exact."""
 
 from __future__ import annotations
 
@@ -14,32 +14,38 @@ TENSORS, STATE = "state.safetensors", "state.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a trial stands."""
+    """How far a trial has been trained."""
 
     stage: int
-    step: int  # optimiser steps done in this stage
-    tokens: int  # tokens trained on so far, earlier stages included
+    step: int  # optimiser steps taken in this stage
+    tokens: int  # tokens trained on in all stages so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """`tensors` holds, by prefix: `weights.` the moving parameters, `moment1.`/`moment2.` AdamW's, `carried.` the plain
-    model's weights where earlier stages changed them for good, `scorer.` the reward model that one of them trained,
-    `update.` what the weight update keeps of its own, `reference` the reference log-probabilities or `first.` the
-    moving parameters as the stage found them, whichever its objective compares with, `updates` how many of the stage's
-    steps moved anything, where not all did."""
+    """A position, and tensors by name:
+
+    weights.NAME             the trained parameters
+    moment1.NAME, moment2.…  AdamW's moments
+    update.NAME              the weight update's own state (AdaLoRA's ranks)
+    reference                [examples, sequences per example]: reference log-probabilities
+    first.NAME               the trained parameters at the start of the stage, where these are the reference
+    updates                  number of steps that changed parameters, if fewer than all
+    carried.NAME             all weights of the model, once an earlier stage's update was merged into it
+    scorer.NAME              the reward model that an earlier stage trained
+    """
 
     position: Position
     tensors: dict[str, torch.Tensor]
 
     def part(self, prefix: str) -> dict[str, torch.Tensor]:
-        """The tensors under a prefix, without it."""
+        """Return the tensors under a prefix, by their names without it."""
         start = prefix + "."
         return {name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)}
 
 
 def save(checkpoint: Checkpoint, folder: Path) -> list[Path]:
-    """Write a checkpoint; returns the files written."""
+    """Write a checkpoint into `folder`. Return the files written."""
     tensors, state = folder / TENSORS, folder / STATE
     save_file({name: t.detach().contiguous().cpu() for name, t in checkpoint.tensors.items()}, tensors)
     state.write_text(json.dumps(asdict(checkpoint.position)))
@@ -47,6 +53,6 @@ def save(checkpoint: Checkpoint, folder: Path) -> list[Path]:
 
 
 def load(folder: Path) -> Checkpoint:
-    """Read what `save` wrote."""
+    """Read a checkpoint that `save` wrote."""
     position = Position(**json.loads((folder / STATE).read_text()))
     return Checkpoint(position=position, tensors=load_file(folder / TENSORS))

@@ -1,4 +1,4 @@
-"""A trained reward model, frozen: it scores an answer with its prompt, and so stands in for what a grader would say."""
+"""The reward model: a model with a score head, its pairwise accuracy, and the rewards it gives to rollouts."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from workers.train.data.padding_free import UnpaddedRows, lay_out, within
 from workers.train.data.tokenize import Renderer, Row, Tokens
 from workers.train.forward import TOKEN_CAP, last_hidden
 
-HEAD: Final = "score.weight"  # transformers' name of it
+HEAD: Final = "score.weight"  # as in transformers' sequence classification
 
 
 def scores(model: PreTrainedModel, head_1D: torch.Tensor, rows: UnpaddedRows) -> torch.Tensor:
-    """One number for each sequence, linear in its last hidden state: [S]."""
+    """Return a score for each sequence, linear in its last hidden state: [S]."""
     return (last_hidden(model, rows) @ head_1D.to(torch.promote_types(head_1D.dtype, torch.float32)).T).squeeze(-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorer:
-    """A plain model and a head."""
+    """A frozen reward model: a plain model and its score head [1, D]."""
 
     model: PreTrainedModel
     head_1D: torch.Tensor
 
     @torch.no_grad()
     def __call__(self, answers: Sequence[Tokens]) -> list[float]:
-        """The scores of sequences; more is better, zero means nothing."""
+        """Return the scores of sequences. Higher is better; only differences have a meaning."""
         found: list[float] = []
         for group in within([(tokens,) for tokens in answers], TOKEN_CAP[self.model.device.type]):
             rows = lay_out([tokens for (tokens,) in group], self.model.device)
@@ -42,12 +42,12 @@ class Scorer:
         return found
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Copies of all that it consists of, for `restored`."""
+        """Return copies of all weights, for `restored`."""
         state = self.model.state_dict() | {HEAD: self.head_1D}
         return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """As transformers' model for sequence classification with one label, whose logit is the score."""
+        """Save as transformers' AutoModelForSequenceClassification with one label, whose logit is the score."""
         config = type(self.model.config).from_dict(self.model.config.to_dict())
         config.num_labels, config.pad_token_id = 1, tokenizer.pad_token_id
         classifier = AutoModelForSequenceClassification.from_config(config)
@@ -58,7 +58,7 @@ class Scorer:
 
 
 def restored(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> Scorer:
-    """The scorer of which these are the tensors; `model` is used up, and says nothing but their shapes."""
+    """Return the scorer with these weights. `model` provides the shapes and is overwritten."""
     weights = dict(tensors)
     head_1D = weights.pop(HEAD).to(model.device)
     model.load_state_dict(weights)
@@ -66,7 +66,7 @@ def restored(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> Scorer
 
 
 def pair_accuracy(scorer: Scorer, render: Renderer, rows: Sequence[Row]) -> float:
-    """The share of preferences whose chosen answer the scorer puts above the rejected one; ties count half."""
+    """Return the share of pairs whose chosen answer scores higher than the rejected one; ties count half."""
     chosen, rejected = (
         scorer([render.pair(row["prompt"], row[side], row.get("tools")) for row in rows])
         for side in ("chosen", "rejected")
@@ -76,8 +76,11 @@ def pair_accuracy(scorer: Scorer, render: Renderer, rows: Sequence[Row]) -> floa
 
 
 class Scored:
-    """Episodes whose one answer is scored with its prompt, in the form that the scorer learnt from: as a whole turn, so
-    that an answer cut off by the length limit is scored as if it ended there."""
+    """Single-turn episodes whose reward is the scorer's.
+
+    Prompt and answer are rendered as in the scorer's training, as a complete turn. So an answer that was truncated by
+    the length limit is scored as if it ended there.
+    """
 
     def __init__(self, scorer: Scorer, render: Renderer) -> None:
         self._scorer, self._render = scorer, render
@@ -86,8 +89,8 @@ class Scored:
         return _ScoredAnswer(self._scorer, self._render, row)
 
     def rewards(self, episodes: Sequence[Episode]) -> list[float]:
-        """The rewards of many of these episodes, in few passes through the model."""
-        return self._scorer([episode.said for episode in episodes if isinstance(episode, _ScoredAnswer)])
+        """Return the rewards of many episodes, in batches."""
+        return self._scorer([episode.rendered for episode in episodes if isinstance(episode, _ScoredAnswer)])
 
 
 class _ScoredAnswer:
@@ -96,16 +99,16 @@ class _ScoredAnswer:
         self._answer = ""
 
     @property
-    def said(self) -> Tokens:
-        """The prompt and the answer to it."""
-        prompt, answer = self._row["prompt"], self._answer
-        said = answer if isinstance(prompt, str) else as_messages(answer, "assistant")
-        return self._render.pair(prompt, said, self._row.get("tools"))
+    def rendered(self) -> Tokens:
+        """The tokens of prompt and answer."""
+        prompt, text = self._row["prompt"], self._answer
+        answer = text if isinstance(prompt, str) else as_messages(text, "assistant")
+        return self._render.pair(prompt, answer, self._row.get("tools"))
 
     def respond(self, answer: str) -> Sequence[Message]:
         self._answer = answer
         return ()
 
     def reward(self) -> float:
-        [score] = self._scorer([self.said])
+        [score] = self._scorer([self.rendered])
         return score

@@ -1,7 +1,6 @@
-"""A pack: trials that share base and architecture and are trained by one loop. A solo trial is a pack of one.
+"""Train one trial through one of its stages: batches, loss, gradient accumulation, clipping, AdamW, schedule.
 
-Each member keeps its own parameters, optimiser, schedule, clipping, data order and objective; nothing is shared that
-could let one member's numbers reach another's.
+Nothing here is shared between trainers, so two of them in one process do not affect each other's numbers.
 """
 
 from __future__ import annotations
@@ -9,37 +8,40 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
-from peft import PeftModelForCausalLM
 from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
-from transformers import PreTrainedModel
 
 from luthier.design import Optimiser
-from luthier.errors import Infeasible, TrialFailed
+from luthier.errors import TrialFailed
 from luthier.trial import TRAIN_LOSS
 from workers.train.algorithms import Example, Objective
-from workers.train.algorithms.base import Batch, Headed
+from workers.train.algorithms.base import Batch, ReadsModel
 from workers.train.data.padding_free import UnpaddedRows, lay_out, within
 from workers.train.forward import TOKEN_CAP, CausalModel, target_logps
 from workers.train.updates import Applied
 
-MAX_GRAD_NORM = 1.0
+MAX_GRAD_NORM: Final = 1.0
+SEED_STRIDE: Final = 1_000_003  # between the random streams of neighbouring seeds
 
 
 def data_order(rows: int, epochs: float, seed: int) -> list[int]:
-    """Which example comes when: whole shuffled passes, the last one cut where `epochs` is not a whole number."""
+    """Return the order of examples: whole shuffled epochs, the last one cut short if `epochs` is not a whole number."""
     total = max(1, round(rows * epochs))
     order: list[int] = []
     for epoch in range(math.ceil(total / rows)):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed(seed * SEED_STRIDE + epoch)
         order.extend(torch.randperm(rows, generator=generator).tolist())
     return order[:total]
 
 
 def learning_rate(optimiser: Optimiser, step: int, total: int) -> float:
-    """Linear warm-up, then cosine to zero, as transformers' `get_cosine_schedule_with_warmup`."""
+    """Return the rate of a step: linear warm-up, then cosine decay to zero.
+
+    The same as transformers' `get_cosine_schedule_with_warmup`.
+    """
     warmup = int(optimiser.warmup * total)
     if step < warmup:
         return optimiser.learning_rate * step / max(1, warmup)
@@ -49,7 +51,7 @@ def learning_rate(optimiser: Optimiser, step: int, total: int) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What one optimiser step of one member did. `values` are curve points by name."""
+    """One optimiser step: its number, the number of steps in the stage, the tokens read, and curve values by name."""
 
     step: int
     of: int
@@ -57,37 +59,42 @@ class StepReport:
     values: dict[str, float]
 
 
-class Member:
-    """One trial in one of its stages. Raises TrialFailed where the stage has nothing to learn from."""
+class StageTrainer:
+    """Trains one stage of a trial, step by step. Raises TrialFailed if the stage has no examples.
+
+    parameters  the parameters that move, by name: the update's, and the `head` of an objective that has one
+    reference   [examples, sequences per example]: log-probabilities under the stage's initial weights, if needed
+    first       the initial values of the moving parameters, if the objective needs the initial model itself
+    """
 
     def __init__(
         self, *, applied: Applied, objective: Objective, examples: Sequence[Example], optimiser: Optimiser, seed: int
     ) -> None:
         if not examples:
-            raise TrialFailed("no training row has a target within the length limit")
+            raise TrialFailed("no training row has a target token within the length limit (max_length)")
         self.applied = applied
         self.objective = objective
         self.examples = examples
         self.optimiser = optimiser
         self.seed = seed
-        self.own = objective.parameters(_plain(applied.model), seed) if isinstance(objective, Headed) else {}
-        self.parameters = applied.trainable() | self.own
+        self.head = objective.parameters(applied.model, seed) if isinstance(objective, ReadsModel) else {}
+        self.parameters = applied.trainable() | self.head
         self.device = applied.model.device
         self.order = data_order(len(examples), optimiser.epochs, seed)
         self.steps = math.ceil(len(self.order) / optimiser.batch_size)
         self.step = 0
-        self.updates = 0  # steps but for those that had nothing to learn from
-        # Norm scales and biases are not decayed, as in transformers' Trainer.
+        self.updates = 0  # steps that changed the parameters; a batch of rollouts without a signal changes none
+        # Biases and norm scales have no weight decay, as in transformers' Trainer.
         groups: dict[tuple[float, float], list[Parameter]] = {}
         for name, parameter in self.parameters.items():
             decay = optimiser.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((decay, applied.pace(name)), []).append(parameter)
+            groups.setdefault((decay, applied.lr_scale(name)), []).append(parameter)
         self.adamw = torch.optim.AdamW(
-            [{"params": group, "weight_decay": decay, "pace": pace} for (decay, pace), group in groups.items()],
+            [{"params": group, "weight_decay": decay, "lr_scale": scale} for (decay, scale), group in groups.items()],
             lr=optimiser.learning_rate,
         )
-        self.reference: torch.Tensor | None = None  # [examples, sequences in an example]
-        self.first: dict[str, torch.Tensor] = {}  # what the moving parameters were when the stage started
+        self.reference: torch.Tensor | None = None
+        self.first: dict[str, torch.Tensor] = {}
         applied.begin(self.steps)
 
     @property
@@ -96,14 +103,14 @@ class Member:
 
     @property
     def step_seed(self) -> int:
-        return self.seed * 1_000_003 + self.step
+        return self.seed * SEED_STRIDE + self.step
 
     @property
     def done(self) -> bool:
         return self.step >= self.steps
 
     def keep_reference(self) -> None:
-        """The present weights are the reference from now on: keep of them what the objective compares with."""
+        """Make the present weights the reference model. Keep only what the objective compares with."""
         match self.objective.reference:
             case "none":
                 pass
@@ -115,6 +122,7 @@ class Member:
 
     @torch.no_grad()
     def logps(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        """Return the log-probabilities of each example's targets: [targets] each."""
         scores: list[torch.Tensor] = []
         for group in within(examples, TOKEN_CAP[self.device.type]):
             rows = lay_out([tokens for example in group for tokens in example], self.device)
@@ -122,58 +130,56 @@ class Member:
             scores.extend(target_logps(self.model, rows).split(targets))
         return scores
 
-    @torch.no_grad()
     def reference_logps(self, examples: Sequence[Example]) -> list[torch.Tensor]:
-        self._exchange()
+        """Return the same under the reference model, by swapping its parameters in for the call."""
+        self._swap_reference()
         try:
             return self.logps(examples)
         finally:
-            self._exchange()
+            self._swap_reference()
 
-    def _exchange(self) -> None:
-        """Let the moving parameters and what they were at first change places."""
+    def _swap_reference(self) -> None:
         for name, parameter in self.parameters.items():
             parameter.data, self.first[name] = self.first[name], parameter.data
 
     def advance(self) -> StepReport:
-        """One optimiser step; none is taken where the batch turns out empty. Raises TrialFailed when the loss stops
-        being a number."""
-        batch = self.optimiser.batch_size
-        chosen = self.order[self.step * batch : (self.step + 1) * batch]
-        made = self._batch(chosen)
+        """Take one optimiser step; none if the batch is empty. Raises TrialFailed if the loss is not finite."""
+        size = self.optimiser.batch_size
+        chosen = self.order[self.step * size : (self.step + 1) * size]
+        drawn = [self.examples[i] for i in chosen]
+        if self.reference is not None:
+            batch = Batch(examples=drawn, signals=[self.reference[i] for i in chosen])
+        else:
+            batch = self.objective.batch(drawn, self)
         rate = learning_rate(self.optimiser, self.step, self.steps)
-        tokens, values = self._learn(made, rate) if made.examples else (0, {TRAIN_LOSS: 0.0, "grad_norm": 0.0})
+        tokens, values = self._learn(batch, rate) if batch.examples else (0, {TRAIN_LOSS: 0.0, "grad_norm": 0.0})
         self.step += 1
-        values = {**values, "learning_rate": rate, **made.values}
+        values = {**values, "learning_rate": rate, **batch.values}
         return StepReport(step=self.step, of=self.steps, tokens=tokens, values=values)
 
-    def _learn(self, made: Batch, rate: float) -> tuple[int, dict[str, float]]:
-        """Move the parameters; the tokens learnt from, and curve values."""
-        loss, tokens, sums = self._accumulate(made)
-        loss += self._penalise()
+    def _learn(self, batch: Batch, rate: float) -> tuple[int, dict[str, float]]:
+        """Update the parameters. Return the tokens read and the curve values."""
+        loss, tokens, sums = self._accumulate(batch)
+        if (penalty := self.applied.penalty()) is not None:
+            penalty.backward()
+            loss += float(penalty.detach())
         norm = float(clip_grad_norm_(self.parameters.values(), MAX_GRAD_NORM))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrialFailed(f"training diverged: loss {loss:g}, gradient norm {norm:g} at step {self.step + 1}")
         for group in self.adamw.param_groups:
-            group["lr"] = rate * group["pace"]
+            group["lr"] = rate * group["lr_scale"]
         self.adamw.step()
         self.applied.after_step(self.step)
         self.adamw.zero_grad(set_to_none=True)
         self.updates += 1
-        return tokens, {
-            TRAIN_LOSS: loss,
-            "grad_norm": norm,
-            **{name: total / len(made.examples) for name, total in sums.items()},
-        }
-
-    def _batch(self, chosen: Sequence[int]) -> Batch:
-        drawn = [self.examples[i] for i in chosen]
-        if self.reference is not None:
-            return Batch(examples=drawn, signals=[self.reference[i] for i in chosen])
-        return self.objective.batch(drawn, self)
+        means = {name: total / len(batch.examples) for name, total in sums.items()}
+        return tokens, {TRAIN_LOSS: loss, "grad_norm": norm, **means}
 
     def _accumulate(self, batch: Batch) -> tuple[float, int, dict[str, float]]:
-        """Leave the gradient of the batch's mean loss in the parameters; return loss, tokens seen and curve sums."""
+        """Accumulate the gradient of the batch's mean loss over micro-batches of at most TOKEN_CAP tokens.
+
+        Return the loss, the tokens read, and the curve values summed over examples.
+        """
         weight = self.objective.weight(batch.examples)
         loss, tokens, sums, start = 0.0, 0, dict[str, float](), 0
         for group in within(batch.examples, TOKEN_CAP[self.device.type]):
@@ -190,20 +196,12 @@ class Member:
         return loss, tokens, sums
 
     def _read(self, rows: UnpaddedRows) -> torch.Tensor:
-        if isinstance(self.objective, Headed):
-            return self.objective.read(_plain(self.model), self.own, rows)
+        if isinstance(self.objective, ReadsModel):
+            return self.objective.read(self.model, self.head, rows)
         return target_logps(self.model, rows)
 
-    def _penalise(self) -> float:
-        """Add the gradient of the update's own penalty; return the penalty."""
-        penalty = self.applied.penalty()
-        if penalty is None:
-            return 0.0
-        penalty.backward()
-        return float(penalty.detach())
-
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything that `restore` needs, but the step."""
+        """Return everything that `restore` needs except the step number; names as in `Checkpoint`."""
         tensors: dict[str, torch.Tensor] = {f"weights.{name}": p for name, p in self.parameters.items()}
         for name, parameter in self.parameters.items():
             if moments := self.adamw.state.get(parameter):
@@ -217,7 +215,7 @@ class Member:
         return tensors | {f"update.{name}": tensor for name, tensor in self.applied.state().items()}
 
     def restore(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
-        """Continue from a state saved after `step` steps."""
+        """Continue from the `state` that was saved after `step` steps."""
         self.step = step
         self.updates = int(tensors["updates"]) if "updates" in tensors else step
         with torch.no_grad():
@@ -236,21 +234,3 @@ class Member:
         }
         own = {name: tensor for name, tensor in tensors.items() if name.startswith("update.")}
         self.applied.restore({name.removeprefix("update."): tensor for name, tensor in own.items()})
-
-
-def _plain(model: CausalModel) -> PreTrainedModel:
-    """Raises Infeasible for a model with virtual tokens: no objective with a head of its own is for them."""
-    if isinstance(model, PeftModelForCausalLM):
-        raise Infeasible("virtual tokens are no weights of a model that a head could be put on")
-    return model
-
-
-@dataclass(frozen=True, slots=True)
-class Pack:
-    """Members step in turn, each on its own parameters."""
-
-    members: tuple[Member, ...]
-
-    @property
-    def done(self) -> bool:
-        return all(member.done for member in self.members)

@@ -1,9 +1,9 @@
-// Keys and webhooks: made here, with a secret that is shown once.
+// Creates keys and webhooks, and shows their secrets once.
 
 import { $, $$, call, complain } from "./api.js";
 import { refresh } from "./swap.js";
 
-// A form that makes something; `ask` says what of the API, `tell` what to do with what comes back.
+// A form that creates something: `ask` makes the request body from the fields, `tell` shows the answer.
 function makes(form, path, ask, tell) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -33,7 +33,7 @@ for (const button of $$("[data-copy]")) {
   button.addEventListener("click", async () => {
     const input = $("input", button.parentElement);
     input.select();
-    await navigator.clipboard?.writeText(input.value); // browsers have it on this machine and behind TLS alone
+    await navigator.clipboard?.writeText(input.value); // only on localhost and over HTTPS
     button.textContent = navigator.clipboard ? "Copied" : "Selected";
   });
 }
@@ -43,13 +43,13 @@ makes(
   "/v1/keys",
   ({ name, scope, days }) => ({ name: name.value, scope: scope.value, days: days.value ? Number(days.value) : null }),
   (made) => {
-    show($("#made-key"), `The key of ${made.name} is shown this once: keep it. Every request needs a key now.`, made.key);
-    $("#part-keys .empty")?.remove(); // after the first one this page is not shown again without it
+    show($("#made-key"), `Copy the key ${made.name} now: it is not shown again. From now on every request needs a key.`, made.key);
+    $("#part-keys .empty")?.remove(); // after the first key this page needs a login
   },
 );
 makes(
   $("#add-webhook"),
   "/v1/webhook_endpoints",
   ({ url }) => ({ url: url.value.trim(), events: $$("[name=events]:checked", $("#add-webhook")).map((box) => box.value) }),
-  (made) => show($("#made-webhook"), `What is sent to ${made.url} is signed with this secret. It is shown this once: keep it.`, made.secret),
+  (made) => show($("#made-webhook"), `Copy the signing secret of ${made.url} now: it is not shown again.`, made.secret),
 );

@@ -1,4 +1,4 @@
-// Calls of the API, and buttons and forms that make them.
+// Calls to the API, and buttons that make them.
 
 export class ApiError extends Error {
   constructor(message, param) {
@@ -7,7 +7,7 @@ export class ApiError extends Error {
   }
 }
 
-// The answer's JSON; raises ApiError with the service's own words.
+// Returns the answer's JSON. Throws ApiError with the service's message.
 export async function call(method, path, body) {
   const headers = body === undefined || body instanceof FormData ? {} : { "content-type": "application/json" };
   let answer;
@@ -25,13 +25,13 @@ export async function call(method, path, body) {
   try {
     found = text ? JSON.parse(text) : null;
   } catch {
-    throw new ApiError(`The service answered ${answer.status} in words that are not its own.`);
+    throw new ApiError(`The service returned status ${answer.status} without JSON. Is a proxy in between?`);
   }
-  if (!answer.ok) throw new ApiError(found?.error?.message ?? `The service answered ${answer.status}.`, found?.error?.param);
+  if (!answer.ok) throw new ApiError(found?.error?.message ?? `The service returned status ${answer.status}.`, found?.error?.param);
   return found;
 }
 
-// The words of an error in their place, or none.
+// Shows the message of an error, or hides the place when there is none.
 export function complain(place, error) {
   place.hidden = !error;
   place.textContent = error ? error.message : "";
@@ -41,7 +41,7 @@ export function complain(place, error) {
 export const $ = (selector, root = document) => root.querySelector(selector);
 export const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 
-// An element with attributes and children; text is text.
+// Makes an element with attributes and children. Strings become text, never markup.
 export function make(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -53,7 +53,7 @@ export function make(name, attributes = {}, ...children) {
   return element;
 }
 
-// <button data-call="POST /v1/…" data-sure="Really?" data-then="/path">; without data-then the page is loaded again.
+// <button data-call="POST /v1/…" data-sure="Really?" data-then="/path">; without data-then the page reloads.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest?.("[data-call]");
   if (!button || (button.dataset.sure && !confirm(button.dataset.sure))) return;

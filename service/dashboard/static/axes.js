@@ -1,4 +1,4 @@
-// The axes of a design as form fields: what is legal can be chosen, what is not says why.
+// The axes of a design as form fields: legal values can be chosen, the others say why not.
 
 import { $$, make } from "./api.js";
 
@@ -6,26 +6,25 @@ const TITLES = {
   model: "Base model",
   algorithm: "Learning algorithm",
   update: "Weight update",
-  placement: "Where adapters sit",
-  rank: "Rank of adapters",
+  placement: "Adapter placement (target_modules)",
+  rank: "LoRA rank",
   epochs: "Epochs",
   batch_size: "Batch size",
   layers: "Layers kept",
   kv_heads: "Key/value heads kept",
   window: "Attention window",
-  rope_factor: "Context, times the model’s own",
-  learning_rate_multiplier: "Learning rate, times the default",
+  rope_factor: "RoPE scaling factor",
+  learning_rate_multiplier: "Learning-rate multiplier",
 };
 export const BOXED = ["model", "algorithm", "update", "placement"];
 
 export const title = (name) => TITLES[name] ?? name.replaceAll("_", " ").replace(/^./, (first) => first.toUpperCase());
 
-// What is typed into a field for several values: numbers with commas between them. What is no number goes as it is, so
-// that the service says what it expects.
+// Parses numbers separated by commas. Anything else is sent as it is, so that the service can say what it expects.
 export const numbers = (text) =>
   text.split(",").map((part) => part.trim()).filter(Boolean).map((part) => (Number.isFinite(Number(part)) ? Number(part) : part));
 
-// An axis whose members are named, as boxes (several) or as buttons of which one is pressed. `chosen` is a Set of values.
+// The choices of an axis as checkboxes, or as radio buttons with `single`. `chosen` is a Set of values.
 export function members(axis, chosen, { single = false, changed }) {
   const legal = axis.choices.filter((choice) => choice.legal);
   const refused = axis.choices.filter((choice) => !choice.legal);
@@ -45,22 +44,22 @@ export function members(axis, chosen, { single = false, changed }) {
     list.append(make("label", { class: `choice${choice.searched ? " searched" : ""}`, title: choice.about ?? "" }, box, value));
   }
   const parts = [list];
-  if (!legal.length) parts.push(make("p", { class: "soft small" }, "Nothing is possible here."));
+  if (!legal.length) parts.push(make("p", { class: "soft small" }, "No value is available."));
   if (refused.length) {
     parts.push(make("details", { class: "refused", id: `refused-${axis.name}`, open: Boolean(open) },
-      make("summary", {}, `${refused.length} not possible here, and why`),
+      make("summary", {}, `${refused.length} not available: why?`),
       make("ul", {}, ...refused.map((choice) => make("li", {}, make("b", {}, String(choice.value)), `: ${choice.why}`)))));
   }
   return parts;
 }
 
-// What of an axis of numbers is searched, for the field's placeholder.
+// The searched range of a numeric axis, for the field's placeholder.
 export function searched(axis) {
   if (axis.low !== null) return `${axis.low} to ${axis.high}`;
   return axis.choices.map((choice) => choice.value).join(", ");
 }
 
-// Puts new content into `place` and the focus back to where it was.
+// Replaces the content of `place` and restores the focus.
 export function refill(place, parts) {
   const focused = place.contains(document.activeElement) ? document.activeElement.id : "";
   place.replaceChildren(...parts);

@@ -1,23 +1,23 @@
-// A chart that can be explored: what is under the pointer is told, dragging zooms, a double click shows all again.
+// An interactive chart: a tooltip under the pointer, dragging zooms, a double click resets.
 
 import { paint } from "./paint.js";
 import { inView, say, svg } from "./plot.js";
 
-const REACH = 24; // pixels from the pointer to what is told
-const LEAST = 8; // pixels that are worth zooming to
+const REACH = 24; // pixels from the pointer to a point with a tooltip
+const LEAST = 8; // smallest zoom, in pixels
 
-// Says that `element` shows what `make` answers with: what paint.js draws, or {empty: "words"}. Answers with a function
-// that has it drawn anew.
+// Shows in `element` the chart that `make` returns, as paint.js takes it, or {empty: "message"}. Returns a function that
+// redraws it.
 export function chart(element, make) {
   const front = svg("svg", { role: "img" });
   const tip = Object.assign(document.createElement("p"), { className: "tip small", hidden: true });
   const halo = svg("circle", { class: "halo", r: 6 });
   const frame = svg("rect", { class: "zoom" });
-  let zoom = null; // the parts of both axes that are shown
-  let axes = ""; // of which
+  let zoom = null; // the visible range of both axes
+  let axes = ""; // the axes that `zoom` belongs to
   let picture = null;
-  let pointer = null; // where it is
-  let start = null; // where it was pressed
+  let pointer = null; // its position
+  let start = null; // where the drag started
 
   const redraw = inView(element, (width, height) => {
     const made = make();
@@ -37,7 +37,7 @@ export function chart(element, make) {
     element.dataset.drawn = "";
   });
 
-  // Shows what the pointer is at, or drags over.
+  // Shows the tooltip at the pointer, or the area that is dragged.
   function follow() {
     const area = start && dragged();
     frame.style.display = area ? "" : "none";
@@ -45,10 +45,10 @@ export function chart(element, make) {
       const { x, y } = area;
       for (const [name, value] of Object.entries({ x: x[0], y: y[0], width: x[1] - x[0], height: y[1] - y[0] })) frame.setAttribute(name, value);
     }
-    tell(start || !pointer ? null : nearest(picture.placed, ...pointer));
+    showTip(start || !pointer ? null : nearest(picture.placed, ...pointer));
   }
 
-  function tell(point) {
+  function showTip(point) {
     tip.hidden = !point;
     halo.style.display = point && point.mark.kind !== "bars" ? "" : "none";
     if (!point) return;
@@ -60,7 +60,7 @@ export function chart(element, make) {
     halo.setAttribute("cy", point.y);
   }
 
-  // What was dragged over, which is all of an axis along which the pointer hardly moved; null for a mere click.
+  // The dragged area: an axis along which the pointer hardly moved counts whole; null for a click.
   function dragged() {
     const { left, right, top, bottom } = picture;
     const [wide, tall] = [0, 1].map((k) => Math.abs(pointer[k] - start[k]) >= LEAST);
@@ -105,7 +105,7 @@ export function chart(element, make) {
   return redraw;
 }
 
-// The point that is nearest to a place, of those that have something to say.
+// The nearest point that has a tooltip.
 function nearest(placed, px, py) {
   let found = null;
   let least = REACH;

@@ -1,4 +1,4 @@
-// Jobs side by side: the best score so far over what was spent.
+// The best score so far of several jobs, by device time or trials.
 
 import { chart } from "./chart.js";
 import { figure, series } from "./plot.js";

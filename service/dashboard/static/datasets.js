@@ -1,4 +1,4 @@
-// Uploading a dataset, with progress, and the faults of a file that is refused.
+// Uploads a dataset with progress, and shows why a file was rejected.
 
 import { $, complain } from "./api.js";
 
@@ -8,13 +8,13 @@ const button = $("button", form);
 
 function send(chosen) {
   if (chosen.size > Number(form.dataset.limit)) {
-    complain($("#problem"), new Error(`${chosen.name} is larger than this service takes.`));
+    complain($("#problem"), new Error(`${chosen.name} is larger than the upload limit.`));
     return;
   }
   const body = new FormData();
   body.append("purpose", "fine-tune");
   body.append("file", chosen);
-  const request = new XMLHttpRequest(); // fetch tells nothing of an upload's progress
+  const request = new XMLHttpRequest(); // fetch has no upload progress
   const progress = $("#progress");
   const busy = (on) => {
     button.disabled = on;
@@ -31,14 +31,14 @@ function send(chosen) {
     try {
       found = JSON.parse(request.responseText);
     } catch {
-      // said below
+      // reported below
     }
     if (request.status === 200) location.assign(`/datasets/${found.id}`);
-    else complain($("#problem"), new Error(found.error?.message ?? `The service answered ${request.status}.`));
+    else complain($("#problem"), new Error(found.error?.message ?? `The service returned status ${request.status}.`));
   });
   request.addEventListener("error", () => {
     busy(false);
-    complain($("#problem"), new Error("The upload broke off: the service cannot be reached, or the file is too large."));
+    complain($("#problem"), new Error("The upload failed: the service cannot be reached, or the file is too large."));
   });
   complain($("#problem"), null);
   busy(true);

@@ -1,4 +1,4 @@
-// A design by hand: the fields of a trial's design, changed, priced as they change, and queued.
+// The form that adds a design: it starts from a trial's design, shows the cost of changes and queues the result.
 
 import { $, call, complain, make } from "./api.js";
 import { BOXED, members, refill, searched, title } from "./axes.js";
@@ -19,7 +19,7 @@ let timer;
 
 const update = () => [...chosen.update][0];
 
-// What is otherwise than in the design that it starts from.
+// The fields that differ from the starting design.
 function change() {
   const found = {};
   for (const name of BOXED) {
@@ -52,11 +52,11 @@ async function look() {
     facts($("#estimate"), [
       ["Time", duration(found.seconds)],
       ["Memory", bytes(found.memory_bytes)],
-      ["Trained", `${millions(found.trainable_parameters)} of ${millions(found.parameters)} parameters`],
+      ["Trainable", `${millions(found.trainable_parameters)} of ${millions(found.parameters)} parameters`],
       ["Steps", `${found.steps}, ${found.tokens} tokens`],
     ]);
     $("#prices").textContent = prices(found);
-    complain($("#problem"), found.feasible ? null : new Error(`It cannot be run: ${found.why}`));
+    complain($("#problem"), found.feasible ? null : new Error(`This design cannot run: ${found.why}`));
     $("#queue").disabled = !found.feasible || !Object.keys(asked).length || "closed" in form.dataset;
   } catch (error) {
     if (mine === turn) complain($("#problem"), error);
@@ -69,7 +69,7 @@ function later() {
 }
 
 function number(axis) {
-  const input = make("input", { id: `number-${axis.name}`, value: typed[axis.name] ?? "", placeholder: axis.name in start ? "" : searched(axis) && "as it is", title: axis.takes ?? "", inputmode: "decimal" });
+  const input = make("input", { id: `number-${axis.name}`, value: typed[axis.name] ?? "", placeholder: axis.name in start ? "" : searched(axis) && "unchanged", title: axis.takes ?? "", inputmode: "decimal" });
   input.addEventListener("input", () => {
     typed[axis.name] = input.value;
     later();

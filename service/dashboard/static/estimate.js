@@ -1,4 +1,4 @@
-// What a design or a job would take, in words.
+// The estimated cost of a design or a job, in words.
 
 import { make } from "./api.js";
 
@@ -19,5 +19,5 @@ export const facts = (list, rows) =>
 
 export const prices = (estimate) =>
   estimate.calibrated_from
-    ? `For ${estimate.device}; prices from ${estimate.calibrated_from} finished trials on such a device.`
-    : `For ${estimate.device}; default prices, which may be off by several times.`;
+    ? `Estimated for ${estimate.device}, calibrated on ${estimate.calibrated_from} finished trials.`
+    : `Estimated for ${estimate.device} without calibration: the figures can be off several-fold.`;

@@ -1,4 +1,4 @@
-// Keeps a page that runs on up to date, as long as it says that it is live.
+// Refreshes a page while it has the attribute data-live.
 
 import { refresh } from "./swap.js";
 
@@ -9,7 +9,7 @@ async function again() {
     try {
       await refresh();
     } catch {
-      // the service is away; the next time, perhaps
+      // the service cannot be reached: try again next time
     }
   }
   setTimeout(again, SECONDS * 1000);

@@ -1,4 +1,4 @@
-// The page of one job: its charts, what is chosen in the table, and what happens while it runs.
+// The page of one job: its charts, the selection in the table, and live updates.
 
 import { chart } from "./chart.js";
 import { curveHint, curveLabel, curveTitle } from "./curves.js";
@@ -9,7 +9,7 @@ import { goTo, onSwap, refresh } from "./swap.js";
 const page = document.getElementById("job");
 const API = `/v1/fine_tuning/jobs/${page.dataset.job}`;
 const get = (id) => document.getElementById(id);
-class Away extends Error {} // the service does not answer now, or the reader has left
+class Away extends Error {} // the service cannot be reached, or the reader has left
 
 async function fetchJson(path) {
   let answer;
@@ -20,23 +20,23 @@ async function fetchJson(path) {
   } catch (reason) {
     throw new Away(path, { cause: reason });
   }
-  if (!answer.ok) throw new Error(`${path} answered ${answer.status}`);
+  if (!answer.ok) throw new Error(`${path} returned status ${answer.status}`);
   return JSON.parse(text);
 }
 
 const data = { curves: null, landscape: null, timeline: null, summaries: new Map(), states: new Map() };
 const picked = () => (new URLSearchParams(location.search).get("picked") ?? "").split(",").filter(Boolean).map(Number);
-const leased = new Map(); // states of trials by number, as far as the stream has told
+const leased = new Map(); // states of trials by number, from the live stream
 const running = () => [...leased].filter(([, state]) => state === "leased").map(([number]) => number);
 
-// Learning curves ---------------------------------------------------------------------------------------------------
+// Learning curves ----------------------------------------------------------------------------------------------------
 
-const CROWD = 150; // of more trials only those that stand out carry marks
+const CROWD = 150; // with more trials only the highlighted ones get marks
 const label = (number) => `#${number} ${data.summaries.get(number) ?? ""}`;
 
 function curves() {
   if (!data.curves || !data.landscape) return { empty: "Loading the curves …" };
-  if (!data.curves.trials.length) return { empty: "No curve yet: the first points come with the first training steps." };
+  if (!data.curves.trials.length) return { empty: "No curves yet: they appear with the first training steps." };
   const chosen = picked();
   const best = data.landscape.best;
   const named = new Map(chosen.map((number, i) => [number, { color: series(i), width: 2.2 }]));
@@ -45,22 +45,22 @@ function curves() {
   for (const number of live) if (!named.has(number)) named.set(number, { color: colour("live"), width: 1.6 });
   const others = data.curves.trials.filter((trial) => !named.has(trial.number));
   const shown = data.curves.trials.filter((trial) => named.has(trial.number));
-  tell(shown, named);
+  showLegend(shown, named);
   const faint = { numbers: [], x: [], y: [] };
   for (const { number, step, value } of others) {
     faint.x.push(...step, null);
     faint.y.push(...value, null);
     for (let i = 0; i <= step.length; i++) faint.numbers.push(number);
   }
-  const told = (number, step, value) => `${label(number)}\nstep ${step}: ${figure(value)}`;
+  const tooltip = (number, step, value) => `${label(number)}\nstep ${step}: ${figure(value)}`;
   return {
     marks: [
       {
         ...faint, kind: "line", width: 1, color: colour("soft", others.length > 60 ? 0.16 : 0.3),
-        says: (i) => told(faint.numbers[i], faint.x[i], faint.y[i]),
+        says: (i) => tooltip(faint.numbers[i], faint.x[i], faint.y[i]),
       },
       ...shown.map(({ number, step, value }) => ({
-        kind: "line", x: step, y: value, ...named.get(number), says: (i) => told(number, step[i], value[i]),
+        kind: "line", x: step, y: value, ...named.get(number), says: (i) => tooltip(number, step[i], value[i]),
       })),
       ...marks(named),
     ],
@@ -69,8 +69,8 @@ function curves() {
   };
 }
 
-// The curves that stand out, by name.
-function tell(shown, named) {
+// The legend of the highlighted curves.
+function showLegend(shown, named) {
   get("curves-named").replaceChildren(...shown.slice(0, 12).map(({ number }) =>
     key(named.get(number).color, `#${number}${number === data.landscape.best ? " best" : ""}`)));
 }
@@ -110,12 +110,12 @@ function marks(named) {
   return found;
 }
 
-// The search, trial by trial ----------------------------------------------------------------------------------------
+// The score of each trial --------------------------------------------------------------------------------------------
 
 function search() {
   const land = data.landscape;
   if (!land) return { empty: "Loading the trials …" };
-  if (!land.number.length) return { empty: "No trial has been scored yet." };
+  if (!land.number.length) return { empty: "No trial scored yet." };
   const whole = land.number.map((_, i) => i).filter((i) => land.score[i] !== null);
   const part = land.number.map((_, i) => i).filter((i) => land.score[i] === null);
   const better = land.lower_is_better ? Math.min : Math.max;
@@ -147,7 +147,7 @@ function search() {
   };
 }
 
-// The colour of a design: its own where it was chosen.
+// The colour of a design: its own if it is selected.
 function tinted(i, otherwise) {
   const place = picked().indexOf(data.landscape.number[i]);
   return place < 0 ? otherwise : series(place);
@@ -158,13 +158,13 @@ const scored = (i, value, words) => {
   return `${label(number[i])}\n${words}\n${figure(value)} ${unit}`;
 };
 
-// One axis against the score ----------------------------------------------------------------------------------------
+// One parameter against the score ------------------------------------------------------------------------------------
 
 function slice() {
   const land = data.landscape;
   const axis = land?.axes.find((each) => each.axis === get("slice-axis").value);
   if (!land) return { empty: "Loading the designs …" };
-  if (!axis) return { empty: "No two designs differ yet." };
+  if (!axis) return { empty: "Shown once two different designs have been scored." };
   const those = land.number.map((_, i) => i).filter((i) => axis.values[i] !== null);
   const numeric = those.every((i) => typeof axis.values[i] === "number");
   const values = [...new Set(those.map((i) => axis.values[i]))];
@@ -203,13 +203,13 @@ function offerAxes() {
   select.value = varied.some((axis) => axis.axis === before) ? before : best ?? "";
 }
 
-// What is not beaten in quality, size and cost ----------------------------------------------------------------------
+// The Pareto front of score, size and cost ---------------------------------------------------------------------------
 
 function front() {
   const land = data.landscape;
   if (!land) return { empty: "Loading the designs …" };
   const whole = land.number.map((_, i) => i).filter((i) => land.score[i] !== null);
-  if (!whole.length) return { empty: "No design has been trained to its end yet." };
+  if (!whole.length) return { empty: "No design has been trained to the end yet." };
   const most = Math.max(...whole.map((i) => land.parameters[i] ?? 0)) || 1;
   const points = (those, tint) => ({
     kind: "dots", x: those.map((i) => land.device_seconds[i]), y: those.map((i) => land.score[i]),
@@ -225,18 +225,18 @@ function front() {
       points(whole.filter((i) => !land.front[i]), colour("soft", 0.35)),
       { ...best, words: (k) => `#${land.number[on[k]]}` },
     ],
-    x: { title: "device-seconds of the training", zero: true },
+    x: { title: "device-seconds of training", zero: true },
     y: { title: land.unit },
   };
 }
 
 const parameters = (count) => (count === null ? "size unknown" : `${(count / 1e6).toPrecision(3)} M parameters`);
 
-// Who trained what when ---------------------------------------------------------------------------------------------
+// The timeline of the workers ----------------------------------------------------------------------------------------
 
 const OUTCOMES = [
-  ["complete", "mark", "trained to its end"], ["paused", "even", "paused at a rung"], ["running", "live", "running"],
-  ["failed", "bad", "failed or lost"], ["other", "faint", "given back, or stopped"],
+  ["complete", "mark", "trained to the end"], ["paused", "even", "paused at a rung"], ["running", "live", "running"],
+  ["failed", "bad", "failed or lost"], ["other", "faint", "released or stopped"],
 ];
 const outcome = (span) => {
   if (span.end === null) return "running";
@@ -247,7 +247,7 @@ const outcome = (span) => {
 function timeline() {
   if (!data.timeline) return { empty: "Loading the timeline …" };
   const spans = data.timeline.workers.flatMap(({ worker, spans }) => spans.map((span) => ({ worker, ...span })));
-  if (!spans.length) return { empty: "No worker has taken a trial yet." };
+  if (!spans.length) return { empty: "No worker has started a trial yet." };
   const now = Date.now() / 1000;
   const start = Math.min(...spans.map((span) => span.start));
   const end = (span) => span.end ?? now;
@@ -276,7 +276,7 @@ function timeline() {
   };
 }
 
-// Putting it together -----------------------------------------------------------------------------------------------
+// Putting it together ------------------------------------------------------------------------------------------------
 
 const redraw = {
   curves: chart(get("chart-curves"), curves),
@@ -352,34 +352,34 @@ try {
   if (!(reason instanceof Away)) throw reason;
 }
 
-// While it runs -----------------------------------------------------------------------------------------------------
+// While it runs ------------------------------------------------------------------------------------------------------
 
-// At most once in so many milliseconds and never twice at a time, but always once more after the last wish for it.
-function calmly(call, pause) {
+// Throttles `call`: at most once per `pause` milliseconds, never twice at a time, and always once after the last request.
+function throttle(call, pause) {
   let waiting = null;
   let busy = false;
-  const wish = () => {
+  const request = () => {
     waiting ??= setTimeout(run, pause);
   };
   async function run() {
     waiting = null;
     if (busy) {
-      wish();
+      request();
       return;
     }
     busy = true;
     try {
       await call();
     } catch (reason) {
-      if (!(reason instanceof Away)) throw reason; // the stream comes back with the service, and wishes again
+      if (!(reason instanceof Away)) throw reason; // the stream reconnects with the service and requests it again
     } finally {
       busy = false;
     }
   }
-  return wish;
+  return request;
 }
 
-// Whether the curves have to be fetched anew to show the points.
+// Adds live points to the curves. Returns whether the curves must be fetched again to show them.
 function append({ number, points }) {
   if (!data.curves) return true;
   let trial = data.curves.trials.find((each) => each.number === number);
@@ -398,10 +398,10 @@ function append({ number, points }) {
 }
 
 if (page.dataset.live !== undefined) {
-  const parts = calmly(refresh, 1200);
-  const charts = calmly(() => Promise.all([loadLandscape(), loadTimeline()]), 2500);
-  const lines = calmly(() => redraw.curves(), 400);
-  const reload = calmly(loadCurves, 2500);
+  const parts = throttle(refresh, 1200);
+  const charts = throttle(() => Promise.all([loadLandscape(), loadTimeline()]), 2500);
+  const lines = throttle(() => redraw.curves(), 400);
+  const reload = throttle(loadCurves, 2500);
   const after = page.dataset.lastEvent ? `?after=${page.dataset.lastEvent}` : "";
   const source = new EventSource(`${API}/events/stream${after}`);
   source.addEventListener("points", ({ data: text }) => (append(JSON.parse(text)) ? reload() : lines()));

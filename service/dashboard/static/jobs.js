@@ -1,4 +1,4 @@
-// The list of jobs: looks again while any of them runs; two or more can be compared.
+// The list of jobs: refreshes while any job runs; two or more can be compared.
 
 import { onSwap, refresh } from "./swap.js";
 

@@ -1,4 +1,4 @@
-// Registering a base model, which may take as long as a download.
+// Adds a base model, which can include a download.
 
 import { $, call, complain } from "./api.js";
 

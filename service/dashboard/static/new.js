@@ -1,5 +1,5 @@
-// The form of a new job. Whatever changes, the service is asked what is legal and what it would take; the body that it is
-// asked with is the one that is sent in the end.
+// The form for a new job. After each change it asks the service for the legal options and the estimated cost, with the
+// same body that the form submits.
 
 import { $, $$, call, complain, make } from "./api.js";
 import { BOXED, members, numbers, refill, searched, title } from "./axes.js";
@@ -9,7 +9,7 @@ import { duration } from "./plot.js";
 const form = $("#job");
 const field = form.elements;
 const pins = Object.fromEntries(BOXED.map((name) => [name, new Set()]));
-const typed = {}; // the text of the fields for numbers, by axis
+const typed = {}; // the text of the numeric fields, by axis
 const PATIENCE = 250; // milliseconds after the last change
 let environments = null;
 let turn = 0;
@@ -73,7 +73,7 @@ function show(space) {
   }
   const place = $("#axis-numbers");
   const shown = space.axes.filter((axis) => !BOXED.includes(axis.name) && (axis.low !== null || axis.choices.length || typed[axis.name]));
-  if (space.problem && place.children.length) return; // the fields stay as they are, to be put right
+  if (space.problem && place.children.length) return; // keep the fields, so that the reader can correct them
   refill(place, shown.map((axis) => {
     const input = make("input", { id: `number-${axis.name}`, value: typed[axis.name] ?? "", placeholder: axis.pinned ? "" : searched(axis), title: axis.takes ?? "", inputmode: "decimal" });
     input.addEventListener("input", () => {
@@ -85,30 +85,30 @@ function show(space) {
 }
 
 function cost(space) {
-  const crew = Math.max(1, space.workers);
+  const workers = Math.max(1, space.workers);
   const estimate = space.default;
   const tried = space.axes.find((axis) => axis.name === "algorithm").choices.filter((choice) => choice.searched).length;
   const updates = space.axes.find((axis) => axis.name === "update").choices.filter((choice) => choice.searched).length;
   const words = space.problem
     ? ""
-    : `${space.rows} rows of ${space.kind} to train on; ${tried} ${tried === 1 ? "program" : "programs"} × ${updates} weight ${updates === 1 ? "update" : "updates"} to search.`;
+    : `${space.rows} training rows (${space.kind}). Searches ${tried} ${tried === 1 ? "recipe" : "recipes"} × ${updates} weight ${updates === 1 ? "update" : "updates"}.`;
   $("#costs-words").textContent = words;
   facts($("#costs-facts"), estimate && !space.problem ? [
-    ["In all", `about ${duration(space.device_seconds)} of device time`],
-    ["On the clock", space.workers ? `about ${duration(space.device_seconds / crew)} on ${space.workers} ${space.workers === 1 ? "worker" : "workers"}` : "no worker is connected yet"],
-    ["Is as much as", `${space.trainings.toPrecision(3)} whole trainings`],
+    ["Total", `about ${duration(space.device_seconds)} of device time`],
+    ["Wall-clock time", space.workers ? `about ${duration(space.device_seconds / workers)} on ${space.workers} ${space.workers === 1 ? "worker" : "workers"}` : "no worker is connected yet"],
+    ["Equivalent to", `${space.trainings.toPrecision(3)} full training runs`],
     ["LoRA default", `${duration(estimate.seconds)}, ${bytes(estimate.memory_bytes)}, ${millions(estimate.trainable_parameters)} of ${millions(estimate.parameters)} parameters`],
     estimate.feasible ? null : ["Does not fit", estimate.why],
   ] : []);
   $("#prices").textContent = estimate && !space.problem ? prices(estimate) : "";
-  if (!estimate && !space.problem) $("#costs-words").textContent += " What it takes is known once the environment has made its rows.";
+  if (!estimate && !space.problem) $("#costs-words").textContent += " The cost is known once the environment has generated its rows.";
 }
 
 async function look() {
   const mine = ++turn;
   $("#submit").disabled = true;
   if (!chosen()) {
-    $("#costs-words").textContent = "Choose the data to see what it would cost.";
+    $("#costs-words").textContent = "Choose a dataset to see the estimated cost.";
     facts($("#costs-facts"), []);
     return;
   }
@@ -124,7 +124,7 @@ async function look() {
     $("#submit").disabled = Boolean(space.problem);
   } catch (error) {
     if (mine !== turn) return;
-    complain($("#problem"), error instanceof SyntaxError ? new Error(`The JSON cannot be read: ${error.message}`) : error);
+    complain($("#problem"), error instanceof SyntaxError ? new Error(`Invalid JSON: ${error.message}`) : error);
   } finally {
     if (mine === turn) $("#costs").setAttribute("aria-busy", "false");
   }
@@ -180,13 +180,13 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
-// A job that is made once more.
+// Fills in the form from an earlier job.
 async function prefill({ task, search, pin, suffix, validation_file }) {
   for (const name of ["trials", "finalists", "confirmations"]) field[name].value = search[name];
   if (search.device_seconds) field.minutes.value = search.device_seconds / 60;
   field.objective.value = search.objective;
   field.early_finish.checked = search.early_finish;
-  field.remember.checked = search.policy.warm_start;
+  field.remember.checked = search.memory;
   field.goal.value = task.goal ?? "auto";
   field.suffix.value = suffix ?? "";
   field.validation_file.value = validation_file ?? "";

@@ -1,4 +1,4 @@
-// Notes and tags beside a job.
+// Saves the notes and tags of a job.
 
 import { $, call, complain } from "./api.js";
 

@@ -1,7 +1,7 @@
-// The picture of a chart in SVG: {x, y, marks, rules}. x and y are axes (scales.js). Marks are drawn in their order, each
-// {kind, x, y, color, says}: `says(i)` is what is told of a point; colours and sizes are one for all or a function of i.
-//   line  {width, stepped}; null parts curves
-//   dots  {size, edge, shape: "cross" | "bar", words}; without a colour they are rings
+// Paints a chart {x, y, marks, rules} as SVG. x and y are axes (scales.js). Marks are drawn in order, each
+// {kind, x, y, color, says}: `says(i)` is the tooltip of point i; colours and sizes are constants or functions of i.
+//   line  {width, stepped}; null separates curves
+//   dots  {size, edge, shape: "cross" | "bar", words}; rings without a colour
 //   bars  {to, words}: from x to `to`, in the row y
 // Rules are lines from edge to edge: {x | y, color, dash, words}.
 
@@ -12,8 +12,8 @@ const TOP = 10;
 const RIGHT = 14;
 const BOTTOM = 44;
 const PAD = 9; // pixels between the outermost points and the edge
-const BAR = 0.55; // of its row
-const TILT = 32; // degrees, of names that are too long to stand side by side
+const BAR = 0.55; // share of the row height
+const TILT = 32; // degrees, for names that are too long to be horizontal
 const LONGEST = 22; // letters of a name
 
 const pen = document.createElement("canvas").getContext("2d");
@@ -22,7 +22,7 @@ const written = (value) => (text(value).length > LONGEST ? `${text(value).slice(
 const length = (words) => pen.measureText(words).width;
 const longest = (ticks) => Math.max(0, ...ticks.map((tick) => length(written(tick))));
 
-// Answers with the parts, the scales `across` and `upwards`, the edges, and where each point of a mark is placed.
+// Returns the SVG parts, the scales `across` and `upwards`, the edges, and the position of each point of a mark.
 export function paint({ x, y, marks, rules = [] }, width, height, zoom) {
   pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
   const xs = [...marks, ...rules].map((each) => [each.x ?? [], each.to ?? []]).flat(3);
@@ -45,7 +45,7 @@ export function paint({ x, y, marks, rules = [] }, width, height, zoom) {
   return { parts, placed, across, upwards, ...edges };
 }
 
-// Where the points of a mark are: their middles, and how far they reach to the sides, upwards and downwards.
+// The positions of a mark's points: their centres, half widths and half height.
 function place(mark, across, upwards, row) {
   const y = mark.y.map(upwards);
   if (mark.kind !== "bars") return { mark, x: mark.x.map(across), y, wide: () => 0, tall: 0 };
@@ -110,7 +110,7 @@ function grid(across, upwards, { left, right, top, bottom }, y) {
 function labels(x, y, across, upwards, { left, right, top, bottom }, height, tilted) {
   const below = svg("g", { class: "xtick" });
   const apart = longest(across.ticks) + 10;
-  let end = -Infinity; // of the label before: what would run into it is left out
+  let end = -Infinity; // of the previous label: labels that would overlap it are omitted
   for (const tick of across.ticks) {
     const px = across.at(tick);
     if (!tilted && px - end < apart) continue;

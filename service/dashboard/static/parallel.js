@@ -1,5 +1,5 @@
-// Parallel coordinates: one line for each design, coloured by its standing; brushes on the axes keep some of them.
-// Lines are drawn on a canvas, axes and brushes are SVG, so that they can be reached by the keyboard and read aloud.
+// Parallel coordinates: one line per design, coloured by its rank; brushes on the axes filter them. Lines are drawn on a
+// canvas; axes and brushes are SVG, so that keyboards and screen readers can reach them.
 
 import { colour, figure, inView, say, scale, series, svg } from "./plot.js";
 
@@ -7,10 +7,10 @@ const TOP = 44;
 const BOTTOM = 22;
 const SIDE = 56;
 const LEAST = 108; // pixels between two axes
-const REACH = 14; // pixels to each side of an axis where it can be brushed
+const REACH = 14; // pixels to each side of an axis that react to a brush
 const TICKS = 7;
 
-// Values to places between 0 (bottom) and 1 (top), and the values to write beside the axis.
+// Maps values to 0 (bottom) to 1 (top), and chooses the tick labels.
 function scaleOf(values, upwards = true) {
   const known = values.filter((value) => value !== null);
   const distinct = [...new Set(known)];
@@ -130,7 +130,7 @@ export function parallel(element, { count, clear, pick, choose }) {
       const [anchor, shift] = i === 0 ? ["start", 12 - SIDE] : axis.score ? ["end", SIDE - 12] : ["middle", 0];
       group.append(svg("text", { class: "name", x: shift, y: i % 2 && axes.length > 7 ? 30 : 14, "text-anchor": anchor }, words));
       for (const tick of axis.ticks) {
-        const beside = i === 0 ? { x: 6, "text-anchor": "start" } : { x: -6, "text-anchor": "end" }; // left of the first there is no room
+        const beside = i === 0 ? { x: 6, "text-anchor": "start" } : { x: -6, "text-anchor": "end" }; // no room left of the first axis
         group.append(svg("text", { class: "tick", y: y(axis.at(tick)) + 4, ...beside }, axis.text(tick)));
       }
       const reach = svg("rect", {
@@ -181,7 +181,7 @@ export function parallel(element, { count, clear, pick, choose }) {
       if (start !== null && Math.abs(to - start) <= 0.015) set(axis, null);
       start = null;
     });
-    // Arrows move the lower end, with Shift the upper one.
+    // The arrow keys move the lower end, with Shift the upper end.
     reach.addEventListener("keydown", (event) => {
       const [low, high] = brushes.get(axis.name) ?? [0, 1];
       const step = { ArrowUp: 0.1, ArrowDown: -0.1 }[event.key];
@@ -196,7 +196,7 @@ export function parallel(element, { count, clear, pick, choose }) {
     });
   }
 
-  // The design whose line passes nearest.
+  // Highlights the design with the nearest line.
   function hover(event) {
     if (event.buttons || !land) return;
     const box = front.getBoundingClientRect();
@@ -241,7 +241,7 @@ export function parallel(element, { count, clear, pick, choose }) {
     if (!land) return;
     prepare();
     if (land.number.length < 2 || axes.length < 2) {
-      say(element, "Drawn once two designs that differ have been scored.");
+      say(element, "Shown once two different designs have been scored.");
       return;
     }
     if (!front.isConnected) element.replaceChildren(canvas, front, tip);

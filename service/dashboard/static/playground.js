@@ -1,4 +1,4 @@
-// Two models side by side: one message goes to both, their answers come in pieces.
+// Sends each message to two models and streams their answers.
 
 import { $, $$, make } from "./api.js";
 
@@ -6,7 +6,7 @@ const form = $("#ask");
 const talks = $$(".talk").map((element) => ({ element, said: [] }));
 let stop = null;
 
-// The pieces of a streamed completion, in OpenAI's shape.
+// Yields the text chunks of a streamed completion, as OpenAI's API sends them.
 async function* pieces(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -43,7 +43,7 @@ async function ask(talk, prompt, { temperature, max_tokens, system }, signal) {
   const pace = $(".pace", talk.element);
   const began = performance.now();
   const tick = setInterval(() => {
-    pace.textContent = words.textContent ? "writing …" : `waiting for ${((performance.now() - began) / 1000).toFixed(0)} s; a model is loaded when it is first asked`;
+    pace.textContent = words.textContent ? "writing …" : `waiting, ${((performance.now() - began) / 1000).toFixed(0)} s; the first message loads the model`;
   }, 500);
   try {
     const messages = system ? [{ role: "system", content: system }, ...talk.said] : talk.said;
@@ -53,7 +53,7 @@ async function ask(talk, prompt, { temperature, max_tokens, system }, signal) {
       body: JSON.stringify({ model: $("select", talk.element).value, messages, temperature, max_tokens, stream: true }),
       signal,
     });
-    if (!answer.ok) throw new Error((await answer.json().catch(() => null))?.error?.message ?? `The service answered ${answer.status}.`);
+    if (!answer.ok) throw new Error((await answer.json().catch(() => null))?.error?.message ?? `The service returned status ${answer.status}.`);
     for await (const text of pieces(answer)) {
       words.append(text);
       words.scrollIntoView({ block: "nearest" });
@@ -73,7 +73,7 @@ function clear() {
   stop?.abort();
   for (const talk of talks) {
     talk.said = [];
-    turns(talk).replaceChildren(make("p", { class: "soft small empty-turn" }, "Its answers stand here."));
+    turns(talk).replaceChildren(make("p", { class: "soft small empty-turn" }, "No messages yet."));
     $(".pace", talk.element).textContent = "";
   }
 }

@@ -1,4 +1,4 @@
-// What drawings share: the page's own colours, figures as words, and when they are drawn.
+// Shared by all charts: colours, number formats, curve names, and when to draw.
 
 import { dark } from "./shell.js";
 
@@ -6,7 +6,7 @@ const probe = document.createElement("i");
 probe.hidden = true;
 document.body.append(probe);
 
-let colours = new Map(); // as they are in the present theme
+let colours = new Map(); // of the current theme
 
 // A colour of style.css.
 export function colour(name, alpha = 1) {
@@ -17,16 +17,16 @@ export function colour(name, alpha = 1) {
   return `rgba(${colours.get(name)}, ${alpha})`;
 }
 
-// Of designs that were chosen one by one.
+// The colours of selected designs.
 export const SERIES = 8;
 export const series = (index) => colour(`s${index % SERIES}`);
 
-// From good to bad, for lines and dots that show a standing between 0 and 1.
-export function scale(standing, alpha = 1) {
+// A colour from good (0) to bad (1), for the relative rank of a design.
+export function scale(rank, alpha = 1) {
   const stops = dark()
     ? [[95, 194, 141], [134, 179, 236], [110, 118, 128]]
     : [[29, 122, 74], [74, 128, 190], [190, 187, 178]];
-  const at = Math.min(Math.max(standing, 0), 1) * 2;
+  const at = Math.min(Math.max(rank, 0), 1) * 2;
   const [from, to] = at < 1 ? [stops[0], stops[1]] : [stops[1], stops[2]];
   const part = at < 1 ? at : at - 1;
   const [r, g, b] = from.map((value, i) => Math.round(value + (to[i] - value) * part));
@@ -54,8 +54,8 @@ export function svg(name, attributes = {}, words = null) {
 
 const drawings = new Set();
 
-// Has `element` drawn by `draw(width, height)` when it comes into view, and again when its size or the colours have
-// changed. Answers with a function that has it drawn anew.
+// Draws `element` with `draw(width, height)` when it comes into view, and again when its width or the theme changes.
+// Returns a function that redraws it.
 export function inView(element, draw) {
   let stale = true;
   let visible = false;
@@ -75,7 +75,7 @@ export function inView(element, draw) {
   }, { rootMargin: "200px" }).observe(element);
   new ResizeObserver((entries) => {
     const { width, height } = entries.at(-1).contentRect;
-    if (width === size?.width) return; // the height follows from what is drawn, or from the width
+    if (width === size?.width) return; // the height depends on the content or the width
     size = { width, height };
     redraw();
   }).observe(element);
@@ -83,7 +83,7 @@ export function inView(element, draw) {
   return redraw;
 }
 
-// Words in the place of a drawing.
+// Shows a message instead of the chart.
 export function say(element, words) {
   delete element.dataset.drawn;
   element.replaceChildren(Object.assign(document.createElement("p"), { className: "waiting", textContent: words }));

@@ -1,10 +1,10 @@
-// Values to pixels: evenly, by decades or in bands with names; and the values to write beside the axis.
+// Maps values to pixels: linear, logarithmic or in named bands; and chooses the tick labels.
 
-const MULTIPLES = [[4, [1]], [1.5, [1, 3]], [0.7, [1, 2, 5]]]; // of powers of ten, for so many decades and more
+const MULTIPLES = [[4, [1]], [1.5, [1, 3]], [0.7, [1, 2, 5]]]; // [decades, multiples of powers of ten that get ticks]
 
-// An axis: {title, log, names, zero, ticks}. `names` makes bands, `zero` begins at nought, `ticks` says what is written.
-// `values` run from one pixel to the other, with `pad` pixels free at both ends; or the axis shows `span`, which `back`
-// answers with.
+// An axis is {title, log, names, zero, ticks}: `names` makes bands, `zero` starts at 0, `ticks` sets the labels.
+// `values` are spread from one pixel to the other with `pad` free pixels at both ends. After zooming the axis shows
+// `span`, in the values that `back` returns.
 export function scaleOf(axis, values, [from, to], { pad, most, span = null }) {
   const place = axis.names && new Map(axis.names.map((name, i) => [name, i + 0.5]));
   const inner = (value) => {

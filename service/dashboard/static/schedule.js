@@ -1,4 +1,4 @@
-// The form of a new schedule.
+// The form for a new schedule.
 
 import { $, $$, call, complain, make } from "./api.js";
 

@@ -1,5 +1,4 @@
-// What every page does: the colours that were chosen, times in the reader's zone, confirmations before what cannot be
-// undone.
+// For every page: the colour theme, times in the reader's time zone, and confirmation of destructive actions.
 
 const THEME = "luthier_theme";
 const YEAR = 365 * 24 * 3600;

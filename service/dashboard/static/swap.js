@@ -1,5 +1,5 @@
-// Parts of a page that are replaced by those of the page as the service renders it now: after a link or a form of the
-// part itself, or because something has happened. Without scripts the same addresses load whole pages.
+// Replaces parts of the page with freshly rendered ones: after a link or form in the part, or after an event. Without
+// scripts the same addresses load whole pages.
 
 import { showTimes } from "./shell.js";
 
@@ -7,9 +7,9 @@ const changed = new Set();
 export const onSwap = (call) => changed.add(call);
 
 let turn = 0;
-let asked = Promise.resolve(); // what the reader asked for last: looking again waits for it
+let asked = Promise.resolve(); // the last navigation: a refresh waits for it
 
-// Look again at the page as it is now, and once more where the reader has gone on meanwhile.
+// Refreshes all parts, and repeats if the reader navigated in the meantime.
 export async function refresh() {
   let mine;
   do {
@@ -19,7 +19,7 @@ export async function refresh() {
   } while (mine !== turn);
 }
 
-// Go to `address`, of which only the part of that id is another.
+// Goes to `address` and replaces only the part with the id `only`.
 export function goTo(address, only) {
   asked = show(address, only, ++turn);
   return asked;
@@ -37,7 +37,7 @@ async function show(address, only, mine) {
   for (const call of changed) call();
 }
 
-// Null where the service is away, or the reader has left: what is shown stays until it answers again.
+// Returns null if the service cannot be reached or the reader has left; the page then stays as it is.
 async function page(address) {
   try {
     const answer = await fetch(address, { headers: { accept: "text/html" } });
@@ -58,7 +58,7 @@ function replace(part, next) {
   const wide = part.querySelector(".wide");
   if (wide) wide.scrollLeft = scrolled;
   const again = focused?.id ? document.getElementById(focused.id) : null;
-  if (again && typing) again.value = typing.value; // what was typed since the page was asked for
+  if (again && typing) again.value = typing.value; // typed since the request was sent
   again?.focus({ preventScroll: true });
   if (again && typing) again.setSelectionRange(typing.selectionStart, typing.selectionEnd);
 }
@@ -72,7 +72,7 @@ document.addEventListener("click", (event) => {
   goTo(link.href, partOf(link));
 });
 
-// What looks like a checkbox is pressed like one.
+// Links with the role of a checkbox react to the space bar.
 document.addEventListener("keydown", (event) => {
   if (event.key === " " && event.target.matches?.("a[role=checkbox]")) {
     event.preventDefault();
@@ -86,7 +86,7 @@ const address = (form) => {
   return `${location.pathname}?${query}`;
 };
 
-const FORM = "form[data-swap]"; // of each part one at most, which is another after each swap
+const FORM = "form[data-swap]"; // at most one per part, replaced with it
 const send = (part) => goTo(address(document.getElementById(part).querySelector(FORM)), part);
 
 document.addEventListener("submit", (event) => {
@@ -104,7 +104,7 @@ document.addEventListener("input", (event) => {
   soon = setTimeout(() => send(part), event.target.type === "search" ? 250 : 0);
 });
 
-// What was typed before this script was here.
+// Text that was typed before this script loaded.
 for (const input of document.querySelectorAll(`${FORM} input[type=search]`)) {
   if (input.value !== input.defaultValue) send(partOf(input.form));
 }

@@ -1,4 +1,4 @@
-// The page of one trial: its curves, which grow while it runs.
+// The page of one trial: its curves, updated while it runs.
 
 import { call, make } from "./api.js";
 import { chart } from "./chart.js";
@@ -9,11 +9,11 @@ import { onSwap, refresh } from "./swap.js";
 const page = document.getElementById("trial");
 const LIVE_SECONDS = 3;
 const MOST = 1500; // points of a curve that are drawn
-const FEW = 20; // of which each is marked
+const FEW = 20; // curves with at most this many points show each point
 let points = null;
 let live = "live" in page.dataset;
 
-// Steps are counted from 1 in each stage; curves of a trial lay the stages end to end.
+// Steps count from 1 in each stage; the curves show the stages in sequence.
 function curves() {
   const last = new Map();
   for (const { stage, step } of points) last.set(stage, Math.max(last.get(stage) ?? 0, step));
@@ -48,7 +48,7 @@ function loss() {
   const { found, parts } = curves();
   const there = (split) => curvesOf("loss", split).filter(({ name }) => found.has(name));
   const trained = there("training");
-  if (!trained.length) return { empty: live ? "The first points come with the first training steps." : "It has left no curve." };
+  if (!trained.length) return { empty: live ? "No points yet: they appear with the first training steps." : "No curve was recorded." };
   const marks = trained.map(({ name }) => {
     const curve = thin(found.get(name));
     return { ...curve, kind: "line", color: colour("mark"), width: 1.4, says: says(curve) };
@@ -64,7 +64,7 @@ function other() {
   if (!points) return { empty: "Loading the curves …" };
   const name = select.value;
   const { found, parts } = curves();
-  if (!found.has(name)) return { empty: live ? "There is no other curve yet." : "There is no other curve." };
+  if (!found.has(name)) return { empty: live ? "No other curve yet." : "No other curve." };
   const curve = thin(found.get(name));
   const marks = [{ ...curve, kind: "line", color: series(0), width: 1.4, says: says(curve) }];
   if (curve.x.length <= FEW) marks.push({ ...curve, kind: "dots", size: 6, color: series(0) });
@@ -95,12 +95,12 @@ async function follow() {
       await refresh();
       await load();
     } catch {
-      // the service is away; the next time, perhaps
+      // the service cannot be reached: try again next time
     }
   }
   if (live) setTimeout(follow, LIVE_SECONDS * 1000);
 }
-// When it has ended there is one more look, at what it left behind.
+// After the trial has ended, one last refresh shows its results.
 onSwap(() => {
   live = !document.querySelector("#part-head .state.complete, #part-head .state.failed, #part-head .state.cancelled, #part-head .state.pruned, #part-head .state.infeasible");
 });

@@ -1,53 +1,25 @@
-"""Axis two, the learning algorithm: one objective for each member of `luthier.design.Algorithm`."""
+"""Axis two, the learning algorithm: one objective for each member of `luthier.algorithms.Algorithm`."""
 
 from __future__ import annotations
 
-from luthier.design import Algorithm, Clm, Dpo, Grpo, Ipo, Kto, Mlm, Orpo, Raft, RewardModel, Rloo, Sft, Simpo
-from workers.train.algorithms.base import Example, Loss, Objective
-from workers.train.algorithms.online_rl import (
-    GroupRelativePolicyOptimisation,
-    ReinforceLeaveOneOut,
-    RewardRankedFineTuning,
-)
-from workers.train.algorithms.preference import (
-    DirectPreferenceOptimisation,
-    IdentityPreferenceOptimisation,
-    OddsRatioPreferenceOptimisation,
-    RewardModelling,
-    SimplePreferenceOptimisation,
-)
-from workers.train.algorithms.supervised import CausalLanguageModelling, MaskedLanguageModelling, SupervisedFineTuning
-from workers.train.algorithms.unpaired import KahnemanTverskyOptimisation
-from workers.train.rollouts.play import World
+import pkgutil
+from importlib import import_module
 
-__all__ = ["Example", "Loss", "Objective", "objective"]
+from luthier.algorithms import Algorithm
+from workers.train.algorithms.base import IMPLEMENTATIONS, Context, Example, Loss, Objective, Teacher
+
+for _module in pkgutil.iter_modules(__path__):  # each registers its objectives
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["Context", "Example", "Loss", "Objective", "Teacher", "objective", "trainer"]
 
 
-def objective(algorithm: Algorithm, world: World | None = None) -> Objective:
-    """The objective that an algorithm names; reward maximisers find their rewards in `world`, and without one can make
+def objective(algorithm: Algorithm, context: Context | None = None) -> Objective:
+    """Return the objective of an algorithm. Without the rewards or the teacher that it needs in `context`, it can make
     examples but no batches."""
-    match algorithm:
-        case Clm():
-            return CausalLanguageModelling(algorithm)
-        case Sft():
-            return SupervisedFineTuning(algorithm)
-        case Dpo():
-            return DirectPreferenceOptimisation(algorithm)
-        case Ipo():
-            return IdentityPreferenceOptimisation(algorithm)
-        case Simpo():
-            return SimplePreferenceOptimisation(algorithm)
-        case Orpo():
-            return OddsRatioPreferenceOptimisation(algorithm)
-        case Grpo():
-            return GroupRelativePolicyOptimisation(algorithm, world)
-        case Rloo():
-            return ReinforceLeaveOneOut(algorithm, world)
-        case Raft():
-            return RewardRankedFineTuning(algorithm, world)
-        case Kto():
-            return KahnemanTverskyOptimisation(algorithm)
-        case RewardModel():
-            return RewardModelling(algorithm)
-        case Mlm():
-            return MaskedLanguageModelling(algorithm)
+    return IMPLEMENTATIONS[algorithm.kind].objective(algorithm, context or Context())
+
+
+def trainer(algorithm: Algorithm) -> tuple[str, str] | None:
+    """Return the module and the name of the library's trainer for an algorithm; None if there is none."""
+    return IMPLEMENTATIONS[algorithm.kind].trainer

@@ -1,33 +1,34 @@
-"""Reward maximisation by playing: answers are drawn from the policy, rewarded by the task, and held against each other.
+"""Online RL (RLHF and verifiable rewards): GRPO, RLOO and RAFT on rollouts of the policy.
 
-Every step draws its rollouts from the weights that it then changes, so importance ratios are 1 and clipping is idle. A
-step in which no prompt's answers earned different rewards has nothing to compare, and moves nothing.
+Every step samples its rollouts from the current weights, so importance ratios are 1 and clipping has no effect. A step
+in which all rollouts of each prompt have equal rewards has no signal, and changes no parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 
 from luthier.design import Grpo, Raft, Rloo
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
-from workers.train.algorithms.base import Batch, Example, Loss, Policy, Reference, sequence_logps
+from workers.train.algorithms.base import Batch, Context, Example, Loss, Policy, Reference, implements, sequence_logps
 from workers.train.data.padding_free import UnpaddedRows
 from workers.train.data.tokenize import Prompt, Renderer, Row
-from workers.train.rollouts.play import World, opening, play
+from workers.train.rollouts.play import opening, play
 
-SPREAD_FLOOR = 1e-4  # keeps a group's nearly equal rewards from being blown up; TRL's
+STD_EPSILON: Final = 1e-4  # added to a group's standard deviation of rewards, as in TRL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Played:
-    """A step's rollouts, those at one prompt next to each other: P prompts, G answers to each.
+class _Rollouts:
+    """A step's rollouts, grouped by prompt: P prompts with G rollouts each.
 
-    reward_PG  what each earned
-    differ_P   at which prompts one answer earned more than another
+    reward_PG  their rewards
+    differ_P   the prompts whose rollouts have different rewards
     """
 
     rollouts: list[Example]
@@ -35,7 +36,7 @@ class _Played:
     differ_P: torch.Tensor
 
     def batch(self, rollouts: Sequence[Example], signals: Sequence[torch.Tensor] | None) -> Batch:
-        """To learn from these; from nothing where no answer was better than another."""
+        """Return a batch of these rollouts; an empty one if no prompt has different rewards."""
         kept = len(rollouts) if self.differ_P.any() else 0
         lengths = [tokens.targets for example in self.rollouts for tokens in example]
         values = {
@@ -47,54 +48,56 @@ class _Played:
         return Batch(examples=rollouts[:kept], signals=signals[:kept] if signals else None, values=values)
 
 
-class _Playing:
-    """What the reward maximisers share: an example is a prompt, and a step plays each of its prompts `group` times."""
+class _OnlineRL:
+    """Base of the online algorithms. An example is a prompt; a step samples `group` rollouts for each prompt."""
 
     reference: Reference = "none"
 
-    def __init__(self, name: str, group: int, world: World | None) -> None:
-        self.name = name
-        self.group = group
-        self.world = world
+    def __init__(self, algorithm: Grpo | Rloo | Raft, context: Context) -> None:
+        self.name = algorithm.kind
+        self.group = algorithm.group
+        self.world = context.world
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
         ids = opening(row, kind, renderer)
         return [(Prompt(ids=ids, target=(False,) * len(ids), target_bytes=0, row=row),)]
 
-    def play(self, prompts: Sequence[Example], policy: Policy) -> _Played:
-        """Raises TrialFailed where nothing says how good an answer is."""
+    def play(self, prompts: Sequence[Example], policy: Policy) -> _Rollouts:
+        """Sample rollouts and reward them. Raises TrialFailed if the task has no reward."""
         if self.world is None:
-            raise TrialFailed(f"{self.name} needs a reward: give the task a grader")
+            raise TrialFailed(f"{self.name} needs a reward: give the task a grader or an environment")
         rows = [tokens.row for example in prompts for tokens in example if isinstance(tokens, Prompt)]
         rollouts = play(policy.model, self.world, rows, attempts=self.group, seed=policy.step_seed)
         rewards = torch.tensor([rollout.reward for rollout in rollouts], dtype=torch.float64)
         reward_PG = rewards.view(len(rows), self.group)
-        return _Played(
+        return _Rollouts(
             rollouts=[(rollout.tokens,) for rollout in rollouts],
             reward_PG=reward_PG,
             differ_P=reward_PG.amax(1) > reward_PG.amin(1),
         )
 
 
-class GroupRelativePolicyOptimisation(_Playing):
-    """Shao et al. 2024, equations 3 and 4: each token is made likelier by its answer's advantage, which is the reward
-    in standard deviations of its group, and held to the reference by an estimate of their divergence whose gradient is
-    unbiased too, being weighted by the ratio (DeepSeek-V3.2, 2025).
+@implements(Grpo, trainer=("trl", "GRPO"))
+class GroupRelativePolicyOptimisation(_OnlineRL):
+    """GRPO, Shao et al. 2024, equations 3 and 4: token-level policy gradient with an optional KL penalty.
 
-    The mean is over the step's tokens, as in DAPO (Yu et al. 2025) and by default in TRL: a mean per answer, as in the
-    paper, would make each token of a long bad answer cost less.
+    The advantage of a rollout is its reward minus the group's mean, divided by the group's standard deviation. The KL
+    estimate is weighted by the importance ratio, so that its gradient is unbiased (DeepSeek-V3.2, 2025).
+
+    The mean is over all tokens of the step, as in DAPO (Yu et al. 2025) and in TRL by default. The paper's mean per
+    rollout would penalise each token of a long bad answer less.
     """
 
-    def __init__(self, algorithm: Grpo, world: World | None) -> None:
-        super().__init__(algorithm.kind, algorithm.group, world)
+    def __init__(self, algorithm: Grpo, context: Context) -> None:
+        super().__init__(algorithm, context)
         self.beta = algorithm.beta
         self.reference: Reference = "weights" if algorithm.beta else "none"
 
     def batch(self, examples: Sequence[Example], policy: Policy) -> Batch:
         played = self.play(examples, policy)
         reward_PG = played.reward_PG
-        advantage_PG = (reward_PG - reward_PG.mean(1, keepdim=True)) / (reward_PG.std(1, keepdim=True) + SPREAD_FLOOR)
-        advantage_PG = advantage_PG.where(played.differ_P[:, None], 0.0)  # where rounding left a trace
+        advantage_PG = (reward_PG - reward_PG.mean(1, keepdim=True)) / (reward_PG.std(1, keepdim=True) + STD_EPSILON)
+        advantage_PG = advantage_PG.where(played.differ_P[:, None], 0.0)  # equal rewards, up to rounding
         lengths = [tokens.targets for example in played.rollouts for tokens in example]
         columns = [
             [torch.full((n,), a) for n, a in zip(lengths, advantage_PG.flatten().tolist(), strict=True)],
@@ -112,7 +115,7 @@ class GroupRelativePolicyOptimisation(_Playing):
 
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         if signal is None:
-            raise ValueError("grpo learns from advantages")
+            raise ValueError("grpo needs advantages as its signal")
         ratio_N = (logp_N - logp_N.detach()).exp()
         if not self.beta:
             return Loss(total=-(ratio_N * signal[:, 0]).sum(), sums={})
@@ -122,12 +125,15 @@ class GroupRelativePolicyOptimisation(_Playing):
         return Loss(total=total, sums={"kl": float(kl_N.detach().sum())})
 
 
-class ReinforceLeaveOneOut(_Playing):
-    """Ahmadian et al. 2024: the score of each answer as a whole, times how far its reward is above the mean of the
-    others at its prompt. The reward is less `beta` times the answer's log-ratio to the reference."""
+@implements(Rloo, trainer=("trl", "RLOO"))
+class ReinforceLeaveOneOut(_OnlineRL):
+    """RLOO, Ahmadian et al. 2024: sequence-level REINFORCE. The baseline of a rollout is the mean reward of the others.
 
-    def __init__(self, algorithm: Rloo, world: World | None) -> None:
-        super().__init__(algorithm.kind, algorithm.group, world)
+    The reward includes the KL penalty: minus `beta` times the rollout's log-ratio to the reference.
+    """
+
+    def __init__(self, algorithm: Rloo, context: Context) -> None:
+        super().__init__(algorithm, context)
         self.beta = algorithm.beta
         self.reference: Reference = "weights" if algorithm.beta else "none"
 
@@ -135,8 +141,8 @@ class ReinforceLeaveOneOut(_Playing):
         played = self.play(examples, policy)
         reward_PG, kl = played.reward_PG, {}
         if self.beta and played.differ_P.any():
-            here, there = policy.logps(played.rollouts), policy.reference_logps(played.rollouts)
-            ratio_PG = torch.stack([(a - b).sum() for a, b in zip(here, there, strict=True)]).cpu().view_as(reward_PG)
+            now, then = policy.logps(played.rollouts), policy.reference_logps(played.rollouts)
+            ratio_PG = torch.stack([(a - b).sum() for a, b in zip(now, then, strict=True)]).cpu().view_as(reward_PG)
             reward_PG, kl = reward_PG - self.beta * ratio_PG, {"kl": float(ratio_PG.mean())}
         baseline_PG = (reward_PG.sum(1, keepdim=True) - reward_PG) / (self.group - 1)
         advantages = (reward_PG - baseline_PG).float().flatten().to(policy.model.device)
@@ -148,17 +154,17 @@ class ReinforceLeaveOneOut(_Playing):
 
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         if signal is None:
-            raise ValueError("rloo learns from advantages")
+            raise ValueError("rloo needs advantages as its signal")
         score_S = sequence_logps(logp_N, rows)
         return Loss(total=-((score_S - score_S.detach()).exp() * signal).sum(), sums={})
 
 
-class RewardRankedFineTuning(_Playing):
-    """Dong et al. 2023: of each prompt's answers the best is learnt by maximum likelihood; none of those that are all
-    equally good. Answers are drawn anew in every step, not once for a whole round of them."""
+@implements(Raft, trainer=None)
+class RewardRankedFineTuning(_OnlineRL):
+    """RAFT (rejection sampling), Dong et al. 2023: maximum likelihood of the best rollout of each prompt.
 
-    def __init__(self, algorithm: Raft, world: World | None) -> None:
-        super().__init__(algorithm.kind, algorithm.group, world)
+    Prompts whose rollouts have equal rewards are left out. Rollouts are sampled anew in every step, not once per round.
+    """
 
     def batch(self, examples: Sequence[Example], policy: Policy) -> Batch:
         played = self.play(examples, policy)

@@ -1,4 +1,4 @@
-"""Reward maximisation from human preferences: the direct methods, which need no rollouts, and the reward model."""
+"""RLHF from pairs of answers: DPO, IPO, SimPO and ORPO, which need no rollouts, and the reward model."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
+from peft import PeftModelForCausalLM
 from torch.nn import Parameter
 from torch.nn.functional import logsigmoid
-from transformers import PreTrainedModel
 
 from luthier.design import Dpo, Ipo, Orpo, RewardModel, Simpo
+from luthier.errors import Infeasible
 from luthier.task import DataKind
-from workers.train.algorithms.base import Example, Loss, Offline, Reference, per_token, sequence_logps
+from workers.train.algorithms.base import A, Example, Loss, Offline, Reference, implements, per_token, sequence_logps
 from workers.train.data.padding_free import UnpaddedRows
 from workers.train.data.tokenize import Renderer, Row, Tokens
+from workers.train.forward import CausalModel
 from workers.train.reward_model import HEAD, scores
 
 
-class _Pairs(Offline):
-    """P pairs of (chosen, rejected); the loss is a mean over pairs."""
+class _Pairs(Offline[A]):
+    """An example is a pair (chosen, rejected); the loss is a mean over the P pairs."""
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
         return [*pair(row, renderer)]
@@ -28,90 +30,83 @@ class _Pairs(Offline):
         return float(len(examples))
 
 
-class DirectPreferenceOptimisation(_Pairs):
-    """Rafailov et al. 2023, equation 7: -log σ(β[(log π/π_ref)(chosen) - (log π/π_ref)(rejected)])."""
+@implements(Dpo, trainer=("trl", "DPO"))
+class DirectPreferenceOptimisation(_Pairs[Dpo]):
+    """DPO, Rafailov et al. 2023, equation 7: -log σ(β[(log π/π_ref)(chosen) - (log π/π_ref)(rejected)])."""
 
     reference: Reference = "scores"
 
-    def __init__(self, algorithm: Dpo) -> None:
-        self.algorithm = algorithm
-
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         if signal is None:
-            raise ValueError("dpo compares with reference log-probabilities")
-        margin_P = self.algorithm.beta * _lead(sequence_logps(logp_N, rows) - signal)
+            raise ValueError("dpo needs reference log-probabilities as its signal")
+        margin_P = self.algorithm.beta * _margin(sequence_logps(logp_N, rows) - signal)
         return Loss(total=-logsigmoid(margin_P).sum(), sums=_curves(margin_P))
 
 
-class IdentityPreferenceOptimisation(_Pairs):
-    """Azar et al. 2023, equation 17: ([(log π/π_ref)(chosen) - (log π/π_ref)(rejected)] - 1/(2τ))².
+@implements(Ipo, trainer=("trl", "DPO"))
+class IdentityPreferenceOptimisation(_Pairs[Ipo]):
+    """IPO, Azar et al. 2023, equation 17: ([(log π/π_ref)(chosen) - (log π/π_ref)(rejected)] - 1/(2τ))².
 
-    The log-ratios are means over each answer's tokens, which TRL says its authors confirm: sums would make the loss
+    The log-ratios are means over each answer's tokens, as in TRL, which cites the authors. With sums the loss would
     grow with the square of the length.
     """
 
     reference: Reference = "scores"
 
-    def __init__(self, algorithm: Ipo) -> None:
-        self.algorithm = algorithm
-
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         if signal is None:
-            raise ValueError("ipo compares with reference log-probabilities")
-        lead_P = _lead(per_token(sequence_logps(logp_N, rows) - signal, rows))
+            raise ValueError("ipo needs reference log-probabilities as its signal")
+        lead_P = _margin(per_token(sequence_logps(logp_N, rows) - signal, rows))
         aim = 1 / (2 * self.algorithm.beta)
         return Loss(total=(lead_P - aim).square().sum(), sums=_curves(self.algorithm.beta * lead_P))
 
 
-class SimplePreferenceOptimisation(_Pairs):
-    """Meng et al. 2024, equation 6: -log σ(β[log π(chosen)/length - log π(rejected)/length] - γ)."""
-
-    def __init__(self, algorithm: Simpo) -> None:
-        self.algorithm = algorithm
+@implements(Simpo, trainer=("trl.experimental.cpo", "CPO"))
+class SimplePreferenceOptimisation(_Pairs[Simpo]):
+    """SimPO, Meng et al. 2024, equation 6: -log σ(β[log π(chosen)/length - log π(rejected)/length] - γ)."""
 
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
-        margin_P = self.algorithm.beta * _lead(per_token(sequence_logps(logp_N, rows), rows))
+        margin_P = self.algorithm.beta * _margin(per_token(sequence_logps(logp_N, rows), rows))
         return Loss(total=-logsigmoid(margin_P - self.algorithm.gamma).sum(), sums=_curves(margin_P))
 
 
-class RewardModelling(_Pairs):
-    """Ouyang et al. 2022, equation 1, the Bradley-Terry model: -log σ(r(chosen) - r(rejected)).
+@implements(RewardModel, trainer=("trl", "Reward"))
+class RewardModelling(_Pairs[RewardModel]):
+    """Reward model, Ouyang et al. 2022, equation 1 (Bradley-Terry): -log σ(r(chosen) - r(rejected)).
 
-    The score r of a sequence is linear in the last token's hidden state, without a bias, and starts as a linear layer
-    of the model does, from a normal distribution of the width that its config names: transformers' sequence
-    classification, which TRL trains.
+    The score r is linear in the last token's hidden state, without bias. The head starts from a normal distribution
+    with the config's `initializer_range`. It is transformers' sequence classification, as in TRL's RewardTrainer.
     """
 
-    def __init__(self, algorithm: RewardModel) -> None:
-        self.algorithm = algorithm
-
-    def parameters(self, model: PreTrainedModel, seed: int) -> dict[str, Parameter]:
+    def parameters(self, model: CausalModel, seed: int) -> dict[str, Parameter]:
+        """Raises Infeasible with virtual tokens, which no head supports."""
+        if isinstance(model, PeftModelForCausalLM):
+            raise Infeasible("a reward model cannot be trained with virtual tokens (prompt or prefix tuning)")
         generator = torch.Generator().manual_seed(seed)
         drawn_1D = torch.randn(1, model.config.hidden_size, generator=generator) * model.config.initializer_range
         return {HEAD: Parameter(drawn_1D.to(model.device, model.dtype))}
 
-    def read(self, model: PreTrainedModel, own: Mapping[str, Parameter], rows: UnpaddedRows) -> torch.Tensor:
-        return scores(model, own[HEAD], rows)
+    def read(self, model: CausalModel, head: Mapping[str, Parameter], rows: UnpaddedRows) -> torch.Tensor:
+        assert not isinstance(model, PeftModelForCausalLM)  # `parameters` has refused it
+        return scores(model, head[HEAD], rows)
 
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
-        """Here `logp_N` is what `read` gave: a score for each sequence, [S]."""
-        margin_P = _lead(logp_N)
+        """`logp_N` is what `read` returned: a score for each sequence, [S]."""
+        margin_P = _margin(logp_N)
         return Loss(total=-logsigmoid(margin_P).sum(), sums=_curves(margin_P))
 
 
-class OddsRatioPreferenceOptimisation(Offline):
-    """Hong et al. 2024, equations 6 and 7: NLL(chosen) - λ log σ(log odds(chosen) - log odds(rejected)).
+@implements(Orpo, trainer=("trl.experimental.orpo", "ORPO"))
+class OddsRatioPreferenceOptimisation(Offline[Orpo]):
+    """ORPO, Hong et al. 2024, equations 6 and 7: NLL(chosen) - λ log σ(log odds(chosen) - log odds(rejected)).
 
-    The odds are those of the geometric mean of an answer's token probabilities. The likelihood is that of prompt and
-    chosen answer together, as in the authors' code and in TRL: a mean over tokens, while the odds ratio is a mean over
-    pairs. The prompt is a sequence of its own, so that the odds are made of the answers' targets alone.
+    The odds use the geometric mean of an answer's token probabilities. The NLL covers prompt and chosen answer, as in
+    the authors' code and in TRL; it is a mean over tokens, and the odds ratio a mean over pairs. The prompt is a
+    sequence of its own, so that only the answers' targets enter the odds.
     """
 
-    def __init__(self, algorithm: Orpo) -> None:
-        self.algorithm = algorithm
-
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
-        return [(_before(chosen), chosen, rejected) for chosen, rejected in pair(row, renderer)]
+        return [(_prompt(chosen), chosen, rejected) for chosen, rejected in pair(row, renderer)]
 
     def weight(self, examples: Sequence[Example]) -> Sequence[float]:
         tokens = sum(prompt.targets + chosen.targets for prompt, chosen, _ in examples)
@@ -134,26 +129,26 @@ class OddsRatioPreferenceOptimisation(Offline):
 
 
 def pair(row: Row, renderer: Renderer) -> list[tuple[Tokens, Tokens]]:
-    """Both answers to the prompt; empty if the length limit leaves nothing of one."""
+    """Return [(chosen, rejected)]; empty if the length limit (max_length) leaves one without targets."""
     chosen = renderer.pair(row["prompt"], row["chosen"], row.get("tools"))
     rejected = renderer.pair(row["prompt"], row["rejected"], row.get("tools"))
     return [(chosen, rejected)] if chosen.targets and rejected.targets else []
 
 
-def _before(answer: Tokens) -> Tokens:
-    """What comes before the first target, with every token but the first as target."""
+def _prompt(answer: Tokens) -> Tokens:
+    """Return the tokens before the first target, all of them targets except the first."""
     ids = answer.ids[: answer.target.index(True)]
     return Tokens(ids=ids, target=(False, *[True] * (len(ids) - 1)), target_bytes=0)
 
 
-def _lead(score_S: torch.Tensor) -> torch.Tensor:
-    """By how much each pair's chosen answer leads: [S] → [P]."""
+def _margin(score_S: torch.Tensor) -> torch.Tensor:
+    """Return the chosen minus the rejected score of each pair: [S] → [P]."""
     score_P2 = score_S.view(-1, 2)
     return score_P2[:, 0] - score_P2[:, 1]
 
 
 def _log1mexp(logp: torch.Tensor) -> torch.Tensor:
-    """log(1 - exp(logp)) without cancellation on either side of probability one half (Mächler 2012)."""
+    """Return log(1 - exp(logp)) without cancellation (Mächler 2012)."""
     return torch.where(logp < -math.log(2), torch.log1p(-torch.exp(logp)), torch.log(-torch.expm1(logp)))
 
 

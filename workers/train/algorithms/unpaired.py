@@ -1,4 +1,4 @@
-"""Reward maximisation from verdicts on single answers: nothing is paired, so any log of thumbs up and down will do."""
+"""KTO: preference optimisation from unpaired labels, such as a log of thumbs up and down."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import torch
 
 from luthier.design import Kto
 from luthier.task import DataKind
-from workers.train.algorithms.base import Batch, Example, Loss, Policy, Reference, sequence_logps
+from workers.train.algorithms.base import Batch, Context, Example, Loss, Policy, Reference, implements, sequence_logps
 from workers.train.algorithms.preference import pair
 from workers.train.data.padding_free import UnpaddedRows
 from workers.train.data.tokenize import Renderer, Row, Tokens
 
 
+@implements(Kto, trainer=("trl", "KTO"))
 class KahnemanTverskyOptimisation:
-    """Ethayarajh et al. 2024, equation 8: λ_D(1 - σ(β(r - z))) for desirable answers, λ_U(1 - σ(β(z - r))) for others.
+    """KTO, Ethayarajh et al. 2024, equation 8: λ_D(1 - σ(β(r - z))) for desirable answers, λ_U(1 - σ(β(z - r))) else.
 
-    r is an answer's log π/π_ref, and z estimates the KL divergence of policy and reference from answers to the wrong
-    prompts: each prompt of the step with the answer of the row before, the mean of whose log π/π_ref is clamped at zero
-    and has no gradient. As in TRL, but over the whole step however it is cut into micro-batches. A step of one row has
-    no wrong prompt, and compares the answer with itself.
+    r is an answer's log π/π_ref. z estimates the KL divergence of policy and reference, without a gradient: the mean
+    log π/π_ref of mismatched answers (each prompt with the answer of the row before), clamped at zero. As in TRL, but
+    over the whole batch instead of a micro-batch. A batch of one row has no mismatch and uses its own answer.
 
-    A pair of answers is a desirable and an undesirable one.
+    Preference pairs count as one desirable and one undesirable answer.
     """
 
     reference: Reference = "weights"
 
-    def __init__(self, algorithm: Kto) -> None:
+    def __init__(self, algorithm: Kto, context: Context) -> None:
         self.algorithm = algorithm
 
     def examples(self, row: Row, kind: DataKind, renderer: Renderer) -> list[Example]:
@@ -42,15 +42,14 @@ class KahnemanTverskyOptimisation:
         return [(replace(answer, desirable=bool(row["label"])),)] if answer.targets else []
 
     def batch(self, examples: Sequence[Example], policy: Policy) -> Batch:
-        """The signal of an example is [1, 3]: its log π_ref, the step's z, and 1 if desirable, else -1."""
+        """Compute z for the step. The signal of an example is [1, 3]: its log π_ref, z, and 1 if desirable, else -1."""
         longest: int | None = getattr(policy.model.config, "max_position_embeddings", None)
         answers = [answer for (answer,) in examples]
-        mismatched = [
-            (_answered(prompt, other, longest),) for prompt, other in zip(answers, _rotated(answers), strict=True)
-        ]
+        rotated = [answers[-1], *answers[:-1]]
+        mismatched = [(_mismatch(prompt, other, longest),) for prompt, other in zip(answers, rotated, strict=True)]
         now, then = policy.logps(mismatched), policy.reference_logps([*mismatched, *examples])
-        drift_S = torch.stack([(p.sum() - r.sum()) for p, r in zip(now, then, strict=False)])
-        z = drift_S.mean().clamp(min=0)
+        ratio_S = torch.stack([(p.sum() - r.sum()) for p, r in zip(now, then, strict=False)])
+        z = ratio_S.mean().clamp(min=0)
         signs = [z.new_tensor(1.0 if answer.desirable else -1.0) for answer in answers]
         signals = [
             torch.stack([logps.sum(), z, sign])[None]
@@ -63,7 +62,7 @@ class KahnemanTverskyOptimisation:
 
     def loss(self, logp_N: torch.Tensor, rows: UnpaddedRows, signal: torch.Tensor | None) -> Loss:
         if signal is None:
-            raise ValueError("kto compares with reference log-probabilities")
+            raise ValueError("kto needs reference log-probabilities as its signal")
         reference_S, z_S, sign_S = signal.unbind(1)
         gain_S = self.algorithm.beta * sign_S * (sequence_logps(logp_N, rows) - reference_S - z_S)
         weight_S = torch.where(sign_S > 0, self.algorithm.desirable_weight, 1.0)
@@ -73,15 +72,11 @@ class KahnemanTverskyOptimisation:
         )
 
 
-def _rotated(answers: Sequence[Tokens]) -> list[Tokens]:
-    return [answers[-1], *answers[:-1]]
-
-
-def _answered(prompt: Tokens, other: Tokens, longest: int | None) -> Tokens:
-    """The prompt of one row with the answer of another, cut where the model's positions end."""
-    asked, said = prompt.target.index(True), other.target.index(True)
+def _mismatch(prompt: Tokens, other: Tokens, longest: int | None) -> Tokens:
+    """Return the prompt of one row with the answer of another, truncated to the model's context."""
+    head, start = prompt.target.index(True), other.target.index(True)
     return Tokens(
-        ids=(*prompt.ids[:asked], *other.ids[said:])[:longest],
-        target=(*[False] * asked, *other.target[said:])[:longest],
+        ids=(*prompt.ids[:head], *other.ids[start:])[:longest],
+        target=(*[False] * head, *other.target[start:])[:longest],
         target_bytes=0,
     )

@@ -1,4 +1,4 @@
-"""Axis four, the architecture: a base model and the edits of its shape."""
+"""The architecture: a base model and edits of its shape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedM
 from luthier.design import Architecture
 from luthier.errors import Infeasible
 from workers.train.architectures.block_influence import block_influence
-from workers.train.architectures.edits import cut_depth, kept_layers, narrow, share_kv_heads, stretch
+from workers.train.architectures.edits import cut_depth, kept_layers, scale_rope, set_window, share_kv_heads
 from workers.train.forward import is_encoder
 
 __all__ = ["build"]
@@ -21,9 +21,9 @@ __all__ = ["build"]
 def build(
     pristine: PreTrainedModel, architecture: Architecture, calibration: Sequence[Sequence[int]] = ()
 ) -> PreTrainedModel:
-    """A new model with the edits made; `pristine` stays as it is. Raises Infeasible for an impossible edit.
+    """Return a new model with the edits applied; `pristine` is not changed. Raises Infeasible for an impossible edit.
 
-    `calibration` holds token ids of training rows, for the edits that are chosen by what the model does with them.
+    `calibration` holds token ids of training rows, on which `block_influence` measures the layers.
     """
     if not architecture.edited:
         return copy.deepcopy(pristine)
@@ -35,16 +35,18 @@ def build(
     if architecture.kv_heads is not None:
         config, weights = share_kv_heads(config, weights, architecture.kv_heads)
     if architecture.rope_factor is not None:
-        config = stretch(config, architecture.rope_factor, architecture.rope_rule)
+        config = scale_rope(config, architecture.rope_factor, architecture.rope_rule)
     if architecture.window is not None:
-        config = narrow(config, architecture.window)
+        config = set_window(config, architecture.window)
     with torch.random.fork_rng(devices=[]):
         family: Any = AutoModelForMaskedLM if is_encoder(pristine) else AutoModelForCausalLM
         model: PreTrainedModel = family.from_config(config, dtype=pristine.dtype)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise Infeasible(f"{type(model).__name__} models cannot be edited so: the weights no longer fit") from error
+        raise Infeasible(
+            f"this edit does not work for {type(model).__name__}: its weights do not fit the new shape"
+        ) from error
     if not is_encoder(pristine):
         model.generation_config = copy.deepcopy(pristine.generation_config)
     model.eval()

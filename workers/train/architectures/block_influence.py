@@ -1,4 +1,4 @@
-"""How much each layer does to what passes through it, measured on a few sequences."""
+"""Block influence: how much each layer changes the hidden states, measured on a few sequences."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from workers.train.forward import is_encoder
 
 @torch.no_grad()
 def block_influence(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> tuple[float, ...]:
-    """For each layer, 1 minus the mean cosine between a token's hidden state before and after it: ShortGPT's BI score
-    (Men et al. 2024). `sequences` are token ids; each is read alone, so that no score depends on its neighbours.
+    """Return ShortGPT's BI score of each layer (Men et al. 2024).
 
-    Raises Infeasible for a family without a plain list of layers, or where there is nothing to read.
+    It is 1 minus the mean cosine similarity of a token's hidden states before and after the layer. `sequences` are
+    token ids; each has its own forward pass, so that the scores do not depend on batching.
+
+    Raises Infeasible for a family without a plain list of layers, or without any token to measure on.
     """
     layers = layers_of(model)
     if layers is None:
-        raise Infeasible(f"{type(model).__name__} models have no list of layers to measure")
+        raise Infeasible(f"block_influence needs a list of layers; {type(model).__name__} has none")
     tokens = sum(map(len, sequences))
     if not tokens:
-        raise Infeasible("there is no training row to measure the layers on")
+        raise Infeasible("block_influence needs training rows to measure the layers on; there are none")
     alike = [0.0] * len(layers)
 
     def watch(index: int) -> Callable[..., None]:

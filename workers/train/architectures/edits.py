@@ -1,4 +1,8 @@
-"""Edits of a model's shape. Each turns (config, weights) into (config, weights) of an ordinary transformers model."""
+"""Edits of a model's shape: depth, key/value heads, context, window, and a start for a missing head.
+
+Depth and heads turn (config, weights) into new ones; context and window change only the config. The result is always an
+ordinary transformers model.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,38 @@ from luthier.errors import Infeasible
 
 Weights = dict[str, torch.Tensor]
 
-_LAYER = re.compile(r"^(.*\blayers?\.)(\d+)(\..*)$")
-_PER_LAYER = ("layer_types", "no_rope_layers")  # lists in a config with one value for each layer
+# Where the list of layers is: in Llama and ModernBERT; in BERT and RoBERTa; in DistilBERT.
+PLACES: Final = ("layers", "encoder.layer", "transformer.layer")
+
+_LAYER: Final = re.compile(r"^(.*\blayers?\.)(\d+)(\..*)$")
+_PER_LAYER: Final = ("layer_types", "no_rope_layers")  # lists in a config with one value per layer
+_LLAMA_ONLY: Final = ("attention_bias", "mlp_bias", "pretraining_tp")  # settings that Mistral's config lacks
+
+
+def place_of_layers(model: PreTrainedModel) -> str | None:
+    """Return the name of the list of layers in the model without its head; None for families without such a list."""
+    for place in PLACES:
+        module: Module | None = model.base_model
+        for name in place.split("."):
+            module = getattr(module, name, None)
+        if isinstance(module, ModuleList):
+            return place
+    return None
+
+
+def layers_of(model: PreTrainedModel) -> ModuleList | None:
+    """Return the list of layers; None for families without one."""
+    place = place_of_layers(model)
+    layers = None if place is None else model.base_model.get_submodule(place)
+    return layers if isinstance(layers, ModuleList) else None
 
 
 def kept_layers(total: int, keep: int, influence: Sequence[float] | None = None) -> list[int]:
-    """Which layers stay: those of the highest `influence` where it is given (of equal ones the deeper), else all but a
-    block just before the last one (Gromov et al. 2024: the deep layers matter least, the last one most)."""
+    """Return the indices of the layers to keep. Raises Infeasible if there are not that many.
+
+    With `influence` these are the layers with the highest scores, and the deeper of two equal ones. Without it a block
+    just before the last layer is removed: deep layers matter least, the last one most (Gromov et al. 2024).
+    """
     if not 1 <= keep <= total:
         raise Infeasible(f"cannot keep {keep} of {total} layers")
     if influence is None:
@@ -31,7 +60,7 @@ def kept_layers(total: int, keep: int, influence: Sequence[float] | None = None)
 
 
 def cut_depth(config: PretrainedConfig, weights: Weights, kept: Sequence[int]) -> tuple[PretrainedConfig, Weights]:
-    """Keep these of the transformer's layers. The config says which ones, so that nobody has to find them again."""
+    """Keep these transformer layers. Their indices are stored in the config as `kept_layers`."""
     new_index = {old: new for new, old in enumerate(kept)}
     cut: Weights = {}
     for name, tensor in weights.items():
@@ -50,7 +79,10 @@ def cut_depth(config: PretrainedConfig, weights: Weights, kept: Sequence[int]) -
 
 
 def share_kv_heads(config: PretrainedConfig, weights: Weights, kv_heads: int) -> tuple[PretrainedConfig, Weights]:
-    """Mean-pool groups of key and value heads (Ainslie et al. 2023): MHA→GQA, and MQA where `kv_heads` is 1."""
+    """Mean-pool groups of key and value heads: MHA → GQA, or MQA if `kv_heads` is 1 (Ainslie et al. 2023).
+
+    Raises Infeasible if `kv_heads` does not divide the present number, or if there are no `k_proj` and `v_proj`.
+    """
     old = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     if old % kv_heads:
         raise Infeasible(f"{old} key/value heads cannot be pooled into {kv_heads}")
@@ -66,12 +98,59 @@ def share_kv_heads(config: PretrainedConfig, weights: Weights, kv_heads: int) ->
     return config, pooled
 
 
+def scale_rope(config: PretrainedConfig, factor: float, rule: RopeRule) -> PretrainedConfig:
+    """Return the config with RoPE scaling: a context of `factor` times as many tokens. The weights do not change.
+
+    Raises Infeasible unless the model has plain rotary positions, the same in every layer.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "default":
+        found = f"has {rope['rope_type']} positions" if "rope_type" in rope else "has none that all layers share"
+        raise Infeasible(f"RoPE scaling needs plain rotary positions; this {config.model_type} model {found}")
+    context = config.max_position_embeddings
+    settings = {"rope_type": rule, "factor": factor}
+    if rule == "yarn":
+        settings["original_max_position_embeddings"] = context
+    scaled = copy.deepcopy(config)
+    scaled.max_position_embeddings = round(context * factor)
+    scaled.rope_parameters = rope | settings
+    return scaled
+
+
+def set_window(config: PretrainedConfig, window: int) -> PretrainedConfig:
+    """Return the config with a sliding window in every layer. The weights do not change.
+
+    Llama has no such setting. Without biases it computes the same as Mistral, weight by weight, and becomes one. Raises
+    Infeasible for families that cannot have a window in every layer.
+    """
+    changes: dict[str, Any]
+    match config.model_type:
+        case "llama" if not (config.attention_bias or config.mlp_bias):
+            changes = {"model_type": "mistral", "sliding_window": window}
+        case "mistral":
+            changes = {"sliding_window": window}
+        case "qwen2" | "qwen3":
+            changes = {
+                "use_sliding_window": True,
+                "sliding_window": window,
+                "max_window_layers": 0,
+                "layer_types": ["sliding_attention"] * config.num_hidden_layers,
+            }
+        case family:
+            raise Infeasible(f"{family} models do not support a sliding window in every layer")
+    values = config.to_dict() | changes
+    if values["model_type"] != config.model_type:
+        values = {name: value for name, value in values.items() if name not in _LLAMA_ONLY}
+    windowed: PretrainedConfig = AutoConfig.for_model(**values)
+    return windowed
+
+
 @torch.no_grad()
 def start_head(model: PreTrainedModel, missing: Iterable[str]) -> None:
-    """Give the parameters that are `missing` in the saved model a start that draws nothing at random: the transform's
-    matrix is the identity, its norm scales by one, biases are zero; the decoder is tied to the token embeddings.
+    """Initialise the parameters of an encoder's head that are `missing` in the saved model, without random numbers.
 
-    What the family computes between the two (BERT's GELU) stays. Raises Infeasible for a head of any other form.
+    Matrices become the identity, norm scales one, biases zero. The decoder is tied to the token embeddings, and the
+    head's activation (BERT's GELU) stays. Raises Infeasible for a head of any other form.
     """
     parameters = dict(model.named_parameters())
     for name in set(missing) & parameters.keys():
@@ -82,78 +161,4 @@ def start_head(model: PreTrainedModel, missing: Iterable[str]) -> None:
             parameter.fill_(0.0 if name.endswith("bias") else 1.0)
         else:
             shape = " × ".join(map(str, parameter.shape))
-            raise Infeasible(f"{type(model).__name__} was saved without {name}, {shape}, which cannot be started")
-
-
-def stretch(config: PretrainedConfig, factor: float, rule: RopeRule) -> PretrainedConfig:
-    """The config with a context of `factor` times as many tokens. The weights are the same.
-
-    Raises Infeasible where the positions are not plain rotary ones, the same in every layer.
-    """
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") != "default":
-        found = f"{rope['rope_type']} ones" if "rope_type" in rope else "none that all layers share"
-        raise Infeasible(
-            f"{config.model_type} models need plain rotary positions to be stretched; this one has {found}"
-        )
-    context = config.max_position_embeddings
-    settings = {"rope_type": rule, "factor": factor}
-    if rule == "yarn":
-        settings["original_max_position_embeddings"] = context
-    stretched = copy.deepcopy(config)
-    stretched.max_position_embeddings = round(context * factor)
-    stretched.rope_parameters = rope | settings
-    return stretched
-
-
-_LLAMA_ONLY = ("attention_bias", "mlp_bias", "pretraining_tp")
-
-
-def window_settings(config: PretrainedConfig, window: int) -> dict[str, Any]:
-    """What a config says differently with this window in every layer. Raises Infeasible where it has no way to.
-
-    Llama has no such setting; without biases it computes what Mistral computes, weight by weight, and becomes one.
-    """
-    match config.model_type:
-        case "llama" if not (config.attention_bias or config.mlp_bias):
-            return {"model_type": "mistral", "sliding_window": window}
-        case "mistral":
-            return {"sliding_window": window}
-        case "qwen2" | "qwen3":
-            return {
-                "use_sliding_window": True,
-                "sliding_window": window,
-                "max_window_layers": 0,
-                "layer_types": ["sliding_attention"] * config.num_hidden_layers,
-            }
-        case family:
-            raise Infeasible(f"{family} models have no sliding window in all layers")
-
-
-def narrow(config: PretrainedConfig, window: int) -> PretrainedConfig:
-    """The config with the window; another class where the family has to change. The weights are the same."""
-    values = config.to_dict() | window_settings(config, window)
-    if values["model_type"] != config.model_type:
-        values = {name: value for name, value in values.items() if name not in _LLAMA_ONLY}
-    narrowed: PretrainedConfig = AutoConfig.for_model(**values)
-    return narrowed
-
-
-PLACES: Final = ("layers", "encoder.layer", "transformer.layer")  # Llama and ModernBERT; BERT and RoBERTa; DistilBERT
-
-
-def place_of_layers(model: PreTrainedModel) -> str | None:
-    """The name of the list of layers in the model without its head; None for families that have no such list."""
-    for place in PLACES:
-        module: Module | None = model.base_model
-        for name in place.split("."):
-            module = getattr(module, name, None)
-        if isinstance(module, ModuleList):
-            return place
-    return None
-
-
-def layers_of(model: PreTrainedModel) -> ModuleList | None:
-    place = place_of_layers(model)
-    layers = None if place is None else model.base_model.get_submodule(place)
-    return layers if isinstance(layers, ModuleList) else None
+            raise Infeasible(f"{type(model).__name__} was saved without {name} ({shape}), which has no neutral start")

@@ -1,1 +1,1 @@
-"""Axis one, the task and its data: rows become tokens with targets, tokens become unpadded batches."""
+"""Training data: dataset rows become tokens with targets, tokens become padding-free batches."""

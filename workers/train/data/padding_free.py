@@ -1,4 +1,4 @@
-"""Batches without padding: sequences end to end in one row of tokens."""
+"""Padding-free batches (packing): several sequences in one row of tokens, kept apart by position ids and attention."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from workers.train.data.tokenize import Tokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnpaddedRows:
-    """S sequences as one row of T tokens, with N target tokens in all.
+    """S sequences in one row of T tokens, with N target tokens in total.
 
     predictor_N  positions in the row whose output predicts a target
-    label_N      the targets
-    segment_N    which of the S sequences each target belongs to
+    label_N      token ids of the targets
+    segment_N    index of the sequence that each target belongs to
     """
 
     ids_1T: torch.Tensor
@@ -28,7 +28,7 @@ class UnpaddedRows:
 
 
 def lay_out(sequences: Sequence[Tokens], device: torch.device) -> UnpaddedRows:
-    """Lay sequences end to end."""
+    """Concatenate sequences into one row on `device`."""
     ids: list[int] = []
     positions: list[int] = []
     predictors: list[int] = []
@@ -53,7 +53,7 @@ def lay_out(sequences: Sequence[Tokens], device: torch.device) -> UnpaddedRows:
 
 
 def within(examples: Iterable[tuple[Tokens, ...]], token_cap: int) -> Iterator[list[tuple[Tokens, ...]]]:
-    """Group examples, in order, so that no group holds more than `token_cap` tokens unless a single example does."""
+    """Yield micro-batches of examples, in order, of at most `token_cap` tokens unless a single example has more."""
     group: list[tuple[Tokens, ...]] = []
     size = 0
     for example in examples:

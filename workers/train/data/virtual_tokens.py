@@ -1,7 +1,7 @@
-"""Virtual tokens in unpadded rows: in front of each sequence, as PEFT puts them in front of each row of a batch.
+"""Virtual tokens in padding-free batches: before each sequence, where PEFT puts them before each row of a batch.
 
-A prompt's are embeddings that lie in the row like any token's; a prefix's are keys and values that attention puts
-before each sequence's own. No output is computed for either.
+Prompt tuning inserts embeddings into the row. Prefix tuning passes keys and values, which attention puts before each
+sequence's own. Neither gets an output.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from workers.train.data.padding_free import UnpaddedRows
 
 
 def with_virtual_tokens(model: PeftModelForCausalLM, rows: UnpaddedRows) -> dict[str, Any]:
-    """What the base model is to be called with. Raises Infeasible where a sequence gets too long for it."""
+    """Return the arguments for calling the base model. Raises Infeasible if a sequence exceeds its context."""
     config, plain = model.active_peft_config, model.get_base_model()
     count: int = config.num_virtual_tokens
     limit = plain.config.max_position_embeddings
     if max(rows.lengths) + count > limit and not getattr(plain.config, "rope_parameters", None):
         raise Infeasible(
-            f"{max(rows.lengths)} tokens and {count} virtual ones are more than the {limit} positions of "
-            f"{type(plain).__name__}"
+            f"{max(rows.lengths)} tokens and {count} virtual tokens exceed the context of {type(plain).__name__}: "
+            f"{limit} tokens"
         )
     learned = model.get_prompt(1)
     if config.peft_type is PeftType.PREFIX_TUNING:
@@ -39,7 +39,9 @@ def with_virtual_tokens(model: PeftModelForCausalLM, rows: UnpaddedRows) -> dict
     embedded_1TD = model.word_embeddings(rows.ids_1T)
     parts = [part for own in embedded_1TD.split(list(rows.lengths), 1) for part in (learned.to(own.dtype), own)]
     positions = [torch.arange(length, device=rows.ids_1T.device) for length in lengths]
-    before_S = count * torch.arange(1, len(lengths) + 1, device=rows.ids_1T.device)  # virtual tokens up to a sequence
+    before_S = count * torch.arange(
+        1, len(lengths) + 1, device=rows.ids_1T.device
+    )  # virtual tokens up to and including each sequence
     sequence_T = torch.repeat_interleave(before_S, torch.tensor(rows.lengths, device=before_S.device))
     return {
         "inputs_embeds": torch.cat(parts, dim=1),

@@ -1,6 +1,6 @@
-"""Rollouts: a model plays episodes of an environment, and what it said is kept as the very tokens that it said.
+"""Rollouts: a model plays episodes of an environment. Its answers keep the exact tokens that it generated.
 
-The judge and the reward maximisers play in the same way; the judge greedily, training by drawing from the policy.
+The judge and online RL use the same code; the judge decodes greedily, training samples from the policy.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from luthier.dataset.messages import as_messages
 from luthier.environments import Episode, make
@@ -16,20 +17,23 @@ from luthier.errors import TrialFailed
 from luthier.task import DataKind, JudgeSpec
 from workers.train.data.tokenize import Renderer, Row, Tokens
 from workers.train.forward import CausalModel
-from workers.train.rollouts.sampling import GENERATION_BATCH, Ids, sample, spoken
+from workers.train.rollouts.sampling import GENERATION_BATCH, Ids, decode, sample
 
-MAX_TURNS = 8  # answers of the model in one episode, where the world does not say
-SAMPLING_BATCH = 64  # a step's rollouts at once: what they cost is the number of passes through the model
+MAX_TURNS: Final = 8  # most answers of the model in one episode, unless the environment sets another limit
+SAMPLING_BATCH: Final = 64  # rollouts sampled at once; their cost is mostly the number of forward passes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """Where a model answers: how an episode of a row of this kind begins, and in what form the model is told of it.
+    """The setting of rollouts: how episodes begin, how they are rewarded, and how prompts are rendered.
 
-    `max_new_tokens` limits each answer, the renderer's `max_tokens` the whole episode.
+    name            name of the reward
+    begin           starts the episode of a row
+    rewards         returns the rewards of finished episodes
+    max_new_tokens  limit of each answer; the renderer's `max_tokens` limits the whole episode
     """
 
-    name: str  # of the reward
+    name: str
     begin: Callable[[Row], Episode]
     rewards: Callable[[Sequence[Episode]], list[float]]
     kind: DataKind
@@ -40,9 +44,9 @@ class World:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """An episode from its prompt to its end. Targets are the tokens that the model said, its end tokens included.
+    """A finished episode. The targets are the tokens that the model generated, end tokens included.
 
-    `answer` is the last thing it said, as text.
+    `answer` is its last answer, as text.
     """
 
     tokens: Tokens
@@ -51,8 +55,10 @@ class Rollout:
 
 
 def world_of(spec: JudgeSpec, renderer: Renderer) -> World | None:
-    """The world that the judge's rewards come from; None where nothing says how good an answer is. Preferences only say
-    so once a reward model has learnt from them."""
+    """Return the world of the judge's rewards; None if the task has none.
+
+    For preference data the rewards come from a reward model, and asking for one before it is trained fails.
+    """
     if spec.environment is not None:
         return World(
             name=spec.environment.name,
@@ -74,7 +80,7 @@ def world_of(spec: JudgeSpec, renderer: Renderer) -> World | None:
         )
     if spec.grader is None or spec.kind in (DataKind.TEXT, DataKind.UNPAIRED):
         return None
-    graded = Graded(spec.grader, spec.kind, partial(_spoken, renderer))
+    graded = Graded(spec.grader, spec.kind, partial(_reference, renderer))
     return World(
         name=spec.grader.name,
         begin=graded.begin,
@@ -86,23 +92,23 @@ def world_of(spec: JudgeSpec, renderer: Renderer) -> World | None:
 
 
 def one_by_one(episodes: Sequence[Episode]) -> list[float]:
-    """Rewards that cost too little to be asked for together."""
+    """Return the episodes' own rewards, which are cheap and need no batching."""
     return [episode.reward() for episode in episodes]
 
 
-def _spoken(renderer: Renderer, asked: Question) -> str | None:
-    """The right answer as a generation says it, with tool calls as the chat template writes them."""
+def _reference(renderer: Renderer, asked: Question) -> str | None:
+    """Return the reference answer as a model would generate it, with tool calls in the chat template's format."""
     if asked.answer is None or not asked.answer.get("tool_calls"):
         return asked.reference
-    return renderer.spoken(as_messages(asked.prompt, "user"), asked.answer, asked.tools)
+    return renderer.as_generated(as_messages(asked.prompt, "user"), asked.answer, asked.tools)
 
 
 def _unrewarded(row: Row) -> Episode:
-    raise TrialFailed("nothing says how good an answer is until a reward model has been trained on the preferences")
+    raise TrialFailed("preference data has no reward before a `reward_model` stage was trained on it")
 
 
 def opening(row: Row, kind: DataKind, renderer: Renderer) -> Ids:
-    """The tokens after which the model gives its first answer to a row."""
+    """Return the prompt of a row as token ids, truncated on the left."""
     asked = question(row, kind)
     return renderer.prompt(asked.prompt, asked.tools)[-renderer.max_tokens :]
 
@@ -110,17 +116,17 @@ def opening(row: Row, kind: DataKind, renderer: Renderer) -> Ids:
 def play(
     model: CausalModel, world: World, rows: Sequence[Row], *, attempts: int = 1, seed: int | None = None
 ) -> list[Rollout]:
-    """Episodes of the rows, the `attempts` at a row one after the other.
+    """Play `attempts` episodes of each row. Return their rollouts in that order: row by row, attempts together.
 
-    With a `seed` answers are drawn from the model's own distribution, at temperature 1; without one they are greedy.
-    Raises TrialFailed where the environment answers and the model has no chat template to put that in.
+    With a `seed` answers are sampled at temperature 1; without one decoding is greedy. Raises TrialFailed if the
+    environment replies and the model has no chat template to render the reply.
     """
     plays = [_Play(world, row) for row in rows for _ in range(attempts)]
     for turn in range(world.max_turns):
         going = [play for play in plays if not play.over]
         if not going:
             break
-        said = sample(
+        answers = sample(
             model,
             world.renderer.tokenizer,
             [play.ids for play in going],
@@ -128,14 +134,14 @@ def play(
             seed=None if seed is None else seed * world.max_turns + turn,
             batch=GENERATION_BATCH if seed is None else SAMPLING_BATCH,
         )
-        for play, answer in zip(going, said, strict=True):
-            play.hear(answer)
+        for play, answer in zip(going, answers, strict=True):
+            play.advance(answer)
     rewards = world.rewards([play.episode for play in plays])
-    return [play.ended(reward) for play, reward in zip(plays, rewards, strict=True)]
+    return [play.rollout(reward) for play, reward in zip(plays, rewards, strict=True)]
 
 
 class _Play:
-    """One episode while it is played."""
+    """An episode in progress."""
 
     def __init__(self, world: World, row: Row) -> None:
         self._world = world
@@ -145,23 +151,23 @@ class _Play:
         self._answer = ""
         self.over = False
 
-    def hear(self, said: Ids) -> None:
-        """What the model said goes in as it is, what the world says to it as the chat template words it."""
+    def advance(self, answer: Ids) -> None:
+        """Append the model's answer as generated, and the environment's reply as the chat template renders it."""
         render = self._world.renderer
-        self._extend(said, said=True)
-        self._answer = spoken(render.tokenizer, said)
+        self._append(answer, generated=True)
+        self._answer = decode(render.tokenizer, answer)
         messages = self.episode.respond(self._answer)
         if messages:
-            ended = said[-1] == render.tokenizer.eos_token_id
-            self._extend(render.continuation(messages, after_end=ended), said=False)
+            ended = answer[-1] == render.tokenizer.eos_token_id
+            self._append(render.continuation(messages, after_end=ended), generated=False)
         room = render.max_tokens - len(self.ids)
         self.over = not messages or room < self._world.max_new_tokens
 
-    def _extend(self, ids: Ids, *, said: bool) -> None:
+    def _append(self, ids: Ids, *, generated: bool) -> None:
         self.ids.extend(ids)
-        self._target.extend([said] * len(ids))
+        self._target.extend([generated] * len(ids))
 
-    def ended(self, reward: float) -> Rollout:
-        last = len(self._target) - self._target[::-1].index(True)  # words after the last answer teach nothing
+    def rollout(self, reward: float) -> Rollout:
+        last = len(self._target) - self._target[::-1].index(True)  # nothing after the last answer is needed
         tokens = Tokens(ids=tuple(self.ids[:last]), target=tuple(self._target[:last]), target_bytes=0)
         return Rollout(tokens=tokens, answer=self._answer, reward=reward)

@@ -1,10 +1,10 @@
-"""Answers of a model to prompts, as token ids: greedy, or drawn from the policy itself at temperature 1."""
+"""Generate answers to prompts, as token ids: greedily, or sampled at temperature 1."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from peft import PeftModelForCausalLM
@@ -12,7 +12,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from workers.train.forward import CausalModel, mixed_precision
 
-GENERATION_BATCH = 8
+GENERATION_BATCH: Final = 8
+MIN_TEMPERATURE: Final = 0.01  # below it decoding is greedy: the result is the same, and the division may overflow
 Ids = tuple[int, ...]
 
 
@@ -26,26 +27,22 @@ def sample(
     seed: int | None,
     batch: int = GENERATION_BATCH,
 ) -> list[Ids]:
-    """One answer a prompt, up to and with the end token where the model said it.
+    """Return one answer per prompt, up to and including the end token if the model generated it.
 
-    With a `seed` the tokens are drawn from the model's own distribution, neither sharpened nor cut off, so that their
-    log-probabilities are those of the policy; without one they are the likeliest. Batches are made of prompts of like
-    length, always in the same way.
+    With a `seed` tokens are sampled at temperature 1 without top-k or top-p, so that their log-probabilities are the
+    policy's. Without one decoding is greedy. Batches group prompts of similar length, deterministically.
 
-    Where there are virtual tokens each prompt is answered alone: PEFT puts them before the padding, at a distance that
-    training has not seen. That takes several times as long.
+    With virtual tokens each prompt is answered alone, which is several times slower: PEFT would put them before the
+    padding, at a distance from the prompt that training never had.
     """
     batch = 1 if isinstance(model, PeftModelForCausalLM) else batch
-    end = tokenizer.eos_token_id
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-    config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=end)
-    if seed is not None:
-        config.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+    config = generation_config(tokenizer, max_new_tokens, temperature=0.0 if seed is None else 1.0)
+    pad, end = config.pad_token_id, config.eos_token_id
     generator: Any = model  # transformers' types hide `generate` of an auto model
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[Ids] = [()] * len(prompts)
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), own_settings_aside(model), mixed_precision(model.device):
+    with torch.random.fork_rng(devices), without_own_settings(model), mixed_precision(model.device):
         if seed is not None:
             torch.manual_seed(seed)
         for start in range(0, len(order), batch):
@@ -64,19 +61,31 @@ def sample(
 def generate(
     model: CausalModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> list[str]:
-    """Greedy answers as text, one per prompt."""
+    """Return greedy answers as text, one per prompt."""
     answers = sample(model, tokenizer, prompts, max_new_tokens=max_new_tokens, seed=None)
-    return [spoken(tokenizer, ids) for ids in answers]
+    return [decode(tokenizer, ids) for ids in answers]
 
 
-def spoken(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """An answer as it is graded: without special tokens, and without white space around it."""
+def generation_config(
+    tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, *, temperature: float, top_p: float = 1.0
+) -> GenerationConfig:
+    """Return transformers' settings: greedy at temperature 0, else sampling without top-k."""
+    end = tokenizer.eos_token_id
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=end)
+    if temperature >= MIN_TEMPERATURE and top_p > 0:
+        config.update(do_sample=True, temperature=temperature, top_k=0, top_p=top_p)
+    return config
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Return an answer as text for the grader: without special tokens and surrounding white space."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
 @contextmanager
-def own_settings_aside(model: CausalModel) -> Iterator[None]:
-    """Generation settings shipped with a model (a repetition penalty, say) would join these; keep them out."""
+def without_own_settings(model: CausalModel) -> Iterator[None]:
+    """Within this context the model's own generation settings (such as a repetition penalty) do not apply."""
     plain = model.get_base_model() if isinstance(model, PeftModelForCausalLM) else model
     own, plain.generation_config = plain.generation_config, GenerationConfig()
     try:

@@ -1,7 +1,7 @@
-"""AdaLoRA: low-rank adapters as singular values with their vectors, pruned while they learn (Zhang et al. 2023).
+"""AdaLoRA (Zhang et al. 2023): low-rank adapters in SVD form, whose least important singular values are pruned.
 
-The allocator is PEFT's. What it has learnt of each number's importance, and which singular values it has left, is
-state of the training: without it a resumed trial would prune others.
+PEFT's rank allocator decides. Its importance averages and the ranks it has left are part of a checkpoint: without them
+a resumed trial would prune other singular values.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from peft import AdaLoraConfig, PeftModel
 from transformers import PreTrainedModel
 
 from luthier.design import AdaLora
+from workers.train.updates.base import implements
 from workers.train.updates.lora import EVERYWHERE, Adapter, adapt
 
-START: Final = 1.5  # times the rank that is left in the end, as in the paper
-WARMUP, SETTLED = 0.1, 0.3  # shares of the steps before anything is pruned, and after the last of it
-PRUNINGS: Final = 100  # at most, over the whole schedule
+WARMUP, SETTLED = 0.1, 0.3  # shares of the steps before the first pruning, and after the last
+PRUNINGS: Final = 100  # most prunings in a stage
 
-_AVERAGES: Final = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # PEFT's names
+_AVERAGES: Final = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # PEFT's names of the importance averages
 
 
 def schedule(steps: int) -> dict[str, int]:
-    """PEFT's `total_step`, `tinit`, `tfinal` and `deltaT` for a stage of so many optimiser steps, counted from 0."""
+    """Return PEFT's `total_step`, `tinit`, `tfinal` and `deltaT` for a stage of `steps` optimiser steps."""
     settled = max(1, round(SETTLED * steps)) if steps > 1 else 0
     return {"total_step": steps, "tinit": int(WARMUP * steps), "tfinal": settled, "deltaT": max(1, steps // PRUNINGS)}
 
 
-class Adaptive(Adapter):
-    """Adapters whose ranks are decided in the first stage that trains them; later stages keep to them."""
+class AdaLoraAdapter(Adapter):
+    """The first stage that trains the adapters decides their ranks; later stages with the same update keep them."""
 
     def __init__(self, peft_model: PeftModel) -> None:
         super().__init__(peft_model)
@@ -48,7 +48,7 @@ class Adaptive(Adapter):
                 setattr(self.config, name, value)
 
     def penalty(self) -> torch.Tensor:
-        """How far the vectors are from being at right angles, as PEFT measures it: the mean of ‖PPᵀ - I‖."""
+        """Return the orthogonality penalty on the singular vectors, as PEFT computes it: the mean of ‖PPᵀ - I‖."""
         total, count = torch.zeros((), device=self.model.device), 0
         for name, p in self.model.named_parameters():
             if ".lora_A." in name or ".lora_B." in name:
@@ -81,15 +81,16 @@ class Adaptive(Adapter):
         self.config.rank_pattern = left or None
 
 
-def adaptive(model: PreTrainedModel, update: AdaLora, seed: int) -> Adaptive:
-    """`seed` decides the singular vectors that training starts from; the values start at zero."""
+@implements(AdaLora, peft_config="AdaLoraConfig", own_reference=True)
+def adaptive(model: PreTrainedModel, update: AdaLora, seed: int) -> AdaLoraAdapter:
+    """Add AdaLoRA adapters. `seed` determines the initial singular vectors; the singular values start at zero."""
     config = AdaLoraConfig(
         target_r=update.rank,
-        init_r=math.ceil(START * update.rank),
+        init_r=math.ceil(update.START * update.rank),
         lora_alpha=update.alpha,
         lora_dropout=0.0,
         orth_reg_weight=update.orthogonality,
-        **schedule(1),  # the stage says how long it is when it begins
+        **schedule(1),  # `begin` sets the real one, once the number of steps is known
         **EVERYWHERE,
     )
-    return Adaptive(adapt(model, config, seed))
+    return AdaLoraAdapter(adapt(model, config, seed))

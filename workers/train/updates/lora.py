@@ -1,4 +1,4 @@
-"""The LoRA family, through PEFT: low-rank adapters on linear layers, never the output head, without dropout."""
+"""The LoRA family, through PEFT: low-rank adapters on linear layers, never on the output head, without dropout."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from transformers.pytorch_utils import Conv1D
 from luthier.design import Dora, Lora, LoraPlus, Placement, RsLora
 from luthier.errors import Infeasible
 from workers.train.forward import is_encoder
-from workers.train.updates.base import Steady, moving
+from workers.train.updates.base import Stateless, implements, trainable_parameters
 
-ALL_LINEAR: Final = "all-linear"  # PEFT's word: every linear layer but the output head
+ALL_LINEAR: Final = "all-linear"  # PEFT's shorthand for every linear layer except the output head
 EVERYWHERE: Final[dict[str, Any]] = {"target_modules": ALL_LINEAR}
-_INDEX: Final = re.compile(r"\.\d+\.")  # of a transformer layer in a module's name
+_INDEX: Final = re.compile(r"\.\d+\.")  # the number of a transformer layer in a module's name
 
 
-class Adapter(Steady):
-    """A PEFT model; its base is the model to call, since PEFT puts adapters in place."""
+class Adapter(Stateless):
+    """A PEFT model with injected adapters. The model to call is its base, which PEFT modifies in place."""
 
     def __init__(self, peft_model: PeftModel) -> None:
         self.peft_model = peft_model
@@ -34,10 +34,7 @@ class Adapter(Steady):
         return model
 
     def trainable(self) -> dict[str, Parameter]:
-        return moving(self.model)
-
-    def pace(self, name: str) -> float:
-        return 1.0
+        return trainable_parameters(self.model)
 
     def merge(self) -> PreTrainedModel:
         merged: PreTrainedModel = self.peft_model.merge_and_unload(safe_merge=True)
@@ -45,43 +42,44 @@ class Adapter(Steady):
 
     def save_adapter(self, folder: Path) -> bool:
         self.peft_model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; ours is written by the export
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; the export writes a full one
         return True
 
 
-class TwoPaced(Adapter):
-    """Adapters whose B matrices learn faster than all else of them."""
+class LoraPlusAdapter(Adapter):
+    """LoRA+ (Hayou et al. 2024): the B matrices learn `ratio` times faster than the A matrices."""
 
     def __init__(self, peft_model: PeftModel, ratio: float) -> None:
         super().__init__(peft_model)
         self.ratio = ratio
 
-    def pace(self, name: str) -> float:
+    def lr_scale(self, name: str) -> float:
         return self.ratio if ".lora_B." in name else 1.0
 
 
 LowRank = Lora | RsLora | Dora | LoraPlus
 
 
+@implements(Lora, RsLora, Dora, LoraPlus, peft_config="LoraConfig")
 def low_rank(model: PreTrainedModel, update: LowRank, seed: int) -> Adapter:
-    """Put adapters on `model`; `seed` decides their random half."""
+    """Add LoRA adapters to `model` in place. `seed` determines the random initial A matrices."""
     adapted = adapt(model, lora_config(update, places(model, update.placement)), seed)
-    return TwoPaced(adapted, update.ratio) if isinstance(update, LoraPlus) else Adapter(adapted)
+    return LoraPlusAdapter(adapted, update.ratio) if isinstance(update, LoraPlus) else Adapter(adapted)
 
 
 def adapt(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
-    """Put PEFT's adapters on `model`, with `seed` deciding what they draw at random."""
-    config.task_type = None if is_encoder(model) else "CAUSAL_LM"  # PEFT has no word for masked language models
+    """Add PEFT's adapters to `model` in place. `seed` determines their random initial values."""
+    config.task_type = None if is_encoder(model) else "CAUSAL_LM"  # PEFT has no task type for masked language models
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(model, config)
 
 
 def places(model: PreTrainedModel, placement: Placement) -> list[str] | str:
-    """PEFT's `target_modules` for a placement, found in the model: sorted, relative to the layers they are in.
+    """Return PEFT's `target_modules` for a placement: sorted module names, relative to their transformer layer.
 
-    What a layer calls attention is attention; every other linear layer of it belongs to the MLP. Raises Infeasible
-    where there is none of a kind, or where an adapter on the embeddings could not be merged.
+    Linear layers inside a module of a class named `…Attention` count as attention; all others as MLP. Raises Infeasible
+    if the model has none of a kind, or if its embeddings are tied: an adapter on them could not be merged.
     """
     match placement:
         case "all":
@@ -89,7 +87,9 @@ def places(model: PreTrainedModel, placement: Placement) -> list[str] | str:
         case "embeddings":
             embeddings = model.get_input_embeddings()
             if (head := model.get_output_embeddings()) is not None and head.weight is embeddings.weight:
-                raise Infeasible(f"the embeddings of this {type(model).__name__} are its output head too")
+                raise Infeasible(
+                    f"{type(model).__name__} has tied embeddings: an adapter on them would change the output head too"
+                )
             name = next(name for name, module in model.named_modules() if module is embeddings)
             found = [*_linear(model, attention=True), *_linear(model, attention=False), name]
         case "attention":
@@ -97,12 +97,12 @@ def places(model: PreTrainedModel, placement: Placement) -> list[str] | str:
         case "mlp":
             found = _linear(model, attention=False)
     if not found:
-        raise Infeasible(f"{type(model).__name__} has no linear layers in its {placement}")
+        raise Infeasible(f"{type(model).__name__} has no linear layers for the placement {placement}")
     return sorted(found)
 
 
 def _linear(model: PreTrainedModel, *, attention: bool) -> list[str]:
-    """The linear layers in attention, or outside of it, each named from its transformer layer down."""
+    """Return the names of the linear layers inside attention, or outside it, relative to their transformer layer."""
     head = model.get_output_embeddings()
     inside = tuple(name + "." for name, module in model.named_modules() if type(module).__name__.endswith("Attention"))
     linear = [
@@ -114,7 +114,7 @@ def _linear(model: PreTrainedModel, *, attention: bool) -> list[str]:
 
 
 def lora_config(update: LowRank, target_modules: list[str] | str) -> LoraConfig:
-    """PEFT's configuration of the update."""
+    """Return PEFT's configuration of the update."""
     match update:
         case Lora() | LoraPlus():
             rslora, dora = False, False

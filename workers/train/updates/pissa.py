@@ -1,4 +1,4 @@
-"""PiSSA: adapters that start as the principal part of each weight, over a frozen rest (Meng et al. 2024)."""
+"""PiSSA (Meng et al. 2024): adapters start as the principal components of each weight; the residual is frozen."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from transformers import PreTrainedModel
 
 from luthier.design import Pissa
 from luthier.errors import Infeasible
+from workers.train.updates.base import implements
 from workers.train.updates.lora import Adapter, adapt, places
 
 
-class Principal(Adapter):
-    """Adapters that were taken out of the weights below them; knows what they were at first."""
+class PissaAdapter(Adapter):
+    """Adapters that were split off the base weights. Keeps their initial values, to export plain LoRA."""
 
     def __init__(self, peft_model: PeftModel) -> None:
         super().__init__(peft_model)
-        # Loading the saved adapter, or adding one like it, must not take anything out of the weights again.
+        # Loading the saved adapter, or adding another with this config, must not split the weights again.
         peft_model.peft_config["default"].init_lora_weights = True
         self.at_first = {
             name: tensor.detach().clone() for name, tensor in peft_model.state_dict().items() if ".lora_" in name
         }
 
     def save_adapter(self, folder: Path) -> bool:
-        """As plain LoRA of twice the rank for the original base, since nobody else has the frozen rest:
-        BA - B₀A₀ = [B, -B₀][A; A₀]."""
+        """Save plain LoRA of twice the rank for the original base: BA - B₀A₀ = [B, -B₀][A; A₀].
+
+        Users have the original base weights, not the frozen residual.
+        """
         with tempfile.TemporaryDirectory(prefix="luthier-pissa-") as scratch:
             first = Path(scratch) / "first"
             self.peft_model.save_pretrained(first, state_dict=self.at_first)
@@ -36,18 +39,19 @@ class Principal(Adapter):
         return True
 
 
-def principal(model: PreTrainedModel, update: Pissa, seed: int) -> Principal:
-    """Split each weight. Raises Infeasible where one has fewer rows or columns than the rank.
+@implements(Pissa, peft_config="LoraConfig", own_reference=True)
+def principal(model: PreTrainedModel, update: Pissa, seed: int) -> PissaAdapter:
+    """Split each weight into an adapter and a frozen residual. Raises Infeasible if the rank exceeds a weight's shape.
 
-    The singular vectors are those of Halko et al.'s randomised method, drawn from `seed` and always found on the CPU:
-    a trial that is resumed on another device has the same frozen rest.
+    The randomised SVD (Halko et al. 2011) uses `seed` and always runs on the CPU, so that a trial resumed on another
+    device has the same residual.
     """
     device = model.device
     torch.nn.Module.to(model, "cpu")
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and min(module.weight.shape) < update.rank:
             shape = " × ".join(map(str, module.weight.shape))
-            raise Infeasible(f"pissa asks for rank {update.rank}, but {name} is {shape}")
+            raise Infeasible(f"pissa needs weights of at least rank {update.rank}, but {name} is {shape}")
     config = LoraConfig(
         r=update.rank,
         lora_alpha=update.rank,
@@ -57,4 +61,4 @@ def principal(model: PreTrainedModel, update: Pissa, seed: int) -> Principal:
     )
     adapted = adapt(model, config, seed)
     torch.nn.Module.to(model, device)
-    return Principal(adapted)
+    return PissaAdapter(adapted)

@@ -1,8 +1,8 @@
-"""Updates that add virtual tokens in front of every sequence and leave the model as it is: prompt and prefix tuning.
+"""Prompt tuning (Lester et al. 2021) and prefix tuning (Li & Liang 2021): virtual tokens before every sequence.
 
-What they learn is an input, not a change of weights, so it cannot be merged: the PEFT model itself is what is trained,
-judged and exported. Both start from tokens drawn from the vocabulary (their embeddings, or the keys and values that
-the model makes of them), which Lester et al. (2021) and Li & Liang (2021) found better than noise.
+The model stays frozen, and the virtual tokens are an input that cannot be merged into weights. So the PEFT model itself
+is trained, judged and exported. Both start from random tokens of the vocabulary: from their embeddings, or from the
+keys and values that the model computes for them. Both papers found this better than random numbers.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from transformers import PreTrainedModel
 
 from luthier.design import Prefix, Prompt
 from luthier.errors import Infeasible
-from workers.train.updates.base import Steady, moving
+from workers.train.updates.base import Stateless, implements, trainable_parameters
 
 
-class InFront(Steady):
-    """A PEFT model that is called itself, since it puts the virtual tokens in."""
+class VirtualTokenAdapter(Stateless):
+    """A PEFT model, which is called itself because it inserts the virtual tokens."""
 
     mergeable = False
 
@@ -30,13 +30,10 @@ class InFront(Steady):
         self.kind = kind
 
     def trainable(self) -> dict[str, Parameter]:
-        return moving(self.model)
-
-    def pace(self, name: str) -> float:
-        return 1.0
+        return trainable_parameters(self.model)
 
     def merge(self) -> Never:
-        raise Infeasible(f"what {self.kind} learns cannot be folded into weights that another update could go on from")
+        raise Infeasible(f"{self.kind} tuning cannot be merged into the weights for the next stage")
 
     def save_adapter(self, folder: Path) -> bool:
         self.model.save_pretrained(folder, safe_serialization=True)
@@ -44,16 +41,18 @@ class InFront(Steady):
         return True
 
 
-def prompt(model: PreTrainedModel, update: Prompt, seed: int) -> InFront:
-    """`seed` decides which tokens' embeddings it starts from."""
+@implements(Prompt, peft_config="PromptTuningConfig", own_reference=True)
+def prompt(model: PreTrainedModel, update: Prompt, seed: int) -> VirtualTokenAdapter:
+    """Add prompt tuning. `seed` determines the tokens whose embeddings it starts from."""
     config = PromptTuningConfig(num_virtual_tokens=update.tokens, task_type="CAUSAL_LM")
     adapted = PeftModelForCausalLM(model, config)
     embeddings = cast("torch.nn.Embedding", model.get_input_embeddings()).weight.detach()
     return _started(adapted, update.kind, embeddings[_drawn(model, update.tokens, seed).to(embeddings.device)])
 
 
-def prefix(model: PreTrainedModel, update: Prefix, seed: int) -> InFront:
-    """`seed` decides which tokens' keys and values it starts from."""
+@implements(Prefix, peft_config="PrefixTuningConfig", own_reference=True)
+def prefix(model: PreTrainedModel, update: Prefix, seed: int) -> VirtualTokenAdapter:
+    """Add prefix tuning. `seed` determines the tokens whose keys and values it starts from."""
     ids_1T = _drawn(model, update.tokens, seed)[None].to(model.device)
     with torch.no_grad():
         cache = cast("Any", model)(input_ids=ids_1T, use_cache=True).past_key_values
@@ -63,18 +62,19 @@ def prefix(model: PreTrainedModel, update: Prefix, seed: int) -> InFront:
     return _started(PeftModelForCausalLM(model, config), update.kind, torch.cat(parts, dim=1))
 
 
-def _started(adapted: PeftModelForCausalLM, kind: str, start: torch.Tensor) -> InFront:
+def _started(adapted: PeftModelForCausalLM, kind: str, start: torch.Tensor) -> VirtualTokenAdapter:
+    """Set the initial values. Raises Infeasible if layers of different shapes make them not fit."""
     learned: Parameter = adapted.prompt_encoder["default"].embedding.weight
     if learned.shape != start.shape:
         raise Infeasible(
-            f"{type(adapted.get_base_model()).__name__} has layers of several shapes, which {kind} is not for"
+            f"{kind} tuning needs layers of one shape; {type(adapted.get_base_model()).__name__} has several"
         )
     with torch.no_grad():
         learned.copy_(start)
-    return InFront(adapted.eval(), kind)
+    return VirtualTokenAdapter(adapted.eval(), kind)
 
 
 def _drawn(model: PreTrainedModel, count: int, seed: int) -> torch.Tensor:
-    """Token ids, drawn on the CPU so that every device draws the same."""
+    """Return random token ids, drawn on the CPU so that they are the same on every device."""
     vocabulary = len(cast("torch.nn.Embedding", model.get_input_embeddings()).weight)
     return torch.randint(vocabulary, (count,), generator=torch.Generator().manual_seed(seed))

@@ -1,7 +1,7 @@
-"""QLoRA: low-rank adapters over a frozen base in four bits (Dettmers et al. 2023), through bitsandbytes and PEFT.
+"""QLoRA (Dettmers et al. 2023): low-rank adapters over a frozen 4-bit base, through bitsandbytes and PEFT.
 
-Quantised is what the adapters stand on: all linear layers but the output head, in NF4 with quantised scales. What is
-judged and exported is that rounded base with the adapters added, as plain weights.
+All linear layers except the output head are quantised to NF4 with double quantisation. The model that is judged and
+exported is the de-quantised base with the adapters merged in, as plain weights.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from transformers import PreTrainedModel
 
 from luthier.design import QLora
 from luthier.errors import Infeasible
+from workers.train.updates.base import implements
 from workers.train.updates.lora import EVERYWHERE, Adapter, adapt
 
 
-class Quantised(Adapter):
-    """Adapters whose base is not the registered one any more, but one that is rounded to four bits."""
+class QLoraAdapter(Adapter):
+    """Adapters on a base that was quantised, and so differs from the registered one."""
 
     def merge(self) -> PreTrainedModel:
-        """Plain layers of the rounded weights with what the adapters add."""
+        """Replace each quantised layer by a plain one: its de-quantised weight plus the adapter's."""
         functional, model = _bitsandbytes().functional, self.model
         for name, module in list(model.named_modules()):
             if isinstance(module, LoraLayer):
@@ -34,28 +35,29 @@ class Quantised(Adapter):
                 plain.weight = torch.nn.Parameter(weight + module.get_delta_weight("default").to(weight.dtype))
                 plain.bias = packed.bias
                 model.set_submodule(name, plain.requires_grad_(False).to(weight.device))
-        vars(model).pop("peft_config", None)  # what PEFT leaves on a model that has its layers
+        vars(model).pop("peft_config", None)  # PEFT leaves it on a model that had its layers
         return model
 
     def save_adapter(self, folder: Path) -> bool:
-        """None: it would stand on the registered base, which is not rounded, and score otherwise."""
+        """Save nothing: users would load the adapter on the original base, where it scores differently."""
         return False
 
 
-def qlora(model: PreTrainedModel, update: QLora, seed: int) -> Quantised:
-    """Quantise the linear layers and put adapters on them. Raises Infeasible where bitsandbytes is missing."""
+@implements(QLora, peft_config="LoraConfig")
+def qlora(model: PreTrainedModel, update: QLora, seed: int) -> QLoraAdapter:
+    """Quantise the linear layers and add adapters to them. Raises Infeasible if bitsandbytes is not installed."""
     _quantise(model)
-    vars(model)["is_loaded_in_4bit"] = True  # PEFT looks here to choose its layers
+    vars(model)["is_loaded_in_4bit"] = True  # PEFT chooses its layer classes by this flag
     try:
         config = LoraConfig(r=update.rank, lora_alpha=update.alpha, lora_dropout=0.0, **EVERYWHERE)
-        return Quantised(adapt(model, config, seed))
+        return QLoraAdapter(adapt(model, config, seed))
     finally:
         del vars(model)["is_loaded_in_4bit"]
 
 
 def _quantise(model: PreTrainedModel) -> None:
     layers, head = _bitsandbytes().nn, model.get_output_embeddings()
-    compute = torch.bfloat16 if model.device.type == "cuda" else torch.float32  # as the rest of the forward pass
+    compute = torch.bfloat16 if model.device.type == "cuda" else torch.float32  # as in the rest of the forward pass
     for name, module in list(model.named_modules()):
         if isinstance(module, torch.nn.Linear) and module is not head:
             packed = layers.Linear4bit(
@@ -74,8 +76,8 @@ def _quantise(model: PreTrainedModel) -> None:
 
 
 def _bitsandbytes() -> Any:
-    """The library, which comes with the extra `cuda`."""
+    """Import bitsandbytes, which the extra `cuda` installs. Raises Infeasible without it."""
     try:
         return importlib.import_module("bitsandbytes")
     except ImportError as error:
-        raise Infeasible(f"qlora needs the package bitsandbytes on the worker: {error}") from error
+        raise Infeasible(f"qlora needs the package bitsandbytes on the worker (extra `cuda`): {error}") from error

@@ -1,4 +1,4 @@
-"""Adapters that are not sums of matrices: learned vectors (VeRA, IA³) and rotations (OFT), through PEFT."""
+"""Adapters other than LoRA, through PEFT: learned scaling vectors (VeRA, IA³) and orthogonal rotations (OFT)."""
 
 from __future__ import annotations
 
@@ -8,28 +8,34 @@ from transformers import PreTrainedModel
 
 from luthier.design import Ia3, Oft, Vera
 from luthier.errors import Infeasible
+from workers.train.updates.base import implements
 from workers.train.updates.lora import EVERYWHERE, Adapter, adapt
 
 
+@implements(Vera, peft_config="VeraConfig", own_reference=True)
 def vera(model: PreTrainedModel, update: Vera, seed: int) -> Adapter:
-    """`seed` decides the shared random matrices, which travel with the saved adapter."""
+    """VeRA (Kopiczko et al. 2024). `seed` determines the shared random matrices, which the saved adapter includes."""
     config = VeraConfig(r=update.rank, projection_prng_key=seed, save_projection=True, **EVERYWHERE)
     return Adapter(adapt(model, config, seed))
 
 
+@implements(Ia3, peft_config="IA3Config")
 def ia3(model: PreTrainedModel, update: Ia3, seed: int) -> Adapter:
-    """On the layers that PEFT names for the family; nothing is drawn. Raises Infeasible where it names none."""
+    """IA³ (Liu et al. 2022), on PEFT's default layers for the family. Raises Infeasible if PEFT knows none."""
     try:
         return Adapter(adapt(model, IA3Config(), seed))
     except ValueError as error:
-        raise Infeasible(f"{type(model).__name__} models cannot take ia3: {error}") from error
+        raise Infeasible(f"PEFT has no ia3 layers for {type(model).__name__}: {error}") from error
 
 
+@implements(Oft, peft_config="OFTConfig")
 def oft(model: PreTrainedModel, update: Oft, seed: int) -> Adapter:
-    """Exact Cayley rotations; nothing is drawn. Raises Infeasible where a layer's inputs do not fill whole blocks."""
+    """OFT (Qiu et al. 2023), exact Cayley rotations. Raises Infeasible if the block does not divide the inputs."""
     head = model.get_output_embeddings()
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and module is not head and module.in_features % update.block:
-            raise Infeasible(f"oft asks for blocks of {update.block}, but {name} has {module.in_features} inputs")
+            raise Infeasible(
+                f"oft needs inputs that are a multiple of {update.block}, but {name} has {module.in_features}"
+            )
     config = OFTConfig(oft_block_size=update.block, use_cayley_neumann=False, **EVERYWHERE)
     return Adapter(adapt(model, config, seed))

@@ -1,0 +1,164 @@
+"""Amounts of work that do not depend on the machine: what the declarations of methods and the cost model count in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pydantic import Field
+
+from luthier.models.base_model import Anatomy, Linear, ModelFacts
+from luthier.task import DataKind
+from luthier.values import Frozen
+
+ANSWER_EXCESS, ANSWER_MARGIN = 1.5, 4.0
+
+Sites = tuple[tuple[Linear, int], ...]  # linear layers, and how many there are of each
+
+
+class Work(NamedTuple):
+    """Amounts of work, each with a price in seconds on a device."""
+
+    flops: float = 0.0  # of matrix products
+    elements: float = 0.0  # read and written between them
+    logits: float = 0.0  # and their softmax, numbers
+    calls: float = 0.0  # of operations, whatever their size
+    weights: float = 0.0  # read by passes that draw a token for a few sequences, numbers
+    decoded: float = 0.0  # operations of such passes
+    optimised: float = 0.0  # numbers moved by optimiser steps
+    tensors: float = 0.0  # moved by optimiser steps
+    copied: float = 0.0  # numbers of models that are made, merged and written
+    modules: float = 0.0  # adapters put in place and merged
+    leases: float = 0.0  # begun and ended
+
+    def plus(self, *others: Work) -> Work:
+        return Work(*map(sum, zip(self, *others, strict=True)))
+
+    def times(self, factor: float) -> Work:
+        return Work(*(factor * amount for amount in self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """`passes` forward passes over `tokens` tokens in all, in `sequences` sequences of mean length `length`."""
+
+    passes: float
+    sequences: float
+    tokens: float
+    targets: float
+    length: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """A base model with a design's edits made. `linear` gives each linear layer with how many there are of it."""
+
+    facts: ModelFacts
+    anatomy: Anatomy
+    layers: int
+    stored_layers: int
+    kv_heads: int
+    linear: Sites
+    parameters: int
+
+    @property
+    def hidden(self) -> int:
+        return self.facts.hidden_size
+
+    @property
+    def attention_width(self) -> int:
+        """Numbers in the queries of one token."""
+        return self.facts.hidden_size
+
+    @property
+    def kv_width(self) -> int:
+        """Numbers in the keys of one token."""
+        return self.facts.hidden_size * self.kv_heads // self.facts.heads
+
+    @property
+    def inner(self) -> int:
+        """Width of the feed-forward layers."""
+        return max(each.outputs for each, _ in self.linear if each.layered and not each.attention)
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward layers have a gate (SwiGLU and kin)."""
+        return sum(each.layered and not each.attention for each, _ in self.linear) > 2
+
+    @property
+    def head(self) -> int:
+        """Numbers in the output head."""
+        return self.facts.vocab_size * self.facts.hidden_size
+
+    @property
+    def outside(self) -> int:
+        """Parameters outside of the transformer layers."""
+        return self.facts.parameters - self.anatomy.layers * self.anatomy.layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moving:
+    """What a weight update trains: `numbers` in `tensors`. It adds `added` parameters, trained or not, to the layers
+    `sites`."""
+
+    numbers: int
+    tensors: int
+    added: int = 0
+    sites: Sites = ()
+
+    @property
+    def count(self) -> int:
+        """Layers with an adapter."""
+        return sum(times for _, times in self.sites)
+
+    @property
+    def inputs(self) -> int:
+        """Input features of all these layers together."""
+        return sum(layer.inputs * times for layer, times in self.sites)
+
+    @property
+    def outputs(self) -> int:
+        """Output features of all these layers together."""
+        return sum(layer.outputs * times for layer, times in self.sites)
+
+    @property
+    def weights(self) -> int:
+        """Numbers in the weight matrices of all these layers together."""
+        return sum(layer.numbers * times for layer, times in self.sites)
+
+
+class Examples(NamedTuple):
+    """Training examples of a stage: how many, and the sequences, tokens and target tokens of each."""
+
+    number: float
+    sequences: float
+    tokens: float
+    targets: float
+
+
+class Workload(Frozen):
+    """What a job makes each of its trials do. Lengths are in tokens, after truncation to the judge's limits."""
+
+    kind: DataKind
+    rows: int = Field(ge=1, description="training rows")
+    prompt: float = Field(ge=0, description="mean length of a row's prompt")
+    target: float = Field(ge=0, description="mean length of one of its answers, or of its text")
+    spread: float = Field(default=0.0, ge=0, description="standard deviation of a row's length")
+    validation: int = Field(ge=0, description="rows")
+    test: int = Field(ge=0, description="rows")
+    window: int
+    max_tokens: int
+    max_new_tokens: int
+    max_rows: int
+    max_generations: int
+    pseudo_positions: int
+    pseudo_windows: int
+    graded: bool = Field(description="whether the judge generates answers and grades them")
+    desirable: float = Field(default=1.0, description="share of unpaired rows with a desirable answer")
+    teachers: dict[str, ModelFacts] = Field(default={}, description="base models that designs may distil, by name")
+
+    @property
+    def answer(self) -> float:
+        """Expected tokens of the longest of a few generated answers: somewhat more than the rows' own answers have."""
+        likely = ANSWER_EXCESS * self.target + ANSWER_MARGIN
+        return min(float(self.max_new_tokens), likely) if self.target else float(self.max_new_tokens)

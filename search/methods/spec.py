@@ -1,0 +1,235 @@
+"""What is declared of a learning algorithm, a weight update and an edit of the architecture.
+
+The design classes in `luthier.design` say what a member is called, its hyperparameters, its paper and how it is
+described to people. A spec adds what the designer needs to know. Both are looked up by the class's `kind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from luthier.algorithms import AlgorithmMember
+from luthier.models.base_model import ModelFacts
+from luthier.task import DataKind, Family, pin_name
+from luthier.updates import UpdateMember
+from luthier.values import Frozen
+from search.methods.amounts import Examples, Moving, Passes, Shape, Work, Workload
+
+
+class StageGoal(IntEnum):
+    """What a stage is for. The stages of a recipe follow this order, each goal at most once."""
+
+    KNOWLEDGE = 1
+    ANSWERS = 2
+    PREFERENCES = 3
+    SCORES = 4
+    REWARDS = 5
+
+    @property
+    def words(self) -> str:
+        match self:
+            case StageGoal.KNOWLEDGE:
+                return "know the text"
+            case StageGoal.ANSWERS:
+                return "answer like the examples"
+            case StageGoal.PREFERENCES:
+                return "prefer the better answer"
+            case StageGoal.SCORES:
+                return "learn to score answers"
+            case StageGoal.REWARDS:
+                return "earn rewards"
+
+
+class Interval(Frozen):
+    """Every number from `low` to `high`, on a logarithmic scale."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+
+
+Values = Interval | tuple[float, ...]
+
+
+def _annotated(declared: FieldInfo) -> Any:
+    """The type of a field with its constraints."""
+    return Annotated[declared.annotation, *declared.metadata]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A hyperparameter of one algorithm that is searched. The same name has another meaning in another algorithm, so
+    each has an axis of its own; `luthier.task.pin_name` names the axis and its pin."""
+
+    member: type[AlgorithmMember]
+    field: str
+    default: Values
+
+    @property
+    def algorithm(self) -> str:
+        return self.member.kind_name()
+
+    @property
+    def axis(self) -> str:
+        return pin_name(self.algorithm, self.field)
+
+    def takes(self, value: float | str) -> bool:
+        """Whether the algorithm's class allows this value."""
+        declared = self.member.model_fields[self.field]
+        try:
+            TypeAdapter[Any](_annotated(declared)).validate_python(value)
+        except ValidationError:
+            return False
+        return True
+
+    @property
+    def limits(self) -> str:
+        """The allowed values in words: `numbers from 2`."""
+        words = {"ge": "from", "gt": "above", "lt": "below", "le": "to"}
+        bounds = [
+            f"{word} {getattr(limit, name):g}"
+            for limit in self.member.model_fields[self.field].metadata
+            for name, word in words.items()
+            if getattr(limit, name, None) is not None
+        ]
+        return f"numbers {' and '.join(bounds)}" if bounds else "names"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmSpec:
+    """A learning algorithm: the data it fits and why not others, its default learning rate, settings and cost.
+
+    Set `needs_teacher` for an algorithm whose hyperparameter `teacher` names another base model.
+    """
+
+    member: type[AlgorithmMember]
+    goal: StageGoal
+    family: Family = "decoder"
+    fits: Mapping[DataKind, str]  # what it learns from each kind of data
+    refused: Mapping[DataKind, str]  # why it does not fit the other kinds
+    rewarded: bool = False  # needs a grader, an environment or a reward model
+    needs_teacher: bool = False
+    followed_by: tuple[str, ...] = ()  # algorithms one of which has to follow directly; empty: may be the last stage
+    otherwise: str = ""  # the reason that is given where none of them follows
+    not_after: Mapping[str, str] = field(default_factory=dict)  # algorithms of earlier stages, and why not
+
+    learning_rate: float  # default peak rate, relative to that of sft
+    settings: Mapping[str, Values] = field(default_factory=dict)  # searched hyperparameters, by field
+
+    examples: Callable[[Any, Workload], Examples]  # what a stage trains on; the first argument is the design's value
+    reference_passes: Callable[[Any, float], float] = lambda algorithm, epochs: 0.0
+    """Forward passes without gradient for each example seen, in a stage of so many epochs."""
+    keeps_start: Callable[[Any], bool] = lambda algorithm: False
+    """Whether a copy of the trained weights is kept as they were at the start of the stage."""
+    rollouts: Callable[[Any], float] = lambda algorithm: 0.0
+    """Answers generated for each example seen."""
+
+    @property
+    def kind(self) -> str:
+        return self.member.kind_name()
+
+    @property
+    def serves(self) -> Literal["domain", "behaviour"]:
+        """The task's goal that a recipe with this last stage serves: knowing a text, or answering."""
+        return "domain" if self.goal is StageGoal.KNOWLEDGE else "behaviour"
+
+    @property
+    def searched(self) -> tuple[Setting, ...]:
+        return tuple(Setting(member=self.member, field=name, default=values) for name, values in self.settings.items())
+
+
+RANKS_OF_SEARCH: Final = "ranks"  # a size that takes its values from the axis of ranks
+LAYERS_OF_MODEL: Final = "layers"  # a size that takes its values from the depth of the model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """The one number that says how large an update is: its rank, block, virtual tokens or layers.
+
+    `values` lists the choices, or names where they come from; those above `most` are left out. `{model}` in `axis` is
+    replaced by the model's name: the choices of one axis are always the same.
+    """
+
+    field: str
+    axis: str
+    values: tuple[int, ...] | Literal["ranks", "layers"] = RANKS_OF_SEARCH
+    most: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateCost:
+    """What a weight update costs. The first argument of each function is the design's value."""
+
+    moving: Callable[[Any, Shape], Moving]
+    forward: Callable[[Any, Moving, Passes], Work] = lambda update, moving, done: Work()
+    """Work that it adds to forward passes; backward passes take twice as much."""
+    calls: float = 6.0  # operations that an adapter adds to a pass
+    kept_per_token: Callable[[Any, Moving], float] = lambda update, moving: 0.0
+    """Numbers kept for the backward pass for each token."""
+    kept_once: Callable[[Any, Moving], float] = lambda update, moving: 0.0
+    """Numbers kept for the backward pass whatever the tokens."""
+    reaches: Callable[[Any, Shape], float] = lambda update, model: 1.0
+    """Share of the layers that the backward pass goes through."""
+    weight_gradients: Literal["none", "layers", "all"] = "none"  # of the model's own matrices
+    trains_norms: bool = False  # keeps the input of each normalisation too
+    optimiser: tuple[float, float] = (1.0, 1.0)  # work of an optimiser step: factors for numbers and for tensors
+    applying: Callable[[Any, Moving], float] = lambda update, moving: 0.0
+    """FLOPs of putting it on the model and merging it."""
+
+
+def any_model(facts: ModelFacts) -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSpec:
+    """A weight update: the models and algorithms it goes with, its default learning rate, size and cost."""
+
+    member: type[UpdateMember]
+    possible: Callable[[ModelFacts], bool] = any_model
+    otherwise: str = ""  # the reason for other models, with `{model}`
+    refused: Mapping[str, str] = field(default_factory=dict)  # algorithms that it does not go with, and why
+    four_bit: bool = False  # needs CUDA and bitsandbytes; searched only if all workers have them, or if pinned
+    mergeable: bool = True  # if not, the base model cannot be edited, and all stages have this same update
+
+    learning_rate: float  # default peak rate, relative to that of full fine-tuning
+    group: Literal["weights", "scales", "tokens", "adapters"]  # updates that behave alike
+    size: Size | None = None
+    cost: UpdateCost
+
+    @property
+    def kind(self) -> str:
+        return self.member.kind_name()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowLengths:
+    """Long rows of the data, in tokens: what a model sees of one at once, and what all models can be made to read."""
+
+    seen: int
+    readable: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditSpec:
+    """An edit of the architecture: the models that can take it, and its values.
+
+    `edit` is the field of `luthier.design.Architecture`. `own` is the value that keeps the base model as it is.
+    """
+
+    edit: str
+    does: str
+    possible: Callable[[ModelFacts], bool]
+    otherwise: str  # the reason for other models, with `{model}` and `{architecture}`
+    own: Callable[[ModelFacts], float]
+    searched: Callable[[ModelFacts, RowLengths], tuple[float, ...]]  # by default, in this order
+    takes: Callable[[ModelFacts, float], bool]  # whether a value may be pinned
+    limits: Callable[[ModelFacts], str]  # these values in words; empty where there are none but `always`
+    always: str = ""  # a value that all models take, in words
+    ascending: bool = False  # order of pinned values
+    rule: tuple[str, tuple[str, ...]] | None = None  # a second field that says how, and its values

@@ -1,0 +1,171 @@
+"""What the service decides about leased trials: which one a worker gets, whether it continues, pauses or stops, and
+whether its weights are kept. The messages are those of `luthier.worker_protocol`."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Final
+
+from luthier.errors import MissingMetric, UserError
+from luthier.store import Connection, generations, jobs, leases, measurements, models, trials, workers
+from luthier.store.rows import JobRecord, TrialRecord, WorkerRecord
+from luthier.worker_protocol import (
+    Assignment,
+    CheckpointSaved,
+    Directive,
+    Finished,
+    Heartbeat,
+    Hello,
+    Judged,
+    Keep,
+    RungReached,
+    RungVerdict,
+)
+from search.policy import asha
+from search.policy.scheduler import goes_on
+from service.context import Context
+from service.jobs import alias_promotion, budget, events, history, lifecycle, reconcile
+
+STOPPED: Final = "a user stopped the trial"
+
+
+def register(ctx: Context, hello: Hello, now: datetime) -> WorkerRecord:
+    """Register a worker. One that returns under the same name gives up the leases that it held before."""
+    with ctx.database.begin() as c:
+        worker = workers.register(c, hello, now)
+        lifecycle.worker_lost(ctx, c, leases.release(c, worker.id, now), now)
+        generations.release(c, worker.id)
+    return worker
+
+
+def acquire(ctx: Context, worker_id: str, now: datetime) -> Assignment | None:
+    """Lease a waiting trial to the worker; None where there is nothing to do. Raises NotFound for an unknown worker."""
+    with ctx.database.begin() as c:
+        worker = workers.touch(c, worker_id, now)
+        leased = _lease(c, worker_id, now, ctx.settings.lease_seconds)
+        if leased is None:
+            return None
+        job, trial = leased
+        events.trial_started(c, trial, worker.name, now)
+        return Assignment(
+            trial_id=trial.id,
+            job_id=job.id,
+            number=trial.number,
+            owner=worker_id,
+            fence=trial.fence,
+            seed=trial.seed,
+            design=trial.design,
+            base=models.get(c, trial.design.architecture.base),
+            teacher=None if trial.design.teacher is None else models.get(c, trial.design.teacher),
+            train=job.train,
+            judge=job.judge,
+            checkpoint=trial.checkpoint,
+            goal=trial.goal,
+            device_seconds=trial.device_seconds,
+            weights=None if trial.weights_of is None else alias_promotion.weights(c, trial.weights_of),
+        )
+
+
+def heartbeat(ctx: Context, trial_id: str, report: Heartbeat, now: datetime) -> Directive:
+    """Renew the lease, store the reported points and log lines, and return what the worker is to do."""
+    with ctx.database.begin() as c:
+        trial = leases.renew(c, trial_id, report, now, ctx.settings.lease_seconds, report.device_seconds)
+        workers.touch(c, report.owner, now)
+        measurements.add(c, trial_id, report.points)
+        measurements.add_lines(c, trial_id, report.fence, report.lines)
+        job = jobs.get(c, trial.job_id)
+        reason = _stop_reason(c, job, trial, now) or (STOPPED if trial.stopped else None)
+    assert trial.expires_at is not None  # it has just been renewed
+    if reason is None and job.paused:
+        return Directive(action="pause", expires_at=trial.expires_at)
+    return Directive(action="stop" if reason else "continue", reason=reason, expires_at=trial.expires_at)
+
+
+def save_checkpoint(ctx: Context, trial_id: str, saved: CheckpointSaved) -> None:
+    """Make this the trial's checkpoint and release the one before. Raises BlobMissing for a blob that is not stored."""
+    for digest in (saved.manifest, *saved.blobs):
+        ctx.blobs.size(digest)
+    with ctx.database.begin() as c:
+        before = leases.save_checkpoint(c, trial_id, saved)
+    if before is not None:
+        with ctx.blobs.open(before) as stream:
+            ctx.garbage.release_at_once({before, *json.load(stream).values()})
+
+
+def reach_rung(ctx: Context, trial_id: str, reached: RungReached, now: datetime) -> RungVerdict:
+    """Store a trial's score at a rung and return whether it continues, and to which rung, or pauses.
+
+    At its goal, it continues if it ranks in the top third of the trials scored at this rung (of all, or of those with
+    the same objective sequence) and the remaining budget is expected to cover the way to its next score.
+    """
+    with ctx.database.begin() as c:
+        job = jobs.lock(c, trials.get(c, trial_id).job_id)
+        trial = leases.reach_rung(c, trial_id, reached, now)
+        while trial.goal is not None and reached.rung >= trial.goal:
+            rows = trials.of_job(c, job.id)
+            try:
+                past = history.past(job, rows)
+            except MissingMetric as error:
+                raise UserError(error.message, param=error.param) from error
+            worker_count = len(workers.live(c, now, ctx.settings.lease_seconds))
+            if not goes_on(past, trial.number, budget.remaining(job, rows, worker_count, now)):
+                return RungVerdict(action="pause", goal=trial.goal)
+            events.goes_on(c, trial, now)
+            trial = leases.raise_goal(c, trial_id, reached, asha.above(trial.goal))
+    return RungVerdict(action="continue", goal=trial.goal)
+
+
+def judge(ctx: Context, trial_id: str, report: Judged) -> Keep:
+    """Store the validation score and return whether to export the weights and score the test rows.
+
+    The weights of the baselines and the best finalists so far are kept. Test rows are scored for these, for repeats
+    with another seed, and for a champion.
+    """
+    with ctx.database.begin() as c:
+        trial = leases.judge(c, trial_id, report)
+        if trial.origin == "champion":
+            return Keep(keep=False, test=True)
+        job = jobs.get(c, trial.job_id)
+        try:
+            past = history.judged(job, trials.of_job(c, job.id), trial_id, report.metrics)
+        except MissingMetric as error:
+            raise UserError(error.message, param=error.param) from error
+    kept = trial.number in history.keepers(job, past)
+    return Keep(keep=kept, test=kept or trial.origin == "confirmation")
+
+
+def finish(ctx: Context, trial_id: str, report: Finished, now: datetime) -> TrialRecord:
+    """End the lease as reported and advance the job, so that the worker finds the next trial queued."""
+    trial = lifecycle.finalise(ctx, trial_id, report, now)
+    reconcile.advance(ctx, trial.job_id, now)
+    return trial
+
+
+def _lease(c: Connection, worker_id: str, now: datetime, lease_seconds: float) -> tuple[JobRecord, TrialRecord] | None:
+    """Lease a trial that may run. Trials past their job's budget and champions that cannot be scored end instead."""
+    while (trial := leases.acquire(c, worker_id, now, lease_seconds)) is not None:
+        job = jobs.get(c, trial.job_id)
+        obstacle = None if trial.weights_of is None else alias_promotion.obstacle(c, job, trial.weights_of)
+        if obstacle is None and _stop_reason(c, job, trial, now) is None:
+            return job, trial
+        ended = Finished(
+            owner=worker_id,
+            fence=trial.fence,
+            outcome="cancelled" if obstacle is None else "failed",
+            device_seconds=trial.device_seconds,
+            error=obstacle,
+        )
+        leases.finish(c, trial.id, ended, now)
+        trials.cancel_waiting(c, job.id, now)
+    return None
+
+
+def _stop_reason(c: Connection, job: JobRecord, trial: TrialRecord, now: datetime) -> str | None:
+    """Return why the trial may not run on. A champion runs until the job ends: no budget counts for it."""
+    if job.state.terminal:
+        return f"the job is {job.state}"
+    if trial.origin == "champion":
+        return None
+    end = budget.overrun(job, trials.of_job(c, job.id), now)
+    return None if end is None else end.reason

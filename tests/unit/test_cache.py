@@ -1,0 +1,177 @@
+"""A worker loads a base once, trains copies of it only, and tokenises a dataset once for each algorithm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+
+from luthier.design import (
+    AdaLora,
+    Algorithm,
+    Architecture,
+    BitFit,
+    Clm,
+    Design,
+    Dora,
+    Dpo,
+    Full,
+    Ia3,
+    LayerNorm,
+    Lora,
+    LoraPlus,
+    Oft,
+    Optimiser,
+    Pissa,
+    Prefix,
+    Prompt,
+    RsLora,
+    Sft,
+    Stage,
+    TopLayers,
+    Update,
+    Vera,
+)
+from luthier.errors import Infeasible
+from luthier.models.base_model import BaseModelEntry
+from luthier.task import DataKind, JudgeSpec
+from tests import data_samples
+from tests.biased import biased
+from workers import cache
+from workers.cache import Base
+from workers.evaluate.judge import judge
+from workers.train.algorithms import objective
+from workers.train.architectures import build
+from workers.train.data.tokenize import Renderer
+from workers.train.loop import Progress, train
+
+JUDGE = JudgeSpec(kind=DataKind.PREFERENCE, validation="v", test="t", objective="reward")
+UPDATES: list[Update] = [Full(), TopLayers(layers=2), Lora(rank=2), RsLora(rank=2), Dora(rank=2)]
+UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4), Ia3(), Oft(block=8)]
+UPDATES += [AdaLora(rank=2), Prompt(tokens=3), Prefix(tokens=3)]
+
+
+class Unwatched:
+    def after_step(self, progress: Progress) -> None:
+        pass
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in data_samples.preference(6)), encoding="utf-8")
+    return file
+
+
+def test_a_base_is_loaded_once(tiny_entry: BaseModelEntry) -> None:
+    again = BaseModelEntry.model_validate_json(tiny_entry.model_dump_json())  # as every lease brings it
+    assert cache.base(again) is cache.base(tiny_entry)
+
+
+def test_a_base_is_held_in_single_precision_and_ready_to_score(tiny: Base) -> None:
+    assert {parameter.dtype for parameter in tiny.model.parameters()} == {torch.float32}
+    assert not tiny.model.training
+
+
+@pytest.mark.parametrize("architecture", [Architecture(base="tiny"), Architecture(base="tiny", layers=2, kv_heads=1)])
+@pytest.mark.parametrize("update", UPDATES, ids=lambda update: update.kind)
+def test_training_and_judging_leave_the_base_as_it_was_bit_for_bit(
+    update: Update, architecture: Architecture, tiny: Base, rows_file: Path
+) -> None:
+    base = biased(tiny.model) if isinstance(update, BitFit) else tiny.model
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    config, modules = base.config.to_dict(), [type(module) for module in base.modules()]
+    recipe = Optimiser(learning_rate=1e-3, batch_size=3)
+    design = Design(
+        architecture=architecture,
+        stages=tuple(Stage(algorithm=a, update=update, optimiser=recipe) for a in (Sft(), Dpo())),
+    )
+    trained = train(
+        build(base, architecture),
+        design,
+        lambda stage: cache.examples(tiny.entry, JUDGE, rows_file, stage.algorithm),
+        seed=0,
+        watch=Unwatched(),
+    )
+    judge(trained.judged(), tiny.tokenizer, JUDGE, cache.rows(rows_file))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
+    assert base.config.to_dict() == config
+    assert [type(module) for module in base.modules()] == modules
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in base.parameters())
+
+
+def test_rows_are_read_once(rows_file: Path) -> None:
+    first = cache.rows(rows_file)
+    assert list(first) == data_samples.preference(6)
+    assert cache.rows(Path(str(rows_file))) is first
+
+
+@pytest.mark.parametrize("algorithm", [Clm(), Sft(), Dpo()], ids=lambda algorithm: algorithm.kind)
+def test_data_are_tokenised_once_for_each_algorithm(algorithm: Algorithm, tiny: Base, rows_file: Path) -> None:
+    first = cache.examples(tiny.entry, JUDGE, rows_file, algorithm)
+    assert cache.examples(tiny.entry, JUDGE, rows_file, algorithm.model_copy()) is first
+    render = Renderer(tiny.tokenizer, window=512, max_tokens=512)
+    rows = data_samples.preference(6)
+    expected = [e for row in rows for e in objective(algorithm).examples(row, DataKind.PREFERENCE, render)]
+    assert list(first) == expected
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end_token(tiny: Base, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.entry.source, tmp_path / "unpadded")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    loaded = cache.base(tiny.entry.model_copy(update={"name": "unpadded", "source": str(folder)}))
+    assert loaded.tokenizer.pad_token_id == loaded.tokenizer.eos_token_id
+
+
+def test_a_folder_without_a_model_is_infeasible_and_named(tiny: Base, tmp_path: Path) -> None:
+    with pytest.raises(Infeasible, match=f"empty .*{tmp_path}"):
+        cache.base(tiny.entry.model_copy(update={"name": "empty", "source": str(tmp_path)}))
+
+
+def test_pickled_weights_are_never_loaded(tiny: Base, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.entry.source, tmp_path / "pickled")
+    (folder / "model.safetensors").unlink()
+    torch.save(tiny.model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(Infeasible, match="safetensors"):
+        cache.base(tiny.entry.model_copy(update={"name": "pickled", "source": str(folder)}))
+
+
+def test_a_job_without_tools_has_the_bases_own_tokenizer(tiny_entry: BaseModelEntry) -> None:
+    assert cache.tokenizer(tiny_entry, JUDGE) is cache.base(tiny_entry).tokenizer
+
+
+def test_rows_with_tools_have_a_chat_template_that_renders_them_and_others_are_unchanged(
+    tiny: Base, rows_file: Path
+) -> None:
+    own, agents = tiny.tokenizer.chat_template, JUDGE.model_copy(update={"tools": True})
+    showing = cache.tokenizer(tiny.entry, agents)
+    assert showing.chat_template != own
+    assert tiny.tokenizer.chat_template == own
+    plain, shown = (cache.examples(tiny.entry, spec, rows_file, Dpo()) for spec in (JUDGE, agents))
+    assert shown == plain
+
+
+def test_a_template_that_shows_tools_stays(tiny: Base, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.entry.source, tmp_path / "qwen")
+    shutil.copyfile(str(files("trl") / "chat_templates" / "qwen2_5.jinja"), folder / "chat_template.jinja")
+    entry = tiny.entry.model_copy(update={"name": "qwen", "source": str(folder)})
+    assert cache.tokenizer(entry, JUDGE.model_copy(update={"tools": True})) is cache.base(entry).tokenizer
+
+
+def test_a_template_that_cannot_show_tools_is_infeasible(tiny: Base, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny.entry.source, tmp_path / "blind")
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    entry = tiny.entry.model_copy(update={"name": "blind", "source": str(folder)})
+    with pytest.raises(Infeasible, match=r"chat template .*blind .*tools"):
+        cache.tokenizer(entry, JUDGE.model_copy(update={"tools": True}))
+
+
+def test_hyperparameters_do_not_matter_to_the_tokens(tiny: Base, rows_file: Path) -> None:
+    first = cache.examples(tiny.entry, JUDGE, rows_file, Dpo(beta=0.1))
+    assert cache.examples(tiny.entry, JUDGE, rows_file, Dpo(beta=0.3)) is first

@@ -1,0 +1,55 @@
+"""What a worker does when the service pauses a job: it stops between two steps, but not while it judges."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from luthier.errors import Interrupted, Stopped
+from luthier.worker_protocol import Assignment, Directive, Heartbeat
+from tests.integration.store_samples import NOW, design, job_record
+from workers.lease import Lease
+from workers.service_client import ServiceClient
+
+
+class Service(ServiceClient):
+    action: Literal["continue", "stop", "pause"] = "continue"
+
+    def heartbeat(self, trial_id: str, heartbeat: Heartbeat) -> Directive:
+        return Directive(action=self.action, reason="cancelled by job-b", expires_at=NOW)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    return Service("http://localhost", tmp_path)
+
+
+@pytest.fixture
+def lease(service: Service, tiny_entry: Any) -> Lease:
+    job = job_record()
+    about = {"trial_id": "trial-a", "job_id": job.id, "number": 1, "owner": "worker-a", "fence": 1, "seed": 1}
+    given = {"design": design(), "base": tiny_entry, "train": job.train, "judge": job.judge, "checkpoint": None}
+    return Lease(service, Assignment(**about, **given, device_seconds=0.0), lease_seconds=30)
+
+
+def test_training_stops_and_goes_on_when_the_job_is_resumed_in_time(service: Service, lease: Lease) -> None:
+    lease.beat()
+    lease.check()
+    service.action = "pause"
+    lease.beat()
+    with pytest.raises(Interrupted, match="paused"):
+        lease.check()
+    service.action = "continue"
+    lease.beat()
+    lease.check()
+
+
+def test_what_is_trained_is_judged_and_exported_before_the_pause(service: Service, lease: Lease) -> None:
+    service.action = "pause"
+    lease.beat()
+    lease.trained()
+    lease.check()
+    service.action = "stop"
+    lease.beat()
+    with pytest.raises(Stopped, match="job-b"):
+        lease.check()
