@@ -86,7 +86,7 @@ def _train(
         seed=assignment.seed,
         watch=watch,
         world=world_of(assignment.judge, renderer(tokenizer, assignment.judge)),
-        teacher=_teacher(assignment, model.device),
+        teacher=teacher_of(assignment, model.device),
         resume=resume,
     )
     adapter = scratch / "adapter"
@@ -103,7 +103,8 @@ def _train(
     )
 
 
-def _teacher(assignment: Assignment, device: torch.device) -> Teacher | None:
+def teacher_of(assignment: Assignment, device: torch.device) -> Teacher | None:
+    """Return the model that the assignment's design distils, on the device; None if there is none."""
     if assignment.teacher is None:
         return None
     return Teacher(

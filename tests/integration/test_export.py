@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import os
 import re
@@ -37,7 +38,7 @@ from tests.biased import biased
 from tests.integration.export_plans import CASES, PLANS, Plan, cases
 from tests.reproducing import ALONE, Libraries
 from tests.untied import untied
-from workers import cache
+from workers import cache, trial
 from workers.evaluate.judge import judge, renderer
 from workers.export.artifacts import export
 from workers.export.model_card import card
@@ -140,7 +141,9 @@ def rows_of(kind: DataKind, *, tools: bool) -> list[Row]:
     return rows
 
 
-def assignment_of(design: Design, kind: DataKind, entry: BaseModelEntry, *, tools: bool = False) -> Assignment:
+def assignment_of(
+    design: Design, kind: DataKind, entry: BaseModelEntry, *, tools: bool = False, teacher: BaseModelEntry | None = None
+) -> Assignment:
     spec = JudgeSpec(
         kind=kind,
         validation="0" * 64,
@@ -164,6 +167,7 @@ def assignment_of(design: Design, kind: DataKind, entry: BaseModelEntry, *, tool
         seed=11,
         design=design,
         base=entry,
+        teacher=teacher,
         train="2" * 64,
         judge=spec,
         checkpoint=None,
@@ -176,11 +180,23 @@ class NobodyWatches:
         pass
 
 
+def taught(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
+    """A teacher of the base: the base itself, a little moved."""
+    model, generator = copy.deepcopy(cache.base(entry).model), torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1 + 0.2 * torch.randn(parameter.shape, generator=generator))
+    model.save_pretrained(folder / "teacher")
+    cache.base(entry).tokenizer.save_pretrained(folder / "teacher")
+    return BaseModelEntry(name="tiny-teacher", source=str(folder / "teacher"), facts=read_facts(folder / "teacher"))
+
+
 def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
     """What a worker does with a lease, without the service."""
     rows, base = rows_of(plan.kind, tools=plan.tools), cache.base(entry)
     design = Design(architecture=Architecture(base=entry.name, **(plan.edits or {})), stages=plan.stages)
-    assignment = assignment_of(design, plan.kind, entry, tools=plan.tools)
+    teacher = taught(entry, folder) if design.teacher else None
+    assignment = assignment_of(design, plan.kind, entry, tools=plan.tools, teacher=teacher)
     tokenizer = cache.tokenizer(entry, assignment.judge)
     render = renderer(tokenizer, assignment.judge)
 
@@ -191,7 +207,14 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
     (folder / "train.jsonl").write_bytes(write_rows(rows[TRAIN]))
     calibration = cache.calibration(entry, assignment.judge, folder / "train.jsonl")
     model = build(base.model, design.architecture, calibration)
-    trained = train(model, design, examples, seed=assignment.seed, watch=NobodyWatches())
+    trained = train(
+        model,
+        design,
+        examples,
+        seed=assignment.seed,
+        watch=NobodyWatches(),
+        teacher=trial.teacher_of(assignment, model.device),
+    )
     has_adapter = trained.whole_base and entry.facts.head == "own" and trained.applied.save_adapter(folder / "peft")
     model = trained.judged()
     metrics, test_metrics = (judge(model, tokenizer, assignment.judge, rows[part]) for part in (VALIDATION, TEST))

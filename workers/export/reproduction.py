@@ -30,6 +30,7 @@ from workers.train.updates.lora import ALL_LINEAR, places
 # Libraries of the script that a worker does not need, in the versions with which the tests run it.
 TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
 
+ENCODED_PAIRS: Final = ("CPO", "ORPO")  # TRL's trainers whose own tokens of a pair differ from the judge's
 TEMPLATE: Final = "chat_template.jinja"
 _GRADING: Final = ("rapidfuzz", "nltk", "rouge-score", "math-verify")  # libraries of the graders
 
@@ -132,7 +133,7 @@ def _script(
         adapted=_adapted(design),
         imports=imports,
         trainers={kind: found or ("", "") for kind, found in trainers.items()},
-        encoded_pairs=[name for module, name in used if module != "trl"],
+        encoded_pairs=[name for _, name in used if name in ENCODED_PAIRS],
         peft=_from_peft(design),
         own_reference=[stage.update.kind for stage in design.stages if updates.own_reference(stage.update)],
         virtual=any(isinstance(stage.update, VirtualTokens) for stage in design.stages),
