@@ -31,6 +31,31 @@ class Sft(AlgorithmMember):
         return "supervised fine-tuning: only the tokens of the answers are targets"
 
 
+class Gkd(AlgorithmMember):
+    """Generalised knowledge distillation (Agarwal et al. 2024): the next-token distributions of a larger base model.
+
+    The student learns on the dataset's answers and, in a share of the steps, on answers that it generates itself. The
+    teacher is a registered base model with the same tokenizer.
+    """
+
+    kind: Literal["gkd"] = "gkd"
+    teacher: str = Field(min_length=1, description="name of the base model that is distilled")
+    share: float = Field(default=0.5, ge=0, le=1, description="share λ of steps on the student's own answers")
+    beta: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="divergence: 0 is KL(teacher|student), 1 KL(student|teacher), JSD between",
+    )
+
+    def describe(self) -> str:
+        return (
+            f"generalised knowledge distillation from {self.teacher}, β = {self.beta:g}: matches the teacher's "
+            "next-token "
+            f"distributions, in {self.share:.0%} of the steps on answers that the model generates itself"
+        )
+
+
 class Dpo(AlgorithmMember):
     """Direct preference optimisation (Rafailov et al. 2023); the reference is the model at the start of the stage."""
 
@@ -184,6 +209,6 @@ class Mlm(AlgorithmMember):
 
 
 Algorithm = Annotated[
-    Clm | Sft | Dpo | Ipo | Simpo | Orpo | Grpo | Rloo | Raft | Kto | RewardModel | Mlm,
+    Clm | Sft | Gkd | Dpo | Ipo | Simpo | Orpo | Grpo | Rloo | Raft | Kto | RewardModel | Mlm,
     Field(discriminator="kind"),
 ]

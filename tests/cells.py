@@ -43,7 +43,7 @@ from workers import cache as warm
 from workers.cache import Base
 from workers.evaluate.judge import judge, renderer
 from workers.train import checkpoint
-from workers.train.algorithms import Example, objective
+from workers.train.algorithms import Example, Teacher, objective
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
 from workers.train.forward import CausalModel
@@ -84,13 +84,14 @@ class Course:
     rows: int = 24
     epochs: float = 2.0
     pace: float = 3.0
-    settings: tuple[tuple[str, float], ...] = ()
+    settings: tuple[tuple[str, float | str], ...] = ()
 
 
 COURSES: Final = {
     "grpo": Course(rows=8, epochs=4.0, pace=20.0),
     "rloo": Course(rows=8, epochs=4.0, pace=20.0, settings=(("group", 6),)),
     "raft": Course(rows=8, epochs=5.0, pace=4.0, settings=(("group", 8),)),
+    "gkd": Course(pace=1.0, settings=(("teacher", "tiny-teacher"), ("share", 0.25))),
     "kto": Course(rows=32),
     "mlm": Course(rows=64, epochs=2.0, settings=(("mask", 0.4),)),
     "reward_model+rloo": Course(rows=8, epochs=4.0, settings=(("group", 2),)),  # it is the reward model that is tried
@@ -189,7 +190,7 @@ class Trial:
         self.scores_pairs = len(rules) > 1
         self.encoder = rules[0].family == "encoder"
         self.base, self.pristine = base(self.encoder, cell.update == "bitfit")
-        course = COURSES.get(cell.recipe) or COURSES.get(rules[-1].algorithm, Course())
+        course = COURSES.get(cell.recipe) or COURSES.get(rules[-1].kind, Course())
         self.train_rows = rows(cell.kind, course.rows)
         self.held_out = rows(cell.kind, course.rows + HELD_OUT)[course.rows :]
         self.spec = JudgeSpec(
@@ -234,8 +235,24 @@ class Trial:
 
     def train(self, onlooker: Onlooker, resume: Checkpoint | None = None) -> Trained:
         return train(
-            self.build(), self.design, self.examples, seed=SEED, watch=onlooker, world=self.world, resume=resume
+            self.build(),
+            self.design,
+            self.examples,
+            seed=SEED,
+            watch=onlooker,
+            world=self.world,
+            teacher=self.teacher,
+            resume=resume,
         )
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """A copy of the base that has learnt the rows already, for an algorithm that distils one."""
+        if self.design.teacher is None:
+            return None
+        taught = Trial(Cell(recipe="sft", update="full", kind=self.cell.kind), self.folder)
+        model = _taught(self.cell.kind, taught)
+        return Teacher(model=model, tokenizer=self.base.tokenizer, max_new_tokens=self.spec.max_new_tokens)
 
     def score(self, model: CausalModel) -> tuple[str, float]:
         """What is looked at of a plain model, and its value."""
@@ -250,6 +267,16 @@ class Trial:
 
     def accuracy(self, scorer: Scorer) -> float:
         return pair_accuracy(scorer, self.render, self.held_out)
+
+
+_TAUGHT: Final[dict[DataKind, PreTrainedModel]] = {}
+
+
+def _taught(kind: DataKind, trial: Trial) -> PreTrainedModel:
+    """The model of a trial, trained once for each kind of data."""
+    if kind not in _TAUGHT:
+        _TAUGHT[kind] = trial.train(Onlooker(trial.folder)).applied.merge()
+    return _TAUGHT[kind]
 
 
 def prove(cell: Cell, folder: Path) -> Evidence:

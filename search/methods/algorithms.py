@@ -13,6 +13,7 @@ from typing import Any, Final
 from luthier.algorithms import (
     Clm,
     Dpo,
+    Gkd,
     Grpo,
     Ipo,
     Kto,
@@ -123,6 +124,25 @@ ALGORITHMS: Final = (
         },
         learning_rate=1.0,
         examples=_answers,
+    ),
+    AlgorithmSpec(
+        member=Gkd,
+        goal=StageGoal.ANSWERS,
+        fits={
+            DataKind.PAIRS: "learns a larger model's predictions of the completion",
+            DataKind.CHAT: "learns a larger model's predictions of the assistant's messages",
+            DataKind.PREFERENCE: "learns a larger model's predictions of the chosen answer",
+            DataKind.UNPAIRED: "learns a larger model's predictions of the desirable completions",
+        },
+        refused={
+            DataKind.TEXT: "plain text has no prompt to tell apart from an answer",
+            DataKind.PROMPTS: "the prompts have no answers to learn",
+        },
+        needs_teacher=True,
+        learning_rate=1.0,  # the cross-entropy of soft targets, with gradients of the size of sft's
+        settings={"share": (0.0, 0.5, 1.0), "beta": (0.1, 0.5, 0.9)},  # of the paper's experiments
+        examples=_answers,
+        rollouts=lambda algorithm: algorithm.share,
     ),
     AlgorithmSpec(
         member=Dpo,
@@ -261,7 +281,7 @@ ALGORITHMS: Final = (
 # Tried where no recipe is pinned, those that fit the data: from the most particular to the most general, so that the
 # first one is the usual recipe of its data. Other legal sequences can be pinned.
 RECIPES: Final = (
-    *("dpo", "sft+dpo", "kto", "sft+kto", "sft", "clm", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo"),
+    *("dpo", "sft+dpo", "kto", "sft+kto", "sft", "clm", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo", "gkd"),
     *("grpo", "rloo", "raft", "sft+grpo", "sft+rloo", "sft+raft"),
     *("reward_model+rloo", "reward_model+grpo", "sft+reward_model+rloo"),
     "mlm",

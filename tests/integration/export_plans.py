@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from luthier.algorithms import Gkd
 from luthier.design import (
     AdaLora,
     BitFit,
@@ -66,6 +67,17 @@ PLANS = {
     "sft lora on pairs": Plan(
         kind=DataKind.PAIRS,
         stages=(Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),),
+        has_adapter=True,
+    ),
+    "gkd lora on pairs": Plan(
+        kind=DataKind.PAIRS,
+        stages=(
+            Stage(
+                algorithm=Gkd(teacher="tiny-teacher", share=0.0),
+                update=Lora(rank=4),
+                optimiser=optimiser(5e-3, epochs=4),
+            ),
+        ),
         has_adapter=True,
     ),
     "clm full on text": Plan(

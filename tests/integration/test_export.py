@@ -181,11 +181,11 @@ class NobodyWatches:
 
 
 def taught(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
-    """A teacher of the base: the base itself, a little moved."""
+    """A teacher of the base: the base itself, with other weights."""
     model, generator = copy.deepcopy(cache.base(entry).model), torch.Generator().manual_seed(4)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(1 + 0.2 * torch.randn(parameter.shape, generator=generator))
+            parameter.mul_(1 + 0.6 * torch.randn(parameter.shape, generator=generator))
     model.save_pretrained(folder / "teacher")
     cache.base(entry).tokenizer.save_pretrained(folder / "teacher")
     return BaseModelEntry(name="tiny-teacher", source=str(folder / "teacher"), facts=read_facts(folder / "teacher"))

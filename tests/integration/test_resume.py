@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from luthier.algorithms import Gkd
 from luthier.design import (
     AdaLora,
     Algorithm,
@@ -52,7 +53,7 @@ from tests.covering import params
 from tests.playing import HAS_D, prompts, world
 from workers.cache import Base
 from workers.train import checkpoint
-from workers.train.algorithms import Example, objective
+from workers.train.algorithms import Example, Teacher, objective
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint, Position
 from workers.train.data.tokenize import Renderer
@@ -65,6 +66,7 @@ UPDATES += [LayerNorm(), BitFit(), Pissa(rank=2), LoraPlus(rank=2), Vera(rank=4)
 UPDATES += [Prompt(tokens=3), Prefix(tokens=3)]
 UPDATES += [Lora(rank=2, placement="attention"), Dora(rank=2, placement="mlp")]
 ALGORITHMS: list[Algorithm] = [Clm(), Sft(), Dpo(), Ipo(), Simpo(), Orpo(), Kto(), Mlm()]
+ALGORITHMS += [Gkd(teacher="tiny", share=0.5)]
 CALIBRATION = (tuple(range(100, 130)),)
 INFLUENTIAL = Architecture(base="tiny", layers=3, depth_rule="block_influence")
 WINDOWED = Architecture(base="tiny", layers=3, window=8)
@@ -122,7 +124,10 @@ class Trial:
     def train(self, witness: Witness, resume: Checkpoint | None = None) -> Trained:
         model = build(self.base, self.design.architecture, CALIBRATION)
         rewards = world(self.tiny, grader=HAS_D, max_new_tokens=3)
-        return train(model, self.design, self.examples, seed=11, watch=witness, world=rewards, resume=resume)
+        teacher = Teacher(model=self.tiny.model, tokenizer=self.tiny.tokenizer, max_new_tokens=3)
+        return train(
+            model, self.design, self.examples, seed=11, watch=witness, world=rewards, teacher=teacher, resume=resume
+        )
 
     def unbroken(self) -> tuple[Trained, Witness]:
         witness = Witness(self.folder)

@@ -204,7 +204,7 @@ def test_an_unknown_field_is_refused_at_every_depth(path: str) -> None:
 @pytest.mark.parametrize("kind", ["ppo", "SFT", "", None])
 def test_an_unknown_member_of_an_axis_is_refused_and_the_known_ones_are_named(path: str, kind: str | None) -> None:
     known = (
-        "'clm', 'sft', 'dpo', 'ipo', 'simpo', 'orpo'"
+        "'clm', 'sft', 'gkd', 'dpo', 'ipo', 'simpo', 'orpo'"
         if "algorithm" in path
         else "'full', 'top_layers', 'lora', 'rslora', 'dora'"
     )

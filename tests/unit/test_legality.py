@@ -126,7 +126,9 @@ def test_the_table_has_every_edit_of_an_architecture_once() -> None:
 
 def test_every_program_that_is_searched_is_legal_for_some_data() -> None:
     legal = itertools.product(DataKind, FAMILIES)
-    assert set(RECIPES) == {name for kind, family in legal for name in recipes(kind, family, rewarded=True)}
+    assert set(RECIPES) == {
+        name for kind, family in legal for name in recipes(kind, family, rewarded=True, taught=True)
+    }
 
 
 def test_a_program_has_three_stages_at_most() -> None:
@@ -149,7 +151,7 @@ def test_a_program_that_goes_is_not_refused() -> None:
 def test_an_unknown_program_is_refused_with_the_known_ones() -> None:
     reason = refusal("magic", DataKind.TEXT)
     assert reason is not None
-    assert reason.startswith("there is no algorithm 'magic'; there are clm, sft, dpo")
+    assert reason.startswith("there is no algorithm 'magic'; there are clm, sft, gkd")
     assert reason.endswith("for text data: clm learns every token; mlm learns masked tokens from those around them")
 
 
