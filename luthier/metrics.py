@@ -274,6 +274,13 @@ CURVES: Final[tuple[CurveSpec, ...]] = (
         lower_is_better=None,
     ),
     CurveSpec(
+        name="on_policy",
+        label="on-policy steps",
+        unit="share",
+        description="1 for a step on the model's own answers, 0 for a step on the dataset's (GKD).",
+        lower_is_better=None,
+    ),
+    CurveSpec(
         name="rollouts_kept",
         label="rollouts kept",
         description="The number of sampled answers that the step trained on.",

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from luthier import metrics as registry
+from luthier.algorithms import Gkd
 from luthier.api_types import Job, Progress, Standing
 from luthier.cli.show import trials_table
 from luthier.design import Algorithm, Full, Grpo, Optimiser, Raft, RewardModel, Rloo
@@ -30,7 +31,7 @@ from workers.cache import Base
 from workers.evaluate.judge import general_bits_per_byte, judge
 from workers.export.model_card import card
 from workers.train import updates
-from workers.train.algorithms import Context, objective
+from workers.train.algorithms import Context, Teacher, objective
 from workers.train.data.tokenize import Renderer
 from workers.train.stage_trainer import StageTrainer
 
@@ -151,6 +152,21 @@ def test_every_curve_of_reward_maximisation_is_declared(algorithm: Algorithm, ti
         seed=1,
     )
     made.keep_reference()
+    assert_declared(made)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_every_curve_of_distillation_is_declared(share: float, tiny: Base) -> None:
+    teacher = Teacher(model=tiny.model, tokenizer=tiny.tokenizer, max_new_tokens=4)
+    learn = objective(Gkd(teacher="tiny", share=share), Context(teacher=teacher))
+    render = Renderer(tiny.tokenizer, window=64, max_tokens=512)
+    made = StageTrainer(
+        applied=updates.apply(copy.deepcopy(tiny.model), Full(), seed=1),
+        objective=learn,
+        examples=[example for row in data_samples.pairs(2) for example in learn.examples(row, DataKind.PAIRS, render)],
+        optimiser=Optimiser(learning_rate=1e-4, batch_size=2),
+        seed=1,
+    )
     assert_declared(made)
 
 
