@@ -13,7 +13,7 @@ from pydantic import Field
 
 from luthier.api_types import Resource
 from luthier.design import Design
-from luthier.task import DataKind
+from luthier.task import DataKind, Objective
 from luthier.trial import JobState, Metrics
 
 Verdict = Literal["better beyond the noise", "not distinguishable", "worse beyond the noise"]
@@ -36,7 +36,7 @@ class TaskReport(Resource):
 class JudgeReport(Resource):
     """How designs were scored."""
 
-    objective: Literal["perplexity", "reward"]
+    objective: Objective
     unit: str = Field(description="unit of the scores")
     lower_is_better: bool
     validation_rows: int = Field(description="validation rows that are scored")

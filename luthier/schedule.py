@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from luthier.design import Frozen
+from luthier.task import Objective
 
 Trigger = Literal["cron", "catch_up", "manual"]
 AliasOrigin = Literal["schedule", "user", "rollback"]
@@ -55,7 +56,7 @@ class Contest(Frozen):
     champion: str = Field(description="the model that the alias pointed to; the base model if it pointed to none yet")
     promoted: bool = Field(description="whether the alias now points to the winner")
     why: str = Field(description="the reason, as a sentence")
-    objective: Literal["perplexity", "reward"]
+    objective: Objective
     difference: float | None = Field(
         default=None, description="winner minus champion: bits per byte (lower is better) or reward (higher is better)"
     )

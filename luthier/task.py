@@ -16,6 +16,7 @@ from luthier.updates import Placement, Update
 from luthier.values import Frozen, kinds
 
 Family = Literal["decoder", "encoder"]
+Objective = Literal["perplexity", "reward"]
 
 
 class DataKind(StrEnum):
@@ -352,7 +353,7 @@ class JudgeSpec(Frozen):
     kind: DataKind
     validation: str = Field(description="digest of the validation rows, which the search ranks trials on")
     test: str = Field(description="digest of the test rows, which the search never sees")
-    objective: Literal["perplexity", "reward"]
+    objective: Objective
     grader: Grader | None = None
     window: int = Field(default=512, ge=8, description="tokens in one piece of long text; nothing is dropped")
     max_tokens: int = Field(

@@ -6,12 +6,10 @@ lost, its trial goes back to `waiting` and resumes from its last checkpoint; tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
 from functools import cache
-from statistics import fmean, geometric_mean
 from typing import Final
 
 from pydantic import Field, model_validator
@@ -140,26 +138,6 @@ class Metrics(Frozen):
             return "perplexity", self.perplexity
         assert self.pseudo_perplexity is not None
         return "pseudo-perplexity", self.pseudo_perplexity
-
-
-def mean_metrics(seeds: Sequence[Metrics]) -> Metrics:
-    """Return the mean of each metric over one or more seeds of a design; rows and tokens are those of the first seed.
-
-    The mean of perplexities is the geometric one, i.e. the mean of their logarithms.
-    """
-    first = seeds[0]
-    if len(seeds) == 1:
-        return first
-    name = "perplexity" if first.perplexity is not None else "pseudo_perplexity"
-    rewards = [one.reward for one in seeds if one.reward is not None]
-    margins = [one.margin for one in seeds if one.margin is not None]
-    changes = {
-        name: geometric_mean(one.likelihood[1] for one in seeds),
-        "bits_per_byte": fmean(one.bits_per_byte for one in seeds),
-        "reward": fmean(rewards) if rewards else None,
-        "margin": fmean(margins) if margins else None,
-    }
-    return first.model_copy(update=changes)
 
 
 class RowScores(Frozen):

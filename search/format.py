@@ -18,11 +18,6 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def figure(value: float) -> str:
-    """A score as it is written in sentences."""
-    return f"{value:.4g}"
-
-
 def millions(number: int) -> str:
     return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.1f} M"
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from luthier.metrics import phrases
 from luthier.trial import Metrics, RowScores, Sample
 from luthier.worker_protocol import Artifact, Finished, Judged
 from workers import cache
@@ -16,7 +17,7 @@ from workers.lease import Lease
 from workers.service_client import ServiceClient
 from workers.train.forward import CausalModel
 from workers.train.reward_model import Scorer
-from workers.trial_watch import StageScores, scores_text
+from workers.trial_watch import StageScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ def conclude(service: ServiceClient, lease: Lease, candidate: Candidate, scratch
     lease.trained()
     lease.check()
     metrics, _ = _score(service, lease, model, spec.validation)
-    lease.say(f"Judged on {metrics.rows} validation rows: {scores_text(metrics)}")
+    lease.say(f"Judged on {metrics.rows} validation rows: {phrases('log', metrics)}")
     lease.check()
     wanted = service.judged(
         assignment.trial_id, Judged(**lease.claim, metrics=metrics, device_seconds=lease.device_seconds)
@@ -58,7 +59,7 @@ def conclude(service: ServiceClient, lease: Lease, candidate: Candidate, scratch
         test_metrics, test_scores = _score(service, lease, model, spec.test)
         forgetting = general_bits_per_byte(model, tokenizer, spec)
         test_scores = test_scores.model_copy(update={"general_bits_per_byte": forgetting})
-        lease.say(f"Judged on {test_metrics.rows} test rows: {scores_text(test_metrics)}")
+        lease.say(f"Judged on {test_metrics.rows} test rows: {phrases('log', test_metrics)}")
         if wanted.keep and assignment.design.stages:
             artifacts = _export(service, lease, candidate, scratch / "export", metrics, test_metrics)
     return Finished(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Final
 
 from luthier.design import Stage
 from luthier.errors import BlobMissing, Interrupted, Paused
+from luthier.metrics import curve_phrases, held_out, phrases
 from luthier.task import DataKind, JudgeSpec, rung_rows
 from luthier.trial import RUNG_GENERATIONS, RUNG_ROWS, RUNG_WINDOWS, RUNGS, Metrics, rung_name
 from luthier.worker_protocol import CheckpointSaved, RungReached
@@ -108,8 +108,7 @@ class TrialWatch:
             design = self.lease.assignment.design.stages[stage]
             self.lease.say(f"Stage {stage + 1} ({design.algorithm.kind}, {design.update.kind}): first step done")
         if progress.next_stage:
-            values = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-            self.lease.say(f"Stage {stage + 1} finished after {step} steps: {values}")
+            self.lease.say(f"Stage {stage + 1} finished after {step} steps: {curve_phrases(scores)}")
         elif progress.share > 1.0 - ROUNDING:
             self.lease.say(
                 f"Training finished: {step} steps in the last stage, {progress.position.tokens} tokens in all"
@@ -131,7 +130,7 @@ class TrialWatch:
             step=progress.position.step,
             metrics=metrics,
         )
-        self.lease.say(f"At {rung_name(rung)} of training: {scores_text(metrics)}")
+        self.lease.say(f"At {rung_name(rung)} of training: {phrases('log', metrics)}")
         return self.service.rung(self.lease.assignment.trial_id, reached).action == "continue"
 
     def _judge(self, progress: Progress) -> Metrics:
@@ -156,10 +155,7 @@ class TrialWatch:
             return {"valid_reward_accuracy": pair_accuracy(progress.scorer, render, rows)}
         if metrics is None:
             return {}
-        scores = {"valid_loss": math.log(metrics.likelihood[1])}
-        if metrics.reward is not None:
-            scores["valid_accuracy" if spec.kind is DataKind.PREFERENCE else "valid_reward"] = metrics.reward
-        return scores
+        return held_out(metrics, spec.kind)
 
     def _save(self, progress: Progress) -> None:
         scores = self.folder / STAGE_SCORES
@@ -183,10 +179,3 @@ class TrialWatch:
         else:
             self.lease.say(f"Checkpoint saved: stage {saved.stage + 1}, step {saved.step}")
         self._saved_at = time.monotonic()
-
-
-def scores_text(metrics: Metrics) -> str:
-    """Return the scores in one line, for the trial's log."""
-    name, value = metrics.likelihood
-    reward = "" if metrics.reward is None else f", {metrics.reward_name or 'reward'} {metrics.reward:.4g}"
-    return f"{metrics.bits_per_byte:.4g} bits per byte, {name} {value:.4g}{reward}"

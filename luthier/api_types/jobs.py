@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from luthier.api_types.base import Page, Resource
-from luthier.task import Constraints, DataKind, Search, Task
+from luthier.task import Constraints, DataKind, Objective, Search, Task
 from luthier.trial import JobState, Metrics
 
 
@@ -39,7 +39,7 @@ class Progress(Resource):
     """Luthier's fields of a job: its settings and its progress."""
 
     kind: DataKind
-    objective: Literal["perplexity", "reward"]
+    objective: Objective
     task: Task
     search: Search
     constraints: Constraints

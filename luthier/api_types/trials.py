@@ -8,6 +8,7 @@ from pydantic import Field
 
 from luthier.api_types.base import Resource
 from luthier.design import Design
+from luthier.task import Objective
 from luthier.trial import Metrics, TrialState
 from luthier.worker_protocol import Artifact
 
@@ -69,7 +70,7 @@ class Best(Resource):
     number: int
     summary: str
     design: Design
-    objective: Literal["perplexity", "reward"]
+    objective: Objective
     metrics: Metrics
     base_metrics: Metrics | None = Field(description="metrics of the untuned base model, trial 0")
     default_metrics: Metrics | None = Field(description="metrics of the plain LoRA default, trial 1")

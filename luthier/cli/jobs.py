@@ -15,9 +15,10 @@ from luthier.cli.environment import read_environment
 from luthier.cli.follow import follow as follow_job
 from luthier.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, connect, read_grader
 from luthier.cli.options import GRADER_HELP as GRADER_HELP
-from luthier.cli.show import as_json, best_table, console, headline, jobs_table, trials_table
+from luthier.cli.show import as_json, best_table, console, jobs_table, trials_table
 from luthier.client import Client
 from luthier.errors import NotFound, UserError
+from luthier.metrics import phrases
 from luthier.trial import JobState
 from luthier.updates import Update
 from luthier.values import kinds
@@ -191,7 +192,9 @@ def best(job: JobArgument, server: ServerOption = None, json: JsonOption = False
     if json:
         as_json(winner)
         return
-    console.print(f"[bold]#{winner.number}[/bold] {winner.summary}  ({headline(winner.metrics)})\n", highlight=False)
+    console.print(
+        f"[bold]#{winner.number}[/bold] {winner.summary}  ({phrases('headline', winner.metrics)})\n", highlight=False
+    )
     console.print(best_table(winner))
     kinds = ", ".join(sorted(artifact.kind for artifact in winner.artifacts)) or "none"
     console.print(f"\nArtifacts: {kinds}. `luthier report {job}` explains the result.")

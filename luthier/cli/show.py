@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.api_types import Best, Job, Trial
-from luthier.trial import JobState, Metrics, TrialState, rung_name
+from luthier.metrics import cell, curve_phrases, phrases, shown
+from luthier.trial import JobState, TrialState, rung_name
 
 console = Console()
 errors = Console(stderr=True)
@@ -35,10 +36,6 @@ def as_json(value: BaseModel | Sequence[BaseModel]) -> None:
         print(json.dumps([item.model_dump(mode="json") for item in value], indent=2, ensure_ascii=False))
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
 def duration(seconds: float) -> str:
     """Format seconds for people: 42 s, 3 min 10 s, 2 h 5 min."""
     whole = round(seconds)
@@ -57,7 +54,7 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
     table.add_column("model", overflow="fold")
     for job in jobs:
         progress = job.luthier
-        best = f"#{progress.best.number}: {headline(progress.best.metrics)}" if progress.best else "–"
+        best = f"#{progress.best.number}: {phrases('headline', progress.best.metrics)}" if progress.best else "–"
         table.add_row(
             job.id,
             f"{datetime.fromtimestamp(job.created_at).astimezone():%d %b %H:%M}",
@@ -79,24 +76,24 @@ def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
     table.add_column("#", justify="right")
     table.add_column("design", overflow="fold")
     table.add_column("state")
-    for column in (_likelihood_name([trial.metrics for trial in trials]), "bits/byte", "reward", "seconds"):
+    metrics = shown("terminal", *(trial.metrics for trial in trials))
+    for column in (*(metric.heading for metric in metrics), "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
     for trial in trials:
         table.add_row(
             str(trial.number),
             _design(trial, shared) + (" ★" if trial.id == winner else ""),
             Text(state_of(trial), style=TRIAL_COLOURS.get(trial.state, "")),
-            *map(number, _values(trial.metrics)),
-            number(trial.device_seconds, 0),
+            *(cell(metric.value(trial.metrics)) for metric in metrics),
+            f"{trial.device_seconds:.0f}",
             style="bold" if trial.id == winner else "",
         )
         if trial.measured and trial.metrics is None:
             rung = f"at {rung_name(len(trial.measured) - 1)}, on fewer rows"
-            table.add_row("", Text(f"{rung}: {headline(trial.measured[-1])}", style="dim"))
+            table.add_row("", Text(f"{rung}: {phrases('headline', trial.measured[-1])}", style="dim"))
         for score in trial.stages:
-            accuracy = "" if score.valid_accuracy is None else f", accuracy {score.valid_accuracy:.3f}"
             stage = f"after stage {score.stage + 1}, {score.algorithm} {score.update}"
-            table.add_row("", Text(f"{stage}: loss {score.valid_loss:.3f}{accuracy}", style="dim"))
+            table.add_row("", Text(f"{stage}: {curve_phrases(score.model_dump())}", style="dim"))
         if trial.error:
             table.add_row("", Text(trial.error, style="dim"))
     return table
@@ -121,33 +118,19 @@ def best_table(best: Best) -> Table:
     """Return a table of the winner and its two baselines on both splits; values are means over the seeds."""
     table = Table(box=None, header_style="bold")
     table.add_column("", no_wrap=True)
-    name = _likelihood_name([best.metrics])
-    for column in (name, "bits/byte", "reward", f"test {name}", "test bits/byte", "test reward"):
-        table.add_column(column, justify="right")
+    metrics = shown("terminal", best.metrics)
+    for split in ("", "test "):
+        for metric in metrics:
+            table.add_column(split + metric.heading, justify="right")
     for label, validation, test in (
         (f"winner{_mean_of(best.seeds)}", best.metrics, best.test_metrics),
         ("untuned base", best.base_metrics, best.base_test_metrics),
         (f"LoRA default{_mean_of(best.default_seeds)}", best.default_metrics, best.default_test_metrics),
     ):
-        cells = [number(value) for metrics in (validation, test) for value in _values(metrics)]
+        cells = [cell(metric.value(scored)) for scored in (validation, test) for metric in metrics]
         table.add_row(label, *cells)
     return table
 
 
 def _mean_of(seeds: int) -> str:
     return f", mean of {seeds} seeds" if seeds > 1 else ""
-
-
-def headline(metrics: Metrics) -> str:
-    reward = f", {metrics.reward_name} {metrics.reward:.3f}" if metrics.reward is not None else ""
-    name, value = metrics.likelihood
-    return f"{name} {value:.2f}{reward}"
-
-
-def _likelihood_name(found: Sequence[Metrics | None]) -> str:
-    """Return `perplexity` or `pseudo-perplexity`: the models of a job are all decoders or all encoders."""
-    return next((metrics.likelihood[0] for metrics in found if metrics), "perplexity")
-
-
-def _values(metrics: Metrics | None) -> tuple[float | None, float | None, float | None]:
-    return (metrics.likelihood[1], metrics.bits_per_byte, metrics.reward) if metrics else (None, None, None)

@@ -9,12 +9,13 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Select, and_, func, select, union
 
+from luthier.metrics import CURVES
 from luthier.store import tables
 from luthier.store.database import insert_into
-from luthier.trial import LogLine, Point, RowScores, Sample
+from luthier.trial import TRAIN_LOSS, LogLine, Point, RowScores, Sample
 
 _points = tables.points
-HELD_OUT: Final = ("valid_loss", "valid_accuracy")
+HELD_OUT: Final = tuple(curve.name for curve in CURVES if curve.split == "validation")
 _KEY = ("stage", "name", "step")
 
 
@@ -44,7 +45,7 @@ def stage_scores(c: Connection, job_id: str) -> dict[str, dict[int, dict[str, fl
 def train_losses(c: Connection, job_id: str) -> dict[tuple[str, int, int], float]:
     """Return the training loss at the rungs and at the last step of each stage, by trial, stage and step."""
     of_job = select(tables.trials.c.id).where(tables.trials.c.job_id == job_id)
-    where = (_points.c.trial_id.in_(of_job), _points.c.name == "train_loss")
+    where = (_points.c.trial_id.in_(of_job), _points.c.name == TRAIN_LOSS)
     rungs = tables.rungs.c
     at_rungs = select(rungs.trial_id, rungs.stage, rungs.step).where(rungs.trial_id.in_(of_job))
     key = (_points.c.trial_id, _points.c.stage)

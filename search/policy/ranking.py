@@ -6,10 +6,11 @@ The untuned base is a baseline, not a candidate: it wins only if no trained desi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from luthier.design import Frozen
 from luthier.errors import MissingMetric
+from luthier.metrics import deciding
+from luthier.task import Objective
 from luthier.trial import Metrics, TrialState
 from search.policy.history import Past, RungScore
 
@@ -24,21 +25,21 @@ class Choice(Frozen):
     beats_default: bool
 
 
-def objective_value(metrics: Metrics, objective: Literal["perplexity", "reward"]) -> float:
+def objective_value(metrics: Metrics, objective: Objective) -> float:
     """Return the number to minimise: bits per byte for `perplexity`, minus the reward for `reward`.
 
     Raises MissingMetric if the judge did not report the metric.
     """
-    match objective:
-        case "perplexity":
-            return metrics.bits_per_byte
-        case "reward":
-            if metrics.reward is None:
-                raise MissingMetric("the objective is reward, but the judge reported no reward", param="metrics.reward")
-            return -metrics.reward
+    metric = deciding(objective)
+    value = metric.value(metrics)
+    if value is None:
+        raise MissingMetric(
+            f"the objective is {objective}, but the judge reported no {metric.label}", param=f"metrics.{metric.name}"
+        )
+    return metric.sign * value
 
 
-def rung_score(metrics: Metrics, objective: Literal["perplexity", "reward"]) -> RungScore:
+def rung_score(metrics: Metrics, objective: Objective) -> RungScore:
     """Return a trial's score at a rung. Raises MissingMetric if the judge did not report the objective.
 
     Preference accuracy counts the pairs with a positive reward margin, so it changes late and in steps of one pair:

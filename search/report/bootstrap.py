@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from luthier.design import Frozen
+from luthier.task import Objective
 from luthier.trial import RowScores
 
 DRAWS: Final = 4000
 LEVEL: Final = 0.95
 SEED: Final = 20260329
 
-Objective = Literal["perplexity", "reward"]
 Verdict = Literal["better beyond the noise", "not distinguishable", "worse beyond the noise"]
 Numbers = NDArray[np.float64]
 

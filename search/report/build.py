@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from luthier.metrics import figure, named
 from luthier.report import (
     AxisReport,
     BudgetReport,
@@ -24,7 +25,7 @@ from luthier.report import (
     WinnerReport,
 )
 from luthier.trial import JobState, TrialState, rung_name
-from search.format import count, figure, seconds
+from search.format import count, seconds
 from search.report import pareto, phrases
 from search.report.caveats import missing, weaknesses
 from search.report.importance import importance
@@ -231,8 +232,9 @@ def _seeds(case: Case) -> Iterator[SeedsReport]:
 def _forgetting(case: Case) -> ForgettingReport | None:
     if case.winner is None or case.base is None:
         return None
+    general = named("general_bits_per_byte")
     base, won = (
-        [scores.general_bits_per_byte for scores in case.scores(one.number) if scores.general_bits_per_byte is not None]
+        [value for scores in case.scores(one.number) if (value := general.value(scores)) is not None]
         for one in (case.base, case.winner)
     )
     if not (base and won):
@@ -250,7 +252,7 @@ def _forgetting(case: Case) -> ForgettingReport | None:
     else:
         meaning = "severe (catastrophic) forgetting. Use the model for this task only"
     words = (
-        f"On general text, unrelated to the task, the untuned base has {figure(before)} bits per byte and the winner "
+        f"On general text, unrelated to the task, the untuned base has {figure(before)} {general.unit} and the winner "
         f"{figure(after)} ({change:+.1%}): {meaning}."
     )
     return ForgettingReport(base=before, winner=after, change=change, words=words)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from luthier.metrics import figure
 from luthier.report import ComparisonReport, JudgeReport
 from luthier.trial import JobState, TrialState
-from search.format import count, figure
+from search.format import count
 from search.policy.ranking import DEFAULT
 from search.report.inputs import Case, Tried
 

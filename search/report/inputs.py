@@ -8,6 +8,7 @@ from functools import cached_property
 from pydantic import Field
 
 from luthier.design import Frozen
+from luthier.metrics import MetricSpec, deciding
 from luthier.models.base_model import ModelFacts
 from luthier.task import JudgeSpec, Search, Task
 from luthier.trial import RUNGS, JobState, Metrics, RowScores, TrialState
@@ -123,20 +124,22 @@ class Case(Frozen):
         return [tried.scores for tried in self.seeds(number) if tried.scores is not None]
 
     @property
+    def metric(self) -> MetricSpec:
+        """The metric that trials are ranked by."""
+        return deciding(self.judge.objective)
+
+    @property
     def lower_is_better(self) -> bool:
-        return self.judge.objective == "perplexity"
+        return self.metric.lower_is_better
 
     @cached_property
     def unit(self) -> str:
         """The unit of scores."""
-        if self.lower_is_better:
-            return "bits per byte"
-        names = (tried.metrics.reward_name for tried in self.tried if tried.metrics is not None)
-        return next((name.replace("_", " ") for name in names if name), "reward")
+        return self.metric.label_of(*(tried.metrics for tried in self.tried))
 
     def shown(self, value: float) -> float:
         """Convert an objective value, which is minimised, to a score as shown to users."""
-        return value if self.lower_is_better else -value
+        return self.metric.sign * value
 
     def value(self, tried: Tried) -> float:
         """A complete design's score on the validation rows, averaged over its seeds."""
@@ -144,11 +147,7 @@ class Case(Frozen):
 
     def test_value(self, tried: Tried) -> float | None:
         """A trial's own score on the test rows."""
-        if tried.test_metrics is None:
-            return None
-        if self.lower_is_better:
-            return tried.test_metrics.bits_per_byte
-        return tried.test_metrics.reward
+        return self.metric.value(tried.test_metrics)
 
     def rung_rank(self, tried: Tried) -> tuple[int, int, int]:
         """A trial's rank at its last rung, how many trials were scored there, and how many of these are promoted."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -22,6 +22,8 @@ from pydantic import AwareDatetime, Field
 
 from luthier.design import Frozen
 from luthier.errors import IllegalDesign
+from luthier.metrics import deciding
+from luthier.task import Objective
 from luthier.trial import RUNGS, TrialState
 from search.policy.history import Past
 from search.space.samplers import Value
@@ -50,7 +52,7 @@ class Told(Frozen):
 def write_study(
     path: Path,
     name: str,
-    objective: Literal["perplexity", "reward"],
+    objective: Objective,
     space: Space | None,
     trials: Sequence[Told],
     attributes: Mapping[str, Any],
@@ -58,7 +60,7 @@ def write_study(
     """Write the study to a new file at `path`. Without a `space` no trial has parameters."""
     storage = RDBStorage(f"sqlite:///{path}")
     try:
-        direction = StudyDirection.MINIMIZE if objective == "perplexity" else StudyDirection.MAXIMIZE
+        direction = StudyDirection.MINIMIZE if deciding(objective).lower_is_better else StudyDirection.MAXIMIZE
         study = optuna.create_study(storage=storage, study_name=name, direction=direction)
         for key, value in attributes.items():
             study.set_user_attr(key, value)
@@ -68,10 +70,10 @@ def write_study(
         storage.engine.dispose()
 
 
-def _frozen(told: Told, objective: Literal["perplexity", "reward"], space: Space | None) -> FrozenTrial:
+def _frozen(told: Told, objective: Objective, space: Space | None) -> FrozenTrial:
     past = told.past
     state = State.RUNNING if past.paused else STATES[past.state]
-    sign = 1.0 if objective == "perplexity" else -1.0
+    sign = float(deciding(objective).sign)
     params, distributions = _parameters(past, space)
     reached = {round(100 * RUNGS[rung]): sign * value for rung, (value, _) in enumerate(past.measured)}
     if past.value is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from luthier.metrics import figure, signed
 from luthier.report import Baseline, ComparisonReport, Recommendation, Verdict
-from search.format import figure, millions, seconds
+from search.format import millions, seconds
 from search.policy.ranking import DEFAULT
 from search.report import bootstrap, pareto
 from search.report.inputs import Case, Tried
@@ -54,8 +55,8 @@ def _comparison(case: Case, against: Baseline, won: Tried, other: Tried) -> Comp
     difference, low, high = found.objective.difference, found.objective.low, found.objective.high
     words = (
         f"Trial {won.number} is {RELATION[found.verdict]} the {against} (trial {other.number}): {figure(scores[0])} "
-        f"against {figure(scores[1])} {case.unit}, difference {difference:+.4g} "
-        f"(95 % interval {low:+.4g} to {high:+.4g})."
+        f"against {figure(scores[1])} {case.unit}, difference {signed(difference)} "
+        f"(95 % interval {signed(low)} to {signed(high)})."
     )
     if ratio is not None:
         percent = [f"{100 * value:.1f}" for value in (ratio.difference, ratio.low, ratio.high)]

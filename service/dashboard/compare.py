@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
 
 from luthier.errors import UserError
+from luthier.metrics import cell, shown
 from luthier.store import jobs, trials
 from luthier.store.rows import JobRecord
 from service.context import Ctx, utc_now
 from service.dashboard import jobs as listing
-from service.dashboard.layout import duration, page, percent, score
+from service.dashboard.layout import duration, page, percent
 from service.dashboard.leaderboard import flat
 from service.results import serializers
 
@@ -53,7 +55,11 @@ def compare(
         lines=lines,
         others=offered if len(ids) < MOST else [],
         mixed=kinds if len(kinds) > 1 else [],
-        rows=[*_rows(records, lines), ("best trial", ["–" if each is None else f"#{each.number}" for each in best])],
+        rows=[
+            *_rows(records, lines),
+            *metric_rows(lines),
+            ("best trial", ["–" if each is None else f"#{each.number}" for each in best]),
+        ],
         designs=[(name, [design.get(name, "–") for design in designs]) for name in names],
     )
 
@@ -69,11 +75,17 @@ def _rows(records: list[JobRecord], lines: list[listing.Line]) -> Rows:
         ("pinned", [_pins(record) for record in records]),
         ("device time", [duration(line.job.luthier.device_seconds) for line in lines]),
         ("wall-clock time", [duration(line.seconds) for line in lines]),
-        ("untuned base", [score(line.base) for line in lines]),
-        ("LoRA default", [score(line.default) for line in lines]),
-        ("best", [score(line.best) for line in lines]),
+        ("untuned base", [cell(line.base) for line in lines]),
+        ("LoRA default", [cell(line.default) for line in lines]),
+        ("best", [cell(line.best) for line in lines]),
         ("change from the base", [percent(line.gain) for line in lines]),
     ]
+
+
+def metric_rows(lines: Sequence[listing.Line]) -> Rows:
+    """The metrics of each job's best design on the validation rows, as means over its seeds."""
+    found = [None if line.job.luthier.best is None else line.job.luthier.best.metrics for line in lines]
+    return [(f"best: {spec.label}", [cell(spec.value(one)) for one in found]) for spec in shown("compare", *found)]
 
 
 def _pins(record: JobRecord) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from fastapi import APIRouter, Response
 
 from luthier.errors import NotFound
+from luthier.metrics import listed
 from luthier.store import Connection, events, jobs, measurements, trials
 from service.context import Context, Ctx
 from service.dashboard import jobs as listing
@@ -96,11 +97,12 @@ def _trials(ctx: Context, c: Connection, job_id: str) -> list[Line]:
     records = trials.of_job(c, job_id)
     found = rows(report.case_of(c, ctx, jobs.get(c, job_id), records))
     measured = {trial.number: trial.metrics for trial in records}
+    exported = listed("export")
     lines = []
     for row in found:
-        shown = row.model_dump(exclude={"design", "tone", "role"})
+        shown = row.model_dump(exclude={"design", "tone", "role", "metrics"})
         metrics = measured[row.number]
-        judged = {} if metrics is None else metrics.model_dump(include={"perplexity", "bits_per_byte", "reward"})
+        judged = {} if metrics is None else {spec.name: spec.value(metrics) for spec in exported}
         lines.append({**shown, **judged, **{f"design: {name}": value for name, value in flat(row.design).items()}})
     return lines
 

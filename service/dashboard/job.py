@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from luthier.api_types import Job
 from luthier.design import Frozen
+from luthier.metrics import curves_for_charts, shown
 from luthier.store import artifacts, events, jobs, trials
 from luthier.store.rows import JobRecord
 from luthier.trial import JobState
@@ -65,6 +66,8 @@ def show_job(request: Request, ctx: Ctx, job_id: JobId, asked: Asked) -> Respons
         title=heading(job, name),
         job=job,
         case=case,
+        others=_others(case, job),
+        curves=curves_for_charts(),
         points=min(MOST_POINTS, max(FEWEST_POINTS, ALL_POINTS // max(1, len(rows)))),
         data=name,
         heading=heading(job, name),
@@ -119,6 +122,14 @@ def _against(case: Case, value: float | None, number: int) -> Against | None:
     found = case.value(other)
     change = None if found == 0 else value / found - 1
     return Against(other=found, change=change, better=value < found if case.lower_is_better else value > found)
+
+
+def _others(case: Case, job: Job) -> str:
+    """Return the best design's metrics other than the score, as a phrase."""
+    best = job.luthier.best
+    if best is None or case.winner is None or best.number != case.winner.number:
+        return ""
+    return ", ".join(spec.phrase(best.metrics) for spec in shown("headline", best.metrics) if spec is not case.metric)
 
 
 def _axes(case: Case) -> list[tuple[str, list[Worth]]]:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from luthier.api_types import Job
 from luthier.design import Frozen
+from luthier.metrics import deciding
 from luthier.store import Connection, jobs, schedules, trials
 from luthier.store.rows import JobRecord, TrialRecord
 from search.policy import ranking
@@ -91,7 +92,8 @@ def list_jobs(request: Request, ctx: Ctx, chosen: Choice, after: After = None) -
 def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
     past = history.past(record, rows)
     ranked = ranking.rank(past)
-    sign = 1 if record.judge.objective == "perplexity" else -1
+    metric = deciding(record.judge.objective)
+    sign = metric.sign
     best = sign * ranking.mean_value(ranked[0], past) if ranked else None
     base, default = _value(past, UNTUNED), _value(past, DEFAULT)
     base = None if base is None else sign * base
@@ -101,7 +103,7 @@ def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
     return Line(
         job=serializers.job(record, rows, utc_now()),
         name=queries.data_name(c, record),
-        unit="bits per byte" if sign == 1 else "reward",
+        unit=metric.label,
         best=best,
         base=base,
         default=None if default is None else sign * default,

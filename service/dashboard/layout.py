@@ -21,6 +21,7 @@ from starlette.routing import Match
 
 from luthier.errors import LuthierError
 from luthier.keys import Scope
+from luthier.metrics import cell
 from search.format import millions
 from service.auth.scopes import scope_of
 from service.auth.sessions import ANYBODY, Caller
@@ -150,13 +151,6 @@ def duration(seconds: float | None) -> str:
     return f"{whole} s"
 
 
-def score(value: float | None) -> str:
-    """Format with four significant digits, so that columns line up."""
-    if value is None:
-        return "–"
-    return f"{value:.0f}" if abs(value) >= 9999.5 else f"{value:#.4g}"
-
-
 def percent(change: float | None) -> str:
     """Format a relative change with its sign."""
     return "–" if change is None else f"{100 * change:+.1f} %".replace("-", "−")
@@ -197,7 +191,7 @@ _TEMPLATES.filters |= {
     "moment": _moment,
     "day": _day,
     "duration": duration,
-    "score": score,
+    "score": cell,
     "percent": percent,
     "size": _size,
     "bytes": _bytes,

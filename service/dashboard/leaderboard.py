@@ -10,10 +10,11 @@ from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
 from fastapi import Depends, Query
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from luthier.design import Design, Frozen
 from luthier.errors import UserError
+from luthier.metrics import listed, shown, values_at
 from luthier.trial import TrialState
 from search.report.build import state
 from search.report.charts import last
@@ -24,7 +25,15 @@ from search.report.recommend import size
 ON_A_PAGE: Final = 25
 MOST_PICKED: Final = 8
 
-Sort = Literal["standing", "number", "score", "test", "size", "seconds"]
+
+def _sortable(sort: str) -> str:
+    names = [*_KEYS, *(spec.name for spec in listed("leaderboard"))]
+    if sort not in names:
+        raise ValueError(f"must be one of {', '.join(names)}")
+    return sort
+
+
+Sort = Annotated[str, AfterValidator(_sortable)]
 Show = Literal["designs", "complete", "running", "stopped", "failed", "confirmations"]
 
 
@@ -48,7 +57,7 @@ class View(Frozen):
         texts = {"picked": ",".join(map(str, wanted.picked)), "differences": "1"}
         return "?" + urlencode({name: texts.get(name, value) for name, value in given.items()})
 
-    def sorted_by(self, sort: Sort) -> str:
+    def sorted_by(self, sort: str) -> str:
         """Return the query that sorts by a column, or reverses the order if it is sorted by it already."""
         turned = sort == self.sort and self.order == "ascending"
         return self.address(sort=sort, order="descending" if turned else "ascending")
@@ -91,14 +100,24 @@ class Row(Frozen):
     seeds: int
     rung: str | None = Field(description="share of training at the rung of the score; None: scored at the end")
     test: float | None
+    metrics: dict[str, float] = Field(description="on the validation rows, by name")
     parameters: int | None
     seconds: float
     role: Literal["winner", "default", "base"] | None
     error: str | None
 
 
+class Column(Frozen):
+    """The column of a metric."""
+
+    name: str
+    label: str
+    description: str
+
+
 class Table(Frozen):
     view: View
+    columns: tuple[Column, ...]
     prefix: str
     rows: tuple[Row, ...]
     found: int
@@ -120,9 +139,10 @@ def table(case: Case, asked: View) -> Table:
     prefix = shared.pop() if len(shared) == 1 else ""
     chosen = tuple(row for row in everything if row.number in asked.picked)
     found = [row for row in everything if _shown(row, asked)]
-    found.sort(key=_KEYS[asked.sort], reverse=asked.order == "descending")
+    key = _KEYS.get(asked.sort) or _by_metric(asked.sort)
+    found.sort(key=key, reverse=asked.order == "descending")
     if asked.order == "descending":  # rows without a value stay last
-        found.sort(key=lambda row: _KEYS[asked.sort](row)[0])
+        found.sort(key=lambda row: key(row)[0])
     pages = max(1, -(-len(found) // ON_A_PAGE))
     number = min(asked.page, pages)
     on_page = tuple(found[(number - 1) * ON_A_PAGE : number * ON_A_PAGE])
@@ -131,6 +151,7 @@ def table(case: Case, asked: View) -> Table:
     differing, common = differences(list(values.values()))
     return Table(
         view=asked.model_copy(update={"page": number}),
+        columns=columns(case),
         prefix=prefix,
         rows=compared if asked.differences and len(chosen) > 1 else on_page,
         found=len(found),
@@ -140,6 +161,16 @@ def table(case: Case, asked: View) -> Table:
         differing=differing,
         common=common,
         values=values,
+    )
+
+
+def columns(case: Case) -> tuple[Column, ...]:
+    """Return the columns of measured metrics other than the score."""
+    found = [tried.metrics for tried in case.tried]
+    return tuple(
+        Column(name=spec.name, label=spec.label_of(*found), description=spec.description)
+        for spec in shown("leaderboard", *found)
+        if spec is not case.metric
     )
 
 
@@ -208,6 +239,7 @@ def _row(case: Case, tried: Tried, places: dict[int, int], standing: dict[int, f
         seeds=len(case.seeds(tried.number)) if tried.complete and past.confirms is None else 1,
         rung=None if tried.complete or not past.measured else f"{tried.share:.0%}",
         test=case.test_value(tried),
+        metrics={} if tried.metrics is None else values_at("leaderboard", tried.metrics),
         parameters=size(case, tried),
         seconds=past.device_seconds,
         role=_role(case, tried),
@@ -243,8 +275,15 @@ _SHOWN: Final[dict[Show, Callable[[Row], bool]]] = {
     "failed": lambda row: row.tone in _FAILED,
     "confirmations": lambda row: row.origin == "confirmation",
 }
+Key = Callable[[Row], tuple[bool, float, float, int]]
+
+
+def _by_metric(name: str) -> Key:
+    return lambda row: (name not in row.metrics, row.metrics.get(name, 0.0), 0.0, row.number)
+
+
 # The first element is True for rows without a value, so that they come last.
-_KEYS: Final[dict[Sort, Callable[[Row], tuple[bool, float, float, int]]]] = {
+_KEYS: Final[dict[str, Key]] = {
     "standing": lambda row: (
         row.place is None and row.standing is None,
         row.place if row.place is not None else 1e9,

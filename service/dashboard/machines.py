@@ -7,6 +7,7 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
+from luthier.metrics import shown
 from luthier.store import Connection, jobs, trials
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
@@ -36,7 +37,16 @@ def list_models(request: Request, ctx: Ctx) -> Response:
         base = queries.base_models(c)
         tuned = [(job, _winner(c, job)) for job in _succeeded(c)]
         aliases = queries.all_aliases(c)
-    return page(request, "models.html.jinja", title="Models", base=base, tuned=tuned, aliases=aliases)
+    found = [winner.metrics for _, winner in tuned if winner is not None]
+    return page(
+        request,
+        "models.html.jinja",
+        title="Models",
+        base=base,
+        tuned=tuned,
+        metrics=shown("models", *found),
+        aliases=aliases,
+    )
 
 
 @router.get("/workers.{form}")

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 
 from luthier.design import Design
+from luthier.metrics import METRICS
 from luthier.models.base_model import BaseModelEntry
 from luthier.store import files, jobs, models, trials
 from luthier.trial import JobState
@@ -55,6 +56,7 @@ def new_job(
         source=source,
         pinned=pinned,
         prefilled=prefilled,
+        objectives=[(spec.objective, spec.label) for spec in METRICS if spec.objective is not None],
     )
 
 

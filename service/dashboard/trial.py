@@ -10,10 +10,11 @@ from pydantic import BaseModel
 
 from luthier.design import Design, Frozen
 from luthier.errors import NotFound
+from luthier.metrics import curves_for_charts, deciding, shown
 from luthier.store import jobs, measurements, models, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord
-from luthier.trial import JobState, Metrics, rung_name
-from search.policy.ranking import UNTUNED, objective_value
+from luthier.trial import JobState, rung_name
+from search.policy.ranking import UNTUNED
 from service.context import Ctx
 from service.dashboard.exports import table_file
 from service.dashboard.layout import page
@@ -58,26 +59,28 @@ def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialId) -> 
     with ctx.database.read() as c:
         trial = trials.named(c, job_id, trial_id)
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
-        shown = views.details(c, trial)
+        detailed = views.details(c, trial)
         names = {worker.id: worker.name for worker in workers.list_(c)}
         log = measurements.lines_of(c, trial.id, LINES)
         samples = views.samples(c, trial)
         data = queries.data_name(c, job)
     base = next(row for row in rows if row.number == UNTUNED)
     best = serializers.best_trial(job, rows)
+    metric = deciding(job.judge.objective)
     return page(
         request,
         "trial.html.jinja",
         title=f"Trial {trial.number}",
         job=job,
         data=data,
-        trial=shown,
-        rungs=[(rung_name(rung), found) for rung, found in enumerate(trial.measured)],
+        trial=detailed,
+        rungs=[(rung_name(rung), metric.value(found)) for rung, found in enumerate(trial.measured)],
         scores=_scores(job, trial, base),
         best=best is not None and best.id == trial.id,
-        objective=job.judge.objective,
-        unit=_unit(job, [trial, base]),
-        origin=ORIGINS[shown.origin],
+        unit=metric.label_of(trial.metrics, base.metrics),
+        others=[spec for spec in shown("trial", trial.metrics) if spec is not metric],
+        curves=curves_for_charts(),
+        origin=ORIGINS[detailed.origin],
         worker=names.get(trial.owner or ""),
         log=log,
         samples=samples,
@@ -135,28 +138,17 @@ def export_trial(ctx: Ctx, job_id: JobId, trial_id: TrialId, table: str, form: s
 
 def _scores(job: JobRecord, trial: TrialRecord, base: TrialRecord) -> list[Score]:
     """Return the scores on the validation rows and the test rows."""
+    metric = deciding(job.judge.objective)
     pairs = [("validation", trial.metrics, base.metrics), ("test", trial.test_metrics, base.test_metrics)]
     return [
         Score(
             name=name,
-            value=_shown(job, mine),
-            base=None if trial.id == base.id else _shown(job, other),
-            lower_is_better=job.judge.objective == "perplexity",
+            value=metric.value(mine),
+            base=None if trial.id == base.id else metric.value(other),
+            lower_is_better=metric.lower_is_better,
         )
         for name, mine, other in pairs
     ]
-
-
-def _unit(job: JobRecord, rows: Sequence[TrialRecord]) -> str:
-    """Return the unit of the scores, capitalised."""
-    if job.judge.objective == "perplexity":
-        return "Bits per byte"
-    names = (row.metrics.reward_name for row in rows if row.metrics is not None)
-    return next((name.replace("_", " ").capitalize() for name in names if name), "Reward")
-
-
-def _shown(job: JobRecord, metrics: Metrics | None) -> float | None:
-    return None if metrics is None else abs(objective_value(metrics, job.judge.objective))
 
 
 def _neighbour(rows: Sequence[TrialRecord], number: int) -> TrialRecord | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from luthier.metrics import values_at
 from luthier.store.rows import JobRecord, TrialRecord
-from luthier.trial import Metrics, Point
+from luthier.trial import Point
 
 
 class Tracker(Protocol):
@@ -34,7 +35,9 @@ def scores(trial: TrialRecord) -> dict[str, float]:
     """Return the final metrics by name, for the validation rows and the test rows."""
     found: dict[str, float] = {"device_seconds": trial.device_seconds, "trained_tokens": float(trial.trained_tokens)}
     for split, metrics in (("validation", trial.metrics), ("test", trial.test_metrics)):
-        found |= {f"{split}/{name}": value for name, value in _numbers(metrics)}
+        if metrics is not None:
+            measured = values_at("trackers", metrics) | {"tokens": float(metrics.tokens), "rows": float(metrics.rows)}
+            found |= {f"{split}/{name}": value for name, value in measured.items()}
     return found
 
 
@@ -45,13 +48,6 @@ def settings(trial: TrialRecord) -> dict[str, str | int | float | bool]:
         "seed": trial.seed,
         **dict(_leaves("", trial.design.model_dump(mode="json"))),
     }
-
-
-def _numbers(metrics: Metrics | None) -> Iterator[tuple[str, float]]:
-    if metrics is not None:
-        for name, value in metrics.model_dump().items():
-            if isinstance(value, int | float):
-                yield name, float(value)
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, str | int | float | bool]]:

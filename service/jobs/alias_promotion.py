@@ -13,6 +13,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from luthier.errors import NotFound
+from luthier.metrics import deciding, signed
 from luthier.schedule import Contest
 from luthier.store import Connection, aliases, artifacts, jobs, measurements, models, schedules, trials
 from luthier.store.rows import AliasRecord, JobRecord, TrialRecord
@@ -111,8 +112,8 @@ def _compare(
         return Contest(champion=champion, promoted=False, why=f"{champion} stays: {why}", objective=objective)
     found = bootstrap.compare([winner], [against], objective)
     difference = found.objective
-    unit = "bits per byte" if objective == "perplexity" else "reward"
-    numbers = f"{difference.difference:+.4g} {unit}, 95% interval {difference.low:+.4g} to {difference.high:+.4g}"
+    interval = f"95% interval {signed(difference.low)} to {signed(difference.high)}"
+    numbers = f"{signed(difference.difference)} {deciding(objective).label}, {interval}"
     return Contest(
         champion=champion,
         promoted=found.verdict == "better beyond the noise",

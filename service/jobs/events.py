@@ -8,17 +8,18 @@ from itertools import groupby
 from typing import Any
 
 from luthier.errors import LuthierError
+from luthier.metrics import deciding, mean_metrics, phrases
 from luthier.schedule import Contest
 from luthier.store import Connection, events
 from luthier.store.rows import JobRecord, TrialRecord
-from luthier.trial import Metrics, TrialState, mean_metrics, rung_name
+from luthier.trial import Metrics, TrialState, rung_name
 from search.policy.ranking import Choice
 
 
 def created(c: Connection, job: JobRecord, file: str, notes: Iterable[str], now: datetime) -> None:
     match job.judge.objective:
         case "perplexity":
-            objective = "bits per byte on held-out rows"
+            objective = f"{deciding(job.judge.objective).label} on held-out rows"
         case "reward" if job.judge.environment is not None:
             objective = f"the reward of {job.judge.environment.name} on held-out prompts"
         case "reward" if job.judge.grader is not None:
@@ -184,12 +185,7 @@ def contested(c: Connection, job_id: str, alias: str, contest: Contest, now: dat
 
 def numbers(metrics: Metrics) -> str:
     """Return the metrics as a phrase."""
-    reward = ""
-    if metrics.reward is not None:
-        named = f" ({metrics.reward_name})" if metrics.reward_name else ""
-        reward = f", reward {metrics.reward:.4g}{named}"
-    name, value = metrics.likelihood
-    return f"{metrics.bits_per_byte:.4g} bits per byte ({name} {value:.4g}){reward}"
+    return phrases("log", metrics)
 
 
 def _name(trial: TrialRecord) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 from luthier import dataset, graders
 from luthier.dataset import Profile, Splits
 from luthier.design import Frozen
 from luthier.errors import GraderFault, IllegalDesign, UserError
 from luthier.store.rows import FileRecord
-from luthier.task import DataKind, Grader, JudgeSpec, TextSimilarity
+from luthier.task import DataKind, Grader, JudgeSpec, Objective, TextSimilarity
 from search.space.space import Space
 from service.context import Context
 from service.schemas.requests import CreateJob
@@ -95,7 +95,7 @@ def grader_of(body: CreateJob, kind: DataKind) -> Grader | None:
     return None
 
 
-def _objective(body: CreateJob, kind: DataKind) -> Literal["perplexity", "reward"]:
+def _objective(body: CreateJob, kind: DataKind) -> Objective:
     match body.search.objective:
         case "perplexity":
             return "perplexity"

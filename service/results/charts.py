@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from luthier.api_types import Curves, Landscape, RungMark, Span, Timeline, TrialCurve, WorkerSpans
+from luthier.metrics import deciding
 from luthier.store import Connection, events, jobs, measurements, trials
 from search.policy.ranking import objective_value
 from search.report import charts as designs
@@ -21,7 +22,7 @@ def curves(c: Connection, job_id: str, name: str, limit: int) -> Curves:
     found = measurements.of_job(c, job_id, name)
     numbers = {mark.id: mark.number for mark in marks}
     ends = {trial_id: _ends(points) for trial_id, points in found.items()}
-    sign = 1 if job.judge.objective == "perplexity" else -1
+    sign = deciding(job.judge.objective).sign
     return Curves(
         name=name,
         names=tuple(measurements.names(c, job_id)),

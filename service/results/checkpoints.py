@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from luthier.api_types import Checkpoint, CheckpointFacts, CheckpointMetrics, CheckpointPage
 from luthier.errors import NotFound
+from luthier.metrics import held_out
 from luthier.store import Connection, artifacts, jobs, measurements, trials
 from luthier.store.rows import JobRecord, RungRecord, TrialRecord
-from luthier.task import DataKind
 from luthier.trial import Metrics, TrialState
 from service.inference.model_names import trial_name, usable_name
 
@@ -95,7 +94,8 @@ def _at_end(
 
 def _scores(job: JobRecord, metrics: Metrics) -> tuple[float, float | None]:
     """Return the loss in nats per target token, and the accuracy, which only preference data has."""
-    return math.log(metrics.likelihood[1]), metrics.reward if job.judge.kind is DataKind.PREFERENCE else None
+    found = held_out(metrics, job.judge.kind)
+    return found["valid_loss"], found.get("valid_accuracy")
 
 
 def _id(trial: TrialRecord, where: str) -> str:

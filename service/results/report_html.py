@@ -11,8 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from pydantic import Field
 
 from luthier.design import Frozen
+from luthier.metrics import figure, signed
 from luthier.report import ComparisonReport, FrontReport, Report
-from search.format import figure, millions, seconds
+from search.format import millions, seconds
 from search.report.recommend import verdict_label
 
 _MARKS: Final = re.compile(r"([\\`*_\[\]<>|~#])")
@@ -134,6 +135,7 @@ for _environment in (_HTML, _MARKDOWN):
     _environment.filters |= {
         "moment": _moment,
         "score": _score,
+        "signed": signed,
         "share": _share_of,
         "size": _size,
         "seconds": seconds,

@@ -8,11 +8,12 @@ from typing import Any
 
 from luthier import api_types as api
 from luthier.dataset import Profile
+from luthier.metrics import mean_metrics
 from luthier.models.base_model import BaseModelEntry
 from luthier.store import aliases
 from luthier.store.rows import AliasRecord, EventRecord, FileRecord, JobRecord, TrialRecord, WorkerRecord
 from luthier.task import Pin
-from luthier.trial import Metrics, mean_metrics
+from luthier.trial import Metrics
 from luthier.worker_protocol import Artifact
 from search.policy import ranking
 from service.inference.model_names import usable_name

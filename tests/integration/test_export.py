@@ -28,6 +28,7 @@ from luthier.design import (
     Design,
     Stage,
 )
+from luthier.metrics import cell
 from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec, TextSimilarity
 from luthier.trial import Metrics
@@ -355,12 +356,11 @@ def test_the_card_has_the_design_the_data_and_the_scores(case: Case) -> None:
         assert ("1 of them unused" in page) == (len(case.learnt) < 40)
         name, value = case.metrics.likelihood
         assert name == ("pseudo-perplexity" if case.plan.encoder else "perplexity")
-        assert f"| {name} | {value:.5g} | {case.test_metrics.likelihood[1]:.5g} |" in page
+        assert f"| {name} | {cell(value)} | {cell(case.test_metrics.likelihood[1])} |" in page
         assert ("- **Head**:" in page) == case.plan.headless
         if case.metrics.reward is not None:
-            assert (
-                f"| {case.metrics.reward_name} | {case.metrics.reward:.4f} | {case.test_metrics.reward:.4f} |" in page
-            )
+            name = case.metrics.reward_name.replace("_", " ")
+            assert f"| {name} | {cell(case.metrics.reward)} | {cell(case.test_metrics.reward)} |" in page
 
 
 @pytest.mark.parametrize(

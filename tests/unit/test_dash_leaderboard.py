@@ -6,6 +6,7 @@ import pytest
 
 from luthier.design import Architecture, Design, Dpo, Full, Lora, Optimiser, RsLora, Sft, Stage
 from luthier.errors import UserError
+from luthier.metrics import cell
 from service.dashboard import exports, layout, leaderboard
 from service.dashboard.leaderboard import View, differences, flat, numbers
 from tests.unit.report_samples import case
@@ -98,7 +99,7 @@ def test_durations_are_said_as_people_say_them(seconds: float | None, words: str
 
 
 def test_scores_have_four_digits_each_so_that_columns_line_up() -> None:
-    assert [layout.score(value) for value in (1.41, 0.5, 123.456, 123456.7, None)] == [
+    assert [cell(value) for value in (1.41, 0.5, 123.456, 123456.7, None)] == [
         "1.410",
         "0.5000",
         "123.5",

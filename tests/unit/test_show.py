@@ -66,7 +66,7 @@ def test_the_state_says_where_a_trial_pauses_or_was_given_up(
 
 
 def test_what_was_measured_at_a_rung_stands_under_a_trial_without_a_score() -> None:
-    line = "at 1/9, on fewer rows: perplexity 12.50"
+    line = "at 1/9, on fewer rows: perplexity 12.5"
     assert line in printed(trial(rung=0, paused=True, measured=(MEASURED,)))
     assert "at 1/3, on fewer rows" in printed(trial(rung=1, paused=True, measured=(MEASURED, MEASURED)))
     assert "fewer rows" not in printed(trial(state=TrialState.COMPLETE, rung=0, measured=(MEASURED,), metrics=MEASURED))

@@ -149,4 +149,4 @@ def test_the_table_of_trials_shows_the_scores_of_each_stage() -> None:
     )
     printed = StringIO()
     Console(file=printed, width=160).print(trials_table([trial], None))
-    assert "after stage 1, sft lora: loss 1.234, accuracy 0.750" in printed.getvalue()
+    assert "after stage 1, sft lora: validation loss 1.234, preference accuracy 0.75" in printed.getvalue()

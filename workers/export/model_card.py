@@ -9,6 +9,7 @@ from typing import Final, Literal
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.design import DepthRule, Design, Frozen, Member, RopeRule, VirtualTokens
+from luthier.metrics import cell, curve_phrases, shown
 from luthier.models.base_model import BaseModelEntry, ModelFacts
 from luthier.task import DataKind
 from luthier.trial import Metrics
@@ -58,12 +59,16 @@ def card(
         architecture=_architecture(design, model, base.facts),
         settings=_settings,
         stage_scores=stage_scores,
+        curve_phrases=curve_phrases,
+        scored=[
+            (spec.label_of(metrics), cell(spec.value(metrics)), cell(spec.value(test_metrics)), spec.describe(metrics))
+            for spec in shown("card", metrics)
+        ],
         metrics=metrics,
         test_metrics=test_metrics,
         judge=assignment.judge,
         chat_template=bool(tokenizer.chat_template),
         likelihood=metrics.likelihood,
-        test_likelihood=test_metrics.likelihood,
         encoder=base.facts.family == "encoder",
         auto_model="AutoModelForMaskedLM" if base.facts.family == "encoder" else "AutoModelForCausalLM",
         tied_head=base.facts.head == "tied",

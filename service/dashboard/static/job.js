@@ -1,8 +1,9 @@
 // The page of one job: its charts, the selection in the table, and live updates.
 
 import { chart } from "./chart.js";
+import { curveHint, curveLabel, curveTitle } from "./curves.js";
 import { parallel } from "./parallel.js";
-import { colour, curveName, duration, figure, redrawAll, series } from "./plot.js";
+import { colour, duration, figure, redrawAll, series } from "./plot.js";
 import { goTo, onSwap, refresh } from "./swap.js";
 
 const page = document.getElementById("job");
@@ -64,7 +65,7 @@ function curves() {
       ...marks(named),
     ],
     x: { title: "step" },
-    y: { title: curveName(data.curves.name), log: get("curve-log").checked },
+    y: { title: curveTitle(data.curves.name), log: get("curve-log").checked },
   };
 }
 
@@ -310,7 +311,7 @@ async function loadCurves() {
   const select = get("curve-name");
   const names = data.curves.names.length ? data.curves.names : [name];
   if ([...select.options].map((option) => option.value).join() !== names.join()) {
-    select.replaceChildren(...names.map((each) => new Option(curveName(each), each)));
+    select.replaceChildren(...names.map((each) => Object.assign(new Option(curveLabel(each), each), { title: curveHint(each) })));
     select.value = name;
   }
   redraw.curves();

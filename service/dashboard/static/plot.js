@@ -43,9 +43,6 @@ export function duration(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
 }
 
-// The label of a curve. Trainers of Hugging Face call the validation loss eval_loss.
-export const curveName = (name) => (name === "valid_loss" ? "validation loss (eval_loss)" : name.replaceAll("_", " ").replace(/^valid /, "validation "));
-
 const NS = "http://www.w3.org/2000/svg";
 
 export function svg(name, attributes = {}, words = null) {

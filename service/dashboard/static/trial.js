@@ -2,7 +2,8 @@
 
 import { call, make } from "./api.js";
 import { chart } from "./chart.js";
-import { colour, curveName, figure, series } from "./plot.js";
+import { curveHint, curveLabel, curvesOf, curveTitle } from "./curves.js";
+import { colour, figure, series } from "./plot.js";
 import { onSwap, refresh } from "./swap.js";
 
 const page = document.getElementById("trial");
@@ -45,11 +46,17 @@ const says = ({ x, y }) => (i) => `step ${x[i]}: ${figure(y[i])}`;
 function loss() {
   if (!points) return { empty: "Loading the curves …" };
   const { found, parts } = curves();
-  if (!found.has("train_loss")) return { empty: live ? "No points yet: they appear with the first training steps." : "No curve was recorded." };
-  const held = found.get("valid_loss");
-  const curve = thin(found.get("train_loss"));
-  const marks = [{ ...curve, kind: "line", color: colour("mark"), width: 1.4, says: says(curve) }];
-  if (held) marks.push({ ...held, kind: "dots", size: 9, color: colour("brand"), edge: colour("sheet"), says: (i) => `validation loss, ${says(held)(i)}` });
+  const there = (split) => curvesOf("loss", split).filter(({ name }) => found.has(name));
+  const trained = there("training");
+  if (!trained.length) return { empty: live ? "No points yet: they appear with the first training steps." : "No curve was recorded." };
+  const marks = trained.map(({ name }) => {
+    const curve = thin(found.get(name));
+    return { ...curve, kind: "line", color: colour("mark"), width: 1.4, says: says(curve) };
+  });
+  for (const { name, label } of there("validation")) {
+    const held = found.get(name);
+    marks.push({ ...held, kind: "dots", size: 9, color: colour("brand"), edge: colour("sheet"), says: (i) => `${label}, ${says(held)(i)}` });
+  }
   return { marks, rules: rules(parts), x: { title: "step" }, y: {} };
 }
 
@@ -61,7 +68,7 @@ function other() {
   const curve = thin(found.get(name));
   const marks = [{ ...curve, kind: "line", color: series(0), width: 1.4, says: says(curve) }];
   if (curve.x.length <= FEW) marks.push({ ...curve, kind: "dots", size: 6, color: series(0) });
-  return { marks, rules: rules(parts), x: { title: "step" }, y: { title: curveName(name) } };
+  return { marks, rules: rules(parts), x: { title: "step" }, y: { title: curveTitle(name) } };
 }
 
 const select = document.getElementById("curve-name");
@@ -74,9 +81,10 @@ if (select) {
 async function load() {
   if (!select) return;
   points = (await call("GET", page.dataset.points)).data;
-  const names = [...new Set(points.map((point) => point.name))].filter((name) => name !== "train_loss").sort();
+  const lines = curvesOf("loss", "training").map(({ name }) => name);
+  const names = [...new Set(points.map((point) => point.name))].filter((name) => !lines.includes(name)).sort();
   const before = select.value;
-  select.replaceChildren(...names.map((name) => make("option", { value: name, selected: name === before }, curveName(name))));
+  select.replaceChildren(...names.map((name) => make("option", { value: name, title: curveHint(name), selected: name === before }, curveLabel(name))));
   select.closest("label").hidden = !names.length;
   for (const again of draw) again();
 }
