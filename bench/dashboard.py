@@ -30,10 +30,12 @@ import psutil
 from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy import Connection, insert
 
-from luthier.design import Architecture, Design, Lora, Optimiser, RsLora, Sft, Stage
+from luthier.algorithms import Sft
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.store import jobs, tables
 from luthier.store.rows import TrialRecord
 from luthier.trial import RUNGS, JobState, Metrics, Point, TrialState
+from luthier.updates import Lora, RsLora
 from service.context import utc_now
 from tests.integration.service_harness import Service, serving, sums
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from luthier.design import Frozen
 from luthier.task import Objective
+from luthier.values import Frozen
 
 Trigger = Literal["cron", "catch_up", "manual"]
 AliasOrigin = Literal["schedule", "user", "rollback"]

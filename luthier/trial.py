@@ -14,7 +14,7 @@ from typing import Final
 
 from pydantic import Field, model_validator
 
-from luthier.design import Frozen
+from luthier.values import Frozen
 
 # Shares of a trial's whole training at which it is scored, compared with other trials, and possibly paused.
 RUNGS: Final = (1 / 9, 1 / 3)

@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from luthier.design import Design, Frozen
+from luthier.design import Design
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import JudgeSpec
 from luthier.trial import RUNGS, LogLine, Metrics, Point, RowScores, Sample, Usage
+from luthier.values import Frozen
 
 
 class Device(Frozen):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 
-from luthier.design import Frozen
+from luthier.values import Frozen
 
 
 def about(kind: type[Frozen]) -> str:

@@ -28,9 +28,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from luthier.design import Architecture, Design, Optimiser, RewardModel, Stage, Update
+from luthier.algorithms import RewardModel
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec
+from luthier.updates import Update
 from search.methods import ALGORITHMS, UPDATES, AlgorithmSpec, StageGoal, UpdateSpec
 from search.space import validate, verified
 from search.space.learning_rate import default_learning_rate

@@ -16,18 +16,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
-from luthier.design import (
-    Algorithm,
-    Architecture,
-    Design,
-    Dpo,
-    Mlm,
-    Optimiser,
-    Sft,
-    Stage,
-    Update,
-)
+from luthier.algorithms import Algorithm, Dpo, Mlm, Sft
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import DataKind
+from luthier.updates import Update
 from tests import data_samples
 from tests.covering import params, proved_by
 from tests.textbook import largest_difference, logps

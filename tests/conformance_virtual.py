@@ -11,8 +11,10 @@ import pytest
 import torch
 from peft import PeftModel
 
-from luthier.design import Algorithm, Design, Dpo, Optimiser, Orpo, Sft, Stage, Update
+from luthier.algorithms import Algorithm, Dpo, Orpo, Sft
+from luthier.design import Design, Optimiser, Stage
 from luthier.errors import Infeasible
+from luthier.updates import Update
 from tests.conformance_updates import IDS, PLAIN, SEED, Curve, examples, tensors
 from tests.covering import params, proved_by
 from tests.textbook import largest_difference

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from luthier.design import Algorithm
+from luthier.algorithms import Algorithm
 from luthier.errors import Infeasible
 from luthier.models import chat_template
 from luthier.models.base_model import BaseModelEntry

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from luthier.dataset.rows import Row, row_hash
 from luthier.dataset.splits import leaks
-from luthier.design import Frozen
 from luthier.task import DataKind
+from luthier.values import Frozen
 
 ESTIMATE: Final = "estimate: 4 bytes of UTF-8 per token"
 

@@ -11,9 +11,9 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from luthier.design import Frozen
 from luthier.errors import UserError
 from luthier.models import chat_template
+from luthier.values import Frozen
 
 ORIGIN: Final = "origin.json"  # in converted and downloaded folders: the facts `origin` and `quantised`
 # Encoders saved without a masked-LM head, e.g. sentence embedders.

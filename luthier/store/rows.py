@@ -8,11 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import AwareDatetime, Field
 
-from luthier.design import Design, Frozen
+from luthier.design import Design
 from luthier.keys import Scope
 from luthier.schedule import AliasOrigin, CatchUp, Contest, Overlap, RunState, Trigger
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, TrialState, Usage
+from luthier.values import Frozen
 from luthier.worker_protocol import Device
 
 Origin = Literal["baseline", "memory", "prior", "proposed", "confirmation", "user", "champion"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, case, func, literal, select
 
-from luthier.design import Frozen
 from luthier.store import tables
 from luthier.store.trials import PAUSED
 from luthier.trial import JobState, TrialState
+from luthier.values import Frozen
 
 PAUSING = "paused"  # trials that are paused at a rung: waiting, but not to be leased until they are promoted
 

@@ -17,9 +17,10 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy.optimize import nnls
 
-from luthier.design import Design, Frozen
+from luthier.design import Design
 from luthier.models.base_model import ModelFacts
 from luthier.trial import Usage
+from luthier.values import Frozen
 from search.cost.flops import Kind
 from search.cost.memory import Memory
 from search.cost.trial_work import Plan, plan

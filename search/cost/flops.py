@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final, Literal
 
-from luthier.design import Update
+from luthier.updates import Update
 from search.cost.parameters import moving
 from search.methods import UPDATE_OF
 from search.methods.amounts import Moving, Passes, Shape, Work

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from luthier.design import Update
+from luthier.updates import Update
 from search.cost.flops import Kind, share_reached
 from search.methods import UPDATE_OF
 from search.methods.amounts import Moving, Shape

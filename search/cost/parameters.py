@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from luthier.design import Architecture, Update
+from luthier.design import Architecture
 from luthier.models.base_model import Anatomy, Linear, ModelFacts
+from luthier.updates import Update
 from search.methods import UPDATE_OF
 from search.methods.amounts import Moving, Shape
 from search.methods.updates import named

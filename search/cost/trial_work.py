@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from luthier.design import Architecture, Design, Stage, Update, VirtualTokens
+from luthier.design import Architecture, Design, Stage
 from luthier.models.base_model import ModelFacts
 from luthier.task import DataKind, rung_rows
 from luthier.trial import RUNG_GENERATIONS, RUNG_WINDOWS, RUNGS
+from luthier.updates import Update, VirtualTokens
 from search.cost.flops import TOKEN_CAP, Kind, backward, decoding, forward, likelihood
 from search.cost.memory import FLOAT, Memory, kept_once, kept_per_token, sampling_bytes, scoring_bytes
 from search.cost.parameters import moving, shape

@@ -7,7 +7,8 @@ from typing import Final
 
 from pydantic import Field
 
-from luthier.design import Design, Frozen
+from luthier.design import Design
+from luthier.values import Frozen
 from search.methods import ALGORITHM_OF, UPDATE_OF
 from search.space.learning_rate import default_learning_rate
 

@@ -6,8 +6,9 @@ from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from luthier.design import Design, Frozen
+from luthier.design import Design
 from luthier.trial import TrialState
+from luthier.values import Frozen
 
 
 class RungScore(NamedTuple):

@@ -13,9 +13,11 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from luthier.design import Architecture, Design, Frozen, Lora
+from luthier.design import Architecture, Design
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
+from luthier.updates import Lora
+from luthier.values import Frozen
 from search.methods import EDIT_OF, SETTINGS
 from search.space import space, validate
 from search.space.samplers import V

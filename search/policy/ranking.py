@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from luthier.design import Frozen
 from luthier.errors import MissingMetric
 from luthier.metrics import deciding
 from luthier.task import Objective
 from luthier.trial import Metrics, TrialState
+from luthier.values import Frozen
 from search.policy.history import Past, RungScore
 
 UNTUNED, DEFAULT = 0, 1  # the numbers of the baselines

@@ -15,8 +15,9 @@ from typing import Final
 
 from pydantic import Field
 
-from luthier.design import Design, Frozen
+from luthier.design import Design
 from luthier.trial import RUNGS
+from luthier.values import Frozen
 from search.policy import asha, ranking
 from search.policy.history import Past
 from search.policy.propose import Source, origin, propose

@@ -9,9 +9,10 @@ from typing import Final
 
 from pydantic import Field
 
-from luthier.design import Design, Frozen
+from luthier.design import Design
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
+from luthier.values import Frozen
 from search.policy.history import Past
 from search.policy.ranking import DEFAULT, rank
 from search.space.learning_rate import default_learning_rate, significant

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from luthier.design import Frozen
 from luthier.task import Objective
 from luthier.trial import RowScores
+from luthier.values import Frozen
 
 DRAWS: Final = 4000
 LEVEL: Final = 0.95

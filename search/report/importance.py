@@ -22,9 +22,10 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import Field
 
-from luthier.design import Design, Frozen
+from luthier.design import Design
 from luthier.models.base_model import ModelFacts
 from luthier.trial import RUNGS, TrialState
+from luthier.values import Frozen
 from search.methods import ALGORITHM_OF
 from search.policy import ranking
 from search.policy.history import Past

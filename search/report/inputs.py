@@ -7,11 +7,11 @@ from functools import cached_property
 
 from pydantic import Field
 
-from luthier.design import Frozen
 from luthier.metrics import MetricSpec, deciding
 from luthier.models.base_model import ModelFacts
 from luthier.task import JudgeSpec, Search, Task
 from luthier.trial import RUNGS, JobState, Metrics, RowScores, TrialState
+from luthier.values import Frozen
 from search.policy import asha, ranking
 from search.policy.history import Past
 from search.policy.ranking import DEFAULT, UNTUNED

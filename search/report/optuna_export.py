@@ -20,11 +20,11 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as State
 from pydantic import AwareDatetime, Field
 
-from luthier.design import Frozen
 from luthier.errors import IllegalDesign
 from luthier.metrics import deciding
 from luthier.task import Objective
 from luthier.trial import RUNGS, TrialState
+from luthier.values import Frozen
 from search.policy.history import Past
 from search.space.samplers import Value
 from search.space.space import Space

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from luthier.design import Architecture, Design, Frozen, Prefix, Prompt
+from luthier.design import Architecture, Design
 from luthier.models.base_model import ModelFacts
+from luthier.updates import Prefix, Prompt
+from luthier.values import Frozen
 
 
 class Price(Frozen):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from luthier.design import Design, Frozen
+from luthier.design import Design
 from luthier.metrics import figure
 from luthier.models.base_model import ModelFacts
 from luthier.report import AxisReport, AxisWords
 from luthier.task import DataKind
+from luthier.values import Frozen
 from search.format import about, count, count_of, millions
 from search.methods import EDIT_OF
 from search.report.importance import UNCHANGED

@@ -11,10 +11,11 @@ from typing import Final, TypeVar, get_args
 
 from pydantic import Field
 
-from luthier.design import Frozen, Placed, Placement
 from luthier.errors import IllegalDesign, UserError
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, JudgeSpec, Pin, pin_name
+from luthier.updates import Placed, Placement
+from luthier.values import Frozen
 from search.methods import ALGORITHMS, EDITS, SETTINGS, UPDATE_OF, EditSpec, Interval, RowLengths, Setting, Values
 from search.space import validate
 

@@ -18,10 +18,13 @@ from typing import Any, Final
 from optuna.distributions import BaseDistribution
 from pydantic import Field, TypeAdapter
 
-from luthier.design import Algorithm, Architecture, Design, Frozen, Full, Lora, Optimiser, Placed, Stage, Update
+from luthier.algorithms import Algorithm
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import IllegalDesign, UserError
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, Pin
+from luthier.updates import Full, Lora, Placed, Update
+from luthier.values import Frozen
 from search.methods import ALGORITHM_OF, EDITS, UPDATE_OF, Interval, Values
 from search.methods.spec import Size
 from search.space import axes, validate

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, get_args
 
-from luthier.design import Architecture, Design, Placed, TopLayers
+from luthier.design import Architecture, Design
 from luthier.errors import IllegalDesign
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, Family, Pin
+from luthier.updates import Placed, TopLayers
 from search.methods import ALGORITHM_OF, EDIT_OF, EDITS, RECIPES, UPDATE_OF, UPDATES, AlgorithmSpec, StageGoal
 from search.methods.edits import kv_head_choices
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import Field, TypeAdapter
 
-from luthier.design import Frozen
+from luthier.values import Frozen
 
 RECORD: Final = Path(__file__).with_name("evidence.json")
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request, Response
 
 from luthier.dataset import Profile
-from luthier.design import Frozen
 from luthier.store import Connection, files, jobs
+from luthier.values import Frozen
 from service.context import Ctx
 from service.dashboard.exports import table_file
 from service.dashboard.layout import page

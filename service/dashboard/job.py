@@ -8,11 +8,11 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 
 from luthier.api_types import Job
-from luthier.design import Frozen
 from luthier.metrics import curves_for_charts, shown
 from luthier.store import artifacts, events, jobs, trials
 from luthier.store.rows import JobRecord
 from luthier.trial import JobState
+from luthier.values import Frozen
 from search.report.importance import Worth, importance
 from search.report.inputs import Case
 from service.context import Ctx, utc_now

@@ -8,10 +8,10 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from luthier.api_types import Job
-from luthier.design import Frozen
 from luthier.metrics import deciding
 from luthier.store import Connection, jobs, schedules, trials
 from luthier.store.rows import JobRecord, TrialRecord
+from luthier.values import Frozen
 from search.policy import ranking
 from search.policy.history import Past
 from search.policy.ranking import DEFAULT, UNTUNED

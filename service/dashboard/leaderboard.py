@@ -12,10 +12,11 @@ from urllib.parse import urlencode
 from fastapi import Depends, Query
 from pydantic import AfterValidator, BaseModel, Field
 
-from luthier.design import Design, Frozen
+from luthier.design import Design
 from luthier.errors import UserError
 from luthier.metrics import listed, shown, values_at
 from luthier.trial import TrialState
+from luthier.values import Frozen
 from search.report.build import state
 from search.report.charts import last
 from search.report.importance import relative_ranks

@@ -8,13 +8,16 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
-from luthier.design import Design, Frozen
+from luthier.design import Design
 from luthier.errors import NotFound
 from luthier.metrics import curves_for_charts, deciding, shown
 from luthier.store import jobs, measurements, models, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, rung_name
+from luthier.values import Frozen
+from search.methods import UPDATE_OF
 from search.policy.ranking import UNTUNED
+from search.space.axes import PLACED
 from service.context import Ctx
 from service.dashboard.exports import table_file
 from service.dashboard.layout import page
@@ -112,6 +115,8 @@ def design_by_hand(request: Request, ctx: Ctx, job_id: JobId, trial: Annotated[s
         data=data,
         start=start,
         values=values_of(start.design),
+        ranked=[kind for kind, spec in UPDATE_OF.items() if spec.size is not None and spec.size.field == "rank"],
+        placed=list(PLACED),
         models=entries,
         open=job.state is JobState.RUNNING and len(budget.designs(rows)) < job.search.trials,
         left=job.search.trials - len(budget.designs(rows)),

@@ -14,8 +14,8 @@ import gguf
 from pydantic import Field
 from tokenizers import Tokenizer
 
-from luthier.design import Frozen
 from luthier.errors import UserError
+from luthier.values import Frozen
 
 _WORDS: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

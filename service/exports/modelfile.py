@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from luthier.design import Frozen
 from luthier.models import chat_template
 from luthier.models.chat_template import Message
+from luthier.values import Frozen
 from service.exports.gguf_tokenizer import Vocabulary
 
 _SYSTEM, _USER, _ASSISTANT, _OTHER = "Xsystem", "Xuser", "Xassistant", "Xother"

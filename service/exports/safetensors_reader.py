@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from luthier.blobs import Blobs
-from luthier.design import Frozen
 from luthier.errors import UserError
+from luthier.values import Frozen
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

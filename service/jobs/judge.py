@@ -6,10 +6,10 @@ from typing import Final
 
 from luthier import dataset, graders
 from luthier.dataset import Profile, Splits
-from luthier.design import Frozen
 from luthier.errors import GraderFault, IllegalDesign, UserError
 from luthier.store.rows import FileRecord
 from luthier.task import DataKind, Grader, JudgeSpec, Objective, TextSimilarity
+from luthier.values import Frozen
 from search.space.space import Space
 from service.context import Context
 from service.schemas.requests import CreateJob

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from luthier.design import Grpo, Raft, Rloo
+from luthier.algorithms import Grpo, Raft, Rloo
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Family, Pin, Task
 from search.methods import ALGORITHMS

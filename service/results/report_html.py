@@ -10,9 +10,9 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from pydantic import Field
 
-from luthier.design import Frozen
 from luthier.metrics import figure, signed
 from luthier.report import ComparisonReport, FrontReport, Report
+from luthier.values import Frozen
 from search.format import millions, seconds
 from search.report.recommend import verdict_label
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from luthier.design import VirtualTokens
 from luthier.errors import NotFound
 from luthier.store import Connection, artifacts, jobs, trials
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState
+from luthier.updates import VirtualTokens
 from luthier.worker_protocol import Artifact
 from service.results import serializers
 

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from luthier.dataset import messages as chat
-from luthier.design import Frozen
 from luthier.errors import UserError
+from luthier.values import Frozen
 from luthier.worker_protocol import Question, Weights
 from service.schemas.requests import Name
 

@@ -17,10 +17,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from luthier.api_types import WebhookEvent
-from luthier.design import Design, Frozen
+from luthier.design import Design
 from luthier.keys import Scope
 from luthier.schedule import CatchUp, Overlap
 from luthier.task import Constraints, DataKind, Grader, Search, Task
+from luthier.values import Frozen
 
 MAX_SEED: Final = 2**31 - 1
 

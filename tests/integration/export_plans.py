@@ -8,37 +8,28 @@ from typing import Any
 
 import pytest
 
-from luthier.algorithms import Gkd
-from luthier.design import (
+from luthier.algorithms import Clm, Dpo, Gkd, Ipo, Kto, Mlm, Orpo, Sft, Simpo
+from luthier.design import Optimiser, Stage
+from luthier.task import DataKind
+from luthier.updates import (
     AdaLora,
     BitFit,
-    Clm,
     Dora,
-    Dpo,
     Full,
     Ia3,
-    Ipo,
-    Kto,
     LayerNorm,
     Lora,
     LoraPlus,
-    Mlm,
     Oft,
-    Optimiser,
-    Orpo,
     Pissa,
     Prefix,
     Prompt,
     QLora,
+    RandLora,
     RsLora,
-    Sft,
-    Simpo,
-    Stage,
     TopLayers,
     Vera,
 )
-from luthier.task import DataKind
-from luthier.updates import RandLora
 from tests.covering import params
 
 pytestmark = pytest.mark.xdist_group("export")  # each design is trained once, for all tests

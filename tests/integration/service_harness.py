@@ -17,9 +17,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from luthier.client import Client
-from luthier.design import AdapterUpdate, VirtualTokens
 from luthier.settings import Settings
 from luthier.trial import RUNGS, Metrics, Point, RowScores
+from luthier.updates import AdapterUpdate, VirtualTokens
 from luthier.worker_protocol import (
     Artifact,
     Assignment,

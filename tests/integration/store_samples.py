@@ -5,11 +5,13 @@ from hashlib import sha256
 
 from sqlalchemy import Connection
 
-from luthier.design import Architecture, Design, Lora, Optimiser, Sft, Stage
+from luthier.algorithms import Sft
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.store import files, jobs, leases, trials
 from luthier.store.rows import FileRecord, JobRecord, TrialRecord
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, StringCheck, Task
 from luthier.trial import JobState, Metrics
+from luthier.updates import Lora
 from luthier.worker_protocol import Claim
 
 NOW = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from luthier.design import Lora, Prefix, Sft
+from luthier.algorithms import Sft
 from luthier.errors import BlobMissing
+from luthier.updates import Lora, Prefix
 from luthier.worker_protocol import Artifact, Finished, Judged, Keep
 from tests.integration.test_pausing import Plan, Service, service, stage
 from workers.cache import Base

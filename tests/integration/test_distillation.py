@@ -14,9 +14,10 @@ from transformers import PreTrainedModel
 from trl.experimental.gkd import GKDConfig, GKDTrainer
 
 from luthier.algorithms import Gkd
-from luthier.design import Full, Optimiser
+from luthier.design import Optimiser
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
+from luthier.updates import Full
 from tests import data_samples
 from workers.cache import Base
 from workers.train import updates

@@ -23,11 +23,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 
 from luthier.dataset import read_rows, write_rows
-from luthier.design import (
-    Architecture,
-    Design,
-    Stage,
-)
+from luthier.design import Architecture, Design, Stage
 from luthier.metrics import cell
 from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec, TextSimilarity

@@ -8,7 +8,9 @@ import pytest
 import torch
 from transformers import DataCollatorForLanguageModeling
 
-from luthier.design import Full, Mlm, Optimiser
+from luthier.algorithms import Mlm
+from luthier.design import Optimiser
+from luthier.updates import Full
 from tests import data_samples
 from tests.textbook import first_step
 from workers.cache import Base

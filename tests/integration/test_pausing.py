@@ -13,22 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from luthier.design import (
-    AdaLora,
-    Algorithm,
-    Architecture,
-    Design,
-    Dpo,
-    Full,
-    Grpo,
-    Lora,
-    Optimiser,
-    Sft,
-    Stage,
-    Update,
-)
+from luthier.algorithms import Algorithm, Dpo, Grpo, Sft
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import DataKind, JudgeSpec, StringCheck
 from luthier.trial import RUNG_PAIRS, RUNG_ROWS, RUNGS
+from luthier.updates import AdaLora, Full, Lora, Update
 from luthier.worker_protocol import (
     Assignment,
     CheckpointSaved,

@@ -9,25 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from luthier.design import (
-    Algorithm,
-    Architecture,
-    Design,
-    Dora,
-    Full,
-    Grpo,
-    Lora,
-    Optimiser,
-    Pissa,
-    Raft,
-    Rloo,
-    Sft,
-    Stage,
-    TopLayers,
-    Update,
-)
+from luthier.algorithms import Algorithm, Grpo, Raft, Rloo, Sft
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import TrialFailed
 from luthier.task import DataKind, JudgeSpec, StringCheck, TextSimilarity
+from luthier.updates import Dora, Full, Lora, Pissa, TopLayers, Update
 from tests import data_samples
 from tests.conformance_updates import scores, tensors
 from tests.playing import MENTIONS_I, prompts, world

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from luthier.design import Algorithm, Architecture, Design, Full, Grpo, Lora, Optimiser, Raft, Rloo, Stage, Update
+from luthier.algorithms import Algorithm, Grpo, Raft, Rloo
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.graders import grade, sample_of
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, Grader, JudgeSpec, Math, Multi, Number, StringCheck, TextSimilarity
+from luthier.updates import Full, Lora, Update
 from luthier.worker_protocol import Assignment
 from tests import data_samples
 from tests.reproducing import Libraries

@@ -22,9 +22,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from luthier.design import Architecture, Design, Full, Optimiser, Sft, Stage
+from luthier.algorithms import Sft
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import Metrics
+from luthier.updates import Full
 from luthier.worker_protocol import Assignment
 from tests import data_samples
 from tests.textbook import as_conversation, largest_difference

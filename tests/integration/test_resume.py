@@ -11,43 +11,28 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from luthier.algorithms import Gkd
-from luthier.design import (
+from luthier.algorithms import Algorithm, Clm, Dpo, Gkd, Grpo, Ipo, Kto, Mlm, Orpo, Raft, Rloo, Sft, Simpo
+from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.task import DataKind
+from luthier.updates import (
     AdaLora,
-    Algorithm,
-    Architecture,
     BitFit,
-    Clm,
-    Design,
     Dora,
-    Dpo,
     Full,
-    Grpo,
     Ia3,
-    Ipo,
-    Kto,
     LayerNorm,
     Lora,
     LoraPlus,
-    Mlm,
     Oft,
-    Optimiser,
-    Orpo,
     Pissa,
     Prefix,
     Prompt,
-    Raft,
-    Rloo,
+    RandLora,
     RsLora,
-    Sft,
-    Simpo,
-    Stage,
     TopLayers,
     Update,
     Vera,
 )
-from luthier.task import DataKind
-from luthier.updates import RandLora
 from tests import data_samples
 from tests.biased import biased
 from tests.covering import params

@@ -14,24 +14,13 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from luthier.design import (
-    Algorithm,
-    Architecture,
-    Design,
-    Full,
-    Grpo,
-    Lora,
-    Optimiser,
-    RewardModel,
-    Rloo,
-    Sft,
-    Stage,
-    Update,
-)
+from luthier.algorithms import Algorithm, Grpo, RewardModel, Rloo, Sft
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import TrialFailed
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import Metrics
+from luthier.updates import Full, Lora, Update
 from tests import data_samples
 from tests.integration.test_export import assignment_of
 from tests.reproducing import Libraries

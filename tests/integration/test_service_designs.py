@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from luthier.design import Architecture, Design, Full, Optimiser, Sft, Stage
+from luthier.algorithms import Sft
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import IllegalDesign, NotFound, UserError
 from luthier.store import trials
 from luthier.trial import TrialState, Usage
+from luthier.updates import Full
 from luthier.worker_protocol import Assignment, Finished
 from tests.integration.service_harness import FakeWorker, Service, preferences, sums
 

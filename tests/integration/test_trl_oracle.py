@@ -15,8 +15,10 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, Rewa
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Kto, Optimiser, Orpo, RewardModel, Sft, Simpo
+from luthier.algorithms import Algorithm, Clm, Dpo, Ipo, Kto, Orpo, RewardModel, Sft, Simpo
+from luthier.design import Optimiser
 from luthier.task import DataKind
+from luthier.updates import Full
 from tests import data_samples
 from tests.textbook import as_conversation, first_step, largest_difference
 from workers.cache import Base

@@ -12,8 +12,10 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from luthier.design import Full, Grpo, Optimiser, Raft, Rloo
+from luthier.algorithms import Grpo, Raft, Rloo
+from luthier.design import Optimiser
 from luthier.task import TextSimilarity
+from luthier.updates import Full
 from tests import data_samples
 from tests.playing import prompts, world
 from tests.textbook import first_step, largest_difference, target_logps

@@ -11,11 +11,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from luthier.design import (
+from luthier.algorithms import Sft
+from luthier.design import Design, Optimiser, Stage
+from luthier.errors import Infeasible
+from luthier.updates import (
     AdaLora,
     AdapterUpdate,
     BitFit,
-    Design,
     Dora,
     Full,
     Ia3,
@@ -23,20 +25,16 @@ from luthier.design import (
     Lora,
     LoraPlus,
     Oft,
-    Optimiser,
     Pissa,
     Prefix,
     Prompt,
     QLora,
+    RandLora,
     RsLora,
-    Sft,
-    Stage,
     TopLayers,
     Update,
     Vera,
 )
-from luthier.errors import Infeasible
-from luthier.updates import RandLora
 from tests import conformance_updates
 from tests.biased import biased
 from tests.conformance_updates import IDS, Run, UpdateConformance, scores

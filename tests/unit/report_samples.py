@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from luthier.design import Architecture, Clm, Design, Dora, Full, Lora, Optimiser, RsLora, Sft, Stage, Update
+from luthier.algorithms import Clm, Sft
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, RowScores, TrialState
+from luthier.updates import Dora, Full, Lora, RsLora, Update
 from search.policy.history import Past
 from search.report.inputs import Case, Tried
 from search.space.learning_rate import default_learning_rate, significant

@@ -4,10 +4,11 @@ import math
 import random
 from collections.abc import Sequence
 
-from luthier.design import Design, Full, Lora
+from luthier.design import Design
 from luthier.models.base_model import BaseModelEntry, ModelFacts
 from luthier.task import Constraints, DataKind, Pin
 from luthier.trial import TrialState
+from luthier.updates import Full, Lora
 from search.policy.history import Past, RungScore
 from search.space.samplers import V
 from search.space.space import Space

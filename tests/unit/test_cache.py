@@ -10,36 +10,30 @@ from pathlib import Path
 import pytest
 import torch
 
-from luthier.design import (
+from luthier.algorithms import Algorithm, Clm, Dpo, Sft
+from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.errors import Infeasible
+from luthier.models.base_model import BaseModelEntry
+from luthier.task import DataKind, JudgeSpec
+from luthier.updates import (
     AdaLora,
-    Algorithm,
-    Architecture,
     BitFit,
-    Clm,
-    Design,
     Dora,
-    Dpo,
     Full,
     Ia3,
     LayerNorm,
     Lora,
     LoraPlus,
     Oft,
-    Optimiser,
     Pissa,
     Prefix,
     Prompt,
+    RandLora,
     RsLora,
-    Sft,
-    Stage,
     TopLayers,
     Update,
     Vera,
 )
-from luthier.errors import Infeasible
-from luthier.models.base_model import BaseModelEntry
-from luthier.task import DataKind, JudgeSpec
-from luthier.updates import RandLora
 from tests import data_samples
 from tests.biased import biased
 from workers import cache

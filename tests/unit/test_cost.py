@@ -11,10 +11,12 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from luthier.design import Architecture, Design, Dpo, Grpo, Mlm, Optimiser, Sft, Stage, Update
+from luthier.algorithms import Dpo, Grpo, Mlm, Sft
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.models.base_model import Anatomy, BaseModelEntry, read_facts
 from luthier.task import DataKind
 from luthier.trial import Usage
+from luthier.updates import Update
 from search.cost import estimate as cost
 from search.cost.estimate import Calibration, Estimate, Seen, calibrate, estimate, token_ratio
 from search.cost.flops import TOKEN_CAP

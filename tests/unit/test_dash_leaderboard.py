@@ -4,9 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from luthier.design import Architecture, Design, Dpo, Full, Lora, Optimiser, RsLora, Sft, Stage
+from luthier.algorithms import Dpo, Sft
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import UserError
 from luthier.metrics import cell
+from luthier.updates import Full, Lora, RsLora
 from service.dashboard import exports, layout, leaderboard
 from service.dashboard.leaderboard import View, differences, flat, numbers
 from tests.unit.report_samples import case

@@ -8,31 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from luthier.design import (
+from luthier.algorithms import Clm, Dpo, Ipo, Orpo, Sft, Simpo
+from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.updates import (
     AdaLora,
-    Architecture,
     BitFit,
-    Clm,
-    Design,
     Dora,
-    Dpo,
     Full,
     Ia3,
-    Ipo,
     LayerNorm,
     Lora,
     LoraPlus,
     Oft,
-    Optimiser,
-    Orpo,
     Pissa,
     Placement,
     Prefix,
     Prompt,
     RsLora,
-    Sft,
-    Simpo,
-    Stage,
     TopLayers,
     Update,
     Vera,

@@ -13,7 +13,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedModel
 
-from luthier.design import Architecture, Mlm
+from luthier.algorithms import Mlm
+from luthier.design import Architecture
 from luthier.errors import Infeasible, UserError
 from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec

@@ -4,9 +4,11 @@ import random
 
 import pytest
 
-from luthier.design import Architecture, Design, Full, Lora, Optimiser, Sft, Stage, Update
+from luthier.algorithms import Sft
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import DataKind
 from luthier.trial import TrialState
+from luthier.updates import Full, Lora, Update
 from search.policy.history import Past
 from search.policy.priors import baselines
 from search.report.importance import BLOCK, Worth, axes_of, importance, relative_ranks

@@ -5,32 +5,11 @@ from typing import get_args
 
 import pytest
 
-from luthier.design import (
-    Algorithm,
-    Architecture,
-    BitFit,
-    Clm,
-    Design,
-    Dpo,
-    Full,
-    Ipo,
-    Kto,
-    Lora,
-    Mlm,
-    Optimiser,
-    Orpo,
-    Prefix,
-    Prompt,
-    RewardModel,
-    Rloo,
-    Sft,
-    Simpo,
-    Stage,
-    TopLayers,
-    Update,
-)
+from luthier.algorithms import Algorithm, Clm, Dpo, Ipo, Kto, Mlm, Orpo, RewardModel, Rloo, Sft, Simpo
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
+from luthier.updates import BitFit, Full, Lora, Prefix, Prompt, TopLayers, Update
 from search.methods import ALGORITHMS, EDITS, RECIPES, UPDATES
 from search.methods.edits import kv_head_choices
 from search.space.validate import FAMILIES, check, recipes, refusal

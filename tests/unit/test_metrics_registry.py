@@ -10,15 +10,16 @@ import pytest
 from rich.console import Console
 
 from luthier import metrics as registry
-from luthier.algorithms import Gkd
+from luthier.algorithms import Algorithm, Gkd, Grpo, Raft, RewardModel, Rloo
 from luthier.api_types import Job, Progress, Standing
 from luthier.cli.show import trials_table
-from luthier.design import Algorithm, Full, Grpo, Optimiser, Raft, RewardModel, Rloo
+from luthier.design import Optimiser
 from luthier.metrics import CURVES, METRICS, MetricSpec, curve_phrases, deciding, held_out, mean_metrics, phrases
 from luthier.models.base_model import BaseModelEntry
 from luthier.store.rows import TrialRecord
 from luthier.task import DataKind, Grader, JudgeSpec, Objective, StringCheck
 from luthier.trial import Metrics, RowScores, TrialState
+from luthier.updates import Full
 from service.dashboard import compare, jobs, leaderboard
 from service.integrations import tracker
 from tests import data_samples

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import pytest
 from markdown_it import MarkdownIt
 
-from luthier.design import Full
 from luthier.report import Report
 from luthier.trial import JobState, TrialState
+from luthier.updates import Full
 from search.report.build import explain
 from search.report.inputs import Case
 from service.results.report_html import as_html, as_markdown, bars, dots

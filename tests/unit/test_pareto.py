@@ -2,7 +2,8 @@
 
 import pytest
 
-from luthier.design import Architecture, Design, Prefix, Prompt
+from luthier.design import Architecture, Design
+from luthier.updates import Prefix, Prompt
 from search.report.pareto import Price, front, parameters
 from tests.integration.store_samples import design as sample
 from tests.unit.search_samples import SMOL, TINY

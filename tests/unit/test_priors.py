@@ -4,9 +4,11 @@ from typing import get_args
 
 import pytest
 
-from luthier.design import Architecture, Design, Dpo, Lora
+from luthier.algorithms import Dpo
+from luthier.design import Architecture, Design
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind, Pin
+from luthier.updates import Lora
 from search.policy.priors import PRIORS, baselines, priors
 from search.space.axes import Interval
 from search.space.learning_rate import default_learning_rate, significant

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from luthier.design import Design, Lora
+from luthier.design import Design
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind, Pin
 from luthier.trial import TrialState
+from luthier.updates import Lora
 from search.policy.history import Past
 from search.policy.priors import baselines, priors
 from search.policy.propose import PRIORS_FIRST, origin, propose

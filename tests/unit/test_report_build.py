@@ -4,10 +4,11 @@ import math
 
 import pytest
 
-from luthier.design import Dora, Full, Lora, RewardModel
+from luthier.algorithms import RewardModel
 from luthier.report import Report, Verdict
 from luthier.task import DataKind, EnvironmentSpec, JudgeSpec, Pin, Search, Task, TextSimilarity
 from luthier.trial import JobState, RowScores, TrialState
+from luthier.updates import Dora, Full, Lora
 from search.format import about
 from search.report.build import explain
 from search.report.recommend import RELATION

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.design import (
+from luthier.algorithms import Algorithm, Dpo, Sft
+from luthier.design import Design
+from luthier.errors import IllegalDesign
+from luthier.task import DataKind, Pin
+from luthier.updates import (
     AdaLora,
-    Algorithm,
     BitFit,
-    Design,
     Dora,
-    Dpo,
     Full,
     Ia3,
     LayerNorm,
@@ -26,14 +27,11 @@ from luthier.design import (
     Placed,
     Prefix,
     Prompt,
+    RandLora,
     RsLora,
-    Sft,
     TopLayers,
     Vera,
 )
-from luthier.errors import IllegalDesign
-from luthier.task import DataKind, Pin
-from luthier.updates import RandLora
 from search.methods import SETTINGS, UPDATE_OF, Interval
 from search.methods.updates import OFT_BLOCKS, PISSA_MOST, RANDLORA_RANKS, VERA_RANKS, VIRTUAL_TOKENS
 from search.policy.priors import baselines

@@ -4,15 +4,10 @@ from typing import Any
 
 import pytest
 
-from luthier.design import (
-    Dpo,
-    Ipo,
-    Pissa,
-    Placed,
-    Simpo,
-)
+from luthier.algorithms import Dpo, Ipo, Simpo
 from luthier.errors import IllegalDesign, UserError
 from luthier.task import DataKind, Pin
+from luthier.updates import Pissa, Placed
 from search.methods.updates import PISSA_MOST, RANDLORA_RANKS, VERA_RANKS
 from search.space.learning_rate import default_learning_rate
 from tests.unit.search_samples import SMOL, TINY, entry, later_updates_of, samples, space_of

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from luthier.algorithms import Gkd
-from luthier.design import Architecture, Design, Lora, Optimiser, Stage
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind, Pin
+from luthier.updates import Lora
 from search.cost.trial_work import plan
 from search.methods.amounts import Workload
 from search.space import validate

@@ -11,9 +11,11 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
-from luthier.design import Algorithm, Clm, Dpo, Full, Ipo, Kto, Lora, LoraPlus, Optimiser, Orpo, Sft, Simpo, Update
+from luthier.algorithms import Algorithm, Clm, Dpo, Ipo, Kto, Orpo, Sft, Simpo
+from luthier.design import Optimiser
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
+from luthier.updates import Full, Lora, LoraPlus, Update
 from tests import data_samples
 from tests.covering import params
 from tests.textbook import first_step, largest_difference, logps

@@ -10,12 +10,14 @@ import pytest
 import torch
 from rich.console import Console
 
+from luthier.algorithms import Dpo, Sft
 from luthier.api_types import StageScore, Trial
 from luthier.cli.show import trials_table
-from luthier.design import Architecture, Design, Dpo, Full, Lora, Optimiser, Sft, Stage
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import Interrupted
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import RUNG_ROWS, TrialState
+from luthier.updates import Full, Lora
 from luthier.worker_protocol import Assignment, CheckpointSaved, Directive, Heartbeat, RungReached, RungVerdict
 from tests import data_samples
 from workers.cache import Base

@@ -8,11 +8,13 @@ from typing import Final, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from luthier.design import DepthRule, Design, Frozen, Member, RopeRule, VirtualTokens
+from luthier.design import DepthRule, Design, RopeRule
 from luthier.metrics import cell, curve_phrases, shown
 from luthier.models.base_model import BaseModelEntry, ModelFacts
 from luthier.task import DataKind
 from luthier.trial import Metrics
+from luthier.updates import VirtualTokens
+from luthier.values import Frozen, Member
 from luthier.worker_protocol import Assignment
 from workers.templates import render
 

@@ -12,11 +12,13 @@ from typing import Final
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from luthier.algorithms import Grpo, Raft, RewardModel, Rloo
 from luthier.dataset.messages import Message
 from luthier.dataset.rows import write_rows
-from luthier.design import AdaLora, Design, Grpo, Placed, Raft, RewardModel, Rloo, Update, VirtualTokens
+from luthier.design import Design
 from luthier.task import DataKind
 from luthier.trial import Metrics
+from luthier.updates import AdaLora, Placed, Update, VirtualTokens
 from luthier.worker_protocol import Assignment
 from workers.evaluate.judge import renderer
 from workers.templates import render, rewards

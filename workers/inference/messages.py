@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, TypeAdapter
 
-from luthier.design import Frozen
+from luthier.values import Frozen
 from luthier.worker_protocol import Answered, Question
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from luthier.design import AdapterUpdate
+from luthier.updates import AdapterUpdate
 
 
 def render(template: str, **facts: Any) -> str:

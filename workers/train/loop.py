@@ -10,7 +10,8 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedModel
 
-from luthier.design import Design, RewardModel, Stage
+from luthier.algorithms import RewardModel
+from luthier.design import Design, Stage
 from luthier.errors import Infeasible
 from workers.train import updates
 from workers.train.algorithms import Context, Example, Teacher, objective

@@ -11,8 +11,8 @@ const start = JSON.parse(form.dataset.start);
 const SIZED = ["rank", "epochs", "batch_size", "learning_rate_multiplier", "layers", "kv_heads", "window", "rope_factor"];
 const chosen = Object.fromEntries(BOXED.map((name) => [name, new Set(name in start ? [String(start[name])] : [])]));
 const typed = Object.fromEntries(SIZED.filter((name) => name in start).map((name) => [name, String(start[name])]));
-const RANKED = ["lora", "rslora", "dora", "pissa", "lora_plus", "vera", "adalora", "qlora"];
-const PLACED = ["lora", "rslora", "dora", "pissa", "lora_plus"];
+const RANKED = JSON.parse(form.dataset.ranked); // the updates with a rank, and those with a placement
+const PLACED = JSON.parse(form.dataset.placed);
 const PATIENCE = 250;
 let turn = 0;
 let timer;

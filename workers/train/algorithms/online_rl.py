@@ -12,7 +12,7 @@ from typing import Final
 
 import torch
 
-from luthier.design import Grpo, Raft, Rloo
+from luthier.algorithms import Grpo, Raft, Rloo
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
 from workers.train.algorithms.base import Batch, Context, Example, Loss, Policy, Reference, implements, sequence_logps

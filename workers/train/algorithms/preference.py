@@ -10,7 +10,7 @@ from peft import PeftModelForCausalLM
 from torch.nn import Parameter
 from torch.nn.functional import logsigmoid
 
-from luthier.design import Dpo, Ipo, Orpo, RewardModel, Simpo
+from luthier.algorithms import Dpo, Ipo, Orpo, RewardModel, Simpo
 from luthier.errors import Infeasible
 from luthier.task import DataKind
 from workers.train.algorithms.base import A, Example, Loss, Offline, Reference, implements, per_token, sequence_logps

@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from luthier.design import Clm, Mlm, Sft
+from luthier.algorithms import Clm, Mlm, Sft
 from luthier.task import DataKind
 from workers.train.algorithms.base import A, Batch, Example, Loss, Offline, Policy, implements
 from workers.train.data.padding_free import UnpaddedRows

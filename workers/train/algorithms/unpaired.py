@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from luthier.design import Kto
+from luthier.algorithms import Kto
 from luthier.task import DataKind
 from workers.train.algorithms.base import Batch, Context, Example, Loss, Policy, Reference, implements, sequence_logps
 from workers.train.algorithms.preference import pair

@@ -13,7 +13,7 @@ import torch
 from peft import AdaLoraConfig, PeftModel
 from transformers import PreTrainedModel
 
-from luthier.design import AdaLora
+from luthier.updates import AdaLora
 from workers.train.updates.base import implements
 from workers.train.updates.lora import EVERYWHERE, Adapter, adapt
 

@@ -12,8 +12,8 @@ from torch.nn import Parameter
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from luthier.design import Dora, Lora, LoraPlus, Placement, RsLora
 from luthier.errors import Infeasible
+from luthier.updates import Dora, Lora, LoraPlus, Placement, RsLora
 from workers.train.forward import is_encoder
 from workers.train.updates.base import Stateless, implements, trainable_parameters
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from torch.nn import Module, Parameter
 from transformers import PreTrainedModel
 
-from luthier.design import BitFit, Full, LayerNorm, TopLayers
 from luthier.errors import Infeasible
+from luthier.updates import BitFit, Full, LayerNorm, TopLayers
 from workers.train.architectures.edits import layers_of
 from workers.train.forward import is_encoder
 from workers.train.updates.base import Stateless, implements, trainable_parameters

@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
-from luthier.design import Pissa
 from luthier.errors import Infeasible
+from luthier.updates import Pissa
 from workers.train.updates.base import implements
 from workers.train.updates.lora import Adapter, adapt, places
 

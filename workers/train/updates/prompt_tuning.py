@@ -15,8 +15,8 @@ from peft import PeftModelForCausalLM, PrefixTuningConfig, PromptTuningConfig
 from torch.nn import Parameter
 from transformers import PreTrainedModel
 
-from luthier.design import Prefix, Prompt
 from luthier.errors import Infeasible
+from luthier.updates import Prefix, Prompt
 from workers.train.updates.base import Stateless, implements, trainable_parameters
 
 

@@ -15,8 +15,8 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
-from luthier.design import QLora
 from luthier.errors import Infeasible
+from luthier.updates import QLora
 from workers.train.updates.base import implements
 from workers.train.updates.lora import EVERYWHERE, Adapter, adapt
 

@@ -6,8 +6,8 @@ import torch
 from peft import IA3Config, OFTConfig, VeraConfig
 from transformers import PreTrainedModel
 
-from luthier.design import Ia3, Oft, Vera
 from luthier.errors import Infeasible
+from luthier.updates import Ia3, Oft, Vera
 from workers.train.updates.base import implements
 from workers.train.updates.lora import EVERYWHERE, Adapter, adapt
 
