@@ -1,7 +1,7 @@
 """What is declared of a learning algorithm, a weight update and an edit of the architecture.
 
-The classes in `luthier.algorithms` and `luthier.updates` say what a member is called, its hyperparameters, its paper and
-how it is described to people. A spec adds what the designer needs to know. Both are looked up by the class's `kind`.
+The classes in `luthier.algorithms` and `luthier.updates` say what a member is called, its hyperparameters, its paper
+and how it is described to people. A spec adds what the designer needs. Both are looked up by the `kind` of the class.
 """
 
 from __future__ import annotations
