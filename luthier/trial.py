@@ -119,8 +119,8 @@ class Metrics(Frozen):
     margin: float | None = Field(
         default=None,
         exclude_if=lambda margin: margin is None,
-        description="of preferences, paired or not: by how much likelier the better answers are, in nats a token; it "
-        "moves long before the reward, which counts answers in order",
+        description="for preferences, paired or not: how much likelier the better answers are, in nats per token; it "
+        "changes long before the reward, which counts correctly ranked answers",
     )
     tokens: int = Field(ge=1, description="target tokens scored")
     rows: int = Field(ge=1, description="held-out rows scored")

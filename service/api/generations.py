@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1", tags=["Workers"])
     responses={204: {"description": "There is no question"}},
 )
 async def offer(ctx: Ctx, request: Request, worker_id: str, body: Offer) -> Generation | Response:
-    """Waits some seconds for a question. A worker whose generation process already runs is preferred."""
+    """Waits some seconds for a request. Workers whose generation process already runs come first."""
     found = await dispatch.next_question(ctx, worker_id, body, request.is_disconnected)
     return found or Response(status_code=status.HTTP_204_NO_CONTENT)
 
