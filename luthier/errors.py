@@ -1,8 +1,8 @@
 """Every error Luthier raises on purpose.
 
     LuthierError                      500  server_error
-    ├── UserError (ValueError)        400  invalid_request_error: the caller can put it right
-    │   ├── DatasetError              400  lists the faults, each with its row and field
+    ├── UserError (ValueError)        400  invalid_request_error: the caller can correct it
+    │   ├── DatasetError              400  lists the invalid rows, each with its field
     │   ├── IllegalDesign             400  a combination of design choices that cannot work, and why
     │   ├── GraderFault               400  a grader that cannot grade, or an answer that cannot be graded
     │   ├── NotFound (LookupError)    404
@@ -21,7 +21,7 @@
     ├── BlobMissing (LookupError)     404
     └── Unreachable (ConnectionError) 503  the service does not answer
 
-Each class carries its HTTP status. The service needs one handler, and clients can rebuild the class.
+Each class has its HTTP status. So one handler of the service is enough, and clients can rebuild the class.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class UserError(LuthierError, ValueError):
 
 
 class DatasetError(UserError):
-    """A file that cannot be used. `faults` holds the first 20 problems, one line each."""
+    """A file that cannot be used. `faults` lists the first 20 problems, one line each."""
 
     def __init__(self, message: str, *, faults: Sequence[str] = (), param: str | None = "file") -> None:
         super().__init__("\n".join([message, *(f"  - {fault}" for fault in faults)]), param=param)

@@ -1,4 +1,4 @@
-"""The report of a job: which design won, how certain that is, and how the other designs compare.
+"""The report of a job: which design won, how reliable that is, and how the other designs compare.
 
 Every figure is computed from the job's stored rows. `words` are the same facts as sentences. Scores are in the units of
 the objective: bits per byte (lower is better) or the reward (higher is better).

@@ -50,7 +50,7 @@ class Settings(GraderSettings, LogSettings):
     max_upload_bytes: int = Field(default=2**30, ge=1, description="largest dataset file")
     max_row_bytes: int = Field(default=4 * 2**20, ge=1, description="longest line of a JSONL file")
     generation_seconds: float = Field(
-        default=45.0, gt=0, description="time limit of an environment for making its rows"
+        default=45.0, gt=0, description="time limit for an environment to generate its rows"
     )
     lease_seconds: float = Field(default=30.0, gt=0, description="a lease expires if not renewed for this long")
     checkpoint_seconds: float = Field(default=60.0, gt=0, description="training time between two checkpoints")

@@ -103,24 +103,24 @@ class Metrics(Frozen):
     """What the judge found for one set of held-out rows. `None` means the task does not ask for it."""
 
     perplexity: float | None = Field(
-        default=None, gt=0, description="of decoders: exp of the mean negative log-likelihood over target tokens"
+        default=None, gt=0, description="for decoders: exp of the mean negative log-likelihood over target tokens"
     )
     pseudo_perplexity: float | None = Field(
         default=None,
         gt=0,
         exclude_if=lambda value: value is None,
-        description="of encoders: the same of the pseudo-log-likelihood, where each token is predicted from all others",
+        description="for encoders: the same with the pseudo-log-likelihood: each token is predicted from all others",
     )
     bits_per_byte: float = Field(
-        ge=0, description="comparable across tokenizers; for encoders made of the pseudo-log-likelihood"
+        ge=0, description="comparable across tokenizers; for encoders computed from the pseudo-log-likelihood"
     )
     reward: float | None = Field(default=None, description="mean grade of greedy generations, or preference accuracy")
     reward_name: str | None = Field(default=None, description="what the reward measures")
     margin: float | None = Field(
         default=None,
         exclude_if=lambda margin: margin is None,
-        description="of preferences, paired or not: by how much likelier the better answers are, in nats a token; it "
-        "moves long before the reward, which counts answers in order",
+        description="for preferences, paired or not: how much likelier the better answers are, in nats per token; it "
+        "changes long before the reward, which counts correctly ranked answers",
     )
     tokens: int = Field(ge=1, description="target tokens scored")
     rows: int = Field(ge=1, description="held-out rows scored")

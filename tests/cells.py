@@ -58,7 +58,7 @@ MODELS: Final = Path(__file__).parent / "models"
 SEED, BATCH = 5, 4
 HELD_OUT: Final = 16
 REPEATED: Final = 3  # steps: those after the checkpoint
-SIZES: Final[dict[str, dict[str, int]]] = {  # what an update has to be told beside its name
+SIZES: Final[dict[str, dict[str, int]]] = {  # required settings of an update
     **{kind: {"rank": 8} for kind in ("lora", "rslora", "dora", "pissa", "lora_plus", "qlora")},
     "vera": {"rank": 64},
     "randlora": {"rank": 16},
@@ -103,7 +103,7 @@ COURSES: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """`program` is the algorithm, with the stage after it that it cannot do without."""
+    """`recipe` is the algorithm, and the stage that must follow it, if any."""
 
     recipe: str
     update: str
@@ -144,14 +144,14 @@ def _kind(name: str) -> DataKind:
 
 @cache
 def base(encoder: bool, biases: bool) -> tuple[Base, PreTrainedModel]:
-    """The tiny model, and what of it is trained: with biases where the update moves nothing else."""
+    """The tiny model, and the model to train: with biases added if the update trains nothing else."""
     folder = MODELS / ("tiny-encoder" if encoder else "tiny-chat")
     loaded = warm.base(BaseModelEntry(name=folder.name, source=str(folder), facts=read_facts(folder)))
     return loaded, biased(loaded.model) if biases and not loaded.entry.facts.biases else loaded.model
 
 
 def rows(kind: DataKind, count: int) -> list[dict[str, Any]]:
-    """Rows that a few steps of any update learn something from: answers to be told apart differ in one word."""
+    """Rows that any update learns from in a few steps: chosen and rejected answers differ in one word."""
     match kind:
         case DataKind.TEXT:
             return data_samples.text(count)
@@ -334,7 +334,7 @@ def _reloaded(trial: Trial, trained: Trained, judged: CausalModel, folder: Path)
 
 @cache
 def _untuned(recipe: str, model: PreTrainedModel) -> tuple[str, float]:
-    """The score of what all cells of a program start from."""
+    """The score of the model that all cells of a recipe start from."""
     cell = next(cell for cell in cells() if cell.recipe == recipe)
     return Trial(cell, Path()).score(model)
 

@@ -1,4 +1,4 @@
-"""A server that takes webhooks, for tests: it keeps what it gets, and answers as it is told."""
+"""A server that receives webhooks, for tests: it keeps the requests, and its responses can be set."""
 
 from __future__ import annotations
 

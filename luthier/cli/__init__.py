@@ -14,7 +14,7 @@ from luthier.errors import LuthierError, UserError
 
 
 def print_version(asked: bool) -> None:
-    """Print the installed version and end the program."""
+    """Print the installed version and exit."""
     if asked:
         typer.echo(f"luthier {metadata.version('luthier')}")
         raise typer.Exit
@@ -25,7 +25,7 @@ def luthier(
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the program itself, which come before the command."""
+    """Options that come before the command."""
 
 
 app = typer.Typer(

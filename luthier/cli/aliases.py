@@ -70,7 +70,7 @@ def rollback(alias: NameArgument, server: ServerOption = None) -> None:
 
 @app.command()
 def remove(alias: NameArgument, server: ServerOption = None) -> None:
-    """Delete an alias and its history; the models stay."""
+    """Delete an alias and its history; the models are kept."""
     with connect(server) as client:
         client.delete_alias(alias)
     console.print(f"Deleted alias/{alias}.")

@@ -58,7 +58,7 @@ def _changes(client: Client, job_id: str) -> Iterator[tuple[Job, list[Event]]]:
             events = [event for event in reversed(client.events(job_id, limit=100)) if event.id not in seen]
         except Unreachable as error:
             if not away:
-                console.print(f"[yellow]{error.message}. Waiting for it to come back.[/yellow]")
+                console.print(f"[yellow]{error.message}. Reconnecting …[/yellow]")
             away = True
             time.sleep(POLL_SECONDS)
             continue

@@ -58,15 +58,18 @@ def submit(
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the environment; repeat for several.")
     ] = None,
-    rows: Annotated[int | None, typer.Option(help="Rows that the environment makes (default: 256).")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Base model to start from; repeat for several.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Rows that the environment generates (default: 256).")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Only search this base model (default: all); repeat for several."),
+    ] = None,
     task: Annotated[
         Goal, typer.Option(help="Goal: `domain` learns the content of the text, `behaviour` learns to answer like it.")
     ] = Goal.AUTO,
     trials: Annotated[int | None, typer.Option(help="Budget: number of designs to try (default: 24).")] = None,
     seconds: Annotated[float | None, typer.Option(help="Budget: device-seconds, summed over all workers.")] = None,
     finalists: Annotated[
-        int | None, typer.Option(help="Best designs that are trained to the end and repeated (default: 3).")
+        int | None, typer.Option(help="Number of best designs to train to the end and repeat (default: 3).")
     ] = None,
     confirmations: Annotated[
         int | None, typer.Option(help="Repeats of each finalist with other seeds (default: 2).")
@@ -83,11 +86,11 @@ def submit(
     update: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Only search this weight update: {', '.join(kinds(Update))} (qlora on CUDA only). Repeatable.",
+            help=f"Only search this weight update: {', '.join(kinds(Update))} (qlora needs CUDA). Repeat for several.",
         ),
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training rows.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows in one optimiser step.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training rows (default: searched).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows in one optimiser step (default: searched).")] = None,
     validation: Annotated[Path | None, typer.Option(help="Validation file (default: split off the dataset).")] = None,
     suffix: Annotated[str | None, typer.Option(help="Suffix for the name of the fine-tuned model.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
@@ -95,7 +98,7 @@ def submit(
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Submit a job: Luthier searches for the best design for a dataset or an RL environment, and trains it."""
+    """Submit a job: search for the best design for a dataset or an RL environment, and train it."""
     world = read_environment(environment, option or (), rows)
     if (file is None) == (world is None):
         raise UserError("Give either a dataset file or --environment.", param="FILE")
@@ -224,7 +227,7 @@ def export(
 def generate(
     job: JobArgument,
     prompt: Annotated[str, typer.Argument(help="Prompt for the model.")],
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 128,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of the answer in tokens.")] = 128,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message before the prompt.")] = None,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="Sampling temperature; 0: greedy.")] = 0.0,
     base: Annotated[bool, typer.Option("--base", help="Use the untuned base model instead.")] = False,
@@ -245,7 +248,7 @@ def generate(
 
 
 def cancel(job: JobArgument, server: ServerOption = None) -> None:
-    """Cancel a job; its finished trials stay."""
+    """Cancel a job; its finished trials are kept."""
     with connect(server) as client:
         job_id = resolve(client, job)
         client.cancel(job_id)

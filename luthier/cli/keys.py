@@ -33,7 +33,7 @@ def create(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Create a key and print it once: only its HMAC is stored. From the first key on, every request needs one."""
+    """Create a key and print it once; only its HMAC is stored. Once a key exists, every request needs one."""
     from service.auth import api_keys
     from service.http.error_handlers import explain
     from service.schemas.requests import AddKey
@@ -56,7 +56,7 @@ def create(
 
 @app.command(name="list")
 def list_keys(home: HomeOption = None, json: JsonOption = False) -> None:
-    """List the keys, without their secret text."""
+    """List the keys, without their secrets."""
     from service.auth import api_keys
 
     with _store(home) as c:
@@ -77,7 +77,7 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as `luthier keys list` shows it.")],
     home: HomeOption = None,
 ) -> None:
-    """Revoke a key. Requests still need a key after the last one is revoked."""
+    """Revoke a key. Requests need a key even after the last one is revoked."""
     from service.auth import api_keys
 
     with _store(home) as c:

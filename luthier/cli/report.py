@@ -1,4 +1,4 @@
-"""`luthier report`: which design won, how certain that is, and what to try next."""
+"""`luthier report`: which design won, how reliable that is, and what to try next."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def report(
     ] = None,
     server: ServerOption = None,
 ) -> None:
-    """Explain the result of a job: the winner, how certain the result is, what else was tried, and what to try next."""
+    """Explain the result of a job: the winner, how reliable the result is, what else was tried, what to try next."""
     chosen = form or ENDINGS.get(output.suffix.lower() if output else "", Form.MARKDOWN)
     with connect(server) as client:
         text = _text(client, resolve(client, job), chosen)

@@ -49,7 +49,7 @@ def add(
     cron: Annotated[str, typer.Argument(help="Minute, hour, day of month, month, day of week: '30 3 * * MON-FRI'.")],
     file: Annotated[
         Path | None,
-        typer.Argument(help="Dataset of all runs. Not with --newest.", exists=True, dir_okay=False),
+        typer.Argument(help="Dataset for all runs. Not with --newest.", exists=True, dir_okay=False),
     ] = None,
     newest: Annotated[
         str | None, typer.Option(metavar="FILENAME", help="Each run uses the newest uploaded file with this name.")
@@ -74,7 +74,8 @@ def add(
         int | None, typer.Option(help="Failed runs in a row after which webhooks are notified (default: 3).")
     ] = None,
     alias: Annotated[
-        str | None, typer.Option(help="Alias that moves to a winner that is significantly better than its champion.")
+        str | None,
+        typer.Option(help="Alias to move to a winner that is significantly better than its current model."),
     ] = None,
     server: ServerOption = None,
     json: JsonOption = False,
@@ -152,7 +153,7 @@ def disable(schedule: NameArgument, server: ServerOption = None) -> None:
 
 @app.command()
 def remove(schedule: NameArgument, server: ServerOption = None) -> None:
-    """Delete a schedule and its history; its jobs stay."""
+    """Delete a schedule and its history; its jobs are kept."""
     with connect(server) as client:
         found = resolve(client, schedule)
         client.delete_schedule(found.id)

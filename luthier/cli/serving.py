@@ -25,7 +25,7 @@ from luthier.settings import Settings
 if TYPE_CHECKING:
     from workers.launch_local import LocalEngine  # imported late, because it takes seconds
 
-database = typer.Typer(help="The SQL store.", no_args_is_help=True)
+database = typer.Typer(help="The database.", no_args_is_help=True)
 
 
 def serve(
@@ -37,7 +37,7 @@ def serve(
         typer.Option(min=0, help="Local workers (default: one per GPU, or per CPU core where memory allows)."),
     ] = None,
 ) -> None:
-    """Start the service with its embedded store and local workers. Ctrl-C stops it without losing work."""
+    """Start the service (API and dashboard) and local workers. Ctrl-C stops them without losing work."""
     from workers.launch_local import default_workers
 
     settings = settings_of(home=home, host=host, port=port)
@@ -151,7 +151,7 @@ def upgrade(
     home: HomeOption = None,
     url: Annotated[str | None, typer.Option(help="SQLAlchemy URL (default: $LUTHIER_DATABASE_URL or SQLite).")] = None,
 ) -> None:
-    """Upgrade the store's tables to this version. Run it for PostgreSQL; for SQLite `serve` does it by itself."""
+    """Upgrade the database's tables to this version. PostgreSQL needs it; for SQLite `serve` does it by itself."""
     settings = settings_of(home=home, database_url=url)
     if settings.database_url is None:
         settings.home_dir.mkdir(parents=True, exist_ok=True)
@@ -160,4 +160,4 @@ def upgrade(
     store = Database(settings.database)
     store.upgrade()
     store.close()
-    console.print("The store is up to date.")
+    console.print("The database is up to date.")

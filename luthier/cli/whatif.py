@@ -65,7 +65,7 @@ def what_if(
     source = f"{found.calibrated_from} finished trials on this kind of device" if found.calibrated_from else None
     console.print(
         f"\nEstimated for {found.device}, "
-        + (f"calibrated with {source}." if source else "not calibrated: it may be wrong by several times."),
+        + (f"calibrated with {source}." if source else "not calibrated: it can be off several-fold."),
         highlight=False,
     )
 

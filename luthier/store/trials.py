@@ -98,14 +98,14 @@ def marks(c: Connection, job_id: str) -> list[TrialMark]:
 
 
 def champion(c: Connection, job_id: str) -> TrialRecord | None:
-    """The trial as which an earlier job's winner is scored on this one's rows."""
+    """Return the trial that scores an earlier job's winner on this job's rows, if there is one."""
     query = select(*COLUMNS).where(_trials.c.job_id == job_id, _trials.c.number == CHAMPION)
     row = c.execute(query).mappings().one_or_none()
     return None if row is None else TrialRecord(**row)
 
 
 def enter_champion(c: Connection, job_id: str, winner: TrialRecord, now: datetime) -> None:
-    """Have the weights of an earlier job's winner scored; nothing where that is asked for already."""
+    """Queue a trial that scores the weights of an earlier job's winner, unless there is one already."""
     record = TrialRecord(
         id=new_id("trial"),
         job_id=job_id,

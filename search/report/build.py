@@ -164,7 +164,7 @@ def _budget(case: Case) -> BudgetReport:
     if share is not None:
         words.append(
             f"Early stopping of {count(len(stopped), 'design')} saved about {seconds(saved)}, {share:.0%} of the time "
-            "for training all designs to the end."
+            "that training all designs to the end would have taken."
         )
     if case.ended is not None:
         words.append(f"The search ended: {case.ended}.")
@@ -314,7 +314,7 @@ def _why_rejected(case: Case, tried: Tried) -> str | None:
         case TrialState.FAILED:
             return f"Failed: {reason}."
         case TrialState.INFEASIBLE:
-            return f"{'Cannot run' if tried.launched else 'Never launched'}: {reason}."
+            return f"{'Infeasible' if tried.launched else 'Not started'}: {reason}."
         case _ if tried.stopped and tried.past.measured and tried.past.confirms is None:
             rung = len(tried.past.measured) - 1
             rank, scored, promoted = case.rung_rank(tried)
@@ -329,6 +329,6 @@ def _why_rejected(case: Case, tried: Tried) -> str | None:
         case TrialState.PRUNED:
             return "Stopped before its first score."
         case TrialState.CANCELLED:
-            return f"Cancelled: {reason}." if tried.error else "Cancelled with the job, or by its budget."
+            return f"Cancelled: {reason}." if tried.error else "Cancelled: the job was cancelled or its budget spent."
         case _:
             return None

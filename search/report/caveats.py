@@ -18,7 +18,7 @@ SEEDS: Final = 3  # with fewer, the spread between seeds means little
 
 
 def missing(case: Case) -> Iterator[str]:
-    """Yield a sentence for each result that is not known yet, or never will be, and why."""
+    """Yield a sentence for each result that is missing, and why."""
     done = len([tried for tried in case.designs if tried.complete or tried.stopped])
     match case.state:
         case JobState.VALIDATING_FILES | JobState.QUEUED:
@@ -63,7 +63,8 @@ def weaknesses(case: Case, judged: JudgeReport, compared: Sequence[ComparisonRep
         return
     rows = min([judged.test_rows, *[one.rows for one in compared]])
     if rows < FEW_TEST_ROWS:
-        yield f"Only {count(rows, 'test row')}: the confidence intervals are wide, and still slightly too narrow."
+        tested = count(rows, "test row")
+        yield f"Only {tested}: the confidence intervals are wide, and the true uncertainty is slightly larger still."
     elif judged.test_rows < case.rows[2]:
         yield f"Only the first {judged.test_rows} of {case.rows[2]} test rows were scored."
     seeds = len(case.seeds(won.number))

@@ -116,4 +116,4 @@ def _uncertain(case: Case, won: Tried, comparisons: Sequence[ComparisonReport]) 
         )
     seeds = len(case.seeds(won.number))
     if seeds < SEEDS:
-        yield f"The winner was trained with {count(seeds, 'seed')}. Use more repeats (search.confirmations)."
+        yield f"The winner was trained with only {count(seeds, 'seed')}. Use more repeats (search.confirmations)."

@@ -48,7 +48,7 @@ def roll_back(ctx: Ctx, name: AliasName) -> Alias:
 
 @router.delete("/{name}", summary="Delete an alias")
 def delete_alias(ctx: Ctx, name: AliasName) -> Deleted:
-    """Deletes the alias and its versions. The models stay."""
+    """Deletes the alias and its versions. The models are kept."""
     with ctx.database.begin() as c:
         aliases.delete(c, name)
     return Deleted(id=f"{aliases.PREFIX}{name}", object="alias")

@@ -14,12 +14,12 @@ router = APIRouter(prefix="/v1", tags=["Workers"])
 
 @router.post(
     "/workers/{worker_id}/generation",
-    summary="Wait for a question",
+    summary="Wait for a completion request",
     response_model=Generation,
-    responses={204: {"description": "There is no question"}},
+    responses={204: {"description": "There is no request"}},
 )
 async def offer(ctx: Ctx, request: Request, worker_id: str, body: Offer) -> Generation | Response:
-    """Waits some seconds for a question. A worker whose generation process already runs is preferred."""
+    """Waits some seconds for a request. Workers whose generation process already runs come first."""
     found = await dispatch.next_question(ctx, worker_id, body, request.is_disconnected)
     return found or Response(status_code=status.HTTP_204_NO_CONTENT)
 
@@ -32,5 +32,5 @@ def say(ctx: Ctx, generation_id: GenerationId, said: Said) -> None:
 
 @router.post("/generations/{generation_id}/end", summary="End an answer", status_code=status.HTTP_204_NO_CONTENT)
 def end(ctx: Ctx, generation_id: GenerationId, spoken: Spoken) -> None:
-    """Reports how the answer ended, or gives the question back. Repeating the request is harmless."""
+    """Reports how the answer ended, or gives the request back. Repeating the request is harmless."""
     dispatch.end_answer(ctx, generation_id, spoken)

@@ -65,7 +65,7 @@ EXAMPLES: Final = {
 
 @router.post("/run", summary="Grade one answer")
 def run_grader(ctx: Ctx, body: Annotated[RunGrader, Body(openapi_examples=EXAMPLES)]) -> GraderRun:
-    """Faults while grading are reported in `metadata.errors`, beside a reward of 0.0.
+    """Errors in grading are reported in `metadata.errors`, and the reward is then 0.0.
 
     A grader that the service's settings do not allow is refused.
     """
@@ -74,6 +74,6 @@ def run_grader(ctx: Ctx, body: Annotated[RunGrader, Body(openapi_examples=EXAMPL
 
 @router.post("/validate", summary="Check a grader")
 def validate_grader(ctx: Ctx, body: ValidateGrader) -> GraderValidation:
-    """A grader that is wrong by itself is refused, with the field and the reason."""
+    """Refuses an invalid grader, with the field and the reason."""
     grading.check(body.grader, ctx.settings)
     return GraderValidation(grader=body.grader)

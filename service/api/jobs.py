@@ -109,7 +109,7 @@ def cancel_job(ctx: Ctx, job_id: JobId) -> Job:
 @router.post("/{job_id}/pause", summary="Pause a job")
 def pause_job(ctx: Ctx, job_id: JobId) -> Job:
     """Running trials save a checkpoint at their next heartbeat and are given back. No trial starts until the job is
-    resumed. The status stays as it is; `luthier.paused` is true. Pausing a paused job changes nothing."""
+    resumed. The status does not change; `luthier.paused` is true. Pausing a paused job changes nothing."""
     with ctx.database.begin() as c:
         return queries.job(c, lifecycle.pause(c, job_id, utc_now()))
 

@@ -40,7 +40,7 @@ def add_model(ctx: Ctx, body: AddModel) -> Model:
 
 @router.delete("/{model_id}", summary="Delete a model")
 def delete_model(ctx: Ctx, model_id: ModelId) -> Deleted:
-    """A base model is removed from the registry, and its folder stays; 409 while an active job uses it. For the result
-    of a job, the weights are deleted; the job, its trials and its report stay."""
+    """Removes a base model from the registry and keeps its folder; 409 while an active job uses it. Deletes the weights
+    of a job's result and keeps the job, its trials and its report."""
     model_registry.delete(ctx, model_id, utc_now())
     return Deleted(id=model_id, object="model")

@@ -37,7 +37,7 @@ def get_report(
         ),
     ] = None,
 ) -> Report | Response:
-    """Which design won and how certain that is, how important each axis was, what was tried and rejected and why, and
+    """Which design won and how reliable that is, how important each axis was, what was tried and rejected and why, and
     what to try next. While a job runs, and for a job that failed or was cancelled, the report covers the trials so far;
     `missing` lists what is not known.
     """

@@ -40,8 +40,8 @@ EXAMPLES: Final = {
 
 @router.post("", summary="Create a schedule")
 def create_schedule(ctx: Ctx, body: Annotated[CreateSchedule, Body(openapi_examples=EXAMPLES)]) -> Schedule:
-    """The job is checked as if it were created now, so that a job which cannot work is refused at once. The newest file
-    of a name may still be missing."""
+    """Checks the job as if it were created now, so that an invalid job is refused at once. The
+    newest file of a name may still be missing."""
     return manage.create(ctx, body, utc_now())
 
 
@@ -60,13 +60,13 @@ def get_schedule(ctx: Ctx, schedule_id: ScheduleId) -> Schedule:
 
 @router.patch("/{schedule_id}", summary="Change a schedule")
 def change_schedule(ctx: Ctx, schedule_id: ScheduleId, body: ChangeSchedule) -> Schedule:
-    """Fields that are left out stay. Ticks that pass while it is disabled are not caught up."""
+    """Fields that are left out keep their values. Ticks that pass while it is disabled are not caught up."""
     return manage.change(ctx, schedule_id, body, utc_now())
 
 
 @router.delete("/{schedule_id}", summary="Delete a schedule")
 def delete_schedule(ctx: Ctx, schedule_id: ScheduleId) -> Deleted:
-    """Deletes the schedule and its history. Its jobs stay, also a running one."""
+    """Deletes the schedule and its history. Its jobs are kept, and a running one continues."""
     with ctx.database.begin() as c:
         schedules.delete(c, schedule_id)
     return Deleted(id=schedule_id, object="schedule")

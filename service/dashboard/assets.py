@@ -31,7 +31,7 @@ FOR_GOOD: Final = "public, max-age=31536000, immutable"
 def asset(version: str, name: str, accept_encoding: Annotated[str, Header()] = "") -> Response:
     """Serve a file. For an outdated version serve the current file, uncached. Raises NotFound."""
     if name not in names():
-        raise NotFound(f"static file {name!r} was not found; the files are {', '.join(names())}")
+        raise NotFound(f"Static file {name!r} was not found; the files are {', '.join(names())}")
     headers = {
         "Cache-Control": FOR_GOOD if version == present() else "no-store",
         "Vary": "Accept-Encoding",

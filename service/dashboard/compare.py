@@ -34,7 +34,7 @@ def compare(
     """Compare up to six jobs, each given as `jobs=`. Values that differ are bold. Raises UserError for more jobs."""
     ids = list(dict.fromkeys(wanted or ()))
     if len(ids) > MOST:
-        raise UserError(f"at most {MOST} jobs can be compared, not {len(ids)}", param="jobs")
+        raise UserError(f"At most {MOST} jobs can be compared, not {len(ids)}", param="jobs")
     now = utc_now()
     with ctx.database.read() as c:
         records = [jobs.get(c, job_id) for job_id in ids]

@@ -39,7 +39,7 @@ def export_jobs(ctx: Ctx, form: Form, chosen: listing.Choice) -> Response:
 @router.get("/jobs/{job_id}/{table}.{form}")
 def export_table(ctx: Ctx, job_id: JobId, table: str, form: Form) -> Response:
     if table not in TABLES:
-        raise NotFound(f"table {table!r} was not found; the tables are {', '.join(TABLES)}", param="table")
+        raise NotFound(f"Table {table!r} was not found; the tables are {', '.join(TABLES)}", param="table")
     with ctx.database.read() as c:
         jobs.get(c, job_id)
         lines = TABLES[table](ctx, c, job_id)
@@ -70,7 +70,7 @@ def table_file(lines: Sequence[Line], name: str, form: str) -> Response:
             text = json.dumps(lines, ensure_ascii=False, allow_nan=False)
             return Response(text, headers=headers, media_type="application/json")
         case _:
-            raise NotFound(f"form {form!r} was not found; the forms are csv and json", param="form")
+            raise NotFound(f"Format {form!r} was not found; the formats are csv and json", param="form")
 
 
 def _job(line: listing.Line) -> Line:

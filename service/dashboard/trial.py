@@ -95,7 +95,7 @@ def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialId) -> 
 
 
 @router.get("/jobs/{job_id}/design")
-def design_by_hand(request: Request, ctx: Ctx, job_id: JobId, trial: Annotated[str | None, Query()] = None) -> Response:
+def design_form(request: Request, ctx: Ctx, job_id: JobId, trial: Annotated[str | None, Query()] = None) -> Response:
     """Show the form that adds a design, filled in from a trial. Raises NotFound before any design was trained."""
     with ctx.database.read() as c:
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
@@ -104,7 +104,7 @@ def design_by_hand(request: Request, ctx: Ctx, job_id: JobId, trial: Annotated[s
         if start is None or not start.design.stages:
             start = trained[0] if trained else None
         if start is None:
-            raise NotFound(f"job {job_id} has no design yet to start from; its baselines come first", param="trial")
+            raise NotFound(f"Job {job_id} has no trained design yet to start from.", param="trial")
         entries = [entry.name for entry in models.list_(c) if entry.name in (job.search.pin.model or ())]
         data = queries.data_name(c, job)
     return page(
@@ -136,7 +136,7 @@ def export_trial(ctx: Ctx, job_id: JobId, trial_id: TrialId, table: str, form: s
             case "log":
                 found = views.log(c, trial, MOST_LINES).data
             case _:
-                raise NotFound(f"table {table!r} was not found; the tables are points, samples and log", param="table")
+                raise NotFound(f"Table {table!r} was not found; the tables are points, samples and log", param="table")
     lines = [one.model_dump(mode="json") for one in found]
     return table_file(lines, f"{job_id}-trial-{trial.number}-{table}", form)
 

@@ -141,7 +141,9 @@ def _refuse_others(request: Request) -> None:
 def _refuse_other_sites(request: Request) -> None:
     """Refuse changes that a page of another site sends from a browser."""
     if request.method not in READING and "origin" in request.headers and not _same_site(request):
-        raise Forbidden(f"A page of {request.headers['origin']} sent the request. Other sites may change nothing here.")
+        raise Forbidden(
+            f"A page of {request.headers['origin']} sent the request. Other sites cannot make changes here."
+        )
 
 
 def _same_site(request: Request) -> bool:

@@ -25,7 +25,7 @@ class BodyLimit:
             return
         try:
             if b"%00" in scope["raw_path"] or b"%00" in scope["query_string"]:
-                raise UserError("The URL contains a NUL byte (%00), which no id and no parameter has.")
+                raise UserError("The URL contains a NUL byte (%00), which is not allowed.")
             body = await _read(receive)
         except LuthierError as error:
             await respond(error)(scope, receive, send)

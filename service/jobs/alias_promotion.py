@@ -109,7 +109,9 @@ def _compare(
     objective = job.judge.objective
     if winner is None or against is None or not bootstrap.comparable([winner], [against], objective):
         why = missing if against is None else "the scores are not of the same test rows"
-        return Contest(champion=champion, promoted=False, why=f"{champion} stays: {why}", objective=objective)
+        return Contest(
+            champion=champion, promoted=False, why=f"no comparison with {champion}: {why}", objective=objective
+        )
     found = bootstrap.compare([winner], [against], objective)
     difference = found.objective
     interval = f"95% interval {signed(difference.low)} to {signed(difference.high)}"

@@ -179,7 +179,7 @@ def challenged(c: Connection, job_id: str, champion: str, now: datetime) -> None
 
 
 def contested(c: Connection, job_id: str, alias: str, contest: Contest, now: datetime) -> None:
-    outcome = "now points to the model of this job" if contest.promoted else "stays as it is"
+    outcome = "now points to the model of this job" if contest.promoted else "was not moved"
     _info(c, job_id, f"alias/{alias} {outcome}: {contest.why}.", now)
 
 

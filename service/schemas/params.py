@@ -21,7 +21,7 @@ AliasName = Annotated[str, Path(description="name of an alias, without `alias/`"
 Digest = Annotated[str, Path(description="SHA-256 of the content, in hex")]
 EndpointId = Annotated[str, Path(description="id of a webhook endpoint", examples=["whend-20c7aa"])]
 FileId = Annotated[str, Path(description="id of an uploaded file", examples=["file-5f2ab0"])]
-GenerationId = Annotated[str, Path(description="id of a question that the worker answers", examples=["chatcmpl-5f2a"])]
+GenerationId = Annotated[str, Path(description="id of a completion request", examples=["chatcmpl-5f2a"])]
 JobId = Annotated[str, Path(description="id of a fine-tuning job", examples=["ftjob-7c91d4"])]
 KeyId = Annotated[str, Path(description="id of a key", examples=["key-03bd77"])]
 LeasedTrialId = Annotated[str, Path(description="id of a leased trial", examples=["trial-03bd77"])]

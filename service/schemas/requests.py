@@ -204,7 +204,7 @@ Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_
 
 
 class DescribeJob(Frozen):
-    """Notes and tags of a job. Fields that are left out stay."""
+    """Notes and tags of a job. Fields that are left out keep their values."""
 
     notes: Annotated[str, StringConstraints(max_length=20_000)] | None = None
     tags: tuple[Tag, ...] | None = Field(default=None, max_length=32)
@@ -282,7 +282,7 @@ class CreateSchedule(Frozen):
 
 
 class ChangeSchedule(Frozen):
-    """The fields to change. Fields that are left out stay."""
+    """The fields to change. Fields that are left out keep their values."""
 
     name: Name | None = None
     cron: Name | None = None

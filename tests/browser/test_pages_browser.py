@@ -38,7 +38,7 @@ class TalkingWorker(StudyWorker):
 
 @dataclass
 class Workshop:
-    """A service with a worker that takes what comes, unless it is told to rest."""
+    """A service with a worker that leases every trial, unless it is paused."""
 
     service: Service
     worker: TalkingWorker
@@ -167,7 +167,7 @@ def test_what_cannot_be_is_said_before_the_button(page: Page, workshop: Workshop
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-def test_a_design_by_hand_is_priced_queued_and_stopped(page: Page, workshop: Workshop) -> None:
+def test_a_manual_design_is_priced_queued_and_stopped(page: Page, workshop: Workshop) -> None:
     service, worker = workshop.service, workshop.worker
     job = service.submit(search={"trials": 8})
     for _ in range(2):

@@ -106,7 +106,7 @@ def wait_until(true: Callable[[], bool]) -> None:
     """Wait for something that another thread does."""
     end = time.monotonic() + PATIENCE_SECONDS
     while not true():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.01)
 
 
@@ -122,7 +122,7 @@ def prompts(count: int = 60) -> list[dict[str, Any]]:
     return [{"prompt": f"Name a number above {n}.", "bound": str(n)} for n in range(count)]
 
 
-def verdicts(count: int = 60) -> list[dict[str, Any]]:
+def unpaired(count: int = 60) -> list[dict[str, Any]]:
     return [{"prompt": f"Say {n}.", "completion": f"{n}, gladly", "label": n % 2 == 0} for n in range(count)]
 
 

@@ -67,5 +67,5 @@ def everything(c: Connection) -> list[tuple[Any, ...]]:
 
 
 def force(c: Connection, trial_id: str, **values: Any) -> None:
-    """Put a row into a state by hand, whatever the transitions say."""
+    """Change a row directly, even if the transitions do not allow it."""
     c.execute(update(tables.trials).where(tables.trials.c.id == trial_id).values(values))

@@ -24,7 +24,7 @@ PLANS = {
 
 
 def champion(trained: Service, weights: Artifact, monkeypatch: pytest.MonkeyPatch) -> Finished:
-    """What the next job's worker says of those weights, when it is told to keep nothing."""
+    """Return the report of a worker of the next job that scores those weights and keeps none."""
     trained.assignment = trained.assignment.model_copy(update={"weights": weights, "number": -1, "seed": -1})
     asked: list[Judged] = []
 

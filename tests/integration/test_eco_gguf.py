@@ -112,7 +112,7 @@ def written(folder: Path, model: Any, tokenizer: Any, change: Callable[[dict[str
 
 @torch.no_grad()
 @pytest.mark.parametrize("rule", ["linear", "yarn"])
-def test_heads_that_share_keys_and_stretched_positions_are_kept(tiny: Base, tmp_path: Path, rule: Any) -> None:
+def test_heads_that_share_keys_and_rope_scaling_are_kept(tiny: Base, tmp_path: Path, rule: Any) -> None:
     config = scale_rope(tiny.model.config, 4.0, rule)
     config.num_key_value_heads, config.num_hidden_layers, config.tie_word_embeddings = 2, 2, False
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What pages rest on: one trial with its log and answers, designs by hand, notes and tags, rows, the legal space."""
+"""What pages rest on: one trial with its log and answers, manual designs, notes and tags, rows, the legal space."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_stopped_trial_is_not_taken_up_again(
     assert service.client.trial(running, held.trial_id).state is TrialState.CANCELLED
 
 
-def test_a_design_by_hand_comes_after_the_baselines_and_runs_to_its_end(
+def test_a_manual_design_comes_after_the_baselines_and_runs_to_its_end(
     service: Service, worker: Talking, running: str
 ) -> None:
     added = service.client.add_trial(running, change={"update": "full", "epochs": 2})
@@ -153,7 +153,7 @@ def test_a_design_by_hand_comes_after_the_baselines_and_runs_to_its_end(
         ({"design": {"architecture": {"base": "tiny-chat"}}}, IllegalDesign, "design.stages", "is trial 0"),
     ],
 )
-def test_a_design_by_hand_is_checked(
+def test_a_manual_design_is_checked(
     service: Service, running: str, body: dict[str, Any], error: type[UserError], param: str, message: str
 ) -> None:
     with pytest.raises(error, match=message) as refused:

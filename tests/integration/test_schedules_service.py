@@ -1,4 +1,4 @@
-"""Schedules against a real service: ticks become jobs, overlap and lateness are treated as asked, all of it is told."""
+"""Schedules against a real service: ticks become jobs, overlap and missed ticks follow the settings."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -160,7 +160,7 @@ def test_while_disabled_ticks_pass_unnoticed_and_are_not_made_up_for(service: Se
     assert (stopped.enabled, stopped.next_runs) == (False, ())
     look(service, datetime.fromtimestamp(schedule.next_runs[0], UTC))
     assert states(service, schedule) == []
-    assert service.client.run_schedule(schedule.id).state is RunState.RUNNING, "by hand it may be run"
+    assert service.client.run_schedule(schedule.id).state is RunState.RUNNING, "a manual run is allowed"
     assert service.client.change_schedule(schedule.id, enabled=True).next_runs == schedule.next_runs
 
 

@@ -60,7 +60,7 @@ def test_baselines_and_finalists_are_scored_row_by_row_on_the_test_rows(service:
 
 
 def test_the_default_takes_no_finalists_place(service: Service, worker: FakeWorker) -> None:
-    """It is kept as a yardstick anyway."""
+    """Its weights are kept anyway, because it is a baseline."""
     order = {1: 1.0, 2: 1.2, 3: 1.1}
     worker.score = lambda assignment: metrics(order.get(assignment.number, 3.0))
     job_id = service.submit(search={"trials": 4, "finalists": 2, "confirmations": 0})

@@ -8,7 +8,7 @@ from tests.integration.service_harness import (
     preferences,
     sums,
     texts,
-    verdicts,
+    unpaired,
 )
 
 pytest_plugins = ("tests.integration.service_fixtures",)
@@ -21,9 +21,9 @@ pytest_plugins = ("tests.integration.service_fixtures",)
         (sums(), {}, "perplexity", "text_similarity"),
         (sums(), {"grader": {"type": "string_check"}}, "reward", "string_check"),
         (preferences(), {}, "reward", None),
-        (verdicts(), {}, "reward", None),
+        (unpaired(), {}, "reward", None),
     ],
-    ids=["text", "pairs", "graded pairs", "preferences", "verdicts"],
+    ids=["text", "pairs", "graded pairs", "preferences", "unpaired"],
 )
 def test_the_judge_follows_from_the_data_and_the_task(
     service: Service, worker: FakeWorker, rows: list, task: dict, objective: str, grader: str | None

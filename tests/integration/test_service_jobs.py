@@ -179,15 +179,15 @@ def test_nothing_runs_past_the_budget_of_device_seconds(service: Service, worker
 
 
 def test_a_waiting_trial_of_a_job_whose_budget_is_spent_is_never_leased(service: Service) -> None:
-    crew = [FakeWorker(service.http, name=f"fake {n}", seconds=6.0) for n in range(2)]
-    for member in crew:
-        member.register()
+    workers = [FakeWorker(service.http, name=f"fake {n}", seconds=6.0) for n in range(2)]
+    for each in workers:
+        each.register()
     job_id = service.submit(search={"trials": 50, "confirmations": 0, "device_seconds": 10.0})
-    first, second = crew[0].take(), crew[1].take()
-    crew[0].work(first)
-    crew[1].heartbeat(second)
-    assert crew[0].lease() is None
-    crew[1].finish(second, outcome="cancelled")
+    first, second = workers[0].take(), workers[1].take()
+    workers[0].work(first)
+    workers[1].heartbeat(second)
+    assert workers[0].lease() is None
+    workers[1].finish(second, outcome="cancelled")
     wait_until(lambda: service.client.job(job_id).status.terminal)
     job = service.client.job(job_id)
     assert job.error is not None
@@ -318,14 +318,14 @@ def test_sending_a_finish_again_changes_nothing(service: Service, worker: FakeWo
 
 
 def test_as_many_trials_are_open_as_there_are_workers(service: Service) -> None:
-    crew = [FakeWorker(service.http, name=f"fake {n}") for n in range(3)]
-    for member in crew:
-        member.register()
+    workers = [FakeWorker(service.http, name=f"fake {n}") for n in range(3)]
+    for each in workers:
+        each.register()
     job_id = service.submit(search={"trials": 20, "confirmations": 0})
-    held = [member.take() for member in crew]
+    held = [each.take() for each in workers]
     assert len({assignment.trial_id for assignment in held}) == 3
     assert len(service.client.trials(job_id)) == 3
-    crew[0].work(held[0])
+    workers[0].work(held[0])
     assert len(service.client.trials(job_id)) == 4
 
 

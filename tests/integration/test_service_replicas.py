@@ -19,15 +19,15 @@ def test_two_replicas_share_the_work_and_end_each_job_once(database: Database, t
     url = database.url.render_as_string(hide_password=False)
     with serving(tmp_path, database_url=url) as left, serving(tmp_path, database_url=url) as right:
         left.add_model()
-        crew = [FakeWorker(replica.http, name=f"fake {n}") for n, replica in enumerate((left, right, left, right))]
-        for member in crew:
-            member.register()
+        workers = [FakeWorker(replica.http, name=f"fake {n}") for n, replica in enumerate((left, right, left, right))]
+        for each in workers:
+            each.register()
         job_id = left.submit(search={"trials": 12})
-        with ThreadPoolExecutor(len(crew)) as pool:
-            ended = list(pool.map(lambda member: member.work_until_ended(left.client, job_id), crew))
+        with ThreadPoolExecutor(len(workers)) as pool:
+            ended = list(pool.map(lambda each: each.work_until_ended(left.client, job_id), workers))
 
         assert ended == ["succeeded"] * 4
-        worked = Counter(assignment.trial_id for member in crew for assignment in member.done)
+        worked = Counter(assignment.trial_id for each in workers for assignment in each.done)
         assert set(worked.values()) == {1}, "what is done is done once"
         trials = right.client.trials(job_id)
         assert [trial.number for trial in trials] == list(range(12 + 8))

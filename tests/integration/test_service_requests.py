@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from tests.integration.service_harness import Service, preferences, prompts, serving, sums, texts, verdicts
+from tests.integration.service_harness import Service, preferences, prompts, serving, sums, texts, unpaired
 
 JOBS = "/v1/fine_tuning/jobs"
 FILES = ("training_file", "validation_file")
@@ -38,7 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     with serving(tmp_path_factory.mktemp("requests")) as service:
         service.add_model()
         rows = {"sums": sums(), "texts": texts(), "preferences": preferences(), "prompts": prompts()}
-        rows["good alone"] = [row | {"label": True} for row in verdicts(59)] + [verdicts(1)[0] | {"label": False}]
+        rows["good alone"] = [row | {"label": True} for row in unpaired(59)] + [unpaired(1)[0] | {"label": False}]
         yield Home(service, {name: service.upload(content) for name, content in rows.items()})
 
 
@@ -113,7 +113,7 @@ BAD_BODIES = [
         "sft .*text",
     ),
     Bad(
-        "an unknown program",
+        "an unknown recipe",
         pin(algorithm=["ppo"]),
         "search.pin.algorithm",
         "'ppo'.*clm, sft",

@@ -72,8 +72,8 @@ SHAPES: dict[str, tuple[DataKind, list[Row], Callable[[Row], Row], bool]] = {
     "chat": (DataKind.CHAT, data_samples.chat(ROWS), messages_alone, True),
     "plain preferences": (DataKind.PREFERENCE, data_samples.preference(ROWS), untouched, False),
     "conversational preferences": (DataKind.PREFERENCE, data_samples.preference(ROWS), as_conversation, True),
-    "plain verdicts": (DataKind.UNPAIRED, data_samples.unpaired(ROWS), untouched, False),
-    "conversational verdicts": (DataKind.UNPAIRED, data_samples.unpaired(ROWS), as_conversation, True),
+    "plain unpaired labels": (DataKind.UNPAIRED, data_samples.unpaired(ROWS), untouched, False),
+    "conversational unpaired labels": (DataKind.UNPAIRED, data_samples.unpaired(ROWS), as_conversation, True),
 }
 
 
@@ -274,7 +274,7 @@ def test_orpo_has_trls_loss_and_gradients(
     assert_same_step(our_step(algorithm, name, tiny, monkeypatch), their_step(trainer))
 
 
-@pytest.mark.parametrize("name", ["plain verdicts", "conversational verdicts"])
+@pytest.mark.parametrize("name", ["plain unpaired labels", "conversational unpaired labels"])
 @pytest.mark.parametrize(("beta", "weight"), [(0.1, 1.0), (1.0, 1.0), (0.05, 1.7)])
 def test_kto_has_trls_tokens_loss_and_gradients(
     beta: float, weight: float, name: str, tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

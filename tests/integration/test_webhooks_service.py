@@ -231,7 +231,7 @@ def test_a_schedule_that_keeps_failing_is_told_once(
     for _ in range(2):
         service.client.run_schedule(schedule.id)
     types = [delivery.type for delivery in service.client.webhook_deliveries(endpoint.id)]
-    assert types.count("luthier.schedule.failing") == 2, "a streak that was broken is told again"
+    assert types.count("luthier.schedule.failing") == 2, "a new streak of failures is reported again"
 
 
 def test_a_secret_is_shown_once(service: Service, endpoint: WebhookEndpoint) -> None:

@@ -397,13 +397,13 @@ COLUMNS = [
         r"train\.jsonl .*only desirable",
     ),
     _file(
-        "a verdict without a question",
+        "a label without a prompt",
         "train.jsonl",
         _all(messages=[{"role": "assistant", "content": "a"}], kto_tag=False) * 12,
         r"row 1, field `messages`: .*only an answer",
     ),
     _file(
-        "verdicts of one sort in CSV",
+        "labels of one value in CSV",
         "train.csv",
         b"prompt,completion,label\n" + b"a,b,False\n" * 12,
         r"train\.csv .*only undesirable",

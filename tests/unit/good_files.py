@@ -330,9 +330,9 @@ _FIRST_JUDGED = {"prompt": "What is 0 + 1?", "completion": "1", "label": True}
 _FIRST_JUDGED_CHAT = {"prompt": [_user("How 0?")], "completion": [_says("So.")], "label": False}
 
 UNPAIRED = [
-    _good("TRL's verdicts", "unpaired", DataKind.UNPAIRED, _judged, _FIRST_JUDGED),
+    _good("TRL's unpaired labels", "unpaired", DataKind.UNPAIRED, _judged, _FIRST_JUDGED),
     GoodFile(
-        case="verdicts in CSV",
+        case="unpaired labels in CSV",
         name="train.csv",
         data=_csv(_judged),
         kind=DataKind.UNPAIRED,
@@ -340,14 +340,14 @@ UNPAIRED = [
         first=_FIRST_JUDGED,
     ),
     _good(
-        "verdicts on messages",
+        "unpaired labels on messages",
         "unpaired",
         DataKind.UNPAIRED,
         lambda i: {"prompt": [_user(f"How {i}?")], "completion": "So.", "label": bool(i % 2), "source": "log"},
         {**_FIRST_JUDGED_CHAT, "source": "log"},
     ),
     _good(
-        "LLaMA-Factory's verdicts on the last message",
+        "LLaMA-Factory's unpaired labels on the last message",
         "unpaired_messages",
         DataKind.UNPAIRED,
         lambda i: {"messages": [_user("A?"), _says("B."), _user(f"How {i}?"), _says("So.")], "kto_tag": bool(i % 2)},

@@ -68,7 +68,7 @@ def test_a_model_cut_in_depth_computes_as_the_base_without_those_layers(layers: 
 
 @torch.no_grad()
 def test_the_influence_of_a_layer_is_how_far_it_turns_the_hidden_states(tiny: Base) -> None:
-    """By hand: every layer's input and output as transformers shows them, before the final norm."""
+    """Recomputed from every layer's input and output as transformers shows them, before the final norm."""
     found = block_influence(tiny.model, CALIBRATION)
     assert len(found) == 6
     unnormed = copy.deepcopy(tiny.model.model)

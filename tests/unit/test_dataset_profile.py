@@ -115,7 +115,7 @@ def test_without_a_tokenizer_the_count_is_an_estimate_and_says_so(text: str, tok
     assert found.counted_by.startswith("estimate")
 
 
-def test_verdicts_are_measured_by_the_share_of_desirable_ones() -> None:
+def test_the_profile_of_unpaired_labels_has_the_share_of_desirable_ones() -> None:
     rows = [{"prompt": "p q", "completion": "a b c", "label": index < 3} for index in range(10)]
     found = _profile(rows, DataKind.UNPAIRED)
     assert found.desirable == 0.3

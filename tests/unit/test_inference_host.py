@@ -108,7 +108,7 @@ def start(service: Service) -> Iterator[Callable[[float], Host]]:
 def until(true: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not true():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.01)
 
 

@@ -51,7 +51,7 @@ def test_how_many_tokens_each_one_sees_where_a_family_can_say_so(
     ],
     ids=str,
 )
-def test_whether_positions_are_rotary_and_stretched_already(
+def test_whether_positions_are_rotary_and_scaled_already(
     changes: dict[str, Any], rope: str | None, tiny_entry: BaseModelEntry, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tiny_entry.source, tmp_path / "model")

@@ -82,7 +82,7 @@ def test_the_default_uses_dpo_s_own_beta() -> None:
     assert plain.stages[0].algorithm == Dpo()
 
 
-def test_the_baselines_are_yardsticks_whatever_method_is_pinned() -> None:
+def test_the_baselines_are_the_same_whatever_method_is_pinned() -> None:
     pin = Pin(algorithm=("clm",), update=("full",), layers=(4,), kv_heads=(1,), learning_rate_multiplier=(3.0,))
     assert baselines(space_of(pin=pin)) == baselines(space_of())
 

@@ -59,7 +59,7 @@ def wait_for(look: Callable[[], Any]) -> Any:
         if found := look():
             return found
         time.sleep(0.1)
-    raise TimeoutError("waited in vain")
+    raise TimeoutError("timed out")
 
 
 class Home:

@@ -43,7 +43,7 @@ makes(
   "/v1/keys",
   ({ name, scope, days }) => ({ name: name.value, scope: scope.value, days: days.value ? Number(days.value) : null }),
   (made) => {
-    show($("#made-key"), `Copy the key ${made.name} now: it is not shown again. From now on every request needs a key.`, made.key);
+    show($("#made-key"), `Copy the key ${made.name} now: it is not shown again. Every request now needs a key.`, made.key);
     $("#part-keys .empty")?.remove(); // after the first key this page needs a login
   },
 );

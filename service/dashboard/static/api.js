@@ -25,7 +25,7 @@ export async function call(method, path, body) {
   try {
     found = text ? JSON.parse(text) : null;
   } catch {
-    throw new ApiError(`The service returned status ${answer.status} without JSON. Is a proxy in between?`);
+    throw new ApiError(`The service returned status ${answer.status} without JSON. Check whether a proxy sent it.`);
   }
   if (!answer.ok) throw new ApiError(found?.error?.message ?? `The service returned status ${answer.status}.`, found?.error?.param);
   return found;

@@ -101,7 +101,7 @@ function cost(space) {
     estimate.feasible ? null : ["Does not fit", estimate.why],
   ] : []);
   $("#prices").textContent = estimate && !space.problem ? prices(estimate) : "";
-  if (!estimate && !space.problem) $("#costs-words").textContent += " The cost is known once the environment has generated its rows.";
+  if (!estimate && !space.problem) $("#costs-words").textContent += " The cost can be estimated only after the environment has generated its rows.";
 }
 
 async function look() {
