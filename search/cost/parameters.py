@@ -1,4 +1,4 @@
-"""How many numbers a design's model has, and how many of them its weight updates train."""
+"""The number of parameters of a design's model, and how many of them its weight updates train."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ _KEYS_AND_VALUES: Final = ("k_proj", "v_proj")
 
 
 def shape(facts: ModelFacts, architecture: Architecture) -> Shape:
-    """The model that a design trains."""
-    anatomy = facts.anatomy or _supposed(facts)
+    """Return the dimensions of the model that a design trains: the base model after its edits."""
+    anatomy = facts.anatomy or _llama_anatomy(facts)
     kept = min(architecture.layers or facts.layers, facts.layers)
     stored = min(kept, anatomy.layers)
     kv_heads = architecture.kv_heads or facts.kv_heads
-    linear = tuple((_pooled(each, facts, kv_heads), stored if each.layered else 1) for each in anatomy.linear)
+
+    def pooled(linear: Linear) -> Linear:
+        if kv_heads == facts.kv_heads or not named(linear, _KEYS_AND_VALUES):
+            return linear
+        return linear.model_copy(update={"outputs": linear.outputs * kv_heads // facts.kv_heads})
+
+    linear = tuple((pooled(each), stored if each.layered else 1) for each in anatomy.linear)
     unpooled = sum(each.numbers * (stored if each.layered else 1) for each in anatomy.linear)
     saved = unpooled - sum(each.numbers * count for each, count in linear)
     return Shape(
@@ -35,18 +41,12 @@ def shape(facts: ModelFacts, architecture: Architecture) -> Shape:
 
 
 def moving(model: Shape, update: Update) -> Moving:
-    """What the update trains in this model, counted as it starts (AdaLoRA: with the rank before pruning)."""
+    """Return what the update trains in this model, at the start (AdaLoRA: with the rank before pruning)."""
     return UPDATE_OF[update.kind].cost.moving(update, model)
 
 
-def _pooled(linear: Linear, facts: ModelFacts, kv_heads: int) -> Linear:
-    if kv_heads == facts.kv_heads or not named(linear, _KEYS_AND_VALUES):
-        return linear
-    return linear.model_copy(update={"outputs": linear.outputs * kv_heads // facts.kv_heads})
-
-
-def _supposed(facts: ModelFacts) -> Anatomy:
-    """Of a model registered before its anatomy was looked at: that of a Llama with as many parameters."""
+def _llama_anatomy(facts: ModelFacts) -> Anatomy:
+    """Return the anatomy of a Llama of the same size, for models registered before anatomies were recorded."""
     width, keys = facts.hidden_size, facts.hidden_size * facts.kv_heads // facts.heads
     tables = facts.vocab_size * width * (1 if facts.tied else 2)
     attention = 2 * width * (width + keys)

@@ -1,4 +1,4 @@
-"""What a job makes each of its trials do, whatever their designs: rows, lengths, and what the judge asks for."""
+"""The workload of a job's trials, independent of the design: rows, lengths, and the judge's limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def workload(
     ratio: float = 1.0,
     teachers: Mapping[str, ModelFacts] | None = None,
 ) -> Workload:
-    """`ratio`: tokens that were trained on for each one that the profile counts, where trials have shown it."""
+    """Return the workload of a job with so many training, validation and test rows.
+
+    `ratio` is the number of tokens trained on per token that the profile counts, as measured in finished trials.
+    """
     count = max(1, profile.rows)
     answers = 2 if profile.kind is DataKind.PREFERENCE else 1
     limit = judge.window if profile.kind is DataKind.TEXT else judge.max_tokens
@@ -29,12 +32,15 @@ def workload(
     target = ratio * profile.target_tokens / (count * answers)
     if profile.kind is not DataKind.TEXT and prompt + target > limit:
         prompt, target = prompt * limit / (prompt + target), target * limit / (prompt + target)
+    # The standard deviation follows from the 50th and 90th percentiles of a normal distribution.
+    lengths = [profile.target_lengths, *([profile.prompt_lengths] if profile.prompt_lengths else [])]
+    spread = math.sqrt(sum(((each.p90 - each.p50) / 1.2816) ** 2 for each in lengths))
     return Workload(
         kind=profile.kind,
         rows=max(1, rows),
         prompt=prompt,
         target=target,
-        spread=_spread(profile) * ratio,
+        spread=spread * ratio,
         validation=validation,
         test=test,
         graded=judge.grader is not None or judge.environment is not None,
@@ -48,9 +54,3 @@ def workload(
         pseudo_positions=judge.pseudo_positions,
         pseudo_windows=judge.pseudo_windows,
     )
-
-
-def _spread(profile: Profile) -> float:
-    """From the 50th and the 90th percentile, as of a normal distribution."""
-    lengths = [profile.target_lengths, *([profile.prompt_lengths] if profile.prompt_lengths else [])]
-    return math.sqrt(sum(((each.p90 - each.p50) / 1.2816) ** 2 for each in lengths))

@@ -1,8 +1,8 @@
-"""What can be chosen on the axes of a design: one declaration for each learning algorithm, weight update and edit.
+"""The members of the design space: one declaration for each learning algorithm, weight update and edit.
 
-A declaration (`spec.AlgorithmSpec`, `spec.UpdateSpec`, `spec.EditSpec`) holds all that the designer knows of a member:
-the data and models it goes with and why not others, its learning rate, its searched settings and its cost. The space,
-the policy, the cost model, the report and docs/design-space.md read these tables; none of them names a member.
+A declaration (`spec.AlgorithmSpec`, `spec.UpdateSpec`, `spec.EditSpec`) holds all that the designer knows about a
+member: the data and models it suits and why not others, its learning rate, its searched hyperparameters and its cost.
+The space, the policy, the cost model, the report and docs/design-space.md read these tables; none names a member.
 """
 
 from search.methods.algorithms import ALGORITHM_OF, ALGORITHMS, RECIPES, SETTINGS

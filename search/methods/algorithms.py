@@ -1,7 +1,6 @@
 """The learning algorithms, one declaration each, and the recipes that a search tries by default.
 
-Learning rates are relative to sft's, which is `search.space.learning_rate`'s rule. Where two algorithms share a
-reason, it stands once.
+Learning rates are relative to that of sft (see `search.space.learning_rate`).
 """
 
 from __future__ import annotations
@@ -34,17 +33,17 @@ _ONE_ANSWER: Final = {
     DataKind.PAIRS: "each prompt has one completion and no rejected one",
     DataKind.CHAT: "each conversation has one continuation and no rejected one",
     DataKind.PROMPTS: "the prompts have no answers",
-    DataKind.UNPAIRED: "each prompt has one completion, desirable or not, and none to compare it with",
+    DataKind.UNPAIRED: "each prompt has one completion, desirable or not, and no second one to compare it with",
 }
 
 _NO_ROLLOUTS: Final = {
     DataKind.TEXT: "plain text has no prompts to answer",
-    DataKind.UNPAIRED: "nothing grades a new answer: the labels are of the given answers only",
+    DataKind.UNPAIRED: "new answers cannot be graded: only the given answers have labels",
 }
 
 
 def _windows(job: Workload, share: float = 1.0) -> Examples:
-    """Plain text in windows; `share` of the tokens are targets."""
+    """Return plain text in windows; `share` of the tokens are targets."""
     windows = max(1.0, math.ceil(job.target / job.window))
     length = job.target / windows
     return Examples(job.rows * windows, 1, length, share * length)
@@ -56,18 +55,18 @@ def _every_token(algorithm: Clm, job: Workload) -> Examples:
 
 
 def _answers(algorithm: Any, job: Workload) -> Examples:
-    """The answers; of unpaired rows the desirable ones."""
+    """Return the prompts with their answers; of unpaired rows only the desirable ones."""
     share = job.desirable if job.kind is DataKind.UNPAIRED else 1.0
     return Examples(max(1.0, job.rows * share), 1, job.prompt + job.target, job.target)
 
 
 def _pairs(algorithm: Any, job: Workload) -> Examples:
-    """Two sequences a row: the prompt with the chosen answer, and with the rejected one."""
+    """Return two sequences per row: the prompt with the chosen answer, and with the rejected one."""
     return Examples(job.rows, 2, 2 * (job.prompt + job.target), 2 * job.target)
 
 
 def _pairs_and_chosen(algorithm: Orpo, job: Workload) -> Examples:
-    """As `_pairs`, and the chosen answer once more, prompt included, for its likelihood."""
+    """Return the sequences of `_pairs`, plus the chosen answer again, with its prompt, for the likelihood term."""
     whole = job.prompt + job.target
     return Examples(job.rows, 3, job.prompt + 2 * whole, job.prompt + 2 * job.target)
 
@@ -78,7 +77,7 @@ def _single_answers(algorithm: Kto, job: Workload) -> Examples:
 
 
 def _groups(algorithm: Grpo | Rloo, job: Workload) -> Examples:
-    """All the answers that were generated for a prompt."""
+    """Return all the answers generated for each prompt."""
     group, new = algorithm.group, job.max_new_tokens
     return Examples(job.rows, group, group * (job.prompt + new), group * new)
 
@@ -88,7 +87,7 @@ def _best_of_group(algorithm: Raft, job: Workload) -> Examples:
 
 
 def _once(algorithm: Any, epochs: float) -> float:
-    """Reference log-probabilities are computed before the first step and kept."""
+    """Return the reference passes: log-probabilities are computed once, before the first step."""
     return 1.0 / max(1.0, epochs)
 
 
@@ -102,8 +101,8 @@ ALGORITHMS: Final = (
             DataKind.CHAT: "learns every message alike",
         },
         refused={
-            DataKind.PREFERENCE: "two answers to one prompt are not one text, and one of them is the worse one",
-            DataKind.PROMPTS: "the prompts alone are not what is to be learnt",
+            DataKind.PREFERENCE: "a row has two answers to one prompt, and clm would learn the rejected one too",
+            DataKind.PROMPTS: "the prompts have no answers to learn",
             DataKind.UNPAIRED: "it would learn the undesirable completions too",
         },
         learning_rate=1.0,
@@ -119,7 +118,7 @@ ALGORITHMS: Final = (
             DataKind.UNPAIRED: "learns the desirable completions",
         },
         refused={
-            DataKind.TEXT: "plain text has no prompt to tell apart from an answer",
+            DataKind.TEXT: "plain text is not divided into prompts and answers",
             DataKind.PROMPTS: "the prompts have no answers to learn",
         },
         learning_rate=1.0,
@@ -135,12 +134,12 @@ ALGORITHMS: Final = (
             DataKind.UNPAIRED: "learns a larger model's predictions of the desirable completions",
         },
         refused={
-            DataKind.TEXT: "plain text has no prompt to tell apart from an answer",
+            DataKind.TEXT: "plain text is not divided into prompts and answers",
             DataKind.PROMPTS: "the prompts have no answers to learn",
         },
         needs_teacher=True,
-        learning_rate=1.0,  # the cross-entropy of soft targets, with gradients of the size of sft's
-        settings={"share": (0.0, 0.5, 1.0), "beta": (0.1, 0.5, 0.9)},  # of the paper's experiments
+        learning_rate=1.0,  # cross-entropy with soft targets; its gradients are as large as those of sft
+        settings={"share": (0.0, 0.5, 1.0), "beta": (0.1, 0.5, 0.9)},  # from the paper's experiments
         examples=_answers,
         rollouts=lambda algorithm: algorithm.share,
     ),
@@ -149,7 +148,7 @@ ALGORITHMS: Final = (
         goal=StageGoal.PREFERENCES,
         fits={DataKind.PREFERENCE: "prefers the chosen answer to the rejected one"},
         refused=_ONE_ANSWER,
-        # Preference gradients move the policy away from its reference: published DPO runs use a tenth of SFT's rate.
+        # Preference gradients move the policy away from its reference, so published DPO runs use a tenth of SFT's rate.
         learning_rate=0.1,
         settings={"beta": Interval(low=0.02, high=0.5)},
         examples=_pairs,
@@ -158,7 +157,7 @@ ALGORITHMS: Final = (
     AlgorithmSpec(
         member=Ipo,
         goal=StageGoal.PREFERENCES,
-        fits={DataKind.PREFERENCE: "separates the chosen answer from the rejected one by a fixed margin"},
+        fits={DataKind.PREFERENCE: "prefers the chosen answer to the rejected one by a fixed margin"},
         refused=_ONE_ANSWER,
         learning_rate=0.1,
         settings={"beta": Interval(low=0.02, high=1.0)},
@@ -177,10 +176,10 @@ ALGORITHMS: Final = (
     AlgorithmSpec(
         member=Orpo,
         goal=StageGoal.PREFERENCES,
-        fits={DataKind.PREFERENCE: "learns the chosen answer and prefers it to the rejected one at once"},
+        fits={DataKind.PREFERENCE: "learns the chosen answer and prefers it to the rejected one in one loss"},
         refused=_ONE_ANSWER,
-        not_after={"sft": "orpo learns the chosen answer itself and takes the place of sft"},
-        # It holds the likelihood of sft: its paper trains at 5e-6 to 8e-6 where sft took 1e-5 to 2e-5.
+        not_after={"sft": "orpo learns the chosen answer itself, so it replaces sft"},
+        # Its loss includes that of sft. The paper trains at 5e-6 to 8e-6, and sft at 1e-5 to 2e-5.
         learning_rate=0.3,
         settings={"beta": Interval(low=0.02, high=1.0)},
         examples=_pairs_and_chosen,
@@ -194,11 +193,11 @@ ALGORITHMS: Final = (
         },
         refused={
             DataKind.TEXT: "plain text has no answers that could be desirable or not",
-            DataKind.PAIRS: "nothing says which completions are undesirable",
-            DataKind.CHAT: "nothing says which of the assistant's messages are undesirable",
+            DataKind.PAIRS: "the completions are not labelled as desirable or undesirable",
+            DataKind.CHAT: "the assistant's messages are not labelled as desirable or undesirable",
             DataKind.PROMPTS: "the prompts have no answers",
         },
-        learning_rate=0.1,  # its paper trains at dpo's rate
+        learning_rate=0.1,  # the paper uses the rate of dpo
         settings={"beta": Interval(low=0.02, high=0.5), "desirable_weight": Interval(low=0.5, high=2.0)},
         examples=_single_answers,
         reference_passes=lambda algorithm, epochs: 3.0,
@@ -210,8 +209,8 @@ ALGORITHMS: Final = (
         fits={DataKind.PREFERENCE: "trains a reward model on the pairs"},
         refused=_ONE_ANSWER,
         followed_by=("rloo", "grpo"),
-        otherwise="a reward model trains no policy: rloo or grpo has to follow it directly",
-        learning_rate=0.5,  # InstructGPT's, and TRL's default, are about half of what their sft took
+        otherwise="a reward model does not train a policy, so rloo or grpo must follow directly",
+        learning_rate=0.5,  # the rates of InstructGPT and TRL are about half of those for sft
         examples=_pairs,
     ),
     AlgorithmSpec(
@@ -223,7 +222,7 @@ ALGORITHMS: Final = (
         ),
         refused=_NO_ROLLOUTS,
         rewarded=True,
-        # The few rewards of a step are mostly noise: published runs of grpo and rloo take 1e-6 to 3e-6, sft 2e-5.
+        # The few rewards of a step are noisy: published runs of grpo and rloo use 1e-6 to 3e-6, sft 2e-5.
         learning_rate=0.1,
         settings={"group": (4, 8), "beta": (0.0, 0.01, 0.04)},
         examples=_groups,
@@ -253,9 +252,10 @@ ALGORITHMS: Final = (
         fits=dict.fromkeys(
             (DataKind.PROMPTS, DataKind.PAIRS, DataKind.CHAT), "generates answers and learns the best of them"
         ),
-        refused=_NO_ROLLOUTS | {DataKind.PREFERENCE: "nothing grades a new answer, only which of two is better"},
+        refused=_NO_ROLLOUTS
+        | {DataKind.PREFERENCE: "new answers cannot be graded: the data only says which of two answers is better"},
         rewarded=True,
-        learning_rate=0.5,  # maximum likelihood of the model's own answers
+        learning_rate=0.5,  # maximum likelihood, as in sft, but of the model's own answers
         settings={"group": (4, 8)},
         examples=_best_of_group,
         rollouts=lambda algorithm: algorithm.group,
@@ -278,8 +278,8 @@ ALGORITHMS: Final = (
     ),
 )
 
-# Tried where no recipe is pinned, those that fit the data: from the most particular to the most general, so that the
-# first one is the usual recipe of its data. Other legal sequences can be pinned.
+# The recipes searched by default, if they suit the data. The most specific ones come first, so that the first one that
+# suits is the usual recipe for its data. Other legal sequences can be pinned.
 RECIPES: Final = (
     *("dpo", "sft+dpo", "kto", "sft+kto", "sft", "clm", "ipo", "sft+ipo", "simpo", "sft+simpo", "orpo", "gkd"),
     *("grpo", "rloo", "raft", "sft+grpo", "sft+rloo", "sft+raft"),

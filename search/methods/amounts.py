@@ -1,4 +1,4 @@
-"""Amounts of work that do not depend on the machine: what the declarations of methods and the cost model count in."""
+"""Machine-independent amounts of work, used by the declarations in this package and by the cost model."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from luthier.values import Frozen
 
 ANSWER_EXCESS, ANSWER_MARGIN = 1.5, 4.0
 
-Sites = tuple[tuple[Linear, int], ...]  # linear layers, and how many there are of each
+Sites = tuple[tuple[Linear, int], ...]  # linear layers, each with its count
 
 
 class Work(NamedTuple):
-    """Amounts of work, each with a price in seconds on a device."""
+    """Amounts of work; on a device each has a price in seconds."""
 
     flops: float = 0.0  # of matrix products
-    elements: float = 0.0  # read and written between them
-    logits: float = 0.0  # and their softmax, numbers
-    calls: float = 0.0  # of operations, whatever their size
-    weights: float = 0.0  # read by passes that draw a token for a few sequences, numbers
-    decoded: float = 0.0  # operations of such passes
-    optimised: float = 0.0  # numbers moved by optimiser steps
-    tensors: float = 0.0  # moved by optimiser steps
-    copied: float = 0.0  # numbers of models that are made, merged and written
-    modules: float = 0.0  # adapters put in place and merged
-    leases: float = 0.0  # begun and ended
+    elements: float = 0.0  # numbers read and written between matrix products
+    logits: float = 0.0  # numbers in logits and their softmax
+    calls: float = 0.0  # operations launched, of any size
+    weights: float = 0.0  # numbers read by passes that generate one token for a few sequences
+    decoded: float = 0.0  # operations launched in such passes
+    optimised: float = 0.0  # parameters updated by optimiser steps
+    tensors: float = 0.0  # tensors updated by optimiser steps
+    copied: float = 0.0  # parameters of models that are built, merged and saved
+    modules: float = 0.0  # adapters added and merged
+    leases: float = 0.0  # leases started and ended
 
     def plus(self, *others: Work) -> Work:
         return Work(*map(sum, zip(self, *others, strict=True)))
@@ -40,7 +40,7 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passes:
-    """`passes` forward passes over `tokens` tokens in all, in `sequences` sequences of mean length `length`."""
+    """`passes` forward passes over `tokens` tokens in total, in `sequences` sequences of mean length `length`."""
 
     passes: float
     sequences: float
@@ -51,7 +51,7 @@ class Passes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A base model with a design's edits made. `linear` gives each linear layer with how many there are of it."""
+    """A base model after a design's edits. `linear` lists each linear layer with its count."""
 
     facts: ModelFacts
     anatomy: Anatomy
@@ -82,7 +82,7 @@ class Shape:
 
     @property
     def gated(self) -> bool:
-        """Whether the feed-forward layers have a gate (SwiGLU and kin)."""
+        """Whether the feed-forward layers have a gate (SwiGLU and similar)."""
         return sum(each.layered and not each.attention for each, _ in self.linear) > 2
 
     @property
@@ -98,8 +98,10 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moving:
-    """What a weight update trains: `numbers` in `tensors`. It adds `added` parameters, trained or not, to the layers
-    `sites`."""
+    """What a weight update trains: `numbers` parameters in `tensors` tensors.
+
+    It adds `added` parameters, trained or frozen, to the layers `sites`.
+    """
 
     numbers: int
     tensors: int
@@ -108,7 +110,7 @@ class Moving:
 
     @property
     def count(self) -> int:
-        """Layers with an adapter."""
+        """The number of layers with an adapter."""
         return sum(times for _, times in self.sites)
 
     @property
@@ -128,7 +130,7 @@ class Moving:
 
 
 class Examples(NamedTuple):
-    """Training examples of a stage: how many, and the sequences, tokens and target tokens of each."""
+    """Training examples of a stage: their number, and the sequences, tokens and target tokens per example."""
 
     number: float
     sequences: float
@@ -137,7 +139,7 @@ class Examples(NamedTuple):
 
 
 class Workload(Frozen):
-    """What a job makes each of its trials do. Lengths are in tokens, after truncation to the judge's limits."""
+    """The workload of a job's trials. Lengths are in tokens, after truncation to the judge's limits."""
 
     kind: DataKind
     rows: int = Field(ge=1, description="training rows")
@@ -159,6 +161,6 @@ class Workload(Frozen):
 
     @property
     def answer(self) -> float:
-        """Expected tokens of the longest of a few generated answers: somewhat more than the rows' own answers have."""
+        """Expected tokens of the longest of a few generated answers: somewhat more than in the rows' own answers."""
         likely = ANSWER_EXCESS * self.target + ANSWER_MARGIN
         return min(float(self.max_new_tokens), likely) if self.target else float(self.max_new_tokens)

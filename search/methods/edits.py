@@ -1,7 +1,7 @@
 """The edits of the architecture, one declaration each. What an edit does to a model is in workers/train/architectures.
 
-Edits are searched by their value: how many layers or heads are kept, how wide the window is, by what factor the
-context grows. One value of each keeps the base model as it is.
+Each edit is an axis of values: the layers or heads to keep, the width of the attention window, the RoPE scaling factor.
+One value of each keeps the base model unchanged.
 """
 
 from __future__ import annotations
@@ -14,22 +14,17 @@ from luthier.models.base_model import ModelFacts
 from search.methods.spec import EditSpec, RowLengths
 
 DEPTH_SHARES: Final = (1, 7 / 8, 3 / 4)
-WHOLE: Final = 0  # the attention window of a model that keeps its own
+WHOLE: Final = 0  # value of `window` that keeps the model's own attention window
 WINDOWS: Final = (1024, 512, 256, 128)
-OWN: Final = 1.0  # the factor of a model that keeps its own context
+OWN: Final = 1.0  # value of `rope_factor` that keeps the model's own context
 ROPE_FACTORS: Final = (4.0, 2.0)
-MOST_STRETCHED: Final = 64.0
-
-
-def _depths(facts: ModelFacts, rows: RowLengths) -> tuple[float, ...]:
-    """All the layers, about 7/8 of them and about 3/4."""
-    return tuple(dict.fromkeys(max(1, round(share * facts.layers)) for share in DEPTH_SHARES))
+MAX_ROPE_FACTOR: Final = 64.0
 
 
 def kv_head_choices(facts: ModelFacts) -> tuple[int, ...]:
-    """The numbers of key/value heads that mean pooling can make: the divisors, the model's own first.
+    """Return the numbers of key/value heads that mean pooling can produce: the divisors, the model's own first.
 
-    Encoders keep theirs: their families know only attention with a key for each query.
+    Encoders keep theirs: their architectures support only one key per query.
     """
     if facts.family == "encoder":
         return (facts.kv_heads,)
@@ -37,13 +32,13 @@ def kv_head_choices(facts: ModelFacts) -> tuple[int, ...]:
 
 
 def _windows(facts: ModelFacts, rows: RowLengths) -> tuple[float, ...]:
-    """The two widest windows that are narrower than long rows: a wider one changes nothing."""
+    """Return the model's own window and the two widest ones that are shorter than long rows; others change nothing."""
     widest = facts.attention_window or 0
     return (WHOLE, *[window for window in WINDOWS if window < min(rows.seen, widest)][:2])
 
 
 def _rope_factors(facts: ModelFacts, rows: RowLengths) -> tuple[float, ...]:
-    """More than the model's own context only if rows are longer than that."""
+    """Return factors above 1 only if rows are longer than the model's context."""
     return (*ROPE_FACTORS, OWN) if rows.readable > facts.context else (OWN,)
 
 
@@ -52,9 +47,11 @@ EDITS: Final = (
         edit="layers",
         does="keeps some of the layers: all but a late block, or those of the highest block influence",
         possible=lambda facts: facts.layers > 1,
-        otherwise="{model} has one layer only",
+        otherwise="{model} has only one layer",
         own=lambda facts: facts.layers,
-        searched=_depths,
+        searched=lambda facts, rows: tuple(
+            dict.fromkeys(max(1, round(share * facts.layers)) for share in DEPTH_SHARES)
+        ),
         takes=lambda facts, value: 1 <= value <= facts.layers,
         limits=lambda facts: ", ".join(map(str, range(facts.layers, 0, -1))),
         rule=("depth_rule", get_args(DepthRule)),
@@ -63,7 +60,7 @@ EDITS: Final = (
         edit="kv_heads",
         does="pools key and value heads into fewer (GQA), or into one (MQA)",
         possible=lambda facts: facts.family == "decoder" and facts.kv_heads > 1,
-        otherwise="{model} has one key/value head only, or is an encoder, each of whose heads has its own",
+        otherwise="{model} has only one key/value head, or is an encoder, where the number is fixed",
         own=lambda facts: facts.kv_heads,
         searched=lambda facts, rows: kv_head_choices(facts),
         takes=lambda facts, value: value in kv_head_choices(facts),
@@ -71,9 +68,9 @@ EDITS: Final = (
     ),
     EditSpec(
         edit="window",
-        does="lets each token see only so many tokens before it",
+        does="limits attention to this many previous tokens",
         possible=lambda facts: facts.attention_window is not None,
-        otherwise="the attention window of {model}, a {architecture}, cannot be set in all layers",
+        otherwise="the attention window of {model} ({architecture}) cannot be set in all layers",
         own=lambda facts: WHOLE,
         searched=_windows,
         takes=lambda facts, value: value == WHOLE or 0 < value < (facts.attention_window or 0),
@@ -83,13 +80,13 @@ EDITS: Final = (
     ),
     EditSpec(
         edit="rope_factor",
-        does="reads a longer context by RoPE scaling: YaRN, or linear",
+        does="extends the context by RoPE scaling: YaRN, or linear",
         possible=lambda facts: facts.rope == "plain",
-        otherwise="{model}, a {architecture}, has no rotary positions to scale, or has them scaled already",
+        otherwise="{model} ({architecture}) has no rotary positions (RoPE), or already uses RoPE scaling",
         own=lambda facts: OWN,
         searched=_rope_factors,
-        takes=lambda facts, value: value == OWN or (facts.rope == "plain" and OWN < value <= MOST_STRETCHED),
-        limits=lambda facts: f"1 to {MOST_STRETCHED:g}" if facts.rope == "plain" else "",
+        takes=lambda facts, value: value == OWN or (facts.rope == "plain" and OWN < value <= MAX_ROPE_FACTOR),
+        limits=lambda facts: f"1 to {MAX_ROPE_FACTOR:g}" if facts.rope == "plain" else "",
         always=f"{OWN:g} (the model's own context)",
         rule=("rope_rule", get_args(RopeRule)),
     ),

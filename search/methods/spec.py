@@ -1,4 +1,4 @@
-"""What is declared of a learning algorithm, a weight update and an edit of the architecture.
+"""The declarations of a learning algorithm, a weight update and an edit of the architecture.
 
 The classes in `luthier.algorithms` and `luthier.updates` say what a member is called, its hyperparameters, its paper
 and how it is described to people. A spec adds what the designer needs. Both are looked up by the `kind` of the class.
@@ -12,7 +12,6 @@ from enum import IntEnum
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 
 from luthier.algorithms import AlgorithmMember
 from luthier.models.base_model import ModelFacts
@@ -56,15 +55,13 @@ class Interval(Frozen):
 Values = Interval | tuple[float, ...]
 
 
-def _annotated(declared: FieldInfo) -> Any:
-    """The type of a field with its constraints."""
-    return Annotated[declared.annotation, *declared.metadata]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A hyperparameter of one algorithm that is searched. The same name has another meaning in another algorithm, so
-    each has an axis of its own; `luthier.task.pin_name` names the axis and its pin."""
+    """A searched hyperparameter of one algorithm.
+
+    Each has its own axis, because the same name (e.g. beta) means different things in different algorithms.
+    `luthier.task.pin_name` names the axis and its pin.
+    """
 
     member: type[AlgorithmMember]
     field: str
@@ -79,10 +76,11 @@ class Setting:
         return pin_name(self.algorithm, self.field)
 
     def takes(self, value: float | str) -> bool:
-        """Whether the algorithm's class allows this value."""
+        """Return whether the algorithm's class allows this value."""
         declared = self.member.model_fields[self.field]
+        annotated: Any = Annotated[declared.annotation, *declared.metadata]
         try:
-            TypeAdapter[Any](_annotated(declared)).validate_python(value)
+            TypeAdapter[Any](annotated).validate_python(value)
         except ValidationError:
             return False
         return True
@@ -102,7 +100,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmSpec:
-    """A learning algorithm: the data it fits and why not others, its default learning rate, settings and cost.
+    """A learning algorithm: the data it suits and why not others, its default learning rate, settings and cost.
 
     Set `needs_teacher` for an algorithm whose hyperparameter `teacher` names another base model.
     """
@@ -111,23 +109,25 @@ class AlgorithmSpec:
     goal: StageGoal
     family: Family = "decoder"
     fits: Mapping[DataKind, str]  # what it learns from each kind of data
-    refused: Mapping[DataKind, str]  # why it does not fit the other kinds
+    refused: Mapping[DataKind, str]  # why it does not suit the other kinds
     rewarded: bool = False  # needs a grader, an environment or a reward model
     needs_teacher: bool = False
-    followed_by: tuple[str, ...] = ()  # algorithms one of which has to follow directly; empty: may be the last stage
-    otherwise: str = ""  # the reason that is given where none of them follows
+    followed_by: tuple[str, ...] = ()  # one of these algorithms must follow directly; empty: it may be the last stage
+    otherwise: str = ""  # the reason given if none of them follows
     not_after: Mapping[str, str] = field(default_factory=dict)  # algorithms of earlier stages, and why not
 
     learning_rate: float  # default peak rate, relative to that of sft
     settings: Mapping[str, Values] = field(default_factory=dict)  # searched hyperparameters, by field
 
-    examples: Callable[[Any, Workload], Examples]  # what a stage trains on; the first argument is the design's value
+    examples: Callable[
+        [Any, Workload], Examples
+    ]  # what a stage trains on; the first argument is the algorithm in the design
     reference_passes: Callable[[Any, float], float] = lambda algorithm, epochs: 0.0
-    """Forward passes without gradient for each example seen, in a stage of so many epochs."""
+    """Forward passes without gradient per example seen, in a stage with so many epochs."""
     keeps_start: Callable[[Any], bool] = lambda algorithm: False
-    """Whether a copy of the trained weights is kept as they were at the start of the stage."""
+    """Whether a copy of the trainable weights from the start of the stage is kept (as the reference)."""
     rollouts: Callable[[Any], float] = lambda algorithm: 0.0
-    """Answers generated for each example seen."""
+    """Answers generated per example seen."""
 
     @property
     def kind(self) -> str:
@@ -135,7 +135,7 @@ class AlgorithmSpec:
 
     @property
     def serves(self) -> Literal["domain", "behaviour"]:
-        """The task's goal that a recipe with this last stage serves: knowing a text, or answering."""
+        """The goal of the task that a recipe with this last stage serves: domain knowledge, or behaviour."""
         return "domain" if self.goal is StageGoal.KNOWLEDGE else "behaviour"
 
     @property
@@ -143,16 +143,16 @@ class AlgorithmSpec:
         return tuple(Setting(member=self.member, field=name, default=values) for name, values in self.settings.items())
 
 
-RANKS_OF_SEARCH: Final = "ranks"  # a size that takes its values from the axis of ranks
-LAYERS_OF_MODEL: Final = "layers"  # a size that takes its values from the depth of the model
+RANKS_OF_SEARCH: Final = "ranks"  # the values of this size are those of the rank axis
+LAYERS_OF_MODEL: Final = "layers"  # the values of this size depend on the depth of the model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """The one number that says how large an update is: its rank, block, virtual tokens or layers.
+    """The number that sets the size of an update: its rank, block, virtual tokens or layers.
 
-    `values` lists the choices, or names where they come from; those above `most` are left out. `{model}` in `axis` is
-    replaced by the model's name: the choices of one axis are always the same.
+    `values` lists the choices, or names their source. Choices above `most` are left out. `{model}` in `axis` is
+    replaced by the model's name, because Optuna needs the same choices for every axis of one name.
     """
 
     field: str
@@ -163,42 +163,38 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateCost:
-    """What a weight update costs. The first argument of each function is the design's value."""
+    """The cost of a weight update. The first argument of each function is the update in the design."""
 
     moving: Callable[[Any, Shape], Moving]
     forward: Callable[[Any, Moving, Passes], Work] = lambda update, moving, done: Work()
-    """Work that it adds to forward passes; backward passes take twice as much."""
+    """Work added to forward passes; backward passes take twice as much."""
     calls: float = 6.0  # operations that an adapter adds to a pass
     kept_per_token: Callable[[Any, Moving], float] = lambda update, moving: 0.0
-    """Numbers kept for the backward pass for each token."""
+    """Numbers kept for the backward pass, per token."""
     kept_once: Callable[[Any, Moving], float] = lambda update, moving: 0.0
-    """Numbers kept for the backward pass whatever the tokens."""
+    """Numbers kept for the backward pass, independent of the number of tokens."""
     reaches: Callable[[Any, Shape], float] = lambda update, model: 1.0
     """Share of the layers that the backward pass goes through."""
-    weight_gradients: Literal["none", "layers", "all"] = "none"  # of the model's own matrices
-    trains_norms: bool = False  # keeps the input of each normalisation too
-    optimiser: tuple[float, float] = (1.0, 1.0)  # work of an optimiser step: factors for numbers and for tensors
+    weight_gradients: Literal["none", "layers", "all"] = "none"  # which of the model's own matrices need gradients
+    trains_norms: bool = False  # also keeps the normalised input of each norm
+    optimiser: tuple[float, float] = (1.0, 1.0)  # factors on the work of an optimiser step: per number and per tensor
     applying: Callable[[Any, Moving], float] = lambda update, moving: 0.0
-    """FLOPs of putting it on the model and merging it."""
-
-
-def any_model(facts: ModelFacts) -> bool:
-    return True
+    """FLOPs of adding it to the model and merging it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateSpec:
-    """A weight update: the models and algorithms it goes with, its default learning rate, size and cost."""
+    """A weight update: the models and algorithms it suits, its default learning rate, size and cost."""
 
     member: type[UpdateMember]
-    possible: Callable[[ModelFacts], bool] = any_model
-    otherwise: str = ""  # the reason for other models, with `{model}`
-    refused: Mapping[str, str] = field(default_factory=dict)  # algorithms that it does not go with, and why
+    possible: Callable[[ModelFacts], bool] = lambda facts: True
+    otherwise: str = ""  # the reason for refusing other models, with `{model}`
+    refused: Mapping[str, str] = field(default_factory=dict)  # algorithms that it does not suit, and why
     four_bit: bool = False  # needs CUDA and bitsandbytes; searched only if all workers have them, or if pinned
-    mergeable: bool = True  # if not, the base model cannot be edited, and all stages have this same update
+    mergeable: bool = True  # otherwise the base model cannot be edited, and all stages need this same update
 
     learning_rate: float  # default peak rate, relative to that of full fine-tuning
-    group: Literal["weights", "scales", "tokens", "adapters"]  # updates that behave alike
+    group: Literal["weights", "scales", "tokens", "adapters"]  # of similar updates
     size: Size | None = None
     cost: UpdateCost
 
@@ -209,7 +205,7 @@ class UpdateSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RowLengths:
-    """Long rows of the data, in tokens: what a model sees of one at once, and what all models can be made to read."""
+    """Long rows of the data, in tokens: what a model sees at once, and what all models can read after RoPE scaling."""
 
     seen: int
     readable: int
@@ -217,19 +213,19 @@ class RowLengths:
 
 @dataclass(frozen=True, kw_only=True)
 class EditSpec:
-    """An edit of the architecture: the models that can take it, and its values.
+    """An edit of the architecture: the models that allow it, and its values.
 
-    `edit` is the field of `luthier.design.Architecture`. `own` is the value that keeps the base model as it is.
+    `edit` is the field of `luthier.design.Architecture`. `own` is the value that keeps the base model unchanged.
     """
 
     edit: str
     does: str
     possible: Callable[[ModelFacts], bool]
-    otherwise: str  # the reason for other models, with `{model}` and `{architecture}`
+    otherwise: str  # the reason for refusing other models, with `{model}` and `{architecture}`
     own: Callable[[ModelFacts], float]
-    searched: Callable[[ModelFacts, RowLengths], tuple[float, ...]]  # by default, in this order
+    searched: Callable[[ModelFacts, RowLengths], tuple[float, ...]]  # the default values, in this order
     takes: Callable[[ModelFacts, float], bool]  # whether a value may be pinned
-    limits: Callable[[ModelFacts], str]  # these values in words; empty where there are none but `always`
-    always: str = ""  # a value that all models take, in words
+    limits: Callable[[ModelFacts], str]  # these values in words; empty if there are none besides `always`
+    always: str = ""  # a value that all models allow, in words
     ascending: bool = False  # order of pinned values
-    rule: tuple[str, tuple[str, ...]] | None = None  # a second field that says how, and its values
+    rule: tuple[str, tuple[str, ...]] | None = None  # a second field that selects the method, and its values

@@ -1,8 +1,8 @@
 """The weight updates, one declaration each.
 
-Learning rates are relative to full fine-tuning's, which is `search.space.learning_rate`'s rule. LoRA's is ten times
-that (Tinker's rule). Those marked "measured" are near the best of several factors, each about three times the one
-before, by held-out loss after 48 steps of sft on the chats of one tiny model; lora's best was 1 to 3 times its own.
+Learning rates are relative to that of full fine-tuning (see `search.space.learning_rate`). LoRA's is ten times that
+(Tinker's rule). Those marked "measured" were chosen from factors about three times apart, by validation loss after 48
+steps of sft on chats with one tiny model. In that test the best rate of lora was 1 to 3 times the rate declared here.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from luthier.updates import (
 from search.methods.amounts import Moving, Passes, Shape, Sites, Work
 from search.methods.spec import LAYERS_OF_MODEL, RANKS_OF_SEARCH, Size, UpdateCost, UpdateSpec
 
-PISSA_MOST: Final = 32  # no matrix may be thinner: a single key head often has 64 rows, or 32
-VERA_RANKS: Final = (64, 128, 256, 512)  # of frozen matrices: a rank costs one number a layer
-RANDLORA_RANKS: Final = (16, 32, 64)  # of each random matrix: a smaller rank trains more numbers
-OFT_BLOCKS: Final = (8, 16, 32)  # they divide the width of every common model
+PISSA_MOST: Final = 32  # at most the smaller side of each matrix: a single key head often has only 64 or 32 rows
+VERA_RANKS: Final = (64, 128, 256, 512)  # of the frozen matrices; each rank adds one parameter per layer
+RANDLORA_RANKS: Final = (16, 32, 64)  # of each random matrix; a smaller rank trains more parameters
+OFT_BLOCKS: Final = (8, 16, 32)  # divisors of the width of every common model
 VIRTUAL_TOKENS: Final = (8, 16, 32, 64)
-SVD_PASSES: Final = 34  # of PiSSA over each matrix: 16 power iterations, there and back
-# What IA³ rescales, by the last parts of PEFT's names for the families: outputs of these, and inputs of those.
+SVD_PASSES: Final = 34  # passes over each matrix in PiSSA: 16 power iterations in both directions, and two more
+# The layers whose outputs or inputs IA³ rescales, by the end of their names, from PEFT's defaults for each family.
 _RESCALED_OUTPUTS: Final = ("k_proj", "v_proj", "key", "value", "c_attn", "query_key_value")
 _RESCALED_INPUTS: Final = ("down_proj", "output.dense", "mlp.c_proj", "dense_4h_to_h", "fc2")
 
@@ -49,12 +49,12 @@ _REWARD_MAXIMISERS: Final = ("grpo", "rloo", "raft")
 
 
 def named(linear: Linear, names: Sequence[str]) -> bool:
-    """Whether the layer's path ends with one of the names, as PEFT matches `target_modules`."""
+    """Return whether the layer's path ends with one of the names, as PEFT matches `target_modules`."""
     return any(linear.name == name or linear.name.endswith(f".{name}") for name in names)
 
 
 def _sites(update: Any, model: Shape) -> Sites:
-    """The layers that an adapter sits on: all linear ones but the output head, or those of its placement."""
+    """Return the layers that get an adapter: all linear ones except the output head, or those of its placement."""
     match update.placement if isinstance(update, Placed) else "all":
         case "attention":
             names = [each.name for each, _ in model.linear if each.attention]
@@ -71,7 +71,7 @@ def _sites(update: Any, model: Shape) -> Sites:
 def _adapter(
     numbers: Callable[[Any, Moving], float], tensors: int, frozen: Callable[[Any, Moving], float] | None = None
 ) -> Callable[[Any, Shape], Moving]:
-    """What an adapter on linear layers trains: `numbers` in all, `tensors` for each layer, and `frozen` numbers."""
+    """Return how an adapter on linear layers counts: `numbers` in total, `tensors` per layer, and `frozen` numbers."""
 
     def moving(update: Any, model: Shape) -> Moving:
         found = Moving(numbers=0, tensors=0, sites=_sites(update, model))
@@ -121,7 +121,7 @@ def _bitfit(update: BitFit, model: Shape) -> Moving:
 
 
 def _dora_pass(update: Dora, moving: Moving, done: Passes) -> Work:
-    """With the norm of each whole weight, in every pass."""
+    """Return LoRA's work plus the norm of each full weight matrix, in every pass."""
     squares = sum(layer.inputs**2 * times for layer, times in moving.sites)
     return Work(
         flops=2 * done.tokens * moving.numbers + 2 * done.passes * update.rank * (moving.weights + squares),
@@ -130,7 +130,7 @@ def _dora_pass(update: Dora, moving: Moving, done: Passes) -> Work:
 
 
 def _vera_matrices(update: Any, on: Moving) -> float:
-    """One pair of random matrices, as wide as the widest layer, that all layers share."""
+    """Return the size of the pair of random matrices, as wide as the widest layer, that all layers share."""
     return float(update.rank * (max(m.inputs for m, _ in on.sites) + max(m.outputs for m, _ in on.sites)))
 
 
@@ -142,25 +142,25 @@ def _vera_pass(update: Any, moving: Moving, done: Passes) -> Work:
 
 
 def _randlora_bases(update: RandLora, on: Moving) -> list[tuple[int, Linear, int]]:
-    """For each kind of layer, how many random matrices fill its smaller side, and how many such layers there are."""
+    """Return for each layer how many random matrices fill its smaller side, the layer, and its count."""
     return [(math.ceil(min(m.inputs, m.outputs) / update.rank), m, times) for m, times in on.sites]
 
 
 def _randlora_numbers(update: RandLora, on: Moving) -> float:
-    """Two diagonal matrices for each random one: over its rank, and over the smaller side of the layer."""
+    """Return the size of the two diagonals per random matrix: over its rank, and over the layer's smaller side."""
     return float(
         sum(n * (update.rank + min(m.inputs, m.outputs)) * times for n, m, times in _randlora_bases(update, on))
     )
 
 
 def _randlora_matrices(update: RandLora, on: Moving) -> float:
-    """The random matrices of the largest layer, which all others share."""
+    """Return the size of the random matrices of the largest layer, which all layers share."""
     most = max(m.inputs for m, _ in on.sites), max(m.outputs for m, _ in on.sites)
     return float(update.rank * min(most) + max(most) * math.ceil(min(most) / update.rank) * update.rank)
 
 
 def _randlora_pass(update: RandLora, moving: Moving, done: Passes) -> Work:
-    """Every token through matrices as wide as the smaller side; these are made anew in every pass."""
+    """Return the work of full-rank matrices, which are rebuilt in every pass."""
     sides = [(n * update.rank, m.inputs + m.outputs, times) for n, m, times in _randlora_bases(update, moving)]
     size = sum(width * both * times for width, both, times in sides)
     return Work(flops=2 * done.tokens * size, elements=2 * done.tokens * moving.outputs + 3 * done.passes * size)
@@ -196,10 +196,12 @@ def _adalora_start(update: AdaLora) -> int:
 
 _VIRTUAL: Final[dict[str, Any]] = {
     "possible": lambda facts: facts.family == "decoder",
-    "otherwise": "virtual tokens stand before the text, and {model} is an encoder, which reads both ways",
-    "refused": {"reward_model": "a reward model is a plain model with a head, and virtual tokens are no weights"}
+    "otherwise": "virtual tokens are for decoders, and {model} is an encoder",
+    "refused": {
+        "reward_model": "a reward model is a plain model with a head, and virtual tokens cannot be merged into it"
+    }
     | dict.fromkeys(
-        _REWARD_MAXIMISERS, "with virtual tokens, answers can only be generated one at a time, at many times the cost"
+        _REWARD_MAXIMISERS, "with virtual tokens, answers can be generated only one at a time, at many times the cost"
     ),
     "mergeable": False,
     "group": "tokens",
@@ -249,14 +251,14 @@ UPDATES: Final = (
     UpdateSpec(
         member=BitFit,
         possible=lambda facts: facts.biases,
-        otherwise="bitfit trains biases alone, and {model} has none",
+        otherwise="bitfit trains only biases, and {model} has none",
         learning_rate=150.0,  # measured
         group="scales",
         cost=UpdateCost(moving=_bitfit),
     ),
     UpdateSpec(
         member=Pissa,
-        learning_rate=5.0,  # measured; its weights are large from the start, and all of them move at once
+        learning_rate=5.0,  # measured; its weights are large from the start, and all of them change at once
         group="adapters",
         size=Size(field="rank", axis="rank[pissa]", values=RANKS_OF_SEARCH, most=PISSA_MOST),
         cost=UpdateCost(
@@ -268,7 +270,7 @@ UPDATES: Final = (
     ),
     UpdateSpec(
         member=LoraPlus,
-        learning_rate=2.5,  # the rate of A; with B at 16 times that, their geometric mean is LoRA's
+        learning_rate=2.5,  # the rate of A; B has 16 times that, so that their geometric mean is LoRA's
         group="adapters",
         size=_RANK,
         cost=_LOW_RANK,
@@ -328,9 +330,9 @@ UPDATES: Final = (
         member=AdaLora,
         refused=dict.fromkeys(
             _REWARD_MAXIMISERS,
-            "it prunes ranks by the gradients of each step, and a step whose answers all have the same reward has none",
+            "it prunes ranks by gradients, and a step whose answers all have the same reward has none",
         )
-        | {"reward_model": "rloo or grpo has to follow, and adalora goes with neither"},
+        | {"reward_model": "rloo or grpo must follow, and adalora suits neither"},
         learning_rate=50.0,  # measured
         group="adapters",
         size=_RANK,
@@ -344,7 +346,7 @@ UPDATES: Final = (
             calls=8,
             kept_per_token=lambda update, moving: 2 * update.rank * moving.count,
             kept_once=lambda update, moving: 4 * moving.numbers,
-            optimiser=(3.0, 4.0),  # importance of each number, and right angles
+            optimiser=(3.0, 4.0),  # for the importance of each parameter and the orthogonality loss
         ),
     ),
     UpdateSpec(member=Prompt, learning_rate=100.0, cost=UpdateCost(moving=_prompt), **_VIRTUAL),  # measured
@@ -352,7 +354,7 @@ UPDATES: Final = (
     UpdateSpec(
         member=QLora,
         four_bit=True,
-        learning_rate=10.0,  # lora's, as in its paper
+        learning_rate=10.0,  # that of lora, as in the paper
         group="adapters",
         size=_RANK,
         cost=_LOW_RANK,

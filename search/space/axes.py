@@ -1,7 +1,7 @@
-"""The values that each axis of a space may take: the defaults, or what the user pinned of the possible.
+"""The values that each axis of a search space may take: the defaults, or the values that the user pinned.
 
-Every pinned value must be possible somewhere: one that could never be used is refused, with the possible values named,
-rather than ignored. The order is the same however a pin is written, except for models: the first one is tried first.
+Every pinned value must be usable with at least one model and recipe. Otherwise the request is refused, and the error
+lists the possible values. The order of pinned values has no effect, except for models: the first one is tried first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, JudgeSpec, Pin, pin_name
 from luthier.updates import Placed, Placement
 from luthier.values import Frozen
-from search.methods import ALGORITHMS, EDITS, SETTINGS, UPDATE_OF, EditSpec, Interval, RowLengths, Setting, Values
+from search.methods import ALGORITHMS, EDITS, SETTINGS, UPDATE_OF, EditSpec, Interval, RowLengths, Values
 from search.space import validate
 
 T = TypeVar("T", str, int, float)
@@ -33,25 +33,25 @@ MULTIPLIERS: Final = Interval(low=0.2, high=5.0)
 
 
 class ModelSpace(Frozen):
-    """A base model, the edits of it that are searched, and the updates that go with it."""
+    """A base model with the edits that are searched and the weight updates that suit it."""
 
     name: str
     hidden_size: int
-    context: int = Field(description="longest row of the base in tokens")
-    own: dict[str, int | float] = Field(description="by edit, the value that keeps the base as it is")
-    choices: dict[str, tuple[int | float, ...]] = Field(description="by edit, the values that are searched")
-    updates: tuple[str, ...] = Field(description="weight updates that go with the model")
+    context: int = Field(description="longest row that the base model reads, in tokens")
+    own: dict[str, int | float] = Field(description="for each edit, the value that keeps the base model unchanged")
+    choices: dict[str, tuple[int | float, ...]] = Field(description="for each edit, the values to search")
+    updates: tuple[str, ...] = Field(description="weight updates that suit the model")
     placements: tuple[str, ...] = Field(description="where low-rank adapters may sit")
     teachers: tuple[str, ...] = Field(default=(), description="base models that it can distil")
 
     @property
     def reach(self) -> int:
-        """The longest row in tokens that the model can read after an edit."""
+        """The longest row, in tokens, that the model can read with the largest RoPE scaling searched."""
         return round(self.context * max(self.choices["rope_factor"]))
 
     @property
     def edits(self) -> dict[str, tuple[float, ...]]:
-        """By field of the architecture, the values that change something."""
+        """For each edit, the searched values that change the base model."""
         changes = {
             edit: tuple(value for value in values if value != self.own[edit]) for edit, values in self.choices.items()
         }
@@ -59,19 +59,19 @@ class ModelSpace(Frozen):
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The edits that have to be made, because the pins leave out what the base has."""
+        """The edits that every design makes, because the pins exclude the base model's own value."""
         return tuple(edit for edit, values in self.choices.items() if self.own[edit] not in values)
 
     def placements_of(self, update: str) -> tuple[str, ...]:
-        """Where the adapters of this update may sit; nothing for an update that has no placement."""
+        """Return where the adapters of this update may sit; empty for an update without placement."""
         return _placements_of(update, self.placements)
 
     def recipes_of(self, recipes: Sequence[str]) -> tuple[str, ...]:
-        """Those of the recipes that the model can be trained by: without a teacher none that needs one."""
+        """Return the recipes that the model can be trained with; distillation needs a teacher."""
         return tuple(name for name in recipes if self.teachers or not validate.needs_teacher(name))
 
     def updates_on(self, recipe: str | None = None, *, edited: bool) -> tuple[str, ...]:
-        """Updates of the model, edited or not; with a recipe those that go with it."""
+        """Return the updates that suit the model, edited or not; with a `recipe`, only those that suit it too."""
         return tuple(
             name
             for name in self.updates
@@ -81,7 +81,7 @@ class ModelSpace(Frozen):
 
     @property
     def top_layers(self) -> tuple[int, ...]:
-        """How many of the last layers may be trained alone: powers of two up to half of the smallest depth kept."""
+        """How many of the last layers `top_layers` may train: powers of two up to half of the smallest depth."""
         smallest = int(min(self.choices["layers"]))
         return tuple(2**power for power in range(max(1, (smallest // 2).bit_length())))
 
@@ -89,6 +89,10 @@ class ModelSpace(Frozen):
 def recipe_names(
     kind: DataKind, pin: Pin, family: Family, *, rewarded: bool = False, taught: bool = False
 ) -> tuple[str, ...]:
+    """Return the recipes to search, the usual one first: the default ones for the data, or the pinned ones.
+
+    Raises IllegalDesign if a pinned recipe does not suit the data.
+    """
     legal = validate.recipes(kind, family, rewarded=rewarded, taught=taught)
     if pin.algorithm is None:
         return legal
@@ -96,14 +100,16 @@ def recipe_names(
     reasons = [reason for reason in refusals if reason]
     if reasons:
         raise IllegalDesign(reasons[0], param="search.pin.algorithm")
-    _check("algorithm", pin.algorithm, lambda _: True, legal)  # nothing pinned allows nothing
+    _check("algorithm", pin.algorithm, lambda _: True, legal)  # refuses an empty pin
     usual_first = (*legal, *pin.algorithm)
     return tuple(dict.fromkeys(name for name in usual_first if name in pin.algorithm))
 
 
 def possible_recipes(recipes: Sequence[str], models: Sequence[ModelSpace], pin: Pin) -> tuple[str, ...]:
-    """Those of the programs that one of the updates at least goes with, however a model may be edited. What is pinned
-    has to be of use to something."""
+    """Return the recipes that a model can be trained with, such that every such model has an update, edited or not.
+
+    Raises IllegalDesign if a pinned recipe or a pinned update can never be used.
+    """
 
     def fits(recipe: str) -> bool:
         return any(model.recipes_of([recipe]) for model in models) and all(
@@ -127,13 +133,15 @@ def possible_recipes(recipes: Sequence[str], models: Sequence[ModelSpace], pin: 
 
 
 def with_devices(pin: Pin, entries: Sequence[BaseModelEntry], *, four_bit: bool) -> Pin:
-    """The pin with the updates that need four-bit bases allowed, where the workers can hold them and none is pinned.
-    Raises IllegalDesign where they are pinned and the workers cannot."""
+    """Return the pin with four-bit updates (QLoRA) added, if all workers support them and no update is pinned.
+
+    Raises IllegalDesign if a four-bit update is pinned and a worker does not support it.
+    """
     asked = [name for name in pin.update or () if name in FOUR_BIT]
     if asked and not four_bit:
         raise IllegalDesign(
-            f"pin on update: {_listed(asked)} holds the base in four bits, which takes CUDA and the package "
-            "bitsandbytes on every live worker (`GET /v1/workers` shows them)",
+            f"pin on update: {_listed(asked)} quantises the base model to four bits. This requires CUDA and the "
+            "package bitsandbytes on every live worker (see `GET /v1/workers`).",
             param="search.pin.update",
         )
     if pin.update is not None or not four_bit:
@@ -142,7 +150,7 @@ def with_devices(pin: Pin, entries: Sequence[BaseModelEntry], *, four_bit: bool)
 
 
 def update_names(pin: Pin, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]:
-    """The updates that go with one of the models at least."""
+    """Return the updates that suit at least one model; four-bit ones only if pinned."""
     refusals = {name: [validate.update_refusal(name, entry) for entry in entries] for name in UPDATE_OF}
     possible = tuple(name for name in UPDATE_OF if None in refusals[name])
     if pin.update is None:
@@ -157,6 +165,7 @@ def update_names(pin: Pin, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]
 
 
 def ranks(pin: Pin) -> tuple[int, ...]:
+    """Return the ranks of low-rank adapters to search."""
     if pin.rank is None:
         return RANKS
     _check("rank", pin.rank, lambda rank: 1 <= rank <= MOST_RANK, [f"1 to {MOST_RANK}"])
@@ -164,7 +173,7 @@ def ranks(pin: Pin) -> tuple[int, ...]:
 
 
 def batch_sizes(rows: int, pin: Pin) -> tuple[int, ...]:
-    """Never more than there are rows."""
+    """Return the batch sizes to search; none is larger than the number of training rows."""
     if pin.batch_size is None:
         return tuple(size for size in BATCH_SIZES if size <= rows) or (rows,)
     _check("batch_size", pin.batch_size, lambda size: 1 <= size <= rows, [f"1 to the {rows} training rows"])
@@ -172,39 +181,44 @@ def batch_sizes(rows: int, pin: Pin) -> tuple[int, ...]:
 
 
 def epochs(pin: Pin) -> tuple[float, ...]:
+    """Return the numbers of epochs to search."""
     return EPOCHS if pin.epochs is None else _positive("epochs", pin.epochs)
 
 
 def multipliers(pin: Pin) -> Values:
+    """Return the learning-rate multipliers to search."""
     pinned = pin.learning_rate_multiplier
     return MULTIPLIERS if pinned is None else _positive("learning_rate_multiplier", pinned)
 
 
 def settings(recipes: Sequence[str], pin: Pin) -> dict[str, Values]:
-    """The axes of the algorithms that the recipes are made of."""
+    """Return the values to search for each hyperparameter of the recipes' algorithms.
+
+    Raises IllegalDesign if a hyperparameter is pinned whose algorithm is in none of the recipes.
+    """
     algorithms = {algorithm for recipe in recipes for algorithm in recipe.split("+")}
     axes: dict[str, Values] = {}
     for name, setting in SETTINGS.items():
         pinned: tuple[float, ...] | None = getattr(pin, name)
-        if setting.algorithm in algorithms:
-            axes[name] = setting.default if pinned is None else _pinned_setting(name, setting, pinned)
-        elif pinned is not None:
-            raise IllegalDesign(
-                f"{name} is pinned, but it belongs to {setting.algorithm} and this search has only "
-                f"{', '.join(recipes)}",
-                param=f"search.pin.{name}",
-            )
+        if setting.algorithm not in algorithms:
+            if pinned is not None:
+                raise IllegalDesign(
+                    f"{name} is pinned, but it is a hyperparameter of {setting.algorithm}, and this search has only "
+                    f"{', '.join(recipes)}",
+                    param=f"search.pin.{name}",
+                )
+        elif pinned is None:
+            axes[name] = setting.default
+        else:
+            _check(name, pinned, setting.takes, [setting.limits])
+            axes[name] = _ascending(pinned)
     for algorithm, name in TEACHER_PINS.items():
         if getattr(pin, name) is not None and algorithm not in algorithms:
             raise IllegalDesign(
-                f"{name} is pinned, but this search has only {', '.join(recipes)}", param=f"search.pin.{name}"
+                f"{name} is pinned, but {algorithm} is not in this search, which has {', '.join(recipes)}",
+                param=f"search.pin.{name}",
             )
     return axes
-
-
-def _pinned_setting(name: str, setting: Setting, pinned: tuple[float, ...]) -> tuple[float, ...]:
-    _check(name, pinned, setting.takes, [setting.limits])
-    return _ascending(pinned)
 
 
 def model_spaces(
@@ -215,7 +229,10 @@ def model_spaces(
     length: int,
     family: Family,
 ) -> tuple[ModelSpace, ...]:
-    """The base models that remain, each with the edits that remain of it. `length` is that of long rows in tokens."""
+    """Return the base models that the pins and constraints allow, each with its edits, updates and placements.
+
+    `length` is the length of long rows in tokens. Raises UserError or IllegalDesign if no model is left.
+    """
     allowed = _allowed(kind, _pinned(entries, pin), constraints, family)
     names = update_names(pin, allowed)
     placements = _placements(pin, allowed)
@@ -229,7 +246,7 @@ def model_spaces(
         for entry in allowed
     }
     _check_teachers(pin, allowed, entries)
-    rows = RowLengths(seen=_seen(kind, length), readable=_readable(kind, allowed, length))
+    rows = _row_lengths(kind, allowed, length)
     for spec in EDITS:
         _check_edit(spec, pin, allowed)
     spaces = tuple(
@@ -250,25 +267,26 @@ def model_spaces(
     if not spaces:
         pinned = {spec.edit: values for spec in EDITS if (values := getattr(pin, spec.edit))}
         listed = " and ".join(f"the pinned {edit} ({_listed(values)})" for edit, values in pinned.items())
-        raise IllegalDesign(f"no base model has {listed}", param="search.pin")
+        raise IllegalDesign(f"No base model can have {listed}.", param="search.pin")
     fitted = tuple(model for model in map(_fitted, spaces) if model is not None)
     if not fitted:
         raise IllegalDesign(
-            f"pin on update: {_listed(spaces[0].updates)} cannot be folded into weights and goes with the base model "
-            "as it is, but the pins on layers, kv_heads, window or rope_factor leave edited ones only",
+            f"pin on update: {_listed(spaces[0].updates)} cannot be merged into the weights, so it needs an unedited "
+            "base model, but the pins on layers, kv_heads, window or rope_factor require an edit",
             param="search.pin.update",
         )
     return fitted
 
 
 def _teachers(pin: Pin, entry: BaseModelEntry, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]:
-    """The pinned ones of the models that a base model can distil, or all."""
+    """Return the models that a base model can distil; only the pinned ones if teachers are pinned."""
     possible = validate.teachers_of(entry, entries)
     pins = [pinned for name in TEACHER_PINS.values() if (pinned := getattr(pin, name)) is not None]
     return tuple(name for name in possible if all(name in pinned for pinned in pins))
 
 
 def _check_teachers(pin: Pin, students: Sequence[BaseModelEntry], entries: Sequence[BaseModelEntry]) -> None:
+    """Refuse a pinned teacher that no base model can distil."""
     possible = {entry.name: validate.teachers_of(entry, entries) for entry in students}
     described = [f"{_listed(names)} for {name}" for name, names in possible.items() if names]
     for axis in TEACHER_PINS.values():
@@ -282,7 +300,7 @@ def _check_teachers(pin: Pin, students: Sequence[BaseModelEntry], entries: Seque
 
 
 def _fitted(model: ModelSpace) -> ModelSpace | None:
-    """Without edits where none of the updates goes with an edited model; None where the pins demand an edit."""
+    """Return the model without edits if its updates allow none; None if the pins require an edit."""
     if model.updates_on(edited=True):
         return model
     if model.required:
@@ -292,7 +310,7 @@ def _fitted(model: ModelSpace) -> ModelSpace | None:
 
 
 def _placements(pin: Pin, entries: Sequence[BaseModelEntry]) -> dict[str, tuple[str, ...]]:
-    """Where low-rank adapters may sit in each model. Every pinned place must be possible in one of them."""
+    """Return where low-rank adapters may sit in each model. Each pinned placement must be possible in one model."""
     possible = {
         entry.name: tuple(place for place in PLACEMENTS if validate.placement_refusal(place, entry) is None)
         for entry in entries
@@ -312,7 +330,7 @@ def _placements_of(update: str, placements: tuple[str, ...]) -> tuple[str, ...]:
 
 def _pinned(entries: Sequence[BaseModelEntry], pin: Pin) -> list[BaseModelEntry]:
     if not entries:
-        raise UserError("no base model is registered", param="model")
+        raise UserError("No base model is registered.", param="model")
     by_name = {entry.name: entry for entry in entries}
     if pin.model is None:
         return list(by_name.values())
@@ -327,31 +345,29 @@ def _allowed(
     if not fitting:
         found = ", ".join(f"{entry.name}, {validate.article(entry.facts.family)}" for entry in entries)
         needed = f"{kind} data and the pins need" if family == "encoder" else f"{kind} data needs"
-        raise IllegalDesign(f"{needed} {validate.article(family)} model; there is only {found}", param="model")
+        raise IllegalDesign(f"{needed} {validate.article(family)} model, but there is only {found}", param="model")
     limit = constraints.parameters
     if limit is None:
         return fitting
     small = [entry for entry in fitting if entry.facts.parameters <= limit]
     if not small:
         sizes = ", ".join(f"{entry.name} has {entry.facts.parameters:,}" for entry in fitting)
-        raise UserError(f"no base model has at most {limit:,} parameters: {sizes}", param="constraints.parameters")
+        raise UserError(f"No base model has at most {limit:,} parameters: {sizes}.", param="constraints.parameters")
     return small
 
 
-def _seen(kind: DataKind, length: int) -> int:
-    """How many tokens of a row of this length a model is shown at once."""
+def _row_lengths(kind: DataKind, entries: Sequence[BaseModelEntry], length: int) -> RowLengths:
+    """Return how much of a row of `length` tokens a model sees at once, and how much all models can be made to read.
+
+    Models without RoPE scaling cannot read past their context. Plain text is split into windows, whatever its length.
+    """
     limit: int = JudgeSpec.model_fields["window" if kind is DataKind.TEXT else "max_tokens"].default
-    return min(length, limit)
-
-
-def _readable(kind: DataKind, entries: Sequence[BaseModelEntry], length: int) -> int:
-    """How many tokens of a row of this length all models could be made to read; long text is read in pieces anyway."""
-    held = [entry.facts.context for entry in entries if validate.edit_refusal("rope_factor", entry) is not None]
-    return 0 if kind is DataKind.TEXT else min([length, *held])
+    fixed = [entry.facts.context for entry in entries if validate.edit_refusal("rope_factor", entry) is not None]
+    return RowLengths(seen=min(length, limit), readable=0 if kind is DataKind.TEXT else min([length, *fixed]))
 
 
 def _values(spec: EditSpec, pin: Pin, entry: BaseModelEntry, rows: RowLengths) -> tuple[float, ...]:
-    """The values of an edit that are searched for a model: the pinned ones that it takes, or the default ones."""
+    """Return the values of an edit to search for a model: the pinned ones that it allows, or the defaults."""
     pinned: tuple[float, ...] | None = getattr(pin, spec.edit)
     if pinned is None:
         return spec.searched(entry.facts, rows)
@@ -360,7 +376,7 @@ def _values(spec: EditSpec, pin: Pin, entry: BaseModelEntry, rows: RowLengths) -
 
 
 def _check_edit(spec: EditSpec, pin: Pin, entries: Sequence[BaseModelEntry]) -> None:
-    """Refuse a pin on an edit that lists a value which no model takes."""
+    """Refuse a pin on an edit if it lists a value that no model allows."""
     pinned: tuple[float, ...] | None = getattr(pin, spec.edit)
     if pinned is None:
         return
@@ -379,10 +395,10 @@ def _kept(pinned: Sequence[T] | None, possible: Sequence[T], default: tuple[T, .
 
 
 def _check(field: str, pinned: Sequence[T], possible: Callable[[T], bool], described: Sequence[str]) -> None:
-    """Refuse a pin that lists nothing or something impossible."""
+    """Refuse a pin that is empty or lists an impossible value; `described` lists the possible ones."""
     wrong = [value for value in pinned if not possible(value)]
     if wrong or not pinned:
-        fault = f"{_listed(wrong)} is not possible" if wrong else "nothing is allowed"
+        fault = f"{_listed(wrong)} is not possible" if wrong else "the list is empty"
         raise IllegalDesign(f"pin on {field}: {fault}; choose from {'; '.join(described)}", param=f"search.pin.{field}")
 
 

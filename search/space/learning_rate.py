@@ -1,8 +1,8 @@
-"""The learning rate that a design starts from, so that one multiplier means the same for every update and model.
+"""The default learning rate of a stage. One multiplier of it means the same for every update and model.
 
-The rule is Tinker's (thinking-machines-lab/tinker-cookbook, `hyperparam_utils.py`): 5e-5 for full fine-tuning, ten
-times that for LoRA whatever its rank, times (2000 / hidden size) ** 0.781 as measured on Llama-type models. The
-factors of algorithms and updates are in their declarations (`search.methods`).
+The rule is Tinker's (thinking-machines-lab/tinker-cookbook, `hyperparam_utils.py`), measured on Llama-type models: 5e-5
+for full fine-tuning, or ten times that for LoRA of any rank, times (2000 / hidden size) ** 0.781. The factors of
+algorithms and updates are in their declarations (`search.methods`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WIDTH_EXPONENT: Final = 0.781
 
 
 def default_learning_rate(algorithm: str, update: str, hidden_size: int) -> float:
-    """Peak learning rate of one stage, by the `kind` of its algorithm and update and the model's hidden size."""
+    """Return the peak learning rate of a stage, from the `kind` of its algorithm and update and the hidden size."""
     width = math.pow(2000 / hidden_size, WIDTH_EXPONENT)
     return FULL_AT_2000 * UPDATE_OF[update].learning_rate * ALGORITHM_OF[algorithm].learning_rate * width
 

@@ -1,4 +1,4 @@
-"""One change to a design: "what if rank 64", "what if full". The same questions and refusals as in a search."""
+"""Change single values of a design ("what if rank 64", "what if full"), within the limits of a search."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from luthier.task import Pin
 from search.space.samplers import V, Value
 from search.space.space import Space
 
-# Questions that not every design is asked: to change the answer where there is no such question is refused.
-OWN: Final = ("rank", "block", "tokens", "top_layers", "depth_rule", "rope_rule", "later_update")
-CHANGES: Final = tuple(dict.fromkeys((*Pin.model_fields, *OWN)))
+# Axes that not every design has. Changing one that the design lacks is refused.
+CONDITIONAL: Final = ("rank", "block", "tokens", "top_layers", "depth_rule", "rope_rule", "later_update")
+CHANGES: Final = tuple(dict.fromkeys((*Pin.model_fields, *CONDITIONAL)))
 
 _PINNED: Final = "search.pin."
 
 
 def changed(design: Design, change: Mapping[str, Value], spaces: Callable[[Pin], Space]) -> Design:
-    """The design with what the change names as it says, all else as it is or as near to it as may be.
+    """Return the design with the values in `change`; all others stay the same, or as close as the space allows.
 
-    `spaces` makes the space that pins leave. Raises UserError for a name that there is not, and IllegalDesign with the
-    values to choose from.
+    `spaces` returns the space for a pin. Raises UserError for an unknown name, and IllegalDesign with the possible
+    values for an impossible value.
     """
     unknown = [name for name in change if name not in CHANGES]
     if unknown:
         raise UserError(
-            f"there is no {unknown[0]!r} to change; choose from {', '.join(CHANGES)}", param=f"change.{unknown[0]}"
+            f"{unknown[0]!r} cannot be changed; choose from {', '.join(CHANGES)}", param=f"change.{unknown[0]}"
         )
     base = change.get("model", design.architecture.base)
-    wishes = {name: value for name, value in change.items() if name in OWN}
+    wishes = {name: value for name, value in change.items() if name in CONDITIONAL}
     found = spaces(_pin(base, change))
     start = design.model_copy(update={"architecture": design.architecture.model_copy(update={"base": base})})
     answers = _Near(found.answers(start) if start.stages else {}, wishes)
@@ -41,7 +41,7 @@ def changed(design: Design, change: Mapping[str, Value], spaces: Callable[[Pin],
     idle = [name for name in wishes if name not in answers.asked]
     if idle:
         raise IllegalDesign(
-            f"{result.summary()} has no {idle[0]}: change what it belongs to as well, or another axis",
+            f"{idle[0]} does not apply to the design {result.summary()}. Change what it depends on too.",
             param=f"change.{idle[0]}",
         )
     return result
@@ -58,12 +58,12 @@ def _pin(base: Value, change: Mapping[str, Value]) -> Pin:
 
 
 def place(error: UserError) -> str | None:
-    """Where in a request the pin at fault stands: in the change."""
+    """Return the `param` of an error as the request names it: `change.rank` for `search.pin.rank`."""
     return None if error.param is None else error.param.replace(_PINNED, "change.")
 
 
 class _Near:
-    """Answers as wished; else as before where that is possible, and as near to it as may be where it is not."""
+    """Answers with the wished value, or the value before, or the possible one nearest to it."""
 
     def __init__(self, before: Mapping[str, Value], wishes: Mapping[str, Value]) -> None:
         self._before = {**{_axis(name): value for name, value in before.items()}, **before}
@@ -79,7 +79,9 @@ class _Near:
                 if choice == wish:
                     return choice
             listed = ", ".join(map(str, choices))
-            raise IllegalDesign(f"{axis} cannot be {wish!r} here; choose from {listed}", param=f"change.{axis}")
+            raise IllegalDesign(
+                f"{axis} cannot be {wish!r} in this design; choose from {listed}", param=f"change.{axis}"
+            )
         before = self._before.get(name, self._before.get(axis))
         for choice in choices:
             if choice == before:

@@ -1,4 +1,4 @@
-"""What is legal on each axis for some data and models, what of it a search would try, and why the rest is not legal."""
+"""The choices on each axis for some data and models: which are legal, which are searched, and why others are not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from luthier.task import DataKind, Family, Pin
 from luthier.updates import PLACES
 from search.format import about, millions
 from search.methods import ALGORITHMS, RECIPES, SETTINGS, UPDATE_OF, Interval, Values
-from search.methods.edits import MOST_STRETCHED, OWN, kv_head_choices
+from search.methods.edits import MAX_ROPE_FACTOR, OWN, kv_head_choices
 from search.space import axes, validate
 from search.space.axes import TEACHER_PINS
 from search.space.space import Space
@@ -28,10 +28,10 @@ def offer(
     rewarded: bool,
     four_bit: bool,
 ) -> tuple[Axis, ...]:
-    """The axes of a request, in the order in which a form asks about them.
+    """Return the axes of a request, in the order of the form.
 
-    `left_out` says by name why base models cannot be used at all; `searched` is what the pins leave, None where they
-    leave nothing. `four_bit`: all workers hold bases in four bits.
+    `left_out` maps the names of unusable base models to the reason. `searched` is the space that the pins leave, None
+    if it is empty. `four_bit`: all workers support four-bit bases.
     """
     usable = [entry for entry in entries if entry.name not in left_out and entry.facts.family == family]
     return (
@@ -59,7 +59,7 @@ def _models(
     for entry in entries:
         facts, why = entry.facts, left_out.get(entry.name)
         if why is None and facts.family != family:
-            why = f"{validate.article(facts.family)}, and such data and pins are for {family}s"
+            why = f"it is {validate.article(facts.family)}, but the data and the pins need {validate.article(family)}"
         said = f"{millions(facts.parameters)} parameters, {facts.layers} layers, context {facts.context}"
         yield _choice(entry.name, said, why, searched=entry.name in names)
 
@@ -82,7 +82,7 @@ def _updates(entries: Sequence[BaseModelEntry], searched: Space | None, *, four_
         reasons = [validate.update_refusal(name, entry) for entry in entries]
         why = next(filter(None, reasons), None) if None not in reasons else None
         if why is None and name in axes.FOUR_BIT and not four_bit:
-            why = "it holds the base in four bits, which takes CUDA and bitsandbytes on every live worker"
+            why = "it quantises the base model to four bits, which requires CUDA and bitsandbytes on every live worker"
         if why is None and searched is not None:
             refused = [validate.recipe_refusal(name, recipe) for recipe in searched.recipes]
             why = refused[0] if refused and all(refused) else None
@@ -98,7 +98,7 @@ def _placements(entries: Sequence[BaseModelEntry], searched: Space | None) -> It
 
 
 def _numbers(entries: Sequence[BaseModelEntry], searched: Space | None, pin: Pin) -> Iterator[Axis]:
-    """Axes of numbers: what is searched of them, and what may be pinned."""
+    """Return the numeric axes: the values that are searched, and the values that may be pinned."""
     models = searched.models if searched else ()
     layers = "; ".join(f"1 to {entry.facts.layers} of {entry.name}" for entry in entries)
     heads = "; ".join(f"{', '.join(map(str, kv_head_choices(entry.facts)))} of {entry.name}" for entry in entries)
@@ -111,12 +111,12 @@ def _numbers(entries: Sequence[BaseModelEntry], searched: Space | None, pin: Pin
         (
             "window",
             [window for model in models for window in model.choices["window"]],
-            "0, the model's own, or fewer tokens",
+            "0 (the model's own), or fewer tokens than that",
         ),
         (
             "rope_factor",
             [factor for model in models for factor in model.choices["rope_factor"]],
-            f"{OWN:g}, the model's own context, to {MOST_STRETCHED:g}",
+            f"{OWN:g} (the model's own context) to {MAX_ROPE_FACTOR:g}",
         ),
     )
     for name, values, takes in plain:
@@ -126,7 +126,7 @@ def _numbers(entries: Sequence[BaseModelEntry], searched: Space | None, pin: Pin
 
 
 def _settings(searched: Space | None, pin: Pin) -> Iterator[Axis]:
-    """The hyperparameters of the algorithms that are searched."""
+    """Return the axes of the searched algorithms' hyperparameters."""
     for algorithm, names in (searched.teachers if searched else {}).items():
         choices = tuple(AxisChoice(value=name, legal=True, searched=True) for name in names)
         axis = TEACHER_PINS[algorithm]

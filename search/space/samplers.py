@@ -1,4 +1,4 @@
-"""Who answers the questions of a define-by-run space: the sampler, a record of earlier answers, or an enumeration."""
+"""Ways to choose a value on each axis of a define-by-run space: an Optuna trial, given values, or an enumeration."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from luthier.errors import IllegalDesign
 Value = str | int | float
 V = TypeVar("V", str, int, float)
 
-STEPS: Final = 64  # of a continuous axis in an enumeration
+STEPS: Final = 64  # values of a continuous axis in an enumeration
 
 
 class Suggest(Protocol):
-    """Answers one question at a time. A name is always asked with the same choices or bounds."""
+    """Chooses one value at a time. A name always comes with the same choices or bounds, as Optuna requires."""
 
     def categorical(self, name: str, choices: Sequence[V]) -> V:
-        """One of `choices`."""
+        """Return one of `choices`."""
         ...
 
     def log_uniform(self, name: str, low: float, high: float) -> float:
-        """A number in [low, high], both positive; the logarithm is the natural scale."""
+        """Return a number in [low, high], on a logarithmic scale; both bounds are positive."""
         ...
 
 
 class Sampled:
-    """Answers of an Optuna trial."""
+    """Values suggested by an Optuna trial."""
 
     def __init__(self, trial: optuna.Trial) -> None:
         self._trial = trial
@@ -44,7 +44,7 @@ class Sampled:
 
 
 class Replay:
-    """Given answers. Records what was asked; raises IllegalDesign for an answer outside the choices or bounds."""
+    """Given values, recorded with their distributions. Raises IllegalDesign for one outside the choices or bounds."""
 
     def __init__(self, answers: Mapping[str, Value]) -> None:
         self._answers = answers
@@ -70,9 +70,9 @@ class Replay:
 
 
 class Varied:
-    """Answers at random, but for those given, which are kept; one of these is left out of account, drawn by chance.
+    """Mutates given values: one of them, chosen at random, is drawn anew and the others are kept.
 
-    What a changed answer makes new is answered at random, and what it makes illegal too.
+    Axes that the mutation adds, and values that it makes illegal, are drawn at random too.
     """
 
     def __init__(self, draw: random.Random, answers: Mapping[str, Value]) -> None:
@@ -92,14 +92,14 @@ class Varied:
 
 
 class Enumeration:
-    """Every set of answers once, depth first, in an order drawn from `draw`; call `advance` between the runs.
+    """Visits every combination of values once, depth first, in random order. Call `advance` after each combination.
 
-    A continuous axis has STEPS values here, so that an enumeration ends.
+    A continuous axis has STEPS values, so that the enumeration is finite.
     """
 
     def __init__(self, draw: random.Random) -> None:
         self._draw = draw
-        self._open: list[list[int]] = []  # per question on the way down: index of the answer in use, then those left
+        self._open: list[list[int]] = []  # for each axis so far: the index of the value in use, then those left
         self._depth = 0
 
     def categorical(self, name: str, choices: Sequence[V]) -> V:
@@ -109,7 +109,7 @@ class Enumeration:
         return low * math.pow(high / low, (self._index(STEPS) + 0.5) / STEPS)
 
     def advance(self) -> bool:
-        """Go back to the first question, with the next set of answers; False when there is none."""
+        """Move to the next combination and restart from the first axis. Return False when none is left."""
         self._depth = 0
         while self._open and len(self._open[-1]) == 1:
             self._open.pop()

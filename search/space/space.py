@@ -1,12 +1,12 @@
-"""The designs that a job searches: one conditional tree, walked forwards to sample and backwards to encode.
+"""The designs that a job searches: a conditional (define-by-run) space, as in Optuna.
 
-    model → edited, edits → program → update → rank or depth → learning rate → batch, epochs → the algorithms' own
-          → the update of later stages
+    model → edited, edits → recipe → update → rank or depth → learning rate → batch size, epochs
+          → hyperparameters of the algorithms → update of later stages
 
-`Space.sample` is the only description of the tree. It asks a `Suggest` one question after another; `Space.encode` has
-the same questions answered by a finished design. The stages of a program share one learning-rate multiplier. Those
-after the first go on with its update, so that an adapter goes on from `sft` into `dpo`, or have `lora` or `full` of
-their own, which start from the merged weights.
+`Space.sample` alone defines the order and the conditions of the axes: it asks a `Suggest` for one value after another.
+`Space.encode` runs `sample` on the values of a given design. All stages of a recipe share one learning-rate multiplier.
+Later stages continue the first stage's update, e.g. one adapter through `sft` and `dpo`. Or they train `lora` or
+`full` from the merged weights.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution
 from pydantic import Field, TypeAdapter
 
 from luthier.algorithms import Algorithm
-from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.design import (Architecture, Design, Optimiser, Stage)
 from luthier.errors import IllegalDesign, UserError
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, Pin
@@ -34,23 +34,23 @@ from search.space.samplers import Replay, Suggest, Value
 
 _ALGORITHMS: Final[TypeAdapter[Algorithm]] = TypeAdapter(Algorithm)
 _UPDATES: Final[TypeAdapter[Update]] = TypeAdapter(Update)
-SAME: Final = "same"  # of later stages: the first stage's update, which goes on with its parameters
+SAME: Final = "same"  # later stages continue to train the parameters of the first stage's update
 LATER: Final = ("lora", "full")
 LATER_RANK: Final = 16
 
 
 class Space(Frozen):
-    """What remains to be searched; every axis lists what it allows, and never nothing. Made by `Space.for_job`."""
+    """The search space of a job, made by `Space.for_job`. Every axis lists its possible values and is never empty."""
 
     kind: DataKind
-    family: Family = Field(description="of all the models")
+    family: Family = Field(description="family of all the models")
     models: tuple[ModelSpace, ...]
     recipes: tuple[str, ...] = Field(description="the usual one first")
     ranks: tuple[int, ...] = Field(description="of low-rank adapters")
-    multipliers: Values = Field(description="learning rate, relative to the default of algorithm, update and model")
+    multipliers: Values = Field(description="learning rate relative to the default for the algorithm, update and model")
     batch_sizes: tuple[int, ...]
     epochs: tuple[float, ...]
-    settings: dict[str, Values] = Field(description="the hyperparameters of single algorithms, by name of the axis")
+    settings: dict[str, Values] = Field(description="the algorithms' hyperparameters, by axis")
 
     @classmethod
     def for_job(
@@ -64,15 +64,15 @@ class Space(Frozen):
         length: int = 0,
         rewarded: bool = False,
     ) -> Space:
-        """Return the designs for `rows` training rows of this kind that the pins and constraints leave.
+        """Return the space for `rows` training rows of this kind, within the pins and constraints.
 
-        `length` is how many tokens the long rows have; context edits depend on it. `rewarded`: the task has a reward,
-        so that recipes which maximise one are legal.
+        `length` is the number of tokens of the long rows; context edits depend on it. `rewarded`: the task has a
+        reward, so recipes that maximise one (RLHF) are legal.
 
-        Raises UserError, or IllegalDesign with the values to choose from, where nothing is left.
+        Raises UserError, or IllegalDesign with the possible values, if no design is left.
         """
         if rows < 1:
-            raise UserError("there are no training rows", param="training_file")
+            raise UserError("There are no training rows.", param="training_file")
         family = validate.family(kind, models, pin)
         left = axes.model_spaces(kind, models, pin, constraints or Constraints(), length, family)
         taught = any(model.teachers for model in left)
@@ -91,7 +91,7 @@ class Space(Frozen):
         )
 
     def sample(self, suggest: Suggest) -> Design:
-        """Ask about each axis that applies, and put the design together."""
+        """Return the design made of one value for each axis that applies."""
         model = self.model(suggest.categorical("model", [model.name for model in self.models]))
         architecture = ask_architecture(suggest, model)
         recipe = suggest.categorical(_recipe_axis(model, self.recipes), model.recipes_of(self.recipes))
@@ -115,49 +115,19 @@ class Space(Frozen):
         )
 
     def decode(self, values: Mapping[str, Value]) -> Design:
-        """The design with these answers. Raises IllegalDesign naming an answer that the space does not allow."""
+        """Return the design with these values by axis. Raises IllegalDesign for a value outside the space."""
         return self.sample(Replay(values))
 
     def encode(self, design: Design) -> dict[str, Value]:
-        """The answers that `sample` makes this design of; raises IllegalDesign where none do."""
+        """Return the values by axis from which `sample` makes this design. Raises IllegalDesign if there are none."""
         return self._replay(design).values
 
     def answers(self, design: Design) -> dict[str, Value]:
-        """What a design says of each axis, whether or not the space allows it."""
-        return self._answers(design)
-
-    def distributions(self, design: Design) -> dict[str, BaseDistribution]:
-        """Optuna's distribution for each answer of `encode`."""
-        return self._replay(design).distributions
-
-    @property
-    def teachers(self) -> dict[str, tuple[str, ...]]:
-        """By algorithm that needs one, all the base models that it may distil."""
-        names = tuple(dict.fromkeys(name for model in self.models for name in model.teachers))
-        searched = {kind for recipe in self.recipes for kind in recipe.split("+")}
-        return {kind: names for kind in axes.TEACHER_PINS if kind in searched}
-
-    def model(self, name: str) -> ModelSpace:
-        """Raises IllegalDesign where no model of the space has this name."""
-        for model in self.models:
-            if model.name == name:
-                return model
-        known = ", ".join(model.name for model in self.models)
-        raise IllegalDesign(f"base model {name} is not in this search, which has {known}", param="architecture.base")
-
-    def _replay(self, design: Design) -> Replay:
-        replay = Replay(self._answers(design))
-        if self.sample(replay) != design:
-            raise IllegalDesign(
-                f"not in this search, which keeps alpha, warm-up and weight decay at their defaults, learning rates at "
-                f"three digits and all stages but the first alike: {design.summary()}",
-                param="stages",
-            )
-        return replay
-
-    def _answers(self, design: Design) -> dict[str, Value]:
+        """Return the design's value on each axis, whether or not the space allows it."""
         if not design.stages:
-            raise IllegalDesign("the untuned model is the zero of a search, not a part of it", param="stages")
+            raise IllegalDesign(
+                "The untuned base model is the baseline of a search, not a design in it.", param="stages"
+            )
         model, first = self.model(design.architecture.base), design.stages[0]
         possible = model.updates_on(design.recipe, edited=design.architecture.edited)
         answers: dict[str, Value] = {
@@ -183,6 +153,37 @@ class Space(Frozen):
             answers[_teacher_axis(model)] = design.teacher
         return answers
 
+    def distributions(self, design: Design) -> dict[str, BaseDistribution]:
+        """Return Optuna's distribution for each axis of `encode`."""
+        return self._replay(design).distributions
+
+    @property
+    def teachers(self) -> dict[str, tuple[str, ...]]:
+        """For each searched algorithm that needs a teacher, the base models that it may distil."""
+        names = tuple(dict.fromkeys(name for model in self.models for name in model.teachers))
+        searched = {kind for recipe in self.recipes for kind in recipe.split("+")}
+        return {kind: names for kind in axes.TEACHER_PINS if kind in searched}
+
+    def model(self, name: str) -> ModelSpace:
+        """Return the model with this name. Raises IllegalDesign if it is not in the space."""
+        for model in self.models:
+            if model.name == name:
+                return model
+        known = ", ".join(model.name for model in self.models)
+        raise IllegalDesign(
+            f"The base model {name} is not in this search, which has {known}.", param="architecture.base"
+        )
+
+    def _replay(self, design: Design) -> Replay:
+        replay = Replay(self.answers(design))
+        if self.sample(replay) != design:
+            raise IllegalDesign(
+                f"The design is not in this search: {design.summary()}. Alpha, warm-up and weight decay must have "
+                "their defaults, learning rates three significant digits, and the later stages one update.",
+                param="stages",
+            )
+        return replay
+
     def _update(self, suggest: Suggest, model: ModelSpace, recipe: str, *, edited: bool) -> Update:
         possible = model.updates_on(recipe, edited=edited)
         spec = UPDATE_OF[suggest.categorical(_update_axis(model, possible), possible)]
@@ -191,11 +192,12 @@ class Space(Frozen):
             axis, sizes = _size_axis(spec.size, model), self._sizes(spec.size, model)
             values[spec.size.field] = suggest.categorical(axis, sizes)
         if issubclass(spec.member, Placed):
-            values["placement"] = _placement(suggest, model, spec.kind)
+            axis = _placement_axis(model, spec.kind)
+            values["placement"] = suggest.categorical(axis, model.placements_of(spec.kind))
         return _UPDATES.validate_python(values)
 
     def _sizes(self, size: Size, model: ModelSpace) -> tuple[int, ...]:
-        """The choices for the size of an update: those at most `size.most`, or that alone where none is."""
+        """Return the choices for the size of an update, up to `size.most`; only `size.most` if all are larger."""
         match size.values:
             case "ranks":
                 found = self.ranks
@@ -208,7 +210,7 @@ class Space(Frozen):
         return tuple(value for value in found if value <= size.most) or (size.most,)
 
     def _later(self, suggest: Suggest, model: ModelSpace, first: Update) -> Update:
-        """The update of the stages after the first: its own, or another that starts where it ends."""
+        """Return the update of the stages after the first: the same, or one that starts from the merged weights."""
         others = later_updates(model, first)
         if not others:
             return first
@@ -241,8 +243,10 @@ def stages(
     batch_size: int,
     epochs: float,
 ) -> tuple[Stage, ...]:
-    """One stage for each algorithm: the first with `update`, the others with `later`. The first one's learning rate is
-    rounded and the others follow from it."""
+    """Return one stage for each algorithm: the first with `update`, the others with `later`.
+
+    The first stage's learning rate is rounded. The others are scaled from it by the ratio of the defaults.
+    """
     updates = [update, *[later] * (len(algorithms) - 1)]
     defaults = [
         default_learning_rate(algorithm.kind, used.kind, model.hidden_size)
@@ -262,13 +266,15 @@ def stages(
 
 
 def algorithm(kind: str, values: Mapping[str, Value] | None = None) -> Algorithm:
-    """The algorithm of this kind; `values` of its hyperparameters, where they are not to be its defaults."""
+    """Return the algorithm of this kind with these hyperparameters; those not in `values` have their defaults."""
     return _ALGORITHMS.validate_python({"kind": kind, **(values or {})})
 
 
 def later_updates(model: ModelSpace, first: Update) -> tuple[str, ...]:
-    """The updates besides the first one's own that later stages may have. Always the same for one kind of update,
-    since pins on updates and places hold for all models."""
+    """Return the updates that later stages may have instead of the first stage's.
+
+    They depend only on the kind of the first update, because pins on updates and placements apply to all models.
+    """
     if first.kind in validate.UNMERGEABLE:
         return ()
     return tuple(
@@ -280,7 +286,7 @@ def later_updates(model: ModelSpace, first: Update) -> tuple[str, ...]:
 
 
 def later_axis(first: Update) -> str:
-    """What is lora or full already has one choice less, and one question has the same choices always."""
+    """Return the name of the axis. After lora or full it has one choice fewer, so it has another name."""
     return f"later_update[{first.kind}]" if first.kind in LATER else "later_update"
 
 
@@ -289,7 +295,7 @@ def _teacher_axis(model: ModelSpace) -> str:
 
 
 def _recipe_axis(model: ModelSpace, recipes: tuple[str, ...]) -> str:
-    """A model without a teacher has fewer recipes: one question has the same choices always."""
+    """Return the name of the axis: Optuna needs the same choices for a name, and without a teacher there are fewer."""
     return "recipe" if model.recipes_of(recipes) == recipes else "recipe[no teacher]"
 
 
@@ -297,18 +303,13 @@ def _size_axis(size: Size, model: ModelSpace) -> str:
     return size.axis.format(model=model.name)
 
 
-def _placement(suggest: Suggest, model: ModelSpace, update: str) -> str:
-    return suggest.categorical(_placement_axis(model, update), model.placements_of(update))
-
-
 def _placement_axis(model: ModelSpace, update: str) -> str:
-    """Only some models and updates take adapters on the embeddings; one question has the same choices always."""
+    """Return the name of the axis. Adapters on the embeddings are one choice more, so it has another name then."""
     return "placement[embeddings]" if "embeddings" in model.placements_of(update) else "placement"
 
 
 def _update_axis(model: ModelSpace, possible: tuple[str, ...]) -> str:
-    """Models with biases have one choice more, edited ones and some programs fewer: one question has the same choices
-    always."""
+    """Return the name of the axis. Biases, edits and some recipes change the choices, and so the name."""
     special = ["biases"] * ("bitfit" in possible)
     special += [f"not {name}" for name in model.updates if name not in possible]
     return f"update[{','.join(special)}]" if special else "update"
@@ -323,7 +324,7 @@ def _number(suggest: Suggest, name: str, axis: Values) -> float:
 
 
 def _multiplier(axis: Values, model: ModelSpace, stage: Stage) -> float:
-    """The multiplier that gives the stage's rounded learning rate: one that the axis names, where there is one."""
+    """Return the multiplier that gives the stage's rounded learning rate; one that the axis names is preferred."""
     default = default_learning_rate(stage.algorithm.kind, stage.update.kind, model.hidden_size)
     rate = stage.optimiser.learning_rate
     named = (axis.low, axis.high) if isinstance(axis, Interval) else axis
@@ -334,16 +335,16 @@ NO, YES = "no", "yes"
 
 
 def combined_edits(model: ModelSpace) -> tuple[str, ...]:
-    """The edits that are free to be made or not, each alone and then together: `layers`, …, `layers+kv_heads`, …"""
+    """Return the optional edits, each alone and then combined: `layers`, …, `layers+kv_heads`, …"""
     free = [spec.edit for spec in EDITS if spec.edit in model.edits and spec.edit not in model.required]
     return tuple("+".join(some) for size in range(1, len(free) + 1) for some in combinations(free, size))
 
 
 def ask_architecture(suggest: Suggest, model: ModelSpace) -> Architecture:
-    """The architecture that the answers describe.
+    """Return the architecture, with one value for each axis that applies.
 
-    Edits rarely pay on a small budget, so `edited` is one question with two answers: however many edits there are, half
-    of what is drawn at random keeps the base model as it is.
+    Edits rarely pay on a small budget, so `edited` is an axis of its own with two choices. Half of all random designs
+    then keep the base model unedited, however many edits there are.
     """
     chosen = set(model.required)
     choices = combined_edits(model)
@@ -358,7 +359,7 @@ def ask_architecture(suggest: Suggest, model: ModelSpace) -> Architecture:
 
 
 def architecture_answers(architecture: Architecture, model: ModelSpace) -> Mapping[str, Value]:
-    """The answers that `ask_architecture` makes this architecture of."""
+    """Return the values by axis from which `ask_architecture` makes this architecture."""
     made: dict[str, Any] = {spec.edit: getattr(architecture, spec.edit) for spec in EDITS}
     free = [edit for edit, value in made.items() if value is not None and edit not in model.required]
     found: dict[str, Value] = {f"edited[{model.name}]": YES if free else NO, f"edit[{model.name}]": "+".join(free)}

@@ -1,7 +1,7 @@
-"""What was seen of each cell of the design space when it was last tried on a tiny model.
+"""The record of how each cell of the design space trained on a tiny model.
 
-`python -m tests.cells` trains every legal cell and records what it sees in evidence.json; the tests hold the record
-against the table of legality, so that nothing is offered that was not seen to work.
+`python -m tests.cells` trains every legal cell and writes the results to evidence.json. The tests compare the record
+with the legality rules, so that only cells that were shown to work are searched.
 """
 
 from __future__ import annotations
@@ -18,25 +18,24 @@ RECORD: Final = Path(__file__).with_name("evidence.json")
 
 
 class Evidence(Frozen):
-    """One cell: an algorithm, with the one after it that it cannot do without, under one weight update; or an edit of
-    the architecture."""
+    """The result for one cell: an algorithm (and one that must follow it, if any) with a weight update, or an edit."""
 
     program: str = Field(description="the recipe; `luthier cells --json` has had this name since the first release")
     update: str
-    edit: str = Field(default="", description="of the architecture, where one was tried")
+    edit: str = Field(default="", description="edit of the architecture; empty if none")
     base: str = Field(description="the tiny model that was trained")
     data: str = Field(description="the kind of data")
-    metric: str = Field(description="what the judge scored on held-out rows; of perplexities less is better")
+    metric: str = Field(description="the judge's score on held-out rows; perplexities: lower is better")
     untuned: float
     trained: float
     moved: int = Field(
         ge=0,
-        description="tensors that differ from their start after the first step or the last: pruning may bring one back",
+        description="tensors changed after the first or the last step; pruning may restore one in between",
     )
-    still: int = Field(ge=0, description="tensors that are the same, bit for bit")
-    as_declared: bool = Field(description="whether exactly the update's own parameters moved")
-    reloaded: float = Field(description="the trained score of the saved model, loaded by plain libraries")
-    resumed: bool = Field(description="whether a training that was broken off and resumed ended bit for bit the same")
+    still: int = Field(ge=0, description="tensors that did not change, bit for bit")
+    as_declared: bool = Field(description="whether exactly the update's own parameters changed")
+    reloaded: float = Field(description="score of the saved model when loaded without Luthier")
+    resumed: bool = Field(description="whether a run that was stopped and resumed ended bit for bit the same")
 
     @property
     def better(self) -> bool:
@@ -44,7 +43,7 @@ class Evidence(Frozen):
 
     @property
     def reloads(self) -> bool:
-        """To the last digits: an adapter is added to the weights in another order than the merged model was."""
+        """Whether the saved model scores the same, within the rounding of merging an adapter in another order."""
         return abs(self.reloaded - self.trained) <= 1e-4 * abs(self.trained)
 
     @property
@@ -57,7 +56,7 @@ _RECORD: Final = TypeAdapter(tuple[Evidence, ...])
 
 @cache
 def recorded() -> tuple[Evidence, ...]:
-    """The evidence that came with this version."""
+    """Return the evidence shipped with this version."""
     return _RECORD.validate_json(RECORD.read_bytes())
 
 

@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 
 import pytest
-from search.space.compatibility import ALGORITHMS, UPDATES
 from typer.testing import CliRunner
 
 from luthier.cli import app
+from search.methods import ALGORITHMS, UPDATES
 from search.space.docs_page import page
 from search.space.verified import recorded
 from tests.cells import EDITS, Cell, cells, prove
@@ -38,8 +38,8 @@ def test_every_legal_cell_learns_moves_what_it_declares_saves_and_resumes(cell: 
 def test_the_covering_set_has_every_algorithm_update_edit_and_metric() -> None:
     covered = covering(cells(), proves)
     with_lora = {name for cell in covered if cell.update == "lora" for name in cell.recipe.split("+")}
-    assert with_lora == {rule.algorithm for rule in ALGORITHMS}
-    assert {cell.update for cell in covered if cell.recipe == "sft"} == {rule.update for rule in UPDATES}
+    assert with_lora == {rule.kind for rule in ALGORITHMS}
+    assert {cell.update for cell in covered if cell.recipe == "sft"} == {rule.kind for rule in UPDATES}
     assert {cell.edit for cell in covered} == {"", *EDITS}
     tried = {(cell.recipe, cell.update, cell.edit) for cell in covered}
     metrics = {seen.metric for seen in recorded() if (seen.program, seen.update, seen.edit) in tried}

@@ -191,11 +191,8 @@ def test_the_space_of_a_request_lists_what_is_legal_and_why_the_rest_is_not(serv
     axes = {axis.name: {choice.value: choice for choice in axis.choices} for axis in found.axes}
     assert (found.kind, found.family, found.problem) == ("text", "decoder", None)
     assert [name for name, choice in axes["algorithm"].items() if choice.searched] == ["clm"]
-    assert (
-        axes["algorithm"]["sft"].why
-        == "sft does not go with text data: plain text has no prompt to tell apart from an answer"
-    )
-    assert "biases alone, and tiny-chat has none" in (axes["update"]["bitfit"].why or "")
+    assert (axes["algorithm"]["sft"].why or "").startswith("sft does not go with text data: plain text")
+    assert "biases, and tiny-chat has none" in (axes["update"]["bitfit"].why or "")
     assert axes["update"]["lora"].about == "Low-rank adapters on linear layers (Hu et al. 2021), scaled by alpha/rank."
     assert "bitsandbytes" in (axes["update"]["qlora"].why or "")
     assert found.default is not None

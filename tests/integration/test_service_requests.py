@@ -220,7 +220,7 @@ BAD_BODIES = [
         "a model too small to be had",
         {"constraints": {"parameters": 1000}},
         "constraints.parameters",
-        "no base model has at most 1,000 parameters: tiny-chat has 1,803,904",
+        "1,000 parameters: tiny-chat has 1,803,904",
     ),
     Bad("an impossible edit", pin(layers=[99]), "search.pin.layers", "99 is not possible; choose from 6, 5, 4, 3, 2"),
     Bad("a long suffix", {"suffix": "x" * 65}, "suffix", "suffix must be at most 64 characters"),

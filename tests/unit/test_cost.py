@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter
 
 from luthier.algorithms import Dpo, Grpo, Mlm, Sft
-from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.design import (Architecture, Design, Optimiser, Stage)
 from luthier.models.base_model import Anatomy, BaseModelEntry, read_facts
 from luthier.task import DataKind
 from luthier.trial import Usage
@@ -240,7 +240,9 @@ def test_an_encoder_learns_from_masked_tokens_alone() -> None:
 def test_a_design_that_does_not_fit_is_told_so_with_the_numbers() -> None:
     it = priced(design("full"), memory_bytes=300 * 2**20)
     assert not it.feasible
-    assert it.why == f"it is expected to need {cost.size(it.memory_bytes)} of memory, and there are 300 MiB"
+    assert it.why is not None
+    assert cost.size(it.memory_bytes) in it.why
+    assert "300 MiB" in it.why
     assert priced(design("full"), memory_bytes=2 * it.memory_bytes).feasible
 
 
@@ -249,22 +251,24 @@ def test_too_little_time_is_a_reason_too_once_the_estimate_can_be_trusted() -> N
     assert priced(design(), seconds=usual / 2).feasible  # nothing has been measured yet: it may be wrong by that
     measured = Calibration.default("cpu").model_copy(update={"trials": 30})
     late = estimate(entry("tiny-chat").facts, design(), job(), measured, seconds=usual / 2)
-    assert late.why == f"it is expected to take {usual:.3g} s, and {usual / 2:.3g} s are left"
+    assert late.why is not None
+    assert f"{usual:.3g} s" in late.why
+    assert f"{usual / 2:.3g} s" in late.why
 
 
 def seen(it: Design, pace: float = 1.0, process: float = 6e8) -> Seen:
     """A finished trial on a machine so many times slower than the default."""
     facts, load = entry("tiny-chat").facts, job()
-    doing, prices = plan(facts, it, load, "cpu"), Calibration.default("cpu")
-    phases = [sum(prices.held(phase).values()) - prices.bytes[0] + process for phase in doing.phases]
-    train, judged, other = (pace * prices.price(work) for work in (doing.training, doing.judging, doing.other))
+    trial, prices = plan(facts, it, load, "cpu"), Calibration.default("cpu")
+    phases = [sum(prices.memory_parts(phase).values()) - prices.bytes[0] + process for phase in trial.phases]
+    train, judged, other = (pace * prices.price(work) for work in (trial.training, trial.judging, trial.other))
     usage = Usage(
         peak_memory_bytes=round(max(phases)),
         train_seconds=train,
-        train_tokens=round(doing.tokens),
-        steps=doing.steps,
+        train_tokens=round(trial.tokens),
+        steps=trial.steps,
         judge_seconds=judged,
-        judged_rows=doing.judged_rows,
+        judged_rows=trial.judged_rows,
     )
     return Seen(design=it, facts=facts, job=load, usage=usage, seconds=train + judged + other)
 

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from luthier.algorithms import Algorithm, Clm, Dpo, Ipo, Kto, Mlm, Orpo, RewardModel, Rloo, Sft, Simpo
-from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.design import (Architecture, Design, Optimiser, Stage)
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
 from luthier.updates import BitFit, Full, Lora, Prefix, Prompt, TopLayers, Update
@@ -74,11 +74,12 @@ def test_a_reward_makes_its_maximisers_possible_where_there_is_something_to_answ
 def test_without_a_reward_its_maximisers_are_refused_for_what_is_missing() -> None:
     reason = refusal("sft+grpo", DataKind.PAIRS)
     assert reason is not None
-    assert "grpo needs a reward, and nothing says how good an answer is: give the task a grader" in reason
+    assert "grpo needs a reward" in reason
+    assert "task.grader" in reason
     assert refusal("sft+grpo", DataKind.PAIRS, rewarded=True) is None
     reason = refusal("sft+grpo", DataKind.PROMPTS, rewarded=True)
     assert reason is not None
-    assert "the prompts have no answers to learn; for prompts data: grpo " in reason
+    assert "the prompts have no answers to learn; possible for prompts data: grpo " in reason
 
 
 @pytest.mark.parametrize("rule", ALGORITHMS, ids=lambda rule: rule.kind)
@@ -113,7 +114,8 @@ def test_every_program_that_is_searched_is_legal_for_some_data() -> None:
 def test_a_program_has_three_stages_at_most() -> None:
     reason = refusal("clm+sft+dpo+ipo", DataKind.PAIRS)
     assert reason is not None
-    assert reason.startswith("clm+sft+dpo+ipo has 4 stages, 3 are the most")
+    assert reason.startswith("clm+sft+dpo+ipo has 4 stages")
+    assert " 3 " in reason
 
 
 def test_a_refusal_says_why_and_what_goes_instead() -> None:
@@ -130,7 +132,7 @@ def test_a_program_that_goes_is_not_refused() -> None:
 def test_an_unknown_program_is_refused_with_the_known_ones() -> None:
     reason = refusal("magic", DataKind.TEXT)
     assert reason is not None
-    assert reason.startswith("there is no algorithm 'magic'; there are clm, sft, gkd")
+    assert reason.startswith("there is no algorithm 'magic'; choose from clm, sft, gkd")
     assert reason.endswith("for text data: clm learns every token; mlm learns masked tokens from those around them")
 
 
@@ -182,21 +184,21 @@ def test_a_legal_design_passes(kind: DataKind, legal: Design) -> None:
         (DataKind.PAIRS, design(Sft(), Simpo()), "stages", "simpo does not go with pairs data: .* no rejected one"),
         (DataKind.TEXT, design(Orpo()), "stages", "orpo does not go with text data: .* no answers to choose between"),
         (DataKind.PREFERENCE, design(Sft(), Orpo()), "stages", "orpo learns the chosen answer itself"),
-        (DataKind.PAIRS, design(Kto()), "stages", "kto does not go with pairs data: nothing says which completions"),
-        (DataKind.UNPAIRED, design(Dpo()), "stages", "dpo does not go with unpaired data: .* none to compare it with"),
+        (DataKind.PAIRS, design(Kto()), "stages", "kto does not go with pairs data: .*undesirable"),
+        (DataKind.UNPAIRED, design(Dpo()), "stages", "dpo does not go with unpaired data: .*desirable or not"),
         (DataKind.UNPAIRED, design(Clm()), "stages", "clm does not go with unpaired data: "),
-        (DataKind.PREFERENCE, design(RewardModel()), "stages", "trains no policy: rloo or grpo has to follow"),
-        (DataKind.PREFERENCE, design(Sft(), RewardModel()), "stages", "trains no policy: rloo or grpo has to follow"),
-        (DataKind.PREFERENCE, design(Rloo()), "stages", "until a reward_model has learnt to, in the stage before"),
+        (DataKind.PREFERENCE, design(RewardModel()), "stages", "reward model .*rloo or grpo must follow"),
+        (DataKind.PREFERENCE, design(Sft(), RewardModel()), "stages", "reward model .*rloo or grpo must follow"),
+        (DataKind.PREFERENCE, design(Rloo()), "stages", "rloo needs a reward.*reward_model stage directly before"),
         (DataKind.PAIRS, design(RewardModel(), Rloo()), "stages", "reward_model does not go with pairs .* no rejected"),
-        (DataKind.PREFERENCE, design(Dpo(), Ipo()), "stages", "ipo does not follow dpo: stages know the text, then"),
-        (DataKind.PREFERENCE, design(Dpo(), Sft()), "stages", "sft does not follow dpo"),
+        (DataKind.PREFERENCE, design(Dpo(), Ipo()), "stages", "ipo cannot follow dpo: .*know the text, then"),
+        (DataKind.PREFERENCE, design(Dpo(), Sft()), "stages", "sft cannot follow dpo"),
         (DataKind.TEXT, design(Sft()), "stages", "sft does not go with text data"),
         (DataKind.PREFERENCE, design(Clm()), "stages", "clm does not go with preference data"),
-        (DataKind.PAIRS, design(Sft(), Clm()), "stages", "clm does not follow sft"),
+        (DataKind.PAIRS, design(Sft(), Clm()), "stages", "clm cannot follow sft"),
         (DataKind.TEXT, design(Clm(), Sft()), "stages", "sft does not go with text data"),
         (DataKind.PAIRS, design(Sft(), layers=7), "architecture.layers", "layers is 7, but tiny has 6"),
-        (DataKind.PAIRS, design(Sft(), layers=6), "architecture.layers", "leave the field out to keep all"),
+        (DataKind.PAIRS, design(Sft(), layers=6), "architecture.layers", "layers is 6, but tiny has 6"),
         (
             DataKind.PAIRS,
             design(Sft(), depth_rule="block_influence"),
@@ -207,9 +209,9 @@ def test_a_legal_design_passes(kind: DataKind, legal: Design) -> None:
             DataKind.PAIRS,
             design(Sft(), rope_rule="linear"),
             "architecture.rope_rule",
-            "rope_rule is linear, but the context stays as it is: say in rope_factor",
+            "rope_rule is linear.*rope_factor",
         ),
-        (DataKind.PAIRS, design(window=512), "architecture.window", "each token of tiny sees 512 at most"),
+        (DataKind.PAIRS, design(window=512), "architecture.window", "window is 512.*tiny.* 512"),
         (DataKind.PAIRS, design(layers=9), "architecture.layers", "layers is 9"),
         (DataKind.PAIRS, design(Sft(), kv_heads=3), "architecture.kv_heads", "4 key/value heads of tiny .* to 2, 1"),
         (DataKind.PAIRS, design(Sft(), kv_heads=4), "architecture.kv_heads", "kv_heads is 4"),
@@ -219,7 +221,7 @@ def test_a_legal_design_passes(kind: DataKind, legal: Design) -> None:
             "stages.update.layers",
             "last 5 .* has 4",
         ),
-        (DataKind.PAIRS, design(Sft(), base="smol"), "architecture.base", "for base model 'smol', not 'tiny'"),
+        (DataKind.PAIRS, design(Sft(), base="smol"), "architecture.base", "the base model 'smol', not 'tiny'"),
     ],
 )
 def test_an_illegal_design_is_refused_by_field(kind: DataKind, illegal: Design, param: str, message: str) -> None:
@@ -241,16 +243,16 @@ def test_a_later_stage_may_take_another_update_and_each_is_looked_at() -> None:
 @pytest.mark.parametrize("update", [Prompt(tokens=8), Prefix(tokens=8)], ids=lambda update: update.kind)
 def test_virtual_tokens_go_with_the_base_model_as_it_is_and_with_no_other_update(update: Prompt | Prefix) -> None:
     check(design(Sft(), Dpo(), update=update), DataKind.PREFERENCE, TINY)
-    with pytest.raises(IllegalDesign, match="cannot be folded into weights: its adapter is all there is") as refused:
+    with pytest.raises(IllegalDesign, match=f"{update.kind} cannot be merged.*layers") as refused:
         check(design(Sft(), update=update, layers=4), DataKind.PAIRS, TINY)
     assert refused.value.param == "stages.update.kind"
     for updates in ((update, ADAPTER), (ADAPTER, update), (update, update.model_copy(update={"tokens": 9}))):
         stages = tuple(
             Stage(algorithm=a, update=u, optimiser=RATE) for a, u in zip((Sft(), Dpo()), updates, strict=True)
         )
-        with pytest.raises(IllegalDesign, match="all stages need the same update"):
+        with pytest.raises(IllegalDesign, match="All stages need the same update"):
             check(Design(architecture=Architecture(base="tiny"), stages=stages), DataKind.PREFERENCE, TINY)
-    with pytest.raises(IllegalDesign, match="and tiny is an encoder, which reads both ways"):
+    with pytest.raises(IllegalDesign, match="tiny is an encoder"):
         check(design(Mlm(), update=update), DataKind.TEXT, entry(family="encoder"))
 
 
@@ -278,9 +280,7 @@ def test_an_update_is_refused_with_the_reason_where_an_algorithm_is_not_for_it(u
 def test_adapters_on_embeddings_need_an_output_head_of_its_own() -> None:
     placed = design(Sft(), update=Lora(rank=8, placement="embeddings"))
     check(placed, DataKind.PAIRS, entry(tied=False))
-    with pytest.raises(
-        IllegalDesign, match=r"input embeddings as its output head too.*all, attention or mlp"
-    ) as refused:
+    with pytest.raises(IllegalDesign, match=r"tiny ties its input embeddings.*all, attention, mlp") as refused:
         check(placed, DataKind.PAIRS, TINY)
     assert refused.value.param == "stages.update.placement"
 
@@ -303,7 +303,7 @@ def test_a_single_head_cannot_be_pooled_further() -> None:
 
 
 def test_a_family_without_a_window_is_refused_one() -> None:
-    with pytest.raises(IllegalDesign, match="tiny, a GPT2LMHeadModel, cannot be set in all layers") as refused:
+    with pytest.raises(IllegalDesign, match=r"tiny \(GPT2LMHeadModel\) cannot be set") as refused:
         check(design(Sft(), window=64), DataKind.PAIRS, entry(architecture="GPT2LMHeadModel", attention_window=None))
     assert refused.value.param == "architecture.window"
 
@@ -313,17 +313,17 @@ def test_a_family_without_a_window_is_refused_one() -> None:
     [
         (
             {"rope": None, "architecture": "GPT2LMHeadModel"},
-            "tiny, a GPT2LMHeadModel, has no rotary positions",
+            r"tiny \(GPT2LMHeadModel\) has no rotary",
         ),
         (
             {"rope": "scaled"},
-            "tiny, a LlamaForCausalLM, has no rotary positions",
+            r"tiny \(LlamaForCausalLM\) has no rotary",
         ),
     ],
     ids=str,
 )
 def test_a_context_is_lengthened_only_where_positions_are_plain_rotary_ones(facts: dict, reason: str) -> None:
-    with pytest.raises(IllegalDesign, match=f"rope_factor is 2, but {reason}.*: leave the field out") as refused:
+    with pytest.raises(IllegalDesign, match=f"rope_factor is 2, but {reason}") as refused:
         check(design(Sft(), rope_factor=2), DataKind.PAIRS, entry(**facts))
     assert refused.value.param == "architecture.rope_factor"
 

@@ -110,7 +110,7 @@ def test_a_pin_on_the_context_is_refused_where_no_model_can_be_stretched() -> No
     models = (entry("learned", rope=None, architecture="GPT2LMHeadModel"), entry("long", rope="scaled"))
     with pytest.raises(
         IllegalDesign,
-        match=r"learned, a GPT2LMHeadModel, has no rotary .*; long, a .*; choose from 1",
+        match=r"learned \(GPT2LMHeadModel\).*RoPE.*; long .*RoPE.*; choose from 1",
     ) as refused:
         space_of(pin=Pin(rope_factor=(1, 2)), models=models)
     assert refused.value.param == "search.pin.rope_factor"

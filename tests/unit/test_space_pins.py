@@ -117,17 +117,17 @@ def test_the_order_of_a_pin_matters_for_models_only() -> None:
     [
         ({"algorithm": ("dpo",)}, "search.pin.algorithm", "dpo does not go with pairs data.*sft learns"),
         ({"algorithm": ("sft", "dpo")}, "search.pin.algorithm", "dpo does not go with pairs data"),
-        ({"algorithm": ()}, "search.pin.algorithm", "nothing is allowed; choose from sft; clm"),
+        ({"algorithm": ()}, "search.pin.algorithm", "empty; choose from sft; clm"),
         ({"update": ("lora", "magic")}, "search.pin.update", "magic is not possible; choose from full; lora; rslora"),
         (
             {"update": ("bitfit", "lora")},
             "search.pin.update",
-            "biases .*tiny .*smol .*from full",
+            "biases.*tiny .*smol .*from full",
         ),
         (
             {"update": ("prefix",), "layers": (4,)},
             "search.pin.update",
-            "prefix cannot be folded into weights and goes with the base model as it is",
+            "prefix cannot be merged.*layers",
         ),
         (
             {"placement": ("embeddings",)},
@@ -147,8 +147,8 @@ def test_the_order_of_a_pin_matters_for_models_only() -> None:
         ({"rank": (0,)}, "search.pin.rank", "0 is not possible; choose from 1 to 1024"),
         ({"epochs": (0.0,)}, "search.pin.epochs", "0.0 is not possible; choose from numbers above 0"),
         ({"learning_rate_multiplier": (-1.0,)}, "search.pin.learning_rate_multiplier", "-1.0 is not possible"),
-        ({"beta": (0.1,)}, "search.pin.beta", "belongs to dpo and this search has only sft, clm"),
-        ({"simpo_gamma": (0.1,)}, "search.pin.simpo_gamma", "belongs to simpo and this search has only sft, clm"),
+        ({"beta": (0.1,)}, "search.pin.beta", " dpo.* only sft, clm"),
+        ({"simpo_gamma": (0.1,)}, "search.pin.simpo_gamma", " simpo.* only sft, clm"),
     ],
 )
 def test_a_pin_that_can_never_be_met_is_refused(pin: dict[str, Any], param: str, message: str) -> None:
@@ -163,19 +163,21 @@ def test_models_above_the_parameter_limit_are_left_out() -> None:
 
 
 def test_a_limit_below_every_model_is_refused_with_their_sizes() -> None:
-    with pytest.raises(UserError, match="at most 1,000 parameters: tiny has 1,900,000, smol has 134,500,000"):
+    with pytest.raises(UserError, match=r"1,000 .*tiny has 1,900,000, smol has 134,500,000"):
         space_of(models=(TINY, SMOL), parameters=1000)
 
 
 def test_encoders_are_left_out_and_refused_where_there_is_nothing_else() -> None:
     encoder = entry("mini", family="encoder")
     assert [model.name for model in space_of(models=(encoder, TINY)).models] == ["tiny"]
-    with pytest.raises(IllegalDesign, match="needs a decoder model; there is only mini, an encoder"):
+    with pytest.raises(IllegalDesign, match=r"a decoder.*mini, an encoder"):
         space_of(models=(encoder,))
 
 
 def test_a_space_needs_a_model_and_a_row() -> None:
-    with pytest.raises(UserError, match="no base model is registered"):
+    with pytest.raises(UserError, match="No base model") as modelless:
         space_of(models=())
-    with pytest.raises(UserError, match="no training rows"):
+    assert modelless.value.param == "model"
+    with pytest.raises(UserError, match="no training rows") as rowless:
         space_of(rows=0)
+    assert rowless.value.param == "training_file"
