@@ -35,7 +35,7 @@ from search.space.samplers import Value
 
 Group = Literal["learning algorithm", "weight update", "architecture", "hyperparameters"]
 
-UNCHANGED: Final = "unchanged"
+UNCHANGED: Final = "as it is"
 ENOUGH_TRIALS: Final = 10
 ENOUGH_OF_A_VALUE: Final = 3
 BLOCK: Final = 256  # designs compared with all others in one array

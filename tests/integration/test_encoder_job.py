@@ -71,7 +71,7 @@ def test_knowing_a_text_is_taught_to_an_encoder_by_masks(both: Service) -> None:
         (
             {"model": "tiny-encoder", "task": {"goal": "behaviour"}},
             "task.goal",
-            "text data and the pins leave mlm",
+            "mlm",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value and " " not in value else "",
