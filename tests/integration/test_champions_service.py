@@ -88,7 +88,7 @@ def test_the_first_winner_has_to_beat_the_untuned_base(service: Service, worker:
     assert (refused.contest.promoted, refused.contest.champion) == (False, "the untuned base tiny-chat")
     assert not refused.contest.promoted
     assert "not significantly different" in refused.contest.why
-    with pytest.raises(NotFound, match="alias"):
+    with pytest.raises(NotFound, match="Alias"):
         service.client.alias(schedule.name)
 
     won = run(service, worker, schedule, tuned=BETTER)
@@ -241,12 +241,12 @@ def test_rolling_back_leads_from_each_model_to_the_one_before(service: Service, 
     assert "alias/steps" in command("list")
     assert len(json.loads(command("history", "steps", "--json"))) == 9
     assert second in command("history", "steps")
-    assert "deleted" in command("remove", "steps")
+    assert "Deleted" in command("remove", "steps")
     assert "steps" not in {alias.name for alias in service.client.aliases()}
 
 
 def test_only_fine_tuned_models_have_aliases(service: Service) -> None:
     with pytest.raises(NotFound, match="'tiny-chat'"):
         service.client.set_alias("base", "tiny-chat")
-    with pytest.raises(NotFound, match="alias"):
+    with pytest.raises(NotFound, match="Alias"):
         service.client.roll_back("nothing")

@@ -100,5 +100,5 @@ def test_the_page_of_jobs_and_its_tables_show_those_with_a_tag_or_of_a_schedule(
     assert [job["id"] for job in http.get("/jobs.json?tag=german").json()] == [listed.both, listed.german]
     assert ids(http.get("/", params={"schedule_id": listed.schedule_id}).text) == [listed.scheduled]
     assert f'href="/?schedule_id={listed.schedule_id}"' in http.get(f"/schedules/{listed.schedule_id}").text
-    assert "No such jobs" in http.get("/?tag=french").text
+    assert "No jobs match" in http.get("/?tag=french").text
     assert http.get("/", params={"tag": "\0"}).status_code == 400

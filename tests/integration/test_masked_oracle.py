@@ -15,6 +15,7 @@ from tests import data_samples
 from tests.textbook import first_step
 from workers.cache import Base
 from workers.train import updates
+from workers.train.algorithms.base import Context
 from workers.train.algorithms.supervised import MaskedLanguageModelling, mask_tokens
 from workers.train.data.tokenize import Masked, Renderer
 from workers.train.stage_trainer import StageTrainer
@@ -31,7 +32,7 @@ def test_loss_and_gradients_are_those_of_the_models_own_masked_loss(
     encoder: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = copy.deepcopy(encoder.model)
-    learn = MaskedLanguageModelling(Mlm(mask=0.3))
+    learn = MaskedLanguageModelling(Mlm(mask=0.3), Context())
     examples = [(window,) for window in windows(encoder)]
     recipe = Optimiser(learning_rate=1e-3, batch_size=len(examples))
     trainer = StageTrainer(

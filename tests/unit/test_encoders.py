@@ -24,6 +24,7 @@ from tests.textbook import largest_difference
 from workers import cache
 from workers.cache import Base
 from workers.evaluate.judge import evenly, general_bits_per_byte, general_rows, judge, judge_rows, renderer
+from workers.train.algorithms.base import Context
 from workers.train.algorithms.supervised import MaskedLanguageModelling, mask_tokens
 from workers.train.architectures import build
 from workers.train.data.padding_free import lay_out
@@ -264,7 +265,7 @@ class Standing:
 
 
 def test_each_step_draws_its_own_masks_and_the_same_ones_again(encoder: Base) -> None:
-    learn = MaskedLanguageModelling(Mlm())
+    learn = MaskedLanguageModelling(Mlm(), Context())
     render = Renderer(encoder.tokenizer, window=64, max_tokens=64)
     windows = [example for row in data_samples.text(6) for example in learn.examples(row, DataKind.TEXT, render)]
     first, again, next_ = (learn.batch(windows, Standing(encoder.model, seed)).examples for seed in (1, 1, 2))
@@ -274,7 +275,7 @@ def test_each_step_draws_its_own_masks_and_the_same_ones_again(encoder: Base) ->
 
 def test_a_batch_in_which_chance_chooses_nothing_still_learns_a_token(encoder: Base) -> None:
     (window,) = Renderer(encoder.tokenizer, window=8, max_tokens=8).bidirectional("cat")
-    ((masked,),) = MaskedLanguageModelling(Mlm(mask=1e-9)).batch([(window,)], Standing(encoder.model)).examples
+    ((masked,),) = MaskedLanguageModelling(Mlm(mask=1e-9), Context()).batch([(window,)], Standing(encoder.model)).examples
     assert masked.targets == 1
     assert masked.ids[1] == MASK
 
