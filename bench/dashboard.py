@@ -31,7 +31,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy import Connection, insert
 
 from luthier.algorithms import Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.store import jobs, tables
 from luthier.store.rows import TrialRecord
 from luthier.trial import RUNGS, JobState, Metrics, Point, TrialState

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from luthier.algorithms import RewardModel
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec
 from luthier.updates import Update

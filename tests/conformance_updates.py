@@ -17,7 +17,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from luthier.algorithms import Algorithm, Dpo, Mlm, Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import DataKind
 from luthier.updates import Update
 from tests import data_samples

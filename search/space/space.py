@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution
 from pydantic import Field, TypeAdapter
 
 from luthier.algorithms import Algorithm
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import IllegalDesign, UserError
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, Pin

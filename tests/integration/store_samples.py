@@ -6,7 +6,7 @@ from hashlib import sha256
 from sqlalchemy import Connection
 
 from luthier.algorithms import Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.store import files, jobs, leases, trials
 from luthier.store.rows import FileRecord, JobRecord, TrialRecord
 from luthier.task import Constraints, DataKind, JudgeSpec, Search, StringCheck, Task

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from luthier.algorithms import Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.updates import Full
 from tests import commands
 from tests.integration.service_harness import Service, sums

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from luthier.algorithms import Algorithm, Dpo, Grpo, Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import DataKind, JudgeSpec, StringCheck
 from luthier.trial import RUNG_PAIRS, RUNG_ROWS, RUNGS
 from luthier.updates import AdaLora, Full, Lora, Update

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from luthier.algorithms import Algorithm, Grpo, Raft, Rloo, Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import TrialFailed
 from luthier.task import DataKind, JudgeSpec, StringCheck, TextSimilarity
 from luthier.updates import Dora, Full, Lora, Pissa, TopLayers, Update

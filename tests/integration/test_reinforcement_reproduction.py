@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from luthier.algorithms import Algorithm, Grpo, Raft, Rloo
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.graders import grade, sample_of
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, Grader, JudgeSpec, Math, Multi, Number, StringCheck, TextSimilarity

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from luthier.algorithms import Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import Metrics
 from luthier.updates import Full

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from luthier.algorithms import Algorithm, Clm, Dpo, Gkd, Grpo, Ipo, Kto, Mlm, Orpo, Raft, Rloo, Sft, Simpo
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import DataKind
 from luthier.updates import (
     AdaLora,

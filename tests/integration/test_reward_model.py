@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from luthier.algorithms import Algorithm, Grpo, RewardModel, Rloo, Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import TrialFailed
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, JudgeSpec

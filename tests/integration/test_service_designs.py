@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from luthier.algorithms import Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import IllegalDesign, NotFound, UserError
 from luthier.store import trials
 from luthier.trial import TrialState, Usage

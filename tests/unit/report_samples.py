@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from luthier.algorithms import Clm, Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import DataKind, JudgeSpec, Search, Task
 from luthier.trial import JobState, Metrics, RowScores, TrialState
 from luthier.updates import Dora, Full, Lora, RsLora, Update

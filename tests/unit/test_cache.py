@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from luthier.algorithms import Algorithm, Clm, Dpo, Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import Infeasible
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, JudgeSpec

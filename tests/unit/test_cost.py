@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter
 
 from luthier.algorithms import Dpo, Grpo, Mlm, Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.models.base_model import Anatomy, BaseModelEntry, read_facts
 from luthier.task import DataKind
 from luthier.trial import Usage

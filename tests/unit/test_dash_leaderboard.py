@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from luthier.algorithms import Dpo, Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import UserError
 from luthier.metrics import cell
 from luthier.updates import Full, Lora, RsLora

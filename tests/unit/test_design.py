@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from luthier.algorithms import Clm, Dpo, Ipo, Orpo, Sft, Simpo
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.updates import (
     AdaLora,
     BitFit,

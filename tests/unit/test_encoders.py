@@ -275,7 +275,8 @@ def test_each_step_draws_its_own_masks_and_the_same_ones_again(encoder: Base) ->
 
 def test_a_batch_in_which_chance_chooses_nothing_still_learns_a_token(encoder: Base) -> None:
     (window,) = Renderer(encoder.tokenizer, window=8, max_tokens=8).bidirectional("cat")
-    ((masked,),) = MaskedLanguageModelling(Mlm(mask=1e-9), Context()).batch([(window,)], Standing(encoder.model)).examples
+    learn = MaskedLanguageModelling(Mlm(mask=1e-9), Context())
+    ((masked,),) = learn.batch([(window,)], Standing(encoder.model)).examples
     assert masked.targets == 1
     assert masked.ids[1] == MASK
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from luthier.algorithms import Sft
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import DataKind
 from luthier.trial import TrialState
 from luthier.updates import Full, Lora, Update

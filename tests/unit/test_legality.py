@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from luthier.algorithms import Algorithm, Clm, Dpo, Ipo, Kto, Mlm, Orpo, RewardModel, Rloo, Sft, Simpo
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
 from luthier.updates import BitFit, Full, Lora, Prefix, Prompt, TopLayers, Update

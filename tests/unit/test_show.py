@@ -11,7 +11,7 @@ from luthier.algorithms import Sft
 from luthier.api_types import Job, Progress, Trial
 from luthier.cli.follow import _status_line
 from luthier.cli.show import state_of, trials_table
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import Constraints, DataKind, Search, Task
 from luthier.trial import JobState, Metrics, TrialState
 from luthier.updates import Lora

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from luthier.algorithms import Gkd
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind, Pin
 from luthier.updates import Lora

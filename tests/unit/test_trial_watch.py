@@ -13,7 +13,7 @@ from rich.console import Console
 from luthier.algorithms import Dpo, Sft
 from luthier.api_types import StageScore, Trial
 from luthier.cli.show import trials_table
-from luthier.design import (Architecture, Design, Optimiser, Stage)
+from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import Interrupted
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import RUNG_ROWS, TrialState
