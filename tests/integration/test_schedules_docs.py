@@ -97,4 +97,4 @@ def test_the_page_on_webhooks_says_when_events_are_sent_again() -> None:
 
     *all_but, last = [words(wait.total_seconds()) for wait in WAITS]
     page = " ".join((DOCS / "webhooks.md").read_text().split())
-    assert f"after {', '.join(all_but)} and {last}." in page
+    assert f"after {', '.join(all_but)} and {last}, and then gives up" in page

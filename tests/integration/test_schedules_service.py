@@ -256,7 +256,7 @@ def test_names_are_unique(service: Service, schedule: Schedule, file: str) -> No
         ({"cron": "every day"}, "cron", "expected five"),
         ({"time_zone": "Mars/Olympus"}, "time_zone", "not a time zone"),
         ({"overlap": "wait"}, "overlap", "'skip', 'queue', 'replace' or 'allow'"),
-        ({"catch_up": "all"}, "catch_up", "use overlap 'queue' or 'allow'"),
+        ({"catch_up": "all"}, "catch_up", "overlap 'queue' or 'allow'"),
         ({"alert_after": 0}, "alert_after", "at least 1"),
         ({"alias": "no spaces"}, "alias", "matches"),
         ({"job": {"training_file": "file-no"}}, "job.training_file", "file-no"),

@@ -76,7 +76,7 @@ def test_train_validation_and_test_rows_share_no_prompt(service: Service, worker
 def test_rows_of_the_validation_file_are_left_out_of_training_and_an_event_says_so(service: Service) -> None:
     validation = service.upload(sums(12), "validation.jsonl")
     job_id = service.submit(validation_file=validation, search={"trials": 2, "confirmations": 0})
-    assert any("in the validation file: 12" in message for message in service.messages(job_id))
+    assert any("Left out 12 training rows" in message for message in service.messages(job_id))
 
 
 def test_a_model_registered_later_is_not_in_a_running_search(service: Service) -> None:
