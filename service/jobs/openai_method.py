@@ -49,9 +49,9 @@ def for_goal(pin: Pin, task: Task, kind: DataKind, family: Family, *, taught: bo
     allowed = pin.algorithm or validate.recipes(kind, family, rewarded=task.rewarded, taught=taught)
     serving = tuple(recipe for recipe in allowed if validate.goal(recipe) == goal)
     if not serving:
-        last = " or ".join(spec.kind for spec in ALGORITHMS if spec.serves == goal)
+        last = ", ".join(spec.kind for spec in ALGORITHMS if spec.serves == goal)
         raise IllegalDesign(
-            f"The goal {goal!r} needs a recipe that ends with {last}, but {kind} data and the pins allow only "
+            f"The goal {goal!r} needs a recipe that ends with one of {last}. But {kind} data and the pins allow only "
             f"{', '.join(allowed)}. Leave task.goal out.",
             param="task.goal",
         )

@@ -53,5 +53,5 @@ def test_a_postgresql_store_that_is_not_up_to_date_is_not_touched(url: str, tmp_
         async with app.router.lifespan_context(app):
             pass
 
-    with pytest.raises(Conflict, match=r"is at revision none.*run `luthier db upgrade`"):
+    with pytest.raises(Conflict, match=r"is at revision none.*`luthier db upgrade`"):
         asyncio.run(start())

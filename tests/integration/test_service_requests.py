@@ -214,7 +214,7 @@ BAD_BODIES = [
         "a goal that the data cannot serve",
         {"training_file": "texts", "task": {"goal": "behaviour"}},
         "task.goal",
-        "'behaviour' .*sft or dpo or .*text data.* clm",
+        "'behaviour' .*sft.*raft.*text data.* clm",
     ),
     Bad(
         "a model too small to be had",
@@ -241,7 +241,7 @@ BAD_BODIES = [
 ]
 
 BAD_ADDRESSES = [
-    Bad("an unknown route", None, None, "GET /v2/files; .*/docs", 404, "GET", "/v2/files"),
+    Bad("an unknown route", None, None, "GET /v2/files.*/docs", 404, "GET", "/v2/files"),
     Bad("a wrong method", None, None, "/v1/files .*PATCH", 405, "PATCH", "/v1/files"),
     Bad("an unknown job", None, "fine_tuning_job_id", "ftjob-no", 404, "GET", f"{JOBS}/ftjob-no"),
     Bad("its events", None, "fine_tuning_job_id", "ftjob-no", 404, "GET", f"{JOBS}/ftjob-no/events"),

@@ -71,7 +71,7 @@ def test_a_template_with_a_system_message_of_its_own_keeps_it() -> None:
 def test_any_other_template_is_said_to_be_left_out(template: str) -> None:
     assert find_turns(vocabulary(template)) is None
     written = modelfile(vocabulary(template), "model.gguf")
-    assert "TEMPLATE by hand" in written
+    assert "TEMPLATE manually" in written
     assert "\nTEMPLATE" not in written
 
 
