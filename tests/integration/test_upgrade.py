@@ -180,7 +180,8 @@ def working(url: str, key: str, cache: Path) -> Iterator[None]:
     """A real worker in a thread."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LUTHIER_API_KEY", key)
-        agent = Agent(ServiceClient(url, cache), "a new worker", torch.device("cpu"), 1)
+        service = ServiceClient(url, cache)
+    agent = Agent(service, "a new worker", torch.device("cpu"), 1)
     thread = Thread(target=agent.run)
     thread.start()
     try:
@@ -188,6 +189,7 @@ def working(url: str, key: str, cache: Path) -> Iterator[None]:
     finally:
         agent.stop()
         thread.join()
+        service.close()
 
 
 def test_the_paused_job_goes_on_from_its_checkpoint(url: str, client: Client, before: Any, tmp_path: Path) -> None:
