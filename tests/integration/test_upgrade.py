@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import httpx
 import pytest
-import torch
 from safetensors import safe_open
 
 from luthier.client import Client
@@ -23,8 +24,6 @@ from luthier.store.database import Database
 from luthier.trial import TRAIN_LOSS, TrialState
 from tests.integration.service_harness import TINY_CHAT, serving
 from tests.live import eventually
-from workers.agent import Agent
-from workers.service_client import ServiceClient
 
 ARCHIVE = Path(__file__).parents[1] / "upgrade" / "home-0.1.tar.gz"
 JOBS = "/v1/fine_tuning/jobs"
@@ -177,19 +176,13 @@ def test_the_adapter_of_the_finished_job_downloads(client: Client, before: Any, 
 
 @contextmanager
 def working(url: str, key: str, cache: Path) -> Iterator[None]:
-    """A real worker in a thread."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LUTHIER_API_KEY", key)
-        service = ServiceClient(url, cache)
-    agent = Agent(service, "a new worker", torch.device("cpu"), 1)
-    thread = Thread(target=agent.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        agent.stop()
-        thread.join()
-        service.close()
+    """A worker of this version, in a process of its own."""
+    command = [sys.executable, "-P", "-m", "workers.agent", "--server", url, "--name", "new", "--cache", str(cache)]
+    with subprocess.Popen(command, env={**os.environ, "LUTHIER_API_KEY": key}) as worker:
+        try:
+            yield
+        finally:
+            worker.terminate()
 
 
 def test_the_paused_job_goes_on_from_its_checkpoint(url: str, client: Client, before: Any, tmp_path: Path) -> None:
