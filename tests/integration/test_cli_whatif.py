@@ -51,7 +51,7 @@ def test_json_is_the_answer_of_the_service(service: Service, file: str, tmp_path
     found = json.loads(shown.stdout)
     assert found["trainable_parameters"] == 1_803_904
     assert found["feasible"] is False
-    assert "there are 1 MiB" in found["why"]
+    assert "1 MiB is available" in found["why"]
 
 
 def test_a_design_that_does_not_fit_is_said_not_to(service: Service, file: str) -> None:

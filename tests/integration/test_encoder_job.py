@@ -85,7 +85,7 @@ def test_what_an_encoder_cannot_do_is_refused_by_field(
 
 
 def test_an_encoder_is_not_given_answers_to_learn(both: Service) -> None:
-    with pytest.raises(IllegalDesign, match="pairs data needs a decoder model; there is only tiny-encoder, an encoder"):
+    with pytest.raises(IllegalDesign, match=r"pairs.*decoder.*tiny-encoder"):
         both.submit(model="tiny-encoder")
 
 
