@@ -1,6 +1,6 @@
-"""Pictures of the dashboard for the docs, of searches that are only pretended.
+"""Take screenshots of the dashboard with simulated searches. docs/images has those that the docs show.
 
-python -m tests.browser.pictures docs/images [NAME …]
+python -m tests.browser.pictures FOLDER [NAME …]
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ LOOKS: Final = {
     "dark": {"viewport": {"width": 1360, "height": 1000}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
 }
-PAGES: Final = {"jobs": "/", "job": "/jobs/{job}", "compare": "/jobs/compare?jobs={job}&jobs={other}"}
+PAGES: Final = {
+    "jobs": "/",
+    "new": "/new",
+    "job": "/jobs/{job}",
+    "trial": "/jobs/{job}/trials/{trial}",
+    "compare": "/jobs/compare?jobs={job}&jobs={other}",
+}
 
 
 def take(browser: Browser, address: str, folder: Path, name: str, key: str | None = None) -> None:
@@ -64,9 +70,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home, studied(Path(home)) as (service, job_id), sync_playwright() as driver:
         other = service.submit(search={"trials": 10, "confirmations": 0}, suffix="short")
         run(service, other)
+        best = service.client.best(job_id).trial
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name in PAGES.keys() & only:
-            take(browser, service.url + PAGES[name].format(job=job_id, other=other), folder, name)
+            address = service.url + PAGES[name].format(job=job_id, other=other, trial=best)
+            take(browser, address, folder, name)
         key = furnish(service)
         if "access" in only:
             take(browser, f"{service.url}/access", folder, "access", key)

@@ -145,7 +145,7 @@ def test_the_slice_and_the_curve_can_be_changed(page: Page, study: tuple[Service
     expect(page.locator("#chart-slice .xtitle")).to_have_text(axis)
     drawn(page, "curves")
     page.locator("#curve-name").select_option("valid_loss")
-    expect(page.locator("#chart-curves .ytitle")).to_have_text("validation loss (eval_loss, nats per token)")
+    expect(page.locator("#chart-curves .ytitle")).to_have_text("validation loss (nats per token)")
 
 
 def test_a_chart_tells_of_the_point_under_the_pointer(page: Page, study: tuple[Service, str]) -> None:
