@@ -44,7 +44,6 @@ def take(browser: Browser, address: str, folder: Path, name: str, key: str | Non
             page.keyboard.press("Enter")
             page.wait_for_url(address)
         page.wait_for_load_state("networkidle")
-        page.get_by_text("Loading").first.wait_for(state="hidden")
         page.screenshot(path=folder / f"{name}-{look}.png")
         context.close()
 

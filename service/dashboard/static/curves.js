@@ -17,3 +17,6 @@ export function curveHint(name) {
   const known = alias ? ` It is ${alias} in transformers.` : "";
   return description + known + (lower === null ? "" : ` ${lower ? "Lower" : "Higher"} is better.`);
 }
+
+// The training or validation curves of one chart.
+export const curvesOf = (chart, split) => specs.filter((spec) => spec.chart === chart && spec.split === split);
