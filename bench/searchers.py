@@ -166,8 +166,8 @@ class AshaRandom:
 class AshaTpe(AshaRandom):
     """The baseline with Optuna's multivariate TPE in place of random designs.
 
-    Every scored trial is told to Optuna as complete, with its overall rank as value. Paused trials that were told as
-    running or pruned would push the sampler away from their region.
+    Optuna gets every scored trial as complete, with its overall rank as value. The state RUNNING or PRUNED for paused
+    trials would push the sampler away from their region.
     """
 
     def __init__(self, table: Table, seed: int, trials: int) -> None:
@@ -193,7 +193,7 @@ class AshaTpe(AshaRandom):
                     return Try(design=design, origin="proposed", goal=asha.FIRST)
             return None
         finally:
-            for trial in asked:  # its result is told by its rank, in `_tell`
+            for trial in asked:  # `_tell` adds its result later, as a trial of its own
                 self._study.tell(trial, state=OptunaState.FAIL)
 
     def _tell(self, history: Sequence[Past]) -> None:
