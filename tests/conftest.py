@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,12 @@ settings.load_profile("luthier")
 
 TINY = Path(__file__).parent / "models" / "tiny-chat"
 TINY_ENCODER = Path(__file__).parent / "models" / "tiny-encoder"
+
+
+def pytest_collection_finish() -> None:
+    """Keep the modules and the thousands of tests out of garbage collections, which took two seconds each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -158,6 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(name, lambda *_: agent.stop())
     if options.with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
+    gc.freeze()  # the libraries stay: a collection of garbage after each trial would look through them for seconds
     try:
         agent.run()
     except LuthierError as error:

@@ -7,6 +7,7 @@ answers are JSON objects (messages.py), one per line. The output of libraries go
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import queue
@@ -118,6 +119,7 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    gc.freeze()  # the libraries stay: collecting the garbage of a model that goes must not look through them
     serve(Commands(sys.stdin, options.folder), out, device)
 
 
