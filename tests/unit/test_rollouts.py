@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -133,7 +134,8 @@ def test_an_episode_ends_where_no_room_for_an_answer_is_left(tiny: Base) -> None
 
 def test_a_second_turn_needs_a_chat_template(tiny: Base) -> None:
     ctx, _ = echoing(tiny, turns=2)
-    ctx.renderer.tokenizer = copy.deepcopy(tiny.tokenizer)
-    ctx.renderer.tokenizer.chat_template = None
+    untemplated = copy.deepcopy(tiny.tokenizer)
+    untemplated.chat_template = None
+    plain = replace(ctx, renderer=Renderer(untemplated, window=512, max_tokens=512))
     with pytest.raises(TrialFailed, match="no chat template"):
-        play(tiny.model, ctx, ROWS[:1], seed=5)
+        play(tiny.model, plain, ROWS[:1], seed=5)

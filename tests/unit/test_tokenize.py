@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
 from luthier.errors import TrialFailed
@@ -198,6 +199,8 @@ def test_full_text_has_the_same_tokens_and_targets_all_but_the_first(
 ) -> None:
     render = renderer(tokenizer)
     for row in ANSWERED.get(kind, data_samples.text(8)):
+        if any(turn.get("weight") == 0 for turn in row.get("messages", ())):
+            continue
         for whole, answered in zip(render.full_text(row, kind), render.answers(row, kind), strict=True):
             assert whole.ids == answered.ids
             assert whole.target == (False, *[True] * (len(whole) - 1))
@@ -266,12 +269,81 @@ def test_a_rendered_prompt_is_the_start_of_the_training_sequence(
         assert learned.target == (*[False] * len(asked), *[True] * (len(learned) - len(asked)))
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
-    forgetful = with_template(tokenizer, "{{ messages | length }}" + tokenizer.chat_template)
-    with pytest.raises(TrialFailed, match="changes earlier turns"):
-        renderer(forgetful).answers(data_samples.chat(1)[0], DataKind.CHAT)
-    with pytest.raises(TrialFailed, match="changes the prompt"):
-        renderer(forgetful).pair("Who?", "The owl.")
+def test_a_template_that_rewrites_earlier_turns_gives_each_turn_the_context_of_inference(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    counting = with_template(tokenizer, "{{ messages | length }}" + tokenizer.chat_template)
+    row = {"messages": [turn for row in data_samples.chat(2) for turn in row["messages"]]}
+    turns = [i for i, turn in enumerate(row["messages"]) if turn["role"] == "assistant" and turn.get("weight", 1)]
+    found = renderer(counting).answers(row, DataKind.CHAT)
+    assert [target_text(counting, tokens) for tokens in found] == [
+        f"{row['messages'][i]['content']}<|im_end|>\n" for i in turns
+    ]
+    for i, tokens in zip(turns, found, strict=True):
+        asked = renderer(counting).prompt(row["messages"][:i])
+        assert tokens.ids[: len(asked)] == asked
+        assert not any(tokens.target[: len(asked)])
+
+
+def test_spaces_behind_a_plain_prompt_are_generated(untemplated: PreTrainedTokenizerBase) -> None:
+    """Inference then shows the very tokens that the model learned to answer."""
+    for prompt, answer in (("Name: ", "Tom"), ("Name:", " Tom"), ("Name:\t ", "Tom")):
+        asked, learned = renderer(untemplated).prompt(prompt), renderer(untemplated).pair(prompt, answer)
+        assert asked == renderer(untemplated).prompt("Name:")
+        assert learned.ids[: len(asked)] == asked
+        assert learned.target == (*[False] * len(asked), *[True] * (len(learned) - len(asked)))
+
+
+@pytest.mark.parametrize("parts", [("over", "coat"), ("12", "34"), ("a\n", "\nb"), ("x", "."), ("é", "è")])
+def test_no_token_spans_the_end_of_a_prompt(parts: tuple[str, str], untemplated: PreTrainedTokenizerBase) -> None:
+    prompt, answer = parts
+    asked, learned = renderer(untemplated).prompt(prompt), renderer(untemplated).pair(prompt, answer)
+    assert learned.ids[: len(asked)] == asked
+    assert untemplated.decode(learned.ids) == f"{prompt}{answer}<|im_end|>"
+
+
+def test_control_tokens_that_messages_spell_are_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    end = tokenizer.eos_token_id
+    plain = renderer(tokenizer).pair("Say so.", "Turns end now.")
+    spelt = renderer(tokenizer).pair("Say <|im_start|> so.", "Turns end in <|im_end|> now.")
+    assert plain.ids.count(end) == spelt.ids.count(end) == 2
+    assert target_text(tokenizer, spelt) == "Turns end in <|im_end|> now.<|im_end|>\n"
+    assert spelt.target_bytes == len("Turns end in <|im_end|> now.")
+    asked = renderer(tokenizer).prompt("Say <|im_start|> so.")
+    assert spelt.ids[: len(asked)] == asked
+
+
+def test_a_tokenizer_that_ends_texts_does_not_end_prompts(untemplated: PreTrainedTokenizerBase) -> None:
+    ending = copy.deepcopy(untemplated)
+    end = (ending.eos_token, ending.eos_token_id)
+    ending._tokenizer.post_processor = TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
+    assert ending("Who?")["input_ids"][-1] == end[1]
+    assert renderer(ending).prompt("Who?") == renderer(untemplated).prompt("Who?")
+    assert renderer(ending).pair("Who?", " Tom") == renderer(untemplated).pair("Who?", " Tom")
+
+
+def test_a_prompt_that_spells_the_opening_token_has_it_once(untemplated: PreTrainedTokenizerBase) -> None:
+    opening = copy.deepcopy(untemplated)
+    start = ("<|im_start|>", opening.convert_tokens_to_ids("<|im_start|>"))
+    opening._tokenizer.post_processor = TemplateProcessing(single=f"{start[0]} $A", special_tokens=[start])
+    assert renderer(opening).prompt("<|im_start|>Who?") == renderer(opening).prompt("Who?")
+    assert renderer(opening).prompt("Who?").count(start[1]) == 1
+
+
+def test_turns_of_weight_zero_are_not_trained_on_as_text_either(tokenizer: PreTrainedTokenizerBase) -> None:
+    row = {
+        "messages": [
+            {"role": "user", "content": "Who?"},
+            {"role": "assistant", "content": "Nobody.", "weight": 0},
+            {"role": "user", "content": "Really?"},
+            {"role": "assistant", "content": "Tom."},
+        ]
+    }
+    [tokens] = renderer(tokenizer).full_text(row, DataKind.CHAT)
+    assert "Nobody." in tokenizer.decode(tokens.ids)
+    assert "Nobody." not in target_text(tokenizer, tokens)
+    assert "Really?" in target_text(tokenizer, tokens)
+    assert target_text(tokenizer, tokens).endswith("Tom.<|im_end|>\n")
 
 
 def test_a_row_that_the_template_cannot_render_is_refused_in_the_templates_words(

@@ -1,25 +1,28 @@
 """Tokenise dataset rows: the token ids that a model reads, and which of them are targets.
 
 Prompt and answer go through the tokenizer's chat template, or without one become plain text plus the end-of-sequence
-token; both as in TRL. The whole text is tokenised once, and targets are found by character offsets. A token that spans
-the end of the prompt and the start of the answer is a target.
+token. The whole text is tokenised once, and targets are found by character offsets. Training reads the very tokens that
+inference shows: where a token would span the end of the context and the start of the answer, the two are tokenised
+apart, and spaces at the end of a plain prompt belong to the answer, as most tokenizers join them with its first word.
+
+Control tokens that are spelt in a message are read as text, not as the end of a turn.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from luthier.dataset.messages import Message, as_messages
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
+from workers.train.data.control_tokens import Piece
+from workers.train.data.conversation import ChatTemplate, Span
 
 Row = Mapping[str, Any]
 
@@ -76,15 +79,6 @@ class Prompt(Tokens):
     row: Row
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """Target text: its character range in the rendered text, and the bytes of the dataset's text in it."""
-
-    start: int
-    end: int
-    content_bytes: int
-
-
 class Renderer:
     """Renders dataset rows for one tokenizer.
 
@@ -96,6 +90,7 @@ class Renderer:
         self.tokenizer = tokenizer
         self.window = window
         self.max_tokens = max_tokens
+        self.chat = ChatTemplate(tokenizer)
 
     def answers(self, row: Row, kind: DataKind) -> list[Tokens]:
         """Return the row with its answer as target, for the judge and for `sft`. A prompt alone is its own target.
@@ -108,7 +103,8 @@ class Renderer:
             case DataKind.PAIRS:
                 return _kept(self.pair(row["prompt"], row["completion"], row.get("tools")))
             case DataKind.CHAT:
-                return _kept(self._chat(row["messages"], row.get("tools")))
+                texts = self.chat.texts(row["messages"], row.get("tools"))
+                return [t for text in texts for t in _kept(self._template_tokens(text.text, text.spans))]
             case DataKind.PREFERENCE:
                 return _kept(self.pair(row["prompt"], row["chosen"], row.get("tools")))
             case DataKind.PROMPTS:
@@ -117,11 +113,18 @@ class Renderer:
                 return _kept(self.pair(row["prompt"], row["completion"])) if row["label"] else []
 
     def full_text(self, row: Row, kind: DataKind) -> list[Tokens]:
-        """Return the same text with every token as target, for `clm`."""
-        return [
-            Tokens(ids=t.ids, target=(False, *[True] * (len(t) - 1)), target_bytes=t.target_bytes)
-            for t in self.answers(row, kind)
-        ]
+        """Return the same text with every token as target, for `clm`. Turns of weight 0 are none.
+
+        A chat is its full rendering, even if its turns are trained on as texts of their own.
+        """
+        if kind is not DataKind.CHAT:
+            return [replace(t, target=(False, *[True] * (len(t) - 1))) for t in self.answers(row, kind)]
+        messages, tools = row["messages"], row.get("tools")
+        whole = self.chat.whole(messages, tools)
+        size = sum(self.chat.content_bytes(m) for m in messages if m["role"] == "assistant" and m.get("weight", 1) != 0)
+        spans = _between(self.chat.untrained(messages, tools), len(whole))
+        tokens = self._template_tokens(whole, [replace(spans[0], content_bytes=size), *spans[1:]])
+        return _kept(replace(tokens, target=(False, *tokens.target[1:])))
 
     def bidirectional(self, text: str) -> list[Masked]:
         """Return a document for an encoder: windows without overlap, between the tokenizer's special tokens.
@@ -151,9 +154,10 @@ class Renderer:
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
         """Return the special tokens that the tokenizer puts before a text and after it."""
-        whole, bare = (self.tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
-        before = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-        return whole[:before], whole[before + len(bare) :]
+        ids = list(self.tokenizer("a")["input_ids"])
+        special = {self.tokenizer.convert_tokens_to_ids(token) for token in self.chat.control.tokens}
+        plain = [t for t, token in enumerate(ids) if token not in special]
+        return ids[: plain[0]], ids[plain[-1] + 1 :]
 
     def pair(
         self,
@@ -165,25 +169,24 @@ class Renderer:
         if isinstance(prompt, str) != isinstance(completion, str):
             raise TrialFailed("prompt and completion must both be text or both be messages")
         if isinstance(prompt, str) and not self.tokenizer.chat_template:
-            text = str(completion)
-            span = Span(start=len(prompt), end=len(prompt) + len(text), content_bytes=len(text.encode()))
-            return self._tokens(prompt + text, [span], special_tokens=True, end=True)
-        question, answer = as_messages(prompt, "user"), as_messages(completion, "assistant")
-        head = self._template(question, tools, generate=True)
-        text = self._template([*question, *answer], tools, generate=False)
-        if not text.startswith(head):
-            raise TrialFailed(
-                "the chat template changes the prompt when an answer follows, so the answer cannot be located"
-            )
-        span = Span(start=len(head), end=len(text), content_bytes=sum(map(_content_bytes, answer)))
-        return self._tokens(text, [span], special_tokens=False, end=False)
+            answer = str(completion)
+            start, end = len(_plain_prompt(prompt)), len(prompt) + len(answer)
+            span = Span(start=start, end=end, content_bytes=len(answer.encode()))
+            return self._tokens(prompt + answer, [span], special_tokens=True, end=True)
+        turn = self.chat.turn(as_messages(prompt, "user"), as_messages(completion, "assistant"), tools)
+        span = Span(start=len(turn.context), end=len(turn.whole), content_bytes=turn.content_bytes)
+        return self._template_tokens(turn.whole, [span])
 
     def prompt(self, prompt: str | Sequence[Message], tools: Sequence[Any] | None = None) -> tuple[int, ...]:
         """Return the token ids after which the model generates its answer."""
         if isinstance(prompt, str) and not self.tokenizer.chat_template:
-            return tuple(self.tokenizer(prompt)["input_ids"])
-        text = self._template(as_messages(prompt, "user"), tools, generate=True)
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            return self.opening(prompt)
+        text = self.chat.render(as_messages(prompt, "user"), tools, generate=True)
+        return tuple(self._encode(text, special_tokens=False, end=False)[0])
+
+    def opening(self, prompt: str) -> tuple[int, ...]:
+        """Return the token ids of a plain prompt: without the end that some tokenizers add, as an answer follows."""
+        return tuple(self._encode(_plain_prompt(prompt), special_tokens=True, end=False)[0])
 
     def as_generated(self, prompt: Sequence[Message], answer: Message, tools: Sequence[Any] | None = None) -> str:
         """Return an assistant's message as a model would generate it: in the template's format, no special tokens."""
@@ -196,43 +199,15 @@ class Renderer:
             span = Span(start=0, end=len(prompt), content_bytes=len(prompt.encode()))
             return self._tokens(prompt, [span], special_tokens=True, end=False)
         messages = as_messages(prompt, "user")
-        text = self._template(messages, tools, generate=False)
-        span = Span(start=0, end=len(text), content_bytes=sum(map(_content_bytes, messages)))
-        return self._tokens(text, [span], special_tokens=False, end=False)
+        text = self.chat.render(messages, tools, generate=False)
+        return self._template_tokens(
+            text, [Span(start=0, end=len(text), content_bytes=sum(map(self.chat.content_bytes, messages)))]
+        )
 
     def continuation(self, messages: Sequence[Message], *, after_end: bool) -> tuple[int, ...]:
-        """Return the token ids between the model's answer and its next one.
-
-        These are the end of the answer's turn, `messages`, and the start of the next turn. `after_end` says that the
-        answer ended with the end token. They are taken from a dummy conversation, so that the model's own answer keeps
-        the tokens that it generated. Raises TrialFailed if the chat template changes earlier turns.
-        """
-        before = [{"role": "user", "content": "?"}, _dummy_answer(messages[0])]
-        head = self._template(before, None, generate=False)
-        text = self._template([*before, *messages], None, generate=True)
-        if not text.startswith(head):
-            raise TrialFailed(
-                "the chat template changes an answer when a turn follows: multi-turn rollouts are impossible"
-            )
-        end = self.tokenizer.eos_token
-        turn_end = head.rfind(end) if end else -1
-        start = len(head) if turn_end < 0 else turn_end + (len(end) if after_end else 0)
-        return tuple(self.tokenizer(text[start:], add_special_tokens=False)["input_ids"])
-
-    def _chat(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> Tokens:
-        text = self._template(messages, tools, generate=False)
-        spans = []
-        for i, message in enumerate(messages):
-            if message["role"] != "assistant" or message.get("weight", 1) == 0:
-                continue
-            head = self._template(messages[:i], tools, generate=True)
-            through = self._template(messages[: i + 1], tools, generate=False)
-            if not (text.startswith(through) and through.startswith(head)):
-                raise TrialFailed(
-                    "the chat template changes earlier turns when later ones follow: no turn can be located"
-                )
-            spans.append(Span(start=len(head), end=len(through), content_bytes=_content_bytes(message)))
-        return self._tokens(text, spans, special_tokens=False, end=False)
+        """Return the token ids between the model's answer and its next one: see ChatTemplate.continuation."""
+        text = self.chat.continuation(messages, after_end=after_end)
+        return tuple(self._encode(text, special_tokens=False, end=False)[0])
 
     def _windows(self, text: str) -> list[Tokens]:
         ids, offsets = self._encode(text, special_tokens=True, end=True)
@@ -247,22 +222,9 @@ class Renderer:
                 windows.append(Tokens(ids=tuple(piece), target=target, target_bytes=len(content.encode())))
         return windows
 
-    def _template(self, messages: Sequence[Message], tools: Sequence[Any] | None, *, generate: bool) -> str:
-        if not self.tokenizer.chat_template:
-            raise TrialFailed("the rows are conversations, but the base model has no chat template")
-        try:
-            text = self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages],
-                tools=list(tools) if tools else None,
-                tokenize=False,
-                add_generation_prompt=generate,
-            )
-        except (TemplateError, TypeError) as error:
-            raise TrialFailed(f"the base model's chat template cannot render a row: {error}") from error
-        return str(text)
-
     def _tokens(self, text: str, spans: Sequence[Span], *, special_tokens: bool, end: bool) -> Tokens:
-        ids, offsets = self._encode(text, special_tokens=special_tokens, end=end)
+        starts = [span.start for span in spans]
+        ids, offsets = self._encode(text, special_tokens=special_tokens, end=end, parts=starts)
         ids, offsets = ids[: self.max_tokens], offsets[: self.max_tokens]
         stop = len(text) if end else -1  # the end token after plain text belongs to the answer
         # Some tokenizers trim offsets: a token of spaces only is then empty, and located at the end of the spaces.
@@ -278,9 +240,25 @@ class Renderer:
         )
         return Tokens(ids=tuple(ids), target=tuple(target), target_bytes=content)
 
-    def _encode(self, text: str, *, special_tokens: bool, end: bool) -> tuple[list[int], list[tuple[int, int]]]:
-        encoding = self.tokenizer(text, add_special_tokens=special_tokens, return_offsets_mapping=True, verbose=False)
-        ids, offsets = list(encoding["input_ids"]), [(int(a), int(b)) for a, b in encoding["offset_mapping"]]
+    def _template_tokens(self, text: str, spans: Sequence[Span]) -> Tokens:
+        return self._tokens(text, spans, special_tokens=False, end=False)
+
+    def _encode(
+        self, text: str, *, special_tokens: bool, end: bool, parts: Sequence[int] = ()
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return token ids and their character offsets. No token spans one of the positions in `parts`.
+
+        `special_tokens`: put the tokenizer's opening token before the text, once. `end`: end with its end token.
+        """
+        ids, offsets = self._tokenised(text, special_tokens=special_tokens)
+        if special_tokens:
+            opening, closing = self._special_tokens()
+            if closing and ids[-len(closing) :] == closing:
+                ids, offsets = ids[: -len(closing)], offsets[: -len(closing)]
+            if opening and ids[: 2 * len(opening)] == 2 * opening:  # the text spells it already
+                ids, offsets = ids[len(opening) :], offsets[len(opening) :]
+        if cuts := [at for at in parts if any(start < at < finish for start, finish in offsets)]:
+            ids, offsets = self._apart(text, cuts, special_tokens=special_tokens)
         eos = self.tokenizer.eos_token_id
         if end and eos is not None:
             if ids and ids[-1] == eos:
@@ -290,21 +268,70 @@ class Renderer:
                 offsets.append((len(text), len(text)))
         return ids, offsets
 
+    def _tokenised(self, text: str, *, special_tokens: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return token ids and offsets of a rendered text, in which the control tokens of messages are still hidden."""
+        pieces = self.chat.control.pieces(text)
+        if len(pieces) == 1 and not pieces[0].spelt:
+            return self._plain(text, special_tokens=special_tokens)
+        return self._joined(pieces, special_tokens=special_tokens)
 
-def _dummy_answer(response: Message) -> Message:
-    """Return an assistant's message that may precede this one: a tool's result must follow a call of the tool."""
-    if response["role"] != "tool":
-        return {"role": "assistant", "content": "!"}
-    call: Message = {"name": response.get("name") or "tool", "arguments": {}}
-    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]}
+    def _apart(
+        self, text: str, cuts: Sequence[int], *, special_tokens: bool
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokenise the stretches between the cuts one by one."""
+        edges = [0, *sorted(set(cuts)), len(text)]
+        pieces = [
+            replace(piece, start=start + piece.start)
+            for start, stop in pairwise(edges)
+            for piece in self.chat.control.pieces(text[start:stop])
+        ]
+        return self._joined(pieces, special_tokens=special_tokens)
+
+    def _joined(self, pieces: Sequence[Piece], *, special_tokens: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        for i, piece in enumerate(pieces):
+            if i == 0:
+                new, places = self._plain(piece.text, special_tokens=special_tokens, spelt=piece.spelt)
+            else:
+                new, places = self._continued(piece.text, spelt=piece.spelt)
+            ids += new
+            offsets += [(piece.start + start, piece.start + finish) for start, finish in places]
+        return ids, offsets
+
+    def _continued(self, text: str, *, spelt: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokenise a text that follows another: behind a line break, as some tokenizers add a space to a first word."""
+        ids, offsets = self._plain("\n" + text, spelt=spelt)
+        if any(start < 1 < finish for start, finish in offsets):
+            return self._plain(text, spelt=spelt)
+        first = next((t for t, (_, finish) in enumerate(offsets) if finish > 1), len(ids))
+        return ids[first:], [(start - 1, finish - 1) for start, finish in offsets[first:]]
+
+    def _plain(
+        self, text: str, *, special_tokens: bool = False, spelt: bool = False
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """`spelt`: read control tokens as text."""
+        encoding = self.tokenizer(
+            text,
+            add_special_tokens=special_tokens,
+            return_offsets_mapping=True,
+            split_special_tokens=spelt,
+            verbose=False,
+        )
+        return list(encoding["input_ids"]), [(int(a), int(b)) for a, b in encoding["offset_mapping"]]
+
+
+def _plain_prompt(prompt: str) -> str:
+    """Return a plain prompt as the model reads it: spaces at its end are the beginning of the answer."""
+    return prompt.rstrip(" \t") or prompt
+
+
+def _between(ignored: Sequence[Span], length: int) -> list[Span]:
+    """Return the stretches of a text that none of the spans covers."""
+    edges = [0, *(edge for span in sorted(ignored, key=lambda span: span.start) for edge in (span.start, span.end))]
+    starts, ends = edges[::2], [*edges[1::2], length]
+    return [Span(start=a, end=b, content_bytes=0) for a, b in zip(starts, ends, strict=True) if a < b]
 
 
 def _kept(tokens: Tokens) -> list[Tokens]:
     return [tokens] if tokens.targets else []
-
-
-def _content_bytes(message: Message) -> int:
-    """Return the UTF-8 bytes of a message: of its text, and of the name and the arguments of each tool call."""
-    functions = [call.get("function", call) for call in message.get("tool_calls") or ()]
-    calls = [function["name"] + json.dumps(function["arguments"], ensure_ascii=False) for function in functions]
-    return len("".join([message.get("content") or "", *calls]).encode())

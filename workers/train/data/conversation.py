@@ -1,0 +1,387 @@
+"""Conversations as text: where the assistant's turns are, and what the model reads before each of them.
+
+A chat template may render a turn differently once later turns follow: it leaves out earlier reasoning (Qwen 3), moves
+the system prompt (Mistral), or opens a reasoning block only in the generation prompt (DeepSeek R1). What counts is what
+inference shows: the context of a turn is its generation prompt, and the target is the rest of that turn, up to the
+token that ends it. Turns that lie in the full rendering in just this way share one text; each other turn is a text of
+its own. Templates that mark their turns with `{% generation %}` are taken at their word, as in TRL.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from luthier.dataset.messages import Message
+from luthier.errors import TrialFailed
+from workers.train.data.control_tokens import ControlTokens
+
+REASONING: Final = ("reasoning_content", "reasoning", "thinking")  # transformers shows each under all three names
+_MARKED: Final = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_OPENED: Final = re.compile(r"\s*<(?P<tag>[\w|]+)>\s*")  # a reasoning block that the generation prompt opens
+_ANCHOR: Final = "anchor_answer"
+_ASKED: Final = ({"role": "user", "content": "?"}, {"role": "assistant", "content": _ANCHOR})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Target text: its character range in the rendered text, and the bytes of the dataset's text in it."""
+
+    start: int
+    end: int
+    content_bytes: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Text:
+    """A rendered text with its targets, in order."""
+
+    text: str
+    spans: list[Span] = field(default_factory=list)
+
+    def take(self, turn: Turn, mark: str) -> bool:
+        """Add the turn's answer as a target if the text has it behind the same context; return whether it does.
+
+        A template may add an end-of-sequence token to the last turn alone. So the answer may lack what follows `mark`.
+        """
+        if not self.text.startswith(turn.context):
+            return False
+        end = len(_shared(self.text, turn.whole))
+        if end < len(turn.whole) and not turn.whole[len(turn.context) : end].rstrip().endswith(mark):
+            return False
+        self.spans.append(Span(start=len(turn.context), end=end, content_bytes=turn.content_bytes))
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """An assistant turn: the text before it at inference, and the text that the model should generate."""
+
+    context: str
+    answer: str
+    content_bytes: int
+
+    @property
+    def whole(self) -> str:
+        return self.context + self.answer
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer. Every method raises TrialFailed if the template cannot render the messages.
+
+    In the texts that it returns, the control tokens that messages spell are hidden (see ControlTokens).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    @cached_property
+    def control(self) -> ControlTokens:
+        return ControlTokens(self._tokenizer)
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, generate: bool) -> str:
+        """Return the conversation as text; with `generate` it ends in the generation prompt."""
+        return self._rendered(messages, tools, generate=generate)[0]
+
+    def texts(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> list[Text]:
+        """Return the texts to train on, the full rendering last. Turns of weight 0 are not targets."""
+        whole, marked = self._rendered(messages, tools, generate=False)
+        answers = [message for message in messages if message["role"] == "assistant"]
+        asked = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(messages))
+        if marked and len(marked) == len(answers):
+            spans = [
+                Span(start=start, end=self._through_end(whole, end), content_bytes=self.content_bytes(message))
+                for (start, end), message in zip(marked, answers, strict=True)
+                if message.get("weight", 1) != 0
+            ]
+            return [Text(text=whole, spans=spans)]
+        full = self.whole(messages, tools)
+        turns = [
+            self.turn(messages[:i], [message], tools) if i >= asked else self._opening_turn(full, message)
+            for i, message in enumerate(messages)
+            if message["role"] == "assistant" and message.get("weight", 1) != 0
+        ]
+        found = [Text(text=full)]
+        for turn in reversed(turns):
+            if not any(text.take(turn, self.end_of_turn) for text in found):
+                alone = Text(text=turn.whole)
+                alone.take(turn, self.end_of_turn)
+                found.append(alone)
+        for text in found:
+            text.spans.sort(key=lambda span: span.start)
+        return [text for text in reversed(found) if text.spans]
+
+    def whole(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str:
+        """Return the full rendering. If the template leaves its last turn without an end, it gets one."""
+        text = self.render(messages, tools, generate=False)
+        if messages[-1]["role"] == "assistant" and not self._ends(text):
+            text += self._end_behind(messages[-1])
+        return text
+
+    def untrained(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> list[Span]:
+        """Return where the turns of weight 0 lie in the full rendering."""
+        ignored = [i for i, message in enumerate(messages) if message.get("weight", 1) == 0]
+        asked = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(messages))
+        found = Text(text=self.whole(messages, tools) if ignored else "")
+        for i in ignored:
+            known = i >= asked
+            turn = (
+                self.turn(messages[:i], [messages[i]], tools) if known else self._opening_turn(found.text, messages[i])
+            )
+            if not found.take(turn, self.end_of_turn):
+                said = str(messages[i].get("content") or "").strip()  # the template renders the turn differently here
+                start = found.text.find(said)
+                found.spans.append(Span(start=max(start, 0), end=max(start, 0) + len(said), content_bytes=0))
+        return found.spans
+
+    def turn(self, before: Sequence[Message], said: Sequence[Message], tools: Sequence[Any] | None = None) -> Turn:
+        """Return an answer as the model should generate it after the messages before it.
+
+        It is one assistant message, or several with the results of tools between them.
+        """
+        through = self.render([*before, *said], tools, generate=False)
+        closed, head = (self.render(before, tools, generate=generate) for generate in (False, True))
+        context, answer = _divided(closed, head, through, self.control.hide(said[0]))
+        if not self._ends(answer):
+            answer += self._end_behind(said[-1])
+        turn = Turn(context=context, answer=answer, content_bytes=sum(map(self.content_bytes, said)))
+        self._check_shown(turn, before, said)
+        return turn
+
+    def _opening_turn(self, whole: str, message: Message) -> Turn:
+        """Return a turn that no user's turn precedes: inference has no prompt for it, so it is as it is rendered."""
+        asked = [{"role": "user", "content": "?"}]
+        closed, opened = (self.render(asked, generate=generate) for generate in (False, True))
+        prompt = opened.removeprefix(closed) if opened.startswith(closed) else ""
+        said = str(self.control.hide(message.get("content") or "")).strip()
+        here = max(whole.find(said), 0)
+        at = whole.rfind(prompt, 0, here) if prompt else -1
+        start, behind = at + len(prompt) if at >= 0 else here, here + len(said)
+        stop = whole.index(self.control.first(whole[behind:]), behind) + len(self.control.first(whole[behind:]))
+        if self._own_end:  # else the line break belongs to the next turn
+            stop = len(whole) - len(whole[stop:].lstrip())
+        turn = Turn(context=whole[:start], answer=whole[start:stop], content_bytes=self.content_bytes(message))
+        self._check_shown(turn, (), [message])
+        return turn
+
+    def _check_shown(self, turn: Turn, before: Sequence[Message], said: Sequence[Message]) -> None:
+        """Raise TrialFailed if the template leaves out what users, system or assistant say, or a call of a tool."""
+        shown = self.control.show(turn.whole)
+        for message in (*before, *said):
+            text = str(message.get("content") or "")
+            if message["role"] == "assistant":
+                text = text.rpartition("</think>")[2]
+            if message["role"] != "tool" and text.strip() not in shown:
+                raise TrialFailed(
+                    f"the base model's chat template leaves out what the {message['role']} says: {text.strip()[:60]!r}"
+                )
+        for call in (call for message in said for call in message.get("tool_calls") or ()):
+            if (name := call.get("function", call)["name"]) not in turn.answer:
+                raise TrialFailed(f"the base model's chat template leaves out a call of the tool {name}")
+
+    def continuation(self, messages: Sequence[Message], *, after_end: bool) -> str:
+        """Return the text between the model's answer and its next one.
+
+        These are the end of the answer's turn, `messages`, and the generation prompt. `after_end` says that the answer
+        ended with an end token. It is taken from a made-up conversation, so that the model's own answer keeps the
+        tokens that it generated.
+        """
+        for made_up in _made_up_answers(messages[0]):
+            text = self.render([{"role": "user", "content": "?"}, made_up, *messages], generate=True)
+            _, found, behind = text.rpartition(_ANCHOR)
+            if found:
+                end = self.control.first(behind)
+                return behind[behind.index(end) + (len(end) if after_end else 0) :]
+        raise TrialFailed("the chat template leaves out an answer when a turn follows: multi-turn rollouts fail")
+
+    def content_bytes(self, message: Message) -> int:
+        """Return the UTF-8 bytes of a message: its reasoning, its text, and name and arguments of each tool call."""
+        functions = [call.get("function", call) for call in message.get("tool_calls") or ()]
+        calls = [function["name"] + json.dumps(function["arguments"], ensure_ascii=False) for function in functions]
+        return len("".join([_reasoning(message), message.get("content") or "", *calls]).encode())
+
+    @cached_property
+    def end_of_turn(self) -> str:
+        """The token that ends an assistant turn: what the model must learn to generate, and what generation stops at.
+
+        It is the first special token behind an answer; where the template has none there, that with which the next
+        turn begins (GLM); where it has none at all, the tokenizer's end-of-sequence token. Empty without any.
+        """
+        next_turn = self._first_behind([*_ASKED, {"role": "user", "content": "?"}])
+        return self._own_end or next_turn or str(self._tokenizer.eos_token or "")
+
+    @cached_property
+    def _own_end(self) -> str:
+        """The token with which the template itself ends an answer; empty if it leaves it open."""
+        return self._first_behind(_ASKED)
+
+    @cached_property
+    def end_of_call(self) -> str:
+        """The token that ends a turn which calls a tool; most templates end it like any other."""
+        reply = {"role": "tool", "name": "tool", "content": "?"}
+        said = [{"role": "user", "content": "?"}, next(_made_up_answers(reply))]
+        return self._first_behind(said) or self._first_behind([*said, reply]) or self.end_of_turn
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The tokens at which an assistant turn may end."""
+        return tuple(sorted({self.end_of_turn, self.end_of_call} - {""}))
+
+    def _first_behind(self, messages: Sequence[Message]) -> str:
+        """Return the first special token behind the anchor; empty if there is none, or no such conversation."""
+        try:
+            _, found, behind = self.render(messages, generate=False).rpartition(_ANCHOR)
+        except TrialFailed:
+            return ""
+        return self.control.first(behind) if found else ""
+
+    def _end_behind(self, message: Message) -> str:
+        return self.end_of_call if message.get("tool_calls") else self.end_of_turn
+
+    def _ends(self, answer: str) -> bool:
+        """Return whether the answer has an end behind its text. A template may have another one than `end_of_turn`
+        for calls of tools."""
+        if not self.end_of_turn:
+            return True
+        behind = answer.rstrip()
+        return behind.endswith(self.end_of_turn) or any(behind.endswith(token) for token in self.control.tokens)
+
+    def _through_end(self, whole: str, end: int) -> int:
+        """Return the end of a marked turn, with the end token that the template leaves outside of it."""
+        behind = whole[end:]
+        return end + len(self.end_of_turn) if self.end_of_turn and behind.startswith(self.end_of_turn) else end
+
+    def _rendered(
+        self, messages: Sequence[Message], tools: Sequence[Any] | None, *, generate: bool
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """Return the text, and the ranges that the template marks with `{% generation %}`."""
+        if not self._tokenizer.chat_template:
+            raise TrialFailed("the rows are conversations, but the base model has no chat template")
+        said = [self._as_expected(message) for message in messages]
+        try:
+            return self._filled_in(said, tools, generate=generate)
+        except TypeError as error:
+            if not any(message.get("tool_calls") for message in said):
+                raise _refused(error) from error
+        try:  # some templates, e.g. DeepSeek's, want the arguments of a call as text
+            return self._filled_in([_with_arguments_as_text(m) for m in said], tools, generate=generate)
+        except TypeError as error:
+            raise _refused(error) from error
+
+    def _as_expected(self, message: Message) -> dict[str, Any]:
+        """Return a message in the shape that the template reads, with control tokens hidden."""
+        hidden = {**self.control.hide(message), "role": message["role"]}
+        if message["role"] == "developer" and not self._knows_developers:
+            hidden["role"] = "system"
+        if self._wants_parts and isinstance(hidden.get("content"), str):
+            hidden["content"] = [{"type": "text", "text": hidden["content"]}]
+        return hidden
+
+    @cached_property
+    def _knows_developers(self) -> bool:
+        said = [{"role": "developer", "content": _ANCHOR}, {"role": "user", "content": "?"}]
+        return self._shows_anchor([{**message} for message in said])
+
+    @cached_property
+    def _wants_parts(self) -> bool:
+        """Whether the template reads only OpenAI's parts of content, as those of models that see images do."""
+        parts = [{"type": "text", "text": _ANCHOR}]
+        as_text, as_parts = ([{"role": "user", "content": content}] for content in (_ANCHOR, parts))
+        return not self._shows_anchor(as_text) and self._shows_anchor(as_parts)
+
+    def _shows_anchor(self, messages: list[dict[str, Any]]) -> bool:
+        try:
+            return _ANCHOR in self._filled_in(messages, None, generate=True)[0]
+        except (TrialFailed, TypeError):
+            return False
+
+    def _filled_in(
+        self, messages: list[dict[str, Any]], tools: Sequence[Any] | None, *, generate: bool
+    ) -> tuple[str, list[tuple[int, int]]]:
+        listed = list(tools) if tools else None
+        template = self._tokenizer.get_chat_template(None, listed)
+        try:
+            names: dict[str, Any] = dict(self._tokenizer.special_tokens_map)
+            filled_in: Any = render_jinja_template(
+                [messages],
+                tools=listed,
+                chat_template=template,
+                return_assistant_tokens_mask=bool(_MARKED.search(template)),
+                add_generation_prompt=generate,
+                **names,
+            )
+            texts, marked = filled_in
+        except (TemplateError, ValueError, KeyError, IndexError, AttributeError) as error:
+            raise _refused(error) from error
+        return str(texts[0]), [(int(start), int(end)) for start, end in (marked[0] if marked else ())]
+
+
+def _divided(closed: str, head: str, through: str, message: Message) -> tuple[str, str]:
+    """Return context and answer of a turn, from the prompt, the generation prompt, and the turn's rendering.
+
+    They part where the rendering leaves the generation prompt. If that opens a reasoning block which the rendering
+    leaves out, the answer begins with the message's reasoning and the end of the block, as the model has to. If the
+    rendering changes the prompt itself, the context is what inference shows. Raises TrialFailed if the answer cannot
+    be located then.
+    """
+    if through.startswith(head):
+        return head, through[len(head) :]
+    shared, prompt = _shared(head, through), _shared(closed, head)
+    if len(shared) < len(prompt):
+        _, opening, answer = through.rpartition(head[len(prompt) :] or "\0")
+        said = str(message.get("content") or "").strip()
+        if not opening and (not said or said not in through):
+            raise TrialFailed("the chat template changes the prompt when an answer follows: it cannot be located")
+        return head, answer if opening else through[through.rindex(said) :]
+    opened, answer = _OPENED.fullmatch(head[len(shared) :]), through[len(shared) :]
+    if opened is None:
+        return shared, answer
+    end = f"</{opened['tag']}>"
+    reasoning, _, said = answer.rpartition(end)
+    reasoning = _reasoning(message) or reasoning or str(message.get("content") or "").rpartition(end)[0]
+    reasoning = reasoning.partition(f"<{opened['tag']}>")[2] or reasoning
+    return head, f"{reasoning.strip()}\n{end}\n\n{said.lstrip()}"
+
+
+def _shared(one: str, other: str) -> str:
+    """Return the text with which both begin, up to the last whole tag."""
+    same, differs = 0, min(len(one), len(other)) + 1
+    while differs - same > 1:
+        middle = (same + differs) // 2
+        same, differs = (middle, differs) if other.startswith(one[:middle]) else (same, middle)
+    shared = one[:same]
+    inside = shared.rfind("<") > shared.rfind(">") and same < max(len(one), len(other))
+    return shared[: shared.rfind("<")] if inside else shared
+
+
+def _reasoning(message: Message) -> str:
+    found = (message.get(name) for name in REASONING)
+    return next((text for text in found if isinstance(text, str) and text), "")
+
+
+def _made_up_answers(response: Message) -> Iterator[dict[str, Any]]:
+    """Yield assistant messages that may precede this one: a tool's result should follow a call of the tool."""
+    if response["role"] == "tool":
+        function = {"name": response.get("name") or "tool", "arguments": {"_": _ANCHOR}}
+        yield {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
+    yield {"role": "assistant", "content": _ANCHOR}
+
+
+def _with_arguments_as_text(message: Mapping[str, Any]) -> dict[str, Any]:
+    calls = [
+        {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+        for call in message.get("tool_calls") or ()
+    ]
+    return {**message, "tool_calls": calls} if calls else dict(message)
+
+
+def _refused(error: Exception) -> TrialFailed:
+    return TrialFailed(f"the base model's chat template cannot render a row: {error}")
