@@ -15,8 +15,9 @@ TOKENIZER = Path(__file__).parents[1] / "models" / "tiny-chat"
 
 def build(model_type: str, *, seed: int = 0) -> PreTrainedModel:
     """Return the tiny model of this type, in float32."""
-    settings = {**COMMON, **DECLARATIONS[model_type].settings}
-    config = AutoConfig.for_model(model_type, **{name: value for name, value in settings.items() if value is not None})
+    default = AutoConfig.for_model(model_type)
+    known = {name: value for name, value in COMMON.items() if hasattr(default, name)}
+    config = AutoConfig.for_model(model_type, **{**known, **DECLARATIONS[model_type].settings})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)

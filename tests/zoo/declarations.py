@@ -30,7 +30,7 @@ COMMON: Final[dict[str, Any]] = {
 class Declaration:
     """A member of the zoo.
 
-    settings   of its config, besides COMMON; None leaves one of COMMON out
+    settings   of its config, besides those of COMMON that its config has
     layout     how its rows are read
     unbatched  whether its prompts are answered one at a time
     covering   whether `make test` tries it; `make zoo` tries all

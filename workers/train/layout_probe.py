@@ -74,15 +74,14 @@ def probe(model: PreTrainedModel, *, most_tokens: int | None = None) -> Layout:
     reproducible, or a decoder sees the tokens that follow.
     """
     family = type(model).__name__
-    budget = most_tokens or max(LEAST_TOKENS, min(MOST_TOKENS, WORK // model.num_parameters()))
+    budget = most_tokens or _budget(model)
     marks = _marks(model.config)
-    lengths = _lengths(marks.values(), _context(model.config), budget)
-    rows = [_row(model, length, seed) for seed, length in enumerate(lengths)]
+    rows = probe_rows(model, most_tokens=budget)
     boundary = marks.get(_ORIGINAL) if "longrope" in marks else None
     reasons: dict[RowLayout, str] = {}
-    if marks.get(_CHUNK, 0) >= lengths[0]:
+    if marks.get(_CHUNK, 0) >= len(rows[0]):
         reasons[RowLayout.UNPADDED] = f"attends in chunks of {marks[_CHUNK]} tokens, longer than the rows compared"
-    if sum(lengths) <= _context(model.config) and _own_mask(model):
+    if sum(map(len, rows)) <= _context(model.config) and _own_mask(model):
         reasons[RowLayout.UNPADDED] = "has a mask of its own, as large as its context"
     with _only_smallest(model) as parameters:
         alone = _sound(model, rows, parameters)
@@ -100,6 +99,17 @@ def probe(model: PreTrainedModel, *, most_tokens: int | None = None) -> Layout:
     batched = way is not RowLayout.SINGLE and (is_encoder(model) or _answers_alike(model, prompts, boundary))
     why = f"{family} {reasons[RowLayout.UNPADDED]}" if reasons else ""
     return Layout(rows=way, batched_prompts=batched, boundary=boundary, why=why)
+
+
+def probe_rows(model: PreTrainedModel, *, most_tokens: int | None = None) -> list[Tokens]:
+    """Return rows of random tokens: a long one, beyond the model's windows, a short and a middle one, and more."""
+    lengths = _lengths(_marks(model.config).values(), _context(model.config), most_tokens or _budget(model))
+    return [_row(model, length, seed) for seed, length in enumerate(lengths)]
+
+
+def _budget(model: PreTrainedModel) -> int:
+    """Return the most tokens of a probe, so that a large model is not busy for long."""
+    return max(LEAST_TOKENS, min(MOST_TOKENS, WORK // model.num_parameters()))
 
 
 def _marks(config: PretrainedConfig) -> dict[str, int]:
