@@ -197,12 +197,14 @@ def test_preference_accuracy_is_the_share_of_pairs_whose_chosen_answer_is_likeli
     assert metrics.margin == pytest.approx(sum(leads) / len(leads), abs=1e-5)
 
 
-def test_a_pair_of_which_the_limit_leaves_no_answer_counts_half(tiny: Base) -> None:
+def test_a_pair_of_which_the_limit_leaves_no_answer_is_in_no_metric(tiny: Base) -> None:
     short = {"prompt": "Hi", "chosen": "Hello!", "rejected": "Moon moon zebra quantum."}
     long = {**short, "prompt": "Hi " * 60}
     limited = spec(DataKind.PREFERENCE, max_tokens=50)
     assert judged(tiny, limited, [short]).reward == 1.0
-    assert judged(tiny, limited, [short, long]).reward == 0.75
+    assert judged(tiny, limited, [long, short, long]) == judged(tiny, limited, [short])
+    with pytest.raises(TrialFailed):
+        judged(tiny, limited, [long])
 
 
 @torch.no_grad()

@@ -79,7 +79,7 @@ def judge_rows(
     """Do the same as `judge`, and also return the scores of each row."""
     model.eval()
     render = renderer(tokenizer, spec)
-    scored = rows[: spec.max_rows]
+    scored = [row for row in rows[: spec.max_rows] if spec.family == "encoder" or has_targets(render, row, spec.kind)]
     found = row_likelihoods(model, render, spec, scored)
     tokens = sum(found.tokens)
     perplexity = math.exp(min(found.total / tokens, 700.0))  # exp overflows above 709
@@ -101,6 +101,21 @@ def judge_rows(
     return metrics, RowScores(
         nll=found.nll, tokens=found.tokens, bytes=found.bytes, reward=reward.rows or None, labels=labels
     )
+
+
+def has_targets(render: Renderer, row: Row, kind: DataKind) -> bool:
+    """Return whether the length limit leaves the row something to score: of preferences, in both answers.
+
+    A row without is in no metric: its prompt alone fills the limit.
+    """
+    match kind:
+        case DataKind.PREFERENCE:
+            answers = [render.pair(row["prompt"], row[side], row.get("tools")) for side in ("chosen", "rejected")]
+            return all(answer.targets for answer in answers)
+        case DataKind.UNPAIRED:
+            return bool(render.pair(row["prompt"], row["completion"]).targets)
+        case DataKind.TEXT | DataKind.PAIRS | DataKind.CHAT | DataKind.PROMPTS:
+            return bool(render.answers(row, kind))
 
 
 @torch.no_grad()

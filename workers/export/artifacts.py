@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from peft import PeftModelForCausalLM
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.trial import Metrics
 from luthier.worker_protocol import Assignment
@@ -28,6 +28,7 @@ from workers.export import reproduction
 from workers.export.model_card import card
 from workers.train.forward import CausalModel
 from workers.train.reward_model import Scorer
+from workers.train.rollouts.stopping import stop_ids
 
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 ADAPTER_CONFIG: Final = "adapter_config.json"
@@ -85,6 +86,7 @@ def export(
     exported: list[Exported] = []
     if plain is model:
         exported.append(Exported(kind="merged", folder=folder / "merged"))
+        _stop_at(plain, stop_ids(plain, tokenizer))
         plain.save_pretrained(folder / "merged")
     if adapter is not None:
         exported.append(Exported(kind="adapter", folder=folder / "adapter"))
@@ -105,6 +107,13 @@ def export(
         (artifact.folder / "README.md").write_text(describe(artifact.kind), encoding="utf-8")
         (artifact.folder / RECORD).write_text(record, encoding="utf-8")
     return exported
+
+
+def _stop_at(model: PreTrainedModel, ends: Sequence[int]) -> None:
+    """Let whoever generates with the exported model stop where the judge did."""
+    settings = model.generation_config
+    if settings is not None and ends:
+        settings.eos_token_id = list(ends) if len(ends) > 1 else ends[0]
 
 
 def _copy_adapter(saved: Path, folder: Path, base: str) -> None:

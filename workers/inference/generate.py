@@ -17,6 +17,7 @@ from workers.inference.models import Loaded
 from workers.train.data.tokenize import Renderer
 from workers.train.forward import mixed_precision
 from workers.train.rollouts.sampling import generation_config, without_own_settings
+from workers.train.rollouts.stopping import stop_ids
 
 
 @torch.no_grad()
@@ -36,6 +37,7 @@ def answer(loaded: Loaded, question: Question, say: Callable[[str], None], cance
     streamer = _Streamer(len(ids), decoder, say)
     stopping = StoppingCriteriaList([_StopWhen(lambda: decoder.stopped or cancelled())])
     device = loaded.model.device
+    ends = stop_ids(loaded.model, loaded.tokenizer)
     ids_1T = torch.tensor([ids], device=device)
     generator: Any = loaded.model  # transformers' types hide `generate` of an auto model
     with (
@@ -49,6 +51,7 @@ def answer(loaded: Loaded, question: Question, say: Callable[[str], None], cance
             attention_mask=torch.ones_like(ids_1T),
             generation_config=generation_config(
                 loaded.tokenizer,
+                ends,
                 min(room, question.max_tokens or room),
                 temperature=question.temperature,
                 top_p=question.top_p,
@@ -58,7 +61,7 @@ def answer(loaded: Loaded, question: Question, say: Callable[[str], None], cance
         )
     if rest := decoder.end():
         say(rest)
-    whole = decoder.stopped or streamer.last == loaded.tokenizer.eos_token_id
+    whole = decoder.stopped or streamer.last in ends
     return Answered(
         finish_reason="stop" if whole else "length", prompt_tokens=len(ids), completion_tokens=streamer.tokens
     )
@@ -69,19 +72,18 @@ def prompt_ids(loaded: Loaded, question: Question) -> list[int]:
 
     Raises UserError if a conversation cannot be rendered.
     """
-    tokenizer = loaded.tokenizer
+    render = Renderer(loaded.tokenizer, window=loaded.context, max_tokens=loaded.context)
     if question.messages is None:
-        return list(tokenizer(question.prompt)["input_ids"])
-    if not tokenizer.chat_template:
+        return list(render.opening(question.prompt or ""))
+    if not loaded.tokenizer.chat_template:
         match question.messages:
             case [{"role": "user", "content": str(text)}]:
-                return list(tokenizer(text)["input_ids"])
+                return list(render.opening(text))
             case _:
                 raise UserError(
                     f"{question.model} has no chat template: send a single `user` message, or use /v1/completions",
                     param="messages",
                 )
-    render = Renderer(tokenizer, window=loaded.context, max_tokens=loaded.context)
     try:
         return list(render.prompt(question.messages))
     except TrialFailed as error:

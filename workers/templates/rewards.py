@@ -148,7 +148,7 @@ class Words:
 
 def ids_of(tokenizer: Any, prompt: Any) -> list[int]:
     if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
+        return list(tokenizer(prompt.rstrip(" \t") or prompt)["input_ids"])
     text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -158,11 +158,18 @@ def answers(model: Any, tokenizer: Any, prompt: Any, max_new_tokens: int, count:
     """Return the greedy answer to a prompt, or `count` sampled ones, as token ids including the end token."""
     ids = torch.tensor([ids_of(tokenizer, prompt)], device=model.device)
     drawn = {"do_sample": False} if count is None else {"do_sample": True, "top_k": 0, "num_return_sequences": count}
-    end = tokenizer.eos_token_id
+    own = model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
     generated = model.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, pad_token_id=end, **drawn
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.eos_token_id,
+        eos_token_id=sorted(ends),
+        **drawn,
     )[:, ids.shape[1] :].tolist()
-    return [answer[: answer.index(end) + 1] if end in answer else answer for answer in generated]
+    lengths = [next((t for t, token in enumerate(row, start=1) if token in ends), len(row)) for row in generated]
+    return [answer[:length] for answer, length in zip(generated, lengths, strict=True)]
 
 
 def score(model: Any, tokenizer: Any, questions: list[Row], max_new_tokens: int) -> list[float]:

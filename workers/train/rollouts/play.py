@@ -18,6 +18,7 @@ from luthier.task import DataKind, JudgeSpec
 from workers.train.data.tokenize import Renderer, Row, Tokens
 from workers.train.forward import CausalModel
 from workers.train.rollouts.sampling import GENERATION_BATCH, Ids, decode, sample
+from workers.train.rollouts.stopping import stop_ids
 
 MAX_TURNS: Final = 8  # most answers of the model in one episode, unless the environment sets another limit
 SAMPLING_BATCH: Final = 64  # rollouts sampled at once; their cost is mostly the number of forward passes
@@ -121,7 +122,8 @@ def play(
     With a `seed` answers are sampled at temperature 1; without one decoding is greedy. Raises TrialFailed if the
     environment replies and the model has no chat template to render the reply.
     """
-    plays = [_Play(world, row) for row in rows for _ in range(attempts)]
+    ends = stop_ids(model, world.renderer.tokenizer)
+    plays = [_Play(world, row, ends) for row in rows for _ in range(attempts)]
     for turn in range(world.max_turns):
         going = [play for play in plays if not play.over]
         if not going:
@@ -143,8 +145,9 @@ def play(
 class _Play:
     """An episode in progress."""
 
-    def __init__(self, world: World, row: Row) -> None:
+    def __init__(self, world: World, row: Row, ends: Sequence[int]) -> None:
         self._world = world
+        self._ends = ends
         self.episode = world.begin(row)
         self.ids = list(opening(row, world.kind, world.renderer))
         self._target = [False] * len(self.ids)
@@ -158,7 +161,7 @@ class _Play:
         self._answer = decode(render.tokenizer, answer)
         messages = self.episode.respond(self._answer)
         if messages:
-            ended = answer[-1] == render.tokenizer.eos_token_id
+            ended = answer[-1] in self._ends
             self._append(render.continuation(messages, after_end=ended), generated=False)
         room = render.max_tokens - len(self.ids)
         self.over = not messages or room < self._world.max_new_tokens

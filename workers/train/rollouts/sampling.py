@@ -11,6 +11,7 @@ from peft import PeftModelForCausalLM
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from workers.train.forward import CausalModel, layout, mixed_precision
+from workers.train.rollouts.stopping import stop_ids
 
 GENERATION_BATCH: Final = 8
 MIN_TEMPERATURE: Final = 0.01  # below it decoding is greedy: the result is the same, and the division may overflow
@@ -38,8 +39,9 @@ def sample(
     """
     longest = max(map(len, prompts), default=0) + max_new_tokens
     batch = 1 if isinstance(model, PeftModelForCausalLM) or not layout(model).batches(longest) else batch
-    config = generation_config(tokenizer, max_new_tokens, temperature=0.0 if seed is None else 1.0)
-    pad, end = config.pad_token_id, config.eos_token_id
+    ends = stop_ids(model, tokenizer)
+    config = generation_config(tokenizer, ends, max_new_tokens, temperature=0.0 if seed is None else 1.0)
+    pad = config.pad_token_id
     generator: Any = model  # transformers' types hide `generate` of an auto model
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[Ids] = [()] * len(prompts)
@@ -56,7 +58,8 @@ def sample(
                 input_ids=ids_BT.to(model.device), attention_mask=mask_BT.to(model.device), generation_config=config
             )
             for i, new in zip(chosen, output_BT[:, longest:].tolist(), strict=True):
-                answers[i] = tuple(new[: new.index(end) + 1] if end in new else new)
+                length = next((t for t, token in enumerate(new, start=1) if token in ends), len(new))
+                answers[i] = tuple(new[:length])
     return answers
 
 
@@ -69,12 +72,18 @@ def generate(
 
 
 def generation_config(
-    tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, *, temperature: float, top_p: float = 1.0
+    tokenizer: PreTrainedTokenizerBase,
+    ends: Sequence[int],
+    max_new_tokens: int,
+    *,
+    temperature: float,
+    top_p: float = 1.0,
 ) -> GenerationConfig:
-    """Return transformers' settings: greedy at temperature 0, else sampling without top-k."""
-    end = tokenizer.eos_token_id
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-    config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=end)
+    """Return transformers' settings: greedy at temperature 0, else sampling without top-k; stops at any of `ends`."""
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=list(ends) or None
+    )
     if temperature >= MIN_TEMPERATURE and top_p > 0:
         config.update(do_sample=True, temperature=temperature, top_k=0, top_p=top_p)
     return config
