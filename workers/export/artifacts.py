@@ -1,6 +1,7 @@
 """Export a judged model: adapter, merged weights, model card, reproduction script.
 
-merged/    model.safetensors, config and tokenizer from `save_pretrained`; README.md, luthier.json;
+merged/    model.safetensors in the type of the base, config and tokenizer from `save_pretrained`, the base's
+           generation_config.json; README.md, luthier.json;
            reproduce/{reproduce.py, train.jsonl, validation.jsonl, requirements.txt};
            reward_model/ if one was trained, for transformers' AutoModelForSequenceClassification
 adapter/   PEFT's adapter_model.safetensors and adapter_config.json; tokenizer, README.md, luthier.json
@@ -25,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from luthier.trial import Metrics
 from luthier.worker_protocol import Assignment
 from workers.export import reproduction
+from workers.export.like_base import own_pad, save_model
 from workers.export.model_card import card
 from workers.train.forward import CausalModel
 from workers.train.reward_model import Scorer
@@ -69,6 +71,7 @@ def export(
         tokenizer.model_max_length = (
             plain.config.max_position_embeddings
         )  # otherwise it would truncate to the old context
+    tokenizer = own_pad(tokenizer, Path(assignment.base.source))
     trained = reproduction.trained_rows(train_rows, assignment, tokenizer)
     record = _record(assignment, metrics, test_metrics)
     describe = partial(
@@ -85,7 +88,7 @@ def export(
     exported: list[Exported] = []
     if plain is model:
         exported.append(Exported(kind="merged", folder=folder / "merged"))
-        plain.save_pretrained(folder / "merged")
+        save_model(plain, folder / "merged", Path(assignment.base.source))
     if adapter is not None:
         exported.append(Exported(kind="adapter", folder=folder / "adapter"))
         _copy_adapter(adapter, folder / "adapter", assignment.base.source)
