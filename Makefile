@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 HOME_DIR ?= .cache/demo-home
 
-.PHONY: demo serve test test-all chromium lint cells unit clean
+.PHONY: demo serve test test-all chromium lint cells zoo unit clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +40,10 @@ lint: $(VENV)/installed
 cells: $(VENV)/installed  ## try every cell of the design space, record what is seen, and print its page
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.cells
 	$(BIN)/python -m search.space.docs_page > docs/design-space.md
+
+zoo: $(VENV)/installed  ## train a tiny model of every model type, and print what goes with it
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not live" tests/zoo
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo
 
 unit: $(VENV)/installed  ## the fast tests alone
 	$(BIN)/python -m pytest tests/unit

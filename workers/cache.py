@@ -27,7 +27,7 @@ from luthier.task import JudgeSpec
 from workers.evaluate.judge import renderer
 from workers.train.algorithms import Example, objective
 from workers.train.architectures.edits import start_head
-from workers.train.forward import require_unpadded
+from workers.train.layout_probe import layout_of
 
 CALIBRATION_ROWS, CALIBRATION_TOKENS = 16, 256  # rows, and tokens of each; small enough for a CPU
 
@@ -50,7 +50,10 @@ def base(entry: BaseModelEntry) -> Base:
 
 
 def load(entry: BaseModelEntry) -> Base:
-    """Load a model and its tokenizer: safetensors only, no remote code. Raises Infeasible if that fails."""
+    """Load a model and its tokenizer: safetensors only, no remote code. Find out how it reads rows.
+
+    Raises Infeasible if that fails.
+    """
     try:
         model = _load(entry)
         tokenizer = AutoTokenizer.from_pretrained(entry.source, trust_remote_code=False)
@@ -60,7 +63,7 @@ def load(entry: BaseModelEntry) -> Base:
         tokenizer.pad_token = tokenizer.eos_token
     if entry.facts.family == "encoder" and tokenizer.mask_token_id is None:
         raise Infeasible(f"base model {entry.name} is an encoder, but its tokenizer has no mask token")
-    require_unpadded(model.eval())
+    layout_of(model.eval())
     return Base(entry=entry, model=model, tokenizer=tokenizer)
 
 
@@ -107,6 +110,8 @@ def _load(entry: BaseModelEntry) -> PreTrainedModel:
             with torch.random.fork_rng(devices=[]):
                 model, info = AutoModelForMaskedLM.from_pretrained(entry.source, output_loading_info=True, **settings)
             start_head(model, info["missing_keys"])
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = 0  # RWKV would halve weights in place under `eval()`, for float16
     return model
 
 

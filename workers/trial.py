@@ -21,6 +21,7 @@ from workers.train import checkpoint as checkpoints
 from workers.train.algorithms import Teacher
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
+from workers.train.forward import layout
 from workers.train.loop import train
 from workers.train.rollouts.play import world_of
 from workers.trial_result import Candidate, conclude
@@ -43,6 +44,8 @@ def run(service: ServiceClient, lease: Lease, device: torch.device, checkpoint_s
             candidate = Candidate(model=model)
         else:
             edited = _build(service, assignment)
+            if (reading := layout(edited)).why:
+                lease.say(reading.describe())
             torch.nn.Module.to(edited, device)
             if assignment.design.stages:
                 candidate = _train(service, lease, edited, checkpoint_seconds, scratch)

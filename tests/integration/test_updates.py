@@ -48,7 +48,7 @@ from workers.train.data.tokenize import Tokens
 from workers.train.forward import target_logps
 from workers.train.loop import train
 from workers.train.updates import Applied
-from workers.train.updates.lora import places
+from workers.train.updates.targets import places
 
 
 class TestFull(UpdateConformance):

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedModel
 
 from luthier.algorithms import Mlm
 from luthier.design import Architecture
-from luthier.errors import Infeasible, UserError
+from luthier.errors import UserError
 from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import Metrics
@@ -29,7 +29,8 @@ from workers.train.algorithms.supervised import MaskedLanguageModelling, mask_to
 from workers.train.architectures import build
 from workers.train.data.padding_free import lay_out
 from workers.train.data.tokenize import Masked, Renderer
-from workers.train.forward import require_unpadded, target_logps
+from workers.train.forward import target_logps
+from workers.train.layout_probe import row_layout
 
 CPU = torch.device("cpu")
 CLS, SEP, MASK = 2, 3, 4
@@ -122,16 +123,21 @@ def test_a_token_is_predicted_from_both_sides_where_it_stands(encoder: Base) -> 
 def test_common_families_are_taken(family: str) -> None:
     """RoBERTa's positions that start late and ModernBERT's two-sided windows included."""
     model = small_model(family)
-    require_unpadded(model)
+    assert row_layout(model) == "unpadded"
     rows = [predicted([id_ % 100 + 5 for id_ in ids]) for ids in SEQUENCES]
     together = target_logps(model, lay_out(rows, CPU))
     assert largest_difference(together, torch.cat([alone(model, row) for row in rows])) < 1e-4
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_family_without_support_for_padding_free_batches_is_refused() -> None:
-    with pytest.raises(Infeasible, match=r"MPNetForMaskedLM .*affect each other"):
-        require_unpadded(small_model("mpnet"))
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["mpnet", "deberta-v2"])
+def test_a_family_that_cannot_keep_rows_apart_pads_them(family: str) -> None:
+    model = small_model(family)
+    assert row_layout(model) == "padded"
+    rows = [predicted([id_ % 100 + 5 for id_ in ids]) for ids in SEQUENCES]
+    together = target_logps(model, lay_out(rows, CPU))
+    assert largest_difference(together, torch.cat([alone(model, row) for row in rows])) < 1e-4
 
 
 # Text in windows

@@ -6,7 +6,7 @@ The script is independent of Luthier, and runs wherever the artifact is taken.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,21 @@ from luthier.dataset.rows import write_rows
 from luthier.design import Design
 from luthier.task import DataKind
 from luthier.trial import Metrics
-from luthier.updates import AdaLora, Placed, Update, VirtualTokens
+from luthier.updates import (
+    AdaLora,
+    Dora,
+    Ia3,
+    Lora,
+    LoraPlus,
+    Oft,
+    Pissa,
+    QLora,
+    RandLora,
+    RsLora,
+    Update,
+    Vera,
+    VirtualTokens,
+)
 from luthier.worker_protocol import Assignment
 from workers.evaluate.judge import renderer
 from workers.templates import render, rewards
@@ -27,7 +41,9 @@ from workers.train.algorithms import objective, trainer
 from workers.train.architectures.edits import place_of_layers
 from workers.train.data.tokenize import Row
 from workers.train.updates.adalora import PRUNINGS, SETTLED, WARMUP
-from workers.train.updates.lora import ALL_LINEAR, places
+from workers.train.updates.lora import low_rank_targets
+from workers.train.updates.targets import places
+from workers.train.updates.vera_ia3_oft import ia3_targets
 
 # Libraries of the script that a worker does not need, in the versions with which the tests run it.
 TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
@@ -139,7 +155,7 @@ def _script(
         peft=_from_peft(design),
         own_reference=[stage.update.kind for stage in design.stages if updates.own_reference(stage.update)],
         virtual=any(isinstance(stage.update, VirtualTokens) for stage in design.stages),
-        places=[_places(model, stage.update) for stage in design.stages],
+        targets=[_targets(model, stage.update) for stage in design.stages],
         adaptive={"start": AdaLora.START, "warmup": WARMUP, "settled": SETTLED, "prunings": PRUNINGS},
         seed=assignment.seed,
         source=assignment.base.source,
@@ -202,9 +218,19 @@ def _from_peft(design: Design) -> list[str]:
     return sorted(configs | ({"PeftModel"} if virtual else set())) + ["get_peft_model"] * bool(configs)
 
 
-def _places(model: PreTrainedModel, update: Update) -> list[str] | str:
-    """Return PEFT's target_modules for an update."""
-    return places(model, update.placement) if isinstance(update, Placed) else ALL_LINEAR
+def _targets(model: PreTrainedModel, update: Update) -> Mapping[str, list[str] | str]:
+    """Return the arguments of PEFT's configuration that say where the adapters of an update are."""
+    match update:
+        case Lora() | RsLora() | Dora() | LoraPlus():
+            return low_rank_targets(model, update)
+        case Pissa():
+            return {"target_modules": places(model, update.placement)}
+        case Ia3():
+            return ia3_targets(model)
+        case Vera() | RandLora() | AdaLora() | Oft() | QLora():
+            return {"target_modules": places(model, "all")}
+        case _:
+            return {}
 
 
 def _survives_arrow(content: str | Sequence[Message]) -> bool:

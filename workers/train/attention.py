@@ -68,7 +68,7 @@ def unpadded_attention(
                 enable_gqa=grouped,
             )
         )
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None  # some families view it in another shape
 
 
 def _band(length: int, keys: int, window: int | None, device: torch.device, *, causal: bool) -> torch.Tensor | None:

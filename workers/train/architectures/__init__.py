@@ -14,6 +14,7 @@ from luthier.errors import Infeasible
 from workers.train.architectures.block_influence import block_influence
 from workers.train.architectures.edits import cut_depth, kept_layers, scale_rope, set_window, share_kv_heads
 from workers.train.forward import is_encoder
+from workers.train.layout_probe import keep_layout, layout_of
 
 __all__ = ["build"]
 
@@ -49,5 +50,5 @@ def build(
         ) from error
     if not is_encoder(pristine):
         model.generation_config = copy.deepcopy(pristine.generation_config)
-    model.eval()
+    keep_layout(model.eval(), layout_of(pristine))
     return model

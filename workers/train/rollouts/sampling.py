@@ -10,7 +10,7 @@ import torch
 from peft import PeftModelForCausalLM
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from workers.train.forward import CausalModel, mixed_precision
+from workers.train.forward import CausalModel, layout, mixed_precision
 
 GENERATION_BATCH: Final = 8
 MIN_TEMPERATURE: Final = 0.01  # below it decoding is greedy: the result is the same, and the division may overflow
@@ -33,9 +33,11 @@ def sample(
     policy's. Without one decoding is greedy. Batches group prompts of similar length, deterministically.
 
     With virtual tokens each prompt is answered alone, which is several times slower: PEFT would put them before the
-    padding, at a distance from the prompt that training never had.
+    padding, at a distance from the prompt that training never had. So is each prompt of a model that padding on the
+    left would change.
     """
-    batch = 1 if isinstance(model, PeftModelForCausalLM) else batch
+    longest = max(map(len, prompts), default=0) + max_new_tokens
+    batch = 1 if isinstance(model, PeftModelForCausalLM) or not layout(model).batches(longest) else batch
     config = generation_config(tokenizer, max_new_tokens, temperature=0.0 if seed is None else 1.0)
     pad, end = config.pad_token_id, config.eos_token_id
     generator: Any = model  # transformers' types hide `generate` of an auto model

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from luthier.updates import AdaLora
 from workers.train.updates.base import implements
-from workers.train.updates.lora import EVERYWHERE, Adapter, adapt
+from workers.train.updates.lora import Adapter, adapt
+from workers.train.updates.targets import places
 
 WARMUP, SETTLED = 0.1, 0.3  # shares of the steps before the first pruning, and after the last
 PRUNINGS: Final = 100  # most prunings in a stage
@@ -91,6 +92,6 @@ def adaptive(model: PreTrainedModel, update: AdaLora, seed: int) -> AdaLoraAdapt
         lora_dropout=0.0,
         orth_reg_weight=update.orthogonality,
         **schedule(1),  # `begin` sets the real one, once the number of steps is known
-        **EVERYWHERE,
+        target_modules=places(model, "all"),
     )
     return AdaLoraAdapter(adapt(model, config, seed))

@@ -1,25 +1,23 @@
-"""The LoRA family, through PEFT: low-rank adapters on linear layers, never on the output head, without dropout."""
+"""The LoRA family, through PEFT: low-rank adapters on linear layers and on fused experts, without dropout."""
 
 from __future__ import annotations
 
-import re
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, assert_never
+from typing import Any, assert_never
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.utils import transformers_weight_conversion
 from torch.nn import Parameter
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from luthier.errors import Infeasible
-from luthier.updates import Dora, Lora, LoraPlus, Placement, RsLora
+from luthier.updates import Dora, Lora, LoraPlus, RsLora
 from workers.train.forward import is_encoder
 from workers.train.updates.base import Stateless, implements, trainable_parameters
-
-ALL_LINEAR: Final = "all-linear"  # PEFT's shorthand for every linear layer except the output head
-EVERYWHERE: Final[dict[str, Any]] = {"target_modules": ALL_LINEAR}
-_INDEX: Final = re.compile(r"\.\d+\.")  # the number of a transformer layer in a module's name
+from workers.train.updates.targets import fused_experts, places
 
 
 class Adapter(Stateless):
@@ -41,6 +39,9 @@ class Adapter(Stateless):
         return merged
 
     def save_adapter(self, folder: Path) -> bool:
+        """Save nothing where PEFT would load the adapter onto other layers than these."""
+        if redirected(self.peft_model):
+            return False
         self.peft_model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; the export writes a full one
         return True
@@ -63,57 +64,56 @@ LowRank = Lora | RsLora | Dora | LoraPlus
 @implements(Lora, RsLora, Dora, LoraPlus, peft_config="LoraConfig")
 def low_rank(model: PreTrainedModel, update: LowRank, seed: int) -> Adapter:
     """Add LoRA adapters to `model` in place. `seed` determines the random initial A matrices."""
-    adapted = adapt(model, lora_config(update, places(model, update.placement)), seed)
+    adapted = adapt(model, lora_config(update, **low_rank_targets(model, update)), seed)
     return LoraPlusAdapter(adapted, update.ratio) if isinstance(update, LoraPlus) else Adapter(adapted)
 
 
 def adapt(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
     """Add PEFT's adapters to `model` in place. `seed` determines their random initial values."""
     config.task_type = None if is_encoder(model) else "CAUSAL_LM"  # PEFT has no task type for masked language models
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _targets_as_given():
         torch.manual_seed(seed)
         return get_peft_model(model, config)
 
 
-def places(model: PreTrainedModel, placement: Placement) -> list[str] | str:
-    """Return PEFT's `target_modules` for a placement: sorted module names, relative to their transformer layer.
+@contextmanager
+def _targets_as_given() -> Iterator[None]:
+    """Within this context PEFT takes the names of a configuration as they are.
 
-    Linear layers inside a module of a class named `…Attention` count as attention; all others as MLP. Raises Infeasible
-    if the model has none of a kind, or if its embeddings are tied: an adapter on them could not be merged.
+    Otherwise it takes `gate_proj`, `up_proj` and `down_proj` of a mixture of experts as names of an older version's
+    experts, and leaves out the dense and shared MLPs that have these names today.
     """
-    match placement:
-        case "all":
-            return ALL_LINEAR
-        case "embeddings":
-            embeddings = model.get_input_embeddings()
-            if (head := model.get_output_embeddings()) is not None and head.weight is embeddings.weight:
-                raise Infeasible(
-                    f"{type(model).__name__} has tied embeddings: an adapter on them would change the output head too"
-                )
-            name = next(name for name, module in model.named_modules() if module is embeddings)
-            found = [*_linear(model, attention=True), *_linear(model, attention=False), name]
-        case "attention":
-            found = _linear(model, attention=True)
-        case "mlp":
-            found = _linear(model, attention=False)
-    if not found:
-        raise Infeasible(f"{type(model).__name__} has no linear layers for the placement {placement}")
-    return sorted(found)
+    own = transformers_weight_conversion.convert_peft_config_for_transformers
+    transformers_weight_conversion.convert_peft_config_for_transformers = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        transformers_weight_conversion.convert_peft_config_for_transformers = own
 
 
-def _linear(model: PreTrainedModel, *, attention: bool) -> list[str]:
-    """Return the names of the linear layers inside attention, or outside it, relative to their transformer layer."""
-    head = model.get_output_embeddings()
-    inside = tuple(name + "." for name, module in model.named_modules() if type(module).__name__.endswith("Attention"))
-    linear = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
-    ]
-    return sorted({_INDEX.split(name, 1)[-1] for name in linear if name.startswith(inside) == attention})
+def redirected(peft_model: PeftModel) -> bool:
+    """Return whether PEFT would take the names of the configuration as those of other layers."""
+    config = peft_model.peft_config["default"]
+    taken = copy.deepcopy(config)
+    try:
+        transformers_weight_conversion.convert_peft_config_for_transformers(taken, peft_model.get_base_model(), None)
+    except ValueError:  # it takes them for some of an older version's layers that are one layer now
+        return True
+    return bool(taken.target_modules != config.target_modules)
 
 
-def lora_config(update: LowRank, target_modules: list[str] | str) -> LoraConfig:
+def low_rank_targets(model: PreTrainedModel, update: LowRank) -> dict[str, Any]:
+    """Return PEFT's `target_modules` of an update, and `target_parameters` where it reaches fused experts.
+
+    DoRA does not: PEFT has it for linear layers only. Raises Infeasible as `places`.
+    """
+    experts = [] if isinstance(update, Dora) or update.placement == "attention" else fused_experts(model)
+    return {"target_modules": places(model, update.placement)} | ({"target_parameters": experts} if experts else {})
+
+
+def lora_config(
+    update: LowRank, target_modules: list[str] | str, target_parameters: list[str] | None = None
+) -> LoraConfig:
     """Return PEFT's configuration of the update."""
     match update:
         case Lora() | LoraPlus():
@@ -132,4 +132,5 @@ def lora_config(update: LowRank, target_modules: list[str] | str) -> LoraConfig:
         lora_dropout=0.0,
         bias="none",
         target_modules=target_modules,
+        target_parameters=target_parameters,
     )

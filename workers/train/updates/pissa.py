@@ -9,10 +9,10 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
-from luthier.errors import Infeasible
 from luthier.updates import Pissa
 from workers.train.updates.base import implements
-from workers.train.updates.lora import Adapter, adapt, places
+from workers.train.updates.lora import Adapter, adapt, redirected
+from workers.train.updates.targets import linear_layers, places, reached, require_fitting
 
 
 class PissaAdapter(Adapter):
@@ -29,8 +29,10 @@ class PissaAdapter(Adapter):
     def save_adapter(self, folder: Path) -> bool:
         """Save plain LoRA of twice the rank for the original base: BA - B₀A₀ = [B, -B₀][A; A₀].
 
-        Users have the original base weights, not the frozen residual.
+        Users have the original base weights, not the frozen residual. Nothing where PEFT would load it elsewhere.
         """
+        if redirected(self.peft_model):
+            return False
         with tempfile.TemporaryDirectory(prefix="luthier-pissa-") as scratch:
             first = Path(scratch) / "first"
             self.peft_model.save_pretrained(first, state_dict=self.at_first)
@@ -48,16 +50,14 @@ def principal(model: PreTrainedModel, update: Pissa, seed: int) -> PissaAdapter:
     """
     device = model.device
     torch.nn.Module.to(model, "cpu")
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and min(module.weight.shape) < update.rank:
-            shape = " × ".join(map(str, module.weight.shape))
-            raise Infeasible(f"pissa needs weights of at least rank {update.rank}, but {name} is {shape}")
+    targets = places(model, update.placement)
+    require_fitting(reached(linear_layers(model), targets), "pissa", update.rank)
     config = LoraConfig(
         r=update.rank,
         lora_alpha=update.rank,
         init_lora_weights="pissa_niter_16",
         lora_dropout=0.0,
-        target_modules=places(model, update.placement),
+        target_modules=targets,
     )
     adapted = adapt(model, config, seed)
     torch.nn.Module.to(model, device)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from luthier.errors import Infeasible
 from luthier.updates import Prefix, Prompt
+from workers.train.forward import require_end_to_end
 from workers.train.updates.base import Stateless, implements, trainable_parameters
 
 
@@ -43,7 +44,11 @@ class VirtualTokenAdapter(Stateless):
 
 @implements(Prompt, peft_config="PromptTuningConfig", own_reference=True)
 def prompt(model: PreTrainedModel, update: Prompt, seed: int) -> VirtualTokenAdapter:
-    """Add prompt tuning. `seed` determines the tokens whose embeddings it starts from."""
+    """Add prompt tuning. `seed` determines the tokens whose embeddings it starts from.
+
+    Raises Infeasible if the model does not take rows end to end.
+    """
+    require_end_to_end(model)
     config = PromptTuningConfig(num_virtual_tokens=update.tokens, task_type="CAUSAL_LM")
     adapted = PeftModelForCausalLM(model, config)
     embeddings = cast("torch.nn.Embedding", model.get_input_embeddings()).weight.detach()
@@ -52,7 +57,9 @@ def prompt(model: PreTrainedModel, update: Prompt, seed: int) -> VirtualTokenAda
 
 @implements(Prefix, peft_config="PrefixTuningConfig", own_reference=True)
 def prefix(model: PreTrainedModel, update: Prefix, seed: int) -> VirtualTokenAdapter:
-    """Add prefix tuning. `seed` determines the tokens whose keys and values it starts from."""
+    """Add prefix tuning. `seed` determines the tokens whose keys and values it starts from. Raises Infeasible as
+    `prompt`."""
+    require_end_to_end(model)
     ids_1T = _drawn(model, update.tokens, seed)[None].to(model.device)
     with torch.no_grad():
         cache = cast("Any", model)(input_ids=ids_1T, use_cache=True).past_key_values

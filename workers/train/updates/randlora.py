@@ -7,7 +7,8 @@ from transformers import PreTrainedModel
 
 from luthier.updates import RandLora
 from workers.train.updates.base import implements
-from workers.train.updates.lora import EVERYWHERE, Adapter, adapt
+from workers.train.updates.lora import Adapter, adapt
+from workers.train.updates.targets import places
 
 
 @implements(RandLora, peft_config="RandLoraConfig", own_reference=True)
@@ -18,6 +19,6 @@ def randlora(model: PreTrainedModel, update: RandLora, seed: int) -> Adapter:
         randlora_alpha=round(update.SCALE * update.rank),
         projection_prng_key=seed,
         save_projection=True,
-        **EVERYWHERE,
+        target_modules=places(model, "all"),
     )
     return Adapter(adapt(model, config, seed))

@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
-import torch
 from peft import IA3Config, OFTConfig, VeraConfig
+from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 from transformers import PreTrainedModel
 
 from luthier.errors import Infeasible
 from luthier.updates import Ia3, Oft, Vera
 from workers.train.updates.base import implements
-from workers.train.updates.lora import EVERYWHERE, Adapter, adapt
+from workers.train.updates.lora import Adapter, adapt
+from workers.train.updates.targets import is_turned, linear_layers, places, rescaled, shape_of
 
 
 @implements(Vera, peft_config="VeraConfig", own_reference=True)
 def vera(model: PreTrainedModel, update: Vera, seed: int) -> Adapter:
     """VeRA (Kopiczko et al. 2024). `seed` determines the shared random matrices, which the saved adapter includes."""
-    config = VeraConfig(r=update.rank, projection_prng_key=seed, save_projection=True, **EVERYWHERE)
+    config = VeraConfig(
+        r=update.rank, projection_prng_key=seed, save_projection=True, target_modules=places(model, "all")
+    )
     return Adapter(adapt(model, config, seed))
 
 
 @implements(Ia3, peft_config="IA3Config")
 def ia3(model: PreTrainedModel, update: Ia3, seed: int) -> Adapter:
-    """IA³ (Liu et al. 2022), on PEFT's default layers for the family. Raises Infeasible if PEFT knows none."""
-    try:
-        return Adapter(adapt(model, IA3Config(), seed))
-    except ValueError as error:
-        raise Infeasible(f"PEFT has no ia3 layers for {type(model).__name__}: {error}") from error
+    """IA³ (Liu et al. 2022), on PEFT's default layers for the family where it has some. Raises Infeasible as
+    `rescaled`."""
+    return Adapter(adapt(model, IA3Config(**ia3_targets(model)), seed))
+
+
+def ia3_targets(model: PreTrainedModel) -> dict[str, list[str]]:
+    """Return PEFT's `target_modules` and `feedforward_modules`; empty for a family that PEFT has defaults for."""
+    if model.config.model_type in TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING:
+        return {}
+    targets, outputs = rescaled(model)
+    return {"target_modules": targets, "feedforward_modules": outputs}
 
 
 @implements(Oft, peft_config="OFTConfig")
 def oft(model: PreTrainedModel, update: Oft, seed: int) -> Adapter:
-    """OFT (Qiu et al. 2023), exact Cayley rotations. Raises Infeasible if the block does not divide the inputs."""
-    head = model.get_output_embeddings()
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and module is not head and module.in_features % update.block:
-            raise Infeasible(
-                f"oft needs inputs that are a multiple of {update.block}, but {name} has {module.in_features}"
-            )
-    config = OFTConfig(oft_block_size=update.block, use_cayley_neumann=False, **EVERYWHERE)
+    """OFT (Qiu et al. 2023), exact Cayley rotations.
+
+    Raises Infeasible if the block does not divide the inputs, or if layers are of a class that PEFT cannot rotate.
+    """
+    for name, module in linear_layers(model).items():
+        _, inputs = shape_of(module)
+        if is_turned(module):
+            raise Infeasible(f"PEFT has no oft for {type(module).__name__}, the class of {name}")
+        if inputs % update.block:
+            raise Infeasible(f"oft needs inputs that are a multiple of {update.block}, but {name} has {inputs}")
+    config = OFTConfig(oft_block_size=update.block, use_cayley_neumann=False, target_modules=places(model, "all"))
     return Adapter(adapt(model, config, seed))
