@@ -6,20 +6,30 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from luthier.errors import UserError
-from luthier.models import chat_template
+from luthier.models import chat_template, model_files, safetensors_header
+from luthier.models.safetensors_header import Tensor
 from luthier.values import Frozen
 
 ORIGIN: Final = "origin.json"  # in converted and downloaded folders: the facts `origin` and `quantised`
+DECODERS: Final = ("ForCausalLM", "LMHeadModel")  # how the names of their classes end
 # Encoders saved without a masked-LM head, e.g. sentence embedders.
 HEADLESS_ENCODERS: Final = ("BertModel", "RobertaModel", "XLMRobertaModel", "DistilBertModel", "ModernBertModel")
 # Families whose first token has position `pad_token_id + 1`.
 OFFSET_POSITIONS: Final = ("roberta", "xlm-roberta", "camembert")
+# Where families that have no `max_position_embeddings` keep the longest sequence.
+CONTEXTS: Final = ("max_position_embeddings", "max_seq_len", "seq_length", "max_sequence_length")
+# The context of a model without any limit (state-space models), unless its tokenizer names one.
+UNLIMITED_CONTEXT: Final = 8192
+# Families whose linear layers are transformers' Conv1D, which stores weights as (inputs, outputs).
+_CONV1D: Final = ("gpt2", "openai-gpt")
 _LAYER: Final = re.compile(r"(?:^|\.)\w*(?:layers?|blocks?|h)\.(?P<index>\d+)\.")
 _NORM: Final = re.compile(r"(?:norm\w*|ln_\w+)\.(?:weight|bias)$", re.IGNORECASE)
 _LAST_NORM: Final = re.compile(r"(?:^|\.)(?:norm|final_norm)\.(?:weight|bias)$")
@@ -119,55 +129,108 @@ class BaseModelEntry(Frozen):
     facts: ModelFacts
 
 
-def read_facts(folder: Path) -> ModelFacts:
-    """Return the facts of a model saved by `save_pretrained`. Raises UserError naming the missing or invalid file."""
-    config = _json(folder / "config.json")
-    if not (folder / "tokenizer.json").is_file():
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandardConfig:
+    """The configuration of a model. `values` have transformers' standard names (`hidden_size`, not `n_embd`)."""
+
+    architecture: str
+    family: Literal["decoder", "encoder"]
+    values: Mapping[str, Any]
+
+
+def read_facts(folder: Path, config: StandardConfig | None = None) -> ModelFacts:
+    """Return the facts of a model saved by `save_pretrained`. Raises UserError naming the missing or invalid file.
+
+    `config` None: the values as they stand in config.json, which have the standard names in most families.
+    """
+    if config is None:
+        config = _as_written(folder)
+    values, architecture = config.values, config.architecture
+    if not (folder / "tokenizer.json").exists():
         raise UserError(f"{folder} has no tokenizer.json (a fast tokenizer is required).", param="source")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise UserError(f"{folder} has no *.safetensors weights (pickled weights are never loaded).", param="source")
-    architecture = (config.get("architectures") or ["unknown"])[0]
-    encoder = architecture.endswith("ForMaskedLM") or architecture in HEADLESS_ENCODERS
-    if not (encoder or architecture.endswith("ForCausalLM")):
-        raise UserError(
-            f"{folder}: {architecture} is not supported. Supported are causal (…ForCausalLM) and masked language "
-            f"models (…ForMaskedLM, {', '.join(HEADLESS_ENCODERS)}).",
-            param="source",
-        )
-    if encoder:
-        config = {_DISTILBERT_NAMES.get(name, name): value for name, value in config.items()}
+    tensors = safetensors_header.tensors(folder)
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    context = _context(values, folder)
+    heads = values.get("num_attention_heads") or 1  # models without attention have none
+    template = chat_template.in_use(chat_templates(folder))
     try:
-        heads = int(config["num_attention_heads"])
-        headers = [_header(file) for file in weights]
-        template = chat_template.in_use(_chat_templates(folder))
         return ModelFacts(
             architecture=architecture,
-            family="encoder" if encoder else "decoder",
-            parameters=sum(math.prod(tensor["shape"]) for header in headers for tensor in header.values()),
-            hidden_size=config["hidden_size"],
-            layers=config["num_hidden_layers"],
+            family=config.family,
+            parameters=sum(math.prod(shape) for shape in shapes.values()),
+            hidden_size=values["hidden_size"],
+            layers=values["num_hidden_layers"],
             heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            vocab_size=config["vocab_size"],
-            context=config["max_position_embeddings"] - _positions_before_the_first(config),
+            kv_heads=_kv_heads(values, heads),
+            vocab_size=values["vocab_size"],
+            context=context,
             chat_template=template is not None,
-            attention_window=_attention_window(config),
-            biases=any(name.endswith(".bias") for header in headers for name in header),
+            attention_window=_attention_window(values, context),
+            biases=any(name.endswith(".bias") for name in shapes),
             tools=template is not None and chat_template.with_tools(template) is not None,
-            rope=_rope(config),
+            rope=_rope(values),
             head="tied" if architecture in HEADLESS_ENCODERS else "own",
-            tokenizer=_vocabulary(_json(folder / "tokenizer.json")),
+            tokenizer=_vocabulary(folder / "tokenizer.json"),
             **_origin(folder),
-            tied=bool(config.get("tie_word_embeddings")) or _tables(headers, config) < 2,
-            anatomy=_anatomy({name: tensor["shape"] for h in headers for name, tensor in h.items()}, config),
+            tied=bool(values.get("tie_word_embeddings")) or _tables(tensors, values) < 2,
+            anatomy=_anatomy(shapes, values, architecture),
         )
     except KeyError as missing:
         raise UserError(f"{folder / 'config.json'} lacks the field {missing}.", param="source") from missing
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(map(str, fault["loc"]))
+        raise UserError(f"{folder}: {field}: {fault['msg']}, found {fault['input']!r:.80}.", param="source") from error
 
 
-def _vocabulary(tokenizer: dict[str, Any]) -> str:
-    """Return 16 hex digits that identify which id each token has."""
+def _as_written(folder: Path) -> StandardConfig:
+    values = model_files.json_object(folder / "config.json")
+    architecture = (values.get("architectures") or ["unknown"])[0]
+    encoder = architecture.endswith("ForMaskedLM") or architecture in HEADLESS_ENCODERS
+    if not (encoder or architecture.endswith(DECODERS)):
+        raise unsupported(folder, architecture)
+    if encoder:
+        values = {_DISTILBERT_NAMES.get(name, name): value for name, value in values.items()}
+    return StandardConfig(architecture=architecture, family="encoder" if encoder else "decoder", values=values)
+
+
+def unsupported(folder: Path, what: str) -> UserError:
+    """Return the error for a model of another kind than those that can be trained."""
+    return UserError(
+        f"{folder}: {what} is not supported. Supported are causal (…ForCausalLM, …LMHeadModel) and masked language "
+        f"models (…ForMaskedLM, {', '.join(HEADLESS_ENCODERS)}).",
+        param="source",
+    )
+
+
+def _context(config: Mapping[str, Any], folder: Path) -> int:
+    """Return the longest sequence in tokens."""
+    for name in CONTEXTS:
+        if config.get(name) is not None:
+            return int(config[name]) - _positions_before_the_first(config)
+    settings = folder / "tokenizer_config.json"
+    found = model_files.json_object(settings).get("model_max_length") if settings.is_file() else None
+    return found if isinstance(found, int) and 0 < found <= 2**24 else UNLIMITED_CONTEXT
+
+
+def _kv_heads(config: Mapping[str, Any], heads: int) -> int:
+    """Return the number of key and value heads. Falcon and GPT-BigCode have one if `multi_query` is set."""
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+        return 1
+    found = config.get("num_key_value_heads") or config.get("num_kv_heads")
+    return found if isinstance(found, int) else heads
+
+
+def _vocabulary(file: Path) -> str:
+    """Return 16 hex digits that identify which id each token has. Raises UserError for no tokenizer.json."""
+    tokenizer = model_files.json_object(file, most_bytes=model_files.LARGEST_TOKENIZER)
+    try:
+        return _digest(tokenizer)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise model_files.refused(file, "is not the tokenizer.json of a fast tokenizer") from error
+
+
+def _digest(tokenizer: Mapping[str, Any]) -> str:
     added = sorted((token["id"], token["content"]) for token in tokenizer.get("added_tokens") or [])
     text = json.dumps([tokenizer.get("model", {}).get("vocab"), added], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -175,22 +238,29 @@ def _vocabulary(tokenizer: dict[str, Any]) -> str:
 
 def _origin(folder: Path) -> dict[str, str | None]:
     """Return the origin of a folder that Luthier made; empty for any other."""
-    return _json(folder / ORIGIN) if (folder / ORIGIN).is_file() else {}
+    if not (folder / ORIGIN).is_file():
+        return {}
+    found = model_files.json_object(folder / ORIGIN)
+    return {name: found[name] for name in ("origin", "quantised") if name in found}
 
 
-def _positions_before_the_first(config: dict[str, Any]) -> int:
+def _positions_before_the_first(config: Mapping[str, Any]) -> int:
     """RoBERTa's positions start after the id of the padding token."""
     return int(config["pad_token_id"]) + 1 if config.get("model_type") in OFFSET_POSITIONS else 0
 
 
-def _tables(headers: list[dict[str, dict[str, Any]]], config: dict[str, Any]) -> int:
+def _tables(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> int:
     """Return how many tensors have a row per token: the embeddings, and the output head if it is not tied."""
-    shape = [config["vocab_size"], config["hidden_size"]]
-    return sum(tensor["shape"] == shape for header in headers for tensor in header.values())
+    shape = (config["vocab_size"], config["hidden_size"])
+    return sum(tensor.shape == shape for tensor in tensors.values())
 
 
-def _anatomy(shapes: dict[str, list[int]], config: dict[str, Any]) -> Anatomy | None:
-    """Return the parameters by part; None if the tensors' names do not show the layers."""
+def _anatomy(shapes: dict[str, list[int]], config: Mapping[str, Any], architecture: str) -> Anatomy | None:
+    """Return the parameters by part; None if the tensors' names do not show the layers.
+
+    Of a model with a part for images or sound, only the part for text counts.
+    """
+    shapes = {name: shape for name, shape in shapes.items() if "language_model." in name} or shapes
     inside: dict[int, dict[str, list[int]]] = {}
     outside: dict[str, list[int]] = {}
     for name, shape in shapes.items():
@@ -201,12 +271,12 @@ def _anatomy(shapes: dict[str, list[int]], config: dict[str, Any]) -> Anatomy | 
     if not inside:
         return None
     first = inside[min(inside)]
-    turned = config.get("model_type") == "gpt2"  # its Conv1D stores weights as (inputs, outputs)
+    turned = config.get("model_type") in _CONV1D
     linear = [
         *_linear(first, turned=turned, layered=True),
         *(each for each in _linear(outside, turned=turned, layered=False) if each.outputs != config["vocab_size"]),
     ]
-    if config["architectures"][0] in HEADLESS_ENCODERS:
+    if architecture in HEADLESS_ENCODERS:
         width = config["hidden_size"]
         linear.append(Linear(name="head.dense", inputs=width, outputs=width, layered=False))
     return Anatomy(
@@ -235,8 +305,7 @@ def _numbers(shapes: dict[str, list[int]], named: re.Pattern[str]) -> int:
     return sum(math.prod(shape) for name, shape in shapes.items() if named.search(name))
 
 
-def _attention_window(config: dict[str, Any]) -> int | None:
-    context: int = config["max_position_embeddings"]
+def _attention_window(config: Mapping[str, Any], context: int) -> int | None:
     match config.get("model_type"):
         case "llama" if not (config.get("attention_bias") or config.get("mlp_bias")):
             return context  # equal to Mistral, which supports a window
@@ -248,44 +317,49 @@ def _attention_window(config: dict[str, Any]) -> int | None:
             return None
 
 
-def _rope(config: dict[str, Any]) -> Literal["plain", "scaled"] | None:
+def _rope(config: Mapping[str, Any]) -> Literal["plain", "scaled"] | None:
     if config.get("model_type") not in ("llama", "mistral", "qwen2", "qwen3"):
         return None  # learned positions, or rotary positions that differ by layer
     settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
     return "plain" if settings.get("rope_type", settings.get("type", "default")) == "default" else "scaled"
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{file.parent} has no {file.name}, so it is not a saved model.", param="source") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}", param="source") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{file} does not contain a JSON object.", param="source")
-    return value
+def chat_templates(folder: Path) -> dict[str, str]:
+    """Return the chat templates by name, as transformers finds them: separate files before tokenizer_config.json.
 
-
-def _header(file: Path) -> dict[str, dict[str, Any]]:
-    """Return the tensors in a safetensors header: 8 bytes of length, then JSON."""
-    with file.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
-
-
-def _chat_templates(folder: Path) -> dict[str, str]:
-    """Return the chat templates by name, as transformers finds them: separate files before tokenizer_config.json."""
+    Raises UserError for a file that cannot be read or is too long.
+    """
     files = {"default": folder / "chat_template.jinja"}
     files |= {file.stem: file for file in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
-    found = {name: file.read_text("utf-8") for name, file in files.items() if file.is_file()}
+    most = model_files.LARGEST_TEMPLATE
+    found = {name: model_files.text(file, most_bytes=most) for name, file in files.items() if _present(file)}
     config = folder / "tokenizer_config.json"
-    if found or not config.is_file():
+    if found or not _present(config):
         return found
-    match _json(config).get("chat_template"):
+    match model_files.json_object(config).get("chat_template"):
         case str(template) if template:
-            return {"default": template}
+            found = {"default": template}
         case list(named):
-            return {each["name"]: each["template"] for each in named}
+            found = {each["name"]: each["template"] for each in named if _is_named_template(each)}
+            if len(found) < len(named):
+                raise model_files.refused(config, "has a chat_template that is not a list of names and templates")
+        case None | "":
+            found = {}
         case _:
-            return {}
+            raise model_files.refused(config, "has a chat_template that is no text")
+    if any(len(template) > most for template in found.values()):
+        raise model_files.refused(config, f"has a chat template of more than {most:,} characters")
+    return found
+
+
+def _present(file: Path) -> bool:
+    """Return whether there is anything of this name: broken links and folders too, which are refused when read."""
+    return file.is_symlink() or file.exists()
+
+
+def _is_named_template(entry: Any) -> bool:
+    match entry:
+        case {"name": str(), "template": str()}:
+            return True
+        case _:
+            return False

@@ -1,21 +1,27 @@
 """Sources of base models: a folder, a GGUF file or a hub id. Each becomes a folder of safetensors.
 
 Child processes of `workers` convert and download, because that needs torch or a network, and takes minutes. Their
-progress goes to this process's standard error. Results are cached under the home.
+progress goes to this process's standard error. Results are cached under the home. Another child checks the folder and
+reads its facts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock
 
 from luthier.errors import LuthierError, UserError
+from luthier.models import confined
+from luthier.models.base_model import ModelFacts
 
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
 
@@ -27,14 +33,14 @@ def local_folder(source: str, home: Path) -> Path:
     """
     path = Path(source)
     if path.is_absolute():
-        if path.is_dir():
+        if _is(path.is_dir):
             return path
-        if path.suffix == ".gguf" and path.is_file():
+        if path.suffix == ".gguf" and _is(path.is_file):
             return _converted(path, home / "models")
     elif HUB_ID.fullmatch(source):
         with _lock(home / "models", source.replace("/", "--")):
             return Path(_run("workers.import_model.hub", source, home / "models"))
-    fault = "is none of these" if path.exists() or not path.is_absolute() else "does not exist"
+    fault = "is none of these" if _is(path.exists) or not path.is_absolute() else "does not exist"
     raise UserError(
         "The source must be the absolute path of a folder or GGUF file, or a hub id like org/name. "
         f"{source!r} {fault}.",
@@ -42,9 +48,48 @@ def local_folder(source: str, home: Path) -> Path:
     )
 
 
+def facts_of(folder: Path) -> ModelFacts:
+    """Return the facts of a folder. Raises UserError for what is wrong with it. A confined child process reads it.
+
+    A folder that has not changed since this process asked last is not read again.
+    """
+    return _facts(folder, _stamp(folder))
+
+
+@lru_cache(maxsize=256)
+def _facts(folder: Path, stamp: frozenset[tuple[object, ...]]) -> ModelFacts:
+    """`stamp`: part of the cache key, so that a changed folder is read again. Errors are not kept."""
+    return ModelFacts.model_validate(
+        confined.ask("workers.import_model.inspect_model", {"folder": str(folder)}, param="source")
+    )
+
+
+def _stamp(folder: Path) -> frozenset[tuple[object, ...]]:
+    """Return the name, place, size and times of each file; the target of a link counts, if there is one."""
+    found: set[tuple[object, ...]] = set()
+    for file in (*folder.glob("*"), *folder.glob("*/*")):
+        try:
+            status = file.stat()
+        except OSError:
+            status = file.lstat()
+        found.add((str(file), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return frozenset(found)
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    """Return the answer about a path; no for a path that the system does not accept, such as one that is too long."""
+    try:
+        return question()
+    except OSError:
+        return False
+
+
 def _converted(gguf: Path, models: Path) -> Path:
-    with gguf.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with gguf.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{gguf} cannot be read: {error.strerror}", param="source") from error
     folder = models / f"{gguf.stem}-{digest[:12]}"
     with _lock(models, folder.name):
         if not folder.exists():
@@ -65,6 +110,9 @@ def _run(module: str, *arguments: object) -> str:
     said = done.stdout.strip()
     if done.returncode == 2:
         raise UserError(said, param="source")
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise UserError(f"The process that imports {arguments[0]} was ended by {name}.", param="source")
     if done.returncode:
         raise LuthierError(f"{module} failed with exit code {done.returncode}. Its standard error has the details.")
     return said

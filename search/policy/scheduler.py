@@ -79,6 +79,7 @@ class EndCode(StrEnum):
     DEADLINE = "deadline"  # the job's deadline has passed
     NO_IMPROVEMENT = "no_improvement"  # early finish: a long run of designs without a new best
     SPACE_EXHAUSTED = "space_exhausted"  # every design of the search space was tried
+    BASE_INFEASIBLE = "base_infeasible"  # the untuned base model itself cannot run on the workers
     REFUSED = "refused"  # too many proposals in a row cannot run on any worker
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from tokenizers import Tokenizer
+from typing import Final, NamedTuple
 
 from luthier import dataset
 from luthier.models.base_model import BaseModelEntry
+from luthier.models.count_tokens import Counters, Uncounted
 from luthier.store import files, models
 from luthier.store.rows import FileRecord, new_id
 from service.context import Context, utc_now
+
+log = logging.getLogger(__name__)
+
+_counters: Final = Counters()
 
 
 def store(ctx: Context, path: Path, filename: str) -> FileRecord:
@@ -39,12 +43,7 @@ def ingest(ctx: Context, path: Path, filename: str) -> FileRecord:
     """
     settings = ctx.settings
     loaded = dataset.load(path, filename, max_row_bytes=settings.max_row_bytes, max_bytes=settings.max_upload_bytes)
-    with ctx.database.read() as c:
-        counter = token_counter(models.list_(c))
-    counting: dict[str, Any] = {}
-    if counter is not None:
-        counting = {"count_tokens": counter.count, "counted_by": counter.model}
-    profile = dataset.profile(loaded.rows, loaded.kind, source_format=loaded.format, **counting)
+    profile = _profile(ctx, loaded)
     with path.open("rb") as stream:
         raw, size = ctx.store_blob(stream)
     return FileRecord(
@@ -61,6 +60,18 @@ def ingest(ctx: Context, path: Path, filename: str) -> FileRecord:
     )
 
 
+def _profile(ctx: Context, loaded: dataset.Loaded) -> dataset.Profile:
+    with ctx.database.read() as c:
+        counter = token_counter(models.list_(c))
+    profile = partial(dataset.profile, loaded.rows, loaded.kind, source_format=loaded.format)
+    if counter is not None:
+        try:
+            return profile(count_tokens=counter.count, counted_by=counter.model)
+        except Uncounted as error:
+            log.warning("tokens are estimated: %s", error)
+    return profile()
+
+
 class TokenCounter(NamedTuple):
     model: str
     count: Callable[[str], int]
@@ -71,15 +82,5 @@ def token_counter(entries: Sequence[BaseModelEntry]) -> TokenCounter | None:
     for entry in entries:
         file = Path(entry.source) / "tokenizer.json"
         if file.is_file():
-            return TokenCounter(entry.name, partial(_count, _load(file, file.stat().st_mtime_ns)))
+            return TokenCounter(entry.name, partial(_counters.count, file))
     return None
-
-
-def _count(tokenizer: Tokenizer, text: str) -> int:
-    return len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-@lru_cache(maxsize=4)
-def _load(file: Path, modified_ns: int) -> Tokenizer:
-    """`modified_ns`: part of the cache key, so that a replaced tokenizer is loaded again."""
-    return Tokenizer.from_file(str(file))

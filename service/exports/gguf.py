@@ -20,8 +20,7 @@ from gguf import GGMLQuantizationType as Type
 
 from luthier.blobs import Blobs
 from luthier.errors import UserError
-from service.exports import gguf_tokenizer, safetensors_reader
-from service.exports.gguf_tokenizer import Vocabulary
+from service.exports import gguf_tokenizer, safetensors_reader, tokenizer_process
 from service.exports.safetensors_reader import Array, Stored
 
 # transformers' class → llama.cpp's architecture.
@@ -50,11 +49,11 @@ class GgufFile:
         self._blobs = blobs
         config = _json(blobs, files, "config.json")
         architecture = _architecture(config)
-        self.vocabulary = _vocabulary(blobs, files, config)
+        self.tokenizer = _tokenizer(blobs, files, config)
         writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[architecture])
         writer.add_name(name)
         _describe(writer, config)
-        gguf_tokenizer.write(self.vocabulary, writer)
+        gguf_tokenizer.write(self.tokenizer.vocabulary, writer)
         self._contents: list[Callable[[], Array]] = []
         names = gguf.get_tensor_name_map(architecture, int(config["num_hidden_layers"]))
         self.bytes = 0
@@ -174,10 +173,10 @@ def _permuted(values: Array, heads: int) -> Array:
     return values.reshape(heads, 2, rows // heads // 2, *rest).swapaxes(1, 2).reshape(values.shape)
 
 
-def _vocabulary(blobs: Blobs, files: Mapping[str, str], config: Mapping[str, Any]) -> Vocabulary:
-    tokenizer = _json(blobs, files, "tokenizer_config.json")
+def _tokenizer(blobs: Blobs, files: Mapping[str, str], config: Mapping[str, Any]) -> tokenizer_process.Read:
+    settings = _json(blobs, files, "tokenizer_config.json")
     template = _text(blobs, files, "chat_template.jinja") if "chat_template.jinja" in files else None
-    return gguf_tokenizer.read(_text(blobs, files, "tokenizer.json"), tokenizer, template, int(config["vocab_size"]))
+    return tokenizer_process.read(_text(blobs, files, "tokenizer.json"), settings, template, int(config["vocab_size"]))
 
 
 def _head(writer: gguf.GGUFWriter) -> bytes:

@@ -10,10 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from luthier.blobs import Blobs
 from service.exports.gguf import GgufFile
-from service.exports.modelfile import modelfile
+from service.exports.modelfile import WEIGHTS
 from service.exports.tar_stream import Entry, of_blob, of_text
 
-WEIGHTS: Final = "model.gguf"
 CARD, RECORD = "README.md", "luthier.json"  # of the merged model
 
 
@@ -25,7 +24,7 @@ def portable(blobs: Blobs, files: Mapping[str, str], name: str) -> list[Entry]:
     kept = {"MODEL_CARD.md": CARD, RECORD: RECORD}
     return [
         Entry(path=WEIGHTS, size=weights.bytes, content=weights),
-        of_text("Modelfile", modelfile(weights.vocabulary, WEIGHTS)),
+        of_text("Modelfile", weights.tokenizer.modelfile),
         of_text("README.md", readme),
         *(of_blob(blobs, path, files[source]) for path, source in kept.items() if source in files),
     ]

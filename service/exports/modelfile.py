@@ -15,6 +15,7 @@ from luthier.models.chat_template import Message
 from luthier.values import Frozen
 from service.exports.gguf_tokenizer import Vocabulary
 
+WEIGHTS: Final = "model.gguf"  # beside the Modelfile
 _SYSTEM, _USER, _ASSISTANT, _OTHER = "Xsystem", "Xuser", "Xassistant", "Xother"
 _PROOF: Final[Sequence[Sequence[Message]]] = (
     [{"role": "user", "content": "Who?\nWhy?"}],

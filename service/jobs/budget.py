@@ -9,6 +9,7 @@ from luthier.store.rows import JobRecord, TrialRecord
 from luthier.task import Search
 from luthier.trial import RUNGS, JobState, TrialState
 from search.policy.asha import ETA
+from search.policy.ranking import UNTUNED
 from search.policy.scheduler import BASELINES, End, EndCode
 
 
@@ -18,8 +19,11 @@ def device_seconds(trials: Sequence[TrialRecord]) -> float:
 
 
 def overrun(job: JobRecord, trials: Sequence[TrialRecord], now: datetime) -> End | None:
-    """Return why all of the job's trials have to stop: its deadline or its device-seconds. None while they may run."""
+    """Return why all of the job's trials have to stop: its deadline, its device-seconds, or a base model that cannot
+    run. None while they may run."""
     search = job.search
+    if (base := unusable_base(job, trials)) is not None:
+        return End(code=EndCode.BASE_INFEASIBLE, reason=base_infeasible(base))
     if search.deadline is not None and now >= search.deadline:
         reason = f"the deadline {search.deadline:%Y-%m-%d %H:%M:%S %Z} has passed"
         return End(code=EndCode.DEADLINE, reason=reason)
@@ -27,6 +31,22 @@ def overrun(job: JobRecord, trials: Sequence[TrialRecord], now: datetime) -> End
         reason = f"the budget of {search.device_seconds:g} device-seconds is spent"
         return End(code=EndCode.DEVICE_SECONDS, reason=reason)
     return None
+
+
+def unusable_base(job: JobRecord, trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """Return the trial of the untuned base model if it was infeasible and the job has no other base model.
+
+    No design of such a job can be trained, as each would start from that model.
+    """
+    untuned = next((trial for trial in trials if trial.number == UNTUNED and not trial.design.stages), None)
+    if untuned is None or untuned.state is not TrialState.INFEASIBLE or len(job.search.pin.model or ()) > 1:
+        return None
+    return untuned
+
+
+def base_infeasible(trial: TrialRecord) -> str:
+    """Return why the base model cannot run, as a clause."""
+    return f"the untuned base model {trial.design.architecture.base} cannot run: {trial.error or 'no reason is known'}"
 
 
 def remaining(job: JobRecord, trials: Sequence[TrialRecord], worker_count: int, now: datetime) -> float | None:

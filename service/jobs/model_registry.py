@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from luthier.errors import Conflict, NotFound
-from luthier.models.base_model import BaseModelEntry, read_facts
-from luthier.models.sources import local_folder
+from luthier.models.base_model import BaseModelEntry
+from luthier.models.sources import facts_of, local_folder
 from luthier.store import Connection, aliases, artifacts, jobs, models
 from luthier.store.rows import JobRecord
 from service.context import Context
@@ -18,7 +18,7 @@ def add(ctx: Context, body: AddModel, now: datetime) -> None:
     """Register a base model; fetch or convert it first where its source is no folder. Raises UserError, and Conflict
     where the name is used by an active job. Registering the same model again changes nothing."""
     folder = local_folder(body.source, ctx.settings.home_dir)
-    entry = BaseModelEntry(name=body.name, source=str(folder), facts=read_facts(folder))
+    entry = BaseModelEntry(name=body.name, source=str(folder), facts=facts_of(folder))
     with ctx.database.begin() as c:
         if entry not in models.list_(c):
             _refuse_while_used(c, body.name)

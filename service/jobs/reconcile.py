@@ -221,6 +221,8 @@ def _progress(rows: Rows) -> list[tuple[int, TrialState, int | None]]:
 
 
 def _no_winner(rows: Rows, end: End) -> LuthierError:
+    if end.code is EndCode.BASE_INFEASIBLE:
+        return TrialFailed(f"no trial could be trained: {end.reason}")
     broken = (TrialState.FAILED, TrialState.INFEASIBLE)
     first = next((row for row in rows if row.state in broken and row.design.stages), None)
     if first is None:

@@ -90,6 +90,9 @@ def ended_because(job: JobRecord, rows: Sequence[TrialRecord]) -> str | None:
             return "the latest designs did not improve on the best, and more were not expected to"
         case EndCode.SPACE_EXHAUSTED:
             return f"all {len(budget.designs(rows))} designs that the pins and constraints allow were tried"
+        case EndCode.BASE_INFEASIBLE:
+            base = budget.unusable_base(job, rows)
+            return None if base is None else budget.base_infeasible(base)
         case EndCode.REFUSED:
             last = next((row.error for row in reversed(rows) if row.state is TrialState.INFEASIBLE), None)
             return f"too many proposed designs in a row cannot run: {last or 'no reason is known'}"

@@ -26,6 +26,7 @@ from luthier.dataset import read_rows, write_rows
 from luthier.design import Architecture, Design, Stage
 from luthier.metrics import cell
 from luthier.models.base_model import BaseModelEntry, read_facts
+from luthier.models.safetensors_header import tensors
 from luthier.task import DataKind, JudgeSpec, TextSimilarity
 from luthier.trial import Metrics
 from luthier.worker_protocol import Assignment
@@ -37,6 +38,7 @@ from tests.untied import untied
 from workers import cache, trial
 from workers.evaluate.judge import judge, renderer
 from workers.export.artifacts import export
+from workers.export.like_base import checkpoint_dtype
 from workers.export.model_card import card
 from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
@@ -48,6 +50,7 @@ pytestmark = pytest.mark.xdist_group("export")  # each design is trained once, a
 TRAIN, VALIDATION, TEST = slice(0, 40), slice(40, 52), slice(52, 64)
 
 SCORED = 10  # of the validation rows
+ROUNDING = 2e-2  # of scores: trials score in float32, and the merged model has the base's bfloat16
 TOO_LONG = 7  # the training row whose answer lies beyond the length limit, where rows have prompts
 
 Row = dict[str, Any]
@@ -256,8 +259,25 @@ def numbers(metrics: Metrics) -> dict[str, float]:
 
 def test_the_merged_model_scores_in_plain_transformers_as_the_trial_did(case: Case) -> None:
     model = case.model()
-    assert numbers(case.judged(model, case.rows[VALIDATION])) == pytest.approx(numbers(case.metrics), rel=1e-6)
-    assert numbers(case.judged(model, case.rows[TEST])) == pytest.approx(numbers(case.test_metrics), rel=1e-6)
+    near = {"rel": ROUNDING if case.plan.merges else 1e-6}
+    assert numbers(case.judged(model, case.rows[VALIDATION])) == pytest.approx(numbers(case.metrics), **near)
+    assert numbers(case.judged(model, case.rows[TEST])) == pytest.approx(numbers(case.test_metrics), **near)
+
+
+def test_the_merged_model_is_saved_as_its_base_was(case: Case) -> None:
+    if not case.plan.merges:
+        return
+    base = Path(case.assignment.base.source)
+    config, own = (json.loads((folder / "config.json").read_text()) for folder in (case.whole, base))
+    assert config["dtype"] == str(checkpoint_dtype(base)).removeprefix("torch.")
+    assert {tensor.dtype for tensor in tensors(case.whole).values()} == {
+        tensor.dtype for tensor in tensors(base).values()
+    }
+    assert config["dtype"] == own["dtype"]
+    if (base / "generation_config.json").is_file():
+        assert (case.whole / "generation_config.json").read_bytes() == (base / "generation_config.json").read_bytes()
+    pads = [AutoTokenizer.from_pretrained(folder).pad_token for folder in (case.whole, base)]
+    assert pads[0] == pads[1]
 
 
 def test_training_shows_in_the_model_that_is_exported(case: Case) -> None:
@@ -299,7 +319,7 @@ def test_the_adapter_on_the_base_gives_the_logits_of_the_merged_model(case: Case
     assert source == case.assignment.base.source
     ids = torch.tensor([AutoTokenizer.from_pretrained(folder)("What does the owl near the pond eat?")["input_ids"]])
     with torch.no_grad():
-        torch.testing.assert_close(adapted(folder)(ids).logits, load(case.whole)(ids).logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(adapted(folder)(ids).logits, load(case.whole)(ids).logits, rtol=0.0, atol=0.1)
 
 
 @pytest.mark.parametrize("case", cases(lambda plan: not plan.merges), indirect=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from luthier.errors import Conflict, NotFound
-from luthier.store import artifacts
+from luthier.store import artifacts, jobs
 from luthier.trial import JobState, TrialState
 from luthier.worker_protocol import Assignment, CheckpointSaved, Finished
 from service.blob_gc import GRACE
@@ -141,6 +141,33 @@ def test_an_infeasible_trial_is_told_and_does_not_end_the_job(service: Service, 
     wait_until(lambda: service.client.job(job_id).status.terminal)
     assert service.client.job(job_id).status is JobState.SUCCEEDED
     assert "Trial 1 does not fit the device: it needs 9 GiB" in service.messages(job_id)
+
+
+def test_a_base_model_that_cannot_run_ends_the_job_at_once_with_the_reason(
+    service: Service, worker: FakeWorker
+) -> None:
+    job_id = service.submit(search={"trials": 9, "confirmations": 0})
+    worker.finish(worker.take(), outcome="infeasible", error="it cannot be loaded")
+    wait_until(lambda: service.client.job(job_id).status.terminal)
+    job = service.client.job(job_id)
+    assert job.status is JobState.FAILED
+    assert job.error is not None
+    assert "it cannot be loaded" in job.error.message
+    assert len(service.client.trials(job_id)) <= 2
+    with service.context.database.read() as c:
+        assert jobs.get(c, job_id).ended_reason == "base_infeasible"
+
+
+def test_a_base_model_that_cannot_run_stops_the_trials_that_run_already(service: Service, worker: FakeWorker) -> None:
+    other = FakeWorker(service.http, name="other")
+    other.register()
+    job_id = service.submit(search={"trials": 9, "confirmations": 0})
+    base, running = worker.take(), other.take()
+    worker.finish(base, outcome="infeasible", error="it cannot be loaded")
+    assert other.heartbeat(running)["action"] == "stop"
+    other.finish(running, outcome="cancelled")
+    wait_until(lambda: service.client.job(job_id).status.terminal)
+    assert len(service.client.trials(job_id)) == 2
 
 
 def test_cancelling_stops_the_running_trial_at_its_next_heartbeat(service: Service, worker: FakeWorker) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from luthier.design import Architecture, Design
 from luthier.store.rows import JobRecord, TrialRecord
-from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
+from luthier.task import Constraints, DataKind, JudgeSpec, Pin, Search, Task
 from luthier.trial import JobState, TrialState
 from search.policy.scheduler import EndCode
 from service.jobs import budget
@@ -176,6 +176,21 @@ def test_a_code_is_shown_as_a_clause_with_the_figures(code: EndCode | None, foun
     refused = rows(1)[0].model_copy(update={"state": TrialState.INFEASIBLE, "error": "needs 9 GiB", "number": 4})
     words = ended_because(ended, [*rows(4), refused])
     assert words is None if found is None else found in str(words)
+
+
+@pytest.mark.parametrize(("models", "ends"), [(("tiny",), True), (("tiny", "other"), False)])
+def test_a_base_model_that_cannot_run_ends_its_job_unless_there_is_another(models: tuple[str, ...], ends: bool) -> None:
+    of = job()
+    of = of.model_copy(update={"search": of.search.model_copy(update={"pin": Pin(model=models)})})
+    base, *others = rows(3)
+    assert budget.overrun(of, [base, *others], after(1)) is None
+    base = base.model_copy(update={"state": TrialState.INFEASIBLE, "error": "needs 9 GiB"})
+    end = budget.overrun(of, [base, *others], after(1))
+    assert (end is not None) is ends
+    if end is not None:
+        assert end.code is EndCode.BASE_INFEASIBLE
+        ended = of.model_copy(update={"ended_reason": end.code})
+        assert "needs 9 GiB" in str(ended_because(ended, [base, *others]))
 
 
 def test_a_reserved_budget_is_not_called_spent() -> None:

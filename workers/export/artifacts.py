@@ -1,6 +1,7 @@
 """Export a judged model: adapter, merged weights, model card, reproduction script.
 
-merged/    model.safetensors, config and tokenizer from `save_pretrained`; README.md, luthier.json;
+merged/    model.safetensors in the type of the base, config and tokenizer from `save_pretrained`, the base's
+           generation_config.json; README.md, luthier.json;
            reproduce/{reproduce.py, train.jsonl, validation.jsonl, requirements.txt};
            reward_model/ if one was trained, for transformers' AutoModelForSequenceClassification
 adapter/   PEFT's adapter_model.safetensors and adapter_config.json; tokenizer, README.md, luthier.json
@@ -20,11 +21,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from peft import PeftModelForCausalLM
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from luthier.trial import Metrics
 from luthier.worker_protocol import Assignment
 from workers.export import reproduction
+from workers.export.like_base import own_pad, save_model, stop_at
 from workers.export.model_card import card
 from workers.train.forward import CausalModel
 from workers.train.reward_model import Scorer
@@ -70,6 +72,7 @@ def export(
         tokenizer.model_max_length = (
             plain.config.max_position_embeddings
         )  # otherwise it would truncate to the old context
+    tokenizer = own_pad(tokenizer, Path(assignment.base.source))
     trained = reproduction.trained_rows(train_rows, assignment, tokenizer)
     record = _record(assignment, metrics, test_metrics)
     describe = partial(
@@ -86,8 +89,9 @@ def export(
     exported: list[Exported] = []
     if plain is model:
         exported.append(Exported(kind="merged", folder=folder / "merged"))
-        _stop_at(plain, stop_ids(plain, tokenizer))
-        plain.save_pretrained(folder / "merged")
+        ends = stop_ids(plain, tokenizer)
+        save_model(plain, folder / "merged", Path(assignment.base.source))
+        stop_at(folder / "merged", ends)
     if adapter is not None:
         exported.append(Exported(kind="adapter", folder=folder / "adapter"))
         _copy_adapter(adapter, folder / "adapter", assignment.base.source)
@@ -107,13 +111,6 @@ def export(
         (artifact.folder / "README.md").write_text(describe(artifact.kind), encoding="utf-8")
         (artifact.folder / RECORD).write_text(record, encoding="utf-8")
     return exported
-
-
-def _stop_at(model: PreTrainedModel, ends: Sequence[int]) -> None:
-    """Let whoever generates with the exported model stop where the judge did."""
-    settings = model.generation_config
-    if settings is not None and ends:
-        settings.eos_token_id = list(ends) if len(ends) > 1 else ends[0]
 
 
 def _copy_adapter(saved: Path, folder: Path, base: str) -> None:

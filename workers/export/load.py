@@ -12,6 +12,7 @@ from luthier.errors import BlobMissing, TrialFailed
 from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.worker_protocol import Artifact
 from workers import cache
+from workers.import_model.standard_config import standard
 from workers.service_client import ServiceClient
 from workers.train.forward import CausalModel
 
@@ -31,7 +32,7 @@ def load(service: ServiceClient, base: BaseModelEntry, weights: Artifact, scratc
         raise TrialFailed(f"the weights of the champion were deleted: {error.message}") from error
     match weights.kind:
         case "merged":
-            entry = BaseModelEntry(name="champion", source=str(folder), facts=read_facts(folder))
+            entry = BaseModelEntry(name="champion", source=str(folder), facts=read_facts(folder, standard(folder)))
             return cache.load(entry).model
         case "adapter":
             model = copy.deepcopy(cache.base(base).model)

@@ -20,7 +20,8 @@ from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.errors import UserError
-from luthier.models.base_model import ORIGIN, read_facts
+from luthier.models.base_model import ORIGIN
+from workers.import_model import standard_config
 
 UNQUANTISED: Final = ("F64", "F32", "F16", "BF16")
 # Padding tokens of common families, dedicated ones first.
@@ -41,7 +42,7 @@ def convert(gguf: Path, folder: Path) -> None:
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
     (part / ORIGIN).write_text(json.dumps(origin))
-    read_facts(part)
+    standard_config.standard(part)  # raises for a model that cannot be registered
     part.rename(folder)
 
 

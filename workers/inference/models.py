@@ -16,6 +16,7 @@ from luthier.errors import UserError
 from luthier.models.base_model import BaseModelEntry, read_facts
 from workers import cache
 from workers.export.artifacts import ADAPTER_CONFIG, RECORD
+from workers.import_model.standard_config import standard
 from workers.train.forward import CausalModel
 
 
@@ -83,6 +84,6 @@ def _entry(base: BaseModelEntry | None, folder: Path | None, adapter: Path | Non
     if adapter is not None:  # the base it was trained on; another may have that name now
         return BaseModelEntry.model_validate(json.loads((adapter / RECORD).read_text("utf-8"))["base"])
     if folder is not None:
-        return BaseModelEntry(name="exported", source=str(folder), facts=read_facts(folder))
+        return BaseModelEntry(name="exported", source=str(folder), facts=read_facts(folder, standard(folder)))
     assert base is not None, "a question names a base model or a folder with weights"
     return base

@@ -1,0 +1,139 @@
+"""Child processes that look at the files of a model, which nobody has checked yet.
+
+A file can be made so that reading it takes forever, fills the memory or ends the process. So the service never parses
+the files of a model and never renders its chat template: it asks a child. The child limits its own CPU time, memory,
+output and open files, and its parent ends it after a time. It says on its standard output which step it is at, so
+that the error of a child that was ended can name what it was reading.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from typing import IO, Any, Final
+
+from luthier.errors import LuthierError, UserError
+
+SECONDS: Final = 50.0  # wall-clock time of a child, below the time that clients wait for a response
+CPU_SECONDS: Final = 40
+MEMORY_BYTES: Final = 4 * 2**30
+OUTPUT_BYTES: Final = 64 * 2**20
+OPEN_FILES: Final = 256
+ERROR_CHARACTERS: Final = 600
+# No network, no threads of the tokenizers library, and the same text for every reader of the messages.
+_ENVIRONMENT: Final = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
+
+Step = Callable[[str], None]
+
+
+def ask(module: str, question: Any, *, param: str, seconds: float = SECONDS) -> Any:
+    """Run `python -m module`, whose main function is `answer`, and return its answer to the question.
+
+    Raises UserError with `param` where the child refuses the files, or has to be ended because of them; LuthierError
+    where the child itself is broken.
+    """
+    with tempfile.TemporaryFile() as replies, tempfile.TemporaryFile() as errors:
+        try:
+            code: int | None = subprocess.run(
+                [sys.executable, "-P", "-m", module],
+                input=json.dumps(question).encode(),
+                stdout=replies,
+                stderr=errors,
+                timeout=seconds,
+                env=os.environ | _ENVIRONMENT,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = None
+        said = _lines(replies)
+        match code:
+            case 0 if said and "answer" in said[-1]:
+                return said[-1]["answer"]
+            case 0 if said and "refused" in said[-1]:
+                raise UserError(said[-1]["refused"], param=param)
+            case None:
+                raise UserError(f"{_step(said)} took more than {seconds:g} seconds, and was stopped.", param=param)
+            case code if code < 0:
+                raise UserError(f"{_step(said)} {_ended_by(-code)}.", param=param)
+            case _:
+                errors.seek(max(0, errors.seek(0, os.SEEK_END) - ERROR_CHARACTERS))
+                last = errors.read().decode(errors="replace").strip()
+                raise LuthierError(f"{module} failed with exit code {code}: {last}")
+
+
+def answer(work: Callable[[Any, Step], Any]) -> int:
+    """Answer the question on standard input: the main function of a child. `work` says which step it begins.
+
+    Every fault of `work` is one of the files: the answer is then a refusal that names the step.
+    """
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries must not print into the replies
+    question = json.load(sys.stdin)
+    _limit()
+    at = "Reading it"
+
+    def reply(kind: str, value: Any) -> None:
+        replies.write(json.dumps({kind: value}) + "\n")
+        replies.flush()
+
+    def step(name: str) -> None:
+        nonlocal at
+        at = name
+        reply("step", name)
+
+    try:
+        reply("answer", work(question, step))
+    except UserError as error:
+        reply("refused", error.message)
+    except MemoryError:
+        reply("refused", f"{at} needs more than {MEMORY_BYTES >> 30} GiB of memory.")
+    except BaseException as error:  # panics of the tokenizers library are no Exception
+        traceback.print_exc()
+        reply("refused", f"{at} failed: {describe(error)}")
+    return 0
+
+
+def limit_step(cpu_seconds: float) -> None:
+    """End this process after so much more CPU time, whatever it is doing. A second call replaces the first; 0 ends it.
+
+    The system ends it, so a loop inside of a library's call is ended too.
+    """
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+
+
+def describe(error: BaseException) -> str:
+    """Return the error in one line of limited length."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:ERROR_CHARACTERS] if text else type(error).__name__
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_BYTES, OUTPUT_BYTES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _lines(replies: IO[bytes]) -> list[dict[str, Any]]:
+    """Return the complete lines that the child wrote; the last one may be cut off."""
+    replies.seek(0)
+    return [json.loads(line) for line in replies.read(OUTPUT_BYTES).splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def _step(said: list[dict[str, Any]]) -> str:
+    return next((str(line["step"]) for line in reversed(said) if "step" in line), "Reading the model")
+
+
+def _ended_by(number: int) -> str:
+    if number in (signal.SIGPROF, signal.SIGXCPU):
+        return "took too much CPU time, and was stopped"
+    return f"ended its process ({signal.Signals(number).name}), probably because it needs too much memory"

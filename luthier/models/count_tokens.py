@@ -1,0 +1,79 @@
+"""Count tokens of texts with a model's tokenizer.json, in a child process: `python -P -m luthier.models.count_tokens`.
+
+The argument is the file. A line of standard input is a text as JSON, and the reply is its number of tokens, without
+special tokens. The process limits its memory, and its CPU time for each text.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from tokenizers import Tokenizer
+
+from luthier.errors import LuthierError
+from luthier.graders.subprocess import Child
+from luthier.models import confined
+
+TEXT_SECONDS: Final = 30.0  # CPU time of one text
+KEPT: Final = 2  # processes that wait for the next texts
+
+
+class Uncounted(Exception):
+    """The tokenizer cannot be loaded any more, or does not come to an end with a text."""
+
+
+class Counters:
+    """A child process for each of the last tokenizers in use. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._children: OrderedDict[tuple[Path, int], Child] = OrderedDict()
+        self._lock = Lock()
+
+    def count(self, file: Path, text: str) -> int:
+        """Return the number of tokens of a text. Raises Uncounted."""
+        try:
+            answer = self._child(file).ask(text)
+        except LuthierError as error:
+            raise Uncounted(error.message) from error
+        if not answer.isdigit():
+            raise Uncounted(f"{file} cannot count the tokens of a text: {answer or 'its process was ended'}")
+        return int(answer)
+
+    def _child(self, file: Path) -> Child:
+        try:
+            key = (file, file.stat().st_mtime_ns)  # a replaced tokenizer is loaded again
+        except OSError as error:
+            raise Uncounted(f"{file} cannot be read: {error.strerror}") from error
+        with self._lock:
+            if key not in self._children:
+                arguments = ("-P", "-m", "luthier.models.count_tokens", str(file))
+                self._children[key] = Child("tokenizer", *arguments)
+                while len(self._children) > KEPT:
+                    self._children.popitem(last=False)[1].close()
+            self._children.move_to_end(key)
+            return self._children[key]
+
+
+def main(file: str) -> int:
+    resource.setrlimit(resource.RLIMIT_AS, (confined.MEMORY_BYTES, confined.MEMORY_BYTES))
+    tokenizer: Tokenizer | None = None
+    for line in sys.stdin:
+        confined.limit_step(TEXT_SECONDS)
+        try:
+            tokenizer = tokenizer or Tokenizer.from_file(file)
+            reply = str(len(tokenizer.encode(json.loads(line), add_special_tokens=False).ids))
+        except BaseException as error:  # panics of the tokenizers library are no Exception
+            reply = confined.describe(error)
+        confined.limit_step(0)
+        print(reply, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
