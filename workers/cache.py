@@ -21,12 +21,12 @@ from transformers import (
 
 from luthier.algorithms import Algorithm
 from luthier.errors import Infeasible
-from luthier.models import chat_template
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import JudgeSpec
 from workers.evaluate.judge import renderer
 from workers.train.algorithms import Example, objective
 from workers.train.architectures.edits import start_head
+from workers.train.data.tool_template import with_tool_template
 from workers.train.layout_probe import layout_of
 
 CALIBRATION_ROWS, CALIBRATION_TOKENS = 16, 256  # rows, and tokens of each; small enough for a CPU
@@ -87,17 +87,10 @@ def tokenizer(entry: BaseModelEntry, judge: JudgeSpec) -> PreTrainedTokenizerBas
 
 @lru_cache(maxsize=4)
 def _tool_tokenizer(entry: BaseModelEntry) -> PreTrainedTokenizerBase:
-    own = base(entry).tokenizer
-    named = own.chat_template if isinstance(own.chat_template, dict) else {"default": own.chat_template or ""}
-    template = chat_template.in_use(named) or ""
-    showing = chat_template.with_tools(template)
+    showing = with_tool_template(base(entry).tokenizer)
     if showing is None:
         raise Infeasible(f"the chat template of base model {entry.name} does not render tools or tool calls")
-    if showing == template:
-        return own
-    extended = copy.deepcopy(own)
-    extended.chat_template = showing
-    return extended
+    return showing
 
 
 def _load(entry: BaseModelEntry) -> PreTrainedModel:

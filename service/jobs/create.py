@@ -19,7 +19,8 @@ from luthier.trial import JobState
 from search.space import axes, validate
 from search.space.space import Space
 from service.context import Context
-from service.datasets import environments
+from service.datasets import environments, row_checks
+from service.datasets.row_checks import Checked
 from service.jobs import events, judge
 from service.jobs.openai_method import Fixed, fixed_elsewhere, for_goal, for_objective, graded, ignored, merge
 from service.schemas.requests import MAX_SEED, CreateJob
@@ -57,20 +58,28 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
     four_bit = bool(live_workers) and all(worker.device.four_bit for worker in live_workers)
     fixed = fixed_elsewhere(body, training.kind)
     check_models(fixed, entries)
-    splits = _split(ctx, training, validation)
-    if training.kind is DataKind.UNPAIRED:
-        _check_labels(splits, "training_file" if validation is None else "validation_file")
-    if conversational(splits.train[0]):
+    if conversational(_rows(ctx, training)[0]):
         entries = _with_chat_template(entries)
     place = _tools_at(ctx, training, validation)
+    requested = {value.value for value in fixed if value.axis == "model"} | set(body.search.pin.model or ())
     if place is not None:
-        requested = {value.value for value in fixed if value.axis == "model"} | set(body.search.pin.model or ())
         entries = _with_tools(place, entries, requested)
+    checked = row_checks.check(
+        [(record, _rows(ctx, record)) for record in (training, validation) if record is not None],
+        [entry for entry in entries if not requested or entry.name in requested],
+        on_bad_rows=body.on_bad_rows,
+        tools=place is not None,
+    )
+    entries = [entry for entry in entries if entry.name not in checked.excluded]
+    splits = _split(checked, training, validation)
+    if training.kind is DataKind.UNPAIRED:
+        _check_labels(splits, "training_file" if validation is None else "validation_file")
     grader = judge.grader_of(body, training.kind)
     length = Profile.model_validate(training.profile).long_rows
     designs, pin = designs_of(body, fixed, training.kind, length, entries, len(splits.train), four_bit=four_bit)
     search = body.search.model_copy(update={"pin": pin})
     frozen = judge.freeze(ctx, body, training, grader, splits, designs, tools=place is not None)
+    lengths = checked.within(frozen.max_tokens, splits)
     record = JobRecord(
         id=new_id("ftjob"),
         created_at=now,
@@ -88,8 +97,9 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
         suffix=body.suffix or None,
         metadata=dict(body.metadata or {}),
     )
-    notes = splits.notes if body.method is None else (*splits.notes, *ignored(body.method))
-    return Admitted(job=record, filename=training.filename, generated=generated, notes=tuple(notes))
+    unused = () if body.method is None else ignored(body.method)
+    notes = (*checked.notes, *splits.notes, *lengths, *unused)
+    return Admitted(job=record, filename=training.filename, generated=generated, notes=notes)
 
 
 def queue(c: Connection, admitted: Admitted, now: datetime, notes: Sequence[str] = ()) -> None:
@@ -212,10 +222,10 @@ def _with_tools(place: str, entries: Sequence[BaseModelEntry], requested: set[st
     return found
 
 
-def _split(ctx: Context, training: FileRecord, validation: FileRecord | None) -> Splits:
-    given = None if validation is None else _rows(ctx, validation)
+def _split(checked: Checked, training: FileRecord, validation: FileRecord | None) -> Splits:
+    given = None if validation is None else checked.rows[1]
     try:
-        return dataset.split(_rows(ctx, training), training.kind, validation_rows=given)
+        return dataset.split(checked.rows[0], training.kind, validation_rows=given)
     except DatasetError as error:
         raise DatasetError(f"{training.filename}: {error.message}", param="training_file") from error
 

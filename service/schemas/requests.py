@@ -122,6 +122,11 @@ class JobWithoutFile(Frozen):
         default=None, description="part of the fine-tuned model's name"
     )
     metadata: dict[MetadataKey, MetadataValue] | None = Field(default=None, max_length=16)
+    on_bad_rows: Literal["refuse", "drop"] = Field(
+        default="refuse",
+        description="what happens to rows that the chat template of a base model cannot show: `refuse` the job and "
+        "name them, or `drop` them and say how many",
+    )
     integrations: tuple[Any, ...] | None = Field(
         default=None, description="must be empty: trackers are configured in the service's settings"
     )

@@ -1,0 +1,159 @@
+"""Check the rows of a job before it is queued: what each eligible base model makes of them.
+
+A child process renders and tokenises every row with the base's own chat template (workers/check_rows.py). Rows that
+a template cannot show are named with their numbers; a base that cannot show them is left out where another one can.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from luthier import dataset
+from luthier.dataset import Row, Splits
+from luthier.dataset.errors import LISTED
+from luthier.dataset.row_checks import CheckOrder, RowChecks
+from luthier.errors import DatasetError, IllegalDesign
+from luthier.graders.subprocess import Child
+from luthier.models.base_model import BaseModelEntry
+from luthier.store.rows import FileRecord
+from luthier.task import DataKind
+
+_HALF: Final = 0.5  # a base that cannot show more of the rows than this is left out even where rows may be dropped
+_child: Final = Child("rows", "-P", "-m", "workers.check_rows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """The rows of each file that the job uses, and the base models that it does not.
+
+    excluded  names of base models that cannot show the rows
+    rows      rows of the training file, and of the validation file if there is one
+    checks    for each remaining base model, what the rows of each file become
+    notes     for the job's event log
+    """
+
+    excluded: frozenset[str]
+    rows: list[list[Row]]
+    checks: dict[str, list[RowChecks]] = field(default_factory=dict)
+    numbered: list[list[Row]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    def within(self, max_tokens: int, splits: Splits) -> tuple[str, ...]:
+        """Return what the length limit does to the rows, as sentences. Raises DatasetError if none can be scored."""
+        notes = []
+        for name, files in self.checks.items():
+            lost = [(file, number) for file, found in enumerate(files) for number in found.without_target(max_tokens)]
+            cut = sum(len(found.truncated(max_tokens)) for found in files)
+            if cut:
+                notes.append(f"{name} reads at most {max_tokens} tokens of a row: {cut} rows are truncated.")
+            if lost:
+                notes.append(
+                    f"With {name}, the prompts of {len(lost)} rows fill the {max_tokens} tokens (first: row "
+                    f"{lost[0][1]}). Their answers are not trained on, and they are in no metric."
+                )
+            keys = {_key(self.numbered[file][number - 1]) for file, number in lost}
+            for split, rows in (("validation", splits.validation), ("test", splits.test)):
+                if rows and all(_key(row) in keys for row in rows):
+                    raise DatasetError(
+                        f"With {name}, the prompt of every {split} row fills the {max_tokens} tokens that it reads. "
+                        "Shorten the prompts, or use a base model with a longer context.",
+                        param="training_file",
+                    )
+        return tuple(notes)
+
+
+def check(
+    given: Sequence[tuple[FileRecord, list[Row]]],
+    candidates: Sequence[BaseModelEntry],
+    *,
+    on_bad_rows: Literal["refuse", "drop"],
+    tools: bool,
+) -> Checked:
+    """Render all rows with each candidate. `tools`: the rows use tools.
+
+    Raises DatasetError, naming the rows, if no candidate can show them all and `on_bad_rows` is "refuse"; and
+    IllegalDesign if none can show most of them.
+    """
+    kind, rows = given[0][0].kind, [own for _, own in given]
+    entries = [entry for entry in candidates if entry.facts.family == "decoder" and Path(entry.source).is_dir()]
+    if kind is DataKind.TEXT or not entries:
+        return Checked(excluded=frozenset(), rows=rows)
+    checks = {entry.name: [_checked(entry, kind, own, tools=tools) for own in rows] for entry in entries}
+    bad = {name: sum(len(found.faults) for found in files) for name, files in checks.items()}
+    total = sum(map(len, rows))
+    most = total * _HALF if on_bad_rows == "drop" else 0
+    usable = {name for name, count in bad.items() if count <= most}
+    if not usable:
+        best = min(bad, key=lambda name: bad[name])
+        raise _refusal(best, [record.filename for record, _ in given], checks[best], on_bad_rows)
+    used = {name: files for name, files in checks.items() if name in usable}
+    notes = [_left_out(name, checks[name]) for name in sorted(bad.keys() - usable)]
+    kept = []
+    for file, (record, own) in enumerate(given):
+        gone = {number for name in usable for number in checks[name][file].faults}
+        kept.append([row for number, row in enumerate(own, start=1) if number not in gone])
+        if gone:
+            notes.append(_dropped(record.filename, gone, used, file))
+    notes += _observed(used)
+    return Checked(excluded=frozenset(bad.keys() - usable), rows=kept, checks=used, numbered=rows, notes=tuple(notes))
+
+
+def _checked(entry: BaseModelEntry, kind: DataKind, rows: Sequence[Row], *, tools: bool) -> RowChecks:
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+        file.write(dataset.write_rows(rows))
+        file.flush()
+        order = CheckOrder(source=entry.source, rows=file.name, kind=kind, tools=tools)
+        answer = _child.ask(order.model_dump_json())
+    reply = json.loads(answer) if answer else {"failed": "its chat template takes too much time or memory"}
+    if "failed" in reply:
+        raise IllegalDesign(
+            f"The rows cannot be rendered for base model {entry.name}: {reply['failed']}", param="model"
+        )
+    return RowChecks.model_validate(reply["checks"])
+
+
+def _refusal(
+    name: str, filenames: Sequence[str], files: Sequence[RowChecks], on_bad_rows: Literal["refuse", "drop"]
+) -> DatasetError:
+    faults = [
+        f"{filename}: row {number}, {message}"
+        for filename, found in zip(filenames, files, strict=True)
+        for number, message in found.faults.items()
+    ]
+    advice = 'Mend them, or send "on_bad_rows": "drop".' if on_bad_rows == "refuse" else "That is most of them."
+    headline = f"{len(faults)} rows cannot be shown to base model {name}. {advice} The first ones:"
+    return DatasetError(headline, faults=faults[:LISTED], param="training_file")
+
+
+def _left_out(name: str, files: Sequence[RowChecks]) -> str:
+    number, message = next((number, text) for found in files for number, text in found.faults.items())
+    count = sum(len(found.faults) for found in files)
+    return f"Base model {name} is left out: it cannot show {count} rows (first: row {number}, {message})."
+
+
+def _dropped(filename: str, gone: set[int], used: dict[str, list[RowChecks]], file: int) -> str:
+    first = min(gone)
+    reason = next(files[file].faults[first] for files in used.values() if first in files[file].faults)
+    return f"Dropped {len(gone)} rows of {filename} that a base model cannot show (first: row {first}, {reason})."
+
+
+def _observed(used: dict[str, list[RowChecks]]) -> list[str]:
+    """Return what the user should know of rows that can be shown."""
+    notes = []
+    for name, files in used.items():
+        spelt = next(((number, token) for found in files for number, token in found.spelt.items()), None)
+        if spelt is not None:
+            number, token = spelt
+            notes.append(f"Row {number} spells {token}, a control token of {name}: it is read as plain text.")
+        if not all(found.stops for found in files):
+            notes.append(f"{name} has no token that ends an answer, so it will not learn to stop.")
+    return notes
+
+
+def _key(row: Row) -> str:
+    return json.dumps(row, sort_keys=True, ensure_ascii=False)

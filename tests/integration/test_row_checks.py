@@ -1,0 +1,128 @@
+"""Before a job is queued, every row is rendered for every base model that may be trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.service_harness import TINY_CHAT, Service, preferences, serving, sums, texts
+
+Body = dict[str, Any]
+
+STRICT = (
+    "{% for m in messages %}{% if 'odd' in m.content %}{{ raise_exception('no odd words') }}{% endif %}{% endfor %}"
+)
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def chats(count: int = 40, odd: tuple[int, ...] = ()) -> list[Body]:
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {n} + {n}?"},
+                {"role": "assistant", "content": f"It is {'odd' if n + 1 in odd else 2 * n}."},
+            ]
+        }
+        for n in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with the tiny model, and the same model with a template that refuses some rows."""
+    folder = tmp_path_factory.mktemp("rows")
+    strict = folder / "strict"
+    shutil.copytree(TINY_CHAT, strict)
+    own = template_of(TINY_CHAT)
+    set_template(strict, STRICT + own)
+    with serving(folder / "home") as service:
+        service.add_model()
+        service.client.add_model("strict", str(strict))
+        yield service
+
+
+def template_of(folder: Path) -> str:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text("utf-8")
+    return str(json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["chat_template"])
+
+
+def set_template(folder: Path, template: str) -> None:
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def create(service: Service, rows: list[Body], **body: Any) -> Body:
+    given = {"training_file": service.upload(rows), **body}
+    answer = service.http.post("/v1/fine_tuning/jobs", json=given)
+    return {"code": answer.status_code, **answer.json()}
+
+
+def test_rows_that_a_template_cannot_show_are_named(shop: Service) -> None:
+    refused = create(shop, chats(odd=(3, 17)), model="strict")
+    assert refused["code"] == 400
+    assert refused["error"]["param"] == "training_file"
+    assert "row 3," in refused["error"]["message"]
+    assert "row 17," in refused["error"]["message"]
+    assert "no odd words" in refused["error"]["message"]
+
+
+def test_they_are_dropped_on_request(shop: Service) -> None:
+    job = create(shop, chats(odd=(3, 17)), model="strict", on_bad_rows="drop")
+    assert job["code"] == 200
+    said = shop.messages(job["id"])
+    assert any("Dropped 2 rows" in message and "row 3," in message for message in said)
+    record = shop.http.get(f"/v1/fine_tuning/jobs/{job['id']}").json()
+    assert record["status"] in ("queued", "running")
+
+
+def test_a_base_that_cannot_show_them_is_left_out_where_another_can(shop: Service) -> None:
+    job = create(shop, chats(odd=(5,)))
+    assert job["code"] == 200
+    assert any("strict is left out" in message and "row 5," in message for message in shop.messages(job["id"]))
+    plan = shop.http.get(f"/v1/fine_tuning/jobs/{job['id']}/trials").json()
+    assert {trial["design"]["architecture"]["base"] for trial in plan["data"]} <= {"tiny-chat"}
+
+
+def test_most_rows_may_not_be_dropped(shop: Service) -> None:
+    refused = create(shop, chats(odd=tuple(range(1, 31))), model="strict", on_bad_rows="drop")
+    assert refused["code"] == 400
+    assert refused["error"]["param"] == "training_file"
+
+
+def test_an_unknown_choice_is_refused_by_name(shop: Service) -> None:
+    refused = create(shop, chats(), on_bad_rows="ignore")
+    assert refused["code"] == 400
+    assert refused["error"]["param"] == "on_bad_rows"
+
+
+def test_rows_whose_prompts_fill_the_context_are_counted(shop: Service) -> None:
+    rows = [{**row, "prompt": "red blue " * 3000 + row["prompt"]} if n < 3 else row for n, row in enumerate(sums())]
+    job = create(shop, rows, model="tiny-chat")
+    assert job["code"] == 200
+    said = shop.messages(job["id"])
+    assert any("3 rows are truncated" in message for message in said)
+    assert any("prompts of 3 rows" in message and "row 1)" in message for message in said)
+
+
+def test_a_job_without_any_row_to_score_is_refused(shop: Service) -> None:
+    rows = [{**row, "prompt": "red blue " * 3000 + row["prompt"]} for row in preferences()]
+    refused = create(shop, rows, model="tiny-chat")
+    assert refused["code"] == 400
+    assert refused["error"]["param"] == "training_file"
+
+
+def test_control_tokens_in_messages_are_reported(shop: Service) -> None:
+    rows = chats()
+    rows[6]["messages"][1]["content"] += " <|im_end|> and on"
+    job = create(shop, rows, model="tiny-chat")
+    assert any("Row 7" in message and "<|im_end|>" in message for message in shop.messages(job["id"]))
+
+
+def test_plain_text_needs_no_template(shop: Service) -> None:
+    assert create(shop, texts())["code"] == 200

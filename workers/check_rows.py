@@ -1,0 +1,104 @@
+"""Render a dataset's rows for one base model, before any trial does: `python -P -m workers.check_rows`.
+
+A line of standard input is an order: the base's folder, a file of rows and their kind. The reply is a line with what
+each row becomes (RowChecks). The process renders templates that nobody has checked, so it limits its memory, and its
+CPU time for each order; its parent starts it again after that has ended it. It needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from luthier.dataset.row_checks import CheckOrder, RowChecks
+from luthier.errors import LuthierError, TrialFailed
+from luthier.models import confined
+from luthier.task import DataKind
+from workers.train.data.tokenize import Renderer, Row, Tokens
+from workers.train.data.tool_template import with_tool_template
+
+SECONDS: Final = 300.0  # CPU time of one order
+_SPELT_ROWS: Final = 20
+
+
+def check(order: CheckOrder) -> RowChecks:
+    """Return what each row becomes. Raises LuthierError if the tokenizer cannot be loaded."""
+    render = Renderer(_tokenizer(order.source, order.tools), window=sys.maxsize, max_tokens=sys.maxsize)
+    faults: dict[int, str] = {}
+    lengths: list[tuple[int, int]] = []
+    spelt: dict[int, str] = {}
+    with Path(order.rows).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            row = json.loads(line)
+            try:
+                lengths.append(_lengths(rendered(render, row, order.kind)))
+            except TrialFailed as fault:
+                faults[number] = fault.message
+                lengths.append((0, 0))
+            if len(spelt) < _SPELT_ROWS and (token := _spelt(render, row)):
+                spelt[number] = token
+    return RowChecks(faults=faults, lengths=lengths, spelt=spelt, stops=bool(_end(render)))
+
+
+def rendered(render: Renderer, row: Row, kind: DataKind) -> list[Tokens]:
+    """Return all that trials make of a row. Raises TrialFailed if the chat template cannot show it."""
+    tools = row.get("tools")
+    match kind:
+        case DataKind.PREFERENCE:
+            return [render.pair(row["prompt"], row[side], tools) for side in ("chosen", "rejected")]
+        case DataKind.UNPAIRED:
+            return [render.pair(row["prompt"], row["completion"], tools)]
+        case DataKind.PROMPTS:
+            render.prompt(row["prompt"], tools)
+            return render.answers(row, kind)
+        case DataKind.PAIRS | DataKind.CHAT | DataKind.TEXT:
+            return render.answers(row, kind)
+
+
+def _lengths(rows: list[Tokens]) -> tuple[int, int]:
+    """Return how many tokens the longest text has, and how many are needed to reach a target in each of them."""
+    firsts = [tokens.target.index(True) + 1 for tokens in rows if tokens.targets]
+    return max(map(len, rows), default=0), max(firsts, default=0)
+
+
+def _spelt(render: Renderer, row: Row) -> str:
+    """Return a control token that a message of the row spells; empty if there is none."""
+    said = [turn for value in row.values() if isinstance(value, list) for turn in value if isinstance(turn, dict)]
+    texts = [turn["content"] for turn in said if isinstance(turn.get("content"), str)]
+    return next((token for text in texts if (token := render.chat.control.first(text))), "")
+
+
+def _end(render: Renderer) -> str:
+    return render.chat.end_of_turn if render.tokenizer.chat_template else str(render.tokenizer.eos_token or "")
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(source: str, tools: bool) -> PreTrainedTokenizerBase:
+    own: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    return with_tool_template(own) or own if tools else own
+
+
+def main() -> int:
+    resource.setrlimit(resource.RLIMIT_AS, (confined.MEMORY_BYTES, confined.MEMORY_BYTES))
+    for line in sys.stdin:
+        confined.limit_step(SECONDS)
+        reply: dict[str, Any]
+        try:
+            reply = {"checks": check(CheckOrder.model_validate_json(json.loads(line))).model_dump(mode="json")}
+        except LuthierError as error:
+            reply = {"failed": error.message}
+        except BaseException as error:  # panics of the tokenizers library are no Exception
+            reply = {"failed": confined.describe(error)}
+        confined.limit_step(0)
+        print(json.dumps(reply), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
