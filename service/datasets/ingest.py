@@ -44,7 +44,14 @@ def ingest(ctx: Context, path: Path, filename: str) -> FileRecord:
     counting: dict[str, Any] = {}
     if counter is not None:
         counting = {"count_tokens": counter.count, "counted_by": counter.model}
-    profile = dataset.profile(loaded.rows, loaded.kind, source_format=loaded.format, **counting)
+    profile = dataset.profile(
+        loaded.rows,
+        loaded.kind,
+        source_format=loaded.format,
+        unused_columns=loaded.unused_columns,
+        notes=loaded.notes,
+        **counting,
+    )
     with path.open("rb") as stream:
         raw, size = ctx.store_blob(stream)
     return FileRecord(
