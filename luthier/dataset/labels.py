@@ -81,7 +81,7 @@ def column_of_labels(rows: Sequence[Row]) -> str | None:
     A `label` column has labels if at least half of its values are known ones: then the others are faults. A column of
     many classes, or of free text, has not. Neither has one with the three values -1, 0 and 1, in which 0 is neutral.
     """
-    if any(TAG in row for row in rows):
+    if any(not missing(row.get(TAG)) for row in rows):
         return TAG
     given = [row["label"] for row in rows if not missing(row.get("label"))]
     known = sum(_desirable(value) is not None for value in given)

@@ -2,8 +2,8 @@
 
 A row's split depends only on its prompt: the same prompt is never in two splits, the order of the rows does not matter,
 and new rows do not move old ones. Prompts that nearly repeat one another are in the same split as one of them, whose
-hash counts for all. Small files are an exception: a split that is too small takes the prompts with the next lowest
-hashes.
+hash counts for all; new rows can change such a group. Small files are an exception: a split that is too small takes the
+prompts with the next lowest hashes.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ def csv_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[tup
     """
     csv.field_size_limit(limit)  # global to the process, but the service has only one limit
     separator = _separator(stream, limit)
-    spaced = _spaced_quotes(stream, limit, separator, skip=False) > _spaced_quotes(stream, limit, separator, skip=True)
+    found = _spaced_quotes(stream, limit, separator, skip=False)
+    spaced = found > 0 and found > _spaced_quotes(stream, limit, separator, skip=True)
     texts = (line.text for line in lines(stream, limit, faults))
     records = csv.reader(texts, strict=True, delimiter=separator, skipinitialspace=spaced)
     try:

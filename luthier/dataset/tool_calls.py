@@ -6,12 +6,14 @@ role `function`. Arguments are objects, because chat templates write them as JSO
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from luthier.dataset.errors import describe, unexpected
 from luthier.dataset.json_rows import parse
 from luthier.dataset.rows import Row
 from luthier.errors import DatasetError
+
+_VALUES: Final = ("default", "const", "enum", "examples")  # keywords of JSON Schema whose values are data
 
 
 def row_tools(row: Row, prefix: str = "") -> list[Row]:
@@ -146,13 +148,23 @@ def _check_count(calls: list[Row], results: list[tuple[str, Row]]) -> None:
 
 
 def _tool(value: Any, field: str) -> Row:
-    """Return a definition without the nulls that a table's schema adds: no parameter is defined as null."""
+    """Return a definition without the nulls that a table's schema adds: in JSON Schema, only values can be null."""
     tool = _function(value, field)
-    function = _without_nulls(tool["function"])
-    parameters = function.get("parameters")
-    if isinstance(parameters, dict) and isinstance(parameters.get("properties"), dict):
-        function["parameters"] = {**parameters, "properties": _without_nulls(parameters["properties"])}
-    return {**tool, "function": function}
+    return {**tool, "function": _schema(tool["function"])}
+
+
+def _schema(value: Any) -> Any:
+    match value:
+        case dict():
+            return {
+                key: item if key in _VALUES else _schema(item)
+                for key, item in value.items()
+                if item is not None or key in ("default", "const")
+            }
+        case list():
+            return [_schema(item) for item in value]
+        case _:
+            return value
 
 
 def _function(value: Any, field: str) -> Row:

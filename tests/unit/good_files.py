@@ -418,7 +418,10 @@ LAYOUTS = [
                     "function": {
                         **_BARE_TOOL,
                         "strict": None,
-                        "parameters": {"type": "object", "properties": {"city": {"default": None}, "day": None}},
+                        "parameters": {
+                            "type": "object",
+                            "properties": {"city": {"default": None, "enum": None}, "day": None},
+                        },
                     },
                 }
             ],
