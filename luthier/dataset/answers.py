@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from luthier.dataset.errors import unexpected
 from luthier.dataset.rows import Row
 from luthier.errors import DatasetError
 
+_PYTHON: Final = re.compile(r"\s*\[\s*\{\s*'(role|from|content|value)'\s*:")  # str() of a list of messages
 _SPEAKERS: Final = {"prompt": "user", "completion": "assistant", "chosen": "assistant", "rejected": "assistant"}
 
 
@@ -19,6 +21,8 @@ def answered(row: Row, asked: str, answers: Mapping[str, str]) -> Row:
     `answers`: the column of each answer, by its name in TRL.
     """
     columns = {"prompt": asked, **answers}
+    if isinstance(row[asked], str) and _PYTHON.match(row[asked]):
+        raise unexpected(asked, "messages as JSON, with double quotes", row[asked])
     if not any(isinstance(row[column], list) for column in columns.values()):
         return {name: string(row, column) for name, column in columns.items()}
     prompt, given = row[asked], dict[str, list[Row]]()

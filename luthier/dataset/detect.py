@@ -16,7 +16,7 @@ from luthier.errors import DatasetError
 from luthier.task import DataKind
 
 _LISTS: Final = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
-_ANSWERS: Final = ("answer", "output", "target", "solution")
+_ANSWERS: Final = ("answer", "output", "target", "solution", "text")
 _MOST_COLUMNS: Final = 100
 _SPEAKERS: Final = {"role", "from"}
 _OPEN: Final = "messages without an answer"  # stands among the columns of a row

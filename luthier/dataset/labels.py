@@ -71,7 +71,10 @@ def label(value: Any, field: str) -> bool:
     """Return whether a label means desirable. Raises DatasetError for a value that is no such label."""
     found = _desirable(value)
     if found is None:
-        raise unexpected(field, "a label such as true or false, 1 or 0, good or bad", value)
+        expected = (
+            "a KTO label such as true or false, 1 or 0, good or bad (or another name of the column, if it has none)"
+        )
+        raise unexpected(field, expected, value)
     return found
 
 

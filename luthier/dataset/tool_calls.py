@@ -139,8 +139,11 @@ def _in_order(calls: list[Row], results: list[tuple[str, Row]]) -> list[Row]:
 
 
 def _check_count(calls: list[Row], results: list[tuple[str, Row]]) -> None:
-    """Raise DatasetError unless each of several calls has its result, or the calls are written in the text."""
-    if calls and len(results) != len(calls):
+    """Raise DatasetError unless there is one result for each call, or one for all.
+
+    ShareGPT's files have one `observation` for several calls. Without calls, they are written in the text.
+    """
+    if calls and len(results) not in (1, len(calls)):
         raise DatasetError(
             f"field `{results[0][0]}`: expected {len(calls)} results without `tool_call_id`, one for each call, "
             f"found {len(results)}"

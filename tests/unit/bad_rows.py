@@ -81,6 +81,12 @@ PAIRS = [
     BadRow(
         "a blank completion", PAIR, PAIR | {"completion": " \n"}, ", field `completion`: …found a string of white space"
     ),
+    BadRow(
+        "messages as Python writes them",
+        PAIR,
+        PAIR | {"prompt": "[{'role': 'user', 'content': 'Hi'}]"},
+        ", field `prompt`: …messages as JSON…",
+    ),
     BadRow("a number as a completion", PAIR, PAIR | {"completion": 7}, ", field `completion`: …found the number 7"),
     BadRow("a boolean as a completion", PAIR, PAIR | {"completion": True}, ", field `completion`: …found true"),
     BadRow("an empty prompt", PAIR, PAIR | {"prompt": ""}, ", field `prompt`: …found an empty string"),
@@ -256,10 +262,10 @@ CHATS = [
     ),
     BadRow("two calls with one id", CHAT, _results(["a", "a"], ["a", "a"]), ", field `messages[2]`: …same id"),
     BadRow(
-        "one result without an id for two calls",
+        "two results without ids for three calls",
         CHAT,
-        _results(["a", "b"], [None]),
-        ", field `messages[2]`: …2 results",
+        _results(["a", "b", "c"], [None, None]),
+        ", field `messages[2]`: …3 results",
     ),
     BadRow(
         "fewer results than calls, some without an id",

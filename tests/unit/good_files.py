@@ -342,6 +342,27 @@ LAYOUTS = [
         _FIRST_AGENT,
     ),
     _good(
+        "ShareGPT with one observation for two calls",
+        "sharegpt",
+        DataKind.CHAT,
+        lambda i: {
+            "conversations": [
+                {"from": "human", "value": f"Weather {i}?"},
+                {"from": "function_call", "value": json.dumps([_CALL["function"], _CALL["function"]])},
+                {"from": "observation", "value": '["clear", "clear"]'},
+                {"from": "gpt", "value": "Clear."},
+            ],
+        },
+        {
+            "messages": [
+                _user("Weather 0?"),
+                _says("", tool_calls=[_CALL, _CALL]),
+                {"role": "tool", "content": '["clear", "clear"]'},
+                _says("Clear."),
+            ]
+        },
+    ),
+    _good(
         "ShareGPT's turns in a column of messages, as JSON text",
         "messages",
         DataKind.CHAT,

@@ -160,12 +160,14 @@ JSON_VALUES = st.recursive(
     max_leaves=8,
 )
 COLUMNS = st.sampled_from(
-    sorted({column for known in FORMATS for column in known.required + known.optional} | {"label", "images"})
+    sorted({column for known in FORMATS for column in known.used} | {"label", "kto_tag", "images", "context"})
 )
 MESSAGES = st.lists(
     st.dictionaries(
-        st.sampled_from(["role", "content", "tool_calls", "weight", "from", "value"]),
-        st.one_of(st.sampled_from(["user", "assistant", "human", "gpt", "function_call"]), JSON_VALUES),
+        st.sampled_from(
+            ["role", "content", "tool_calls", "tool_call_id", "function_call", "thinking", "weight", "from", "value"]
+        ),
+        st.one_of(st.sampled_from(["user", "assistant", "tool", "human", "gpt", "function_call"]), JSON_VALUES),
     ),
     max_size=4,
 )
