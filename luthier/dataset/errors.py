@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from bisect import insort
 from typing import Any, Final
 
+from luthier.dataset.unstorable import Unstorable
 from luthier.errors import DatasetError
 
 LISTED: Final = 20
 
 
 class Faults:
-    """Counts the faults of a file and keeps the first 20 for the error message."""
+    """Counts the faults of a file and keeps the 20 of the lowest row or line numbers for the error message."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.first: list[str] = []
+        self._first: list[tuple[float, int, str]] = []
 
-    def add(self, fault: str) -> None:
+    def add(self, fault: str, *, number: float = math.inf) -> None:
+        """Add a fault. `number` is that of its row or line; without one, it comes after all that have one."""
         self.count += 1
-        if len(self.first) < LISTED:
-            self.first.append(fault)
+        insort(self._first, (number, self.count, fault))
+        del self._first[LISTED:]
+
+    @property
+    def first(self) -> list[str]:
+        return [fault for _, _, fault in self._first]
 
     def error(self, filename: str) -> DatasetError:
         match self.count:
@@ -56,6 +64,8 @@ def describe(value: Any) -> str:
             return "an empty list"
         case list():
             return f"a list of {len(value)}"
+        case Unstorable():
+            return value.what
         case dict():
             return f"an object with {columns(value)}" if value else "an empty object"
         case _:

@@ -28,6 +28,7 @@ _ENDINGS: Final = {
     ".ndjson": Container.JSONL,
     ".json": Container.JSON,
     ".csv": Container.CSV,
+    ".tsv": Container.CSV,
     ".parquet": Container.PARQUET,
     ".txt": Container.TEXT,
     ".md": Container.TEXT,

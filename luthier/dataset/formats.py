@@ -1,4 +1,4 @@
-"""The accepted row formats. A row's columns determine its format; rows are normalised to TRL's columns.
+"""The accepted row formats. A file's columns determine its format; rows are normalised to TRL's columns.
 
 Other columns are kept unchanged: graders read them as `{{item.…}}`.
 """
@@ -7,375 +7,268 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
-from luthier.dataset import messages
+from luthier.dataset import messages, sharegpt
+from luthier.dataset.answers import answered, as_chat, history, optional_string, string, with_history, with_system
 from luthier.dataset.errors import columns, unexpected
-from luthier.dataset.rows import Row
+from luthier.dataset.labels import COLUMNS as LABEL_COLUMNS
+from luthier.dataset.labels import label
+from luthier.dataset.preferences import implicit_preference, openai_preference, preference, sharegpt_preference
+from luthier.dataset.rows import COLUMNS, Row
+from luthier.dataset.tool_calls import row_tools
 from luthier.errors import DatasetError
 from luthier.task import DataKind
+
+SYSTEM: Final = ("system", "system_prompt")
+_MEDIA: Final = ("images", "videos", "audios")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A set of columns, and the function that normalises them. `optional` columns are used if present."""
+    """A set of columns, and the function that normalises them.
+
+    `optional` columns are used if present. Each format but `text` also uses the columns for tools and for a system
+    prompt. `asked` is the column of a prompt that a `context` column belongs to. `kept` columns are used, and stay in
+    the row under their own name too, because graders refer to it.
+    """
 
     name: str
     kind: DataKind
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    asked: str | None = None
+    kept: tuple[str, ...] = ()
     convert: Callable[[Row], Row]
+
+    @property
+    def used(self) -> frozenset[str]:
+        """The columns that training uses, if they are present; `context` only where the file's reading says so."""
+        beside = () if self.kind is DataKind.TEXT else (*SYSTEM, "tools", "functions")
+        return frozenset((*self.required, *self.optional, *beside))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the rows of one file are read: their format, and what all of its rows have in common.
+
+    `chat`: strings become messages in all rows, because some row has a system prompt or a history.
+    `system`: the column of the system prompt. `context`: whether the `context` column is put into the prompt.
+    """
+
+    format: Format
+    chat: bool = False
+    system: str | None = None
+    context: bool = False
+
+    @property
+    def used(self) -> frozenset[str]:
+        """The columns that training uses."""
+        others = set(SYSTEM) - {self.system} if self.system else set()
+        return (self.format.used - others) | ({"context"} if self.context else set())
 
     def normalise(self, row: Row) -> Row:
         """Return the row in TRL's columns, followed by extra columns. Raises DatasetError naming the field at fault."""
-        if missing := [column for column in self.required if column not in row]:
+        if missing := [column for column in self.format.required if column not in row]:
             raise DatasetError(
-                f"columns {columns(row) or '(none)'}: expected {columns(missing)} too; the first row has the format "
-                f"{self.name}, and all rows of a file must have the same one"
+                f"columns {columns(row) or '(none)'}: expected {columns(missing)} too; the file has the format "
+                f"{self.format.name}, and all rows of a file must have the same one"
             )
         for column in _MEDIA:
             if row.get(column):
                 raise DatasetError(f"field `{column}`: images, video and audio are not supported; remove the column")
-        normal = self.convert(row)
-        taken = {*self.required, *self.optional, *normal}
+        given = _with_context(row, self.format.asked) if self.context and self.format.asked else row
+        normal = self.format.convert(given)
+        if self.format.kind is not DataKind.TEXT:
+            normal = as_chat(normal) if self.chat else normal
+            normal = with_system(normal, optional_string(row, self.system) if self.system else "")
+            found = normal.get("tools") or row_tools(row)
+            normal |= {"tools": found} if found else {}
+        taken = (self.used | normal.keys()) - set(self.format.kept)
         return normal | {column: value for column, value in row.items() if column not in taken}
 
 
-def detect(row: Row) -> Format:
-    """Return the format of a row. Raises DatasetError, naming the columns found, if no accepted format matches."""
-    if _is_open(row):
-        return _OPEN_MESSAGES
-    formats = UNPAIRED if _is_unpaired(row) else FORMATS
-    found = next((known for known in formats if row.keys() >= set(known.required)), None)
-    if found is not None:
-        return found
-    raise DatasetError(f"columns {columns(row) or '(none)'}: no accepted format has these columns; {_accepted()}")
-
-
-def plain_if_single_turn(rows: list[Row]) -> list[Row]:
-    """Return Alpaca rows as plain strings if no row of the file has a system prompt or a history."""
-    if any(len(row["prompt"]) > 1 for row in rows):
-        return rows
-    return [row | {column: row[column][0]["content"] for column in ("prompt", "completion")} for row in rows]
-
-
-def check_shape(row: Row, first: Row, found: Format) -> None:
-    """Raise DatasetError if the row's prompt is not of the type (string or messages) of the file's first row.
-
-    Alpaca files are an exception: there a row without a history is a short chat.
-    """
-    if "prompt" in found.required and isinstance(row["prompt"], str) != isinstance(first["prompt"], str):
+def check_shape(row: Row, first: Row, kind: DataKind) -> None:
+    """Raise DatasetError if the row's prompt is not of the type (string or messages) of the file's first row."""
+    if "prompt" in COLUMNS[kind] and isinstance(row["prompt"], str) != isinstance(first["prompt"], str):
         raise DatasetError(
             f"field `prompt`: expected {_shape(first)} as in the first row, found {_shape(row)}; "
             "one file must use only one of the two"
         )
 
 
+def labelled(found: Format, column: str) -> Format:
+    """Return a format of pairs or chats with a KTO label in `column`. In a chat, it is about the last message."""
+    name = "unpaired" if found.name == "prompt_completion" else f"unpaired_{found.name}"
+
+    def convert(row: Row) -> Row:
+        normal = found.convert(row)
+        normal = _split_last_turn(normal, found.required[0]) if found.kind is DataKind.CHAT else normal
+        return normal | {"label": label(row[column], column)}
+
+    return replace(found, name=name, kind=DataKind.UNPAIRED, required=(*found.required, column), convert=convert)
+
+
+def accepted() -> str:
+    """Return the accepted sets of columns, for an error message."""
+    sets = "; ".join(" + ".join(f"`{column}`" for column in known.required) for known in FORMATS)
+    labels = " or ".join(f"`{column}`" for column in LABEL_COLUMNS)
+    return f"accepted columns: {sets}; pairs and chats also with {labels}"
+
+
+def _with_context(row: Row, asked: str) -> Row:
+    """Return the row with its context in the prompt: before a question, after an instruction as Alpaca's `input`."""
+    context, prompt = optional_string(row, "context"), row.get(asked)
+    if not context.strip() or not isinstance(prompt, str) or context in prompt:
+        return row
+    parts = [prompt, context] if asked == "instruction" else [context, prompt]
+    return row | {asked: "\n\n".join(parts)}
+
+
 def _shape(row: Row) -> str:
     return "a string" if isinstance(row["prompt"], str) else "a list of messages"
 
 
-def _pairs(row: Row) -> Row:
-    return _answered(row["prompt"], {"completion": row["completion"]}) | _tools(row)
+def _pair(row: Row, asked: str, answer: str) -> Row:
+    return answered(row, asked, {"completion": answer})
 
 
 def _prompt(row: Row) -> Row:
     prompt = row["prompt"]
-    asked = messages.prompt(prompt, "prompt") if isinstance(prompt, list) else _string(row, "prompt")
-    return {"prompt": asked} | _tools(row)
+    if isinstance(prompt, list):
+        return {"prompt": messages.prompt(sharegpt.as_messages(prompt, "prompt"), "prompt")}
+    return {"prompt": string(row, "prompt")}
 
 
-def _preference(row: Row) -> Row:
-    return _different(_answered(row["prompt"], {"chosen": row["chosen"], "rejected": row["rejected"]}) | _tools(row))
-
-
-def _implicit_preference(row: Row) -> Row:
-    """TRL's preference format without a prompt: the messages that both answers start with are the prompt."""
-    for field in ("chosen", "rejected"):
-        if not isinstance(row[field], list):
-            raise unexpected(field, "a list of messages that starts with the prompt (or a `prompt` column)", row[field])
-    chosen, rejected = messages.messages(row["chosen"], "chosen"), messages.messages(row["rejected"], "rejected")
-    same = 0
-    while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
-        same += 1
-    if same == len(chosen) == len(rejected):
-        raise DatasetError("fields `chosen` and `rejected`: expected two different answers, found the same one twice")
-    if same == 0:
-        raise DatasetError("fields `chosen` and `rejected`: expected the same prompt at the start of both, found none")
-    return _answered(chosen[:same], {"chosen": chosen[same:], "rejected": rejected[same:]}) | _tools(row)
-
-
-def _openai_preference(row: Row) -> Row:
-    given = row["input"]
-    if not isinstance(given, dict):
-        raise unexpected("input", "an object with `messages`", given)
-    prompt = messages.prompt(given.get("messages"), "input.messages")
-    answers = {
-        "chosen": messages.answer(row["preferred_output"], "preferred_output"),
-        "rejected": messages.answer(row["non_preferred_output"], "non_preferred_output"),
-    }
-    return _different({"prompt": prompt, **answers} | _tools(given, "input.tools"))
+def _open_chat(row: Row) -> Row:
+    return {"prompt": messages.prompt(sharegpt.as_messages(row["messages"], "messages"), "messages")}
 
 
 def _chat(row: Row) -> Row:
-    return {"messages": messages.conversation(row["messages"], "messages")} | _tools(row)
+    return {"messages": messages.conversation(sharegpt.as_messages(row["messages"], "messages"), "messages")}
 
 
 def _sharegpt(row: Row) -> Row:
-    turns = _turns(row["conversations"], "conversations")
-    return {"messages": messages.conversation(_system(row) + turns, "conversations")} | _tools(row)
+    turns = sharegpt.turns(row["conversations"], "conversations")
+    return {"messages": messages.conversation(turns, "conversations")}
 
 
-def _sharegpt_preference(row: Row) -> Row:
-    prompt = messages.prompt(_system(row) + _turns(row["conversations"], "conversations"), "conversations")
-    answers = {
-        field: messages.answer(_turns(row[field] if isinstance(row[field], list) else [row[field]], field), field)
-        for field in ("chosen", "rejected")
-    }
-    return _different({"prompt": prompt, **answers} | _tools(row))
+def _alpaca(row: Row, answer: str) -> Row:
+    asked = _with_input(row)
+    return with_history(answered(asked, "instruction", {"completion": answer}), history(row.get("history")))
 
 
-def _split_last_turn(row: Row) -> Row:
+def _alpaca_preference(row: Row) -> Row:
+    return preference(_with_input(row), "instruction")
+
+
+def _with_input(row: Row) -> Row:
+    """Return the row with Alpaca's `input` after its instruction."""
+    instruction, given = string(row, "instruction"), optional_string(row, "input")
+    return row | {"instruction": f"{instruction}\n\n{given}" if given else instruction}
+
+
+def _text(row: Row) -> Row:
+    return {"text": string(row, "text")}
+
+
+def _split_last_turn(row: Row, field: str) -> Row:
     """Split a conversation into a prompt and its last message, which the label is about."""
     *prompt, said = row["messages"]
     if not prompt:
-        raise DatasetError("field `messages`: expected a prompt before the answer, found only an answer")
-    return {"prompt": messages.prompt(prompt, "messages"), "completion": [said]} | _tools(row)
+        raise DatasetError(f"field `{field}`: expected a prompt before the answer, found only an answer")
+    if said.get("weight") == 0:
+        raise unexpected(f"{field}[{len(prompt)}].weight", "no weight of 0 on the message that the label is about", 0)
+    return {"prompt": messages.prompt(prompt, field), "completion": [said]}
 
 
-def _labelled(convert: Callable[[Row], Row], column: str) -> Callable[[Row], Row]:
-    """Return `convert` with the label in `column` added to its rows."""
-    return lambda row: convert(row) | {"label": _label(row[column], column)}
+def _pairs(asked: str, answer: str) -> Format:
+    return Format(
+        name=f"{asked}_{answer}",
+        kind=DataKind.PAIRS,
+        required=(asked, answer),
+        asked=asked,
+        kept=() if answer == "completion" else (answer,),
+        convert=partial(_pair, asked=asked, answer=answer),
+    )
 
 
-def _label(value: Any, field: str) -> bool:
-    """Return a label as a boolean; CSV files have it as a word."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in _LABELS:
-        return _LABELS[value.strip().lower()]
-    raise unexpected(field, "true (desirable) or false (undesirable)", value)
+def _preferences(asked: str) -> Format:
+    return Format(
+        name="preference" if asked == "prompt" else f"{asked}_preference",
+        kind=DataKind.PREFERENCE,
+        required=(asked, "chosen", "rejected"),
+        asked=asked,
+        convert=partial(preference, asked=asked),
+    )
 
 
-def _alpaca(row: Row) -> Row:
-    instruction, given = _string(row, "instruction"), _optional_string(row, "input")
-    asked = {"role": "user", "content": f"{instruction}\n\n{given}" if given else instruction}
-    answered = {"role": "assistant", "content": _string(row, "output")}
-    return {"prompt": [*_system(row), *_history(row), asked], "completion": [answered]} | _tools(row)
-
-
-_TEXT: Final = Format(
-    name="text", kind=DataKind.TEXT, required=("text",), convert=lambda row: {"text": _string(row, "text")}
-)
-
-ALPACA: Final = Format(
-    name="alpaca",
-    kind=DataKind.PAIRS,
-    required=("instruction", "output"),
-    optional=("input", "system", "history", "tools"),
-    convert=_alpaca,
-)
-
-FORMATS: Final = (  # the first one whose columns are all present applies, so more specific ones come first
+FORMATS: Final = (  # more specific ones come first, and files that several formats fit have the first of these
     Format(
         name="openai_preference",
         kind=DataKind.PREFERENCE,
         required=("input", "preferred_output", "non_preferred_output"),
-        convert=_openai_preference,
+        convert=openai_preference,
     ),
     Format(
         name="sharegpt_preference",
         kind=DataKind.PREFERENCE,
         required=("conversations", "chosen", "rejected"),
-        optional=("system", "tools"),
-        convert=_sharegpt_preference,
+        convert=sharegpt_preference,
     ),
+    _preferences("prompt"),
     Format(
-        name="preference",
+        name="alpaca_preference",
         kind=DataKind.PREFERENCE,
-        required=("prompt", "chosen", "rejected"),
-        optional=("tools",),
-        convert=_preference,
+        required=("instruction", "chosen", "rejected"),
+        optional=("input",),
+        asked="instruction",
+        convert=_alpaca_preference,
     ),
+    _preferences("question"),
+    _preferences("query"),
+    _preferences("input"),
     Format(
         name="implicit_preference",
         kind=DataKind.PREFERENCE,
         required=("chosen", "rejected"),
-        optional=("tools",),
-        convert=_implicit_preference,
+        convert=implicit_preference,
     ),
-    Format(name="messages", kind=DataKind.CHAT, required=("messages",), optional=("tools",), convert=_chat),
+    Format(name="messages", kind=DataKind.CHAT, required=("messages",), convert=_chat),
+    Format(name="open_messages", kind=DataKind.PROMPTS, required=("messages",), convert=_open_chat),
+    Format(name="sharegpt", kind=DataKind.CHAT, required=("conversations",), convert=_sharegpt),
     Format(
-        name="sharegpt",
-        kind=DataKind.CHAT,
-        required=("conversations",),
-        optional=("system", "tools"),
-        convert=_sharegpt,
-    ),
-    ALPACA,
-    Format(
-        name="prompt_completion",
+        name="alpaca",
         kind=DataKind.PAIRS,
-        required=("prompt", "completion"),
-        optional=("tools",),
-        convert=_pairs,
-    ),
-    Format(name="prompt", kind=DataKind.PROMPTS, required=("prompt",), optional=("tools",), convert=_prompt),
-    _TEXT,
-)
-
-_OPEN_MESSAGES: Final = Format(
-    name="open_messages",
-    kind=DataKind.PROMPTS,
-    required=("messages",),
-    optional=("tools",),
-    convert=lambda row: {"prompt": messages.prompt(row["messages"], "messages")} | _tools(row),
-)
-
-_LABELS: Final = {"true": True, "false": False}
-_LABEL_COLUMNS: Final = ("label", "kto_tag")  # TRL's and LLaMA-Factory's
-_LABELLED: Final = (
-    Format(
-        name="unpaired",
-        kind=DataKind.UNPAIRED,
-        required=("prompt", "completion"),
-        optional=("tools",),
-        convert=_pairs,
-    ),
-    Format(
-        name="unpaired_messages",
-        kind=DataKind.UNPAIRED,
-        required=("messages",),
-        optional=("tools",),
-        convert=lambda row: _split_last_turn(_chat(row)),
-    ),
-    Format(
-        name="unpaired_sharegpt",
-        kind=DataKind.UNPAIRED,
-        required=("conversations",),
-        optional=("system", "tools"),
-        convert=lambda row: _split_last_turn(_sharegpt(row)),
-    ),
-    Format(
-        name="unpaired_alpaca",
-        kind=DataKind.UNPAIRED,
         required=("instruction", "output"),
-        optional=("input", "system", "history"),
-        convert=_alpaca,
+        optional=("input", "history"),
+        asked="instruction",
+        convert=partial(_alpaca, answer="output"),
     ),
+    _pairs("prompt", "completion"),
+    _pairs("prompt", "response"),
+    Format(name="prompt", kind=DataKind.PROMPTS, required=("prompt",), convert=_prompt),
+    Format(name="text", kind=DataKind.TEXT, required=("text",), convert=_text),
+    Format(
+        name="instruction_response",
+        kind=DataKind.PAIRS,
+        required=("instruction", "response"),
+        optional=("input", "history"),
+        asked="instruction",
+        kept=("response",),
+        convert=partial(_alpaca, answer="response"),
+    ),
+    *(_pairs(asked, answer) for asked in ("question", "query") for answer in ("answer", "response")),
+    _pairs("input", "output"),
 )
 
-UNPAIRED: Final = tuple(  # every format of an answer, with the label in one of two columns
-    replace(known, required=(*known.required, column), convert=_labelled(known.convert, column))
-    for known in _LABELLED
-    for column in _LABEL_COLUMNS
-)
-ALPACAS: Final = (ALPACA, *(known for known in UNPAIRED if known.name == "unpaired_alpaca"))
 
-_SHAREGPT_ROLES: Final = {"system": "system", "human": "user", "gpt": "assistant", "observation": "tool"}
-_MEDIA: Final = ("images", "videos", "audios")
-
-
-def _answered(prompt: Any, answers: Row) -> Row:
-    """Return prompt and answers as strings if all of them are strings, else all as messages."""
-    if not any(isinstance(value, list) for value in (prompt, *answers.values())):
-        given = {"prompt": prompt, **answers}
-        return {field: _string(given, field) for field in given}
-    if isinstance(prompt, str):
-        prompt = [{"role": "user", "content": _string({"prompt": prompt}, "prompt")}]
-    as_messages: Row = {"prompt": messages.prompt(prompt, "prompt")}
-    for field, value in answers.items():
-        said = [{"role": "assistant", "content": _string(answers, field)}] if isinstance(value, str) else value
-        as_messages[field] = messages.answer(said, field)
-    return as_messages
-
-
-def _different(row: Row) -> Row:
-    if row["chosen"] == row["rejected"]:
-        raise DatasetError("fields `chosen` and `rejected`: expected two different answers, found the same one twice")
-    return row
-
-
-def _tools(row: Row, field: str = "tools") -> Row:
-    found = messages.tools(row.get("tools"), field)
-    return {"tools": found} if found else {}
-
-
-def _turns(value: Any, field: str) -> list[Row]:
-    """Return ShareGPT's `{from, value}` turns as messages; turns that have a `role` already are unchanged."""
-    if not isinstance(value, list) or not value:
-        raise unexpected(field, "a list of turns", value)
-    return [_turn(turn, f"{field}[{index}]") for index, turn in enumerate(value)]
-
-
-def _turn(turn: Any, field: str) -> Row:
-    if not isinstance(turn, dict):
-        raise unexpected(field, "an object with `from` and `value`", turn)
-    if "role" in turn:
-        return turn
-    speaker, value = turn.get("from"), turn.get("value")
-    if not isinstance(value, str):
-        raise unexpected(f"{field}.value", "a string", value)
-    rest = {key: item for key, item in turn.items() if key not in ("from", "value")}
-    if speaker == "function_call":
-        calls = messages.parsed(value, f"{field}.value", 'a call as JSON, {"name": …, "arguments": {…}}')
-        calls = calls if isinstance(calls, list) else [calls]
-        tool_calls = [messages.tool_call(call, f"{field}.value") for call in calls]
-        return {"role": "assistant", "content": "", "tool_calls": tool_calls} | rest
-    if not isinstance(speaker, str) or speaker not in _SHAREGPT_ROLES:
-        raise unexpected(f"{field}.from", f"one of {', '.join(_SHAREGPT_ROLES)}, function_call", speaker)
-    return {"role": _SHAREGPT_ROLES[speaker], "content": value} | rest
-
-
-def _system(row: Row) -> list[Row]:
-    text = _optional_string(row, "system")
-    return [{"role": "system", "content": text}] if text else []
-
-
-def _history(row: Row) -> list[Row]:
-    """Return Alpaca's earlier rounds, `[[question, answer], …]`, as messages."""
-    rounds = row.get("history") or []
-    if not isinstance(rounds, list):
-        raise unexpected("history", "a list of [question, answer]", rounds)
-    found: list[Row] = []
-    for index, pair in enumerate(rounds):
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(said, str) for said in pair):
-            raise unexpected(f"history[{index}]", "[question, answer], both strings", pair)
-        found += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
-    return found
-
-
-def _string(row: Row, field: str) -> str:
-    value = row[field]
-    if not isinstance(value, str) or not value.strip():
-        raise unexpected(field, "a non-empty string", value)
-    return value
-
-
-def _optional_string(row: Row, field: str) -> str:
-    value = row.get(field)
-    if value is not None and not isinstance(value, str):
-        raise unexpected(field, "a string or nothing", value)
-    return value or ""
-
-
-def _is_open(row: Row) -> bool:
-    """Return whether the messages end before an answer, as in OpenAI's files for reinforcement fine-tuning."""
-    said = row.get("messages")
+def is_open(value: Any) -> bool:
+    """Return whether messages end before an answer, as in OpenAI's files for reinforcement fine-tuning."""
     return (
-        isinstance(said, list)
-        and bool(said)
-        and all(isinstance(message, dict) and message.get("role") in messages.ROLES for message in said)
-        and said[-1]["role"] != "assistant"
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(message, dict) and message.get("role") in messages.ROLES for message in value)
+        and value[-1]["role"] != "assistant"
     )
-
-
-def _is_unpaired(row: Row) -> bool:
-    """Return whether the row has an answer with a KTO label: a `kto_tag`, or a `label` of true or false."""
-    is_label = "kto_tag" in row or str(row.get("label")).strip().lower() in _LABELS
-    return is_label and bool({"completion", "messages", "conversations", "output"} & row.keys())
-
-
-def _accepted() -> str:
-    sets = "; ".join(" + ".join(f"`{column}`" for column in known.required) for known in (*FORMATS, *UNPAIRED))
-    return f"accepted columns: {sets}"

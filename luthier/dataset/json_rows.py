@@ -6,11 +6,12 @@ import codecs
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from io import BufferedReader
 from typing import Any, Final, NamedTuple
 
-from luthier.dataset.errors import Faults, describe
+from luthier.dataset.errors import Faults, describe, shorten
 from luthier.dataset.file_type import BOM
 from luthier.dataset.rows import Row
 from luthier.errors import DatasetError
@@ -35,15 +36,15 @@ def lines(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[Line]:
         if len(raw) > limit and not raw.endswith(b"\n"):
             while (piece := stream.readline(_CHUNK_BYTES)) and not piece.endswith(b"\n"):
                 pass  # skip the rest of the line
-            faults.add(f"line {number} {too_long(limit)}")
+            faults.add(f"line {number} {too_long(limit)}", number=number)
             continue
         try:
             text = (raw.removeprefix(BOM) if number == 1 else raw).decode()
         except UnicodeDecodeError as error:
-            faults.add(_not_utf8(number, error))
+            faults.add(_not_utf8(number, error), number=number)
             continue
         if "\0" in text:
-            faults.add(f"line {number} contains a zero byte: the file looks like binary data")
+            faults.add(f"line {number} contains a zero byte: the file looks like binary data", number=number)
             continue
         yield Line(number, text, last=not stream.peek(1))
 
@@ -58,12 +59,14 @@ def jsonl_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[t
         try:
             value, end = reader.decode(text, 0)
         except (ValueError, RecursionError) as error:
-            faults.add(f"line {line.number} {_line_fault(error, last=line.last)}")
+            faults.add(f"line {line.number} {_line_fault(error, last=line.last)}", number=line.number)
             continue
         if end < len(text):
-            faults.add(f"line {line.number} continues after its JSON value: put each row on its own line")
+            faults.add(
+                f"line {line.number} continues after its JSON value: put each row on its own line", number=line.number
+            )
         elif fault := reader.fault(value, text):
-            faults.add(f"row {line.number}{fault}")
+            faults.add(f"row {line.number}{fault}", number=line.number)
         else:
             yield line.number, value
 
@@ -80,7 +83,7 @@ def array_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[t
     for number in itertools.count(1):
         value, text = window.take(reader, number)
         if fault := reader.fault(value, text):
-            faults.add(f"row {number}{fault}")
+            faults.add(f"row {number}{fault}", number=number)
         else:
             yield number, value
         match window.next_character():
@@ -114,10 +117,14 @@ class _JsonReader:
 
     def __init__(self) -> None:
         self._not_finite: list[str] = []
-        self._decoder = json.JSONDecoder(parse_constant=self._constant, parse_float=self._float)
+        self._repeated: list[str] = []
+        self._decoder = json.JSONDecoder(
+            parse_constant=self._constant, parse_float=self._float, object_pairs_hook=self._object
+        )
 
     def decode(self, text: str, start: int) -> tuple[Any, int]:
         self._not_finite.clear()
+        self._repeated.clear()
         return self._decoder.raw_decode(text, start)
 
     def fault(self, value: Any, text: str) -> str | None:
@@ -130,11 +137,21 @@ class _JsonReader:
         """Return what in the text just decoded cannot be stored, or None."""
         if self._not_finite:
             return f" contains {self._not_finite[0][:20]}, which is not a finite number"
+        if self._repeated:
+            return f" has the key {shorten(self._repeated[0])!r} twice in one object: which value counts is unclear"
         if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
             return f" is nested deeper than {MAX_DEPTH} levels"
         if "\\ud" in text.lower() and _has_lone_surrogate(value):
             return r" contains half of a surrogate pair (\ud800 to \udfff), which is not a character"
         return None
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> Row:
+        """Return the object, and remember the first key that it has twice: Python would keep the last value only."""
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            self._repeated.append(next(key for key, count in counts.items() if count > 1))
+        return found
 
     def _constant(self, name: str) -> float:
         self._not_finite.append(name)

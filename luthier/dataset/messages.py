@@ -1,8 +1,9 @@
 """Chat messages: validated, and normalised to the shape that chat templates expect.
 
 A message has a `role` and a string `content`. An assistant message may have `tool_calls` in OpenAI's shape, with the
-arguments as an object (templates write them as JSON), and a `weight` of 0 or 1. Unknown keys are kept, because a
-template may use them.
+arguments as an object (templates write them as JSON), a `weight` of 0 or 1, and its reasoning. Templates read the
+reasoning as `reasoning_content`, so this key is set too where the message calls it `reasoning` or `thinking`. Unknown
+keys are kept, because a template may use them.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from luthier.dataset.errors import unexpected
-from luthier.dataset.json_rows import parse
 from luthier.dataset.rows import Row
+from luthier.dataset.tool_calls import modern, ordered_results, tool_call
 from luthier.errors import DatasetError
 
 Message = Mapping[str, Any]
 
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
+_REASONING: Final = ("reasoning_content", "reasoning", "thinking")
 
 
 def as_messages(content: str | Sequence[Message], role: str) -> list[Message]:
@@ -33,8 +35,7 @@ def conversation(value: Any, field: str) -> list[Row]:
         raise DatasetError(f"field `{field}`: the chat has no assistant message to learn from")
     if found[-1]["role"] != "assistant":
         raise _wrong_end(field, "an assistant message at the end", found)
-    if all(message.get("weight") == 0 for message in answers):
-        raise DatasetError(f"field `{field}`: every assistant message has weight 0, so there is nothing to learn")
+    _check_weights(found, field)
     return found
 
 
@@ -53,56 +54,25 @@ def answer(value: Any, field: str) -> list[Row]:
         raise unexpected(f"{field}[0].role", "`assistant`, because the prompt is in another field", found[0]["role"])
     if found[-1]["role"] != "assistant":
         raise _wrong_end(field, "an assistant message at the end", found)
+    _check_weights(found, field)
     return found
 
 
 def messages(value: Any, field: str) -> list[Row]:
+    """Validate messages one by one, and put the results of tools in the order of their calls."""
     if not isinstance(value, list) or not value:
         raise unexpected(field, "a list of messages", value)
-    return [_message(item, f"{field}[{index}]") for index, item in enumerate(value)]
-
-
-def tools(value: Any, field: str) -> list[Row]:
-    """Return function definitions in OpenAI's shape, from that shape, bare definitions, or JSON text of either."""
-    if isinstance(value, str) and value.strip():
-        value = parsed(value, field, "a list of tools, or its JSON text")
-    if value is None or value in ("", []):
-        return []
-    if not isinstance(value, list):
-        raise unexpected(field, "a list of tools", value)
-    return [_function(tool, f"{field}[{index}]") for index, tool in enumerate(value)]
-
-
-def tool_call(value: Any, field: str) -> Row:
-    """Return one call in OpenAI's shape, from that shape or a bare `{name, arguments}`."""
-    call = _function(value, field)
-    function = call["function"]
-    arguments = function.get("arguments", {})
-    name = f"{field}.function.arguments"
-    if isinstance(arguments, str):
-        arguments = parsed(arguments, name, "an object, or its JSON text")
-    if not isinstance(arguments, dict):
-        raise unexpected(name, "an object, or its JSON text", arguments)
-    return {**call, "function": {**function, "arguments": arguments}}
-
-
-def parsed(text: str, field: str, expected: str) -> Any:
-    """Parse a value that the row contains as JSON text."""
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise unexpected(field, expected, text) from error
+    found = [_message(item, f"{field}[{index}]") for index, item in enumerate(value)]
+    return ordered_results(found, field)
 
 
 def _message(value: Any, field: str) -> Row:
     if not isinstance(value, dict):
         raise unexpected(field, "an object with `role` and `content`", value)
-    rest = {key: item for key, item in value.items() if item is not None}
+    rest = modern({key: item for key, item in value.items() if item is not None}, field)
     role = rest.pop("role", None)
     if role not in ROLES:
         raise unexpected(f"{field}.role", f"one of {', '.join(ROLES)}", role)
-    if "function_call" in rest:
-        raise DatasetError(f"field `{field}.function_call`: this old format is not supported; use `tool_calls`")
     if (rest.get("tool_calls") or "weight" in rest) and role != "assistant":
         raise DatasetError(f"field `{field}`: only an assistant message can have `tool_calls` or a `weight`")
     calls = rest.pop("tool_calls", [])
@@ -116,7 +86,25 @@ def _message(value: Any, field: str) -> Row:
         if isinstance(rest["weight"], bool) or rest["weight"] not in (0, 1):
             raise unexpected(f"{field}.weight", "0 or 1", rest["weight"])
         rest["weight"] = int(rest["weight"])
+    if role == "assistant":
+        rest |= _reasoning(rest, field)
     return {"role": role, "content": content, **({"tool_calls": calls} if calls else {}), **rest}
+
+
+def _reasoning(message: Row, field: str) -> Row:
+    """Return the reasoning of an assistant message under the name that most templates read; nothing without any."""
+    given = [(name, message[name]) for name in _REASONING if name in message]
+    if not given:
+        return {}
+    name, text = given[0]
+    if name != "thinking" and not isinstance(text, str):
+        raise unexpected(f"{field}.{name}", "a string", text)
+    return {"reasoning_content": text} if isinstance(text, str) else {}
+
+
+def _check_weights(found: list[Row], field: str) -> None:
+    if all(message.get("weight") == 0 for message in found if message["role"] == "assistant"):
+        raise DatasetError(f"field `{field}`: every assistant message has weight 0, so there is nothing to learn")
 
 
 def _content(value: Any, field: str) -> str:
@@ -135,19 +123,6 @@ def _text_part(part: Any, field: str) -> str:
     if not isinstance(text, str):
         raise unexpected(f"{field}.text", "a string", text)
     return text
-
-
-def _function(value: Any, field: str) -> Row:
-    """Wrap a bare `{name, …}` as `{type: function, function: {name, …}}`; the name is required."""
-    if not isinstance(value, dict):
-        raise unexpected(field, "an object", value)
-    wrapped = value if "function" in value else {"type": "function", "function": value}
-    function = wrapped["function"]
-    if not isinstance(function, dict):
-        raise unexpected(f"{field}.function", "an object", function)
-    if not isinstance(function.get("name"), str) or not function["name"]:
-        raise unexpected(f"{field}.function.name", "the name of a function", function.get("name"))
-    return {"type": "function", **wrapped}
 
 
 def _wrong_end(field: str, expected: str, found: list[Row]) -> DatasetError:

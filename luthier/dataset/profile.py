@@ -10,8 +10,9 @@ from typing import Final
 
 from pydantic import Field
 
-from luthier.dataset.rows import Row, row_hash
-from luthier.dataset.splits import leaks
+from luthier.dataset.near_duplicates import MOST_PROMPTS
+from luthier.dataset.rows import Row, exact_hash, prompt_hash, row_hash
+from luthier.dataset.splits import leaks, near_duplicates_of
 from luthier.task import DataKind
 from luthier.values import Frozen
 
@@ -50,7 +51,18 @@ class Profile(Frozen):
     desirable: float | None = Field(
         default=None, description="share of the rows whose label is true; None for rows without a label"
     )
-    duplicates: int = Field(ge=0, description="rows that duplicate an earlier one, ignoring case and white space")
+    duplicates: int = Field(ge=0, description="rows that repeat an earlier one exactly, apart from unused columns")
+    near_repeats: int = Field(
+        default=0, ge=0, description="rows that differ from an earlier one only by case or white space"
+    )
+    near_duplicates: int | None = Field(
+        default=None,
+        ge=0,
+        description="rows whose prompts nearly repeat another one (MinHash); None: not searched for",
+    )
+    unused_columns: tuple[str, ...] = Field(
+        default=(), description="columns that no training uses; graders read them as `{{item.…}}`"
+    )
     leaks: int | None = Field(
         description="validation rows whose prompts are also in the training file; None: no validation file"
     )
@@ -72,8 +84,13 @@ def profile(
     count_tokens: Callable[[str], int] | None = None,
     counted_by: str = "tokenizer",
     validation_rows: Sequence[Row] | None = None,
+    unused_columns: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
 ) -> Profile:
-    """Return the profile of normalised rows. `counted_by` names the tokenizer; without `count_tokens`, estimate."""
+    """Return the profile of normalised rows. `counted_by` names the tokenizer; without `count_tokens`, estimate.
+
+    `unused_columns` and `notes` are those of the file that was read; the profile's own notes follow them.
+    """
     count = count_tokens or _estimate
     prompt_lengths, target_lengths, row_lengths = [], [], []
     size = 0
@@ -84,7 +101,11 @@ def profile(
         target_lengths += lengths
         row_lengths.append(prompt_lengths[-1] + max(lengths))
         size += sum(len(text.encode()) for texts in (prompt, *targets) for text in texts)
-    duplicates = len(rows) - len({row_hash(row, kind) for row in rows})
+    different = len({exact_hash(row, kind) for row in rows})
+    duplicates = len(rows) - different
+    near_repeats = different - len({row_hash(row, kind) for row in rows})
+    groups = near_duplicates_of(rows, kind)
+    near = None if groups is None else sum(prompt_hash(row, kind) in groups for row in rows) if groups else 0
     leaked = None if validation_rows is None else leaks(rows, validation_rows, kind)
     return Profile(
         kind=kind,
@@ -100,8 +121,11 @@ def profile(
         turns=_quantiles([len(row["messages"]) for row in rows]) if kind is DataKind.CHAT else None,
         desirable=sum(row["label"] for row in rows) / len(rows) if kind is DataKind.UNPAIRED else None,
         duplicates=duplicates,
+        near_repeats=near_repeats,
+        near_duplicates=near,
+        unused_columns=unused_columns,
         leaks=leaked,
-        notes=_notes(duplicates, leaked),
+        notes=(*notes, *_notes(duplicates, near_repeats, near, leaked)),
     )
 
 
@@ -124,12 +148,14 @@ def _texts(row: Row, kind: DataKind) -> tuple[list[str], list[list[str]]]:
 
 
 def _content(content: str | list[Row]) -> list[str]:
-    """Return the text of a string, or of each message with its tool calls."""
-    if isinstance(content, str):
-        return [content]
-    calls = (message.get("tool_calls") for message in content)
-    written = (json.dumps(each, ensure_ascii=False) if each else "" for each in calls)
-    return [str(message["content"]) + text for message, text in zip(content, written, strict=True)]
+    """Return the text of a string, or of each message with its reasoning and its tool calls."""
+    return [content] if isinstance(content, str) else [_said(message) for message in content]
+
+
+def _said(message: Row) -> str:
+    calls = message.get("tool_calls")
+    written = json.dumps(calls, ensure_ascii=False) if calls else ""
+    return f"{message.get('reasoning_content') or ''}{message['content']}{written}"
 
 
 def _estimate(text: str) -> int:
@@ -151,10 +177,18 @@ def _histogram(lengths: Sequence[int]) -> Histogram:
     )
 
 
-def _notes(duplicates: int, leaked: int | None) -> tuple[str, ...]:
+def _notes(duplicates: int, near_repeats: int, near: int | None, leaked: int | None) -> tuple[str, ...]:
     notes = []
     if duplicates:
         notes.append(f"{duplicates} rows duplicate an earlier one. They are trained on, but scored only once.")
+    if near_repeats:
+        notes.append(f"{near_repeats} rows differ from an earlier one only by case or white space. All of them count.")
+    if near:
+        notes.append(
+            f"{near} rows have prompts that nearly repeat another one. Small groups of them stay in one split."
+        )
+    if near is None:
+        notes.append(f"Near-duplicates were not searched for, because there are more than {MOST_PROMPTS:,} prompts.")
     if leaked:
         notes.append(
             f"{leaked} validation rows have prompts that are also in the training file. "

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from luthier.dataset import detect
 from luthier.dataset.errors import Faults
 from luthier.dataset.file_type import Container, recognise
-from luthier.dataset.formats import ALPACAS, Format, check_shape, detect, plain_if_single_turn
+from luthier.dataset.formats import Reading, check_shape
 from luthier.dataset.json_rows import array_rows, jsonl_rows
 from luthier.dataset.plain_text import PIECE_CHARACTERS, text_rows
 from luthier.dataset.rows import Row
 from luthier.dataset.tables import csv_rows, parquet_rows
+from luthier.dataset.unstorable import left_out
 from luthier.errors import DatasetError
 from luthier.task import DataKind
 
@@ -22,51 +24,73 @@ MIN_ROWS: Final = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A file's rows in TRL's columns; `format` names the columns of the file."""
+    """A file's rows in TRL's columns; `format` names the columns of the file.
+
+    `unused_columns` are kept in the rows, but no training uses them. `notes` say what was read in another way than it
+    stands in the file.
+    """
 
     kind: DataKind
     format: str
     rows: list[Row]
+    unused_columns: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def load(path: Path, filename: str, *, max_row_bytes: int, max_bytes: int = 2**30) -> Loaded:
     """Read a dataset file that the user named `filename`.
 
-    Accepted are JSON Lines, JSON arrays, CSV, Parquet, plain text and Markdown, in UTF-8. The whole file is checked.
-    `max_row_bytes` limits the size of one row, and `max_bytes` the unpacked size of a compressed file. Rows are
-    numbered from 1; in JSON Lines the number of a row is that of its line.
+    Accepted are JSON Lines, JSON arrays, CSV, Parquet, plain text and Markdown, in UTF-8. The whole file is read before
+    its format is told from all of its rows. `max_row_bytes` limits the size of one row, and `max_bytes` the unpacked
+    size of a compressed file. Rows are numbered from 1; in JSON Lines the number of a row is that of its line.
 
     Raises DatasetError with the first 20 faults (the first one of each row), for fewer than 10 rows, and for unpaired
     preference labels that are all equal.
     """
     container = recognise(path, filename)
     faults = Faults()
-    found: Format | None = None
-    rows: list[Row] = []
+    numbers: list[int] = []
+    raw: list[Row] = []
     try:
         for number, row in _numbered_rows(path, container, max_row_bytes, max_bytes, faults):
-            try:
-                found = found or detect(row)
-                normal = found.normalise(row)
-                if rows:
-                    check_shape(normal, rows[0], found)
-            except DatasetError as fault:
-                faults.add(f"row {number}, {fault.message}")
-                if found is None:
-                    break
-            else:
-                if not faults.count:
-                    rows.append(normal)
+            numbers.append(number)
+            raw.append(detect.with_parsed_messages(row))
     except DatasetError as broken:
         faults.add(broken.message)
+    if not raw:
+        raise faults.error(filename) if faults.count else _too_few(filename, container, 0)
+    try:
+        reading = detect.detect(raw)
+    except DatasetError as fault:
+        hint = " The first line of a CSV file names its columns." if container is Container.CSV else ""
+        faults.add(f"row {numbers[0]}, {fault.message}{hint}", number=numbers[0])
+        raise faults.error(filename) from fault
+    rows = _normalised(numbers, raw, reading, faults)
     if faults.count:
         raise faults.error(filename)
-    if found is None or len(rows) < MIN_ROWS:
+    if len(rows) < MIN_ROWS:
         raise _too_few(filename, container, len(rows))
-    if found.kind is DataKind.UNPAIRED and len({row["label"] for row in rows}) < 2:
+    kind = reading.format.kind
+    if kind is DataKind.UNPAIRED and len({row["label"] for row in rows}) < 2:
         verdict = "desirable" if rows[0]["label"] else "undesirable"
         raise DatasetError(f"{filename} has only {verdict} rows. KTO needs desirable and undesirable ones.")
-    return Loaded(kind=found.kind, format=found.name, rows=plain_if_single_turn(rows) if found in ALPACAS else rows)
+    unused = detect.unused_columns(raw, reading)
+    notes = (*detect.notes(raw, rows, reading, unused), *left_out(rows))
+    return Loaded(kind=kind, format=reading.format.name, rows=rows, unused_columns=unused, notes=notes)
+
+
+def _normalised(numbers: list[int], raw: list[Row], reading: Reading, faults: Faults) -> list[Row]:
+    """Return the rows in TRL's columns, and add the first fault of each row that has one."""
+    rows: list[Row] = []
+    for number, row in zip(numbers, raw, strict=True):
+        try:
+            normal = reading.normalise(row)
+            check_shape(normal, rows[0] if rows else normal, reading.format.kind)
+        except DatasetError as fault:
+            faults.add(f"row {number}, {fault.message}", number=number)
+        else:
+            rows.append(normal)
+    return rows
 
 
 def _numbered_rows(

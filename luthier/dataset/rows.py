@@ -1,4 +1,4 @@
-"""Rows as JSON Lines, and hashes of rows that ignore case and white space."""
+"""Rows as JSON Lines, and hashes of rows and of their prompts."""
 
 from __future__ import annotations
 
@@ -52,28 +52,39 @@ def fold(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def prompt_hash(row: Row, kind: DataKind) -> str:
-    """Return the SHA-256 of the folded prompt, a chat's user turns, or the text; rows that share it stay in one split.
+def prompt_text(row: Row, kind: DataKind) -> str:
+    """Return the folded prompt, a chat's user turns, or the text.
 
     Of a prompt of messages only the user turns count, so that it equals the same question given as a string.
     """
     match kind:
         case DataKind.TEXT:
-            return _hash(fold(row["text"]))
+            return fold(row["text"])
         case DataKind.CHAT:
-            return _hash(_user_turns(row["messages"]))
+            return _user_turns(row["messages"])
         case DataKind.PAIRS | DataKind.PREFERENCE | DataKind.PROMPTS | DataKind.UNPAIRED:
             prompt = row["prompt"]
-            return _hash(fold(prompt) if isinstance(prompt, str) else _user_turns(prompt))
+            return fold(prompt) if isinstance(prompt, str) else _user_turns(prompt)
+
+
+def prompt_hash(row: Row, kind: DataKind) -> str:
+    """Return the SHA-256 of `prompt_text`; rows that share it stay in one split."""
+    return text_hash(prompt_text(row, kind))
 
 
 def row_hash(row: Row, kind: DataKind) -> str:
     """Return the SHA-256 of the row's folded TRL columns and tools, without extra columns."""
     content = [_folded(row[column]) for column in COLUMNS[kind]]
-    return _hash(json.dumps([*content, row.get("tools")], ensure_ascii=False, sort_keys=True))
+    return text_hash(json.dumps([*content, row.get("tools")], ensure_ascii=False, sort_keys=True))
 
 
-def _hash(text: str) -> str:
+def exact_hash(row: Row, kind: DataKind) -> str:
+    """Return the same of the columns as they stand there: case and white space matter, as in code."""
+    content = [row[column] for column in COLUMNS[kind]]
+    return text_hash(json.dumps([*content, row.get("tools")], ensure_ascii=False, sort_keys=True))
+
+
+def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 

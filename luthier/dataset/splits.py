@@ -1,24 +1,29 @@
 """Split rows into train, validation and test by a hash of their prompt.
 
 A row's split depends only on its prompt: the same prompt is never in two splits, the order of the rows does not matter,
-and new rows do not move old ones. Small files are an exception: a split that is too small takes the prompts with the
-next lowest hashes.
+and new rows do not move old ones. Prompts that nearly repeat one another are in the same split as one of them, whose
+hash counts for all; new rows can change such a group. Small files are an exception: a split that is too small takes the
+prompts with the next lowest hashes.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from luthier.dataset.rows import Row, prompt_hash, row_hash
+from luthier.dataset.near_duplicates import MOST_PROMPTS, near_duplicates
+from luthier.dataset.rows import Row, exact_hash, prompt_hash, prompt_text, row_hash, text_hash
 from luthier.errors import DatasetError
 from luthier.task import DataKind
 
 _TEST_SHARE: Final = 0.1
 _VALIDATION_SHARE: Final = 0.1
 _MIN_PROMPTS: Final = 2
+_LARGEST_SHARE: Final = 0.05  # of the prompts, in a group of near-duplicates
+_LARGE_GROUP: Final = 3  # prompts, in a group of near-duplicates of a small file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,35 +43,94 @@ class Splits:
 def split(rows: Sequence[Row], kind: DataKind, *, validation_rows: Sequence[Row] | None = None) -> Splits:
     """Split rows by the hash u in [0, 1) of their folded prompt: u < 0.1 is test, u < 0.2 validation, else train.
 
-    If `validation_rows` is given, it is the validation split, and training rows that share a prompt with it are left
-    out. Duplicates are kept once in validation and test. Each split has at least a tenth of the prompts (10 at most,
-    2 at least). Raises DatasetError if there are too few different prompts.
+    If `validation_rows` is given, it is the validation split, and training rows whose prompts repeat one of it, or
+    nearly do, are left out. Rows that repeat another one exactly are kept once in validation and test. Each split has
+    at least a tenth of the prompts (10 at most, 2 at least). Prompts that nearly repeat one another count as one,
+    unless these are too many (`_together`). Raises DatasetError if there are too few different prompts.
     """
-    hashed = [(prompt_hash(row, kind), row) for row in rows]
-    given = [(prompt_hash(row, kind), row) for row in validation_rows or ()]
-    leaked = {prompt for prompt, _ in given}
-    usable = [(prompt, row) for prompt, row in hashed if prompt not in leaked]
-    prompts = sorted({prompt for prompt, _ in usable})
-
+    hashed, given = _hashed(rows, kind), _hashed(validation_rows or (), kind)
     others = 1 if validation_rows is not None else 2
+    found = near_duplicates_of([*rows, *(validation_rows or ())], kind)
+    prompts = {prompt for prompt, _ in (*hashed, *given)}
+    groups = _together(found or {}, len(prompts))
+    parts = _parts(hashed, given, groups, others)
+    if parts is None and groups:
+        groups = {}
+        parts = _parts(hashed, given, groups, others)
+    leaked = {prompt for prompt, _ in given}
+    if parts is None:
+        usable = {prompt for prompt, _ in hashed if prompt not in leaked}
+        raise _too_few_prompts(len(usable), (others + 1) * _MIN_PROMPTS, sum(prompt in leaked for prompt, _ in hashed))
+
+    held_out = hashed if validation_rows is None else given
+    validation, repeats = _once(held_out, parts.validation, groups, kind)
+    test, test_repeats = _once(hashed, parts.test, groups, kind)
+    train = [row for prompt, row in hashed if groups.get(prompt, prompt) in parts.train]
+    notes = _notes(
+        leaked=sum(prompt in leaked for prompt, _ in hashed),
+        near=sum(prompt not in leaked and groups.get(prompt, prompt) in parts.left_out for prompt, _ in hashed),
+        repeats={"validation": repeats, "test": test_repeats},
+        together=sum(prompt in groups for prompt, _ in (*hashed, *given)),
+        apart=sum(prompt in (found or {}) and prompt not in groups for prompt, _ in (*hashed, *given)),
+        searched=found is not None,
+    )
+    return Splits(train=train, validation=validation, test=test, notes=notes)
+
+
+def near_duplicates_of(rows: Iterable[Row], kind: DataKind) -> dict[str, str] | None:
+    """Return, by the hash of each prompt that nearly repeats another, the hash of the one that stands for its group.
+
+    None if there are too many prompts to search.
+    """
+    texts = {text_hash(text): text for text in (prompt_text(row, kind) for row in rows)}
+    return near_duplicates(texts, values=kind is not DataKind.TEXT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """The prompts of each split; of a group of near-duplicates, only the one that stands for it."""
+
+    train: Collection[str]
+    validation: Collection[str]
+    test: Collection[str]
+    left_out: Collection[str]
+
+
+def _parts(
+    hashed: Sequence[tuple[str, Row]], given: Sequence[tuple[str, Row]], groups: Mapping[str, str], others: int
+) -> _Parts | None:
+    """Return the prompts of each split, or None if there are too few."""
+    held_out = {groups.get(prompt, prompt) for prompt, _ in given}
+    prompts = sorted({groups.get(prompt, prompt) for prompt, _ in hashed} - held_out)
     smallest = max(_MIN_PROMPTS, min(10, len(prompts) // 10))
     if len(prompts) < (others + 1) * smallest:
-        raise _too_few_prompts(len(prompts), (others + 1) * smallest, len(hashed) - len(usable))
+        return None
     test_end = _end(prompts, _TEST_SHARE, smallest, len(prompts) - others * smallest)
-    if validation_rows is None:
-        share = _TEST_SHARE + _VALIDATION_SHARE
-        train_start = _end(prompts, share, test_end + smallest, len(prompts) - smallest)
-        given = usable
-        chosen = set(prompts[test_end:train_start])
-    else:
-        train_start, chosen = test_end, leaked
+    if others == 1:
+        return _Parts(
+            train=set(prompts[test_end:]), validation=held_out, test=set(prompts[:test_end]), left_out=held_out
+        )
+    train_start = _end(prompts, _TEST_SHARE + _VALIDATION_SHARE, test_end + smallest, len(prompts) - smallest)
+    return _Parts(
+        train=set(prompts[train_start:]),
+        validation=set(prompts[test_end:train_start]),
+        test=set(prompts[:test_end]),
+        left_out=(),
+    )
 
-    validation, repeats = _once(given, chosen, kind)
-    test, test_repeats = _once(usable, set(prompts[:test_end]), kind)
-    trained = set(prompts[train_start:])
-    train = [row for prompt, row in usable if prompt in trained]
-    notes = _notes(len(hashed) - len(usable), repeats, test_repeats)
-    return Splits(train=train, validation=validation, test=test, notes=notes)
+
+def _together(found: Mapping[str, str], prompts: int) -> dict[str, str]:
+    """Return the groups of near-duplicates that stay in one split: those of at most a twentieth of the prompts.
+
+    A larger one is rather a template with many values, and the split that it came to would be mostly this template.
+    """
+    sizes = Counter(found.values())
+    largest = max(_LARGE_GROUP, int(_LARGEST_SHARE * prompts))
+    return {prompt: group for prompt, group in found.items() if sizes[group] <= largest}
+
+
+def _hashed(rows: Iterable[Row], kind: DataKind) -> list[tuple[str, Row]]:
+    return [(prompt_hash(row, kind), row) for row in rows]
 
 
 def leaks(rows: Iterable[Row], validation_rows: Iterable[Row], kind: DataKind) -> int:
@@ -81,24 +145,37 @@ def _end(prompts: Sequence[str], share: float, at_least: int, at_most: int) -> i
     return min(max(below, at_least), at_most)
 
 
-def _once(hashed: Iterable[tuple[str, Row]], chosen: Collection[str], kind: DataKind) -> tuple[list[Row], int]:
-    """Return the rows of the chosen prompts, sorted by hash and without duplicates, and the number of duplicates."""
-    found: dict[tuple[str, str], Row] = {}
+def _once(
+    hashed: Iterable[tuple[str, Row]], chosen: Collection[str], groups: Mapping[str, str], kind: DataKind
+) -> tuple[list[Row], int]:
+    """Return the rows of the chosen prompts, sorted by hash and without repeats, and the number of repeats."""
+    found: dict[tuple[str, str, str], Row] = {}
     count = 0
     for prompt, row in hashed:
-        if prompt in chosen:
+        if groups.get(prompt, prompt) in chosen:
             count += 1
-            found.setdefault((prompt, row_hash(row, kind)), row)
+            found.setdefault((prompt, row_hash(row, kind), exact_hash(row, kind)), row)
     return [found[key] for key in sorted(found)], count - len(found)
 
 
-def _notes(leaked: int, validation_repeats: int, test_repeats: int) -> tuple[str, ...]:
+def _notes(
+    *, leaked: int, near: int, repeats: Mapping[str, int], together: int, apart: int, searched: bool
+) -> tuple[str, ...]:
     notes = []
     if leaked:
         notes.append(f"Left out {leaked} training rows whose prompts are also in the validation file.")
-    for name, repeats in (("validation", validation_repeats), ("test", test_repeats)):
-        if repeats:
-            notes.append(f"Left out {repeats} duplicate rows of the {name} split.")
+    if near:
+        notes.append(f"Left out {near} training rows whose prompts nearly repeat one of the validation file.")
+    notes += [f"Left out {count} duplicate rows of the {name} split." for name, count in repeats.items() if count]
+    if together:
+        notes.append(f"{together} rows have prompts that nearly repeat another one. These stay in one split.")
+    if apart:
+        notes.append(
+            f"{apart} rows have prompts that nearly repeat another one, and may be in several splits: keeping so many "
+            "together would leave too few prompts for each split."
+        )
+    if not searched:
+        notes.append(f"Near-duplicates were not searched for, because there are more than {MOST_PROMPTS:,} prompts.")
     return tuple(notes)
 
 

@@ -144,5 +144,9 @@ def _cell(value: Any) -> tuple[str, list[tuple[str, str]]]:
 
 def _said(message: dict[str, Any]) -> str:
     calls = message.get("tool_calls")
-    said = str(message.get("content") or "")
-    return said if not calls else f"{said}\n{json.dumps(calls, ensure_ascii=False)}".strip()
+    parts = (
+        message.get("reasoning_content"),
+        message.get("content"),
+        json.dumps(calls, ensure_ascii=False) if calls else None,
+    )
+    return "\n".join(str(part) for part in parts if part)

@@ -63,7 +63,14 @@ def ingest(ctx: Context, path: Path, filename: str) -> FileRecord:
 def _profile(ctx: Context, loaded: dataset.Loaded) -> dataset.Profile:
     with ctx.database.read() as c:
         counter = token_counter(models.list_(c))
-    profile = partial(dataset.profile, loaded.rows, loaded.kind, source_format=loaded.format)
+    profile = partial(
+        dataset.profile,
+        loaded.rows,
+        loaded.kind,
+        source_format=loaded.format,
+        unused_columns=loaded.unused_columns,
+        notes=loaded.notes,
+    )
     if counter is not None:
         try:
             return profile(count_tokens=counter.count, counted_by=counter.model)

@@ -68,6 +68,21 @@ def test_without_a_model_tokens_are_estimated_and_the_profile_says_so(bare: Serv
     assert profile.counted_by.startswith("estimate: 4 bytes")
 
 
+def test_unused_columns_and_near_duplicates_are_in_the_profile_and_on_the_page(service: Service) -> None:
+    asked = "Please tell me how the harbour office decides which ships may enter first"
+    rows = [row | {"licence": "MIT", "topic": "sums"} for row in sums()]
+    file_id = service.upload(
+        [*rows, *({"prompt": f"{asked}{end}", "completion": "By size."} for end in ("?", " now?"))]
+    )
+    profile = service.client.dataset(file_id)
+    assert profile.unused_columns == ("licence", "topic")
+    assert (profile.duplicates, profile.near_repeats, profile.near_duplicates) == (0, 0, 2)
+    [note] = profile.notes
+    page = service.http.get(f"/datasets/{file_id}").text
+    assert "<code>licence</code>, <code>topic</code>" in page
+    assert note in page
+
+
 def test_rows_are_stored_normalised(service: Service, worker: FakeWorker) -> None:
     rows = [{"instruction": f"Add {n} and 1.", "input": "", "output": str(n + 1), "level": n} for n in range(60)]
     service.submit(rows, search={"trials": 2})

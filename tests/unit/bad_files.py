@@ -156,6 +156,18 @@ ENCODING = [
 ]
 
 JSON = [
+    _file(
+        "a key twice",
+        "train.jsonl",
+        _with(b'{"prompt": "a", "completion": "old", "completion": "new"}'),
+        r"has 1 fault:\n  - row 3 .*'completion' twice",
+    ),
+    _file(
+        "a key twice in a message",
+        "train.json",
+        b'[{"messages": [{"role": "user", "content": "a", "role": "system"}]}]',
+        r"row 1 .*'role' twice",
+    ),
     _file("a line that is no JSON", "train.jsonl", _with(b"hello"), r"line 3 .*JSON.*'hello'"),
     _file(
         "Python instead of JSON",
@@ -283,7 +295,7 @@ TABLES = [
         "CSV without a header",
         "train.csv",
         b"What is 1 + 1?,2\n" * 12,
-        r"row 1, columns `What is 1 \+ 1\?`, `2`: .*`prompt` \+ `completion`",
+        r"row 1, columns `What is 1 \+ 1\?`, `2`: .*`prompt` \+ `completion`.* first line .* names its columns",
     ),
     _file(
         "ragged CSV",
@@ -291,7 +303,10 @@ TABLES = [
         b"prompt,completion\n" + b"a,b\n" * 11 + b"a,b,c\n",
         r"row 12 .*\b3\b.*\b2\b",
     ),
-    _file("CSV with semicolons", "train.csv", b"prompt;completion\n" + b"a;b\n" * 12, r"header.*';'.*commas"),
+    _file(
+        "CSV with colons", "train.csv", b"prompt:completion\n" + b"a:b\n" * 12, r"row 1, columns `prompt:completion`"
+    ),
+    _file("ragged tabs", "train.tsv", b"prompt\tcompletion\n" + b"a\tb\n" * 11 + b"a\n", r"row 12 .*\b1\b.*\b2\b"),
     _file(
         "CSV that repeats a column",
         "train.csv",
@@ -346,8 +361,8 @@ TABLES = [
     _file(
         "Parquet with NaN",
         "train.parquet",
-        lambda: _parquet({"text": ["a"] * 12, "score": [float("nan")] * 12}),
-        r"row 1, field `score`: .*finite number",
+        lambda: _parquet({"text": [float("nan")] * 12}),
+        r"row 1, field `text`: .*a number that is not finite",
     ),
     _file(
         "Parquet with binary data",
@@ -364,8 +379,8 @@ TABLES = [
     _file(
         "Parquet with a time that no calendar has",
         "train.parquet",
-        lambda: _parquet({"text": ["a"] * 12, "when": pyarrow.array([2**62] * 12, pyarrow.timestamp("us"))}),
-        r"Parquet.*after row 0",
+        lambda: _parquet({"text": pyarrow.array([2**62] * 12, pyarrow.timestamp("us"))}),
+        r"row 1, field `text`: .*a value that cannot be read",
     ),
     _file(
         "a Parquet bomb",
@@ -379,8 +394,26 @@ COLUMNS = [
     _file(
         "unknown columns",
         "train.jsonl",
-        _all(question="What?", answer="This.") * 12,
-        r"row 1, columns `question`, `answer`: .*`prompt` \+ `completion`",
+        _all(heading="What?", body="This.") * 12,
+        r"row 1, columns `heading`, `body`: .*`prompt` \+ `completion`",
+    ),
+    _file(
+        "labels from the second row on",
+        "train.jsonl",
+        _all(prompt="a", completion="b") + _all(prompt="a", completion="b", label=True) * 12,
+        r"has 1 fault:\n  - row 1, columns `prompt`, `completion`: .*`label`",
+    ),
+    _file(
+        "labels of which most are known",
+        "train.jsonl",
+        _all(prompt="a", completion="b", label="good") * 9 + _all(prompt="a", completion="b", label="so-so") * 3,
+        r"has 3 faults:\n  - row 10, field `label`: .*'so-so'",
+    ),
+    _file(
+        "completions in few of the rows",
+        "train.jsonl",
+        _all(prompt="a") * 10 + _all(prompt="a", completion="b") * 2,
+        r"has 10 faults:\n  - row 1, columns `prompt`: .*`completion`",
     ),
     _file("empty rows", "train.jsonl", _all() * 12, r"columns \(none\): .*`prompt` \+ `completion`"),
     _file("too few rows", "train.jsonl", _jsonl(count=9), r"train\.jsonl.* 9 rows.*\b10\b"),

@@ -54,6 +54,13 @@ def _called(**function: Any) -> Row:
     return _said(tool_calls=[{"type": "function", "function": function}])
 
 
+def _results(calls: list[str | None], results: list[str | None]) -> Row:
+    """A chat of one message with calls of these ids, and results of these ids; None: no id."""
+    made = [{"type": "function", "function": {"name": "f"}} | ({"id": name} if name else {}) for name in calls]
+    found = [{"role": "tool", "content": "7"} | ({"tool_call_id": name} if name else {}) for name in results]
+    return {"messages": [USER, {"role": "assistant", "tool_calls": made}, *found, ASSISTANT]}
+
+
 ROWS = [
     BadRow("a row that is a list", PAIR, ["a", "b"], ": …found a list of 2"),
     BadRow("a row that is a string", PAIR, "hello", ": …found the string 'hello'"),
@@ -73,6 +80,12 @@ PAIRS = [
     ),
     BadRow(
         "a blank completion", PAIR, PAIR | {"completion": " \n"}, ", field `completion`: …found a string of white space"
+    ),
+    BadRow(
+        "messages as Python writes them",
+        PAIR,
+        PAIR | {"prompt": "[{'role': 'user', 'content': 'Hi'}]"},
+        ", field `prompt`: …messages as JSON…",
     ),
     BadRow("a number as a completion", PAIR, PAIR | {"completion": 7}, ", field `completion`: …found the number 7"),
     BadRow("a boolean as a completion", PAIR, PAIR | {"completion": True}, ", field `completion`: …found true"),
@@ -212,10 +225,71 @@ CHATS = [
         ", field `messages[1].tool_calls[0].function.arguments`: …[[[[",
     ),
     BadRow(
-        "an old function call",
+        "an older function call without a name",
         CHAT,
-        _said(content=None, function_call={"name": "f", "arguments": "{}"}),
-        ", field `messages[1].function_call`: …`tool_calls`",
+        _said(content=None, function_call={"arguments": "{}"}),
+        ", field `messages[1].function_call.function.name`: …found null",
+    ),
+    BadRow(
+        "calls of both styles",
+        CHAT,
+        _said(content=None, function_call={"name": "f"}, tool_calls=[{"name": "g"}]),
+        ", field `messages[1]`: …`tool_calls`…`function_call`",
+    ),
+    BadRow(
+        "tools of both styles that differ",
+        CHAT,
+        CHAT | {"tools": [{"name": "f"}], "functions": [{"name": "g"}]},
+        ", fields `tools` and `functions`: …only one",
+    ),
+    BadRow(
+        "a result of a call that nobody made",
+        CHAT,
+        _results(["a", "b"], ["b", "z"]),
+        ", field `messages[3].tool_call_id`: …`a`, `b`…found the string 'z'",
+    ),
+    BadRow(
+        "two results of one call",
+        CHAT,
+        _results(["a", "b"], ["b", "b"]),
+        ", field `messages[3].tool_call_id`: …second",
+    ),
+    BadRow(
+        "a result with an id of a call without one",
+        CHAT,
+        _results([None, None], ["a", "b"]),
+        ", field `messages[2].tool_call_id`: …calls without ids…found the string 'a'",
+    ),
+    BadRow("two calls with one id", CHAT, _results(["a", "a"], ["a", "a"]), ", field `messages[2]`: …same id"),
+    BadRow(
+        "two results without ids for three calls",
+        CHAT,
+        _results(["a", "b", "c"], [None, None]),
+        ", field `messages[2]`: …3 results",
+    ),
+    BadRow(
+        "fewer results than calls, some without an id",
+        CHAT,
+        _results(["a", "b", "c"], ["b", None]),
+        ", field `messages[2]`: …lack a `tool_call_id`",
+    ),
+    BadRow(
+        "a result with an id after no call",
+        CHAT,
+        {"messages": [USER, ASSISTANT, {"role": "tool", "content": "1", "tool_call_id": "a"}, ASSISTANT]},
+        ", field `messages[2].tool_call_id`: …found the string 'a'",
+    ),
+    BadRow(
+        "reasoning that is a number",
+        CHAT,
+        _said(content="a", reasoning_content=3),
+        ", field `messages[1].reasoning_content`: …found the number 3",
+    ),
+    BadRow(
+        "two system prompts",
+        CHAT | {"system": "Be kind."},
+        {"messages": [{"role": "system", "content": "Be rude."}, USER, ASSISTANT], "system": "Be kind."},
+        ", field `system`: …`messages`",
     ),
     BadRow("tools that are no list", CHAT, CHAT | {"tools": {"name": "f"}}, ", field `tools`: …found an object"),
     BadRow("tools that are no JSON", CHAT, CHAT | {"tools": "f(x)"}, ", field `tools`: …found the string 'f(x)'"),
@@ -229,7 +303,7 @@ CHATS = [
         "an unknown speaker",
         SHAREGPT,
         {"conversations": [{"from": "bot", "value": "a"}]},
-        ", field `conversations[0].from`: …human, gpt, observation, function_call, found the string 'bot'",
+        ", field `conversations[0].from`: …human, user, gpt, assistant, …found the string 'bot'",
     ),
     BadRow(
         "a turn that is a string",
@@ -258,6 +332,24 @@ PREFERENCES = [
         PREFERENCE,
         PREFERENCE | {"rejected": "2"},
         ", fields `chosen` and `rejected`: …same one twice",
+    ),
+    BadRow(
+        "a prompt that the answers do not start with",
+        PREFERENCE,
+        IMPLICIT | {"prompt": "Who are you?"},
+        ", fields `chosen` and `rejected`: …`prompt`, 'Who are you?'",
+    ),
+    BadRow(
+        "messages that the answers do not start with",
+        PREFERENCE | {"prompt": [USER]},
+        IMPLICIT | {"prompt": [{"role": "user", "content": "Who are you?"}]},
+        ", field `chosen`: …start with the messages of `prompt`",
+    ),
+    BadRow(
+        "an answer of weight 0",
+        MESSAGE_PAIR,
+        {"prompt": [USER], "completion": [ASSISTANT | {"weight": 0}]},
+        ", field `completion`: …weight 0",
     ),
     BadRow(
         "the same chat twice",
@@ -312,8 +404,8 @@ UNPAIRED_ROWS = [
     BadRow(
         "a label that is a number",
         UNPAIRED,
-        UNPAIRED | {"label": 1},
-        ", field `label`: …found the number 1",
+        UNPAIRED | {"label": 0.5},
+        ", field `label`: …found the number 0.5",
     ),
     BadRow("a label that is null", UNPAIRED, UNPAIRED | {"label": None}, ", field `label`: …found null"),
     BadRow("no label", UNPAIRED, PAIR, ", columns `prompt`, `completion`: …`label`"),
@@ -323,7 +415,14 @@ UNPAIRED_ROWS = [
         UNPAIRED | {"completion": ""},
         ", field `completion`: …found an empty string",
     ),
-    BadRow("a tag in other words", TAGGED, TAGGED | {"kto_tag": "good"}, ", field `kto_tag`: …found the string 'good'"),
+    BadRow("an empty label", UNPAIRED, UNPAIRED | {"label": " "}, ", field `label`: …found a string of white space"),
+    BadRow("a tag in other words", TAGGED, TAGGED | {"kto_tag": "meh"}, ", field `kto_tag`: …found the string 'meh'"),
+    BadRow(
+        "a label on a message of weight 0",
+        TAGGED,
+        {"messages": [USER, ASSISTANT, USER, ASSISTANT | {"weight": 0}], "kto_tag": True},
+        ", field `messages[3].weight`: …found the number 0",
+    ),
 ]
 
 BAD_ROWS = [*UNPAIRED_ROWS, *ROWS, *PAIRS, *CHATS, *PREFERENCES]

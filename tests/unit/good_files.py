@@ -58,8 +58,16 @@ def _csv(make: Make) -> bytes:
 
 
 def _parquet(make: Make) -> bytes:
+    return _written(pyarrow.Table.from_pylist([make(index) for index in range(ROWS)]))
+
+
+def _table(columns: dict[str, Any]) -> bytes:
+    return _written(pyarrow.table(columns))
+
+
+def _written(table: Any) -> bytes:
     stream = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([make(index) for index in range(ROWS)]), stream)
+    pyarrow.parquet.write_table(table, stream)
     return stream.getvalue()
 
 
@@ -152,6 +160,305 @@ PAIRS = [
             **({"history": [["a", "b"]], "system": "c"} if i else {}),
         },
         {"prompt": [_user("Next 0")], "completion": [_says("ok")]},
+    ),
+]
+
+_SYSTEM = {"role": "system", "content": "Be kind."}
+_FIRST_KIND = {"prompt": [_SYSTEM, _user("What is 0 + 1?")], "completion": [_says("1")]}
+
+
+def _columns(asked: str, answer: str) -> GoodFile:
+    return _good(
+        f"{asked} and {answer}",
+        f"{asked}_{answer}",
+        DataKind.PAIRS,
+        lambda i: {asked: f"Why {i}?", answer: "So."},
+        {"prompt": "Why 0?", "completion": "So.", answer: "So."},
+    )
+
+
+LAYOUTS = [
+    _columns("prompt", "response"),
+    _columns("question", "answer"),
+    _columns("question", "response"),
+    _columns("query", "answer"),
+    _columns("query", "response"),
+    _columns("instruction", "response"),
+    _columns("input", "output"),
+    _good(
+        "a context before the question",
+        "question_answer",
+        DataKind.PAIRS,
+        lambda i: {"question": f"Who {i}?", "answer": "Ann.", "context": "Ann came." if i < 9 else None, "id": i},
+        {"prompt": "Ann came.\n\nWho 0?", "completion": "Ann.", "answer": "Ann.", "id": 0},
+    ),
+    _good(
+        "Dolly's context after the instruction",
+        "instruction_response",
+        DataKind.PAIRS,
+        lambda i: {"instruction": f"Sum up {i}.", "context": "It rained.", "response": "Rain.", "category": "short"},
+        {"prompt": "Sum up 0.\n\nIt rained.", "completion": "Rain.", "response": "Rain.", "category": "short"},
+    ),
+    _good(
+        "a context that the prompt has already",
+        "prompt_completion",
+        DataKind.PAIRS,
+        lambda i: {"prompt": f"Ann came. Who {i}?", "completion": "Ann.", "context": "Ann came."},
+        {"prompt": "Ann came. Who 0?", "completion": "Ann."},
+    ),
+    _good(
+        "a system column beside prompts",
+        "prompt_completion",
+        DataKind.PAIRS,
+        lambda i: {**_pair(i), "system": "Be kind." if i % 2 == 0 else ""},
+        _FIRST_KIND,
+    ),
+    _good(
+        "a system prompt from the second row on",
+        "prompt_completion",
+        DataKind.PAIRS,
+        lambda i: {**_pair(i), "system_prompt": "Be kind." if i else None},
+        {"prompt": [_user("What is 0 + 1?")], "completion": [_says("1")]},
+    ),
+    _good(
+        "a system column beside messages",
+        "messages",
+        DataKind.CHAT,
+        lambda i: {"messages": [_user(f"Question {i}"), _says("Answer")], "system": "Be kind."},
+        {"messages": [_SYSTEM, *_FIRST_CHAT]},
+    ),
+    _good(
+        "a system column that repeats the system message",
+        "messages",
+        DataKind.CHAT,
+        lambda i: {"messages": [_SYSTEM, _user(f"Question {i}"), _says("Answer")], "system": "Be kind."},
+        {"messages": [_SYSTEM, *_FIRST_CHAT]},
+    ),
+    _good(
+        "a system column beside preferences",
+        "question_preference",
+        DataKind.PREFERENCE,
+        lambda i: {"system": "Be kind.", "question": f"Question {i}", "chosen": "good", "rejected": "bad"},
+        {**_FIRST_PREFERENCE, "prompt": [_SYSTEM, _user("Question 0")]},
+    ),
+    _good(
+        "a system column beside labels",
+        "unpaired",
+        DataKind.UNPAIRED,
+        lambda i: {**_pair(i), "system": "Be kind.", "label": i % 2 == 0},
+        {**_FIRST_KIND, "label": True},
+    ),
+    _good(
+        "a system column beside prompts for a grader",
+        "prompt",
+        DataKind.PROMPTS,
+        lambda i: {"prompt": f"Question {i}", "system": "Be kind.", "answer": 4},
+        {"prompt": [_SYSTEM, _user("Question 0")], "answer": 4},
+    ),
+    _good(
+        "OpenAI's older functions",
+        "messages",
+        DataKind.CHAT,
+        lambda i: {
+            "messages": [
+                _user(f"Weather {i}?"),
+                _says(None, function_call={"name": "weather", "arguments": '{"city": null}'}),
+                {"role": "function", "name": "weather", "content": "clear"},
+                _says("Clear."),
+            ],
+            "functions": [_BARE_TOOL],
+        },
+        {
+            "messages": [
+                _user("Weather 0?"),
+                _says(
+                    "", tool_calls=[{"type": "function", "function": {"name": "weather", "arguments": {"city": None}}}]
+                ),
+                {"role": "tool", "content": "clear", "name": "weather"},
+                _says("Clear."),
+            ],
+            "tools": [_TOOL],
+        },
+    ),
+    _good(
+        "results in another order than their calls",
+        "messages",
+        DataKind.CHAT,
+        lambda i: {
+            "messages": [
+                _user(f"Weather {i}?"),
+                _says("", tool_calls=[_CALL | {"id": name} for name in "abc"]),
+                *({"role": "tool", "content": f"of {name}", "tool_call_id": name} for name in "cab"),
+                _says("Clear."),
+            ],
+        },
+        {
+            "messages": [
+                _user("Weather 0?"),
+                _says("", tool_calls=[_CALL | {"id": name} for name in "abc"]),
+                *({"role": "tool", "content": f"of {name}", "tool_call_id": name} for name in "abc"),
+                _says("Clear."),
+            ],
+        },
+    ),
+    _good(
+        "reasoning under three names",
+        "messages",
+        DataKind.CHAT,
+        lambda i: {
+            "messages": [
+                _user(f"Question {i}"),
+                _says("One.", reasoning="Hm.", weight=0),
+                _user("Then?"),
+                _says("Two.", thinking="Hm, hm."),
+                _user("Then?"),
+                _says("Three.", reasoning_content="Well."),
+            ]
+        },
+        {
+            "messages": [
+                _user("Question 0"),
+                _says("One.", reasoning="Hm.", reasoning_content="Hm.", weight=0),
+                _user("Then?"),
+                _says("Two.", thinking="Hm, hm.", reasoning_content="Hm, hm."),
+                _user("Then?"),
+                _says("Three.", reasoning_content="Well."),
+            ]
+        },
+    ),
+    _good(
+        "ShareGPT with the names of roles",
+        "sharegpt",
+        DataKind.CHAT,
+        lambda i: {
+            "conversations": [
+                {"from": "user", "value": f"Weather {i}?"},
+                {"from": "tool_call", "value": '{"name": "weather", "arguments": {"city": "Rome"}}'},
+                {"from": "function", "value": '{"sky": "clear"}'},
+                {"from": "assistant", "value": "Clear."},
+            ],
+            "tools": [_BARE_TOOL],
+        },
+        _FIRST_AGENT,
+    ),
+    _good(
+        "ShareGPT with one observation for two calls",
+        "sharegpt",
+        DataKind.CHAT,
+        lambda i: {
+            "conversations": [
+                {"from": "human", "value": f"Weather {i}?"},
+                {"from": "function_call", "value": json.dumps([_CALL["function"], _CALL["function"]])},
+                {"from": "observation", "value": '["clear", "clear"]'},
+                {"from": "gpt", "value": "Clear."},
+            ],
+        },
+        {
+            "messages": [
+                _user("Weather 0?"),
+                _says("", tool_calls=[_CALL, _CALL]),
+                {"role": "tool", "content": '["clear", "clear"]'},
+                _says("Clear."),
+            ]
+        },
+    ),
+    _good(
+        "ShareGPT's turns in a column of messages, as JSON text",
+        "messages",
+        DataKind.CHAT,
+        lambda i: {
+            "messages": json.dumps([{"from": "human", "value": f"Question {i}"}, {"from": "gpt", "value": "Answer"}]),
+            "tools": json.dumps([_BARE_TOOL]),
+        },
+        {"messages": _FIRST_CHAT, "tools": [_TOOL]},
+    ),
+    _good(
+        "prompts as JSON text of messages",
+        "prompt_completion",
+        DataKind.PAIRS,
+        lambda i: {"prompt": json.dumps([_user(f"Question {i}")]), "completion": "[]"},
+        {"prompt": [_user("Question 0")], "completion": [_says("[]")]},
+    ),
+    _good(
+        "answers that repeat a prompt of text",
+        "preference",
+        DataKind.PREFERENCE,
+        lambda i: {
+            "prompt": f"Question {i}",
+            "chosen": [_user(f"Question {i}"), _says("good")],
+            "rejected": [_user(f"Question {i}"), _says("bad")],
+        },
+        _FIRST_PREFERENCE,
+    ),
+    _good(
+        "answers that repeat a prompt of messages with a system prompt",
+        "preference",
+        DataKind.PREFERENCE,
+        lambda i: {
+            "prompt": [_SYSTEM, _user(f"Question {i}")],
+            "chosen": [_SYSTEM, _user(f"Question {i}"), _says("good"), _user("More?"), _says("Yes.")],
+            "rejected": [_SYSTEM, _user(f"Question {i}"), _says("bad")],
+        },
+        {
+            "prompt": [_SYSTEM, _user("Question 0")],
+            "chosen": [_says("good"), _user("More?"), _says("Yes.")],
+            "rejected": [_says("bad")],
+        },
+    ),
+    _good(
+        "Alpaca's preferences",
+        "alpaca_preference",
+        DataKind.PREFERENCE,
+        lambda i: {"instruction": f"Add {i}.", "input": "to 1", "chosen": "good", "rejected": "bad"},
+        {"prompt": "Add 0.\n\nto 1", "chosen": "good", "rejected": "bad"},
+    ),
+    _good(
+        "a text with a class",
+        "text",
+        DataKind.TEXT,
+        lambda i: {"text": f"Story {i}", "label": i % 2, "system": "x"},
+        {"text": "Story 0", "label": 0, "system": "x"},
+    ),
+    _good(
+        "an answer column that is null in every row",
+        "prompt",
+        DataKind.PROMPTS,
+        lambda i: {"prompt": f"Question {i}", "response": None},
+        {"prompt": "Question 0", "response": None},
+    ),
+    _good(
+        "a schema's nulls in tools",
+        "messages",
+        DataKind.CHAT,
+        lambda i: {
+            "messages": [_user(f"Question {i}"), _says("Answer", tool_calls=None)],
+            "tools": [
+                {
+                    "type": "function",
+                    "id": None,
+                    "function": {
+                        **_BARE_TOOL,
+                        "strict": None,
+                        "parameters": {
+                            "type": "object",
+                            "properties": {"city": {"default": None, "enum": None}, "day": None},
+                        },
+                    },
+                }
+            ],
+        },
+        {
+            "messages": _FIRST_CHAT,
+            "tools": [
+                {
+                    "type": "function",
+                    "function": {
+                        **_BARE_TOOL,
+                        "parameters": {"type": "object", "properties": {"city": {"default": None}}},
+                    },
+                }
+            ],
+        },
     ),
 ]
 
@@ -378,6 +685,27 @@ UNPAIRED = [
         {"prompt": "How 0?", "completion": "So.", "label": False},
     ),
     _good(
+        "labels of many classes",
+        "prompt_completion",
+        DataKind.PAIRS,
+        lambda i: {**_pair(i), "label": i},
+        {**_FIRST_PAIR, "label": 0},
+    ),
+    _good(
+        "labels of which one is neutral",
+        "prompt_completion",
+        DataKind.PAIRS,
+        lambda i: {**_pair(i), "label": i % 3 - 1},
+        {**_FIRST_PAIR, "label": -1},
+    ),
+    _good(
+        "a label on each question's answer",
+        "unpaired_question_answer",
+        DataKind.UNPAIRED,
+        lambda i: {"question": f"Why {i}?", "answer": "So.", "label": ("thumbs down", "Thumbs-Up")[i % 2]},
+        {"prompt": "Why 0?", "completion": "So.", "answer": "So.", "label": False},
+    ),
+    _good(
         "pairs with a label that is no verdict",
         "prompt_completion",
         DataKind.PAIRS,
@@ -408,6 +736,51 @@ CONTAINERS = [
     _contained("CSV", "train.csv", _csv(_pair)),
     _contained("CSV with a byte order mark", "train.csv", b"\xef\xbb\xbf" + _csv(_pair)),
     _contained("Parquet", "train.parquet", _parquet(_pair)),
+    _contained("tabs", "train.tsv", _csv(_pair).replace(b",", b"\t")),
+    _contained("semicolons", "train.csv", _csv(_pair).replace(b",", b";")),
+    _contained("bars called .csv", "train.csv", _csv(_pair).replace(b",", b"|")),
+    _contained(
+        "CSV with spaces before quotes",
+        "train.csv",
+        b"prompt, completion\n" + b"".join(f'"What is {i} + 1?",  "{i + 1}"\n'.encode() for i in range(ROWS)),
+    ),
+    GoodFile(
+        case="CSV with a quoted answer that starts with a space and a quote",
+        name="train.csv",
+        data=_csv(lambda i: {"prompt": f"Say {i}", "completion": ' "so", he said', "note": " spaced"}),
+        kind=DataKind.PAIRS,
+        format="prompt_completion",
+        first={"prompt": "Say 0", "completion": ' "so", he said', "note": " spaced"},
+    ),
+    GoodFile(
+        case="CSV with JSON text of messages",
+        name="train.csv",
+        data=_csv(lambda i: {"conversations": json.dumps([_user(f"Question {i}"), _says("Answer")]), "system": ""}),
+        kind=DataKind.CHAT,
+        format="sharegpt",
+        first={"messages": _FIRST_CHAT},
+    ),
+    GoodFile(
+        case="Parquet with columns that JSON cannot hold",
+        name="train.parquet",
+        data=_table(
+            {
+                "prompt": [f"What is {i} + 1?" for i in range(ROWS)],
+                "completion": [str(i + 1) for i in range(ROWS)],
+                "picture": [b"\x89PNG"] * ROWS,
+                "score": [float("nan")] * ROWS,
+                "when": pyarrow.array([2**62] * ROWS, pyarrow.timestamp("us")),
+                "took": pyarrow.array([5] * ROWS, pyarrow.duration("s")),
+                "tags": pyarrow.array(
+                    [[("a", 1), ("b", None)]] * ROWS, pyarrow.map_(pyarrow.string(), pyarrow.int64())
+                ),
+                "broken": pyarrow.array([b"\xff"] * ROWS, pyarrow.binary()).view(pyarrow.string()),
+            }
+        ),
+        kind=DataKind.PAIRS,
+        format="prompt_completion",
+        first={**_FIRST_PAIR, "tags": {"a": 1, "b": None}},
+    ),
     GoodFile(
         case="CSV with line breaks, quotes and a history left empty",
         name="train.csv",
@@ -436,4 +809,4 @@ CONTAINERS = [
     ),
 ]
 
-GOOD_FILES = [*TEXTS, *PAIRS, *CHATS, *PROMPTS, *PREFERENCES, *UNPAIRED, *CONTAINERS]
+GOOD_FILES = [*TEXTS, *PAIRS, *LAYOUTS, *CHATS, *PROMPTS, *PREFERENCES, *UNPAIRED, *CONTAINERS]

@@ -84,15 +84,55 @@ def test_long_rows_are_as_long_as_every_tenth_row_at_least(short: int, long: int
     assert _profile(rows, DataKind.TEXT).long_rows == reached
 
 
-def test_repeats_are_counted_beyond_the_first_whatever_their_case_spacing_and_extra_columns() -> None:
-    rows = [
-        {"prompt": "Hi there", "completion": "Yes", "id": 1},
-        {"prompt": "hi  there\n", "completion": "yes", "id": 2},
-    ]
+def test_repeats_are_counted_beyond_the_first_whatever_their_extra_columns() -> None:
+    rows = [{"prompt": "Hi there", "completion": "Yes", "id": 1}, {"prompt": "Hi there", "completion": "Yes", "id": 2}]
     found = _profile([*rows, *rows, {"prompt": "Hi there", "completion": "no"}], DataKind.PAIRS)
-    assert found.duplicates == 3
+    assert (found.duplicates, found.near_repeats) == (3, 0)
     [note] = found.notes
     assert note.startswith("3 rows duplicate")
+
+
+def test_rows_that_differ_by_case_or_white_space_are_no_duplicates() -> None:
+    loops = [
+        "for a in b:\n    print(a)",
+        "for a in b:\n  print(a)",
+        "FOR A IN B: PRINT(A)",
+        "for a in b:\n    print(a)",
+    ]
+    found = _profile([{"prompt": "Loop", "completion": loop} for loop in loops], DataKind.PAIRS)
+    assert (found.duplicates, found.near_repeats) == (1, 2)
+    assert [note.split()[0] for note in found.notes] == ["1", "2"]
+
+
+def test_near_duplicates_are_counted_by_their_rows() -> None:
+    asked = "When did the old lighthouse keeper leave the island after the great storm"
+    prompts = [asked, f"{asked}, please?", asked.title(), "How do bees find their way home in the evening light"]
+    rows = [{"prompt": prompt, "completion": "c"} for prompt in prompts]
+    found = _profile(
+        [*rows, *[{"text": "t", "prompt": f"Filler {index}", "completion": "c"} for index in range(9)]], DataKind.PAIRS
+    )
+    assert found.near_duplicates == 3
+    assert _profile(rows[2:], DataKind.PAIRS).near_duplicates == 0
+
+
+def test_the_notes_of_the_file_come_before_those_of_the_profile() -> None:
+    found = _profile([{"text": "a"}] * 2, DataKind.TEXT, unused_columns=("id", "url"), notes=("Read so.",))
+    assert found.unused_columns == ("id", "url")
+    assert found.notes[0] == "Read so."
+    assert len(found.notes) == 2
+
+
+def test_a_profile_that_was_stored_without_the_newer_fields_is_read() -> None:
+    stored = _profile([{"text": "a"}], DataKind.TEXT).model_dump(mode="json")
+    for field in ("near_repeats", "near_duplicates", "unused_columns", "desirable"):
+        del stored[field]
+    found = Profile.model_validate(stored)
+    assert (found.near_repeats, found.near_duplicates, found.unused_columns) == (0, None, ())
+
+
+def test_reasoning_is_a_target_too() -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "c d "}]
+    assert _profile([{"messages": messages}], DataKind.CHAT).target_tokens == 3
 
 
 def test_validation_rows_whose_prompts_are_trained_on_are_leaks() -> None:

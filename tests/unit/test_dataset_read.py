@@ -160,12 +160,14 @@ JSON_VALUES = st.recursive(
     max_leaves=8,
 )
 COLUMNS = st.sampled_from(
-    sorted({column for known in FORMATS for column in known.required + known.optional} | {"label", "images"})
+    sorted({column for known in FORMATS for column in known.used} | {"label", "kto_tag", "images", "context"})
 )
 MESSAGES = st.lists(
     st.dictionaries(
-        st.sampled_from(["role", "content", "tool_calls", "weight", "from", "value"]),
-        st.one_of(st.sampled_from(["user", "assistant", "human", "gpt", "function_call"]), JSON_VALUES),
+        st.sampled_from(
+            ["role", "content", "tool_calls", "tool_call_id", "function_call", "thinking", "weight", "from", "value"]
+        ),
+        st.one_of(st.sampled_from(["user", "assistant", "tool", "human", "gpt", "function_call"]), JSON_VALUES),
     ),
     max_size=4,
 )
@@ -205,3 +207,96 @@ def _parquet(rows: list[dict[str, object]]) -> bytes:
     stream = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
     return stream.getvalue().to_pybytes()
+
+
+def _notes(folder: Path, *rows: dict[str, object]) -> tuple[str, ...]:
+    return _load(folder, "train.jsonl", write_rows(list(rows))).notes
+
+
+PAIR = {"prompt": "a", "completion": "b"}
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (1, 0),
+        (1.0, 0.0),
+        ("1.0", " 0"),
+        (1, -1),
+        ("Yes", "NO"),
+        ("chosen", "rejected"),
+        ("thumbs up", "thumbs-down"),
+        ("👍", "👎"),
+        (True, "bad"),
+    ],
+)
+def test_labels_in_other_words_are_read_and_counted(good: object, bad: object, tmp_path: Path) -> None:
+    rows = [PAIR | {"label": value} for value in (good, bad, bad)] * 4
+    loaded = _load(tmp_path, "train.jsonl", write_rows(rows))
+    assert [row["label"] for row in loaded.rows] == [True, False, False] * 4
+    [note] = loaded.notes
+    assert "(4 rows)" in note
+    assert "(8 rows)" in note
+
+
+def test_labels_of_true_and_false_need_no_note(tmp_path: Path) -> None:
+    assert _notes(tmp_path, *[PAIR | {"label": bool(index % 2)} for index in range(12)]) == ()
+
+
+def test_columns_that_no_training_uses_are_listed_in_the_order_of_the_file(tmp_path: Path) -> None:
+    rows = [PAIR | {"url": "u", "label": "sport"} for _ in range(11)] + [PAIR | {"author": "x", "system": "y"}]
+    loaded = _load(tmp_path, "train.jsonl", write_rows(rows))
+    assert loaded.unused_columns == ("url", "label", "author")
+    assert [note for note in loaded.notes if "`label`" in note]
+    assert [note for note in loaded.notes if "`system`" in note and " 1 rows" in note]
+    assert all("url" in row for row in loaded.rows[:11])
+
+
+def test_columns_beyond_the_first_hundred_are_not_listed(tmp_path: Path) -> None:
+    rows = [PAIR | {f"column {index}-{number}": 1 for number in range(30)} for index in range(12)]
+    assert len(_load(tmp_path, "train.jsonl", write_rows(rows)).unused_columns) == 100
+
+
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        ({"context": "c"}, "context"),
+        ({"question": "q", "completion": None, "answer": "4"}, "answer"),
+    ],
+)
+def test_what_becomes_of_a_column_is_noted(extra: dict[str, object], named: str, tmp_path: Path) -> None:
+    [note] = _notes(tmp_path, *[PAIR | extra for _ in range(12)])
+    assert f"`{named}`" in note
+
+
+def _called(*results: str) -> dict[str, object]:
+    calls = [{"id": name, "function": {"name": "f", "arguments": {}}} for name in "ab"]
+    found = [{"role": "tool", "content": "x", "tool_call_id": name} for name in results]
+    answer = {"role": "assistant", "content": "Done."}
+    return {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": calls}, *found, answer]}
+
+
+@pytest.mark.parametrize(("results", "counts"), [("ab", []), ("ba", ["12"]), ("b", ["12"]), ("", ["24"])])
+def test_reordered_results_and_calls_without_results_are_noted(results: str, counts: list[str], tmp_path: Path) -> None:
+    notes = _notes(tmp_path, *[_called(*results) for _ in range(12)])
+    assert [next(word for word in note.split() if word.isdigit()) for note in notes] == counts
+
+
+def test_cells_that_json_cannot_hold_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"text": f"t{i}", "score": float("nan") if i < 4 else 0.5} for i in range(12)]
+    loaded = _load(tmp_path, "train.parquet", _parquet(rows))
+    assert ["score" in row for row in loaded.rows] == [False] * 4 + [True] * 8
+    assert loaded.unused_columns == ("score",)
+    [note] = loaded.notes
+    assert "`score`, 4 values" in note
+
+
+def test_the_format_is_told_from_all_rows_and_not_from_the_first(tmp_path: Path) -> None:
+    pairs = [PAIR | {"label": None}] + [PAIR | {"label": index % 2} for index in range(20)]
+    with pytest.raises(DatasetError, match="has 1 fault:\n  - row 1, field `label`"):
+        _load(tmp_path, "train.jsonl", write_rows(pairs))
+    chats = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}] * 20
+    with pytest.raises(DatasetError, match=r"has 1 fault:\n  - row 1, columns `prompt`, `completion`.*`messages`"):
+        _load(tmp_path, "train.jsonl", write_rows([PAIR, *chats]))
+    with pytest.raises(DatasetError, match=r"has 1 fault:\n  - row 1, field `messages`.*no assistant message"):
+        _load(tmp_path, "train.jsonl", write_rows([{"messages": chats[0]["messages"][:1]}, *chats]))

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from luthier.dataset.messages import conversation, tools
+from luthier.dataset.messages import conversation
+from luthier.dataset.tool_calls import tools
 from luthier.environments import make
 from luthier.environments.base import Environment
 from luthier.environments.checked import Guarded

@@ -330,6 +330,19 @@ def test_a_prompt_that_spells_the_opening_token_has_it_once(untemplated: PreTrai
     assert renderer(opening).prompt("Who?").count(start[1]) == 1
 
 
+def test_messages_of_weight_zero_in_an_answer_are_no_targets(tokenizer: PreTrainedTokenizerBase) -> None:
+    answer = [
+        {"role": "assistant", "content": "Nobody.", "weight": 0},
+        {"role": "user", "content": "Really?"},
+        {"role": "assistant", "content": "Tom."},
+    ]
+    tokens = renderer(tokenizer).pair([{"role": "user", "content": "Who?"}], answer)
+    assert "Nobody." in tokenizer.decode(tokens.ids)
+    assert "Nobody." not in target_text(tokenizer, tokens)
+    assert target_text(tokenizer, tokens).endswith("Tom.<|im_end|>\n")
+    assert tokens.target_bytes == renderer(tokenizer).chat.content_bytes(answer[1]) + len("Tom.")
+
+
 def test_turns_of_weight_zero_are_not_trained_on_as_text_either(tokenizer: PreTrainedTokenizerBase) -> None:
     row = {
         "messages": [

@@ -152,7 +152,8 @@ class ChatTemplate:
         context, answer = _divided(closed, head, through, self.control.hide(said[0]))
         if not self._ends(answer):
             answer += self._end_behind(said[-1])
-        turn = Turn(context=context, answer=answer, content_bytes=sum(map(self.content_bytes, said)))
+        learned = [message for message in said if message.get("weight", 1) != 0]
+        turn = Turn(context=context, answer=answer, content_bytes=sum(map(self.content_bytes, learned)))
         self._check_shown(turn, before, said)
         return turn
 

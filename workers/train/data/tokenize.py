@@ -173,7 +173,16 @@ class Renderer:
             start, end = len(_plain_prompt(prompt)), len(prompt) + len(answer)
             span = Span(start=start, end=end, content_bytes=len(answer.encode()))
             return self._tokens(prompt + answer, [span], special_tokens=True, end=True)
-        turn = self.chat.turn(as_messages(prompt, "user"), as_messages(completion, "assistant"), tools)
+        asked, answered = as_messages(prompt, "user"), as_messages(completion, "assistant")
+        turn = self.chat.turn(asked, answered, tools)
+        if any(message.get("weight", 1) == 0 for message in answered):
+            ignored = self.chat.untrained([*asked, *answered], tools)
+            spans = [
+                replace(span, start=max(span.start, len(turn.context)), content_bytes=turn.content_bytes)
+                for span in _between(ignored, len(turn.whole))
+                if span.end > len(turn.context)
+            ]
+            return self._template_tokens(turn.whole, [*spans[:1], *(replace(s, content_bytes=0) for s in spans[1:])])
         span = Span(start=len(turn.context), end=len(turn.whole), content_bytes=turn.content_bytes)
         return self._template_tokens(turn.whole, [span])
 
