@@ -38,6 +38,11 @@ class Objective(StrEnum):
     REWARD = "reward"
 
 
+class OnBadRows(StrEnum):
+    REFUSE = "refuse"
+    DROP = "drop"
+
+
 class Format(StrEnum):
     ADAPTER = "adapter"
     MERGED = "merged"
@@ -92,6 +97,9 @@ def submit(
     epochs: Annotated[float | None, typer.Option(help="Passes over the training rows (default: searched).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows in one optimiser step (default: searched).")] = None,
     validation: Annotated[Path | None, typer.Option(help="Validation file (default: split off the dataset).")] = None,
+    on_bad_rows: Annotated[
+        OnBadRows, typer.Option(help="Rows that a chat template cannot show: refuse the job, or drop them.")
+    ] = OnBadRows.REFUSE,
     suffix: Annotated[str | None, typer.Option(help="Suffix for the name of the fine-tuned model.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Follow the job until it ends.")] = False,
@@ -112,7 +120,7 @@ def submit(
     search: dict[str, Any] = {"objective": objective, "pin": {k: v for k, v in pin.items() if v}}
     limits = {"trials": trials, "device_seconds": seconds, "finalists": finalists, "confirmations": confirmations}
     search |= {k: v for k, v in limits.items() if v is not None}
-    body: dict[str, Any] = {"search": search, "task": {"goal": task}}
+    body: dict[str, Any] = {"search": search, "task": {"goal": task}, "on_bad_rows": on_bad_rows}
     if grader is not None:
         body["task"]["grader"] = read_grader(grader)
     if world is not None:

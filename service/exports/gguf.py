@@ -176,7 +176,12 @@ def _permuted(values: Array, heads: int) -> Array:
 def _tokenizer(blobs: Blobs, files: Mapping[str, str], config: Mapping[str, Any]) -> tokenizer_process.Read:
     settings = _json(blobs, files, "tokenizer_config.json")
     template = _text(blobs, files, "chat_template.jinja") if "chat_template.jinja" in files else None
-    return tokenizer_process.read(_text(blobs, files, "tokenizer.json"), settings, template, int(config["vocab_size"]))
+    generation = _json(blobs, files, "generation_config.json") if "generation_config.json" in files else {}
+    named = generation.get("eos_token_id")
+    ends = named if isinstance(named, list) else [] if named is None else [named]
+    return tokenizer_process.read(
+        _text(blobs, files, "tokenizer.json"), settings, template, int(config["vocab_size"]), ends
+    )
 
 
 def _head(writer: gguf.GGUFWriter) -> bytes:

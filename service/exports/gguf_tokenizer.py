@@ -7,7 +7,7 @@ pre-tokenizers with such a name can be exported: with another one the model woul
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import gguf
@@ -43,16 +43,25 @@ class Vocabulary(Frozen):
     adds_bos: bool
     adds_eos: bool
     chat_template: str | None
+    ends: tuple[int, ...] = Field(default=(), description="ids of the tokens that end an answer, besides `eos_token`")
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The texts of all tokens at which generation stops."""
+        named = (self.token("eos_token"), *(self.tokens[number] for number in self.ends))
+        return tuple(dict.fromkeys(token for token in named if token))
 
     def token(self, name: str) -> str:
         """Return the text of a special token; empty where there is none."""
         return self.tokens[self.special[name]] if name in self.special else ""
 
 
-def read(tokenizer: str, config: Mapping[str, Any], template: str | None, size: int) -> Vocabulary:
+def read(
+    tokenizer: str, config: Mapping[str, Any], template: str | None, size: int, ends: Sequence[int] = ()
+) -> Vocabulary:
     """Return the vocabulary from the contents of tokenizer.json and tokenizer_config.json, and the chat template.
 
-    `size`: the model's vocabulary size. Raises UserError where llama.cpp would tokenize text differently.
+    `size`: the model's vocabulary size. `ends`: the end tokens of its generation config. Raises UserError where llama.cpp would tokenize text differently.
     """
     parsed: dict[str, Any] = json.loads(tokenizer)
     model, added = parsed["model"], parsed.get("added_tokens") or []
@@ -79,6 +88,7 @@ def read(tokenizer: str, config: Mapping[str, Any], template: str | None, size: 
         adds_bos=adds_bos,
         adds_eos=adds_eos,
         chat_template=template,
+        ends=tuple(number for number in ends if number < size and number != named["eos_token"]),
     )
 
 
@@ -97,6 +107,8 @@ def write(vocabulary: Vocabulary, writer: gguf.GGUFWriter) -> None:
     }
     for name, number in vocabulary.special.items():
         adders[name](number)
+    for number in vocabulary.ends[:1]:  # llama.cpp knows one end of a turn besides the end of a text
+        writer.add_eot_token_id(number)
     writer.add_add_bos_token(vocabulary.adds_bos)
     writer.add_add_eos_token(vocabulary.adds_eos)
     if vocabulary.chat_template is not None:

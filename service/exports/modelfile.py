@@ -61,8 +61,7 @@ def modelfile(vocabulary: Vocabulary, weights: str) -> str:
         lines.append(f'TEMPLATE """{_as_go(turns)}"""')
         if turns.default_system:
             lines.append(f'SYSTEM """{turns.default_system}"""')
-    if end := vocabulary.token("eos_token"):
-        lines.append(f'PARAMETER stop "{end}"')
+    lines += [f'PARAMETER stop "{end}"' for end in vocabulary.stops]
     return "\n".join(lines) + "\n"
 
 
