@@ -24,6 +24,7 @@ from luthier.models import confined
 from luthier.models.base_model import ModelFacts
 from luthier.models.capabilities import with_capabilities
 
+READ: Final = ("*.json", "*.jinja", "*.safetensors", "*.txt", "*.model", "*/*.jinja")  # the files of a model
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
 
 
@@ -68,14 +69,15 @@ def _inspected(folder: Path, stamp: frozenset[tuple[object, ...]]) -> tuple[Mode
 
 
 def _stamp(folder: Path) -> frozenset[tuple[object, ...]]:
-    """Return the name, place, size and times of each file; the target of a link counts, if there is one."""
+    """Return the name, place, size and times of each file of a model; of a link, those of its target if it has one."""
     found: set[tuple[object, ...]] = set()
-    for file in (*folder.glob("*"), *folder.glob("*/*")):
+    for file in (file for pattern in READ for file in folder.glob(pattern)):
         try:
             status = file.stat()
-        except OSError:
-            status = file.lstat()
-        found.add((str(file), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        except OSError:  # a broken link, or gone meanwhile
+            found.add((str(file),))
+        else:
+            found.add((str(file), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return frozenset(found)
 
 
