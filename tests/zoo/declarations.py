@@ -103,7 +103,7 @@ DECLARATIONS: Final[dict[str, Declaration]] = {
     "deepseek_v2": _unpadded(**_LATENT, **_ROUTED, topk_method="greedy"),
     "deepseek_v3": _unpadded(covering=True, **_LATENT, **_ROUTED, head_dim=8),
     "diffllama": _unpadded(),
-    "doge": _padded(),
+    "doge": _padded(keep_window_size=16),
     "dots1": _unpadded(**_ROUTED, **_SLIDING),
     "ernie4_5": _unpadded(head_dim=8),
     "ernie4_5_moe": _unpadded(

@@ -37,6 +37,7 @@ _SETTINGS: Final = (
     "sliding_window",
     "attention_window_size",
     "window_size",
+    "keep_window_size",
     "mamba_chunk_size",
     "chunk_size",
     _ORIGINAL,

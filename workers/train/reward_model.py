@@ -16,6 +16,7 @@ from luthier.environments.base import Message
 from workers.train.data.padding_free import UnpaddedRows, lay_out, within
 from workers.train.data.tokenize import Renderer, Row, Tokens
 from workers.train.forward import TOKEN_CAP, last_hidden
+from workers.train.layouts import body_of
 
 HEAD: Final = "score.weight"  # as in transformers' sequence classification
 
@@ -51,7 +52,7 @@ class Scorer:
         config = type(self.model.config).from_dict(self.model.config.to_dict())
         config.num_labels, config.pad_token_id = 1, tokenizer.pad_token_id
         classifier = AutoModelForSequenceClassification.from_config(config)
-        classifier.base_model.load_state_dict(self.model.base_model.state_dict())
+        classifier.base_model.load_state_dict(body_of(self.model).state_dict())
         classifier.load_state_dict({HEAD: self.head_1D}, strict=False)
         classifier.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
