@@ -190,6 +190,7 @@ BROKEN: Final[Mapping[str, tuple[Break, str]]] = {
         config(model_type="own", auto_map={"AutoModelForCausalLM": "modeling_own.Own"}),
         "code",
     ),
+    "a class that comes with the model": (config(architectures=["OwnLlamaForCausalLM"]), "OwnLlamaForCausalLM.*code"),
     "an encoder–decoder": (config(model_type="t5", architectures=["T5ForConditionalGeneration"]), "encoder–decoder"),
     "another encoder–decoder": (config(model_type="bart", architectures=["BartForConditionalGeneration"]), "Bart"),
     "a model of images": (config(model_type="vit", architectures=["ViTForImageClassification"]), "ViT"),

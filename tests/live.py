@@ -16,7 +16,7 @@ import psutil
 
 from luthier.client import Client
 from luthier.errors import Unreachable
-from tests import commands
+from tests import commands, probed
 
 T = TypeVar("T")
 
@@ -59,6 +59,7 @@ class Live:
         """Start the service; returns the client once it answers."""
         command = [sys.executable, "-P", "-m", "luthier", "serve", "--home", str(self.home), "--port", str(self.port)]
         self.home.mkdir(parents=True, exist_ok=True)
+        probed.put(self.home)
         with (self.home / "serve.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--workers", str(self.workers)], env=os.environ | FAST, stdout=log, stderr=log

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from luthier.api_types import Model
 from luthier.cli.options import JsonOption, ServerOption, connect
-from luthier.cli.show import as_json, console
-from luthier.models.base_model import ModelFacts
+from luthier.cli.show import as_json, console, errors
+from luthier.errors import UserError
+from luthier.models.base_model import BaseModelEntry, ModelFacts
 from luthier.models.sources import HUB_ID, local_folder
 
 app = typer.Typer(help="Base models and fine-tuned models.", no_args_is_help=True)
@@ -26,10 +28,11 @@ def list_models(server: ServerOption = None, json: JsonOption = False) -> None:
         as_json(models)
         return
     table = Table(box=None, header_style="bold")
-    for column in ("model", "parameters", "layers", "heads (KV)", "context", "from"):
+    for column in ("model", "parameters", "layers", "heads (KV)", "context", "not possible", "from"):
         table.add_column(column)
     for model in models:
-        table.add_row(model.id, *_shape(model.facts), _source(model))
+        failed = ", ".join((model.facts.unsupported if model.facts else None) or {})
+        table.add_row(model.id, *_shape(model.facts), failed or "–", _source(model))
     console.print(table)
 
 
@@ -54,12 +57,42 @@ def add(
         path = Path(source).expanduser()
         is_path = path.exists() or path.suffix == ".gguf" or not HUB_ID.fullmatch(source)
         folder = local_folder(str(path.absolute()) if is_path else source, home.expanduser().absolute())
-        model = client.add_model(name, str(folder))
+        with errors.status(f"{name}: checking the folder, and trying updates and edits on a tiny model of its kind"):
+            model = client.add_model(name, str(folder))
     assert model.facts is not None, "a base model has facts"
     console.print(
         f"{model.id}: {model.facts.architecture}, {model.facts.parameters / 1e6:.1f} M parameters"
         + (f", de-quantised from {model.facts.quantised}" if model.facts.quantised else "")
     )
+    for kind, reason in (model.facts.unsupported or {}).items():
+        console.print(f"  not possible: {kind}: {reason}", markup=False)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A base model.")], server: ServerOption = None, json: JsonOption = False
+) -> None:
+    """Show a base model, and which weight updates and edits are not possible with it, and why."""
+    from search.methods import EDITS, UPDATES  # other commands of the client do not need the search
+    from search.space.validate import edit_refusal, update_refusal
+
+    with connect(server) as client:
+        model = client.model(name)
+    if json:
+        as_json(model)
+        return
+    if model.facts is None:
+        raise UserError(f"{name} is no base model. `luthier models list` lists them.", param="name")
+    entry = BaseModelEntry(name=model.id, source=model.source or model.id, facts=model.facts)
+    console.print(f"{model.id}: {model.facts.architecture}, {model.facts.family}, from {_source(model)}", markup=False)
+    refusals = {spec.kind: update_refusal(spec.kind, entry) for spec in UPDATES}
+    refusals |= {spec.edit: edit_refusal(spec.edit, entry) for spec in EDITS}
+    table = Table(box=None, header_style="bold")
+    for column in ("update or edit", "possible", "why not"):
+        table.add_column(column, overflow="fold")
+    for kind, reason in refusals.items():
+        table.add_row(kind, "no" if reason else "yes", Text(reason or ""))
+    console.print(table)
 
 
 def _source(model: Model) -> str:

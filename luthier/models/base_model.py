@@ -119,6 +119,12 @@ class ModelFacts(Frozen):
         exclude_if=lambda anatomy: anatomy is None,  # models registered before the field
         description="parameters by part",
     )
+    unsupported: dict[str, str] | None = Field(
+        default=None,
+        exclude_if=lambda reasons: reasons is None,  # models registered before the field
+        description="weight updates and edits, by kind, that failed on a tiny model of this architecture, and why; "
+        "null if none did, or none was tried",
+    )
 
 
 class BaseModelEntry(Frozen):

@@ -27,8 +27,13 @@ MEMORY_BYTES: Final = 4 * 2**30
 OUTPUT_BYTES: Final = 64 * 2**20
 OPEN_FILES: Final = 256
 ERROR_CHARACTERS: Final = 600
-# No network, no threads of the tokenizers library, and the same text for every reader of the messages.
-_ENVIRONMENT: Final = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
+# No network, and one thread.
+_ENVIRONMENT: Final = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAYON_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
 
 Step = Callable[[str], None]
 
@@ -68,7 +73,9 @@ def ask(module: str, question: Any, *, param: str, seconds: float = SECONDS) -> 
                 raise LuthierError(f"{module} failed with exit code {code}: {last}")
 
 
-def answer(work: Callable[[Any, Step], Any]) -> int:
+def answer(
+    work: Callable[[Any, Step], Any], *, cpu_seconds: int = CPU_SECONDS, memory_bytes: int = MEMORY_BYTES
+) -> int:
     """Answer the question on standard input: the main function of a child. `work` says which step it begins.
 
     Every fault of `work` is one of the files: the answer is then a refusal that names the step.
@@ -76,7 +83,7 @@ def answer(work: Callable[[Any, Step], Any]) -> int:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries must not print into the replies
     question = json.load(sys.stdin)
-    _limit()
+    _limit(cpu_seconds, memory_bytes)
     at = "Reading it"
 
     def reply(kind: str, value: Any) -> None:
@@ -93,7 +100,7 @@ def answer(work: Callable[[Any, Step], Any]) -> int:
     except UserError as error:
         reply("refused", error.message)
     except MemoryError:
-        reply("refused", f"{at} needs more than {MEMORY_BYTES >> 30} GiB of memory.")
+        reply("refused", f"{at} needs more than {memory_bytes >> 30} GiB of memory.")
     except BaseException as error:  # panics of the tokenizers library are no Exception
         traceback.print_exc()
         reply("refused", f"{at} failed: {describe(error)}")
@@ -115,9 +122,9 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:ERROR_CHARACTERS] if text else type(error).__name__
 
 
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
+def _limit(cpu_seconds: int, memory_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_BYTES, OUTPUT_BYTES))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -15,14 +15,16 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from filelock import FileLock
 
 from luthier.errors import LuthierError, UserError
 from luthier.models import confined
 from luthier.models.base_model import ModelFacts
+from luthier.models.capabilities import with_capabilities
 
+READ: Final = ("*.json", "*.jinja", "*.safetensors", "*.txt", "*.model", "*/*.jinja")  # the files of a model
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
 
 
@@ -48,31 +50,34 @@ def local_folder(source: str, home: Path) -> Path:
     )
 
 
-def facts_of(folder: Path) -> ModelFacts:
-    """Return the facts of a folder. Raises UserError for what is wrong with it. A confined child process reads it.
+def facts_of(folder: Path, home: Path) -> ModelFacts:
+    """Return the facts of a folder, with what its architecture does not allow. Raises UserError for what is wrong with
+    the folder. Confined child processes find both out.
 
-    A folder that has not changed since this process asked last is not read again.
+    A folder that has not changed since this process asked last is not read again. What an architecture allows is kept
+    under `home`/models.
     """
-    return _facts(folder, _stamp(folder))
+    facts, twin, architecture = _inspected(folder, _stamp(folder))
+    return facts if twin is None else with_capabilities(facts, twin, architecture, home / "models")
 
 
 @lru_cache(maxsize=256)
-def _facts(folder: Path, stamp: frozenset[tuple[object, ...]]) -> ModelFacts:
+def _inspected(folder: Path, stamp: frozenset[tuple[object, ...]]) -> tuple[ModelFacts, dict[str, Any] | None, str]:
     """`stamp`: part of the cache key, so that a changed folder is read again. Errors are not kept."""
-    return ModelFacts.model_validate(
-        confined.ask("workers.import_model.inspect_model", {"folder": str(folder)}, param="source")
-    )
+    found = confined.ask("workers.import_model.inspect_model", {"folder": str(folder)}, param="source")
+    return ModelFacts.model_validate(found["facts"]), found["twin"], found["architecture"]
 
 
 def _stamp(folder: Path) -> frozenset[tuple[object, ...]]:
-    """Return the name, place, size and times of each file; the target of a link counts, if there is one."""
+    """Return the name, place, size and times of each file of a model; of a link, those of its target if it has one."""
     found: set[tuple[object, ...]] = set()
-    for file in (*folder.glob("*"), *folder.glob("*/*")):
+    for file in (file for pattern in READ for file in folder.glob(pattern)):
         try:
             status = file.stat()
-        except OSError:
-            status = file.lstat()
-        found.add((str(file), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        except OSError:  # a broken link, or gone meanwhile
+            found.add((str(file),))
+        else:
+            found.add((str(file), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return frozenset(found)
 
 

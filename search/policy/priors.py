@@ -16,7 +16,7 @@ from pydantic import Field
 from luthier.design import Architecture, Design
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
-from luthier.updates import Lora
+from luthier.updates import Full, Lora
 from luthier.values import Frozen
 from search.methods import EDIT_OF, SETTINGS
 from search.space import space, validate
@@ -176,16 +176,18 @@ def _priors_for(space: Space) -> Sequence[Prior]:
 def baselines(space: Space) -> tuple[Design, Design]:
     """Return the designs of trials 0 and 1: the first base model untuned, and the plain-LoRA default.
 
-    The default is LoRA at its default learning rate with the usual recipe for this kind of data.
+    The default is LoRA at its default learning rate with the usual recipe for this kind of data. For a model whose
+    architecture does not allow LoRA, it is full fine-tuning.
     """
     model = space.models[0]
     usual = Prior(recipe=validate.usual(space.kind, space.family))
     untuned = Design(architecture=Architecture(base=model.name))
+    update = Lora(rank=usual.rank) if model.lora else Full()
     plain = stages(
         model,
         [algorithm(kind) for kind in usual.recipe.split("+")],
-        Lora(rank=usual.rank),
-        Lora(rank=usual.rank),
+        update,
+        update,
         multiplier=usual.learning_rate_multiplier,
         batch_size=_nearest(space.batch_sizes, usual.batch_size),
         epochs=_nearest(space.epochs, usual.epochs),

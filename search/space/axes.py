@@ -43,6 +43,7 @@ class ModelSpace(Frozen):
     updates: tuple[str, ...] = Field(description="weight updates that suit the model")
     placements: tuple[str, ...] = Field(description="where low-rank adapters may sit")
     teachers: tuple[str, ...] = Field(default=(), description="base models that it can distil")
+    lora: bool = Field(default=True, description="whether plain LoRA, the default of a search, suits the model")
 
     @property
     def reach(self) -> int:
@@ -259,6 +260,7 @@ def model_spaces(
             updates=updates[entry.name],
             placements=placements[entry.name],
             teachers=_teachers(pin, entry, entries),
+            lora=validate.update_refusal("lora", entry) is None,
         )
         for entry in allowed
         if updates[entry.name]
@@ -370,8 +372,9 @@ def _values(spec: EditSpec, pin: Pin, entry: BaseModelEntry, rows: RowLengths) -
     """Return the values of an edit to search for a model: the pinned ones that it allows, or the defaults."""
     pinned: tuple[float, ...] | None = getattr(pin, spec.edit)
     if pinned is None:
-        return spec.searched(entry.facts, rows)
-    possible = {value for value in pinned if spec.takes(entry.facts, value)}
+        refused = validate.edit_refusal(spec.edit, entry) is not None
+        return (spec.own(entry.facts),) if refused else spec.searched(entry.facts, rows)
+    possible = {value for value in pinned if validate.takes(spec, entry, value)}
     return tuple(sorted(possible, reverse=not spec.ascending))
 
 
@@ -382,12 +385,20 @@ def _check_edit(spec: EditSpec, pin: Pin, entries: Sequence[BaseModelEntry]) -> 
         return
     reasons = [validate.edit_refusal(spec.edit, entry) for entry in entries]
     changing = any(value != spec.own(entry.facts) for value in pinned for entry in entries)
-    if spec.always and changing and all(reasons):
-        why = "; ".join(dict.fromkeys(filter(None, reasons)))
-        raise IllegalDesign(f"pin on {spec.edit}: {why}; choose from {spec.always}", param=f"search.pin.{spec.edit}")
-    limits = {entry.name: spec.limits(entry.facts) for entry in entries}
+    limits = {entry.name: _limits(spec, entry) for entry in entries}
     described = [spec.always] * bool(spec.always) + [f"{said} of {name}" for name, said in limits.items() if said]
-    _check(spec.edit, pinned, lambda value: any(spec.takes(entry.facts, value) for entry in entries), described)
+    if changing and all(reasons):
+        why = "; ".join(dict.fromkeys(filter(None, reasons)))
+        choices = spec.always or "; ".join(described)
+        raise IllegalDesign(f"pin on {spec.edit}: {why}; choose from {choices}", param=f"search.pin.{spec.edit}")
+    _check(spec.edit, pinned, lambda value: any(validate.takes(spec, entry, value) for entry in entries), described)
+
+
+def _limits(spec: EditSpec, entry: BaseModelEntry) -> str:
+    """Return the values that may be pinned for a model in words."""
+    if validate.edit_refusal(spec.edit, entry) is None or spec.always:
+        return spec.limits(entry.facts)
+    return f"{spec.own(entry.facts):g}"
 
 
 def _kept(pinned: Sequence[T] | None, possible: Sequence[T], default: tuple[T, ...]) -> tuple[T, ...]:

@@ -13,7 +13,17 @@ from luthier.errors import IllegalDesign
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, Family, Pin
 from luthier.updates import Placed, TopLayers
-from search.methods import ALGORITHM_OF, EDIT_OF, EDITS, RECIPES, UPDATE_OF, UPDATES, AlgorithmSpec, StageGoal
+from search.methods import (
+    ALGORITHM_OF,
+    EDIT_OF,
+    EDITS,
+    RECIPES,
+    UPDATE_OF,
+    UPDATES,
+    AlgorithmSpec,
+    EditSpec,
+    StageGoal,
+)
 from search.methods.edits import kv_head_choices
 
 MAX_STAGES: Final = 3
@@ -132,15 +142,30 @@ def teachers_of(entry: BaseModelEntry, entries: Sequence[BaseModelEntry]) -> tup
 def update_refusal(update: str, entry: BaseModelEntry) -> str | None:
     """Return why an update of this kind does not suit a base model; None if it does."""
     rule = UPDATE_OF[update]
-    return None if rule.possible(entry.facts) else rule.otherwise.format(model=entry.name)
+    if not rule.possible(entry.facts):
+        return rule.otherwise.format(model=entry.name)
+    return _failed(update, entry)
 
 
 def edit_refusal(edit: str, entry: BaseModelEntry) -> str | None:
     """Return why this edit cannot be made to a base model; None if it can."""
     spec = EDIT_OF[edit]
-    if spec.possible(entry.facts):
-        return None
-    return spec.otherwise.format(model=entry.name, architecture=entry.facts.architecture)
+    if not spec.possible(entry.facts):
+        return spec.otherwise.format(model=entry.name, architecture=entry.facts.architecture)
+    return _failed(edit, entry)
+
+
+def takes(spec: EditSpec, entry: BaseModelEntry, value: float) -> bool:
+    """Return whether a base model allows this value of an edit. The one that changes nothing is always allowed."""
+    if edit_refusal(spec.edit, entry) is None:
+        return spec.takes(entry.facts, value)
+    return value == spec.own(entry.facts)
+
+
+def _failed(kind: str, entry: BaseModelEntry) -> str | None:
+    """Return why an update or edit failed on a tiny model of the base model's architecture; None if it did not."""
+    reason = (entry.facts.unsupported or {}).get(kind)
+    return None if reason is None else f"{kind} does not work for {entry.name} ({entry.facts.architecture}): {reason}"
 
 
 def _order_fault(earlier: str | None, later: str | None, kind: DataKind, rewarded: bool) -> str | None:
@@ -240,6 +265,9 @@ def _check_architecture(design: Design, entry: BaseModelEntry) -> None:
             "Set layers to the number to keep, or omit the rule.",
             param="architecture.depth_rule",
         )
+    for edit, value in (("layers", layers), ("kv_heads", kv_heads)):
+        if value is not None and (reason := _failed(edit, entry)):
+            raise IllegalDesign(f"{edit} is {value}, but {reason}. Omit the field.", param=f"architecture.{edit}")
     _check_window(design.architecture.window, entry)
     _check_rope(design.architecture, entry)
     heads = kv_head_choices(entry.facts)[1:]

@@ -18,7 +18,7 @@ def add(ctx: Context, body: AddModel, now: datetime) -> None:
     """Register a base model; fetch or convert it first where its source is no folder. Raises UserError, and Conflict
     where the name is used by an active job. Registering the same model again changes nothing."""
     folder = local_folder(body.source, ctx.settings.home_dir)
-    entry = BaseModelEntry(name=body.name, source=str(folder), facts=facts_of(folder))
+    entry = BaseModelEntry(name=body.name, source=str(folder), facts=facts_of(folder, ctx.settings.home_dir))
     with ctx.database.begin() as c:
         if entry not in models.list_(c):
             _refuse_while_used(c, body.name)

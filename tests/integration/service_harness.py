@@ -36,7 +36,7 @@ from luthier.worker_protocol import (
 from service.app import create_app
 from service.background import Ticker
 from service.context import Context
-from tests import migrated
+from tests import migrated, probed
 
 TINY_CHAT = Path(__file__).parents[1] / "models" / "tiny-chat"
 PATIENCE_SECONDS = 60.0
@@ -78,6 +78,7 @@ def serving(home: Path, **settings: Any) -> Iterator[Service]:
     configured = Settings(home=home, **{"tick_seconds": 0.05, **settings})
     if configured.database_url is None:
         migrated.put(home / "luthier.db")
+    probed.put(home)
     app = create_app(configured)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -462,7 +462,18 @@ def test_top_layers_beyond_the_models_depth_are_infeasible(tiny: Base) -> None:
         updates.apply(copy.deepcopy(tiny.model), TopLayers(layers=7), seed=0)
 
 
-def test_top_layers_of_a_family_without_a_list_of_layers_are_infeasible() -> None:
+def test_top_layers_are_found_by_their_number_whatever_their_name() -> None:
     config = AutoConfig.for_model("gpt2", vocab_size=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=1)
-    with pytest.raises(Infeasible, match=r"top_layers .*GPT2LMHeadModel"):
-        updates.apply(AutoModelForCausalLM.from_config(config), TopLayers(layers=1), seed=0)
+    applied = updates.apply(AutoModelForCausalLM.from_config(config), TopLayers(layers=1), seed=0)
+    assert {name.split(".h.1.")[0] for name in applied.trainable()} == {
+        "transformer",
+        "transformer.ln_f.weight",
+        "transformer.ln_f.bias",
+    }
+
+
+def test_top_layers_of_a_family_without_a_list_of_layers_are_infeasible(tiny: Base) -> None:
+    model = copy.deepcopy(tiny.model)
+    model.config.num_hidden_layers = 7  # of no list
+    with pytest.raises(Infeasible, match=r"top_layers .*LlamaForCausalLM"):
+        updates.apply(model, TopLayers(layers=1), seed=0)

@@ -37,8 +37,8 @@ def test_a_broken_folder_is_refused_with_what_is_wrong(name: str, tmp_path: Path
     assert refused.value.param == "source"
 
 
-def test_a_whole_folder_has_the_facts_that_were_read_without_the_checks(tiny_entry: Any) -> None:
-    assert checks.facts(TINY) == facts_of(TINY) == tiny_entry.facts
+def test_a_whole_folder_has_the_facts_that_were_read_without_the_checks(tiny_entry: Any, tmp_path: Path) -> None:
+    assert checks.facts(TINY) == facts_of(TINY, tmp_path) == tiny_entry.facts
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_template_that_explodes_is_refused_within_limits(name: str, tmp_path: 
     folder = broken_models.copy(tmp_path / "model", broken_models.template(EXPLODING[name]))
     started = time.monotonic()
     with pytest.raises(UserError, match="template") as refused:
-        facts_of(folder)
+        facts_of(folder, tmp_path)
     assert refused.value.param == "source"
     assert time.monotonic() - started < confined.SECONDS
 

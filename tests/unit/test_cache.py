@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from luthier.algorithms import Algorithm, Clm, Dpo, Sft
 from luthier.design import Architecture, Design, Optimiser, Stage
@@ -171,3 +172,16 @@ def test_a_template_that_cannot_show_tools_is_infeasible(tiny: Base, tmp_path: P
 def test_hyperparameters_do_not_matter_to_the_tokens(tiny: Base, rows_file: Path) -> None:
     first = cache.examples(tiny.entry, JUDGE, rows_file, Dpo(beta=0.1))
     assert cache.examples(tiny.entry, JUDGE, rows_file, Dpo(beta=0.3)) is first
+
+
+def test_a_model_that_rescales_its_weights_for_float16_keeps_them(tiny: cache.Base, tmp_path: Path) -> None:
+    config = AutoConfig.for_model(
+        "rwkv", vocab_size=64, hidden_size=16, attention_hidden_size=16, num_hidden_layers=3, rescale_every=1
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    entry = tiny.entry.model_copy(update={"name": "rwkv", "source": str(tmp_path)})
+    loaded = cache.load(entry).model  # which reads rows with it
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in weights.items())

@@ -8,12 +8,13 @@ import pytest
 from luthier.algorithms import Algorithm, Clm, Dpo, Ipo, Kto, Mlm, Orpo, RewardModel, Rloo, Sft, Simpo
 from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import IllegalDesign
-from luthier.task import DataKind
-from luthier.updates import BitFit, Full, Lora, Prefix, Prompt, TopLayers, Update
+from luthier.task import DataKind, Pin
+from luthier.updates import BitFit, Dora, Full, Lora, Prefix, Prompt, TopLayers, Update
 from search.methods import ALGORITHMS, EDITS, RECIPES, UPDATES
 from search.methods.edits import kv_head_choices
-from search.space.validate import FAMILIES, check, recipes, refusal
-from tests.unit.search_samples import SMOL, TINY, entry
+from search.policy.priors import baselines
+from search.space.validate import FAMILIES, check, recipes, refusal, update_refusal
+from tests.unit.search_samples import SMOL, TINY, entry, space_of
 
 ADAPTER = Lora(rank=8)
 RATE = Optimiser(learning_rate=1e-3)
@@ -330,3 +331,34 @@ def test_a_context_is_lengthened_only_where_positions_are_plain_rotary_ones(fact
 
 def test_the_limits_are_those_of_the_base_model() -> None:
     check(design(Sft(), base="smol", layers=29, kv_heads=1), DataKind.PAIRS, SMOL)
+
+
+def test_what_failed_on_the_models_twin_is_refused_with_the_reason() -> None:
+    failing = entry(unsupported={"dora": "it has experts", "kv_heads": "it has no k_proj", "rope_factor": "no"})
+    assert "it has experts" in str(update_refusal("dora", failing))
+    assert update_refusal("lora", failing) is None
+    for wanted, param in (
+        (design(Sft(), update=Dora(rank=8)), "stages.update.kind"),
+        (design(Sft(), kv_heads=1), "architecture.kv_heads"),
+        (design(Sft(), rope_factor=2.0), "architecture.rope_factor"),
+    ):
+        check(wanted, DataKind.PAIRS, TINY)
+        with pytest.raises(IllegalDesign) as refused:
+            check(wanted, DataKind.PAIRS, failing)
+        assert refused.value.param == param
+
+
+def test_a_search_leaves_out_what_failed_on_the_twin() -> None:
+    failing = entry(unsupported={"dora": "it has experts", "layers": "it has no list of layers", "lora": "no"})
+    (model,) = space_of(models=(failing,)).models
+    assert {"dora", "lora"}.isdisjoint(model.updates)
+    assert (model.choices["layers"], model.lora) == ((6,), False)
+    assert len(model.choices["kv_heads"]) > 1
+    _, default = baselines(space_of(models=(failing,)))
+    assert [stage.update.kind for stage in default.stages] == ["full"]
+    with pytest.raises(IllegalDesign, match="it has experts"):
+        space_of(models=(failing,), pin=Pin(update=("dora",)))
+    with pytest.raises(IllegalDesign) as refused:
+        space_of(models=(failing,), pin=Pin(layers=(4,)))
+    assert refused.value.param == "search.pin.layers"
+    assert space_of(models=(failing,), pin=Pin(layers=(6,))).models[0].choices["layers"] == (6,)

@@ -34,20 +34,24 @@ class Declaration:
     layout     how its rows are read
     unbatched  whether its prompts are answered one at a time
     covering   whether `make test` tries it; `make zoo` tries all
+    without    weight updates that it does not go with, besides bitfit without biases and virtual tokens if padded
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     layout: str = "unpadded"
     unbatched: bool = False
     covering: bool = False
+    without: tuple[str, ...] = ()
 
 
-def _unpadded(*, covering: bool = False, **settings: Any) -> Declaration:
-    return Declaration(settings=settings, covering=covering)
+def _unpadded(*, covering: bool = False, without: tuple[str, ...] = (), **settings: Any) -> Declaration:
+    return Declaration(settings=settings, covering=covering, without=without)
 
 
-def _padded(*, covering: bool = False, unbatched: bool = False, **settings: Any) -> Declaration:
-    return Declaration(settings=settings, layout="padded", covering=covering, unbatched=unbatched)
+def _padded(
+    *, covering: bool = False, unbatched: bool = False, without: tuple[str, ...] = (), **settings: Any
+) -> Declaration:
+    return Declaration(settings=settings, layout="padded", covering=covering, unbatched=unbatched, without=without)
 
 
 _EXPERTS: Final = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
@@ -95,7 +99,7 @@ DECLARATIONS: Final[dict[str, Declaration]] = {
     "biogpt": _unpadded(),
     "bitnet": _unpadded(),
     "bloom": _padded(covering=True),
-    "codegen": _unpadded(rotary_dim=4, n_ctx=128),
+    "codegen": _padded(rotary_dim=4, n_ctx=128),
     "cohere": _unpadded(logit_scale=1.0),
     "cohere2": _unpadded(logit_scale=1.0, **_SLIDING),
     "ctrl": _unpadded(),
@@ -103,7 +107,7 @@ DECLARATIONS: Final[dict[str, Declaration]] = {
     "deepseek_v2": _unpadded(**_LATENT, **_ROUTED, topk_method="greedy"),
     "deepseek_v3": _unpadded(covering=True, **_LATENT, **_ROUTED, head_dim=8),
     "diffllama": _unpadded(),
-    "doge": _padded(),
+    "doge": _padded(keep_window_size=16),
     "dots1": _unpadded(**_ROUTED, **_SLIDING),
     "ernie4_5": _unpadded(head_dim=8),
     "ernie4_5_moe": _unpadded(
@@ -124,9 +128,9 @@ DECLARATIONS: Final[dict[str, Declaration]] = {
     "gpt_bigcode": _unpadded(),
     "gpt_neo": _padded(attention_types=[[["global", "local"], 1]], window_size=16),
     "gpt_neox": _unpadded(),
-    "gpt_neox_japanese": _unpadded(),
+    "gpt_neox_japanese": _padded(),
     "gpt_oss": _padded(covering=True, head_dim=8, **_LOCAL_EXPERTS, **_SLIDING),
-    "gptj": _unpadded(rotary_dim=4),
+    "gptj": _padded(rotary_dim=4),
     "granite": _unpadded(),
     "granitemoe": _unpadded(**_LOCAL_EXPERTS),
     "granitemoehybrid": _padded(
@@ -184,7 +188,7 @@ DECLARATIONS: Final[dict[str, Declaration]] = {
     "persimmon": _unpadded(),
     "phi": _unpadded(),
     "phi3": _unpadded(covering=True, rope_parameters=_LONGROPE, original_max_position_embeddings=16),
-    "phimoe": _unpadded(**_LOCAL_EXPERTS),
+    "phimoe": _padded(sliding_window=16, **_LOCAL_EXPERTS),
     "qwen2": _unpadded(),
     "qwen2_moe": _unpadded(shared_expert_intermediate_size=48, **_EXPERTS),
     "qwen3": _unpadded(head_dim=8),
@@ -192,7 +196,7 @@ DECLARATIONS: Final[dict[str, Declaration]] = {
     "qwen3_moe": _unpadded(head_dim=8, **_EXPERTS),
     "qwen3_next": _padded(covering=True, shared_expert_intermediate_size=24, **_DELTA, **_EXPERTS),
     "recurrent_gemma": _padded(block_types=["recurrent", "attention"], attention_window_size=16, lru_width=32),
-    "rwkv": _padded(unbatched=True, attention_hidden_size=32, context_length=128, num_hidden_layers=8),
+    "rwkv": _padded(unbatched=True, attention_hidden_size=32, context_length=128, num_hidden_layers=8, rescale_every=0),
     "seed_oss": _unpadded(head_dim=8),
     "smollm3": _unpadded(no_rope_layers=[1, 0]),
     "stablelm": _padded(),

@@ -10,18 +10,32 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.task import DataKind, JudgeSpec
+from luthier.updates import BitFit, Prefix, Prompt, Update
 from tests import data_samples
 from tests.textbook import logps
 from tests.zoo.build import TOKENIZER, build
 from tests.zoo.declarations import DECLARATIONS
+from tests.zoo.updates import FIRST, UPDATES
 from workers.evaluate.judge import judge, renderer
 from workers.train.layout_probe import layout_of
+from workers.train.layouts import Layout, RowLayout
 from workers.train.rollouts.sampling import sample
+from workers.train.try_out import try_update
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of families that warn of missing kernels and of old arguments
 
 SPEC = JudgeSpec(kind=DataKind.TEXT, validation="", test="", objective="perplexity", window=64)
 ROWS = data_samples.text(5)  # of 25 to 70 tokens, longer than all windows, chunks and original contexts
+PLANS = [
+    pytest.param(
+        name,
+        update,
+        id=f"{name}-{update.kind}",
+        marks=() if declared.covering and update in FIRST else pytest.mark.slow,
+    )
+    for name, declared in DECLARATIONS.items()
+    for update in UPDATES
+]
 MEMBERS = [
     pytest.param(name, marks=() if declared.covering else pytest.mark.slow) for name, declared in DECLARATIONS.items()
 ]
@@ -57,6 +71,21 @@ def test_scores_and_answers_are_those_of_one_row_at_a_time(name: str, tokenizer:
     ]
     together = sample(model, tokenizer, prompts, max_new_tokens=4, seed=None)
     assert together == [sample(model, tokenizer, [ids], max_new_tokens=4, seed=None)[0] for ids in prompts]
+
+
+@pytest.mark.parametrize(("name", "update"), PLANS)
+def test_an_update_trains_merges_and_loads_again_or_says_why_not(name: str, update: Update) -> None:
+    declared, model = DECLARATIONS[name], build(name)
+    reason = try_update(model, update)
+    biased = any(parameter.endswith(".bias") for parameter, _ in model.named_parameters())
+    virtual = layout_of(model) == Layout(rows=RowLayout.UNPADDED)
+    expected = update.kind not in declared.without
+    match update:
+        case BitFit():
+            expected = expected and biased
+        case Prompt() | Prefix():
+            expected = expected and virtual
+    assert (reason is None) == expected, reason
 
 
 def test_the_zoo_has_every_kind_of_layout_and_at_least_sixty_types() -> None:

@@ -42,6 +42,7 @@ from workers.train.architectures.edits import place_of_layers
 from workers.train.data.tokenize import Row
 from workers.train.updates.adalora import PRUNINGS, SETTLED, WARMUP
 from workers.train.updates.lora import low_rank_targets
+from workers.train.updates.partial import last_layers
 from workers.train.updates.targets import places
 from workers.train.updates.vera_ia3_oft import ia3_targets
 
@@ -169,6 +170,7 @@ def _script(
         tied_head=facts.head == "tied",
         auto_model="AutoModelForMaskedLM" if encoder else "AutoModelForCausalLM",
         layers_place=place_of_layers(model) or "layers",
+        last=last_layers(model),
         played=_played(design) and not _rewarding(design),
         rewarding=_rewarding(design),
         initializer_range=getattr(model.config, "initializer_range", None),

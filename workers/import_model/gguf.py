@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import sys
 from collections import Counter
@@ -26,6 +27,12 @@ from workers.import_model import standard_config
 UNQUANTISED: Final = ("F64", "F32", "F16", "BF16")
 # Padding tokens of common families, dedicated ones first.
 PADS: Final = ("<|finetune_right_pad_id|>", "<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<unk>", "<|unk|>")
+
+
+# Limit of the addresses of this process, for files that claim absurd sizes: bytes, and bytes for each of the file. Two
+# bits of a file become a float32, which is held a few times over.
+LEAST_ADDRESSES: Final = 32 * 2**30
+ADDRESSES_PER_BYTE: Final = 64
 
 
 def convert(gguf: Path, folder: Path) -> None:
@@ -106,6 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     transformers.utils.logging.set_verbosity_error()
     print(f"converting {options.gguf.name} (once)", file=sys.stderr)
+    most = LEAST_ADDRESSES + ADDRESSES_PER_BYTE * options.gguf.stat().st_size
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     try:
         convert(options.gguf, options.folder)
     except UserError as error:

@@ -16,11 +16,25 @@ QUESTION: Final = "folder"
 
 
 def work(question: dict[str, str], step: confined.Step) -> dict[str, Any]:
-    """Return the facts of the folder in the question. Raises UserError for what is wrong with it."""
+    """Return the `facts` of the folder in the question, the config of its `twin` (None if there is none) and the id of
+    its `architecture`. Raises UserError for what is wrong with the folder."""
     cast("dict[str, Any]", sys.modules)["torch"] = None  # importing it would take ten times as long as all the rest
-    from workers.import_model import checks
+    from workers.import_model import checks, standard_config
+    from workers.import_model.twin import identity, twin
 
-    return checks.facts(Path(question[QUESTION]), step).model_dump(mode="json")
+    folder = Path(question[QUESTION])
+    facts = checks.facts(folder, step)
+    step(f"Making the config of a tiny {facts.architecture}")
+    try:
+        small = twin(standard_config.load(folder)[0])
+    except Exception as error:  # a config class may refuse sizes in any way; the model is as good without a twin
+        print(confined.describe(error), file=sys.stderr)
+        return {"facts": facts.model_dump(mode="json"), "twin": None, "architecture": None}
+    return {
+        "facts": facts.model_dump(mode="json"),
+        "twin": small.to_dict(),
+        "architecture": identity(small, facts.architecture),
+    }
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from luthier.models.confined import describe
 
 NAME: Final = "config.json"
 TEXT: Final = "text_config"
+_CODE: Final = "code that comes with a model is never run"
 # Limits by standard name, wider than any model; values that must be a number, if they are given at all, come first.
 REQUIRED: Final[Mapping[str, int]] = {
     "hidden_size": 2**20,
@@ -64,11 +65,7 @@ def load(folder: Path) -> tuple[PretrainedConfig, str]:
         raise _fault(folder, "names no model_type")
     if kind not in CONFIG_MAPPING:
         if "auto_map" in raw:
-            raise _fault(
-                folder,
-                f"has the model_type {kind}, whose code is not part of transformers: it comes with the "
-                "model, and code that comes with a model is never run",
-            )
+            raise _fault(folder, f"has the model_type {kind}, which is not part of transformers; {_CODE}")
         raise _fault(folder, f"has the model_type {kind}, which transformers {transformers.__version__} does not know")
     architecture = _architecture(folder, raw, kind)
     _check_values(folder, raw)
@@ -104,6 +101,8 @@ def _family(folder: Path, config: PretrainedConfig, architecture: str) -> Any:
         raise unsupported(folder, f"{architecture}, which is no language model for text alone in transformers,")
     if not architecture.endswith(DECODERS) and architecture != MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]:
         raise unsupported(folder, architecture)
+    if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        raise _fault(folder, f"has the class {architecture}, which is not part of transformers; {_CODE}")
     return "decoder"
 
 

@@ -88,6 +88,22 @@ AttentionInterface.register(NAME, unpadded_attention)
 
 
 @contextmanager
+def recording() -> Iterator[set[str]]:
+    """Within this context the classes of the modules that call this attention are added to the set."""
+    called: set[str] = set()
+
+    def noting(module: torch.nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+        called.add(type(module).__name__)
+        return unpadded_attention(module, *args, **kwargs)
+
+    AttentionInterface.register(NAME, noting)
+    try:
+        yield called
+    finally:
+        AttentionInterface.register(NAME, unpadded_attention)
+
+
+@contextmanager
 def unpadded(model: PreTrainedModel) -> Iterator[None]:
     """Within this context the model's forward pass takes padding-free batches."""
     before = model.config._attn_implementation

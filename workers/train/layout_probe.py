@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from luthier.errors import Infeasible
+from workers.train.attention import recording
 from workers.train.data.padding_free import UnpaddedRows, lay_out
 from workers.train.data.tokenize import Masked, Tokens
 from workers.train.layouts import Layout, RowLayout, is_encoder, logits
@@ -37,6 +38,7 @@ _SETTINGS: Final = (
     "sliding_window",
     "attention_window_size",
     "window_size",
+    "keep_window_size",
     "mamba_chunk_size",
     "chunk_size",
     _ORIGINAL,
@@ -234,9 +236,12 @@ def _difference(
 ) -> str | None:
     """Return what goes wrong if the rows are read in this layout; None if nothing does."""
     try:
-        together = _seen(logits(model, rows, layout), rows.label_N, parameters)
+        with recording() as called:
+            together = _seen(logits(model, rows, layout), rows.label_N, parameters)
     except Exception as error:  # any family's code may fail in any way on arguments that it does not know
         return _failure(error)
+    if layout.rows is RowLayout.UNPADDED and not called:
+        return "has attention of its own, which takes rows end to end at the cost of a mask over all of them"
     if _apart(together.logp_N, alone.logp_N):
         return "scores rows differently together than alone"
     scale = max(float(gradient.abs().max()) for gradient in alone.gradients)

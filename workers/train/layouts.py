@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch.nn import Module
@@ -69,6 +69,13 @@ def is_encoder(model: PreTrainedModel) -> bool:
     return not model.can_generate()
 
 
+def body_of(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the model without its head. Llama 4's class names another part as its base than the one that it has."""
+    if model.base_model is not model:
+        return cast("PreTrainedModel", model.base_model)
+    return next((child for child in model.children() if isinstance(child, PreTrainedModel)), model)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Block:
     """B of the S rows, as arguments of one forward pass.
@@ -106,11 +113,11 @@ def logits(model: PreTrainedModel, rows: UnpaddedRows, layout: Layout) -> torch.
 
 def last_hidden(model: PreTrainedModel, rows: UnpaddedRows, layout: Layout) -> torch.Tensor:
     """Return the final hidden state of each row's last token: [S, D], in the precision of the model."""
-    reading = {} if is_encoder(model) else {"use_cache": False}
+    body, reading = body_of(model), {} if is_encoder(model) else {"use_cache": False}
     parts, places = [], []
     with _attention(model, layout):
         for block in _blocks(model, rows, layout):
-            hidden_BTD = model.base_model(**block.inputs, **reading).last_hidden_state
+            hidden_BTD = body(**block.inputs, **reading).last_hidden_state
             parts.append(hidden_BTD[block.at_B, block.last_B])
             places.append(block.rows_B)
     return _in_order(parts, places)

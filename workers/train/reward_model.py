@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors.torch import save_file
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from luthier.dataset.messages import as_messages
 from luthier.environments import Episode
@@ -16,8 +22,10 @@ from luthier.environments.base import Message
 from workers.train.data.padding_free import UnpaddedRows, lay_out, within
 from workers.train.data.tokenize import Renderer, Row, Tokens
 from workers.train.forward import TOKEN_CAP, last_hidden
+from workers.train.layouts import body_of
 
 HEAD: Final = "score.weight"  # as in transformers' sequence classification
+HEAD_FILE: Final = "score.safetensors"
 
 
 def scores(model: PreTrainedModel, head_1D: torch.Tensor, rows: UnpaddedRows) -> torch.Tensor:
@@ -47,14 +55,32 @@ class Scorer:
         return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Save as transformers' AutoModelForSequenceClassification with one label, whose logit is the score."""
+        """Save as transformers' AutoModelForSequenceClassification with one label, whose logit is the score.
+
+        Where transformers has none for the family, or one with more layers than a score, save the model without its
+        head for AutoModel, and the score's weights in a file of their own.
+        """
+        body = body_of(self.model)
+        classifier = self._classifier(tokenizer)
+        if classifier is None:
+            body.save_pretrained(folder)
+            save_file({HEAD: self.head_1D.detach().cpu().contiguous()}, folder / HEAD_FILE)
+        else:
+            classifier.base_model.load_state_dict(body.state_dict())
+            classifier.load_state_dict({HEAD: self.head_1D}, strict=False)
+            classifier.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    def _classifier(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel | None:
+        """Return transformers' classifier of the family, if it computes the score and no more."""
         config = type(self.model.config).from_dict(self.model.config.to_dict())
         config.num_labels, config.pad_token_id = 1, tokenizer.pad_token_id
-        classifier = AutoModelForSequenceClassification.from_config(config)
-        classifier.base_model.load_state_dict(self.model.base_model.state_dict())
-        classifier.load_state_dict({HEAD: self.head_1D}, strict=False)
-        classifier.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+            return None
+        classifier: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+        parts = {name for name, _ in classifier.named_parameters()}
+        own = {f"{classifier.base_model_prefix}.{name}" for name, _ in body_of(self.model).named_parameters()}
+        return classifier if parts == own | {HEAD} else None
 
 
 def restored(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> Scorer:

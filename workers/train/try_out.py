@@ -7,6 +7,7 @@ on a small model of the family. Nothing here is part of a trial.
 from __future__ import annotations
 
 import copy
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ STEPS: Final = 2  # in the first, an adapter that starts as a product with zero 
 RATE: Final = 1e-2
 SEED: Final = 0
 CLOSE: Final = 1e-4  # of log-probabilities, in nats
+_ADAPTER: Final = re.compile(r"\.(?:lora|vera|randlora|oft|ia3)_")  # in the names of PEFT's parameters
 _EXPERT: Final = "expert"  # in the names of parameters that may get no gradient, as no token reached them
 
 
@@ -72,6 +74,7 @@ def try_edit(model: PreTrainedModel, edit: Architecture) -> str | None:
 def _update_fails(model: PreTrainedModel, update: Update) -> str | None:
     layout(model)  # found out now, and copied
     rows = probe_rows(model)
+    learning = _learning(model, rows)
     applied = updates.apply(copy.deepcopy(model), update, SEED)
     before = _tensors(applied)
     trainer = _trainer(applied, rows)
@@ -87,7 +90,7 @@ def _update_fails(model: PreTrainedModel, update: Update) -> str | None:
         for hook in hooks:
             hook.remove()
     trained = applied.trainable().keys()
-    if still := sorted(name for name in trained - reached if _EXPERT not in name):
+    if still := sorted(name for name in trained - reached if _learns(name, learning)):
         return f"{update.kind} gives no gradient to {still[0]}"
     after = _tensors(applied)
     if strayed := sorted(n for n, t in before.items() if n not in trained and not torch.equal(t, after[n])):
@@ -96,6 +99,22 @@ def _update_fails(model: PreTrainedModel, update: Update) -> str | None:
         return f"{update.kind} moved none of its parameters"
     with tempfile.TemporaryDirectory(prefix="luthier-try-") as folder:
         return _reload_fails(model, update, applied, rows, Path(folder))
+
+
+def _learning(model: PreTrainedModel, rows: Sequence[Tokens]) -> set[str]:
+    """Return the names of the model's own parameters that a gradient reaches: the weights of all layers, but not the
+    biases that balance experts."""
+    applied = updates.apply(copy.deepcopy(model), Full(), SEED)
+    with torch.enable_grad():
+        target_logps(applied.model, lay_out(list(rows), applied.model.device)).sum().backward()
+    return {name for name, p in applied.trainable().items() if p.grad is not None and p.grad.any()}
+
+
+def _learns(name: str, learning: set[str]) -> bool:
+    """Return whether a parameter, or that of an adapter on a layer, should get a gradient. Not if no token reached its
+    expert, or if the layer has none without the adapter."""
+    layer = _ADAPTER.split(name, 1)[0]
+    return _EXPERT not in name and (name in learning or f"{layer}.weight" in learning)
 
 
 def _reload_fails(

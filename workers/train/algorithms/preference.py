@@ -83,7 +83,9 @@ class RewardModelling(_Pairs[RewardModel]):
         if isinstance(model, PeftModelForCausalLM):
             raise Infeasible("a reward model cannot be trained with virtual tokens (prompt or prefix tuning)")
         generator = torch.Generator().manual_seed(seed)
-        drawn_1D = torch.randn(1, model.config.hidden_size, generator=generator) * model.config.initializer_range
+        text = model.config.get_text_config()
+        spread: float = getattr(text, "initializer_range", 0.02)  # transformers' default
+        drawn_1D = torch.randn(1, text.hidden_size, generator=generator) * spread
         return {HEAD: Parameter(drawn_1D.to(model.device, model.dtype))}
 
     def read(self, model: CausalModel, head: Mapping[str, Parameter], rows: UnpaddedRows) -> torch.Tensor:

@@ -1,0 +1,81 @@
+"""The tiny model of an architecture: what it keeps of the large one, and what identifies an architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import AutoConfig, PretrainedConfig
+
+from tests.unit.search_samples import entry
+from workers import capabilities
+from workers.import_model.twin import CONTEXT, LAYERS, SHORT, VOCABULARY, WIDTH, identity, twin
+from workers.train.layout_probe import row_layout
+from workers.train.layouts import RowLayout
+
+
+def config(model_type: str, **settings: Any) -> PretrainedConfig:
+    loaded: PretrainedConfig = AutoConfig.for_model(model_type, **settings)
+    return loaded
+
+
+@pytest.mark.parametrize(
+    "kind", ["llama", "gpt2", "gemma2", "falcon", "mamba", "mamba2", "gpt_oss", "deepseek_v3", "mpt"]
+)
+def test_a_twin_is_tiny_and_of_the_same_class(kind: str) -> None:
+    small = twin(config(kind))
+    assert type(small) is type(config(kind))
+    assert (small.vocab_size, small.hidden_size) == (VOCABULARY, WIDTH)
+    model = capabilities.build(small.to_dict(), entry().facts)
+    assert model.num_parameters() < 200_000
+
+
+def test_each_kind_of_layer_of_a_hybrid_is_kept() -> None:
+    small = twin(config("gemma3_text", num_hidden_layers=26))
+    assert set(small.layer_types) == {"sliding_attention", "full_attention"}
+    assert len(small.layer_types) == small.num_hidden_layers >= LAYERS
+    hybrid = twin(config("jamba"))
+    assert set(hybrid.layers_block_type) == {"mamba", "attention"}
+
+
+def test_windows_and_original_contexts_are_short() -> None:
+    assert twin(config("mistral", sliding_window=4096)).sliding_window == SHORT
+    rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 4096}
+    small = twin(config("llama", rope_parameters=rope))
+    assert (small.rope_parameters["original_max_position_embeddings"], small.max_position_embeddings) == (
+        SHORT,
+        CONTEXT,
+    )
+    assert small.rope_parameters["rope_type"] == "yarn"
+
+
+@pytest.mark.parametrize(("groups", "kept"), [(64, 4), (8, 2), (1, 1)])
+def test_heads_share_keys_and_values_as_before(groups: int, kept: int) -> None:
+    small = twin(config("llama", hidden_size=4096, num_attention_heads=64, num_key_value_heads=groups))
+    assert (small.num_attention_heads, small.num_key_value_heads) == (4, kept)
+
+
+def test_only_settings_that_are_no_sizes_tell_architectures_apart() -> None:
+    def known(**settings: Any) -> str:
+        return identity(twin(config("llama", **settings)), "LlamaForCausalLM")
+
+    small = known(hidden_size=512, num_hidden_layers=8, vocab_size=1000, num_attention_heads=8, intermediate_size=999)
+    assert known(hidden_size=4096, num_hidden_layers=32, eos_token_id=[7, 9]) == small
+    assert known(attention_bias=True) != small
+    assert known(num_attention_heads=8, num_key_value_heads=1) != small
+    assert identity(twin(config("llama")), "OtherForCausalLM") != small
+
+
+def test_what_fails_on_the_twin_is_named_with_the_reason() -> None:
+    """GPT-2 keeps queries, keys and values in one matrix."""
+    facts = entry(biases=True, attention_window=None, rope=None).facts
+    steps: list[str] = []
+    found = capabilities.work({"facts": facts.model_dump(), "config": twin(config("gpt2")).to_dict()}, steps.append)
+    assert "k_proj" in found["kv_heads"]
+    assert {"full", "lora", "bitfit", "window", "rope_factor"}.isdisjoint(found)
+    assert any("lora" in step for step in steps)
+
+
+def test_a_window_shorter_than_the_rows_of_the_probe_is_seen() -> None:
+    model = capabilities.build(twin(config("mistral", sliding_window=4096)).to_dict(), entry().facts)
+    assert row_layout(model) is RowLayout.UNPADDED
