@@ -61,7 +61,9 @@ def read(
 ) -> Vocabulary:
     """Return the vocabulary from the contents of tokenizer.json and tokenizer_config.json, and the chat template.
 
-    `size`: the model's vocabulary size. `ends`: the end tokens of its generation config. Raises UserError where llama.cpp would tokenize text differently.
+    `size`: the model's vocabulary size. `ends`: the end tokens of its generation config.
+
+    Raises UserError where llama.cpp would tokenize text differently.
     """
     parsed: dict[str, Any] = json.loads(tokenizer)
     model, added = parsed["model"], parsed.get("added_tokens") or []

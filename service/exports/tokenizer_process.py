@@ -23,12 +23,12 @@ class Read(Frozen):
     modelfile: str
 
 
-def read(
-    tokenizer: str, config: Mapping[str, Any], template: str | None, size: int, ends: Sequence[int] = ()
-) -> Read:
+def read(tokenizer: str, config: Mapping[str, Any], template: str | None, size: int, ends: Sequence[int] = ()) -> Read:
     """Return what a child makes of the contents of tokenizer.json and tokenizer_config.json, and the chat template.
 
-    `size`: the model's vocabulary size. `ends`: the end tokens of its generation config. Raises UserError where llama.cpp would tokenize text differently.
+    `size`: the model's vocabulary size. `ends`: the end tokens of its generation config.
+
+    Raises UserError where llama.cpp would tokenize text differently.
     """
     question = {"tokenizer": tokenizer, "config": dict(config), "template": template, "size": size, "ends": list(ends)}
     return Read.model_validate(confined.ask("service.exports.tokenizer_process", question, param="format"))

@@ -84,3 +84,8 @@ def test_a_model_without_a_chat_template_gets_the_bare_prompt() -> None:
     assert modelfile(vocabulary(None), "model.gguf") == (
         'FROM ./model.gguf\nTEMPLATE """{{ .Prompt }}"""\nPARAMETER stop "</s>"\n'
     )
+
+
+def test_every_token_that_ends_an_answer_stops_generation() -> None:
+    several = vocabulary(None).model_copy(update={"tokens": ("<s>", "</s>", "<|end|>"), "ends": (2,)})
+    assert modelfile(several, "model.gguf").splitlines()[-2:] == ['PARAMETER stop "</s>"', 'PARAMETER stop "<|end|>"']
