@@ -92,7 +92,7 @@ def edits(facts: ModelFacts, model: PreTrainedModel) -> Iterator[tuple[str, Arch
         yield "layers", Architecture(base=_BASE, layers=config.num_hidden_layers - 1)
     heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None) or 1
     if facts.family == "decoder" and facts.kv_heads > 1 and heads > 1:
-        yield "kv_heads", Architecture(base=_BASE, kv_heads=1)
+        yield "kv_heads", Architecture(base=_BASE, kv_heads=heads // 2)
     if facts.attention_window is not None:
         yield "window", Architecture(base=_BASE, window=8)
     if facts.rope == "plain":

@@ -39,8 +39,8 @@ class Counters:
         """Return the number of tokens of a text. Raises Uncounted."""
         try:
             answer = self._child(file).ask(text)
-        except LuthierError as error:
-            raise Uncounted(error.message) from error
+        except (LuthierError, OSError) as error:  # it ended, before or while it was asked
+            raise Uncounted(f"{file}: {error}") from error
         if not answer.isdigit():
             raise Uncounted(f"{file} cannot count the tokens of a text: {answer or 'its process was ended'}")
         return int(answer)
