@@ -82,7 +82,8 @@ class Live:
 
     def worker_processes(self) -> list[psutil.Process]:
         assert self.process is not None
-        return psutil.Process(self.process.pid).children()
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "workers.agent" in child.cmdline()]
 
     def kill(self) -> None:
         """SIGKILL to the service, as when the machine's owner pulls the plug on it."""

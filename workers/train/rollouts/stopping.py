@@ -19,7 +19,7 @@ def stop_ids(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> tuple[in
     assistant turn of the chat template.
     """
     plain = model.get_base_model() if isinstance(model, PeftModelForCausalLM) else model
-    own: Any = getattr(plain.generation_config, "eos_token_id", None)
+    own: Any = getattr(getattr(plain, "generation_config", None), "eos_token_id", None)  # encoders have no config
     named = set(own) if isinstance(own, list | tuple) else {own}
     known = len(tokenizer)
     found = {int(token) for token in named if token is not None and 0 <= int(token) < known}
