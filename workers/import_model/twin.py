@@ -81,6 +81,7 @@ _SIZES: Final[Mapping[str, int]] = {
 }
 # Sizes that must match each other (twice the width), so that smaller ones do not stay.
 _EXACT: Final[Mapping[str, int]] = {"mamba_d_head": 16, "mamba_n_heads": 4, "mamba_d_ssm": 2 * WIDTH}
+_QUANTISED: Final = "quantization_config"  # of the weights, which a twin does not share
 # Lists of places of layers.
 _PLACES: Final = ("attn_layer_indices", "hybrid_layer_ids", "mlp_only_layers", "full_attn_idxs")
 # Numbers of layers after which a pattern of layers repeats: the twin has one whole period.
@@ -106,7 +107,8 @@ def twin(config: PretrainedConfig) -> PretrainedConfig:
         other = getattr(small, name, None)
         if isinstance(other, PretrainedConfig) and other is not text:
             _shrink(other)
-    return type(small).from_dict(small.to_dict())
+    values = {name: value for name, value in small.to_dict().items() if name != _QUANTISED}
+    return type(small).from_dict(values)
 
 
 def identity(config: PretrainedConfig, architecture: str) -> str:
