@@ -29,9 +29,10 @@ def get_model(ctx: Ctx, model_id: ModelId) -> Model:
 
 @router.post("", summary="Register a base model")
 def add_model(ctx: Ctx, body: AddModel) -> Model:
-    """Reads the facts from the folder's files; the model is not loaded. A GGUF file is converted first, and a hub model
-    downloaded, into a folder of the service's home; the response waits for it. An existing name is replaced, unless an
-    active job uses it. Registering the same model again changes nothing.
+    """Checks the folder and reads the facts from its files; the model is not loaded. For a new architecture, each
+    weight update and edit is tried on a tiny model of it (`facts.unsupported`), which takes up to a minute. A GGUF file
+    is converted first, and a hub model downloaded, into a folder of the service's home. The response waits for all of
+    it. An existing name is replaced, unless an active job uses it. Registering the same model again changes nothing.
     """
     model_registry.add(ctx, body, utc_now())
     with ctx.database.read() as c:

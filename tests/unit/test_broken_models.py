@@ -19,7 +19,7 @@ from luthier.models.base_model import UNLIMITED_CONTEXT, ModelFacts
 from luthier.models.sources import facts_of
 from tests import broken_models
 from tests.broken_models import BROKEN, EXPLODING
-from tests.conftest import TINY
+from tests.conftest import TINY, TINY_ENCODER
 from workers.import_model import checks
 
 
@@ -120,6 +120,17 @@ def _of_family(kind: str, sizes: dict[str, Any], folder: Path) -> ModelFacts:
 def test_a_folder_without_the_name_of_its_class_is_that_of_its_family(tmp_path: Path) -> None:
     folder = broken_models.copy(tmp_path / "model", broken_models.config(architectures=None))
     assert checks.facts(folder).architecture == "LlamaForCausalLM"
+
+
+def test_an_encoder_needs_a_mask_token(tmp_path: Path) -> None:
+    folder = shutil.copytree(TINY_ENCODER, tmp_path / "model")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**settings, "mask_token": None, "tokenizer_class": "TokenizersBackend"})
+    )
+    with pytest.raises(UserError, match="mask token"):
+        checks.facts(folder)
+    assert checks.facts(TINY_ENCODER).family == "encoder"
 
 
 def test_tokens_of_images_may_lie_beyond_the_embeddings_of_text(tmp_path: Path) -> None:

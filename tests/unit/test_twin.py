@@ -38,6 +38,11 @@ def test_each_kind_of_layer_of_a_hybrid_is_kept() -> None:
     assert set(hybrid.layers_block_type) == {"mamba", "attention"}
 
 
+def test_a_twin_of_quantised_weights_has_plain_ones() -> None:
+    small = twin(config("llama", quantization_config={"quant_method": "gptq", "bits": 4}))
+    assert "quantization_config" not in small.to_dict()
+
+
 def test_windows_and_original_contexts_are_short() -> None:
     assert twin(config("mistral", sliding_window=4096)).sliding_window == SHORT
     rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 4096}

@@ -61,7 +61,6 @@ _SIZES: Final[Mapping[str, int]] = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
     "lru_width": WIDTH,
-    "attention_hidden_size": WIDTH,
     "word_embed_proj_dim": WIDTH,
     "max_window_layers": 1,
     "num_nextn_predict_layers": 0,
@@ -81,6 +80,7 @@ _SIZES: Final[Mapping[str, int]] = {
 }
 # Sizes that must match each other (twice the width), so that smaller ones do not stay.
 _EXACT: Final[Mapping[str, int]] = {"mamba_d_head": 16, "mamba_n_heads": 4, "mamba_d_ssm": 2 * WIDTH}
+_QUANTISED: Final = "quantization_config"  # of the weights, which a twin does not share
 # Lists of places of layers.
 _PLACES: Final = ("attn_layer_indices", "hybrid_layer_ids", "mlp_only_layers", "full_attn_idxs")
 # Numbers of layers after which a pattern of layers repeats: the twin has one whole period.
@@ -106,7 +106,8 @@ def twin(config: PretrainedConfig) -> PretrainedConfig:
         other = getattr(small, name, None)
         if isinstance(other, PretrainedConfig) and other is not text:
             _shrink(other)
-    return type(small).from_dict(small.to_dict())
+    values = {name: value for name, value in small.to_dict().items() if name != _QUANTISED}
+    return type(small).from_dict(values)
 
 
 def identity(config: PretrainedConfig, architecture: str) -> str:
@@ -169,8 +170,14 @@ def _shrink_heads(config: PretrainedConfig) -> None:
     """Make width and heads small. Key/value heads stay all, one, or a share of the heads."""
     heads, width = _standard(config, "num_attention_heads"), _standard(config, "hidden_size")
     groups = getattr(config, "num_key_value_heads", None)
+    values = vars(config)
     if width:
         config.hidden_size = WIDTH
+    if width and isinstance(values.get("attention_hidden_size"), int):  # twice the width in Zamba
+        inner = WIDTH * max(1, config.attention_hidden_size // width)
+        values["attention_hidden_size"] = inner
+        if isinstance(values.get("attention_head_dim"), int):
+            values["attention_head_dim"] = inner // HEADS
     if not heads:
         _shrink_state_heads(config)
         return
@@ -179,7 +186,7 @@ def _shrink_heads(config: PretrainedConfig) -> None:
         config.num_key_value_heads = HEADS if groups >= heads else 1 if groups == 1 else HEADS // 2
     if isinstance(getattr(config, "num_kv_heads", None), int):
         config.num_kv_heads = min(config.num_kv_heads, HEADS // 2)
-    if isinstance(vars(config).get("head_dim"), int):
+    if isinstance(values.get("head_dim"), int):
         config.head_dim = HEAD_WIDTH
 
 
