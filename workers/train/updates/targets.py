@@ -184,7 +184,8 @@ def rescaled(model: PreTrainedModel) -> tuple[list[str], list[str]]:
     if not attending:
         raise Infeasible(f"{type(model).__name__} has no layers for keys and values that ia3 could rescale")
     outputs = [name for name in linear if name not in attention and _own(name) in _MLP_OUTPUTS]
-    return relative(model, [*attending, *outputs]), relative(model, outputs)
+    targets = relative(model, [*attending, *outputs])
+    return targets, [target for target in targets if any(_named(name, [target]) for name in outputs)]
 
 
 def _own(name: str) -> str:
