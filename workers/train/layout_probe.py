@@ -34,10 +34,9 @@ VALUE, GRADIENT, ROUNDING = 1e-3, 1e-2, 2e-6  # limits of differences: two relat
 
 # Settings after which a model reads a longer row in another way.
 _ORIGINAL, _CHUNK, _DYNAMIC = "original_max_position_embeddings", "attention_chunk_size", "keep_window_size"
+_WINDOWS: Final = ("sliding_window", "attention_window_size", "window_size")
 _SETTINGS: Final = (
-    "sliding_window",
-    "attention_window_size",
-    "window_size",
+    *_WINDOWS,
     _DYNAMIC,
     "mamba_chunk_size",
     "chunk_size",
@@ -256,7 +255,15 @@ def _difference(
             return "has other gradients for rows together than alone"
     if layout.rows is RowLayout.UNPADDED and not called:
         return "has attention of its own, which takes rows end to end at the cost of a mask over all of them"
+    if layout.rows is RowLayout.UNPADDED and called == {None} and _window(model) >= max(rows.lengths):
+        return f"keeps its window of {_window(model)} tokens from the attention, and no row compared is longer"
     return None
+
+
+def _window(model: PreTrainedModel) -> int:
+    """Return the longest sliding window within the context; 0 without one."""
+    marks = _marks(model.config)
+    return max((marks[name] for name in _WINDOWS if name in marks), default=0)
 
 
 def _apart(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
