@@ -14,6 +14,7 @@ from luthier.updates import Dora, Ia3, Lora, Pissa, QLora, Update
 from tests.textbook import largest_difference, logps
 from workers.train import updates
 from workers.train.layout_probe import layout_of
+from workers.train.try_out import try_update
 from workers.train.updates.targets import fused_experts, places
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -165,3 +166,23 @@ def test_qlora_leaves_gpt2_with_layers_of_its_own_class() -> None:
         assert 1e-4 < largest_difference(before, logps(model, ids)) < 2.0  # rounded to four bits, and no more than that
     assert [type(module) for module in merged.modules()] == classes
     assert merged.state_dict().keys() == model.state_dict().keys()
+
+
+def test_the_text_part_of_a_model_with_images_is_trained_and_its_tower_is_not() -> None:
+    text = {**SMALL, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16}
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = small(
+        "gemma3",
+        text_config=text,
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+        mm_tokens_per_image=4,
+        image_token_index=100,
+        boi_token_index=101,
+        eoi_token_index=102,
+    )
+    for update in (Lora(rank=2), Ia3()):
+        names = updates.apply(copy.deepcopy(model), update, seed=0).trainable()
+        assert names
+        assert not [name for name in names if "vision" in name or "projector" in name]
+    assert try_update(model, Lora(rank=2)) is None
+    assert try_update(model, Ia3()) is None

@@ -211,6 +211,14 @@ def test_rows_of_the_probe_are_longer_than_an_attention_chunk(chunk: int) -> Non
     )
 
 
+@pytest.mark.parametrize(("family", "layout"), [("mistral", "unpadded"), ("phimoe", "padded")])
+def test_a_window_that_the_probe_cannot_reach_must_be_given_to_the_attention(family: str, layout: str) -> None:
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2} if family == "phimoe" else {}
+    for window in (16, 200):
+        assert row_layout(small(family, sliding_window=window, **experts), most_tokens=110) == layout
+    assert row_layout(small(family, sliding_window=None, **experts), most_tokens=110) == "unpadded"
+
+
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,

@@ -11,7 +11,7 @@ import transformers
 from luthier.errors import Infeasible
 from tests.zoo.build import build
 from tests.zoo.declarations import DECLARATIONS
-from tests.zoo.updates import UPDATES
+from tests.zoo.updates import UPDATES, by_nature
 from workers.train.layout_probe import layout_of
 from workers.train.try_out import try_update
 
@@ -23,7 +23,8 @@ def row(model_type: str) -> str:
         layout = layout_of(model)
     except Infeasible as error:
         return f"| `{model_type}` | no | | {error.message} |"
-    refused = {update.kind: reason for update in UPDATES if (reason := try_update(model, update)) is not None}
+    tried = [update for update in UPDATES if by_nature(model, update)]
+    refused = {update.kind: reason for update in tried if (reason := try_update(model, update)) is not None}
     prompts = "" if layout.batched_prompts else ", prompts one at a time"
     updates = "; ".join(f"`{kind}`: {cell(reason, model)}" for kind, reason in refused.items())
     return f"| `{model_type}` | yes | {layout.rows}{prompts} | {updates} |"

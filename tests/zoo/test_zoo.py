@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,15 +12,14 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.task import DataKind, JudgeSpec
-from luthier.updates import BitFit, Prefix, Prompt, Update
+from luthier.updates import Update
 from tests import data_samples
 from tests.textbook import logps
 from tests.zoo.build import TOKENIZER, build
 from tests.zoo.declarations import DECLARATIONS
-from tests.zoo.updates import FIRST, UPDATES
+from tests.zoo.updates import FIRST, UPDATES, by_nature
 from workers.evaluate.judge import judge, renderer
 from workers.train.layout_probe import layout_of
-from workers.train.layouts import Layout, RowLayout
 from workers.train.rollouts.sampling import sample
 from workers.train.try_out import try_update
 
@@ -77,17 +78,20 @@ def test_scores_and_answers_are_those_of_one_row_at_a_time(name: str, tokenizer:
 def test_an_update_trains_merges_and_loads_again_or_says_why_not(name: str, update: Update) -> None:
     declared, model = DECLARATIONS[name], build(name)
     reason = try_update(model, update)
-    biased = any(parameter.endswith(".bias") for parameter, _ in model.named_parameters())
-    virtual = layout_of(model) == Layout(rows=RowLayout.UNPADDED)
-    expected = update.kind not in declared.without
-    match update:
-        case BitFit():
-            expected = expected and biased
-        case Prompt() | Prefix():
-            expected = expected and virtual
-    assert (reason is None) == expected, reason
+    assert (reason is None) == (update.kind not in declared.without and by_nature(model, update)), reason
+
+
+def test_the_documentation_lists_every_type() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "base-models.md").read_text(encoding="utf-8")
+    table = page.split("<!-- zoo -->")[1].split("<!-- /zoo -->")[0]
+    listed = dict(re.findall(r"^\| `([^`]+)` \| yes \| (\w+)", table, re.MULTILINE))
+    assert listed == {name: declared.layout for name, declared in DECLARATIONS.items()}
 
 
 def test_the_zoo_has_every_kind_of_layout_and_at_least_sixty_types() -> None:
     assert len(DECLARATIONS) >= 60
-    assert {declared.layout for declared in DECLARATIONS.values() if declared.covering} == {"unpadded", "padded"}
+    assert {declared.layout for declared in DECLARATIONS.values() if declared.covering} == {
+        "unpadded",
+        "padded",
+        "single",
+    }

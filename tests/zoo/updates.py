@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from transformers import PreTrainedModel
+
 from luthier.updates import (
     AdaLora,
     BitFit,
@@ -24,6 +26,8 @@ from luthier.updates import (
     Update,
     Vera,
 )
+from workers.train.layout_probe import layout_of
+from workers.train.layouts import Layout, RowLayout
 
 FIRST: Final[tuple[Update, ...]] = (Full(), Lora(rank=2), Dora(rank=2), Ia3())  # those that `make test` tries
 UPDATES: Final[tuple[Update, ...]] = (
@@ -42,3 +46,14 @@ UPDATES: Final[tuple[Update, ...]] = (
     Prompt(tokens=3),
     Prefix(tokens=3),
 )
+
+
+def by_nature(model: PreTrainedModel, update: Update) -> bool:
+    """Return whether the model can have the update: biases to train, or rows end to end for virtual tokens."""
+    match update:
+        case BitFit():
+            return any(name.endswith(".bias") for name, _ in model.named_parameters())
+        case Prompt() | Prefix():
+            return layout_of(model) == Layout(rows=RowLayout.UNPADDED)
+        case _:
+            return True

@@ -38,7 +38,7 @@ from workers.evaluate.judge import renderer
 from workers.templates import render, rewards
 from workers.train import updates
 from workers.train.algorithms import objective, trainer
-from workers.train.architectures.edits import place_of_layers
+from workers.train.architectures.edits import per_layer, place_of_layers
 from workers.train.data.tokenize import Row
 from workers.train.updates.adalora import PRUNINGS, SETTLED, WARMUP
 from workers.train.updates.lora import low_rank_targets
@@ -178,6 +178,7 @@ def _script(
         max_new_tokens=judge.max_new_tokens,
         max_generations=judge.max_generations,
         kept_layers=model.config.kept_layers if design.architecture.layers else None,
+        per_layer=[name for name in per_layer(model.config) if name != "kept_layers"],
         layer_types=bool(getattr(model.config, "layer_types", None)),
         kv_heads=design.architecture.kv_heads,
         window=design.architecture.window,

@@ -88,12 +88,12 @@ AttentionInterface.register(NAME, unpadded_attention)
 
 
 @contextmanager
-def recording() -> Iterator[set[str]]:
-    """Within this context the classes of the modules that call this attention are added to the set."""
-    called: set[str] = set()
+def recording() -> Iterator[set[int | None]]:
+    """Within this context the sliding window of each call of this attention is added to the set; None without one."""
+    called: set[int | None] = set()
 
     def noting(module: torch.nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
-        called.add(type(module).__name__)
+        called.add(kwargs.get("sliding_window"))
         return unpadded_attention(module, *args, **kwargs)
 
     AttentionInterface.register(NAME, noting)

@@ -33,17 +33,21 @@ ANSWERED: Final = 3  # tokens that each prompt of the probe is answered with
 VALUE, GRADIENT, ROUNDING = 1e-3, 1e-2, 2e-6  # limits of differences: two relative, one absolute
 
 # Settings after which a model reads a longer row in another way.
-_ORIGINAL, _CHUNK = "original_max_position_embeddings", "attention_chunk_size"
+_ORIGINAL, _CHUNK, _DYNAMIC = "original_max_position_embeddings", "attention_chunk_size", "keep_window_size"
+_WINDOWS: Final = ("sliding_window", "attention_window_size", "window_size")
 _SETTINGS: Final = (
-    "sliding_window",
-    "attention_window_size",
-    "window_size",
-    "keep_window_size",
+    *_WINDOWS,
+    _DYNAMIC,
     "mamba_chunk_size",
     "chunk_size",
     _ORIGINAL,
     _CHUNK,
 )
+# Layouts that are not taken where the probe cannot reach a setting, because the setting is known to break them.
+_UNTRIED: Final[dict[str, tuple[RowLayout, ...]]] = {
+    _CHUNK: (RowLayout.UNPADDED,),
+    _DYNAMIC: (RowLayout.UNPADDED, RowLayout.PADDED),  # Doge's mask counts the padding
+}
 _KEPT: Final = "_luthier_layout"  # attribute of a model; copies of the model have it too
 
 
@@ -81,8 +85,10 @@ def probe(model: PreTrainedModel, *, most_tokens: int | None = None) -> Layout:
     rows = probe_rows(model, most_tokens=budget)
     boundary = marks.get(_ORIGINAL) if "longrope" in marks else None
     reasons: dict[RowLayout, str] = {}
-    if marks.get(_CHUNK, 0) >= len(rows[0]):
-        reasons[RowLayout.UNPADDED] = f"attends in chunks of {marks[_CHUNK]} tokens, longer than the rows compared"
+    for name, layouts in _UNTRIED.items():
+        if marks.get(name, 0) >= len(rows[0]):
+            unreached = f"has {name} = {marks[name]}, which the rows compared do not reach"
+            reasons |= dict.fromkeys(layouts, unreached)
     if sum(map(len, rows)) <= _context(model.config) and _own_mask(model):
         reasons[RowLayout.UNPADDED] = "has a mask of its own, as large as its context"
     with _only_smallest(model) as parameters:
@@ -97,7 +103,7 @@ def probe(model: PreTrainedModel, *, most_tokens: int | None = None) -> Layout:
                 reasons[way] = why
         else:
             raise Infeasible(f"{family} cannot be read row by row: it {reasons[RowLayout.SINGLE]}")
-    prompts = [row.ids[:-ANSWERED] for row in rows[:3]]
+    prompts = [row.ids[:-ANSWERED] for row in rows[:4]]
     batched = way is not RowLayout.SINGLE and (is_encoder(model) or _answers_alike(model, prompts, boundary))
     why = f"{family} {reasons[RowLayout.UNPADDED]}" if reasons else ""
     return Layout(rows=way, batched_prompts=batched, boundary=boundary, why=why)
@@ -137,12 +143,13 @@ def _context(config: PretrainedConfig) -> float:
 
 
 def _lengths(marks: Iterable[int], context: float, budget: int) -> list[int]:
-    """Return the lengths of a long, a short and a middle row, and more until they exceed the context together.
+    """Return the lengths of a long, a short, a middle and a second long row, and more until they exceed the context.
 
-    The long one is beyond the largest mark. Both only as far as the budget allows.
+    Both long ones are beyond the largest mark, so that the second is padded there; all as far as the budget allows.
     """
-    reached = max((mark for mark in marks if 2 * mark + 30 <= budget), default=0)
-    first = [int(min(length, context)) for length in (max(24, reached + 9), 8, max(13, reached // 2 + 3))]
+    reached = max((mark for mark in marks if 2.5 * mark + 65 <= budget), default=0)
+    wanted = (max(24, reached + 9), 8, max(13, reached // 2 + 3), max(20, reached + 4))
+    first = [int(min(length, context)) for length in wanted]
     left = context + 1 - sum(first)
     return first + ([first[0]] * math.ceil(left / first[0]) if 0 < left <= budget - sum(first) else [])
 
@@ -240,15 +247,23 @@ def _difference(
             together = _seen(logits(model, rows, layout), rows.label_N, parameters)
     except Exception as error:  # any family's code may fail in any way on arguments that it does not know
         return _failure(error)
-    if layout.rows is RowLayout.UNPADDED and not called:
-        return "has attention of its own, which takes rows end to end at the cost of a mask over all of them"
     if _apart(together.logp_N, alone.logp_N):
         return "scores rows differently together than alone"
     scale = max(float(gradient.abs().max()) for gradient in alone.gradients)
     for ours, theirs in zip(together.gradients, alone.gradients, strict=True):
         if float((ours - theirs).abs().max()) > GRADIENT * (float(theirs.abs().max()) + 0.01 * scale):
             return "has other gradients for rows together than alone"
+    if layout.rows is RowLayout.UNPADDED and not called:
+        return "has attention of its own, which takes rows end to end at the cost of a mask over all of them"
+    if layout.rows is RowLayout.UNPADDED and called == {None} and _window(model) >= max(rows.lengths):
+        return f"keeps its window of {_window(model)} tokens from the attention, and no row compared is longer"
     return None
+
+
+def _window(model: PreTrainedModel) -> int:
+    """Return the longest sliding window within the context; 0 without one."""
+    marks = _marks(model.config)
+    return max((marks[name] for name in _WINDOWS if name in marks), default=0)
 
 
 def _apart(ours: torch.Tensor, theirs: torch.Tensor) -> bool:

@@ -29,6 +29,7 @@ from workers.train.data.padding_free import lay_out
 from workers.train.data.tokenize import Tokens
 from workers.train.forward import is_encoder, layout, plain_model, target_logps
 from workers.train.layout_probe import probe_rows, row_layout
+from workers.train.layouts import RowLayout
 from workers.train.stage_trainer import StageTrainer
 from workers.train.updates import Applied
 
@@ -58,12 +59,14 @@ def try_update(model: PreTrainedModel, update: Update) -> str | None:
 def try_edit(model: PreTrainedModel, edit: Architecture) -> str | None:
     """Return why an edit of the architecture does not work on this model; None if it does. The model is not changed.
 
-    The edited model must read rows as the model does, be trained by the engine, and load again by plain transformers.
+    The edited model must read rows as the model does, or with less care, be trained by the engine, and load again by
+    plain transformers.
     """
     try:
         edited = build(model, edit, calibration=[row.ids for row in probe_rows(model)])
-        if row_layout(edited) is not layout(model).rows:
-            return f"{type(edited).__name__} reads rows in another way after this edit"
+        by_care = list(RowLayout)
+        if by_care.index(row_layout(edited)) > by_care.index(layout(model).rows):
+            return f"{type(edited).__name__} cannot read rows as before once it is edited"
         return _update_fails(edited, Full())
     except LuthierError as error:
         return error.message

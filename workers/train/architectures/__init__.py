@@ -41,7 +41,10 @@ def build(
         config = set_window(config, architecture.window)
     with torch.random.fork_rng(devices=[]):
         family: Any = AutoModelForMaskedLM if is_encoder(pristine) else AutoModelForCausalLM
-        model: PreTrainedModel = family.from_config(config, dtype=pristine.dtype)
+        try:
+            model: PreTrainedModel = family.from_config(config, dtype=pristine.dtype)
+        except Exception as error:  # any family's code may fail in any way on settings that it does not know
+            raise Infeasible(f"this edit does not work for {type(pristine).__name__}: {error}") from error
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -24,7 +24,6 @@ Weights = dict[str, torch.Tensor]
 PLACES: Final = ("layers", "encoder.layer", "transformer.layer")
 
 _LAYER: Final = re.compile(r"^(.*\blayers?\.)(\d+)(\..*)$")
-_PER_LAYER: Final = ("layer_types", "no_rope_layers")  # lists in a config with one value per layer
 _LLAMA_ONLY: Final = ("attention_bias", "mlp_bias", "pretraining_tp")  # settings that Mistral's config lacks
 
 
@@ -70,12 +69,21 @@ def cut_depth(config: PretrainedConfig, weights: Weights, kept: Sequence[int]) -
         else:
             cut[name] = tensor
     config = copy.deepcopy(config)
+    for name, values in per_layer(config).items():
+        setattr(config, name, [values[old] for old in kept])
     config.num_hidden_layers = len(kept)
     config.kept_layers = list(kept)
-    for name in _PER_LAYER:
-        if values := getattr(config, name, None):
-            setattr(config, name, [values[old] for old in kept])
     return config, cut
+
+
+def per_layer(config: PretrainedConfig) -> dict[str, list[Any]]:
+    """Return the lists in a config with one value per layer, such as `layer_types`, by name."""
+    total = config.num_hidden_layers
+    return {
+        name: values
+        for name, values in config.to_dict().items()
+        if "layer" in name and isinstance(values, list) and len(values) == total
+    }
 
 
 def share_kv_heads(config: PretrainedConfig, weights: Weights, kv_heads: int) -> tuple[PretrainedConfig, Weights]:

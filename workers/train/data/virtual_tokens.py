@@ -20,8 +20,9 @@ def with_virtual_tokens(model: PeftModelForCausalLM, rows: UnpaddedRows) -> dict
     """Return the arguments for calling the base model. Raises Infeasible if a sequence exceeds its context."""
     config, plain = model.active_peft_config, model.get_base_model()
     count: int = config.num_virtual_tokens
-    limit = plain.config.max_position_embeddings
-    if max(rows.lengths) + count > limit and not getattr(plain.config, "rope_parameters", None):
+    text = plain.config.get_text_config()
+    limit = text.max_position_embeddings
+    if max(rows.lengths) + count > limit and not getattr(text, "rope_parameters", None):
         raise Infeasible(
             f"{max(rows.lengths)} tokens and {count} virtual tokens exceed the context of {type(plain).__name__}: "
             f"{limit} tokens"

@@ -1,13 +1,14 @@
 """Where adapters belong: the linear layers of the transformer, and fused experts.
 
 Never the output head, and never the router or a gate of a mixture of experts: it decides which experts learn. Never a
-layer whose weight the model reads without calling it (some state-space projections): an adapter there would have no
-effect, or another one than the merged weights.
+layer whose weight the model reads without calling it (some state-space projections), or whose weight another layer has
+too (Zamba's shared blocks): an adapter there would have no effect, or another one than the merged weights.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -60,7 +61,12 @@ def linear_layers(model: PreTrainedModel) -> dict[str, Module]:
     """Return the linear layers that adapters can be put on, by their full names."""
     every = {name: module for name, module in model.named_modules() if name in _all_linear(model)}
     hidden = _READ_BY_KERNELS if model.config.model_type in _KERNELS else None
-    kept = {name: module for name, module in every.items() if not _routes(model, name) and _own(name) != hidden}
+    shared = Counter(id(module.weight) for module in every.values())
+    kept = {
+        name: module
+        for name, module in every.items()
+        if not _routes(model, name) and _own(name) != hidden and shared[id(module.weight)] == 1
+    }
     unused = _unused(model, kept)
     return {name: module for name, module in kept.items() if name not in unused}
 
@@ -178,7 +184,8 @@ def rescaled(model: PreTrainedModel) -> tuple[list[str], list[str]]:
     if not attending:
         raise Infeasible(f"{type(model).__name__} has no layers for keys and values that ia3 could rescale")
     outputs = [name for name in linear if name not in attention and _own(name) in _MLP_OUTPUTS]
-    return relative(model, [*attending, *outputs]), relative(model, outputs)
+    targets = relative(model, [*attending, *outputs])
+    return targets, [target for target in targets if any(_named(name, [target]) for name in outputs)]
 
 
 def _own(name: str) -> str:
