@@ -49,6 +49,7 @@ from workers.train.algorithms import Example, Teacher, objective
 from workers.train.architectures import build
 from workers.train.checkpoint import Checkpoint
 from workers.train.forward import CausalModel
+from workers.train.layout_probe import keep_layout, layout_of
 from workers.train.loop import Progress, Trained, train
 from workers.train.reward_model import HEAD, Scorer, pair_accuracy
 from workers.train.rollouts.play import World, play, world_of
@@ -343,6 +344,7 @@ def _scorer_seen(trial: Trial, trained: Trained, folder: Path) -> Seen:
     assert trained.scorer is not None
     trained.scorer.save(folder, trial.base.tokenizer)
     loaded = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    keep_layout(loaded, layout_of(trial.pristine))
     fresh = objective(RewardModel()).parameters(trial.pristine, SEED)[HEAD].detach()
     scorers = [
         Scorer(model=trial.pristine, head_1D=fresh),

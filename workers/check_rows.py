@@ -2,7 +2,7 @@
 
 A line of standard input is an order: the base's folder, a file of rows and their kind. The reply is a line with what
 each row becomes (RowChecks). The process renders templates that nobody has checked, so it limits its memory, and its
-CPU time for each order; its parent starts it again after that has ended it. It needs no torch.
+CPU time for each order. If a limit ends it, the parent starts another one. It needs no torch.
 """
 
 from __future__ import annotations
@@ -86,6 +86,9 @@ def _tokenizer(source: str, tools: bool) -> PreTrainedTokenizerBase:
 
 def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (confined.MEMORY_BYTES, confined.MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (confined.OPEN_FILES, confined.OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
         confined.limit_step(SECONDS)
         reply: dict[str, Any]

@@ -10,7 +10,9 @@ from luthier.dataset import labels
 from luthier.dataset.errors import columns
 from luthier.dataset.formats import FORMATS, SYSTEM, Format, Reading, accepted, is_open, labelled
 from luthier.dataset.json_rows import parse
+from luthier.dataset.messages import ROLES
 from luthier.dataset.rows import COLUMNS, Row
+from luthier.dataset.sharegpt import ROLES as SPEAKERS
 from luthier.dataset.tool_calls import unanswered_calls
 from luthier.errors import DatasetError
 from luthier.task import DataKind
@@ -18,8 +20,16 @@ from luthier.task import DataKind
 _LISTS: Final = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
 _ANSWERS: Final = ("answer", "output", "target", "solution", "text")
 _MOST_COLUMNS: Final = 100
-_SPEAKERS: Final = {"role", "from"}
+_KNOWN: Final = {column for known in FORMATS for column in (*known.required, *known.optional)}
+_SAID: Final = {"content", "tool_calls", "function_call"}
 _OPEN: Final = "messages without an answer"  # stands among the columns of a row
+
+
+def with_known_names(row: Row) -> Row:
+    """Return the row with accepted columns in lower case, where it spells them otherwise, such as `Prompt`."""
+    named = {column: column.strip().lower() for column in row if column not in _KNOWN}
+    renamed = {column: name for column, name in named.items() if name in _KNOWN and name not in row}
+    return {renamed.get(column, column): value for column, value in row.items()} if renamed else row
 
 
 def with_parsed_messages(row: Row) -> Row:
@@ -128,9 +138,16 @@ def _messages_in(text: str) -> list[Any] | None:
         value = parse(text)
     except ValueError:
         return None
-    if isinstance(value, list) and value and all(isinstance(turn, dict) and turn.keys() & _SPEAKERS for turn in value):
-        return value
-    return None
+    return value if isinstance(value, list) and value and all(map(_is_message, value)) else None
+
+
+def _is_message(value: Any) -> bool:
+    """Return whether a JSON value has a known speaker and what it says; other objects are the text of an answer."""
+    if not isinstance(value, dict):
+        return False
+    if value.get("role") in ROLES:
+        return bool(value.keys() & _SAID)
+    return value.get("from") in SPEAKERS and isinstance(value.get("value"), str)
 
 
 def _result_ids(row: Row) -> list[Any]:

@@ -73,6 +73,8 @@ def _message(value: Any, field: str) -> Row:
     role = rest.pop("role", None)
     if role not in ROLES:
         raise unexpected(f"{field}.role", f"one of {', '.join(ROLES)}", role)
+    if role != "assistant" and rest.get("weight") in (0, False):
+        del rest["weight"]  # it is never trained on anyway
     if (rest.get("tool_calls") or "weight" in rest) and role != "assistant":
         raise DatasetError(f"field `{field}`: only an assistant message can have `tool_calls` or a `weight`")
     calls = rest.pop("tool_calls", [])

@@ -54,7 +54,7 @@ def load(path: Path, filename: str, *, max_row_bytes: int, max_bytes: int = 2**3
     try:
         for number, row in _numbered_rows(path, container, max_row_bytes, max_bytes, faults):
             numbers.append(number)
-            raw.append(detect.with_parsed_messages(row))
+            raw.append(detect.with_parsed_messages(detect.with_known_names(row)))
     except DatasetError as broken:
         faults.add(broken.message)
     if not raw:

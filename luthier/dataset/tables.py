@@ -157,7 +157,7 @@ def _spaced_quotes(stream: BufferedReader, limit: int, separator: str, *, skip: 
 
 
 def _header(records: Iterator[list[str]]) -> list[str]:
-    header = next((fields for fields in records if fields), [])
+    header = [name.strip() for name in next((fields for fields in records if fields), [])]
     if repeated := {name for name in header if header.count(name) > 1}:
         raise DatasetError(f"the header names {columns(sorted(repeated))} more than once")
     return header

@@ -42,7 +42,7 @@ class Child:
                 code = process.wait()
                 self._end()
                 if code > 0:
-                    raise LuthierError(f"The process of the grader `{self._grader}` failed (exit code {code}).")
+                    raise LuthierError(f"The process `{self._grader}` failed (exit code {code}).")
             return answer
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Check the rows of a job before it is queued: what each eligible base model makes of them.
 
 A child process renders and tokenises every row with the base's own chat template (workers/check_rows.py). Rows that
-a template cannot show are named with their numbers; a base that cannot show them is left out where another one can.
+a template cannot show are named with their numbers. A base model is left out of the job if another one can show them.
 """
 
 from __future__ import annotations
@@ -76,14 +76,21 @@ def check(
 ) -> Checked:
     """Render all rows with each candidate. `tools`: the rows use tools.
 
-    Raises DatasetError, naming the rows, if no candidate can show them all and `on_bad_rows` is "refuse"; and
-    IllegalDesign if none can show most of them.
+    Raises DatasetError, naming the rows, if no candidate can show them all, or half of them where `on_bad_rows` is
+    "drop"; IllegalDesign if the chat template of no candidate can be rendered at all.
     """
     kind, rows = given[0][0].kind, [own for _, own in given]
     entries = [entry for entry in candidates if entry.facts.family == "decoder" and Path(entry.source).is_dir()]
     if kind is DataKind.TEXT or not entries:
         return Checked(excluded=frozenset(), rows=rows)
-    checks = {entry.name: [_checked(entry, kind, own, tools=tools) for own in rows] for entry in entries}
+    checks, failed = dict[str, list[RowChecks]](), dict[str, str]()
+    for entry in entries:
+        try:
+            checks[entry.name] = [_checked(entry, kind, own, tools=tools) for own in rows]
+        except IllegalDesign as error:
+            failed[entry.name] = error.message
+    if not checks:
+        raise IllegalDesign(" ".join(failed.values()), param="model")
     bad = {name: sum(len(found.faults) for found in files) for name, files in checks.items()}
     total = sum(map(len, rows))
     most = total * _HALF if on_bad_rows == "drop" else 0
@@ -92,7 +99,7 @@ def check(
         best = min(bad, key=lambda name: bad[name])
         raise _refusal(best, [record.filename for record, _ in given], checks[best], on_bad_rows)
     used = {name: files for name, files in checks.items() if name in usable}
-    notes = [_left_out(name, checks[name]) for name in sorted(bad.keys() - usable)]
+    notes = [*failed.values(), *(_left_out(name, checks[name]) for name in sorted(bad.keys() - usable))]
     kept = []
     for file, (record, own) in enumerate(given):
         gone = {number for name in usable for number in checks[name][file].faults}
@@ -100,7 +107,13 @@ def check(
         if gone:
             notes.append(_dropped(record.filename, gone, used, file))
     notes += _observed(used)
-    return Checked(excluded=frozenset(bad.keys() - usable), rows=kept, checks=used, numbered=rows, notes=tuple(notes))
+    return Checked(
+        excluded=frozenset(failed.keys() | bad.keys() - usable),
+        rows=kept,
+        checks=used,
+        numbered=rows,
+        notes=tuple(notes),
+    )
 
 
 def _checked(entry: BaseModelEntry, kind: DataKind, rows: Sequence[Row], *, tools: bool) -> RowChecks:

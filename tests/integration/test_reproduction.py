@@ -195,6 +195,7 @@ def test_the_script_edits_a_model_as_the_worker_does() -> None:
         "reproduce_architecture.jinja",
         kept_layers=by_worker.config.kept_layers,
         layer_types=True,
+        per_layer=["layer_types"],
         kv_heads=2,
         window=None,
         rope_factor=None,
@@ -225,6 +226,7 @@ def test_the_script_scales_rope_as_the_worker_does(
         "reproduce_architecture.jinja",
         kept_layers=[0, 2],
         layer_types=bool(getattr(by_worker.config, "layer_types", None)),
+        per_layer=["layer_types"] if getattr(by_worker.config, "layer_types", None) else [],
         kv_heads=2,
         window=window,
         rope_factor=2.5,
@@ -254,11 +256,12 @@ def test_the_script_sets_the_attention_window_as_the_worker_does(family: type[Pr
     )  # fmt: skip
     base = AutoModelForCausalLM.from_config(config).eval()
     by_worker = build(base, Architecture(base="small", layers=2, kv_heads=2, window=5))
-    layer_types = bool(getattr(by_worker.config, "layer_types", None))
+    per_layer = ["layer_types"] if getattr(by_worker.config, "layer_types", None) else []
     edits = render_template(
         "reproduce_architecture.jinja",
         kept_layers=[0, 2],
-        layer_types=layer_types,
+        layer_types=bool(per_layer),
+        per_layer=per_layer,
         kv_heads=2,
         window=5,
         rope_factor=None,

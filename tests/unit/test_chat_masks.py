@@ -26,8 +26,10 @@ pytestmark = pytest.mark.xdist_group("trl")
 
 OPENED: Final = "the generation prompt opens a reasoning block that TRL's training template does not show"
 EARLIER: Final = "reasoning is trained where it was said; TRL's template leaves it out of all turns but the last"
+BROKEN: Final = "the generation prompt breaks the line behind <think>, and the rendering without reasoning does not"
 END: Final = "an earlier turn ends as the model has to end it: TRL trains <|end|>, at which generation does not stop"
 NO_PROMPT: Final = "after a tool's result the template has no generation prompt, so the model writes its mark itself"
+SHUT: Final = ("qwen3_5_nothink", "reasoning")  # the prompt shuts the block that the row has reasoning for
 UNASKED: Final = "where no user's turn precedes it, the template shows no reasoning block; TRL's shows an empty one"
 LEFT_OUT: Final = "refused: the template leaves out the call, and the model would learn an empty answer"
 DIFFERS: Final[dict[tuple[str, str], str]] = {
@@ -48,6 +50,11 @@ DIFFERS: Final[dict[tuple[str, str], str]] = {
         ("gptoss", name): END for name in ("multi-turn", "reasoning", "starts with the assistant", "ends with the user")
     },
     **{(f"qwen3{model}", "starts with the assistant"): UNASKED for model in ("", "_5_nothink", "_5_think", "_6", "_8")},
+    **{
+        (f"nemotron_3{model}", name): BROKEN
+        for model in ("_5_lightning", "_nano", "_super", "_ultra")
+        for name in CONVERSATIONS
+    },
     ("diffusion_gemma", "tool calls"): NO_PROMPT,
 }
 REFUSED: Final = {
@@ -111,6 +118,8 @@ def test_the_targets_are_those_of_trl(template: str, name: str, tiny: Base) -> N
     for context, target in mine:
         assert chat.control.first(target), "the model learns to stop"
         assert not context.endswith(chat.ends), "it has something to answer"
+        shown = [tokenizer.decode(asked) for asked in prompts(tokenizer, said, tools)]
+        assert context in shown or unasked(said) or (template, name) == SHUT
     if (template, name) in DIFFERS:
         assert len(mine) == len(theirs)
         return
@@ -118,6 +127,19 @@ def test_the_targets_are_those_of_trl(template: str, name: str, tiny: Base) -> N
         expected = [after(context, target) + learned for context, learned in mine]
         assert target in expected or target in [text.rstrip(" ") for text in expected]
     assert not theirs or len(mine) == len(theirs)
+
+
+def prompts(
+    tokenizer: PreTrainedTokenizerBase, said: list[Message], tools: list[Message] | None
+) -> list[tuple[int, ...]]:
+    """Return what inference shows before each of the assistant's turns."""
+    render = Renderer(tokenizer, window=4096, max_tokens=4096)
+    turns = [i for i, turn in enumerate(said) if turn["role"] == "assistant" and i > 0]
+    return [render.prompt(said[:i], tools) for i in turns]
+
+
+def unasked(said: list[Message]) -> bool:
+    return said[0]["role"] == "assistant"
 
 
 def after(context: str, target: str) -> str:
@@ -132,6 +154,7 @@ def test_what_differs_from_trl_is_said_in_full(tiny: Base) -> None:
             ("deepseek_r1_distill", "single"),
             ("deepseek_r1_distill", "reasoning"),
             ("gptoss", "multi-turn"),
+            ("nemotron_3_nano", "single"),
             ("nemotron_3_nano", "reasoning"),
         )
     }
@@ -145,6 +168,7 @@ def test_what_differs_from_trl_is_said_in_full(tiny: Base) -> None:
         "<|channel|>final<|message|>The north wall.<|return|>",
         "<|channel|>final<|message|>The south wall.<|return|>",
     ]
+    assert learned["nemotron_3_nano", "single"] == ["</think>The north wall.<|im_end|>\n"]
     assert sorted(learned["nemotron_3_nano", "reasoning"]) == [
         "North is damp.\n</think>\nThe north wall.<|im_end|>\n",
         "South is left.\n</think>\nThe south wall.<|im_end|>\n",

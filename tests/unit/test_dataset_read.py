@@ -300,3 +300,28 @@ def test_the_format_is_told_from_all_rows_and_not_from_the_first(tmp_path: Path)
         _load(tmp_path, "train.jsonl", write_rows([PAIR, *chats]))
     with pytest.raises(DatasetError, match=r"has 1 fault:\n  - row 1, field `messages`.*no assistant message"):
         _load(tmp_path, "train.jsonl", write_rows([{"messages": chats[0]["messages"][:1]}, *chats]))
+
+
+@pytest.mark.parametrize("header", ["prompt, completion", "Prompt,Completion", "PROMPT , completion "])
+def test_names_of_columns_may_have_spaces_and_capitals(header: str, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text(f"{header}\n" + "".join(f"q{n},a{n}\n" for n in range(12)))
+    loaded = load(file, file.name, max_row_bytes=2**20)
+    assert (loaded.kind, loaded.rows[3]) == (DataKind.PAIRS, {"prompt": "q3", "completion": "a3"})
+
+
+@pytest.mark.parametrize("answer", ['[{"name": "Al", "role": "dev"}]', '[{"from": "Paris", "to": "Rome"}]'])
+def test_an_answer_that_is_json_is_text(answer: str, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"List {n}", "completion": answer}) + "\n" for n in range(12)))
+    assert load(file, file.name, max_row_bytes=2**20).rows[0]["completion"] == answer
+
+
+def test_a_weight_of_zero_on_another_turn_says_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "chat.jsonl"
+    turns = [{"from": "human", "value": "q", "weight": 0.0}, {"from": "gpt", "value": "a", "weight": 1.0}]
+    file.write_text((json.dumps({"conversations": turns}) + "\n") * 12)
+    assert load(file, file.name, max_row_bytes=2**20).rows[0]["messages"] == [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a", "weight": 1},
+    ]

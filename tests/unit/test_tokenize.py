@@ -17,6 +17,7 @@ from luthier.errors import TrialFailed
 from luthier.models import chat_template
 from luthier.task import DataKind, JudgeSpec
 from tests import data_samples
+from tests.conversations import speaking
 from tests.textbook import as_conversation
 from workers import cache
 from workers.cache import Base
@@ -330,17 +331,69 @@ def test_a_prompt_that_spells_the_opening_token_has_it_once(untemplated: PreTrai
     assert renderer(opening).prompt("Who?").count(start[1]) == 1
 
 
-def test_messages_of_weight_zero_in_an_answer_are_no_targets(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_only_the_assistants_messages_of_an_answer_are_targets(tokenizer: PreTrainedTokenizerBase) -> None:
     answer = [
         {"role": "assistant", "content": "Nobody.", "weight": 0},
         {"role": "user", "content": "Really?"},
         {"role": "assistant", "content": "Tom."},
+        {"role": "user", "content": "Tom?"},
+        {"role": "assistant", "content": "Tom."},
     ]
-    tokens = renderer(tokenizer).pair([{"role": "user", "content": "Who?"}], answer)
-    assert "Nobody." in tokenizer.decode(tokens.ids)
-    assert "Nobody." not in target_text(tokenizer, tokens)
-    assert target_text(tokenizer, tokens).endswith("Tom.<|im_end|>\n")
-    assert tokens.target_bytes == renderer(tokenizer).chat.content_bytes(answer[1]) + len("Tom.")
+    tokens = renderer(tokenizer).pair([{"role": "user", "content": "Say Nobody."}], answer)
+    assert target_text(tokenizer, tokens) == "Tom.<|im_end|>\n" * 2
+    assert tokens.target_bytes == 2 * len("Tom.")
+
+
+@pytest.mark.parametrize("template", ["tiny", "qwen3", "llama3", "deepseekv3", "gptoss"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        [
+            {"role": "system", "content": "You are Bo. Greeting: Hello there! Stay in role."},
+            {"role": "assistant", "content": "Hello there!"},
+            {"role": "user", "content": "Hello there!"},
+            {"role": "assistant", "content": "Bye."},
+        ],
+        [
+            {"role": "assistant", "content": "assistant"},
+            {"role": "user", "content": "assistant"},
+            {"role": "assistant", "content": "Bye."},
+        ],
+    ],
+)
+def test_a_greeting_is_found_where_it_is_said(
+    said: list[dict[str, Any]], template: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    own = tokenizer if template == "tiny" else speaking(tokenizer, template)
+    found = renderer(own).answers({"messages": said}, DataKind.CHAT)
+    greeting = next(turn["content"] for turn in said if turn["role"] == "assistant")
+    texts = [target_text(own, tokens) for tokens in found]
+    assert sum(text.count(greeting) for text in texts) == 1
+    assert sum(text.count("Bye.") for text in texts) == 1
+    assert not any("Stay in role" in text or "user" in text for text in texts)
+
+
+@pytest.mark.parametrize("template", ["tiny", "qwen3", "deepseekv3", "llama3"])
+def test_an_ignored_turn_is_found_where_it_is_said(template: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    own = tokenizer if template == "tiny" else speaking(tokenizer, template)
+    said = [
+        {"role": "user", "content": "yes or no?"},
+        {"role": "assistant", "content": "yes", "weight": 0},
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "no"},
+    ]
+    [tokens] = renderer(own).full_text({"messages": said}, DataKind.CHAT)
+    learned = target_text(own, tokens)
+    assert learned.count("yes") == 1
+    assert "yes or no?" in learned
+
+
+def test_arguments_that_a_template_wants_as_text_keep_their_characters(tokenizer: PreTrainedTokenizerBase) -> None:
+    own = speaking(tokenizer, "deepseekv3")
+    call = {"type": "function", "function": {"name": "go", "arguments": {"to": "München </s> 日"}}}
+    said = [{"role": "user", "content": "Go."}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    [tokens] = renderer(own).answers({"messages": said}, DataKind.CHAT)
+    assert '{"to": "München </s> 日"}' in target_text(own, tokens)
 
 
 def test_turns_of_weight_zero_are_not_trained_on_as_text_either(tokenizer: PreTrainedTokenizerBase) -> None:

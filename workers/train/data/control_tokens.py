@@ -1,4 +1,4 @@
-"""Control tokens that a message spells: they are text, and must not end a turn or begin one."""
+"""Special tokens in the text of a message: they are text, and must not end a turn or begin one."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 A chat template may render a turn differently once later turns follow: it leaves out earlier reasoning (Qwen 3), moves
 the system prompt (Mistral), or opens a reasoning block only in the generation prompt (DeepSeek R1). What counts is what
 inference shows: the context of a turn is its generation prompt, and the target is the rest of that turn, up to the
-token that ends it. Turns that lie in the full rendering in just this way share one text; each other turn is a text of
-its own. Templates that mark their turns with `{% generation %}` are taken at their word, as in TRL.
+token that ends it. A turn that the full rendering shows unchanged is a target there; any other turn becomes a text of
+its own. Templates that mark every turn with `{% generation %}` are followed, as in TRL.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -105,7 +105,7 @@ class ChatTemplate:
             return [Text(text=whole, spans=spans)]
         full = self.whole(messages, tools)
         turns = [
-            self.turn(messages[:i], [message], tools) if i >= asked else self._opening_turn(full, message)
+            self.turn(messages[:i], [message], tools) if i >= asked else self._opening_turn(messages, i, tools)
             for i, message in enumerate(messages)
             if message["role"] == "assistant" and message.get("weight", 1) != 0
         ]
@@ -132,14 +132,22 @@ class ChatTemplate:
         asked = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(messages))
         found = Text(text=self.whole(messages, tools) if ignored else "")
         for i in ignored:
-            known = i >= asked
-            turn = (
-                self.turn(messages[:i], [messages[i]], tools) if known else self._opening_turn(found.text, messages[i])
-            )
-            if not found.take(turn, self.end_of_turn):
-                said = str(messages[i].get("content") or "").strip()  # the template renders the turn differently here
-                start = found.text.find(said)
-                found.spans.append(Span(start=max(start, 0), end=max(start, 0) + len(said), content_bytes=0))
+            if i < asked or not found.take(self.turn(messages[:i], [messages[i]], tools), self.end_of_turn):
+                found.spans.append(self._place(messages, i, tools))  # the template renders the turn differently here
+        return found.spans
+
+    def learned(
+        self, asked: Sequence[Message], answered: Sequence[Message], tools: Sequence[Any] | None, turn: Turn
+    ) -> list[Span]:
+        """Return the targets of an answer of several messages, which `turn` is: the assistant's, without weight 0."""
+        found = Text(text=turn.whole)
+        for i, message in enumerate(answered):
+            if message["role"] != "assistant" or message.get("weight", 1) == 0:
+                continue
+            before = [*asked, *answered[:i]]
+            if not found.take(self.turn(before, [message], tools), self.end_of_turn):
+                place = self._place([*asked, *answered], len(before), tools)
+                found.spans.append(replace(place, end=self._through_first_end(turn.whole, place.end)))
         return found.spans
 
     def turn(self, before: Sequence[Message], said: Sequence[Message], tools: Sequence[Any] | None = None) -> Turn:
@@ -149,7 +157,10 @@ class ChatTemplate:
         """
         through = self.render([*before, *said], tools, generate=False)
         closed, head = (self.render(before, tools, generate=generate) for generate in (False, True))
-        context, answer = _divided(closed, head, through, self.control.hide(said[0]))
+        if len(_shared(head, through)) >= len(_shared(closed, head)):
+            context, answer = _divided(head, through, self.control.hide(said[0]))
+        else:  # the rendering changes the prompt itself
+            context, answer = head, through[self._place([*before, *said], len(before), tools).start :]
         if not self._ends(answer):
             answer += self._end_behind(said[-1])
         learned = [message for message in said if message.get("weight", 1) != 0]
@@ -157,21 +168,36 @@ class ChatTemplate:
         self._check_shown(turn, before, said)
         return turn
 
-    def _opening_turn(self, whole: str, message: Message) -> Turn:
+    def _opening_turn(self, messages: Sequence[Message], i: int, tools: Sequence[Any] | None) -> Turn:
         """Return a turn that no user's turn precedes: inference has no prompt for it, so it is as it is rendered."""
-        asked = [{"role": "user", "content": "?"}]
-        closed, opened = (self.render(asked, generate=generate) for generate in (False, True))
-        prompt = opened.removeprefix(closed) if opened.startswith(closed) else ""
-        said = str(self.control.hide(message.get("content") or "")).strip()
-        here = max(whole.find(said), 0)
-        at = whole.rfind(prompt, 0, here) if prompt else -1
-        start, behind = at + len(prompt) if at >= 0 else here, here + len(said)
-        stop = whole.index(self.control.first(whole[behind:]), behind) + len(self.control.first(whole[behind:]))
-        if self._own_end:  # else the line break belongs to the next turn
-            stop = len(whole) - len(whole[stop:].lstrip())
-        turn = Turn(context=whole[:start], answer=whole[start:stop], content_bytes=self.content_bytes(message))
-        self._check_shown(turn, (), [message])
+        whole, place = self.whole(messages, tools), self._place(messages, i, tools)
+        answer = whole[place.start : self._through_first_end(whole, place.end)]
+        turn = Turn(context=whole[: place.start], answer=answer, content_bytes=self.content_bytes(messages[i]))
+        self._check_shown(turn, (), [messages[i]])
         return turn
+
+    def _place(self, messages: Sequence[Message], i: int, tools: Sequence[Any] | None) -> Span:
+        """Return where the full rendering has the text of a message, by rendering it with another text in its place.
+
+        Raises TrialFailed if it cannot be located.
+        """
+        whole = self.render(messages, tools, generate=False)
+        if messages[i].get("content"):
+            other = [*messages[:i], {**messages[i], "content": _ANCHOR}, *messages[i + 1 :]]
+            before, found, behind = self.render(other, tools, generate=False).partition(_ANCHOR)
+            if found and whole.startswith(before) and whole.endswith(behind):
+                return Span(
+                    start=len(before),
+                    end=len(whole) - len(behind),
+                    content_bytes=self.content_bytes(messages[i]),
+                )
+        raise TrialFailed("the chat template changes the prompt when an answer follows: the answer cannot be located")
+
+    def _through_first_end(self, whole: str, at: int) -> int:
+        """Return the end of the turn whose text ends at `at`: behind its end token, and the line break after that."""
+        end = self.control.first(whole[at:])
+        stop = whole.index(end, at) + len(end)
+        return len(whole) - len(whole[stop:].lstrip()) if self._own_end else stop
 
     def _check_shown(self, turn: Turn, before: Sequence[Message], said: Sequence[Message]) -> None:
         """Raise TrialFailed if the template leaves out what users, system or assistant say, or a call of a tool."""
@@ -325,23 +351,17 @@ class ChatTemplate:
         return str(texts[0]), [(int(start), int(end)) for start, end in (marked[0] if marked else ())]
 
 
-def _divided(closed: str, head: str, through: str, message: Message) -> tuple[str, str]:
-    """Return context and answer of a turn, from the prompt, the generation prompt, and the turn's rendering.
+def _divided(head: str, through: str, message: Message) -> tuple[str, str]:
+    """Return context and answer of a turn, from its generation prompt and its rendering.
 
     They part where the rendering leaves the generation prompt. If that opens a reasoning block which the rendering
-    leaves out, the answer begins with the message's reasoning and the end of the block, as the model has to. If the
-    rendering changes the prompt itself, the context is what inference shows. Raises TrialFailed if the answer cannot
-    be located then.
+    leaves out, the answer begins with the message's reasoning and the end of the block, as the model has to.
     """
     if through.startswith(head):
         return head, through[len(head) :]
-    shared, prompt = _shared(head, through), _shared(closed, head)
-    if len(shared) < len(prompt):
-        _, opening, answer = through.rpartition(head[len(prompt) :] or "\0")
-        said = str(message.get("content") or "").strip()
-        if not opening and (not said or said not in through):
-            raise TrialFailed("the chat template changes the prompt when an answer follows: it cannot be located")
-        return head, answer if opening else through[through.rindex(said) :]
+    shared = _shared(head, through)
+    if not head[len(shared) :].strip():  # they differ by white space
+        return head, through[len(shared) :].lstrip()
     opened, answer = _OPENED.fullmatch(head[len(shared) :]), through[len(shared) :]
     if opened is None:
         return shared, answer
@@ -378,7 +398,13 @@ def _made_up_answers(response: Message) -> Iterator[dict[str, Any]]:
 
 def _with_arguments_as_text(message: Mapping[str, Any]) -> dict[str, Any]:
     calls = [
-        {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+        {
+            **call,
+            "function": {
+                **call["function"],
+                "arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False),
+            },
+        }
         for call in message.get("tool_calls") or ()
     ]
     return {**message, "tool_calls": calls} if calls else dict(message)

@@ -1,9 +1,9 @@
 """Tokenise dataset rows: the token ids that a model reads, and which of them are targets.
 
 Prompt and answer go through the tokenizer's chat template, or without one become plain text plus the end-of-sequence
-token. The whole text is tokenised once, and targets are found by character offsets. Training reads the very tokens that
-inference shows: where a token would span the end of the context and the start of the answer, the two are tokenised
-apart, and spaces at the end of a plain prompt belong to the answer, as most tokenizers join them with its first word.
+token. The whole text is tokenised, and targets are found by character offsets. Training reads the very tokens that
+inference shows. So the text is tokenised in two pieces if a token would span the end of the context and the start of
+the answer. Spaces at the end of a plain prompt belong to the answer, as most tokenizers join them with its first word.
 
 Control tokens that are spelt in a message are read as text, not as the end of a turn.
 """
@@ -175,14 +175,8 @@ class Renderer:
             return self._tokens(prompt + answer, [span], special_tokens=True, end=True)
         asked, answered = as_messages(prompt, "user"), as_messages(completion, "assistant")
         turn = self.chat.turn(asked, answered, tools)
-        if any(message.get("weight", 1) == 0 for message in answered):
-            ignored = self.chat.untrained([*asked, *answered], tools)
-            spans = [
-                replace(span, start=max(span.start, len(turn.context)), content_bytes=turn.content_bytes)
-                for span in _between(ignored, len(turn.whole))
-                if span.end > len(turn.context)
-            ]
-            return self._template_tokens(turn.whole, [*spans[:1], *(replace(s, content_bytes=0) for s in spans[1:])])
+        if len(answered) > 1:
+            return self._template_tokens(turn.whole, self.chat.learned(asked, answered, tools, turn))
         span = Span(start=len(turn.context), end=len(turn.whole), content_bytes=turn.content_bytes)
         return self._template_tokens(turn.whole, [span])
 
