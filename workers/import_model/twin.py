@@ -69,6 +69,7 @@ _SIZES: Final[Mapping[str, int]] = {
             "sliding_window",
             "attention_window_size",
             "window_size",
+            "keep_window_size",
             "attention_chunk_size",
             "chunk_size",
             "mamba_chunk_size",

@@ -1,5 +1,6 @@
-"""How a model reads several rows at once: end to end, padded, or one by one. All three give the same numbers.
+"""How a model reads several rows at once: end to end, padded, or one by one.
 
+A model uses the first layout that gives the same numbers as one row at a time.
 Rows arrive end to end (`UnpaddedRows`). Families whose attention, state or positions cannot keep such rows apart read
 them under their own attention instead: as padded batches, or one row a pass where padding changes the result too.
 `workers.train.layout_probe` decides which.
@@ -84,8 +85,8 @@ class _Block:
     row_n     for each of them, the row of the block's tensors that predicts it, and the column
     column_n
     rows_B    which of the S rows they are
-    last_B    for each of them, the row and the column of its last token
-    at_B
+    last_B    for each of them, the column of its last token
+    at_B      and the row of the block's tensors that it is in
     """
 
     inputs: dict[str, Any]

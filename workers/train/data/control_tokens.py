@@ -65,6 +65,10 @@ class ControlTokens:
             found.append(Piece(text=text[at:], start=at, spelt=False))
         return found
 
+    def without(self, text: str) -> str:
+        """Return a rendered text without its control tokens."""
+        return self._spelt.sub("", text)
+
     def first(self, text: str) -> str:
         """Return the first control token of a text; empty if it has none."""
         found = self._spelt.search(text)

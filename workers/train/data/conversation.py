@@ -210,8 +210,9 @@ class ChatTemplate:
                 raise TrialFailed(
                     f"the base model's chat template leaves out what the {message['role']} says: {text.strip()[:60]!r}"
                 )
+        answered = self.control.without(turn.answer)
         for call in (call for message in said for call in message.get("tool_calls") or ()):
-            if (name := call.get("function", call)["name"]) not in turn.answer:
+            if (name := call.get("function", call)["name"]) not in answered:
                 raise TrialFailed(f"the base model's chat template leaves out a call of the tool {name}")
 
     def continuation(self, messages: Sequence[Message], *, after_end: bool) -> str:
