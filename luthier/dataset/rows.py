@@ -67,6 +67,13 @@ def prompt_text(row: Row, kind: DataKind) -> str:
             return fold(prompt) if isinstance(prompt, str) else _user_turns(prompt)
 
 
+def system_text(row: Row, kind: DataKind) -> str:
+    """Return the folded system and developer messages of a row; empty without any."""
+    said = row["messages"] if kind is DataKind.CHAT else row.get("prompt")
+    messages = said if isinstance(said, list) else []
+    return "\n".join(fold(message["content"]) for message in messages if message["role"] in ("system", "developer"))
+
+
 def prompt_hash(row: Row, kind: DataKind) -> str:
     """Return the SHA-256 of `prompt_text`; rows that share it stay in one split."""
     return text_hash(prompt_text(row, kind))

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from luthier.dataset.near_duplicates import MOST_PROMPTS, near_duplicates
-from luthier.dataset.rows import Row, exact_hash, prompt_hash, prompt_text, row_hash, text_hash
+from luthier.dataset.rows import Row, exact_hash, prompt_hash, prompt_text, row_hash, system_text, text_hash
 from luthier.errors import DatasetError
 from luthier.task import DataKind
 
 _TEST_SHARE: Final = 0.1
 _VALIDATION_SHARE: Final = 0.1
+_BY_SYSTEM: Final = (
+    "Rows with the same question under different system messages count as different prompts, as there are few others."
+)
 _MIN_PROMPTS: Final = 2
 _LARGEST_SHARE: Final = 0.05  # of the prompts, in a group of near-duplicates
 _LARGE_GROUP: Final = 3  # prompts, in a group of near-duplicates of a small file
@@ -57,6 +60,10 @@ def split(rows: Sequence[Row], kind: DataKind, *, validation_rows: Sequence[Row]
     if parts is None and groups:
         groups = {}
         parts = _parts(hashed, given, groups, others)
+    by_system = parts is None
+    if parts is None:
+        hashed, given, found = _with_system(hashed, kind), _with_system(given, kind), {}
+        parts = _parts(hashed, given, groups, others)
     leaked = {prompt for prompt, _ in given}
     if parts is None:
         usable = {prompt for prompt, _ in hashed if prompt not in leaked}
@@ -74,7 +81,7 @@ def split(rows: Sequence[Row], kind: DataKind, *, validation_rows: Sequence[Row]
         apart=sum(prompt in (found or {}) and prompt not in groups for prompt, _ in (*hashed, *given)),
         searched=found is not None,
     )
-    return Splits(train=train, validation=validation, test=test, notes=notes)
+    return Splits(train=train, validation=validation, test=test, notes=(*notes, *([_BY_SYSTEM] if by_system else [])))
 
 
 def near_duplicates_of(rows: Iterable[Row], kind: DataKind) -> dict[str, str] | None:
@@ -131,6 +138,11 @@ def _together(found: Mapping[str, str], prompts: int) -> dict[str, str]:
 
 def _hashed(rows: Iterable[Row], kind: DataKind) -> list[tuple[str, Row]]:
     return [(prompt_hash(row, kind), row) for row in rows]
+
+
+def _with_system(hashed: Iterable[tuple[str, Row]], kind: DataKind) -> list[tuple[str, Row]]:
+    """Return the rows with prompts that differ also where only their system messages do."""
+    return [(text_hash(prompt + system_text(row, kind)), row) for prompt, row in hashed]
 
 
 def leaks(rows: Iterable[Row], validation_rows: Iterable[Row], kind: DataKind) -> int:

@@ -110,7 +110,8 @@ def answer(
 def limit_step(cpu_seconds: float) -> None:
     """End this process after so much more CPU time, whatever it is doing.
 
-    A second call replaces the first; 0 removes the limit. The system ends it, so a loop inside of a library's call is ended too.
+    A second call replaces the first; 0 removes the limit. The system ends it, so a loop inside of a library's call is
+    ended too.
     """
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, cpu_seconds)

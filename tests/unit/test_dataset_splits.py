@@ -216,3 +216,22 @@ def test_a_hash_is_that_of_the_folded_prompt_for_all_time() -> None:
     assert prompt_hash({"prompt": " What is\n1 + 1? "}, DataKind.PAIRS) == (
         "99f829c3d56f05938519bed899e8748ac6f9f60f57a47e771ed45e19ac5363a4"
     )
+
+
+def test_the_same_question_under_many_system_messages_is_split_by_these() -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": f"Classify as number {n % 40}."},
+                {"role": "user", "content": "Go"},
+                {"role": "assistant", "content": f"{n}"},
+            ]
+        }
+        for n in range(80)
+    ]
+    found = split(rows, DataKind.CHAT)
+    by_split = [{row["messages"][0]["content"] for row in part} for part in (found.train, found.validation, found.test)]
+    assert sum(map(len, by_split)) == 40
+    assert set.union(*by_split) == {f"Classify as number {n}." for n in range(40)}
+    with pytest.raises(DatasetError):
+        split([{"messages": row["messages"][1:]} for row in rows], DataKind.CHAT)
