@@ -20,6 +20,7 @@ from luthier.dataset.row_checks import CheckOrder, RowChecks
 from luthier.errors import LuthierError, TrialFailed
 from luthier.models import confined
 from luthier.task import DataKind
+from workers.train.data.conversation import reasoning
 from workers.train.data.tokenize import Renderer, Row, Tokens
 from workers.train.data.tool_template import with_tool_template
 
@@ -33,17 +34,19 @@ def check(order: CheckOrder) -> RowChecks:
     faults: dict[int, str] = {}
     lengths: list[tuple[int, int]] = []
     spelt: dict[int, str] = {}
+    unreasoned = 0
     with Path(order.rows).open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             row = json.loads(line)
             try:
                 lengths.append(_lengths(rendered(render, row, order.kind)))
+                unreasoned += order.kind is DataKind.CHAT and _leaves_out_reasoning(render, row)
             except TrialFailed as fault:
                 faults[number] = fault.message
                 lengths.append((0, 0))
             if len(spelt) < _SPELT_ROWS and (token := _spelt(render, row)):
                 spelt[number] = token
-    return RowChecks(faults=faults, lengths=lengths, spelt=spelt, stops=bool(_end(render)))
+    return RowChecks(faults=faults, lengths=lengths, spelt=spelt, unreasoned=unreasoned, stops=bool(_end(render)))
 
 
 def rendered(render: Renderer, row: Row, kind: DataKind) -> list[Tokens]:
@@ -65,6 +68,15 @@ def _lengths(rows: list[Tokens]) -> tuple[int, int]:
     """Return how many tokens the longest text has, and how many are needed to reach a target in each of them."""
     firsts = [tokens.target.index(True) + 1 for tokens in rows if tokens.targets]
     return max(map(len, rows), default=0), max(firsts, default=0)
+
+
+def _leaves_out_reasoning(render: Renderer, row: Row) -> bool:
+    """Return whether the reasoning of a turn that is trained on is in none of the chat's texts."""
+    said = [reasoning(turn) for turn in row["messages"] if turn["role"] == "assistant" and turn.get("weight", 1) != 0]
+    if not any(said):
+        return False
+    texts = render.chat.texts(row["messages"], row.get("tools"))
+    return not all(any(each.strip() in render.chat.control.show(text.text) for text in texts) for each in said)
 
 
 def _spelt(render: Renderer, row: Row) -> str:

@@ -25,6 +25,7 @@ class RowChecks(Frozen):
         description="for each row the tokens of its longest text, and the tokens up to its first target"
     )
     spelt: dict[int, str] = Field(description="the first rows whose messages spell a control token, and which")
+    unreasoned: int = Field(default=0, description="rows whose reasoning the chat template leaves out")
     stops: bool = Field(description="whether an answer has an end that the model can learn")
 
     def truncated(self, max_tokens: int) -> list[int]:

@@ -163,6 +163,8 @@ def _observed(used: dict[str, list[RowChecks]]) -> list[str]:
         if spelt is not None:
             number, token = spelt
             notes.append(f"Row {number} spells {token}, a control token of {name}: it is read as plain text.")
+        if unreasoned := sum(found.unreasoned for found in files):
+            notes.append(f"The chat template of {name} leaves out the reasoning of {unreasoned} rows.")
         if not all(found.stops for found in files):
             notes.append(f"{name} has no token that ends an answer, so it will not learn to stop.")
     return notes

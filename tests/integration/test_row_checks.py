@@ -126,3 +126,11 @@ def test_control_tokens_in_messages_are_reported(shop: Service) -> None:
 
 def test_plain_text_needs_no_template(shop: Service) -> None:
     assert create(shop, texts())["code"] == 200
+
+
+def test_reasoning_that_a_template_leaves_out_is_reported(shop: Service) -> None:
+    rows = chats()
+    for row in rows[:7]:
+        row["messages"][1]["reasoning_content"] = "Twice the number."
+    job = create(shop, rows, model="tiny-chat")
+    assert any("leaves out the reasoning of 7 rows" in message for message in shop.messages(job["id"]))

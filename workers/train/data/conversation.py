@@ -98,7 +98,11 @@ class ChatTemplate:
         asked = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(messages))
         if marked and len(marked) == len(answers):
             spans = [
-                Span(start=start, end=self._through_end(whole, end), content_bytes=self.content_bytes(message))
+                Span(
+                    start=start,
+                    end=self._through_end(whole, end),
+                    content_bytes=self.content_bytes(message, self.control.show(whole[start:end])),
+                )
                 for (start, end), message in zip(marked, answers, strict=True)
                 if message.get("weight", 1) != 0
             ]
@@ -164,7 +168,9 @@ class ChatTemplate:
         if not self._ends(answer):
             answer += self._end_behind(said[-1])
         learned = [message for message in said if message.get("weight", 1) != 0]
-        turn = Turn(context=context, answer=answer, content_bytes=sum(map(self.content_bytes, learned)))
+        shown = self.control.show(answer)
+        size = sum(self.content_bytes(message, shown) for message in learned)
+        turn = Turn(context=context, answer=answer, content_bytes=size)
         self._check_shown(turn, before, said)
         return turn
 
@@ -230,11 +236,16 @@ class ChatTemplate:
                 return behind[behind.index(end) + (len(end) if after_end else 0) :]
         raise TrialFailed("the chat template leaves out an answer when a turn follows: multi-turn rollouts fail")
 
-    def content_bytes(self, message: Message) -> int:
-        """Return the UTF-8 bytes of a message: its reasoning, its text, and name and arguments of each tool call."""
+    def content_bytes(self, message: Message, shown: str | None = None) -> int:
+        """Return the UTF-8 bytes of a message: its reasoning, its text, and name and arguments of each tool call.
+
+        Reasoning counts only if it is in the text `shown`, where this is given: some templates leave it out.
+        """
+        thought = reasoning(message)
+        thought = "" if shown is not None and thought.strip() not in shown else thought
         functions = [call.get("function", call) for call in message.get("tool_calls") or ()]
         calls = [function["name"] + json.dumps(function["arguments"], ensure_ascii=False) for function in functions]
-        return len("".join([_reasoning(message), message.get("content") or "", *calls]).encode())
+        return len("".join([thought, message.get("content") or "", *calls]).encode())
 
     @cached_property
     def end_of_turn(self) -> str:
@@ -367,10 +378,10 @@ def _divided(head: str, through: str, message: Message) -> tuple[str, str]:
     if opened is None:
         return shared, answer
     end = f"</{opened['tag']}>"
-    reasoning, _, said = answer.rpartition(end)
-    reasoning = _reasoning(message) or reasoning or str(message.get("content") or "").rpartition(end)[0]
-    reasoning = reasoning.partition(f"<{opened['tag']}>")[2] or reasoning
-    return head, f"{reasoning.strip()}\n{end}\n\n{said.lstrip()}"
+    inside, _, said = answer.rpartition(end)
+    inside = reasoning(message) or inside or str(message.get("content") or "").rpartition(end)[0]
+    inside = inside.partition(f"<{opened['tag']}>")[2] or inside
+    return head, f"{inside.strip()}\n{end}\n\n{said.lstrip()}"
 
 
 def _shared(one: str, other: str) -> str:
@@ -384,7 +395,8 @@ def _shared(one: str, other: str) -> str:
     return shared[: shared.rfind("<")] if inside else shared
 
 
-def _reasoning(message: Message) -> str:
+def reasoning(message: Message) -> str:
+    """Return the reasoning of an assistant message, under any of its names; empty without any."""
     found = (message.get(name) for name in REASONING)
     return next((text for text in found if isinstance(text, str) and text), "")
 
