@@ -57,15 +57,14 @@ def _sites(update: Any, model: Shape) -> Sites:
     """Return the layers that get an adapter: all linear ones except the output head, or those of its placement."""
     match update.placement if isinstance(update, Placed) else "all":
         case "attention":
-            names = [each.name for each, _ in model.linear if each.attention]
+            return tuple(each for each in model.linear if each[0].attention)
         case "mlp":
-            names = [each.name for each, _ in model.linear if not each.attention]
+            return tuple(each for each in model.linear if not each[0].attention)
         case "embeddings":
             tables = Linear(name="embeddings", inputs=model.facts.vocab_size, outputs=model.hidden, layered=False)
             return (*model.linear, (tables, 1))
         case _:
             return model.linear
-    return tuple(each for each in model.linear if named(each[0], names))
 
 
 def _adapter(
