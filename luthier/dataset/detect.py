@@ -1,4 +1,4 @@
-"""Detect the format of a file from all of its rows, and say what of it is read in another way than it stands there."""
+"""Detect the format of a file from all of its rows, and list the values that are changed when they are read."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def unused_columns(rows: Sequence[Row], reading: Reading) -> tuple[str, ...]:
 
 
 def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, unused: Sequence[str]) -> tuple[str, ...]:
-    """Return what of the rows is read in another way than it stands in the file, as sentences."""
+    """Return which values were changed when they were read, as sentences."""
     found: list[str] = []
     if reading.system and (count := sum(not labels.missing(row.get(reading.system)) for row in raw)):
         found.append(f"The column `{reading.system}` is the system message of {count:,} rows.")

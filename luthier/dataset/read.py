@@ -26,8 +26,8 @@ MIN_ROWS: Final = 10
 class Loaded:
     """A file's rows in TRL's columns; `format` names the columns of the file.
 
-    `unused_columns` are kept in the rows, but no training uses them. `notes` say what was read in another way than it
-    stands in the file.
+    `unused_columns` are kept in the rows, but no training uses them. `notes` say which values were
+    changed when they were read.
     """
 
     kind: DataKind
@@ -40,9 +40,9 @@ class Loaded:
 def load(path: Path, filename: str, *, max_row_bytes: int, max_bytes: int = 2**30) -> Loaded:
     """Read a dataset file that the user named `filename`.
 
-    Accepted are JSON Lines, JSON arrays, CSV, Parquet, plain text and Markdown, in UTF-8. The whole file is read before
-    its format is told from all of its rows. `max_row_bytes` limits the size of one row, and `max_bytes` the unpacked
-    size of a compressed file. Rows are numbered from 1; in JSON Lines the number of a row is that of its line.
+    Accepted are JSON Lines, JSON arrays, CSV, Parquet, plain text and Markdown, in UTF-8. The whole file is read, as
+    all rows decide its format. `max_row_bytes` limits the size of one row, and `max_bytes` the unpacked size of a
+    compressed file. Rows are numbered from 1; in JSON Lines the number of a row is that of its line.
 
     Raises DatasetError with the first 20 faults (the first one of each row), for fewer than 10 rows, and for unpaired
     preference labels that are all equal.

@@ -138,7 +138,7 @@ def _refusal(
         for filename, found in zip(filenames, files, strict=True)
         for number, message in found.faults.items()
     ]
-    advice = 'Mend them, or send "on_bad_rows": "drop".' if on_bad_rows == "refuse" else "That is most of them."
+    advice = 'Correct them, or send "on_bad_rows": "drop".' if on_bad_rows == "refuse" else "That is most of them."
     headline = f"{len(faults)} rows cannot be shown to base model {name}. {advice} The first ones:"
     return DatasetError(headline, faults=faults[:LISTED], param="training_file")
 
