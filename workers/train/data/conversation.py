@@ -207,8 +207,8 @@ class ChatTemplate:
 
     def _check_shown(self, turn: Turn, before: Sequence[Message], said: Sequence[Message]) -> None:
         """Raise TrialFailed if the template leaves out what users, system or assistant say, or a call of a tool."""
-        shown = self.control.show(turn.whole)
-        for message in (*before, *said):
+        context, whole = self.control.show(turn.context), self.control.show(turn.whole)
+        for message, shown in (*((m, context) for m in before), *((m, whole) for m in said)):
             text = str(message.get("content") or "")
             if message["role"] == "assistant":
                 text = text.rpartition("</think>")[2]
