@@ -12,6 +12,7 @@ import httpx._transports.default
 import pytest
 from hypothesis import HealthCheck, settings
 
+from luthier.child_process import fork_server
 from luthier.models.base_model import BaseModelEntry, read_facts
 
 if TYPE_CHECKING:
@@ -33,6 +34,14 @@ settings.load_profile("luthier")
 
 TINY = Path(__file__).parent / "models" / "tiny-chat"
 TINY_ENCODER = Path(__file__).parent / "models" / "tiny-encoder"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start one fork server for all processes of the run, as `luthier serve` does for its own."""
+    if not hasattr(config, "workerinput"):  # not in the processes of pytest-xdist
+        forking = fork_server()
+        forking.__enter__()
+        config.add_cleanup(lambda: forking.__exit__(None, None, None))
 
 
 def pytest_collection_finish() -> None:

@@ -35,6 +35,12 @@ def eventually(look: Callable[[], T | None], seconds: float = 120.0) -> T:
     raise AssertionError(f"nothing was found within {seconds:g} s")
 
 
+def running(module: str) -> list[tuple[psutil.Process, str]]:
+    """The processes of this machine that run a module, with their commands."""
+    commands = [(each, " ".join(each.info["cmdline"] or ())) for each in psutil.process_iter(["cmdline"])]
+    return [(each, command) for each, command in commands if f"-m {module} " in command]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -81,9 +87,11 @@ class Live:
         return True
 
     def worker_processes(self) -> list[psutil.Process]:
-        assert self.process is not None
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "workers.agent" in child.cmdline()]
+        return [process for process, command in running("workers.agent") if self.server in command]
+
+    def generation_processes(self) -> list[psutil.Process]:
+        folder = str(self.home)
+        return [process for process, command in running("workers.inference.process") if folder in command]
 
     def kill(self) -> None:
         """SIGKILL to the service, as when the machine's owner pulls the plug on it."""

@@ -15,5 +15,9 @@ def work(question: str, step: confined.Step) -> None:
     time.sleep(600)
 
 
+def main() -> int:
+    return confined.answer(work)
+
+
 if __name__ == "__main__":
-    sys.exit(confined.answer(work))
+    sys.exit(main())

@@ -99,5 +99,9 @@ def edits(facts: ModelFacts, model: PreTrainedModel) -> Iterator[tuple[str, Arch
         yield "rope_factor", Architecture(base=_BASE, rope_factor=2.0)
 
 
+def main() -> int:
+    return confined.answer(work, cpu_seconds=CPU_SECONDS, memory_bytes=MEMORY_BYTES)
+
+
 if __name__ == "__main__":
-    sys.exit(confined.answer(work, cpu_seconds=CPU_SECONDS, memory_bytes=MEMORY_BYTES))
+    sys.exit(main())

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from luthier import child_process
 from luthier.dataset.row_checks import CheckOrder, RowChecks
 from luthier.errors import LuthierError, TrialFailed
 from luthier.models import confined
@@ -97,7 +98,7 @@ def _tokenizer(source: str, tools: bool) -> PreTrainedTokenizerBase:
 
 
 def main() -> int:
-    resource.setrlimit(resource.RLIMIT_AS, (confined.MEMORY_BYTES, confined.MEMORY_BYTES))
+    child_process.limit_memory(confined.MEMORY_BYTES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (confined.OPEN_FILES, confined.OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

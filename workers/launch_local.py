@@ -6,12 +6,14 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
+
+from luthier import child_process
+from luthier.child_process import ChildProcess
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class LocalEngine:
         self.count = count
         self._key = key
         self._stopping = threading.Event()
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._children: dict[int, ChildProcess] = {}
         self._keeper: threading.Thread | None = None
 
     def start(self, server: str) -> None:
@@ -70,10 +72,10 @@ class LocalEngine:
         while not self._stopping.wait(RESTART_SECONDS):
             for index, child in self._children.items():
                 if child.poll() is not None and not self._stopping.is_set():
-                    log.warning("worker %d ended with code %s; restarting it", index, child.returncode)
+                    log.warning("worker %d ended with code %s; restarting it", index, child.poll())
                     self._children[index] = self._launch(server, index)
 
-    def _launch(self, server: str, index: int) -> subprocess.Popen[bytes]:
+    def _launch(self, server: str, index: int) -> ChildProcess:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         environment["LUTHIER_API_KEY"] = self._key
         environment.pop("LUTHIER_SECRET", None)
@@ -82,14 +84,13 @@ class LocalEngine:
             environment["CUDA_VISIBLE_DEVICES"] = visible[index % len(visible)]
         # The same name after a restart, so that the new process takes over the old one's lease at once.
         name = f"{socket.gethostname()}-{urlsplit(server).port}-{index}"
-        command = [sys.executable, "-P", "-m", "workers.agent", "--server", server, "--name", name]
-        command += ["--cache", str(self.home / "cache" / "blobs"), "--with-parent"]
+        arguments = ["--server", server, "--name", name, "--cache", str(self.home / "cache" / "blobs"), "--with-parent"]
         with (self.home / "logs" / f"worker-{index}.log").open("ab") as output:
-            return subprocess.Popen(
-                command,
+            return child_process.start(
+                "workers.agent",
+                *arguments,
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches only the service, which then stops its workers
+                environment=environment,
             )

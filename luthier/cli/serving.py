@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,7 +16,7 @@ import typer
 import uvicorn
 from filelock import FileLock, Timeout
 
-from luthier import logs
+from luthier import child_process, logs
 from luthier.cli.options import HomeOption, open_store, settings_of
 from luthier.cli.show import console
 from luthier.errors import Conflict, UserError
@@ -38,14 +38,15 @@ def serve(
     ] = None,
 ) -> None:
     """Start the service (API and dashboard) and local workers. Ctrl-C stops them without losing work."""
-    from workers.launch_local import default_workers
+    from workers.launch_local import default_workers, gpu_count
 
     settings = settings_of(home=home, host=host, port=port)
     logs.configure(settings.log_format)
     settings.home_dir.mkdir(parents=True, exist_ok=True)
     _require_a_key(settings)
     try:
-        with FileLock(settings.home_dir / "serve.lock", timeout=0):
+        forking = nullcontext() if gpu_count() else child_process.fork_server()  # a fork cannot use a GPU
+        with FileLock(settings.home_dir / "serve.lock", timeout=0), forking:
             _serve(settings, default_workers() if workers is None else workers)
     except Timeout:
         raise Conflict(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Final
 
+from luthier import child_process
 from luthier.errors import GraderFault
 from luthier.graders.subprocess import Child
 from luthier.task import SimilarityMetric, StringCheck
@@ -102,7 +104,7 @@ def close(given: float, reference: float, tolerance: float) -> bool:
 
 MAX_CHARACTERS: Final = 20_000
 
-_comparer: Final = Child("math", "-P", "-m", "luthier.graders.math_process")
+_comparer: Final = Child("math", partial(child_process.piped, "luthier.graders.math_process"))
 
 
 def equal(given: str, reference: str, float_rounding: int) -> bool:

@@ -12,12 +12,13 @@ import json
 import logging
 import os
 import re
-import resource
 import signal
 import sys
 from typing import Any, Final
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+from luthier import child_process
 
 CPU_SECONDS: Final = 5.0  # CPU time, so that a busy machine grades like an idle one
 MEMORY_BYTES: Final = 4 * 2**30
@@ -45,7 +46,7 @@ def _read(text: str) -> list[Any]:
 
 def main() -> None:
     logging.disable()  # an answer that cannot be parsed is not worth a log line
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    child_process.limit_memory(MEMORY_BYTES)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end closes the standard input
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +21,19 @@ MEMORY_BYTES: Final = 2**30
 # The sandbox allows no threads, so numerical libraries must not start any.
 _ENVIRONMENT: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
-_sandbox: Final = Child("python", "-I", str(Path(sandbox.__file__).absolute()), environment=_ENVIRONMENT)
+
+def _start() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-I", str(Path(sandbox.__file__).absolute())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=_ENVIRONMENT,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+_sandbox: Final = Child("python", _start)
 
 
 def load(source: str) -> None:

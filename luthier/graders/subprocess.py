@@ -1,31 +1,30 @@
-"""A child process that answers the questions of a grader, and is restarted when a question kills it."""
+"""A child process that answers questions, such as those of a grader, and is restarted when a question kills it."""
 
 from __future__ import annotations
 
 import atexit
 import json
-import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
+from luthier.child_process import ChildProcess
 from luthier.errors import LuthierError
 
 
 class Child:
-    """A Python process that answers each line with a line. It starts on first use, and again after it has ended.
+    """A process that answers each line with a line. It starts on first use, and again after it has ended.
 
     Thread-safe: one question at a time.
     """
 
-    def __init__(self, grader: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
-        """`arguments` are those of the interpreter; `environment` None inherits that of this process."""
-        self._grader = grader
-        self._arguments = arguments
-        self._environment = environment
+    def __init__(self, name: str, start: Callable[[], ChildProcess]) -> None:
+        """`name` is for errors. `start` starts the process, with pipes for its standard input and output."""
+        self._name = name
+        self._start_process = start
         self._lock = Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: ChildProcess | None = None
 
     def ask(self, question: Any) -> str:
         """Return the process's answer, empty if the question killed it. Raises LuthierError if it cannot run."""
@@ -42,27 +41,24 @@ class Child:
                 code = process.wait()
                 self._end()
                 if code > 0:
-                    raise LuthierError(f"The process `{self._grader}` failed (exit code {code}).")
+                    raise LuthierError(f"The process `{self._name}` failed (exit code {code}).")
             return answer
 
     def close(self) -> None:
         with self._lock:
             self._end()
 
-    def _start(self) -> subprocess.Popen[str]:
-        self._process = subprocess.Popen(
-            [sys.executable, *self._arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=self._environment,
-            text=True,
-            encoding="utf-8",
-        )
+    def _start(self) -> ChildProcess:
+        self._process = self._start_process()
         atexit.register(self.close)
         return self._process
 
     def _end(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.communicate()
+            self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout):
+                assert stream is not None
+                with suppress(BrokenPipeError):  # what the process has not read
+                    stream.close()
             self._process = None

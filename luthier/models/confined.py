@@ -19,6 +19,9 @@ import traceback
 from collections.abc import Callable
 from typing import IO, Any, Final
 
+from huggingface_hub import constants
+
+from luthier import child_process
 from luthier.errors import LuthierError, UserError
 
 SECONDS: Final = 50.0  # wall-clock time of a child, below the time that clients wait for a response
@@ -39,24 +42,24 @@ Step = Callable[[str], None]
 
 
 def ask(module: str, question: Any, *, param: str, seconds: float = SECONDS) -> Any:
-    """Run `python -m module`, whose main function is `answer`, and return its answer to the question.
+    """Run a module, whose `main` calls `answer`, in a child process; return its answer to the question.
 
     Raises UserError with `param` where the child refuses the files, or has to be ended because of them; LuthierError
     where the child itself is broken.
     """
-    with tempfile.TemporaryFile() as replies, tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as replies, tempfile.TemporaryFile() as errors:
+        asked.write(json.dumps(question).encode())
+        asked.seek(0)
+        child = child_process.start(
+            module, stdin=asked, stdout=replies, stderr=errors, environment=os.environ | _ENVIRONMENT
+        )
         try:
-            code: int | None = subprocess.run(
-                [sys.executable, "-P", "-m", module],
-                input=json.dumps(question).encode(),
-                stdout=replies,
-                stderr=errors,
-                timeout=seconds,
-                env=os.environ | _ENVIRONMENT,
-                check=False,
-            ).returncode
+            code: int | None = child.wait(seconds)
         except subprocess.TimeoutExpired:
             code = None
+        finally:
+            child.kill()
+            child.wait()
         said = _lines(replies)
         match code:
             case 0 if said and "answer" in said[-1]:
@@ -83,6 +86,7 @@ def answer(
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries must not print into the replies
     question = json.load(sys.stdin)
+    constants.HF_HUB_OFFLINE = True  # the variable of the environment is read at import
     _limit(cpu_seconds, memory_bytes)
     at = "Reading it"
 
@@ -124,7 +128,7 @@ def describe(error: BaseException) -> str:
 
 
 def _limit(cpu_seconds: int, memory_bytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    child_process.limit_memory(memory_bytes)
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_BYTES, OUTPUT_BYTES))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))

@@ -7,15 +7,16 @@ special tokens. The process limits its memory, and its CPU time for each text.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Final
 
 from tokenizers import Tokenizer
 
+from luthier import child_process
 from luthier.errors import LuthierError
 from luthier.graders.subprocess import Child
 from luthier.models import confined
@@ -52,16 +53,17 @@ class Counters:
             raise Uncounted(f"{file} cannot be read: {error.strerror}") from error
         with self._lock:
             if key not in self._children:
-                arguments = ("-P", "-m", "luthier.models.count_tokens", str(file))
-                self._children[key] = Child("tokenizer", *arguments)
+                start = partial(child_process.piped, "luthier.models.count_tokens", str(file))
+                self._children[key] = Child("tokenizer", start)
                 while len(self._children) > KEPT:
                     self._children.popitem(last=False)[1].close()
             self._children.move_to_end(key)
             return self._children[key]
 
 
-def main(file: str) -> int:
-    resource.setrlimit(resource.RLIMIT_AS, (confined.MEMORY_BYTES, confined.MEMORY_BYTES))
+def main() -> int:
+    _, file = sys.argv
+    child_process.limit_memory(confined.MEMORY_BYTES)
     tokenizer: Tokenizer | None = None
     for line in sys.stdin:
         confined.limit_step(TEXT_SECONDS)
@@ -76,4 +78,4 @@ def main(file: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main())

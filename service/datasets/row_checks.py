@@ -10,10 +10,11 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from luthier import dataset
+from luthier import child_process, dataset
 from luthier.dataset import Row, Splits
 from luthier.dataset.errors import LISTED
 from luthier.dataset.row_checks import CheckOrder, RowChecks
@@ -24,7 +25,7 @@ from luthier.store.rows import FileRecord
 from luthier.task import DataKind
 
 _HALF: Final = 0.5  # a base that cannot show more of the rows than this is left out even where rows may be dropped
-_child: Final = Child("rows", "-P", "-m", "workers.check_rows")
+_child: Final = Child("rows", partial(child_process.piped, "workers.check_rows"))
 
 
 @dataclass(frozen=True, kw_only=True)

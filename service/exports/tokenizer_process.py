@@ -41,5 +41,9 @@ def _work(question: dict[str, Any], step: confined.Step) -> dict[str, Any]:
     return Read(vocabulary=vocabulary, modelfile=modelfile(vocabulary, WEIGHTS)).model_dump(mode="json")
 
 
+def main() -> int:
+    return confined.answer(_work)
+
+
 if __name__ == "__main__":
-    sys.exit(confined.answer(_work))
+    sys.exit(main())

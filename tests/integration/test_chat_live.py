@@ -78,11 +78,6 @@ def tuned(live: Live, said: list[str], paused: str) -> str:
     return model
 
 
-def processes(live: Live) -> list[psutil.Process]:
-    """The generation processes."""
-    return [child for worker in live.worker_processes() for child in worker.children()]
-
-
 def test_a_running_trial_of_a_paused_job_is_given_back_and_loses_nothing(live: Live, paused: str) -> None:
     eventually(lambda: not live.client.job(paused).luthier.trials_running)
     assert live.client.job(paused).luthier.paused
@@ -119,11 +114,11 @@ def test_base_and_result_take_turns_in_one_process_and_stay_what_they_are(
         return answer.choices[0].message.content
 
     first = [ask(model) for model in ("tiny", tuned)]
-    process = processes(live)
+    process = live.generation_processes()
     assert len(process) == 1
     assert [ask(model) for model in ("tiny", tuned)] == first
     assert first[0] != first[1]
-    assert processes(live) == process
+    assert live.generation_processes() == process
     assert live.client.chat(tuned, ASK, temperature=0, max_tokens=24).choices[0].message.content == first[1]
     assert "".join(live.client.stream_chat(tuned, ASK, temperature=0, max_tokens=24)) == first[1]
 
@@ -154,7 +149,7 @@ def test_draws_follow_the_seed_and_answers_end_where_they_are_told(client: OpenA
 def test_the_process_of_a_worker_that_is_killed_ends_and_leaves_nothing_behind(live: Live) -> None:
     cache = live.home / "cache" / "blobs"
     assert list(cache.glob("generation-*"))
-    [process] = processes(live)
+    [process] = live.generation_processes()
     [worker] = live.worker_processes()
     worker.kill()
     psutil.wait_procs([process], timeout=20)

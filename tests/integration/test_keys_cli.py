@@ -13,6 +13,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
+from luthier import child_process
 from luthier.client import Client
 from luthier.errors import Unreachable
 from luthier.keys import well_formed
@@ -72,7 +73,8 @@ def key(shell: Shell, refused: Done) -> str:
 def process(shell: Shell, key: str) -> Iterator[psutil.Process]:
     """The service on all addresses, with one worker."""
     command = [sys.executable, "-P", "-m", "luthier", "serve", "--host", "0.0.0.0", "--port", str(shell.port)]
-    environment = os.environ | FAST | shell.environment
+    # Workers are interpreters of their own, as on machines with GPUs, so that their whole environment can be seen.
+    environment = os.environ | FAST | shell.environment | {child_process.SOCKET: os.devnull}
     service = subprocess.Popen([*command, "--workers", "1"], env=environment, stdout=subprocess.DEVNULL)
     with Client(shell.server, api_key=key) as client:
 

@@ -53,5 +53,6 @@ def test_a_postgresql_store_that_is_not_up_to_date_is_not_touched(url: str, tmp_
         async with app.router.lifespan_context(app):
             pass
 
-    with pytest.raises(Conflict, match=r"is at revision none.*`luthier db upgrade`"):
-        asyncio.run(start())
+    # A thread of its own: in this one, Playwright's event loop may be running for other tests of the process.
+    with ThreadPoolExecutor(1) as pool, pytest.raises(Conflict, match=r"is at revision none.*`luthier db upgrade`"):
+        pool.submit(lambda: asyncio.run(start())).result()

@@ -6,7 +6,6 @@ import logging
 import queue
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -15,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Final
 
+from luthier import child_process
 from luthier.errors import BlobMissing, LeaseLost, LuthierError, TrialFailed
 from luthier.worker_protocol import Answered, Artifact, Generation, Offer, Refusal, Said, Spoken, Welcome
 from workers.inference.messages import Ask, Cancel, Piece
@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 5.0  # before the next try after a failure
 CANCEL_SECONDS: Final = 30.0  # for a cancelled answer to stop
 EXIT_SECONDS: Final = 5.0  # for the process to exit
-COMMAND: Final = (sys.executable, "-P", "-m", "workers.inference.process")
 RENEWALS: Final = 10  # of a lease, within its length
 
 
@@ -188,14 +187,8 @@ class Process:
 
     def __init__(self, cache: Path, threads: int) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="generation-", dir=cache))
-        self._child = subprocess.Popen(
-            [*COMMAND, "--threads", str(threads), "--folder", str(self._folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C reaches only the worker, which then ends this process
-        )
+        arguments = ("--threads", str(threads), "--folder", str(self._folder))
+        self._child = child_process.piped("workers.inference.process", *arguments)
         self._pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, args=(self._child.stdout,), daemon=True)
         self._reader.start()
