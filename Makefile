@@ -18,6 +18,8 @@ demo: $(VENV)/installed  ## fine-tune a real model on a real dataset, from nothi
 serve: $(VENV)/installed  ## open the demo's home again
 	$(BIN)/luthier serve --home $(HOME_DIR)
 
+unexport PYTHONDONTWRITEBYTECODE  # the suite starts many processes, which should not compile each module again
+
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup  # many tests wait for a service: more than two cores' worth
 
 test: lint chromium  ## lint, types, import contracts, and the suite with a covering set of designs

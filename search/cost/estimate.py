@@ -15,7 +15,6 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy.optimize import nnls
 
 from luthier.design import Design
 from luthier.models.base_model import ModelFacts
@@ -282,6 +281,8 @@ def _fit(rows: Vector, measured: Vector, defaults: Vector, *, scaled_by_speed: b
     if scaled_by_speed:
         logs = np.log(measured / np.maximum(rows @ defaults, 1e-12))
         start = defaults * math.exp(float(logs.sum()) / (len(logs) + 1.0))
+    from scipy.optimize import nnls  # takes a second to import, which most commands and pages do without
+
     relative = rows * start / measured[:, None]
     prior = math.sqrt(PRIOR_TRIALS) * np.eye(len(start)) * _PRIOR_SCALE
     prices, _ = nnls(np.vstack([relative, prior]), np.concatenate([np.ones(len(measured)), prior.diagonal()]))

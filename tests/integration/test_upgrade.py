@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ import httpx
 import pytest
 from safetensors import safe_open
 
+from luthier import child_process
 from luthier.client import Client
 from luthier.errors import Unauthenticated
 from luthier.store.database import Database
@@ -177,12 +176,13 @@ def test_the_adapter_of_the_finished_job_downloads(client: Client, before: Any, 
 @contextmanager
 def working(url: str, key: str, cache: Path) -> Iterator[None]:
     """A worker of this version, in a process of its own."""
-    command = [sys.executable, "-P", "-m", "workers.agent", "--server", url, "--name", "new", "--cache", str(cache)]
-    with subprocess.Popen(command, env={**os.environ, "LUTHIER_API_KEY": key}) as worker:
-        try:
-            yield
-        finally:
-            worker.terminate()
+    arguments = ["--server", url, "--name", "new", "--cache", str(cache)]
+    worker = child_process.start("workers.agent", *arguments, environment={**os.environ, "LUTHIER_API_KEY": key})
+    try:
+        yield
+    finally:
+        worker.terminate()
+        worker.wait(60)
 
 
 def test_the_paused_job_goes_on_from_its_checkpoint(url: str, client: Client, before: Any, tmp_path: Path) -> None:

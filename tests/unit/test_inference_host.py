@@ -5,7 +5,6 @@ The process is a small script that speaks its language and has no model.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,22 +20,27 @@ from workers.service_client import ServiceClient
 
 SCRIPT = """
 import json, os, pathlib, sys, time
-folder = sys.argv[sys.argv.index("--folder") + 1]
-for line in sys.stdin:
-    order = json.loads(line)
-    if order["kind"] == "cancel":
-        continue
-    what, number = order["question"]["prompt"], order["id"]
-    if what == "die":
-        os._exit(9)
-    if what == "hang":
-        print(json.dumps({"id": number, "text": "er"}), flush=True)
-        time.sleep(600)
-    if order["folder"]:
-        what = ",".join(sorted(path.name for path in pathlib.Path(order["folder"]).iterdir()))
-    for text in (f"{os.getpid()} ", what):
-        print(json.dumps({"id": number, "text": text}), flush=True)
-    print(json.dumps({"id": number, "answer": {"completion_tokens": 2}}), flush=True)
+
+def main():
+    folder = sys.argv[sys.argv.index("--folder") + 1]
+    for line in sys.stdin:
+        order = json.loads(line)
+        if order["kind"] == "cancel":
+            continue
+        what, number = order["question"]["prompt"], order["id"]
+        if what == "die":
+            os._exit(9)
+        if what == "hang":
+            print(json.dumps({"id": number, "text": "er"}), flush=True)
+            time.sleep(600)
+        if order["folder"]:
+            what = ",".join(sorted(path.name for path in pathlib.Path(order["folder"]).iterdir()))
+        for text in (f"{os.getpid()} ", what):
+            print(json.dumps({"id": number, "text": text}), flush=True)
+        print(json.dumps({"id": number, "answer": {"completion_tokens": 2}}), flush=True)
+
+if __name__ == "__main__":
+    main()
 """
 
 
@@ -82,9 +86,9 @@ class Service(ServiceClient):
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    monkeypatch.setattr(hosting, "COMMAND", (sys.executable, "-P", str(script)))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(hosting, "MODULE", "script")
     monkeypatch.setattr(hosting, "CANCEL_SECONDS", 0.3)
     return Service(tmp_path / "cache")
 

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 5.0  # before the next try after a failure
 CANCEL_SECONDS: Final = 30.0  # for a cancelled answer to stop
 EXIT_SECONDS: Final = 5.0  # for the process to exit
+MODULE: Final = "workers.inference.process"
 RENEWALS: Final = 10  # of a lease, within its length
 
 
@@ -188,7 +189,7 @@ class Process:
     def __init__(self, cache: Path, threads: int) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="generation-", dir=cache))
         arguments = ("--threads", str(threads), "--folder", str(self._folder))
-        self._child = child_process.piped("workers.inference.process", *arguments)
+        self._child = child_process.piped(MODULE, *arguments)
         self._pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, args=(self._child.stdout,), daemon=True)
         self._reader.start()
