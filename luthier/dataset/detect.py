@@ -80,9 +80,7 @@ def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, unused: S
         if column in reading.format.required:
             found += labels.reading((row[column] for row in raw), column)
     if reading.format.kind in (DataKind.PAIRS, DataKind.CHAT) and "label" in unused:
-        found.append(
-            "The column `label` is not used: its values are not KTO labels, such as true and false, or good and bad."
-        )
+        found += labels.unread(raw)
     if reading.format.kind is DataKind.PROMPTS and (answers := [name for name in _ANSWERS if name in unused]):
         found.append(
             f"The rows are prompts for reinforcement learning, and only graders see {columns(answers)}. To train on "
