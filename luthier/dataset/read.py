@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from luthier.dataset import detect
+from luthier.dataset import detect, single_messages
 from luthier.dataset.errors import Faults
 from luthier.dataset.file_type import Container, recognise
 from luthier.dataset.formats import Reading, check_shape
@@ -59,12 +59,15 @@ def load(path: Path, filename: str, *, max_row_bytes: int, max_bytes: int = 2**3
         faults.add(broken.message)
     if not raw:
         raise faults.error(filename) if faults.count else _too_few(filename, container, 0)
+    if fault := single_messages.fault(raw):
+        faults.add(f"row {numbers[0]}, {fault}", number=numbers[0])
+        raise faults.error(filename)
     try:
         reading = detect.detect(raw)
-    except DatasetError as fault:
+    except DatasetError as unknown:
         hint = " The first line of a CSV file names its columns." if container is Container.CSV else ""
-        faults.add(f"row {numbers[0]}, {fault.message}{hint}", number=numbers[0])
-        raise faults.error(filename) from fault
+        faults.add(f"row {numbers[0]}, {unknown.message}{hint}", number=numbers[0])
+        raise faults.error(filename) from unknown
     rows = _normalised(numbers, raw, reading, faults)
     if faults.count:
         raise faults.error(filename)
