@@ -17,7 +17,8 @@ from luthier.dataset.tool_calls import unanswered_calls
 from luthier.errors import DatasetError
 from luthier.task import DataKind
 
-_LISTS: Final = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
+_CHATS: Final = ("messages", "conversations")
+_LISTS: Final = (*_CHATS, "prompt", "completion", "chosen", "rejected")
 _ANSWERS: Final = ("answer", "output", "target", "solution", "text")
 _MOST_COLUMNS: Final = 100
 _KNOWN: Final = {column for known in FORMATS for column in (*known.required, *known.optional)}
@@ -34,7 +35,11 @@ def with_known_names(row: Row) -> Row:
 
 def with_parsed_messages(row: Row) -> Row:
     """Return the row with messages that stand in it as JSON text as lists; other texts are unchanged."""
-    parsed = {column: _messages_in(row[column]) for column in _LISTS if isinstance(row.get(column), str)}
+    parsed = {
+        column: _list_in(value, of_messages=column not in _CHATS)
+        for column in _LISTS
+        if isinstance(value := row.get(column), str)
+    }
     return row | {column: value for column, value in parsed.items() if value is not None}
 
 
@@ -128,15 +133,17 @@ def _fits(known: Format, signature: frozenset[str]) -> bool:
             return True
 
 
-def _messages_in(text: str) -> list[Any] | None:
-    """Return the messages that a text is the JSON of; None for any other text."""
+def _list_in(text: str, *, of_messages: bool) -> list[Any] | None:
+    """Return the list that a text is the JSON of; None for any other text. `of_messages`: only a list of messages."""
     if not text.lstrip().startswith("["):
         return None
     try:
         value = parse(text)
     except ValueError:
         return None
-    return value if isinstance(value, list) and value and all(map(_is_message, value)) else None
+    if not isinstance(value, list) or not value:
+        return None
+    return value if not of_messages or all(map(_is_message, value)) else None
 
 
 def _is_message(value: Any) -> bool:

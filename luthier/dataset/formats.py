@@ -11,7 +11,16 @@ from functools import partial
 from typing import Any, Final
 
 from luthier.dataset import messages, sharegpt
-from luthier.dataset.answers import answered, as_chat, history, optional_string, string, with_history, with_system
+from luthier.dataset.answers import (
+    answered,
+    as_chat,
+    check_json,
+    history,
+    optional_string,
+    string,
+    with_history,
+    with_system,
+)
 from luthier.dataset.errors import columns, unexpected
 from luthier.dataset.labels import COLUMNS as LABEL_COLUMNS
 from luthier.dataset.labels import label
@@ -79,6 +88,8 @@ class Reading:
             if row.get(column):
                 raise DatasetError(f"field `{column}`: images, video and audio are not supported; remove the column")
         given = _with_context(row, self.format.asked) if self.context and self.format.asked else row
+        if self.format.kind is not DataKind.TEXT:
+            check_json(row, self.format.required)
         normal = self.format.convert(given)
         if self.format.kind is not DataKind.TEXT:
             normal = as_chat(normal) if self.chat else normal
@@ -112,7 +123,7 @@ def labelled(found: Format, column: str) -> Format:
 
 def accepted() -> str:
     """Return the accepted sets of columns, for an error message."""
-    sets = "; ".join(" + ".join(f"`{column}`" for column in known.required) for known in FORMATS)
+    sets = "; ".join(dict.fromkeys(" + ".join(f"`{column}`" for column in known.required) for known in FORMATS))
     labels = " or ".join(f"`{column}`" for column in LABEL_COLUMNS)
     return f"accepted columns: {sets}; pairs and chats also with {labels}"
 

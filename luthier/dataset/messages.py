@@ -61,7 +61,7 @@ def answer(value: Any, field: str) -> list[Row]:
 def messages(value: Any, field: str) -> list[Row]:
     """Validate messages one by one, and put the results of tools in the order of their calls."""
     if not isinstance(value, list) or not value:
-        raise unexpected(field, "a list of messages", value)
+        raise unexpected(field, "a list of messages, or its JSON text", value)
     found = [_message(item, f"{field}[{index}]") for index, item in enumerate(value)]
     return ordered_results(found, field)
 
