@@ -102,3 +102,13 @@ def optional_string(row: Row, field: str) -> str:
     if value is not None and not isinstance(value, str):
         raise unexpected(field, "a string or nothing", value)
     return value or ""
+
+
+def joined(row: Row, field: str) -> str:
+    """Return a string, or a list of strings as its lines; empty for nothing."""
+    value = row.get(field)
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "\n".join(value)
+    if value is not None and not isinstance(value, str):
+        raise unexpected(field, "a string, a list of strings, or nothing", value)
+    return value or ""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from luthier.dataset import labels
+from luthier.dataset import labels, question_parts
 from luthier.dataset.errors import columns
 from luthier.dataset.formats import FORMATS, SYSTEM, Format, Reading, accepted, is_open, labelled
 from luthier.dataset.json_rows import parse
@@ -78,9 +78,10 @@ def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, unused: S
     found: list[str] = []
     if reading.system and (count := sum(not labels.missing(row.get(reading.system)) for row in raw)):
         found.append(f"The column `{reading.system}` is the system message of {count:,} rows.")
-    if reading.context:
-        place = "after" if reading.format.asked == "instruction" else "before"
-        found.append(f"The column `context` is put {place} the text of `{reading.format.asked}` in the prompt.")
+    if reading.format.asked:
+        found += question_parts.placed(reading.format.asked, reading.beside)
+    if "prompt" in COLUMNS[reading.format.kind]:
+        found += question_parts.missing(raw, normal, unused)
     for column in labels.COLUMNS:
         if column in reading.format.required:
             found += labels.reading((row[column] for row in raw), column)
@@ -90,6 +91,11 @@ def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, unused: S
         found.append(
             f"The rows are prompts for reinforcement learning, and only graders see {columns(answers)}. To train on "
             "such a column, call it `completion`."
+        )
+    if reading.format.kind is DataKind.TEXT and (pairs := _pairs_in(unused)):
+        found.append(
+            f"The rows are read as plain text, and {columns(pairs)} are not used. To train on these, call the column "
+            "`text` otherwise; `context` is put into the prompt."
         )
     moved = sum(_result_ids(row) != _result_ids(read) for row, read in zip(raw, normal, strict=True))
     if moved:
@@ -104,15 +110,14 @@ def _reading(rows: Sequence[Row], found: Format) -> Reading:
     if found.kind is DataKind.TEXT:
         system = None
     past = "history" in found.optional and any(row.get("history") for row in rows)
-    return Reading(format=found, chat=system is not None or past, system=system, context=_uses_context(rows, found))
+    beside = question_parts.columns_beside(rows, found.asked, found.required[1]) if found.asked else ()
+    return Reading(format=found, chat=system is not None or past, system=system, beside=beside)
 
 
-def _uses_context(rows: Sequence[Row], found: Format) -> bool:
-    """Return whether all contexts and prompts are strings, and there is a context."""
-    if found.asked is None:
-        return False
-    given = [(row["context"], row.get(found.asked)) for row in rows if not labels.missing(row.get("context"))]
-    return bool(given) and all(isinstance(context, str) and isinstance(prompt, str) for context, prompt in given)
+def _pairs_in(unused: Sequence[str]) -> tuple[str, ...]:
+    """Return the first question and answer among columns that are not used; nothing without both."""
+    pairs = (known.required for known in FORMATS if known.kind is DataKind.PAIRS)
+    return next((pair for pair in pairs if set(pair) <= set(unused)), ())
 
 
 def _signature(row: Row) -> frozenset[str]:
