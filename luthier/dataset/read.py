@@ -12,6 +12,7 @@ from luthier.dataset.errors import Faults
 from luthier.dataset.file_type import Container, recognise
 from luthier.dataset.formats import Reading, check_shape
 from luthier.dataset.json_rows import array_rows, jsonl_rows
+from luthier.dataset.line_ends import with_unix_line_ends
 from luthier.dataset.plain_text import PIECE_CHARACTERS, text_rows
 from luthier.dataset.rows import Row
 from luthier.dataset.tables import csv_rows, parquet_rows
@@ -102,7 +103,8 @@ def _numbered_rows(
     if container is Container.PARQUET:
         yield from parquet_rows(path, max_row_bytes, max_bytes, faults)
         return
-    with path.open("rb") as stream:
+    with path.open("rb") as file:
+        stream = with_unix_line_ends(file)
         match container:
             case Container.JSONL:
                 yield from jsonl_rows(stream, max_row_bytes, faults)
