@@ -28,6 +28,8 @@ _OPEN: Final = "messages without an answer"  # stands among the columns of a row
 
 def with_known_names(row: Row) -> Row:
     """Return the row with accepted columns in lower case, where it spells them otherwise, such as `Prompt`."""
+    if row.keys() <= _KNOWN:
+        return row
     named = {column: column.strip().lower() for column in row if column not in _KNOWN}
     renamed = {column: name for column, name in named.items() if name in _KNOWN and name not in row}
     return {renamed.get(column, column): value for column, value in row.items()} if renamed else row
@@ -40,7 +42,8 @@ def with_parsed_messages(row: Row) -> Row:
         for column in _LISTS
         if isinstance(value := row.get(column), str)
     }
-    return row | {column: value for column, value in parsed.items() if value is not None}
+    found = {column: value for column, value in parsed.items() if value is not None}
+    return row | found if found else row
 
 
 def detect(rows: Sequence[Row]) -> Reading:
@@ -97,7 +100,9 @@ def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, unused: S
             f"The rows are read as plain text, and {columns(pairs)} are not used. To train on these, call the column "
             "`text` otherwise; `context` is put into the prompt."
         )
-    moved = sum(_result_ids(row) != _result_ids(read) for row, read in zip(raw, normal, strict=True))
+    moved = sum(
+        bool(ids := _result_ids(read)) and _result_ids(row) != ids for row, read in zip(raw, normal, strict=True)
+    )
     if moved:
         found.append(f"In {moved:,} rows, tool results were put in the order of their calls.")
     if unanswered := sum(_unanswered(row, reading.format.kind) for row in normal):

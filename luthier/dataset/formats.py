@@ -280,6 +280,6 @@ def is_open(value: Any) -> bool:
     return (
         isinstance(value, list)
         and bool(value)
+        and not (isinstance(value[-1], dict) and value[-1].get("role") == "assistant")
         and all(isinstance(message, dict) and message.get("role") in messages.ROLES for message in value)
-        and value[-1]["role"] != "assistant"
     )
