@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from luthier.dataset import labels, question_parts
+from luthier.dataset import labels, question_parts, single_messages
 from luthier.dataset.errors import columns
 from luthier.dataset.formats import FORMATS, SYSTEM, Format, Reading, accepted, is_open, labelled
 from luthier.dataset.json_rows import parse
@@ -95,6 +95,8 @@ def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, unused: S
             f"The rows are prompts for reinforcement learning, and only graders see {columns(answers)}. To train on "
             "such a column, call it `completion`."
         )
+    if reading.format.kind is DataKind.TEXT:
+        found += single_messages.note(unused)
     if reading.format.kind is DataKind.TEXT and (pairs := _pairs_in(unused)):
         found.append(
             f"The rows are read as plain text, and {columns(pairs)} are not used. To train on these, call the column "

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from string import ascii_uppercase
 from typing import Any, Final
 
-from luthier.dataset.errors import columns
+from luthier.dataset.errors import columns, unexpected
+from luthier.dataset.json_rows import parse
 from luthier.dataset.rows import Row
 
 CONTEXT: Final = "context"
@@ -31,17 +32,18 @@ def columns_beside(rows: Sequence[Row], asked: str, answer: str) -> tuple[str, .
 
     `asked` and `answer` are the columns of the question and of its answer. `context` goes with every question; the
     other columns only with `question` and `query`, because a `prompt` or an `instruction` may contain them in other
-    words. A column is put into the prompt only if it can be in every row that has it.
+    words. A column is put into the prompt if it can be in at least half of the rows that have it.
     """
     passages = PASSAGES if asked in _QUESTIONS else (CONTEXT,)
     choices = CHOICES if asked in _QUESTIONS else ()
     given = {column: [row for row in rows if not _empty(row.get(column))] for column in (*passages, *choices)}
 
     def readable(column: str) -> bool:
-        return bool(given[column]) and all(
-            isinstance(row.get(asked), str) and part(column, row[column]) and not _numbered(row, column, answer)
+        fit = sum(
+            isinstance(row.get(asked), str) and bool(part(column, row[column])) and not _numbered(row, column, answer)
             for row in given[column]
         )
+        return bool(fit) and 2 * fit >= len(given[column])
 
     found = (next(filter(readable, names), None) for names in (passages, choices))
     return tuple(column for column in found if column is not None)
@@ -50,13 +52,18 @@ def columns_beside(rows: Sequence[Row], asked: str, answer: str) -> tuple[str, .
 def with_parts(row: Row, asked: str, beside: Sequence[str]) -> Row:
     """Return the row with a passage before its question, or after an instruction, and choices after it.
 
-    What the prompt has already is not repeated.
+    What the prompt has already is not repeated. Raises DatasetError for a passage or choices of another shape.
     """
     prompt = row.get(asked)
     if not isinstance(prompt, str):
         return row
     for column in beside:
-        lines = [] if _empty(row.get(column)) else part(column, row[column]) or []
+        lines = [] if _empty(row.get(column)) else part(column, row[column])
+        if lines is None:
+            expected = (
+                "choices as strings, with letters or without" if column in CHOICES else "a string or a list of them"
+            )
+            raise unexpected(column, f"{expected} as in most rows", row[column])
         if not all(text in prompt for _, text in lines):
             text = "\n".join(f"{letter}. {line}" if letter else line for letter, line in lines)
             after = column in CHOICES or asked == "instruction"
@@ -70,6 +77,8 @@ def part(column: str, value: Any) -> Part | None:
     Passages are strings, or lists of them. Choices are strings, lists of them, or objects of letters and texts.
     """
     match value:
+        case str() if column in CHOICES and value.lstrip()[:1] in ("[", "{") and (parsed := _parsed(value)):
+            return part(column, parsed)
         case str():
             return [("", value)]
         case list() if column in PASSAGES:
@@ -135,6 +144,15 @@ def _numbered(row: Row, column: str, answer: str) -> bool:
     if any(isinstance(choice, dict) for choice in value):
         return False  # they have labels of their own
     return said.strip().isdigit() and said.strip() not in map(str, value)
+
+
+def _parsed(text: str) -> list[Any] | Row | None:
+    """Return the list or the object that a text is the JSON of, as in a cell of CSV; None for any other text."""
+    try:
+        value = parse(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, list | dict) else None
 
 
 def _first(item: Row, names: Sequence[str]) -> Any:

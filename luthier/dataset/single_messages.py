@@ -16,7 +16,7 @@ _WHOLE: Final = ("messages", "conversations", "completion", "response", "answer"
 _TEXTS: Final = ("text", "content", "body", "message", "value")
 _PARENTS: Final = ("parent_id", "parent_message_id", "parent", "reply_to")
 _REPLIES: Final = ("replies", "children")
-_SPEAKERS: Final = ("role", "from", "speaker", "author")
+_SPEAKERS: Final = ("role", "from", "speaker", "author", "sender")
 _ASKING: Final = frozenset({"prompter", "user", "human"})
 _ANSWERING: Final = frozenset({"assistant", "gpt", "bot", "chatbot", "model"})
 _OTHERS: Final = frozenset({"system", "developer", "tool"})
@@ -43,6 +43,14 @@ def fault(rows: Sequence[Row]) -> str | None:
         f"columns {columns(rows[0])}: each row is one message of a conversation. {_CONVERT} To train on each text "
         f"alone, leave out {columns(beside)}."
     )
+
+
+def note(unused: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on texts that name their parent, and so may be replies to one another; nothing if none does."""
+    parents = [column for column in _PARENTS if column in unused]
+    if not parents:
+        return ()
+    return (f"Each text is trained on alone, whatever {columns(parents)} says. If they are replies: {_CONVERT}",)
 
 
 def _is_tree(row: Row) -> bool:

@@ -32,6 +32,8 @@ def _load(folder: Path, rows: list[Row]) -> Loaded:
         ({"options": [{"key": "A", "value": "Ann"}, {"key": "B", "value": 7}]}, "Who rows?\n\nA. Ann\nB. 7"),
         ({"options": ["A) Ann", "B) Bo"]}, "Who rows?\n\nA) Ann\nB) Bo"),
         ({"options": "(A) Ann (B) Bo"}, "Who rows?\n\n(A) Ann (B) Bo"),
+        ({"options": "[Ann] or [Bo]"}, "Who rows?\n\n[Ann] or [Bo]"),
+        ({"choices": '["Ann", "Bo"]'}, "Who rows?\n\nA. Ann\nB. Bo"),
         ({"passage": "Bo rowed.", "options": ["Ann", "Bo"]}, "Bo rowed.\n\nWho rows?\n\nA. Ann\nB. Bo"),
         ({"question": "A. Ann or B. Bo?", "choices": ["Ann", "Bo"]}, "A. Ann or B. Bo?"),
     ],
@@ -89,6 +91,22 @@ def test_what_may_belong_to_a_prompt_and_is_not_in_it_is_noted(row: Row, tmp_pat
 )
 def test_what_is_in_the_prompt_or_empty_needs_no_note(row: Row, tmp_path: Path) -> None:
     assert _load(tmp_path, [row] * 12).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("column", "good", "bad"),
+    [
+        ("context", "Bo rowed.", {"text": "Bo rowed."}),
+        ("context", ["Bo", "rowed."], [["Bo"]]),
+        ("options", {"A": "Ann"}, {"A": None}),
+    ],
+)
+def test_passages_and_choices_of_another_shape_than_most_are_faults(
+    column: str, good: object, bad: object, tmp_path: Path
+) -> None:
+    rows = [ASKED | {column: good if n != 4 else bad} for n in range(12)]
+    with pytest.raises(DatasetError, match=rf"1 fault:\n  - row 5, field `{column}`"):
+        _load(tmp_path, rows)
 
 
 def test_a_question_that_is_read_as_plain_text_is_noted(tmp_path: Path) -> None:

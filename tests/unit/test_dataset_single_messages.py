@@ -91,6 +91,13 @@ def test_texts_with_other_columns_are_texts(rows: list[Row], tmp_path: Path) -> 
     assert _load(tmp_path, rows).kind is DataKind.TEXT
 
 
+def test_texts_that_may_be_replies_are_noted(tmp_path: Path) -> None:
+    rows: list[Row] = [{"id": n, "parent_id": n - 1 if n else None, "text": f"Story {n}"} for n in range(12)]
+    [note] = _load(tmp_path, rows).notes
+    assert "`parent_id`" in note
+    assert '"messages"' in note
+
+
 @pytest.mark.parametrize(
     "beside", [{"role": "user", "parent_id": "x"}, {"replies": [], "message_id": "m", "parent_id": "p"}]
 )
