@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from luthier.dataset import messages, sharegpt
@@ -11,7 +11,10 @@ from luthier.dataset.errors import unexpected
 from luthier.dataset.rows import Row
 from luthier.errors import DatasetError
 
-_PYTHON: Final = re.compile(r"\s*\[\s*\{\s*'(role|from|content|value)'\s*:")  # str() of a list of messages
+_PYTHON: Final = re.compile(  # str() of a list of messages
+    r"\s*\[\s*\{\s*'(?:role|from|content|value)'\s*:.*\]\s*", re.DOTALL
+)
+_PYTHON_SPEAKER: Final = re.compile(r"'(?:role|from)'\s*:\s*'(?:system|user|human|assistant|gpt|tool)'")
 _SPEAKERS: Final = {"prompt": "user", "completion": "assistant", "chosen": "assistant", "rejected": "assistant"}
 
 
@@ -21,8 +24,6 @@ def answered(row: Row, asked: str, answers: Mapping[str, str]) -> Row:
     `answers`: the column of each answer, by its name in TRL.
     """
     columns = {"prompt": asked, **answers}
-    if isinstance(row[asked], str) and _PYTHON.match(row[asked]):
-        raise unexpected(asked, "messages as JSON, with double quotes", row[asked])
     if not any(isinstance(row[column], list) for column in columns.values()):
         return {name: string(row, column) for name, column in columns.items()}
     prompt, given = row[asked], dict[str, list[Row]]()
@@ -33,6 +34,14 @@ def answered(row: Row, asked: str, answers: Mapping[str, str]) -> Row:
         said = [{"role": "assistant", "content": string(row, column)}] if isinstance(value, str) else value
         given[name] = messages.answer(sharegpt.as_messages(said, column), column)
     return given
+
+
+def check_json(row: Row, fields: Iterable[str]) -> None:
+    """Raise DatasetError for messages as Python prints them, which would be read as plain text."""
+    for field in fields:
+        value = row.get(field)
+        if isinstance(value, str) and _PYTHON.fullmatch(value) and _PYTHON_SPEAKER.search(value):
+            raise unexpected(field, "messages as JSON, with double quotes (json.dumps, not str, writes them)", value)
 
 
 def as_chat(row: Row) -> Row:
@@ -92,4 +101,14 @@ def optional_string(row: Row, field: str) -> str:
     value = row.get(field)
     if value is not None and not isinstance(value, str):
         raise unexpected(field, "a string or nothing", value)
+    return value or ""
+
+
+def joined(row: Row, field: str) -> str:
+    """Return a string, or a list of strings as its lines; empty for nothing."""
+    value = row.get(field)
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "\n".join(value)
+    if value is not None and not isinstance(value, str):
+        raise unexpected(field, "a string, a list of strings, or nothing", value)
     return value or ""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from luthier.dataset import labels
+from luthier.dataset import labels, question_parts, single_messages
 from luthier.dataset.errors import columns
 from luthier.dataset.formats import FORMATS, SYSTEM, Format, Reading, accepted, is_open, labelled
 from luthier.dataset.json_rows import parse
@@ -17,7 +17,8 @@ from luthier.dataset.tool_calls import unanswered_calls
 from luthier.errors import DatasetError
 from luthier.task import DataKind
 
-_LISTS: Final = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
+_CHATS: Final = ("messages", "conversations")
+_LISTS: Final = (*_CHATS, "prompt", "completion", "chosen", "rejected")
 _ANSWERS: Final = ("answer", "output", "target", "solution", "text")
 _MOST_COLUMNS: Final = 100
 _KNOWN: Final = {column for known in FORMATS for column in (*known.required, *known.optional)}
@@ -27,6 +28,8 @@ _OPEN: Final = "messages without an answer"  # stands among the columns of a row
 
 def with_known_names(row: Row) -> Row:
     """Return the row with accepted columns in lower case, where it spells them otherwise, such as `Prompt`."""
+    if row.keys() <= _KNOWN:
+        return row
     named = {column: column.strip().lower() for column in row if column not in _KNOWN}
     renamed = {column: name for column, name in named.items() if name in _KNOWN and name not in row}
     return {renamed.get(column, column): value for column, value in row.items()} if renamed else row
@@ -34,8 +37,13 @@ def with_known_names(row: Row) -> Row:
 
 def with_parsed_messages(row: Row) -> Row:
     """Return the row with messages that stand in it as JSON text as lists; other texts are unchanged."""
-    parsed = {column: _messages_in(row[column]) for column in _LISTS if isinstance(row.get(column), str)}
-    return row | {column: value for column, value in parsed.items() if value is not None}
+    parsed = {
+        column: _list_in(value, of_messages=column not in _CHATS)
+        for column in _LISTS
+        if isinstance(value := row.get(column), str)
+    }
+    found = {column: value for column, value in parsed.items() if value is not None}
+    return row | found if found else row
 
 
 def detect(rows: Sequence[Row]) -> Reading:
@@ -73,22 +81,30 @@ def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, unused: S
     found: list[str] = []
     if reading.system and (count := sum(not labels.missing(row.get(reading.system)) for row in raw)):
         found.append(f"The column `{reading.system}` is the system message of {count:,} rows.")
-    if reading.context:
-        place = "after" if reading.format.asked == "instruction" else "before"
-        found.append(f"The column `context` is put {place} the text of `{reading.format.asked}` in the prompt.")
+    if reading.format.asked:
+        found += question_parts.placed(reading.format.asked, reading.beside)
+    if "prompt" in COLUMNS[reading.format.kind]:
+        found += question_parts.missing(raw, normal, unused)
     for column in labels.COLUMNS:
         if column in reading.format.required:
             found += labels.reading((row[column] for row in raw), column)
     if reading.format.kind in (DataKind.PAIRS, DataKind.CHAT) and "label" in unused:
-        found.append(
-            "The column `label` is not used: its values are not KTO labels, such as true and false, or good and bad."
-        )
+        found += labels.unread(raw)
     if reading.format.kind is DataKind.PROMPTS and (answers := [name for name in _ANSWERS if name in unused]):
         found.append(
             f"The rows are prompts for reinforcement learning, and only graders see {columns(answers)}. To train on "
             "such a column, call it `completion`."
         )
-    moved = sum(_result_ids(row) != _result_ids(read) for row, read in zip(raw, normal, strict=True))
+    if reading.format.kind is DataKind.TEXT:
+        found += single_messages.note(unused)
+    if reading.format.kind is DataKind.TEXT and (pairs := _pairs_in(unused)):
+        found.append(
+            f"The rows are read as plain text, and {columns(pairs)} are not used. To train on these, call the column "
+            "`text` otherwise; `context` is put into the prompt."
+        )
+    moved = sum(
+        bool(ids := _result_ids(read)) and _result_ids(row) != ids for row, read in zip(raw, normal, strict=True)
+    )
     if moved:
         found.append(f"In {moved:,} rows, tool results were put in the order of their calls.")
     if unanswered := sum(_unanswered(row, reading.format.kind) for row in normal):
@@ -101,15 +117,14 @@ def _reading(rows: Sequence[Row], found: Format) -> Reading:
     if found.kind is DataKind.TEXT:
         system = None
     past = "history" in found.optional and any(row.get("history") for row in rows)
-    return Reading(format=found, chat=system is not None or past, system=system, context=_uses_context(rows, found))
+    beside = question_parts.columns_beside(rows, found.asked, found.required[1]) if found.asked else ()
+    return Reading(format=found, chat=system is not None or past, system=system, beside=beside)
 
 
-def _uses_context(rows: Sequence[Row], found: Format) -> bool:
-    """Return whether all contexts and prompts are strings, and there is a context."""
-    if found.asked is None:
-        return False
-    given = [(row["context"], row.get(found.asked)) for row in rows if not labels.missing(row.get("context"))]
-    return bool(given) and all(isinstance(context, str) and isinstance(prompt, str) for context, prompt in given)
+def _pairs_in(unused: Sequence[str]) -> tuple[str, ...]:
+    """Return the first question and answer among columns that are not used; nothing without both."""
+    pairs = (known.required for known in FORMATS if known.kind is DataKind.PAIRS)
+    return next((pair for pair in pairs if set(pair) <= set(unused)), ())
 
 
 def _signature(row: Row) -> frozenset[str]:
@@ -130,15 +145,17 @@ def _fits(known: Format, signature: frozenset[str]) -> bool:
             return True
 
 
-def _messages_in(text: str) -> list[Any] | None:
-    """Return the messages that a text is the JSON of; None for any other text."""
+def _list_in(text: str, *, of_messages: bool) -> list[Any] | None:
+    """Return the list that a text is the JSON of; None for any other text. `of_messages`: only a list of messages."""
     if not text.lstrip().startswith("["):
         return None
     try:
         value = parse(text)
     except ValueError:
         return None
-    return value if isinstance(value, list) and value and all(map(_is_message, value)) else None
+    if not isinstance(value, list) or not value:
+        return None
+    return value if not of_messages or all(map(_is_message, value)) else None
 
 
 def _is_message(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import Final
@@ -92,7 +93,7 @@ def _by_first_character(named: Container, start: bytes, filename: str) -> Contai
         case Container.JSONL | Container.JSON:
             if start[:14].lower().startswith((b"<!doctype html", b"<html")):
                 raise DatasetError(f"{filename} looks like an HTML page, not like {named}")
-            if start.split(b"\n", 1)[0].strip() == b"{":
+            if _first_line(start).strip() == b"{":
                 raise DatasetError(
                     f"{filename} contains an object over several lines. "
                     "Put each row on its own line, or all rows in one JSON array."
@@ -100,12 +101,16 @@ def _by_first_character(named: Container, start: bytes, filename: str) -> Contai
             return Container.JSON if bracket == b"[" else Container.JSONL
         case Container.CSV if bracket in (b"{", b"["):
             raise DatasetError(f"{filename} looks like JSON, not like CSV. Rename it to .jsonl.")
-        case Container.TEXT if bracket == b"{" and _is_json(start.split(b"\n", 1)[0]):
+        case Container.TEXT if bracket == b"{" and _is_json(_first_line(start)):
             raise DatasetError(f"{filename} looks like JSON Lines, not like plain text. Rename it to .jsonl.")
         case Container.PARQUET:
             raise DatasetError(f"{filename} is not Parquet: the file does not start with PAR1")
         case _:
             return named
+
+
+def _first_line(text: bytes) -> bytes:
+    return re.split(rb"[\r\n]", text, maxsplit=1)[0]
 
 
 def _is_json(line: bytes) -> bool:

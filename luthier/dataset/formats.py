@@ -7,11 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final
 
-from luthier.dataset import messages, sharegpt
-from luthier.dataset.answers import answered, as_chat, history, optional_string, string, with_history, with_system
+from luthier.dataset import messages, question_parts, sharegpt
+from luthier.dataset.answers import (
+    answered,
+    as_chat,
+    check_json,
+    history,
+    joined,
+    optional_string,
+    string,
+    with_history,
+    with_system,
+)
 from luthier.dataset.errors import columns, unexpected
 from luthier.dataset.labels import COLUMNS as LABEL_COLUMNS
 from luthier.dataset.labels import label
@@ -30,8 +40,8 @@ class Format:
     """A set of columns, and the function that normalises them.
 
     `optional` columns are used if present. Each format but `text` also uses the columns for tools and for a system
-    prompt. `asked` is the column of a prompt that a `context` column belongs to. `kept` columns are used, and stay in
-    the row under their own name too, because graders refer to it.
+    prompt. `asked` is the column of a prompt that a passage and choices may stand beside. `kept` columns are used, and
+    stay in the row under their own name too, because graders refer to it.
     """
 
     name: str
@@ -44,7 +54,7 @@ class Format:
 
     @property
     def used(self) -> frozenset[str]:
-        """The columns that training uses, if they are present; `context` only where the file's reading says so."""
+        """The columns that training uses, if they are present; what stands beside a question is in the reading."""
         beside = () if self.kind is DataKind.TEXT else (*SYSTEM, "tools", "functions")
         return frozenset((*self.required, *self.optional, *beside))
 
@@ -54,19 +64,25 @@ class Reading:
     """How the rows of one file are read: their format, and what all of its rows have in common.
 
     `chat`: strings become messages in all rows, because some row has a system prompt or a history.
-    `system`: the column of the system prompt. `context`: whether the `context` column is put into the prompt.
+    `system`: the column of the system prompt. `beside`: the columns that are put into the prompt; all but `context`
+    stay in the row too, for graders.
     """
 
     format: Format
     chat: bool = False
     system: str | None = None
-    context: bool = False
+    beside: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def used(self) -> frozenset[str]:
         """The columns that training uses."""
         others = set(SYSTEM) - {self.system} if self.system else set()
-        return (self.format.used - others) | ({"context"} if self.context else set())
+        return (self.format.used - others) | set(self.beside)
+
+    @cached_property
+    def _taken(self) -> frozenset[str]:
+        """The columns that do not stay in a row under their own name."""
+        return self.used - set(self.format.kept) - (set(self.beside) - {question_parts.CONTEXT})
 
     def normalise(self, row: Row) -> Row:
         """Return the row in TRL's columns, followed by extra columns. Raises DatasetError naming the field at fault."""
@@ -78,15 +94,19 @@ class Reading:
         for column in _MEDIA:
             if row.get(column):
                 raise DatasetError(f"field `{column}`: images, video and audio are not supported; remove the column")
-        given = _with_context(row, self.format.asked) if self.context and self.format.asked else row
+        asked = self.format.asked
+        given = question_parts.with_parts(row, asked, self.beside) if asked and self.beside else row
+        if self.format.kind is not DataKind.TEXT:
+            check_json(row, self.format.required)
         normal = self.format.convert(given)
         if self.format.kind is not DataKind.TEXT:
             normal = as_chat(normal) if self.chat else normal
             normal = with_system(normal, optional_string(row, self.system) if self.system else "")
             found = normal.get("tools") or row_tools(row)
             normal |= {"tools": found} if found else {}
-        taken = (self.used | normal.keys()) - set(self.format.kept)
-        return normal | {column: value for column, value in row.items() if column not in taken}
+        return normal | {
+            column: value for column, value in row.items() if column not in self._taken and column not in normal
+        }
 
 
 def check_shape(row: Row, first: Row, kind: DataKind) -> None:
@@ -112,18 +132,9 @@ def labelled(found: Format, column: str) -> Format:
 
 def accepted() -> str:
     """Return the accepted sets of columns, for an error message."""
-    sets = "; ".join(" + ".join(f"`{column}`" for column in known.required) for known in FORMATS)
+    sets = "; ".join(dict.fromkeys(" + ".join(f"`{column}`" for column in known.required) for known in FORMATS))
     labels = " or ".join(f"`{column}`" for column in LABEL_COLUMNS)
     return f"accepted columns: {sets}; pairs and chats also with {labels}"
-
-
-def _with_context(row: Row, asked: str) -> Row:
-    """Return the row with its context in the prompt: before a question, after an instruction as Alpaca's `input`."""
-    context, prompt = optional_string(row, "context"), row.get(asked)
-    if not context.strip() or not isinstance(prompt, str) or context in prompt:
-        return row
-    parts = [prompt, context] if asked == "instruction" else [context, prompt]
-    return row | {asked: "\n\n".join(parts)}
 
 
 def _shape(row: Row) -> str:
@@ -165,7 +176,7 @@ def _alpaca_preference(row: Row) -> Row:
 
 def _with_input(row: Row) -> Row:
     """Return the row with Alpaca's `input` after its instruction."""
-    instruction, given = string(row, "instruction"), optional_string(row, "input")
+    instruction, given = string(row, "instruction"), joined(row, "input")
     return row | {"instruction": f"{instruction}\n\n{given}" if given else instruction}
 
 
@@ -269,6 +280,6 @@ def is_open(value: Any) -> bool:
     return (
         isinstance(value, list)
         and bool(value)
+        and not (isinstance(value[-1], dict) and value[-1].get("role") == "assistant")
         and all(isinstance(message, dict) and message.get("role") in messages.ROLES for message in value)
-        and value[-1]["role"] != "assistant"
     )

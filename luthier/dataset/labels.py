@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from luthier.dataset.errors import unexpected
+from luthier.dataset.errors import shorten, unexpected
 from luthier.dataset.rows import Row
 
 DESIRABLE: Final = frozenset(
@@ -65,6 +65,7 @@ UNDESIRABLE: Final = frozenset(
 )
 TAG: Final = "kto_tag"  # LLaMA-Factory's column, which never means anything else
 COLUMNS: Final = ("label", TAG)
+_MOST_OTHERS: Final = 0.1  # of the values of a column of labels
 
 
 def label(value: Any, field: str) -> bool:
@@ -79,19 +80,27 @@ def label(value: Any, field: str) -> bool:
 
 
 def column_of_labels(rows: Sequence[Row]) -> str | None:
-    """Return the column that has the labels, or None if the rows have none.
-
-    A `label` column has labels if at least half of its values are known ones: then the others are faults. A column of
-    many classes, or of free text, has not. Neither has one with the three values -1, 0 and 1, in which 0 is neutral.
-    """
+    """Return the column that has the labels, or None if the rows have none."""
     if any(not missing(row.get(TAG)) for row in rows):
         return TAG
-    given = [row["label"] for row in rows if not missing(row.get("label"))]
-    known = sum(_desirable(value) is not None for value in given)
-    if not known or 2 * known < len(given):
+    return "label" if any(not missing(row.get("label")) for row in rows) and why_no_labels(rows) is None else None
+
+
+def why_no_labels(rows: Iterable[Row]) -> str | None:
+    """Return why the values of a `label` column are not KTO labels, as the end of a sentence; None if they are.
+
+    They are if at most a tenth of the values are other ones: then these are faults. Besides other values, both labels
+    must occur, or true or false: `good` and `fine`, or 1 and 2, are rather two classes. In -1, 0 and 1, 0 is neutral.
+    """
+    counts = Counter(_word(value) for row in rows if not missing(value := row.get("label")))
+    other = Counter({word: count for word, count in counts.items() if _desirable(word) is None})
+    if {"-1", "-1.0"} & counts.keys() and {"0", "0.0"} & counts.keys():
+        return "it has both -1 and 0, so 0 is neither desirable nor undesirable"
+    both = len({_desirable(word) for word in counts.keys() - other.keys()}) > 1 or {"true", "false"} & counts.keys()
+    if not other or (both and other.total() <= _MOST_OTHERS * counts.total()):
         return None
-    words = {_word(value) for value in given}
-    return None if words & {"-1", "-1.0"} and words & {"0", "0.0"} else "label"
+    shown = ", ".join(repr(shorten(word, 20)) if word else "a list or an object" for word, _ in other.most_common(3))
+    return f"{other.total():,} of {counts.total():,} values are no KTO labels, such as {shown}"
 
 
 def reading(values: Iterable[Any], column: str) -> tuple[str, ...]:
@@ -104,6 +113,13 @@ def reading(values: Iterable[Any], column: str) -> tuple[str, ...]:
         for word, count in sorted(counts.items())
     )
     return (f"The column `{column}` was read as KTO labels: {read}.",)
+
+
+def unread(rows: Iterable[Row]) -> tuple[str, ...]:
+    """Return a note that says why a `label` column is not used; nothing if it is empty."""
+    why = why_no_labels(rows)
+    advice = f"To train with KTO, give true and false in the column `{TAG}`."
+    return () if why is None else (f"The column `label` is not used: {why}. {advice}",)
 
 
 def missing(value: Any) -> bool:

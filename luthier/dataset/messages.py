@@ -61,9 +61,17 @@ def answer(value: Any, field: str) -> list[Row]:
 def messages(value: Any, field: str) -> list[Row]:
     """Validate messages one by one, and put the results of tools in the order of their calls."""
     if not isinstance(value, list) or not value:
-        raise unexpected(field, "a list of messages", value)
-    found = [_message(item, f"{field}[{index}]") for index, item in enumerate(value)]
+        raise unexpected(field, "a list of messages, or its JSON text", value)
+    found = [item if _is_plain(item) else _message(item, f"{field}[{index}]") for index, item in enumerate(value)]
     return ordered_results(found, field)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is a message as it should be, and has nothing but a role and a text: most are so."""
+    if not isinstance(value, dict) or list(value) != ["role", "content"]:
+        return False
+    role, content = value["role"], value["content"]
+    return role in ROLES and isinstance(content, str) and (role != "assistant" or bool(content.strip()))
 
 
 def _message(value: Any, field: str) -> Row:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from luthier.dataset import detect
+from luthier.dataset import detect, single_messages
 from luthier.dataset.errors import Faults
 from luthier.dataset.file_type import Container, recognise
 from luthier.dataset.formats import Reading, check_shape
 from luthier.dataset.json_rows import array_rows, jsonl_rows
+from luthier.dataset.line_ends import with_unix_line_ends
 from luthier.dataset.plain_text import PIECE_CHARACTERS, text_rows
 from luthier.dataset.rows import Row
 from luthier.dataset.tables import csv_rows, parquet_rows
@@ -59,12 +60,15 @@ def load(path: Path, filename: str, *, max_row_bytes: int, max_bytes: int = 2**3
         faults.add(broken.message)
     if not raw:
         raise faults.error(filename) if faults.count else _too_few(filename, container, 0)
+    if fault := single_messages.fault(raw):
+        faults.add(f"row {numbers[0]}, {fault}", number=numbers[0])
+        raise faults.error(filename)
     try:
         reading = detect.detect(raw)
-    except DatasetError as fault:
+    except DatasetError as unknown:
         hint = " The first line of a CSV file names its columns." if container is Container.CSV else ""
-        faults.add(f"row {numbers[0]}, {fault.message}{hint}", number=numbers[0])
-        raise faults.error(filename) from fault
+        faults.add(f"row {numbers[0]}, {unknown.message}{hint}", number=numbers[0])
+        raise faults.error(filename) from unknown
     rows = _normalised(numbers, raw, reading, faults)
     if faults.count:
         raise faults.error(filename)
@@ -99,7 +103,8 @@ def _numbered_rows(
     if container is Container.PARQUET:
         yield from parquet_rows(path, max_row_bytes, max_bytes, faults)
         return
-    with path.open("rb") as stream:
+    with path.open("rb") as file:
+        stream = with_unix_line_ends(file)
         match container:
             case Container.JSONL:
                 yield from jsonl_rows(stream, max_row_bytes, faults)

@@ -27,7 +27,7 @@ CALLS: Final = ("function_call", "tool_call")
 def turns(value: Any, field: str) -> list[Row]:
     """Return the turns as messages; turns that have a `role` already are unchanged."""
     if not isinstance(value, list) or not value:
-        raise unexpected(field, "a list of turns", value)
+        raise unexpected(field, "a list of turns, or its JSON text", value)
     return [_turn(turn, f"{field}[{index}]") for index, turn in enumerate(value)]
 
 

@@ -84,7 +84,7 @@ def split(rows: Sequence[Row], kind: DataKind, *, validation_rows: Sequence[Row]
     return Splits(train=train, validation=validation, test=test, notes=(*notes, *([_BY_SYSTEM] if by_system else [])))
 
 
-def near_duplicates_of(rows: Iterable[Row], kind: DataKind) -> dict[str, str] | None:
+def near_duplicates_of(rows: Iterable[Row], kind: DataKind) -> Mapping[str, str] | None:
     """Return, by the hash of each prompt that nearly repeats another, the hash of the one that stands for its group.
 
     None if there are too many prompts to search.

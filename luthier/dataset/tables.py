@@ -11,6 +11,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
+from luthier.dataset import csv_dialect
 from luthier.dataset.errors import Faults, columns, shorten
 from luthier.dataset.json_rows import lines, too_long
 from luthier.dataset.rows import Row
@@ -21,17 +22,11 @@ _BATCH_ROWS: Final = 16  # small, because a few bytes of Parquet can unpack to a
 
 
 def csv_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[tuple[int, Row]]:
-    """Yield each record under the header as a row of strings, counted from 1; blank lines are skipped.
-
-    The columns are separated by commas, or by tabs, semicolons or bars where the header has no comma. Spaces after a
-    separator are ignored in a file that has them before opening quotes.
-    """
+    """Yield each record under the header as a row of strings, counted from 1; records without a value are skipped."""
     csv.field_size_limit(limit)  # global to the process, but the service has only one limit
-    separator = _separator(stream, limit)
-    found = _spaced_quotes(stream, limit, separator, skip=False)
-    spaced = found > 0 and found > _spaced_quotes(stream, limit, separator, skip=True)
-    texts = (line.text for line in lines(stream, limit, faults))
-    records = csv.reader(texts, strict=True, delimiter=separator, skipinitialspace=spaced)
+    dialect = csv_dialect.recognise(stream, limit)
+    stream.seek(0)
+    records = dialect.records(line.text for line in lines(stream, limit, faults))
     try:
         header = _header(records)
     except csv.Error as error:
@@ -46,13 +41,13 @@ def csv_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[tup
             number += 1
             faults.add(f"row {number} {_csv_fault(error, limit)}", number=number)
             continue
-        if not fields:
+        if not any(map(str.strip, fields)):
             continue
         number += 1
-        if len(fields) == len(header):
-            yield number, dict(zip(header, fields, strict=True))
-        else:
-            faults.add(f"row {number} has {len(fields)} fields, the header has {len(header)}", number=number)
+        try:
+            yield number, _row(header, fields)
+        except DatasetError as error:
+            faults.add(f"row {number} {error.message}", number=number)
 
 
 def parquet_rows(path: Path, limit: int, max_bytes: int, faults: Faults) -> Iterator[tuple[int, Row]]:
@@ -133,32 +128,25 @@ def _json_value(value: Any) -> Any:
             raise TypeError(f"a value of type {type(value).__name__}")
 
 
-def _separator(stream: BufferedReader, limit: int) -> str:
-    """Return the comma, or what separates the columns of a header without commas."""
-    header = next((line.text for line in lines(stream, limit, Faults()) if line.text.strip()), "")
-    stream.seek(0)
-    return next((mark for mark in "\t;|" if "," not in header and mark in header), ",")
+def _row(header: list[str], fields: list[str]) -> Row:
+    """Return the fields by the names of their columns. Columns without a name may be empty, or be one index of rows.
 
-
-def _spaced_quotes(stream: BufferedReader, limit: int, separator: str, *, skip: bool) -> int:
-    """Return how many fields start with spaces and then a quote, with or without skipping spaces after a separator.
-
-    In `"a", "b"` the second field does unless spaces are skipped. In `"a"," ""b"" "` it does in both cases.
+    Raises DatasetError for another number of fields, and for a value that several columns without a name leave unclear.
     """
-    texts = (line.text for line in lines(stream, limit, Faults()))
-    records, count = csv.reader(texts, delimiter=separator, skipinitialspace=skip), 0
-    try:
-        for fields in records:
-            count += sum(field[:1] in (" ", "\t") and field.lstrip(" \t")[:1] == '"' for field in fields)
-    except csv.Error:
-        pass  # the rows are counted up to here; reading them again names the fault
-    stream.seek(0)
-    return count
+    filled = fields + header[len(fields) :] if not any(header[len(fields) :]) else fields
+    if len(filled) != len(header):
+        raise DatasetError(f"has {len(fields)} fields, the header has {len(header)}")
+    if all(header):
+        return dict(zip(header, filled, strict=True))
+    for place, (name, value) in enumerate(zip(header, filled, strict=True), start=1):
+        if not name and value.strip() and header.count("") > 1:
+            raise DatasetError(f"has the value {shorten(value)!r} in column {place}, which the header does not name")
+    return {name: value for name, value in zip(header, filled, strict=True) if name or value.strip()}
 
 
 def _header(records: Iterator[list[str]]) -> list[str]:
-    header = [name.strip() for name in next((fields for fields in records if fields), [])]
-    if repeated := {name for name in header if header.count(name) > 1}:
+    header = [name.strip() for name in next((fields for fields in records if any(map(str.strip, fields))), [])]
+    if repeated := {name for name in header if name and header.count(name) > 1}:
         raise DatasetError(f"the header names {columns(sorted(repeated))} more than once")
     return header
 
@@ -169,7 +157,10 @@ def _csv_fault(error: csv.Error, limit: int) -> str:
         return too_long(limit)
     if "unexpected end of data" in reason:
         return "has a quoted field that is never closed: the file looks truncated"
-    return f"is not CSV: {reason}"
+    if "new-line character" in reason:
+        return "has a carriage return (\\r) in a line: save the file with the line ends of Windows or Unix"
+    advice = ". Inside a field in quotes, write each quote twice" if "expected after" in reason else ""
+    return f"is not CSV: {reason}{advice}"
 
 
 def _check_unpacked(size: int, max_bytes: int) -> None:

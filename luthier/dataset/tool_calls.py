@@ -80,6 +80,8 @@ def ordered_results(messages: list[Row], field: str) -> list[Row]:
     Raises DatasetError for an id that no call before it has, for two results of one call, and where it is unclear which
     call a result belongs to. Calls without results are accepted.
     """
+    if all(message["role"] != "tool" for message in messages):
+        return messages
     found: list[Row] = []
     calls: list[Row] = []
     results: list[tuple[str, Row]] = []

@@ -406,8 +406,9 @@ COLUMNS = [
     _file(
         "labels of which most are known",
         "train.jsonl",
-        _all(prompt="a", completion="b", label="good") * 9 + _all(prompt="a", completion="b", label="so-so") * 3,
-        r"has 3 faults:\n  - row 10, field `label`: .*'so-so'",
+        (_all(prompt="a", completion="b", label="good") + _all(prompt="a", completion="b", label="bad")) * 9
+        + _all(prompt="a", completion="b", label="so-so") * 2,
+        r"has 2 faults:\n  - row 19, field `label`: .*'so-so'",
     ),
     _file(
         "completions in few of the rows",

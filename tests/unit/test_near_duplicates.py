@@ -3,10 +3,13 @@
 import hashlib
 import json
 import random
+from collections.abc import Mapping
 
+import datasketch
+import numpy as np
 import pytest
 
-from luthier.dataset import Row, Splits, near_duplicates, split
+from luthier.dataset import Row, Splits, near_duplicates, profile, split
 from luthier.dataset.near_duplicates import near_duplicates as search
 from luthier.dataset.rows import fold, text_hash
 from luthier.dataset.splits import near_duplicates_of
@@ -176,3 +179,36 @@ def _digest(splits: Splits) -> str:
 def test_too_few_prompts_are_refused_whether_or_not_they_are_alike() -> None:
     with pytest.raises(DatasetError, match=r"\b4 different prompts"):
         split(_rows([f"{BASE}{end}" for end in ("!", " now", ", please", " thanks")] * 3), DataKind.PAIRS)
+
+
+def test_signatures_are_those_of_datasketch() -> None:
+    sets = [np.unique(np.random.default_rng(seed).integers(0, 2**32, seed + 1, dtype=np.uint32)) for seed in range(40)]
+    for found, hashes in zip(near_duplicates.signatures(sets), sets, strict=True):
+        sketch = datasketch.MinHash(num_perm=64, hashfunc=int, scheme="affine32")
+        sketch.update_batch(hashes.tolist())
+        assert found.tolist() == sketch.hashvalues.tolist()
+
+
+def test_the_same_prompts_are_searched_once_whatever_their_order_and_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[int] = []
+    search_all = near_duplicates._searched
+
+    def counted(texts: Mapping[str, str], *, values: bool) -> dict[str, str]:
+        searched.append(len(texts))
+        return search_all(texts, values=values)
+
+    monkeypatch.setattr(near_duplicates, "_searched", counted)
+    rows = _rows([_sentence(seed, 15) for seed in range(30)] + [f"{_sentence(3, 15)}, please"])
+    found = profile(rows, DataKind.PAIRS).near_duplicates
+    splits = split([row | {"completion": "no"} for row in reversed(rows)], DataKind.PAIRS)
+    assert (found, searched) == (2, [31])
+    assert [note.split()[0] for note in splits.notes] == ["2"]
+    near_duplicates_of(rows[:-1], DataKind.PAIRS)
+    near_duplicates_of([{"text": row["prompt"]} for row in rows], DataKind.TEXT)
+    assert searched == [31, 30, 31]
+
+
+def test_only_the_last_few_results_are_kept() -> None:
+    for seed in range(12):
+        near_duplicates_of(_rows([_sentence(seed, 16), _sentence(seed + 1, 16)]), DataKind.PAIRS)
+    assert 0 < len(near_duplicates._results) <= 4

@@ -1,0 +1,97 @@
+"""How the fields of a CSV file are separated and quoted, found from its content."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from typing import Final
+
+from luthier.dataset.errors import Faults
+from luthier.dataset.json_rows import lines
+
+_DECLARED: Final = re.compile(r'"?sep=(.)"?[\s,;|]*', re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """How a file is read.
+
+    separator  stands between the fields
+    declared   the first line is Excel's `sep=;` and names no columns
+    spaced     spaces after a separator are ignored
+    quoted     quotes around a field are not part of it
+    """
+
+    separator: str
+    declared: bool = False
+    spaced: bool = False
+    quoted: bool = True
+
+    def records(self, texts: Iterable[str]) -> Iterator[list[str]]:
+        """Return the records of lines of text, the header first. The iterator raises csv.Error."""
+        given = iter(texts)
+        if self.declared:
+            next((text for text in given if text.strip()), None)
+        return csv.reader(
+            given,
+            strict=True,
+            delimiter=self.separator,
+            skipinitialspace=self.spaced,
+            quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE,
+        )
+
+
+def recognise(stream: BufferedReader, limit: int) -> Dialect:
+    """Return the dialect of a file, which is read several times.
+
+    The separator is what a line `sep=;` says; else the comma, or a tab, a semicolon or a bar where the header has no
+    comma. Spaces after a separator are ignored in a file that has them before opening quotes.
+    """
+    first = next((text for text in _texts(stream, limit) if text.strip()), "")
+    if declared := _DECLARED.fullmatch(first):
+        separator = declared[1]
+    else:
+        separator = next((mark for mark in "\t;|" if "," not in first and mark in first), ",")
+    plain = Dialect(separator=separator, declared=declared is not None)
+    if separator == "\t" and _quotes_are_text(stream, limit, plain):
+        return Dialect(separator=separator, declared=plain.declared, quoted=False)
+    skipping = Dialect(separator=separator, declared=plain.declared, spaced=True)
+    found = _spaced_quotes(stream, limit, plain)
+    return skipping if found and found > _spaced_quotes(stream, limit, skipping) else plain
+
+
+def _spaced_quotes(stream: BufferedReader, limit: int, dialect: Dialect) -> int:
+    """Return how many fields start with spaces and then a quote.
+
+    In `"a", "b"` the second field does unless spaces are skipped. In `"a"," ""b"" "` it does in both cases.
+    """
+    count = 0
+    try:
+        for fields in csv.reader(_texts(stream, limit), delimiter=dialect.separator, skipinitialspace=dialect.spaced):
+            count += sum(field[:1] in (" ", "\t") and field.lstrip(" \t")[:1] == '"' for field in fields)
+    except csv.Error:
+        pass  # the rows are counted up to here; reading them again names the fault
+    return count
+
+
+def _quotes_are_text(stream: BufferedReader, limit: int, dialect: Dialect) -> bool:
+    """Return whether each line of a file with tabs is a row as it stands, but is none if quotes enclose fields."""
+    rows = [text for text in _texts(stream, limit) if text.strip()]
+    widths = {text.count(dialect.separator) for text in rows}
+    if len(widths) != 1 or not any('"' in text for text in rows):
+        return False
+    try:
+        quoted = [len(fields) - 1 for fields in csv.reader(rows, strict=True, delimiter=dialect.separator)]
+    except csv.Error:
+        return True
+    return len(quoted) != len(rows) or set(quoted) != widths
+
+
+def _texts(stream: BufferedReader, limit: int) -> Iterator[str]:
+    """Yield the lines of the file from its start."""
+    stream.seek(0)
+    for line in lines(stream, limit, Faults()):
+        yield line.text

@@ -1,0 +1,114 @@
+"""CSV files as spreadsheets and scripts write them."""
+
+from pathlib import Path
+
+import pytest
+
+from luthier.dataset import Loaded, load
+from luthier.errors import DatasetError
+from luthier.task import DataKind
+
+
+def _load(folder: Path, name: str, text: str) -> Loaded:
+    path = folder / "upload"
+    path.write_bytes(text.encode())
+    return load(path, name, max_row_bytes=2**20)
+
+
+def _rows(end: str = "", mark: str = ",", line: str = "\n") -> str:
+    return "".join(f"q{n}{mark}a{n}{end}{line}" for n in range(12))
+
+
+FIRST = {"prompt": "q0", "completion": "a0"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"prompt,completion,,\n{_rows(',,')}",
+        f"prompt,completion,\n{_rows(',')}",
+        f"prompt,completion,, \n{_rows()}",
+        f"prompt,,completion,\n{_rows(',').replace(',a', ',,a')}",
+        f",,\nprompt,completion,\n{_rows(',')},,\n,,\n",
+        f"sep=;\nprompt;completion\n{_rows(mark=';')}",
+        f"\ufeffSEP=,\r\nprompt,completion\r\n{_rows(line=chr(13) + chr(10))}",
+        f'"sep=|"\nprompt|completion\n{_rows(mark="|")}',
+        f"sep=:\nprompt:completion\n{_rows(mark=':')}",
+        f"sep=\t\nprompt\tcompletion\n{_rows(mark=chr(9))}",
+        f"prompt,completion\r{_rows(line=chr(13))}",
+        f"sep=;\rprompt;completion\r{_rows(mark=';', line=chr(13)).rstrip()}",
+    ],
+)
+def test_spreadsheets_are_read(text: str, tmp_path: Path) -> None:
+    loaded = _load(tmp_path, "train.csv", text)
+    assert (len(loaded.rows), loaded.rows[0], loaded.unused_columns) == (12, FIRST, ())
+
+
+def test_an_index_without_a_name_is_a_column_that_is_not_used(tmp_path: Path) -> None:
+    text = ",prompt,completion\n" + "".join(f"{n},q{n},a{n}\n" for n in range(12))
+    loaded = _load(tmp_path, "train.csv", text)
+    assert (loaded.rows[0], loaded.unused_columns) == ({**FIRST, "": "0"}, ("",))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (f"prompt,completion,,\n{_rows(',,')}q,a,,note\n", r"row 13 .*'note' in column 4"),
+        (f"prompt,completion,,\n{_rows(',,')}q,a,,,\n", r"row 13 has 5 fields, the header has 4"),
+        (f"prompt,completion,,\n{_rows(',,')}q\n", r"row 13 has 1 fields, the header has 4"),
+        (f"prompt,completion\n{_rows()}q,Hello,\n", r"row 13 has 3 fields, the header has 2"),
+        (f"prompt,completion\n{_rows()}q\rq,a\n", r"row 13 has a carriage return"),
+        (f'prompt,completion\n{_rows()}q,"a" b\n', r"row 13 is not CSV: .*twice"),
+    ],
+)
+def test_what_is_unclear_names_its_row_and_cause(text: str, fault: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=fault):
+        _load(tmp_path, "train.csv", text)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ['"No" was all she said', 'a 5" pipe', '"', 'she said "no"', '"yes" or "no"'],
+)
+def test_quotes_in_a_file_with_tabs_are_text(answer: str, tmp_path: Path) -> None:
+    text = "prompt\tcompletion\n" + "".join(f"q{n}\t{answer}\n" for n in range(12))
+    rows = _load(tmp_path, "train.tsv", text).rows
+    assert [row["completion"] for row in rows] == [answer] * 12
+
+
+def test_a_quote_that_opens_in_one_row_and_ends_in_another_swallows_no_rows(tmp_path: Path) -> None:
+    text = "prompt\tcompletion\n" + "".join(f"q{n}\ta{n}\n" for n in range(12)) + '"a\tb\nc\td"\n'
+    rows = _load(tmp_path, "train.tsv", text).rows
+    assert [row["prompt"] for row in rows[12:]] == ['"a', "c"]
+
+
+def test_tabs_and_line_ends_within_quotes_are_part_of_a_field(tmp_path: Path) -> None:
+    text = "prompt\tcompletion\n" + "".join(f'"q\t{n}"\t"a\n""{n}"""\n' for n in range(12))
+    rows = _load(tmp_path, "train.tsv", text).rows
+    assert rows[3] == {"prompt": "q\t3", "completion": 'a\n"3"'}
+
+
+def test_old_macs_line_ends_are_read_in_every_kind_of_text(tmp_path: Path) -> None:
+    rows = "\r".join(f'{{"prompt": "q{n}", "completion": "a\\r{n}"}}' for n in range(12))
+    assert _load(tmp_path, "train.jsonl", rows).rows[2] == {"prompt": "q2", "completion": "a\r2"}
+    book = "\r\r".join(f"# Part {n}\r{'word ' * 250}" for n in range(12))
+    loaded = _load(tmp_path, "book.md", book)
+    assert (loaded.kind, len(loaded.rows)) == (DataKind.TEXT, 12)
+    assert loaded.rows[1]["text"].startswith("# Part 1\n")
+    with pytest.raises(DatasetError, match=r"line 2 is not JSON"):
+        _load(tmp_path, "train.jsonl", '{"text": "a"}\roops\r{"text": "b"}\r')
+    with pytest.raises(DatasetError, match=r"JSON Lines.*\.jsonl"):
+        _load(tmp_path, "train.txt", rows)
+
+
+def test_a_carriage_return_within_a_field_stays(tmp_path: Path) -> None:
+    text = "prompt,completion\n" + "".join(f'q{n},"a\rb"\n' for n in range(12))
+    assert _load(tmp_path, "train.csv", text).rows[0]["completion"] == "a\rb"
+
+
+def test_no_set_of_accepted_columns_is_named_twice(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError) as refused:
+        _load(tmp_path, "train.csv", "head,body\n" + "a,b\n" * 12)
+    sets = str(refused.value).split("accepted columns: ")[1].split("; ")
+    assert "`messages`" in sets
+    assert len(set(sets)) == len(sets)

@@ -1,0 +1,105 @@
+"""Files whose rows are single messages, or trees of them, are refused."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luthier.dataset import Loaded, load, write_rows
+from luthier.errors import DatasetError
+from luthier.task import DataKind
+
+Row = dict[str, Any]
+PAIR = {"prompt": "Name a town.", "completion": "Ely"}
+
+
+def _load(folder: Path, rows: list[Row]) -> Loaded:
+    path = folder / "upload"
+    path.write_bytes(write_rows(rows))
+    return load(path, "train.jsonl", max_row_bytes=2**22)
+
+
+def _thread(number: int) -> list[Row]:
+    said = [("prompter", "Hi"), ("assistant", "Hello"), ("assistant", "Good day")]
+    return [
+        {
+            "message_id": f"{number}-{index}",
+            "parent_id": None if index == 0 else f"{number}-0",
+            "text": f"{text} {number}",
+            "role": role,
+            "rank": index - 1 if index else None,
+        }
+        for index, (role, text) in enumerate(said)
+    ]
+
+
+def _without(row: Row, *names: str) -> Row:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+OPEN_ASSISTANT = [row for number in range(8) for row in _thread(number)]
+SAID = {"text": "Hi", "role": "prompter", "replies": [{"text": "Hello", "role": "assistant", "replies": []}]}
+CHATGPT = {"mapping": {"a": {"message": {"content": {"parts": ["Hi"]}}, "parent": None, "children": ["b"]}}}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        OPEN_ASSISTANT,
+        random.Random(3).sample(OPEN_ASSISTANT, len(OPEN_ASSISTANT)),
+        [row for row in OPEN_ASSISTANT if row["parent_id"] is not None],
+        [_without(row, "role") for row in OPEN_ASSISTANT],
+        [_without(row, "parent_id", "message_id") for row in OPEN_ASSISTANT],
+        [{"speaker": ("Human", "Bot")[n % 2], "text": f"Line {n}", "chat": n // 4} for n in range(20)],
+        [{"role": ("user", "assistant")[n % 2], "content": f"Line {n}"} for n in range(20)],
+        [{"message_tree_id": str(n), "prompt": SAID} for n in range(12)],
+        [SAID] * 12,
+        [{"text": "Hi", "author": "ann", "children": [{"text": "Hello"}]}] * 12,
+        [{"title": "A chat"} | CHATGPT] * 12,
+    ],
+    ids=[
+        "messages",
+        "in any order",
+        "without the first ones",
+        "without roles",
+        "without parents",
+        "speakers",
+        "content",
+        "trees",
+        "trees of rows",
+        "children",
+        "ChatGPT",
+    ],
+)
+def test_messages_and_trees_are_refused_and_the_layout_to_write_is_named(rows: list[Row], tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"has 1 fault:\n  - row 1, columns .*\"messages\": \[") as refused:
+        _load(tmp_path, rows)
+    assert "CSV" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"text": f"Story {n}", "author": f"writer {n}"} for n in range(12)],
+        [{"text": f"Story {n}", "role": "assistant"} for n in range(12)],
+        [{"text": f"Story {n}", "parent_id": "book", "id": n} for n in range(12)],
+        [{"text": f"Story {n}", "children": 2} for n in range(12)],
+    ],
+)
+def test_texts_with_other_columns_are_texts(rows: list[Row], tmp_path: Path) -> None:
+    assert _load(tmp_path, rows).kind is DataKind.TEXT
+
+
+def test_texts_that_may_be_replies_are_noted(tmp_path: Path) -> None:
+    rows: list[Row] = [{"id": n, "parent_id": n - 1 if n else None, "text": f"Story {n}"} for n in range(12)]
+    [note] = _load(tmp_path, rows).notes
+    assert "`parent_id`" in note
+    assert '"messages"' in note
+
+
+@pytest.mark.parametrize(
+    "beside", [{"role": "user", "parent_id": "x"}, {"replies": [], "message_id": "m", "parent_id": "p"}]
+)
+def test_whole_conversations_may_have_the_columns_of_messages(beside: Row, tmp_path: Path) -> None:
+    assert _load(tmp_path, [PAIR | beside] * 12).kind is DataKind.PAIRS
