@@ -7,7 +7,7 @@ from enum import StrEnum
 from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
-from pydantic import BeforeValidator, Field, JsonValue, ValidationInfo, create_model, field_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, JsonValue, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
 from luthier.algorithms import Algorithm
@@ -386,4 +386,9 @@ class JudgeSpec(Frozen):
         ge=1,
         exclude_if=lambda windows: windows == 128,
         description="encoders: windows scored, evenly spaced over all windows of the rows",
+    )
+    clock: AwareDatetime | None = Field(
+        default=None,
+        exclude_if=lambda clock: clock is None,
+        description="the time that chat templates show in all texts of the job; null where none shows it",
     )

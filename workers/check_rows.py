@@ -47,7 +47,14 @@ def check(order: CheckOrder) -> RowChecks:
                 lengths.append((0, 0))
             if len(spelt) < _SPELT_ROWS and (token := _spelt(render, row)):
                 spelt[number] = token
-    return RowChecks(faults=faults, lengths=lengths, spelt=spelt, unreasoned=unreasoned, stops=bool(_end(render)))
+    return RowChecks(
+        faults=faults,
+        lengths=lengths,
+        spelt=spelt,
+        unreasoned=unreasoned,
+        timed=render.chat.shows_time,
+        stops=bool(_end(render)),
+    )
 
 
 def rendered(render: Renderer, row: Row, kind: DataKind) -> list[Tokens]:

@@ -26,6 +26,7 @@ class RowChecks(Frozen):
     )
     spelt: dict[int, str] = Field(description="the first rows whose messages spell a control token, and which")
     unreasoned: int = Field(default=0, description="rows whose reasoning the chat template leaves out")
+    timed: bool = Field(default=False, description="whether the chat template shows the time")
     stops: bool = Field(description="whether an answer has an end that the model can learn")
 
     def truncated(self, max_tokens: int) -> list[int]:

@@ -44,6 +44,11 @@ class Checked:
     numbered: list[list[Row]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
 
+    @property
+    def timed(self) -> bool:
+        """Whether a chat template shows the time."""
+        return any(found.timed for files in self.checks.values() for found in files)
+
     def within(self, max_tokens: int, splits: Splits) -> tuple[str, ...]:
         """Return what the length limit does to the rows, as sentences. Raises DatasetError if none can be scored."""
         notes = []
@@ -166,6 +171,11 @@ def _observed(used: dict[str, list[RowChecks]]) -> list[str]:
             notes.append(f"Row {number} spells {token}, a control token of {name}: it is read as plain text.")
         if unreasoned := sum(found.unreasoned for found in files):
             notes.append(f"The chat template of {name} leaves out the reasoning of {unreasoned} rows.")
+        if any(found.timed for found in files):
+            notes.append(
+                f"The chat template of {name} shows the date or the time. In training and scoring it is that of the "
+                "job's creation; later chats show their own."
+            )
         if not all(found.stops for found in files):
             notes.append(f"{name} has no token that ends an answer, so it will not learn to stop.")
     return notes

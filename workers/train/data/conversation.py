@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from luthier.dataset.messages import Message
 from luthier.errors import TrialFailed
+from workers.train.data import template_clock
 from workers.train.data.control_tokens import ControlTokens
 
 REASONING: Final = ("reasoning_content", "reasoning", "thinking")  # transformers shows each under all three names
@@ -77,15 +79,23 @@ class Turn:
 class ChatTemplate:
     """The chat template of a tokenizer. Every method raises TrialFailed if the template cannot render the messages.
 
-    In the texts that it returns, the control tokens that messages spell are hidden (see ControlTokens).
+    In the texts that it returns, the control tokens that messages spell are hidden (see ControlTokens). Templates that
+    show the time show `clock` in all of them; without one, the time at which this object was made.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, clock: datetime | None = None) -> None:
         self._tokenizer = tokenizer
+        self.clock: Final = clock or datetime.now().astimezone()
 
     @cached_property
     def control(self) -> ControlTokens:
         return ControlTokens(self._tokenizer)
+
+    @property
+    def shows_time(self) -> bool:
+        """Whether the template may show the time."""
+        named = self._tokenizer.chat_template or ""
+        return any(map(template_clock.shows_time, named.values() if isinstance(named, dict) else [named]))
 
     def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, generate: bool) -> str:
         """Return the conversation as text; with `generate` it ends in the generation prompt."""
@@ -348,6 +358,8 @@ class ChatTemplate:
         listed = list(tools) if tools else None
         template = self._tokenizer.get_chat_template(None, listed)
         try:
+            if template_clock.shows_time(template):
+                template_clock.stop(template, self.clock)
             names: dict[str, Any] = dict(self._tokenizer.special_tokens_map)
             filled_in: Any = render_jinja_template(
                 [messages],
