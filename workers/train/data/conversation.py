@@ -181,7 +181,7 @@ class ChatTemplate:
         shown = self.control.show(answer)
         size = sum(self.content_bytes(message, shown) for message in learned)
         turn = Turn(context=context, answer=answer, content_bytes=size)
-        self._check_shown(turn, before, said)
+        self._check_shown(turn, [*before, *said], len(before), tools)
         return turn
 
     def _opening_turn(self, messages: Sequence[Message], i: int, tools: Sequence[Any] | None) -> Turn:
@@ -189,7 +189,7 @@ class ChatTemplate:
         whole, place = self.whole(messages, tools), self._place(messages, i, tools)
         answer = whole[place.start : self._through_first_end(whole, place.end)]
         turn = Turn(context=whole[: place.start], answer=answer, content_bytes=self.content_bytes(messages[i]))
-        self._check_shown(turn, (), [messages[i]])
+        self._check_said(messages, i, turn.whole, tools)
         return turn
 
     def _place(self, messages: Sequence[Message], i: int, tools: Sequence[Any] | None) -> Span:
@@ -215,21 +215,51 @@ class ChatTemplate:
         stop = whole.index(end, at) + len(end)
         return len(whole) - len(whole[stop:].lstrip()) if self._own_end else stop
 
-    def _check_shown(self, turn: Turn, before: Sequence[Message], said: Sequence[Message]) -> None:
-        """Raise TrialFailed if the template leaves out what users, system or assistant say, or a call of a tool."""
-        context, whole = self.control.show(turn.context), self.control.show(turn.whole)
-        for message, shown in (*((m, context) for m in before), *((m, whole) for m in said)):
-            text = str(message.get("content") or "")
-            if message["role"] == "assistant":
-                text = text.rpartition("</think>")[2]
-            if message["role"] != "tool" and text.strip() not in shown:
-                raise TrialFailed(
-                    f"the base model's chat template leaves out what the {message['role']} says: {text.strip()[:60]!r}"
-                )
+    def _check_shown(self, turn: Turn, messages: Sequence[Message], asked: int, tools: Sequence[Any] | None) -> None:
+        """Raise TrialFailed if the template leaves out what users, system or assistant say, or a call of a tool.
+
+        `messages` ends with those of the turn; the first `asked` of them are its context.
+        """
+        for i in range(len(messages)):
+            self._check_said(messages, i, turn.context if i < asked else turn.whole, tools)
         answered = self.control.without(turn.answer)
-        for call in (call for message in said for call in message.get("tool_calls") or ()):
+        for call in (call for message in messages[asked:] for call in message.get("tool_calls") or ()):
             if (name := call.get("function", call)["name"]) not in answered:
                 raise TrialFailed(f"the base model's chat template leaves out a call of the tool {name}")
+
+    def _check_said(self, messages: Sequence[Message], i: int, shown: str, tools: Sequence[Any] | None) -> None:
+        """Raise TrialFailed if what a message says is not in a rendered text, as it is or as the template escapes it.
+
+        What tools return may be changed: templates shorten it or lay it out anew.
+        """
+        role, said = messages[i]["role"], str(messages[i].get("content") or "")
+        said = (said.rpartition("</think>")[2] if role == "assistant" else said).strip()
+        text = self.control.hide(said)
+        if role == "tool" or text in shown:
+            return
+        written = self._as_written(messages, i, text, tools)
+        if written is None:
+            raise TrialFailed(f"the base model's chat template leaves out what the {role} says: {said[:60]!r}")
+        if written not in shown:
+            raise TrialFailed(
+                f"the base model's chat template changes what the {role} says, so it cannot be located: {said[:60]!r}"
+            )
+
+    def _as_written(self, messages: Sequence[Message], i: int, text: str, tools: Sequence[Any] | None) -> str | None:
+        """Return a text as the template writes it for this message: some escape characters, as JSON strings do.
+
+        To find out, its characters are rendered in its place, each between anchors. None if some of them are left out.
+        """
+        characters = sorted(set(text))
+        apart = {**messages[i], "content": "".join(f"{_ANCHOR}{character}" for character in characters) + _ANCHOR}
+        try:
+            rendered = self.render([*messages[:i], apart, *messages[i + 1 :]], tools, generate=False)
+        except TrialFailed:
+            return None
+        written = dict(zip(characters, rendered.split(_ANCHOR)[1:-1], strict=False))
+        if not all(written.get(character) or character.isspace() for character in characters):
+            return None
+        return "".join(written.get(character, "") for character in text)
 
     def continuation(self, messages: Sequence[Message], *, after_end: bool) -> str:
         """Return the text between the model's answer and its next one.
