@@ -35,12 +35,16 @@ def check(order: CheckOrder) -> RowChecks:
     faults: dict[int, str] = {}
     lengths: list[tuple[int, int]] = []
     spelt: dict[int, str] = {}
+    several: dict[int, list[tuple[int, int]]] = {}
     unreasoned = 0
     with Path(order.rows).open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             row = json.loads(line)
             try:
-                lengths.append(_lengths(rendered(render, row, order.kind)))
+                made = rendered(render, row, order.kind)
+                lengths.append(_lengths(made, order.kind))
+                if order.kind is DataKind.CHAT and len(made) > 1:
+                    several[number] = [_lengths([text], order.kind) for text in made]
                 unreasoned += order.kind is DataKind.CHAT and _leaves_out_reasoning(render, row)
             except TrialFailed as fault:
                 faults[number] = fault.message
@@ -52,6 +56,7 @@ def check(order: CheckOrder) -> RowChecks:
         lengths=lengths,
         spelt=spelt,
         unreasoned=unreasoned,
+        several=several,
         timed=render.chat.shows_time,
         stops=bool(_end(render)),
     )
@@ -72,10 +77,14 @@ def rendered(render: Renderer, row: Row, kind: DataKind) -> list[Tokens]:
             return render.answers(row, kind)
 
 
-def _lengths(rows: list[Tokens]) -> tuple[int, int]:
-    """Return how many tokens the longest text has, and how many are needed to reach a target in each of them."""
-    firsts = [tokens.target.index(True) + 1 for tokens in rows if tokens.targets]
-    return max(map(len, rows), default=0), max(firsts, default=0)
+def _lengths(texts: list[Tokens], kind: DataKind) -> tuple[int, int]:
+    """Return how many tokens the longest text of a row has, and how many are needed to reach a target.
+
+    A preference needs one in both of its texts, a chat in any.
+    """
+    firsts = [tokens.target.index(True) + 1 for tokens in texts if tokens.targets]
+    needed = max if kind is DataKind.PREFERENCE else min
+    return max(map(len, texts), default=0), needed(firsts, default=0)
 
 
 def _leaves_out_reasoning(render: Renderer, row: Row) -> bool:

@@ -25,6 +25,7 @@ from luthier.store.rows import FileRecord
 from luthier.task import DataKind
 
 _HALF: Final = 0.5  # a base that cannot show more of the rows than this is left out even where rows may be dropped
+_NOTED: Final = 1.1  # how many times the tokens of the chats are worth a note
 _child: Final = Child("rows", partial(child_process.piped, "workers.check_rows"))
 
 
@@ -50,8 +51,11 @@ class Checked:
         return any(found.timed for files in self.checks.values() for found in files)
 
     def within(self, max_tokens: int, splits: Splits) -> tuple[str, ...]:
-        """Return what the length limit does to the rows, as sentences. Raises DatasetError if none can be scored."""
-        notes = []
+        """Return what the rows become within the length limit, as sentences.
+
+        Raises DatasetError if no row of a split can be scored.
+        """
+        notes = self.grown(max_tokens)
         for name, files in self.checks.items():
             lost = [(file, number) for file, found in enumerate(files) for number in found.without_target(max_tokens)]
             cut = sum(len(found.truncated(max_tokens)) for found in files)
@@ -71,6 +75,10 @@ class Checked:
                         param="training_file",
                     )
         return tuple(notes)
+
+    def grown(self, max_tokens: int) -> list[str]:
+        """Return how much longer the training data becomes where chats become several texts, as sentences."""
+        return [note for name, files in self.checks.items() if (note := _grown(name, files, max_tokens))]
 
 
 def check(
@@ -179,6 +187,20 @@ def _observed(used: dict[str, list[RowChecks]]) -> list[str]:
         if not all(found.stops for found in files):
             notes.append(f"{name} has no token that ends an answer, so it will not learn to stop.")
     return notes
+
+
+def _grown(name: str, files: Sequence[RowChecks], max_tokens: int) -> str:
+    """Return how much longer the chats are that become several texts, as a sentence; empty if there are none."""
+    texts = [length for found in files for length in found.texts(max_tokens)]
+    chats = [found.lengths[number - 1][0] for found in files for number in found.several]
+    factor = sum(texts) / max(1, sum(min(length, max_tokens) for length in chats))
+    if not texts or factor < _NOTED:
+        return ""
+    return (
+        f"The chat template of {name} shows earlier turns differently once later ones follow, so they are trained on "
+        f"as texts of their own: {len(chats):,} chats become {len(texts):,} texts with {sum(texts):,} tokens, "
+        f"{factor:.1f} times those of the chats."
+    )
 
 
 def _key(row: Row) -> str:

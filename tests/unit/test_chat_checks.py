@@ -1,0 +1,112 @@
+"""What the check of a job's rows finds in chats, for one chat template."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luthier.dataset.row_checks import CheckOrder, RowChecks
+from luthier.task import DataKind
+from service.datasets.row_checks import Checked
+from tests.conftest import TINY
+from tests.conversations import PUBLISHED, TOOLS, speaking
+from workers.cache import Base
+from workers.check_rows import check
+from workers.train.data.tokenize import Renderer
+
+Rows = list[dict[str, Any]]
+
+
+def checks(folder: Path, rows: Rows, kind: DataKind = DataKind.CHAT, template: str | None = None) -> RowChecks:
+    """Check rows with the tiny tokenizer and a published template, or without a template ("")."""
+    source = folder / f"model-{template}"
+    shutil.copytree(TINY, source, dirs_exist_ok=True)
+    if template is not None:
+        text = (PUBLISHED / f"{template}.jinja").read_text("utf-8") if template else ""
+        (source / "chat_template.jinja").write_text(text, encoding="utf-8")
+    if template == "":
+        (source / "chat_template.jinja").unlink()
+    file = folder / "rows.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    tools = any(row.get("tools") for row in rows)
+    return check(CheckOrder(source=str(source), rows=str(file), kind=kind, tools=tools))
+
+
+def chat(rounds: int) -> dict[str, Any]:
+    said = [(("user", f"Wall {n}?"), ("assistant", f"No {n}.")) for n in range(rounds)]
+    return {"messages": [{"role": role, "content": text} for turns in said for role, text in turns]}
+
+
+def agent(calls: int) -> dict[str, Any]:
+    """A question that is answered after several calls of a tool, each with its reasoning."""
+    said: Rows = [{"role": "user", "content": "Paint all walls."}]
+    for n in range(calls):
+        function = {"name": "paint", "arguments": {"wall": f"wall {n}"}}
+        said += [
+            {
+                "role": "assistant",
+                "content": "",
+                "reasoning_content": f"It is wall {n}.",
+                "tool_calls": [{"type": "function", "function": function}],
+            },
+            {"role": "tool", "name": "paint", "content": "wet"},
+        ]
+    return {"messages": [*said, {"role": "assistant", "content": "Done.", "reasoning_content": "All."}], "tools": TOOLS}
+
+
+def test_a_template_that_shows_turns_anew_makes_a_text_of_each(tmp_path: Path) -> None:
+    found = checks(tmp_path, [chat(1), chat(12)], template="qwen3")
+    assert not found.faults
+    assert [(number, len(texts)) for number, texts in found.several.items()] == [(2, 12)]
+    lengths = found.texts(4096)
+    assert lengths == sorted(lengths)
+    assert lengths[-1] == found.lengths[1][0]
+    [note] = Checked(excluded=frozenset(), rows=[], checks={"tiny": [found]}).grown(4096)
+    assert f"{sum(lengths):,} tokens" in note
+    assert f"{sum(lengths) / lengths[-1]:.1f} times" in note
+
+
+def test_within_the_limit_only_texts_with_a_target_count(tmp_path: Path) -> None:
+    found = checks(tmp_path, [chat(12)], template="qwen3")
+    limit = found.texts(4096)[5]
+    assert len(found.texts(limit)) in (6, 7)
+    assert max(found.texts(limit)) == limit
+    assert found.without_target(limit) == []
+    assert found.truncated(limit) == [1]
+
+
+def test_a_template_that_shows_turns_unchanged_makes_one_text(tmp_path: Path) -> None:
+    found = checks(tmp_path, [chat(12)])
+    assert found.several == {}
+    assert Checked(excluded=frozenset(), rows=[], checks={"tiny": [found]}).grown(4096) == []
+
+
+def test_turns_that_a_later_one_shows_unchanged_share_its_text(tmp_path: Path) -> None:
+    """Qwen 3 leaves reasoning out of the turns before the last question, not out of those after it."""
+    last = agent(3)
+    first = chat(4)["messages"]
+    alone = checks(tmp_path, [last], template="qwen3")
+    assert alone.several == {}
+    both = checks(tmp_path, [{"messages": [*first, *last["messages"]], "tools": TOOLS}], template="qwen3")
+    assert len(both.several[1]) == 4 + 1
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_shared_turns_have_the_targets_that_they_have_alone(rounds: int, tiny: Base) -> None:
+    own = speaking(tiny.tokenizer, "qwen3")
+    render = Renderer(own, window=4096, max_tokens=4096)
+    row = agent(rounds)
+    [shared] = render.answers(row, DataKind.CHAT)
+    turns = [i for i, turn in enumerate(row["messages"]) if turn["role"] == "assistant"]
+    for i in turns:
+        alone = render.pair(row["messages"][:i], [row["messages"][i]], TOOLS)
+        assert shared.ids[: len(alone)] == alone.ids
+        first = alone.target.index(True)
+        assert shared.target[first : len(alone)] == alone.target[first:]
+    assert sum(shared.target) == sum(
+        render.pair(row["messages"][:i], [row["messages"][i]], TOOLS).targets for i in turns
+    )
