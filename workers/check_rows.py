@@ -17,13 +17,14 @@ from typing import Any, Final
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from luthier import child_process
+from luthier.dataset.messages import as_messages
 from luthier.dataset.row_checks import CheckOrder, RowChecks
 from luthier.errors import LuthierError, TrialFailed
 from luthier.models import confined
 from luthier.task import DataKind
-from workers.train.data.conversation import reasoning
 from workers.train.data.tokenize import Renderer, Row, Tokens
 from workers.train.data.tool_template import with_tool_template
+from workers.train.data.turns import reasoning
 
 SECONDS: Final = 300.0  # CPU time of one order
 _SPELT_ROWS: Final = 20
@@ -45,7 +46,7 @@ def check(order: CheckOrder) -> RowChecks:
                 lengths.append(_lengths(made, order.kind))
                 if order.kind is DataKind.CHAT and len(made) > 1:
                     several[number] = [_lengths([text], order.kind) for text in made]
-                unreasoned += order.kind is DataKind.CHAT and _leaves_out_reasoning(render, row)
+                unreasoned += order.kind is not DataKind.PROMPTS and _leaves_out_reasoning(render, row)
             except TrialFailed as fault:
                 faults[number] = fault.message
                 lengths.append((0, 0))
@@ -88,12 +89,27 @@ def _lengths(texts: list[Tokens], kind: DataKind) -> tuple[int, int]:
 
 
 def _leaves_out_reasoning(render: Renderer, row: Row) -> bool:
-    """Return whether the reasoning of a turn that is trained on is in none of the chat's texts."""
-    said = [reasoning(turn) for turn in row["messages"] if turn["role"] == "assistant" and turn.get("weight", 1) != 0]
-    if not any(said):
-        return False
-    texts = render.chat.texts(row["messages"], row.get("tools"))
-    return not all(any(each.strip() in render.chat.control.show(text.text) for text in texts) for each in said)
+    """Return whether the reasoning of a turn that is trained on is in none of the texts that the row becomes."""
+    for field in ("messages", "completion", "chosen", "rejected"):
+        said = row.get(field)
+        if not isinstance(said, list):
+            continue
+        trained = [turn for turn in said if turn["role"] == "assistant" and turn.get("weight", 1) != 0]
+        thoughts = [thought for turn in trained if (thought := reasoning(turn).strip())]
+        shown = _shown(render, row, field) if thoughts else []
+        if not all(any(thought in text for text in shown) for thought in thoughts):
+            return True
+    return False
+
+
+def _shown(render: Renderer, row: Row, field: str) -> list[str]:
+    """Return the texts that a chat, or a prompt and the answer in a field of the row, become."""
+    tools = row.get("tools")
+    if field == "messages":
+        texts = [text.text for text in render.chat.texts(row["messages"], tools)]
+    else:
+        texts = [render.chat.turn(as_messages(row["prompt"], "user"), row[field], tools).whole]
+    return [render.chat.control.show(text) for text in texts]
 
 
 def _spelt(render: Renderer, row: Row) -> str:

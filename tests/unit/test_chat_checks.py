@@ -110,3 +110,25 @@ def test_shared_turns_have_the_targets_that_they_have_alone(rounds: int, tiny: B
     assert sum(shared.target) == sum(
         render.pair(row["messages"][:i], [row["messages"][i]], TOOLS).targets for i in turns
     )
+
+
+@pytest.mark.parametrize(("template", "left_out"), [("qwen3_5_nothink", 2), ("qwen3_5_think", 0)])
+def test_reasoning_that_is_left_out_is_counted_in_every_kind_of_row(
+    template: str, left_out: int, tmp_path: Path
+) -> None:
+    asked = [{"role": "user", "content": "Which colour?"}]
+    thinks = [{"role": "assistant", "content": "Red.", "reasoning_content": "It burns."}]
+    plain = [{"role": "assistant", "content": "Blue."}]
+    rows: dict[DataKind, Rows] = {
+        DataKind.CHAT: [{"messages": asked + thinks}] * 2 + [{"messages": asked + plain}],
+        DataKind.PAIRS: [{"prompt": asked, "completion": thinks}] * 2 + [{"prompt": asked, "completion": plain}],
+        DataKind.PREFERENCE: [
+            {"prompt": asked, "chosen": thinks, "rejected": plain},
+            {"prompt": asked, "chosen": plain, "rejected": thinks},
+            {"prompt": asked, "chosen": plain, "rejected": plain},
+        ],
+    }
+    for kind, given in rows.items():
+        found = checks(tmp_path, given, kind, template)
+        assert not found.faults
+        assert found.unreasoned == left_out

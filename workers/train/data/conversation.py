@@ -1,10 +1,11 @@
 """Conversations as text: where the assistant's turns are, and what the model reads before each of them.
 
 A chat template may render a turn differently once later turns follow: it leaves out earlier reasoning (Qwen 3), moves
-the system prompt (Mistral), or opens a reasoning block only in the generation prompt (DeepSeek R1). What counts is what
-inference shows: the context of a turn is its generation prompt, and the target is the rest of that turn, up to the
-token that ends it. A turn that the full rendering shows unchanged is a target there; any other turn becomes a text of
-its own. Templates that mark every turn with `{% generation %}` are followed, as in TRL.
+the system prompt (Mistral), or opens a reasoning block only in the generation prompt (DeepSeek R1). If that ends the
+block too (Qwen 3.5 without thinking), the model never reasons: reasoning is left out. What counts is what inference
+shows: the context of a turn is its generation prompt, and the target is the rest of that turn, up to the token that
+ends it. A turn that the full rendering shows unchanged is a target there; any other turn becomes a text of its own.
+Templates that mark every turn with `{% generation %}` are followed, as in TRL.
 """
 
 from __future__ import annotations
@@ -25,10 +26,9 @@ from luthier.dataset.messages import Message
 from luthier.errors import TrialFailed
 from workers.train.data import template_clock
 from workers.train.data.control_tokens import ControlTokens
+from workers.train.data.turns import common_start, divided, ended_block, reasoning, without_reasoning
 
-REASONING: Final = ("reasoning_content", "reasoning", "thinking")  # transformers shows each under all three names
 _MARKED: Final = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_OPENED: Final = re.compile(r"\s*<(?P<tag>[\w|]+)>\s*")  # a reasoning block that the generation prompt opens
 _ANCHOR: Final = "anchor_answer"
 _ASKED: Final = ({"role": "user", "content": "?"}, {"role": "assistant", "content": _ANCHOR})
 
@@ -56,7 +56,7 @@ class Text:
         """
         if not self.text.startswith(turn.context):
             return False
-        end = len(_shared(self.text, turn.whole))
+        end = len(common_start(self.text, turn.whole))
         if end < len(turn.whole) and not turn.whole[len(turn.context) : end].rstrip().endswith(mark):
             return False
         self.spans.append(Span(start=len(turn.context), end=end, content_bytes=turn.content_bytes))
@@ -171,8 +171,8 @@ class ChatTemplate:
         """
         through = self.render([*before, *said], tools, generate=False)
         closed, head = (self.render(before, tools, generate=generate) for generate in (False, True))
-        if len(_shared(head, through)) >= len(_shared(closed, head)):
-            context, answer = _divided(head, through, self.control.hide(said[0]))
+        if len(common_start(head, through)) >= len(common_start(closed, head)):
+            context, answer = divided(head, through, self.control.hide(said[0]))
         else:  # the rendering changes the prompt itself
             context, answer = head, through[self._place([*before, *said], len(before), tools).start :]
         if not self._ends(answer):
@@ -281,6 +281,8 @@ class ChatTemplate:
 
         Reasoning counts only if it is in the text `shown`, where this is given: some templates leave it out.
         """
+        if message["role"] == "assistant" and self._unreasoned:
+            message = without_reasoning(message, self._unreasoned)
         thought = reasoning(message)
         thought = "" if shown is not None and thought.strip() not in shown else thought
         functions = [call.get("function", call) for call in message.get("tool_calls") or ()]
@@ -360,6 +362,8 @@ class ChatTemplate:
         hidden = {**self.control.hide(message), "role": message["role"]}
         if message["role"] == "developer" and not self._knows_developers:
             hidden["role"] = "system"
+        if message["role"] == "assistant" and self._unreasoned:
+            hidden = without_reasoning(hidden, self._unreasoned)
         if self._wants_parts and isinstance(hidden.get("content"), str):
             hidden["content"] = [{"type": "text", "text": hidden["content"]}]
         return hidden
@@ -368,6 +372,15 @@ class ChatTemplate:
     def _knows_developers(self) -> bool:
         said = [{"role": "developer", "content": _ANCHOR}, {"role": "user", "content": "?"}]
         return self._shows_anchor([{**message} for message in said])
+
+    @cached_property
+    def _unreasoned(self) -> str:
+        """The tag of the reasoning block that the generation prompt opens and ends; empty if it does not."""
+        try:
+            _, _, prompt = self.render([{"role": "user", "content": _ANCHOR}], generate=True).rpartition(_ANCHOR)
+        except TrialFailed:
+            return ""
+        return ended_block(prompt)
 
     @cached_property
     def _wants_parts(self) -> bool:
@@ -403,44 +416,6 @@ class ChatTemplate:
         except (TemplateError, ValueError, KeyError, IndexError, AttributeError) as error:
             raise _refused(error) from error
         return str(texts[0]), [(int(start), int(end)) for start, end in (marked[0] if marked else ())]
-
-
-def _divided(head: str, through: str, message: Message) -> tuple[str, str]:
-    """Return context and answer of a turn, from its generation prompt and its rendering.
-
-    They part where the rendering leaves the generation prompt. If that opens a reasoning block which the rendering
-    leaves out, the answer begins with the message's reasoning and the end of the block, as the model has to.
-    """
-    if through.startswith(head):
-        return head, through[len(head) :]
-    shared = _shared(head, through)
-    if not head[len(shared) :].strip():  # they differ by white space
-        return head, through[len(shared) :].lstrip()
-    opened, answer = _OPENED.fullmatch(head[len(shared) :]), through[len(shared) :]
-    if opened is None:
-        return shared, answer
-    end = f"</{opened['tag']}>"
-    inside, _, said = answer.rpartition(end)
-    inside = reasoning(message) or inside or str(message.get("content") or "").rpartition(end)[0]
-    inside = inside.partition(f"<{opened['tag']}>")[2] or inside
-    return head, f"{inside.strip()}\n{end}\n\n{said.lstrip()}"
-
-
-def _shared(one: str, other: str) -> str:
-    """Return the text with which both begin, up to the last whole tag."""
-    same, differs = 0, min(len(one), len(other)) + 1
-    while differs - same > 1:
-        middle = (same + differs) // 2
-        same, differs = (middle, differs) if other.startswith(one[:middle]) else (same, middle)
-    shared = one[:same]
-    inside = shared.rfind("<") > shared.rfind(">") and same < max(len(one), len(other))
-    return shared[: shared.rfind("<")] if inside else shared
-
-
-def reasoning(message: Message) -> str:
-    """Return the reasoning of an assistant message, under any of its names; empty without any."""
-    found = (message.get(name) for name in REASONING)
-    return next((text for text in found if isinstance(text, str) and text), "")
 
 
 def _made_up_answers(response: Message) -> Iterator[dict[str, Any]]:
