@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +30,14 @@ from workers.train.data.turns import reasoning
 
 SECONDS: Final = 300.0  # CPU time of one order
 _SPELT_ROWS: Final = 20
+_FIELDS: Final[dict[DataKind, tuple[str, ...]]] = {  # what a model reads of a row
+    DataKind.TEXT: ("text",),
+    DataKind.PAIRS: ("prompt", "completion"),
+    DataKind.CHAT: ("messages",),
+    DataKind.PREFERENCE: ("prompt", "chosen", "rejected"),
+    DataKind.PROMPTS: ("prompt",),
+    DataKind.UNPAIRED: ("prompt", "completion"),
+}
 
 
 def check(order: CheckOrder) -> RowChecks:
@@ -46,16 +56,17 @@ def check(order: CheckOrder) -> RowChecks:
                 lengths.append(_lengths(made, order.kind))
                 if order.kind is DataKind.CHAT and len(made) > 1:
                     several[number] = [_lengths([text], order.kind) for text in made]
-                unreasoned += order.kind is not DataKind.PROMPTS and _leaves_out_reasoning(render, row)
+                unreasoned += _leaves_out_reasoning(render, row, order.kind)
             except TrialFailed as fault:
                 faults[number] = fault.message
                 lengths.append((0, 0))
-            if len(spelt) < _SPELT_ROWS and (token := _spelt(render, row)):
+            if len(spelt) < _SPELT_ROWS and (token := _spelt(render, row, order.kind)):
                 spelt[number] = token
     return RowChecks(
         faults=faults,
         lengths=lengths,
         spelt=spelt,
+        templated=bool(render.tokenizer.chat_template),
         unreasoned=unreasoned,
         several=several,
         timed=render.chat.shows_time,
@@ -88,12 +99,10 @@ def _lengths(texts: list[Tokens], kind: DataKind) -> tuple[int, int]:
     return max(map(len, texts), default=0), needed(firsts, default=0)
 
 
-def _leaves_out_reasoning(render: Renderer, row: Row) -> bool:
+def _leaves_out_reasoning(render: Renderer, row: Row, kind: DataKind) -> bool:
     """Return whether the reasoning of a turn that is trained on is in none of the texts that the row becomes."""
-    for field in ("messages", "completion", "chosen", "rejected"):
-        said = row.get(field)
-        if not isinstance(said, list):
-            continue
+    for field in _FIELDS[kind]:
+        said = row[field] if isinstance(row[field], list) and field != "prompt" else []
         trained = [turn for turn in said if turn["role"] == "assistant" and turn.get("weight", 1) != 0]
         thoughts = [thought for turn in trained if (thought := reasoning(turn).strip())]
         shown = _shown(render, row, field) if thoughts else []
@@ -112,11 +121,18 @@ def _shown(render: Renderer, row: Row, field: str) -> list[str]:
     return [render.chat.control.show(text) for text in texts]
 
 
-def _spelt(render: Renderer, row: Row) -> str:
-    """Return a control token that a message of the row spells; empty if there is none."""
-    said = [turn for value in row.values() if isinstance(value, list) for turn in value if isinstance(turn, dict)]
-    texts = [turn["content"] for turn in said if isinstance(turn.get("content"), str)]
+def _spelt(render: Renderer, row: Row, kind: DataKind) -> str:
+    """Return a control token that the row spells in its messages, prompt or answers; empty if there is none."""
+    texts = (text for field in _FIELDS[kind] for text in _strings(row[field]))
     return next((token for text in texts if (token := render.chat.control.first(text))), "")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Yield every text in a string, a message or a list of messages."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        yield from chain.from_iterable(map(_strings, value.values() if isinstance(value, dict) else value))
 
 
 def _end(render: Renderer) -> str:

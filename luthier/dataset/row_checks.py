@@ -24,7 +24,8 @@ class RowChecks(Frozen):
     lengths: list[tuple[int, int]] = Field(
         description="for each row the tokens of its longest text, and the tokens up to its first target"
     )
-    spelt: dict[int, str] = Field(description="the first rows whose messages spell a control token, and which")
+    spelt: dict[int, str] = Field(description="the first rows that spell a control token, and which")
+    templated: bool = Field(default=True, description="whether there is a chat template; it reads such tokens as text")
     unreasoned: int = Field(default=0, description="rows whose reasoning the chat template leaves out")
     several: dict[int, list[tuple[int, int]]] = Field(
         default_factory=dict, description="chats that become several texts: the same two numbers for each text"

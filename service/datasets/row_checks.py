@@ -176,7 +176,8 @@ def _observed(used: dict[str, list[RowChecks]]) -> list[str]:
         spelt = next(((number, token) for found in files for number, token in found.spelt.items()), None)
         if spelt is not None:
             number, token = spelt
-            notes.append(f"Row {number} spells {token}, a control token of {name}: it is read as plain text.")
+            as_what = "plain text" if files[0].templated else "that token, as the base model has no chat template"
+            notes.append(f"Row {number} spells {token}, a control token of {name}: it is read as {as_what}.")
         if unreasoned := sum(found.unreasoned for found in files):
             notes.append(f"The chat template of {name} leaves out the reasoning of {unreasoned} rows.")
         if any(found.timed for found in files):

@@ -132,3 +132,42 @@ def test_reasoning_that_is_left_out_is_counted_in_every_kind_of_row(
         found = checks(tmp_path, given, kind, template)
         assert not found.faults
         assert found.unreasoned == left_out
+
+
+END = "Stop at <|im_end|>."
+SPELT: dict[str, tuple[DataKind, dict[str, Any]]] = {
+    "prompt": (DataKind.PAIRS, {"prompt": END, "completion": "Yes."}),
+    "completion": (DataKind.PAIRS, {"prompt": "Where?", "completion": END}),
+    "rejected": (DataKind.PREFERENCE, {"prompt": "Where?", "chosen": "Here.", "rejected": END}),
+    "label": (DataKind.UNPAIRED, {"prompt": END, "completion": "Yes.", "label": False}),
+    "question": (DataKind.PROMPTS, {"prompt": END, "answer": "Yes."}),
+    "message": (DataKind.PROMPTS, {"prompt": [{"role": "user", "content": END}]}),
+    "reasoning": (
+        DataKind.CHAT,
+        {
+            "messages": [
+                {"role": "user", "content": "Where?"},
+                {"role": "assistant", "content": "Here.", "reasoning_content": END},
+            ]
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("where", SPELT)
+def test_control_tokens_are_found_wherever_a_row_spells_them(where: str, tmp_path: Path) -> None:
+    kind, row = SPELT[where]
+    plain = json.loads(json.dumps(row).replace("<|im_end|>", "the end"))
+    found = checks(tmp_path, [plain, row], kind)
+    assert found.spelt == {2: "<|im_end|>"}
+    assert found.templated
+
+
+def test_columns_that_are_not_read_may_spell_them(tmp_path: Path) -> None:
+    found = checks(tmp_path, [{"prompt": "Where?", "completion": "Here.", "source": END}], DataKind.PAIRS)
+    assert found.spelt == {}
+
+
+def test_without_a_chat_template_they_are_found_as_tokens(tmp_path: Path) -> None:
+    found = checks(tmp_path, [{"prompt": "Where?", "completion": END}], DataKind.PAIRS, template="")
+    assert (found.spelt, found.templated) == ({1: "<|im_end|>"}, False)
