@@ -392,3 +392,15 @@ class JudgeSpec(Frozen):
         exclude_if=lambda clock: clock is None,
         description="the time that chat templates show in all texts of the job; null where none shows it",
     )
+
+
+class TruncatedRows(Frozen):
+    """What the length limit of a job does to its rows, as one base model reads them."""
+
+    model: str
+    max_length: int = Field(description="`max_tokens` of the judge; longer rows are truncated on the right")
+    rows: int = Field(ge=0, description="rows of the training file and of the validation file")
+    truncated: int = Field(ge=0, description="rows that are longer")
+    without_target: int = Field(
+        ge=0, description="rows whose targets all lie beyond the limit: not trained on, and in no metric"
+    )

@@ -97,6 +97,7 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
         seed=seed,
         suffix=body.suffix or None,
         metadata=dict(body.metadata or {}),
+        truncation=checked.truncation(frozen.max_tokens),
     )
     unused = () if body.method is None else ignored(body.method)
     notes = (*checked.notes, *splits.notes, *lengths, *unused)
