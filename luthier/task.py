@@ -7,7 +7,7 @@ from enum import StrEnum
 from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
-from pydantic import BeforeValidator, Field, JsonValue, ValidationInfo, create_model, field_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, JsonValue, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
 from luthier.algorithms import Algorithm
@@ -386,4 +386,21 @@ class JudgeSpec(Frozen):
         ge=1,
         exclude_if=lambda windows: windows == 128,
         description="encoders: windows scored, evenly spaced over all windows of the rows",
+    )
+    clock: AwareDatetime | None = Field(
+        default=None,
+        exclude_if=lambda clock: clock is None,
+        description="the time that chat templates show in all texts of the job; null where none shows it",
+    )
+
+
+class TruncatedRows(Frozen):
+    """What the length limit of a job does to its rows, as one base model reads them."""
+
+    model: str
+    max_length: int = Field(description="`max_tokens` of the judge; longer rows are truncated on the right")
+    rows: int = Field(ge=0, description="rows of the training file and of the validation file")
+    truncated: int = Field(ge=0, description="rows that are longer")
+    without_target: int = Field(
+        ge=0, description="rows whose targets all lie beyond the limit: not trained on, and in no metric"
     )

@@ -10,23 +10,34 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from luthier import child_process
+from luthier.dataset.messages import as_messages
 from luthier.dataset.row_checks import CheckOrder, RowChecks
 from luthier.errors import LuthierError, TrialFailed
 from luthier.models import confined
 from luthier.task import DataKind
-from workers.train.data.conversation import reasoning
 from workers.train.data.tokenize import Renderer, Row, Tokens
 from workers.train.data.tool_template import with_tool_template
+from workers.train.data.turns import reasoning
 
 SECONDS: Final = 300.0  # CPU time of one order
 _SPELT_ROWS: Final = 20
+_FIELDS: Final[dict[DataKind, tuple[str, ...]]] = {  # what a model reads of a row
+    DataKind.TEXT: ("text",),
+    DataKind.PAIRS: ("prompt", "completion"),
+    DataKind.CHAT: ("messages",),
+    DataKind.PREFERENCE: ("prompt", "chosen", "rejected"),
+    DataKind.PROMPTS: ("prompt",),
+    DataKind.UNPAIRED: ("prompt", "completion"),
+}
 
 
 def check(order: CheckOrder) -> RowChecks:
@@ -35,19 +46,32 @@ def check(order: CheckOrder) -> RowChecks:
     faults: dict[int, str] = {}
     lengths: list[tuple[int, int]] = []
     spelt: dict[int, str] = {}
+    several: dict[int, list[tuple[int, int]]] = {}
     unreasoned = 0
     with Path(order.rows).open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             row = json.loads(line)
             try:
-                lengths.append(_lengths(rendered(render, row, order.kind)))
-                unreasoned += order.kind is DataKind.CHAT and _leaves_out_reasoning(render, row)
+                made = rendered(render, row, order.kind)
+                lengths.append(_lengths(made, order.kind))
+                if order.kind is DataKind.CHAT and len(made) > 1:
+                    several[number] = [_lengths([text], order.kind) for text in made]
+                unreasoned += _leaves_out_reasoning(render, row, order.kind)
             except TrialFailed as fault:
                 faults[number] = fault.message
                 lengths.append((0, 0))
-            if len(spelt) < _SPELT_ROWS and (token := _spelt(render, row)):
+            if len(spelt) < _SPELT_ROWS and (token := _spelt(render, row, order.kind)):
                 spelt[number] = token
-    return RowChecks(faults=faults, lengths=lengths, spelt=spelt, unreasoned=unreasoned, stops=bool(_end(render)))
+    return RowChecks(
+        faults=faults,
+        lengths=lengths,
+        spelt=spelt,
+        templated=bool(render.tokenizer.chat_template),
+        unreasoned=unreasoned,
+        several=several,
+        timed=render.chat.shows_time,
+        stops=bool(_end(render)),
+    )
 
 
 def rendered(render: Renderer, row: Row, kind: DataKind) -> list[Tokens]:
@@ -65,26 +89,50 @@ def rendered(render: Renderer, row: Row, kind: DataKind) -> list[Tokens]:
             return render.answers(row, kind)
 
 
-def _lengths(rows: list[Tokens]) -> tuple[int, int]:
-    """Return how many tokens the longest text has, and how many are needed to reach a target in each of them."""
-    firsts = [tokens.target.index(True) + 1 for tokens in rows if tokens.targets]
-    return max(map(len, rows), default=0), max(firsts, default=0)
+def _lengths(texts: list[Tokens], kind: DataKind) -> tuple[int, int]:
+    """Return how many tokens the longest text of a row has, and how many are needed to reach a target.
+
+    A preference needs one in both of its texts, a chat in any.
+    """
+    firsts = [tokens.target.index(True) + 1 for tokens in texts if tokens.targets]
+    needed = max if kind is DataKind.PREFERENCE else min
+    return max(map(len, texts), default=0), needed(firsts, default=0)
 
 
-def _leaves_out_reasoning(render: Renderer, row: Row) -> bool:
-    """Return whether the reasoning of a turn that is trained on is in none of the chat's texts."""
-    said = [reasoning(turn) for turn in row["messages"] if turn["role"] == "assistant" and turn.get("weight", 1) != 0]
-    if not any(said):
-        return False
-    texts = render.chat.texts(row["messages"], row.get("tools"))
-    return not all(any(each.strip() in render.chat.control.show(text.text) for text in texts) for each in said)
+def _leaves_out_reasoning(render: Renderer, row: Row, kind: DataKind) -> bool:
+    """Return whether the reasoning of a turn that is trained on is in none of the texts that the row becomes."""
+    for field in _FIELDS[kind]:
+        said = row[field] if isinstance(row[field], list) and field != "prompt" else []
+        trained = [turn for turn in said if turn["role"] == "assistant" and turn.get("weight", 1) != 0]
+        thoughts = [thought for turn in trained if (thought := reasoning(turn).strip())]
+        shown = _shown(render, row, field) if thoughts else []
+        if not all(any(thought in text for text in shown) for thought in thoughts):
+            return True
+    return False
 
 
-def _spelt(render: Renderer, row: Row) -> str:
-    """Return a control token that a message of the row spells; empty if there is none."""
-    said = [turn for value in row.values() if isinstance(value, list) for turn in value if isinstance(turn, dict)]
-    texts = [turn["content"] for turn in said if isinstance(turn.get("content"), str)]
+def _shown(render: Renderer, row: Row, field: str) -> list[str]:
+    """Return the texts that a chat, or a prompt and the answer in a field of the row, become."""
+    tools = row.get("tools")
+    if field == "messages":
+        texts = [text.text for text in render.chat.texts(row["messages"], tools)]
+    else:
+        texts = [render.chat.turn(as_messages(row["prompt"], "user"), row[field], tools).whole]
+    return [render.chat.control.show(text) for text in texts]
+
+
+def _spelt(render: Renderer, row: Row, kind: DataKind) -> str:
+    """Return a control token that the row spells in its messages, prompt or answers; empty if there is none."""
+    texts = (text for field in _FIELDS[kind] for text in _strings(row[field]))
     return next((token for text in texts if (token := render.chat.control.first(text))), "")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Yield every text in a string, a message or a list of messages."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        yield from chain.from_iterable(map(_strings, value.values() if isinstance(value, dict) else value))
 
 
 def _end(render: Renderer) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from luthier.api_types.base import Page, Resource
-from luthier.task import Constraints, DataKind, Objective, Search, Task
+from luthier.task import Constraints, DataKind, Objective, Search, Task, TruncatedRows
 from luthier.trial import JobState, Metrics
 
 
@@ -57,6 +57,11 @@ class Progress(Resource):
     schedule_id: str | None = Field(default=None, description="the schedule that created the job")
     paused: bool = Field(
         default=False, description="no trial starts until the job is resumed; `status` stays `running`"
+    )
+    truncation: tuple[TruncatedRows, ...] | None = Field(
+        default=None,
+        description="for each base model, how many rows are truncated; null if the rows were not checked: plain text, "
+        "encoders, and jobs of earlier versions",
     )
 
 

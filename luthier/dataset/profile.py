@@ -13,10 +13,11 @@ from pydantic import Field
 from luthier.dataset.near_duplicates import MOST_PROMPTS
 from luthier.dataset.rows import Row, exact_hash, prompt_hash, row_hash
 from luthier.dataset.splits import leaks, near_duplicates_of
-from luthier.task import DataKind
+from luthier.task import DataKind, JudgeSpec
 from luthier.values import Frozen
 
 ESTIMATE: Final = "estimate: 4 bytes of UTF-8 per token"
+MAX_LENGTH: Final[int] = JudgeSpec.model_fields["max_tokens"].default
 
 
 class Lengths(Frozen):
@@ -47,6 +48,12 @@ class Profile(Frozen):
     prompt_lengths: Lengths | None = Field(description="None for plain text, which has no prompt")
     target_lengths: Lengths = Field(description="text, completions, all answers of a chat, or both of a preference")
     row_lengths: Histogram
+    longer_rows: int | None = Field(
+        default=None,
+        ge=0,
+        description=f"rows of more than {MAX_LENGTH} tokens, the default max_length of a job; None: not counted, as "
+        "lengths are estimated or the rows are plain text, which is not truncated",
+    )
     turns: Lengths | None = Field(description="messages of a chat; None for the other kinds")
     desirable: float | None = Field(
         default=None, description="share of the rows whose label is true; None for rows without a label"
@@ -101,6 +108,7 @@ def profile(
         target_lengths += lengths
         row_lengths.append(prompt_lengths[-1] + max(lengths))
         size += sum(len(text.encode()) for texts in (prompt, *targets) for text in texts)
+    measured = count_tokens is not None and kind is not DataKind.TEXT
     different = len({exact_hash(row, kind) for row in rows})
     duplicates = len(rows) - different
     near_repeats = different - len({row_hash(row, kind) for row in rows})
@@ -118,6 +126,7 @@ def profile(
         prompt_lengths=None if kind is DataKind.TEXT else _quantiles(prompt_lengths),
         target_lengths=_quantiles(target_lengths),
         row_lengths=_histogram(row_lengths),
+        longer_rows=sum(length > MAX_LENGTH for length in row_lengths) if measured else None,
         turns=_quantiles([len(row["messages"]) for row in rows]) if kind is DataKind.CHAT else None,
         desirable=sum(row["label"] for row in rows) / len(rows) if kind is DataKind.UNPAIRED else None,
         duplicates=duplicates,

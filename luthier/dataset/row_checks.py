@@ -24,9 +24,20 @@ class RowChecks(Frozen):
     lengths: list[tuple[int, int]] = Field(
         description="for each row the tokens of its longest text, and the tokens up to its first target"
     )
-    spelt: dict[int, str] = Field(description="the first rows whose messages spell a control token, and which")
+    spelt: dict[int, str] = Field(description="the first rows that spell a control token, and which")
+    templated: bool = Field(default=True, description="whether there is a chat template; it reads such tokens as text")
     unreasoned: int = Field(default=0, description="rows whose reasoning the chat template leaves out")
+    several: dict[int, list[tuple[int, int]]] = Field(
+        default_factory=dict, description="chats that become several texts: the same two numbers for each text"
+    )
+    timed: bool = Field(default=False, description="whether the chat template shows the time")
     stops: bool = Field(description="whether an answer has an end that the model can learn")
+
+    def texts(self, max_tokens: int) -> list[int]:
+        """Return the lengths in tokens of the texts that the chats of `several` become, without those that lose all
+        their targets."""
+        each = (text for texts in self.several.values() for text in texts)
+        return [min(length, max_tokens) for length, needed in each if needed <= max_tokens]
 
     def truncated(self, max_tokens: int) -> list[int]:
         """Return the numbers of the rows that are longer than the limit."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +50,7 @@ _AGENT: Final[Sequence[Message]] = (
     {"role": "tool", "content": "reply 73"},
     {"role": "assistant", "content": "answer 89"},
 )
+_MOMENTS: Final = (datetime(2020, 2, 2, 2, 2, tzinfo=UTC), datetime(2031, 12, 31, 23, 59, tzinfo=UTC))  # to compare at
 _SHOWN: Final = ("listed_tool", "described thus", "called_tool", "place 41", "reply 73", "answer 89")
 
 
@@ -80,7 +81,7 @@ def with_tools(template: str) -> str | None:
 def shows_tools(template: str) -> bool:
     """Return whether the template renders tools, tool calls and replies, and extends the text turn by turn."""
     try:
-        whole = render(template, _AGENT, [_TOOL])
+        whole = render(template, _AGENT, [_TOOL], now=_MOMENTS[0])
         return all(text in whole for text in _SHOWN) and all(
             _follows(template, turn, whole) for turn, message in enumerate(_AGENT) if message["role"] == "assistant"
         )
@@ -88,21 +89,29 @@ def shows_tools(template: str) -> bool:
         return False
 
 
-def render(template: str, messages: Sequence[Message], tools: Sequence[Any] | None = None, **more: Any) -> str:
-    """Render a conversation like transformers. Raises whatever the template raises."""
+def render(
+    template: str,
+    messages: Sequence[Message],
+    tools: Sequence[Any] | None = None,
+    *,
+    now: datetime | None = None,
+    **more: Any,
+) -> str:
+    """Render a conversation like transformers, as of `now` (the present). Raises whatever the template raises."""
     names = {"messages": list(messages), "tools": tools, "add_generation_prompt": False, **_SPECIAL_TOKENS, **more}
-    return _environment().from_string(template).render(names)
+    local = (now or datetime.now().astimezone()).replace(tzinfo=None)
+    return _environment().from_string(template).render(names, strftime_now=local.strftime)
 
 
 def _follows(template: str, turn: int, whole: str) -> bool:
-    head = render(template, _AGENT[:turn], [_TOOL], add_generation_prompt=True)
-    through = render(template, _AGENT[: turn + 1], [_TOOL])
+    head = render(template, _AGENT[:turn], [_TOOL], now=_MOMENTS[0], add_generation_prompt=True)
+    through = render(template, _AGENT[: turn + 1], [_TOOL], now=_MOMENTS[0])
     return whole.startswith(through) and through.startswith(head)
 
 
 def _default_system(template: str) -> str:
     """Return the template's default system message as a Jinja literal; `none` if it has none."""
-    text = render(template, [{"role": "user", "content": "?"}])
+    text = render(template, [{"role": "user", "content": "?"}], now=_MOMENTS[0])
     start, end = "<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n?"
     if not text.startswith(start):
         return "none"
@@ -122,9 +131,12 @@ def _beside(hermes: str, template: str) -> str:
 
 
 def _same(one: str, other: str, messages: Sequence[Message]) -> bool:
+    """Return whether two templates render the messages alike, at any time."""
     return all(
-        render(one, messages, add_generation_prompt=generate) == render(other, messages, add_generation_prompt=generate)
+        render(one, messages, now=now, add_generation_prompt=generate)
+        == render(other, messages, now=now, add_generation_prompt=generate)
         for generate in (False, True)
+        for now in _MOMENTS
     )
 
 
@@ -146,7 +158,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
     environment.filters["tojson"] = _to_json
-    environment.globals |= {"raise_exception": _raise, "strftime_now": _now}
+    environment.globals |= {"raise_exception": _raise}
     return environment
 
 
@@ -158,7 +170,3 @@ def _to_json(
 
 def _raise(message: str) -> None:
     raise TemplateError(message)
-
-
-def _now(pattern: str) -> str:
-    return datetime.now().astimezone().strftime(pattern)

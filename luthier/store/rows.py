@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field
 from luthier.design import Design
 from luthier.keys import Scope
 from luthier.schedule import AliasOrigin, CatchUp, Contest, Overlap, RunState, Trigger
-from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
+from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task, TruncatedRows
 from luthier.trial import JobState, Metrics, TrialState, Usage
 from luthier.values import Frozen
 from luthier.worker_protocol import Device
@@ -70,6 +70,9 @@ class JobRecord(Frozen):
     schedule_id: str | None = Field(default=None, description="the schedule that created it")
     paused: bool = Field(default=False, description="none of its trials is leased until it is resumed")
     ended_reason: str | None = Field(default=None, description="code of the reason why its search ended")
+    truncation: tuple[TruncatedRows, ...] | None = Field(
+        default=None, description="what its length limit does to the rows; None: not checked, as of plain text"
+    )
 
 
 class TrialRecord(Frozen):

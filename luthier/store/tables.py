@@ -32,7 +32,7 @@ from luthier.design import Design
 from luthier.keys import Scope
 from luthier.models.base_model import ModelFacts
 from luthier.schedule import CatchUp, Contest, Overlap, RunState
-from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task
+from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task, TruncatedRows
 from luthier.trial import JobState, Metrics, RowScores, Sample, TrialState, Usage
 from luthier.worker_protocol import Answered, Device, GenerationState, Question
 
@@ -148,6 +148,7 @@ jobs = Table(
     Column("paused", Boolean, nullable=False),
     # Why its search started no more trials: a code of search.policy.scheduler.EndCode.
     Column("ended_reason", String(16)),
+    Column("truncation", Document(tuple[TruncatedRows, ...])),
     Index(None, "created_at", "id"),
     Index(None, "state", "created_at", "id"),
 )

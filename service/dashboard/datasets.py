@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request, Response
 
 from luthier.dataset import Profile
+from luthier.dataset.profile import MAX_LENGTH
 from luthier.store import Connection, files, jobs
 from luthier.values import Frozen
 from service.context import Ctx
@@ -95,6 +96,7 @@ def show_dataset(
         title=record.filename,
         file=serializers.file(record),
         profile=profile,
+        max_length=MAX_LENGTH,
         bins=_bins(profile),
         rows=[(number, _cells(row)) for number, row in zip(rows.numbers, rows.data, strict=True)],
         first=first,

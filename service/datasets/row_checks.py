@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,10 @@ from luthier.errors import DatasetError, IllegalDesign
 from luthier.graders.subprocess import Child
 from luthier.models.base_model import BaseModelEntry
 from luthier.store.rows import FileRecord
-from luthier.task import DataKind
+from luthier.task import DataKind, TruncatedRows
 
 _HALF: Final = 0.5  # a base that cannot show more of the rows than this is left out even where rows may be dropped
+_NOTED: Final = 1.1  # how many times the tokens of the chats are worth a note
 _child: Final = Child("rows", partial(child_process.piped, "workers.check_rows"))
 
 
@@ -34,29 +35,54 @@ class Checked:
 
     excluded  names of base models that cannot show the rows
     rows      rows of the training file, and of the validation file if there is one
+    dropped   numbers of the rows of each file that are left out
     checks    for each remaining base model, what the rows of each file become
     notes     for the job's event log
     """
 
     excluded: frozenset[str]
     rows: list[list[Row]]
+    dropped: tuple[frozenset[int], ...] = ()
     checks: dict[str, list[RowChecks]] = field(default_factory=dict)
     numbered: list[list[Row]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
 
+    @property
+    def timed(self) -> bool:
+        """Whether a chat template shows the time."""
+        return any(found.timed for files in self.checks.values() for found in files)
+
+    def truncation(self, max_tokens: int) -> tuple[TruncatedRows, ...] | None:
+        """Return how many rows the length limit truncates, for each base model; None if no rows were checked."""
+        found = [
+            TruncatedRows(
+                model=name,
+                max_length=max_tokens,
+                rows=sum(map(len, self.rows)),
+                truncated=len(self._used(found.truncated(max_tokens) for found in files)),
+                without_target=len(self._used(found.without_target(max_tokens) for found in files)),
+            )
+            for name, files in self.checks.items()
+        ]
+        return tuple(found) or None
+
     def within(self, max_tokens: int, splits: Splits) -> tuple[str, ...]:
-        """Return what the length limit does to the rows, as sentences. Raises DatasetError if none can be scored."""
-        notes = []
-        for name, files in self.checks.items():
-            lost = [(file, number) for file, found in enumerate(files) for number in found.without_target(max_tokens)]
-            cut = sum(len(found.truncated(max_tokens)) for found in files)
-            if cut:
-                notes.append(f"{name} reads at most {max_tokens} tokens of a row: {cut} rows are truncated.")
-            if lost:
-                notes.append(
-                    f"With {name}, the prompts of {len(lost)} rows fill the {max_tokens} tokens (first: row "
-                    f"{lost[0][1]}). Their answers are not trained on, and they are in no metric."
-                )
+        """Return what the rows become within the length limit, as sentences.
+
+        Raises DatasetError if no row of a split can be scored.
+        """
+        notes = self.grown(max_tokens)
+        for cut in self.truncation(max_tokens) or ():
+            name = cut.model
+            if cut.truncated:
+                notes.append(f"{name} reads at most {max_tokens} tokens of a row: {cut.truncated} rows are truncated.")
+            if not cut.without_target:
+                continue
+            lost = self._used(found.without_target(max_tokens) for found in self.checks[name])
+            notes.append(
+                f"With {name}, the prompts of {len(lost)} rows fill the {max_tokens} tokens (first: row "
+                f"{lost[0][1]}). Their answers are not trained on, and they are in no metric."
+            )
             keys = {_key(self.numbered[file][number - 1]) for file, number in lost}
             for split, rows in (("validation", splits.validation), ("test", splits.test)):
                 if rows and all(_key(row) in keys for row in rows):
@@ -66,6 +92,19 @@ class Checked:
                         param="training_file",
                     )
         return tuple(notes)
+
+    def _used(self, numbers: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
+        """Return the rows with these numbers in each file, as file and number, without those that are dropped."""
+        return [
+            (file, number)
+            for file, (found, dropped) in enumerate(zip(numbers, self.dropped, strict=True))
+            for number in found
+            if number not in dropped
+        ]
+
+    def grown(self, max_tokens: int) -> list[str]:
+        """Return how much longer the training data becomes where chats become several texts, as sentences."""
+        return [note for name, files in self.checks.items() if (note := _grown(name, files, max_tokens))]
 
 
 def check(
@@ -101,9 +140,10 @@ def check(
         raise _refusal(best, [record.filename for record, _ in given], checks[best], on_bad_rows)
     used = {name: files for name, files in checks.items() if name in usable}
     notes = [*failed.values(), *(_left_out(name, checks[name]) for name in sorted(bad.keys() - usable))]
-    kept = []
+    kept, dropped = [], []
     for file, (record, own) in enumerate(given):
-        gone = {number for name in usable for number in checks[name][file].faults}
+        gone = frozenset(number for name in usable for number in checks[name][file].faults)
+        dropped.append(gone)
         kept.append([row for number, row in enumerate(own, start=1) if number not in gone])
         if gone:
             notes.append(_dropped(record.filename, gone, used, file))
@@ -111,6 +151,7 @@ def check(
     return Checked(
         excluded=frozenset(failed.keys() | bad.keys() - usable),
         rows=kept,
+        dropped=tuple(dropped),
         checks=used,
         numbered=rows,
         notes=tuple(notes),
@@ -150,7 +191,7 @@ def _left_out(name: str, files: Sequence[RowChecks]) -> str:
     return f"Base model {name} is left out: it cannot show {count} rows (first: row {number}, {message})."
 
 
-def _dropped(filename: str, gone: set[int], used: dict[str, list[RowChecks]], file: int) -> str:
+def _dropped(filename: str, gone: frozenset[int], used: dict[str, list[RowChecks]], file: int) -> str:
     first = min(gone)
     reason = next(files[file].faults[first] for files in used.values() if first in files[file].faults)
     return f"Dropped {len(gone)} rows of {filename} that a base model cannot show (first: row {first}, {reason})."
@@ -163,12 +204,32 @@ def _observed(used: dict[str, list[RowChecks]]) -> list[str]:
         spelt = next(((number, token) for found in files for number, token in found.spelt.items()), None)
         if spelt is not None:
             number, token = spelt
-            notes.append(f"Row {number} spells {token}, a control token of {name}: it is read as plain text.")
+            as_what = "plain text" if files[0].templated else "that token, as the base model has no chat template"
+            notes.append(f"Row {number} spells {token}, a control token of {name}: it is read as {as_what}.")
         if unreasoned := sum(found.unreasoned for found in files):
             notes.append(f"The chat template of {name} leaves out the reasoning of {unreasoned} rows.")
+        if any(found.timed for found in files):
+            notes.append(
+                f"The chat template of {name} shows the date or the time. In training and scoring it is that of the "
+                "job's creation; later chats show their own."
+            )
         if not all(found.stops for found in files):
             notes.append(f"{name} has no token that ends an answer, so it will not learn to stop.")
     return notes
+
+
+def _grown(name: str, files: Sequence[RowChecks], max_tokens: int) -> str:
+    """Return how much longer the chats are that become several texts, as a sentence; empty if there are none."""
+    texts = [length for found in files for length in found.texts(max_tokens)]
+    chats = [found.lengths[number - 1][0] for found in files for number in found.several]
+    factor = sum(texts) / max(1, sum(min(length, max_tokens) for length in chats))
+    if not texts or factor < _NOTED:
+        return ""
+    return (
+        f"The chat template of {name} shows earlier turns differently once later ones follow, so they are trained on "
+        f"as texts of their own: {len(chats):,} chats become {len(texts):,} texts with {sum(texts):,} tokens, "
+        f"{factor:.1f} times those of the chats."
+    )
 
 
 def _key(row: Row) -> str:

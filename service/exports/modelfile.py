@@ -8,7 +8,7 @@ conversations identically; for any other chat template, the Modelfile says that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from luthier.models import chat_template
 from luthier.models.chat_template import Message
@@ -107,7 +107,9 @@ def _turns(vocabulary: Vocabulary) -> Turns:
 def _render(vocabulary: Vocabulary, messages: Sequence[Message], *, answered: bool = False) -> str:
     """Render like transformers, without the BOS token if the tokenizer adds it."""
     assert vocabulary.chat_template is not None
-    tokens = {name: vocabulary.token(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    tokens: dict[str, Any] = {
+        name: vocabulary.token(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")
+    }
     text = chat_template.render(vocabulary.chat_template, messages, add_generation_prompt=not answered, **tokens)
     return text.removeprefix(tokens["bos_token"]) if vocabulary.adds_bos else text
 

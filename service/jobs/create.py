@@ -78,7 +78,8 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
     length = Profile.model_validate(training.profile).long_rows
     designs, pin = designs_of(body, fixed, training.kind, length, entries, len(splits.train), four_bit=four_bit)
     search = body.search.model_copy(update={"pin": pin})
-    frozen = judge.freeze(ctx, body, training, grader, splits, designs, tools=place is not None)
+    clock = now if checked.timed else None
+    frozen = judge.freeze(ctx, body, training, grader, splits, designs, tools=place is not None, clock=clock)
     lengths = checked.within(frozen.max_tokens, splits)
     record = JobRecord(
         id=new_id("ftjob"),
@@ -96,6 +97,7 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
         seed=seed,
         suffix=body.suffix or None,
         metadata=dict(body.metadata or {}),
+        truncation=checked.truncation(frozen.max_tokens),
     )
     unused = () if body.method is None else ignored(body.method)
     notes = (*checked.notes, *splits.notes, *lengths, *unused)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 from luthier import dataset, graders
@@ -56,6 +57,7 @@ def freeze(
     designs: Space,
     *,
     tools: bool,
+    clock: datetime | None,
 ) -> JudgeSpec:
     """Store the held-out rows and return the judge. Raises UserError for a grader that cannot grade them."""
     if grader is not None:
@@ -68,6 +70,7 @@ def freeze(
         grader=grader,
         family=designs.family,
         tools=tools,
+        clock=clock,
         environment=body.task.environment,
         **dict(limits(designs, Profile.model_validate(training.profile))),
     )

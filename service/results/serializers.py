@@ -78,6 +78,7 @@ def job(
             tags=record.tags,
             schedule_id=record.schedule_id,
             paused=record.paused and not record.state.terminal,
+            truncation=record.truncation,
         ),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from luthier.store import jobs
 from tests.integration.service_harness import TINY_CHAT, Service, preferences, serving, sums, texts
 
 Body = dict[str, Any]
@@ -108,6 +109,39 @@ def test_rows_whose_prompts_fill_the_context_are_counted(shop: Service) -> None:
     said = shop.messages(job["id"])
     assert any("3 rows are truncated" in message for message in said)
     assert any("prompts of 3 rows" in message and "row 1)" in message for message in said)
+    [cut] = shop.http.get(f"/v1/fine_tuning/jobs/{job['id']}").json()["luthier"]["truncation"]
+    assert (cut["model"], cut["rows"], cut["truncated"], cut["without_target"]) == ("tiny-chat", 60, 3, 3)
+    page = shop.http.get(f"/jobs/{job['id']}").text
+    assert f"at most {cut['max_length']:,} tokens" in page
+    assert "3 of 60 rows are truncated" in page
+
+
+def test_rows_that_lose_only_some_of_their_targets_are_truncated(shop: Service) -> None:
+    rows = chats()
+    for row in rows[:4]:
+        row["messages"] += [
+            {"role": "user", "content": "red blue " * 3000},
+            {"role": "assistant", "content": "Too long."},
+        ]
+    job = create(shop, rows, model="tiny-chat")
+    [cut] = job["luthier"]["truncation"]
+    assert (cut["rows"], cut["truncated"], cut["without_target"]) == (40, 4, 0)
+
+
+def test_each_base_model_counts_the_rows_of_the_job(shop: Service) -> None:
+    rows = chats(odd=(3,))
+    for row in rows[2:5]:
+        row["messages"][0]["content"] += " red blue" * 3000
+    job = create(shop, rows, on_bad_rows="drop", search={"pin": {"model": ["tiny-chat", "strict"]}})
+    found = {cut["model"]: (cut["rows"], cut["truncated"]) for cut in job["luthier"]["truncation"]}
+    assert found == {"tiny-chat": (39, 2), "strict": (39, 2)}
+
+
+def test_a_file_says_how_many_rows_are_longer_than_the_default_limit(shop: Service) -> None:
+    rows = [{**row, "prompt": "red blue " * 3000 + row["prompt"]} if n < 5 else row for n, row in enumerate(sums())]
+    file_id = shop.upload(rows)
+    assert shop.client.dataset(file_id).longer_rows == 5
+    assert "5 of 60 rows are longer" in shop.http.get(f"/datasets/{file_id}").text
 
 
 def test_a_job_without_any_row_to_score_is_refused(shop: Service) -> None:
@@ -124,8 +158,42 @@ def test_control_tokens_in_messages_are_reported(shop: Service) -> None:
     assert any("Row 7" in message and "<|im_end|>" in message for message in shop.messages(job["id"]))
 
 
+def test_control_tokens_in_plain_prompts_are_reported_too(shop: Service) -> None:
+    rows = sums()
+    rows[4]["prompt"] += " <|im_end|>"
+    job = create(shop, rows, model="tiny-chat")
+    assert any("Row 5" in message and "<|im_end|>" in message for message in shop.messages(job["id"]))
+
+
+def test_the_clock_of_a_template_stands_still_in_a_job(shop: Service, tmp_path: Path) -> None:
+    folder = tmp_path / "dated"
+    shutil.copytree(TINY_CHAT, folder)
+    set_template(folder, "{{ strftime_now('%H:%M:%S.%f') }}" + template_of(TINY_CHAT))
+    shop.client.add_model("dated", str(folder))
+    job = create(shop, chats(), model="dated")
+    assert job["code"] == 200, job
+    assert any("dated shows the date or the time" in message for message in shop.messages(job["id"]))
+    with shop.context.database.read() as c:
+        record = jobs.get(c, job["id"])
+        assert record.judge.clock == record.created_at
+
+
+def test_texts_of_chats_that_are_shown_anew_are_counted(shop: Service, tmp_path: Path) -> None:
+    folder = tmp_path / "counting"
+    shutil.copytree(TINY_CHAT, folder)
+    set_template(folder, "{{ messages | length }}" + template_of(TINY_CHAT))
+    shop.client.add_model("counting", str(folder))
+    rows = [{"messages": [turn for _ in range(5) for turn in row["messages"]]} for row in chats()]
+    job = create(shop, rows, model="counting")
+    [said] = [message for message in shop.messages(job["id"]) if "texts of their own" in message]
+    assert "40 chats become 200 texts" in said
+    assert "3.0 times" in said
+
+
 def test_plain_text_needs_no_template(shop: Service) -> None:
-    assert create(shop, texts())["code"] == 200
+    job = create(shop, texts())
+    assert job["code"] == 200
+    assert job["luthier"]["truncation"] is None
 
 
 def test_reasoning_that_a_template_leaves_out_is_reported(shop: Service) -> None:

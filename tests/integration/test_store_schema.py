@@ -131,13 +131,15 @@ def test_why_earlier_jobs_ended_is_read_from_their_events(database: Database) ->
             events.add(c, job.id, "info", "message", "Trial 1 complete: 2 bits per byte.", NOW)
             events.add(c, job.id, "info", "message", f"No more trials: {words}.", NOW)
         add_job(c, "ftjob-running")
-        c.execute(text("ALTER TABLE jobs DROP COLUMN ended_reason"))
+        for column in ("ended_reason", "truncation"):
+            c.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
         c.execute(text("UPDATE alembic_version SET version_num = '0006'"))
     database.upgrade()
     with database.read() as c:
         found = [jobs.get(c, f"ftjob-{number}").ended_reason for number in range(len(OLD_REASONS))]
         assert found == list(OLD_REASONS.values())
         assert jobs.get(c, "ftjob-running").ended_reason is None
+        assert jobs.get(c, "ftjob-running").truncation is None
 
 
 def test_a_schema_of_a_newer_version_is_left_alone(database: Database) -> None:

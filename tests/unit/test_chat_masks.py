@@ -29,7 +29,7 @@ EARLIER: Final = "reasoning is trained where it was said; TRL's template leaves 
 BROKEN: Final = "the generation prompt breaks the line behind <think>, and the rendering without reasoning does not"
 END: Final = "an earlier turn ends as the model has to end it: TRL trains <|end|>, at which generation does not stop"
 NO_PROMPT: Final = "after a tool's result the template has no generation prompt, so the model writes its mark itself"
-SHUT: Final = ("qwen3_5_nothink", "reasoning")  # the prompt shuts the block that the row has reasoning for
+SHUT: Final = "the generation prompt ends the reasoning block, so there is no reasoning to learn; TRL trains on it"
 UNASKED: Final = "where no user's turn precedes it, the template shows no reasoning block; TRL's shows an empty one"
 LEFT_OUT: Final = "refused: the template leaves out the call, and the model would learn an empty answer"
 DIFFERS: Final[dict[tuple[str, str], str]] = {
@@ -56,6 +56,7 @@ DIFFERS: Final[dict[tuple[str, str], str]] = {
         for name in CONVERSATIONS
     },
     ("diffusion_gemma", "tool calls"): NO_PROMPT,
+    ("qwen3_5_nothink", "reasoning"): SHUT,
 }
 REFUSED: Final = {
     **{(template, "tool calls"): LEFT_OUT for template in ("deepseek_r1_distill", "llama3", "phi3", "phi3_5", "lfm2")},
@@ -119,7 +120,7 @@ def test_the_targets_are_those_of_trl(template: str, name: str, tiny: Base) -> N
         assert chat.control.first(target), "the model learns to stop"
         assert not context.endswith(chat.ends), "it has something to answer"
         shown = [tokenizer.decode(asked) for asked in prompts(tokenizer, said, tools)]
-        assert context in shown or unasked(said) or (template, name) == SHUT
+        assert context in shown or unasked(said)
     if (template, name) in DIFFERS:
         assert len(mine) == len(theirs)
         return
@@ -156,6 +157,7 @@ def test_what_differs_from_trl_is_said_in_full(tiny: Base) -> None:
             ("gptoss", "multi-turn"),
             ("nemotron_3_nano", "single"),
             ("nemotron_3_nano", "reasoning"),
+            ("qwen3_5_nothink", "reasoning"),
         )
     }
     end = "<｜end▁of▁sentence｜>"
@@ -173,3 +175,4 @@ def test_what_differs_from_trl_is_said_in_full(tiny: Base) -> None:
         "North is damp.\n</think>\nThe north wall.<|im_end|>\n",
         "South is left.\n</think>\nThe south wall.<|im_end|>\n",
     ]
+    assert learned["qwen3_5_nothink", "reasoning"] == ["The north wall.<|im_end|>\n", "The south wall.<|im_end|>\n"]

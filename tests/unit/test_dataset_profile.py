@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from luthier.dataset import Profile, Row, profile
-from luthier.task import DataKind
+from luthier.dataset.profile import MAX_LENGTH
+from luthier.task import DataKind, JudgeSpec
 
 
 def _words(text: str) -> int:
@@ -124,10 +125,25 @@ def test_the_notes_of_the_file_come_before_those_of_the_profile() -> None:
 
 def test_a_profile_that_was_stored_without_the_newer_fields_is_read() -> None:
     stored = _profile([{"text": "a"}], DataKind.TEXT).model_dump(mode="json")
-    for field in ("near_repeats", "near_duplicates", "unused_columns", "desirable"):
+    for field in ("near_repeats", "near_duplicates", "unused_columns", "desirable", "longer_rows"):
         del stored[field]
     found = Profile.model_validate(stored)
     assert (found.near_repeats, found.near_duplicates, found.unused_columns) == (0, None, ())
+
+
+def test_rows_longer_than_the_default_limit_of_a_job_are_counted() -> None:
+    rows = [
+        {"prompt": "one " * length, "completion": "two"} for length in (1, MAX_LENGTH - 1, MAX_LENGTH, 9 * MAX_LENGTH)
+    ]
+    assert JudgeSpec.model_fields["max_tokens"].default == MAX_LENGTH
+    assert _profile(rows, DataKind.PAIRS).longer_rows == 2
+    assert _profile(rows[:2], DataKind.PAIRS).longer_rows == 0
+
+
+def test_they_are_not_counted_where_lengths_are_estimated_or_nothing_is_truncated() -> None:
+    rows = [{"text": "one " * 2 * MAX_LENGTH}]
+    assert _profile(rows, DataKind.TEXT).longer_rows is None
+    assert profile([{"prompt": rows[0]["text"], "completion": "two"}], DataKind.PAIRS).longer_rows is None
 
 
 def test_reasoning_is_a_target_too() -> None:

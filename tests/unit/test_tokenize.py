@@ -412,12 +412,6 @@ def test_turns_of_weight_zero_are_not_trained_on_as_text_either(tokenizer: PreTr
     assert target_text(tokenizer, tokens).endswith("Tom.<|im_end|>\n")
 
 
-def test_a_template_whose_clock_ticks_never_makes_the_prompt_a_target(tokenizer: PreTrainedTokenizerBase) -> None:
-    ticking = with_template(tokenizer, "{{ strftime_now('%H:%M:%S.%f') }}" + tokenizer.chat_template)
-    with pytest.raises(TrialFailed):
-        renderer(ticking).pair("Which wall?", "The north wall.")
-
-
 def test_a_row_that_the_template_cannot_render_is_refused_in_the_templates_words(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:

@@ -60,7 +60,7 @@ class Likelihood:
 
 def renderer(tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec) -> Renderer:
     """Return the job's renderer. Its length limits are the same for every model, whatever the model's context."""
-    return Renderer(tokenizer, window=spec.window, max_tokens=spec.max_tokens)
+    return Renderer(tokenizer, window=spec.window, max_tokens=spec.max_tokens, clock=spec.clock)
 
 
 def judge(model: CausalModel, tokenizer: PreTrainedTokenizerBase, spec: JudgeSpec, rows: Sequence[Row]) -> Metrics:

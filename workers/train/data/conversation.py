@@ -1,10 +1,11 @@
 """Conversations as text: where the assistant's turns are, and what the model reads before each of them.
 
 A chat template may render a turn differently once later turns follow: it leaves out earlier reasoning (Qwen 3), moves
-the system prompt (Mistral), or opens a reasoning block only in the generation prompt (DeepSeek R1). What counts is what
-inference shows: the context of a turn is its generation prompt, and the target is the rest of that turn, up to the
-token that ends it. A turn that the full rendering shows unchanged is a target there; any other turn becomes a text of
-its own. Templates that mark every turn with `{% generation %}` are followed, as in TRL.
+the system prompt (Mistral), or opens a reasoning block only in the generation prompt (DeepSeek R1). If that ends the
+block too (Qwen 3.5 without thinking), the model never reasons: reasoning is left out. What counts is what inference
+shows: the context of a turn is its generation prompt, and the target is the rest of that turn, up to the token that
+ends it. A turn that the full rendering shows unchanged is a target there; any other turn becomes a text of its own.
+Templates that mark every turn with `{% generation %}` are followed, as in TRL.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
@@ -22,11 +24,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from luthier.dataset.messages import Message
 from luthier.errors import TrialFailed
+from workers.train.data import template_clock
 from workers.train.data.control_tokens import ControlTokens
+from workers.train.data.turns import common_start, divided, ended_block, reasoning, without_reasoning
 
-REASONING: Final = ("reasoning_content", "reasoning", "thinking")  # transformers shows each under all three names
 _MARKED: Final = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_OPENED: Final = re.compile(r"\s*<(?P<tag>[\w|]+)>\s*")  # a reasoning block that the generation prompt opens
 _ANCHOR: Final = "anchor_answer"
 _ASKED: Final = ({"role": "user", "content": "?"}, {"role": "assistant", "content": _ANCHOR})
 
@@ -54,7 +56,7 @@ class Text:
         """
         if not self.text.startswith(turn.context):
             return False
-        end = len(_shared(self.text, turn.whole))
+        end = len(common_start(self.text, turn.whole))
         if end < len(turn.whole) and not turn.whole[len(turn.context) : end].rstrip().endswith(mark):
             return False
         self.spans.append(Span(start=len(turn.context), end=end, content_bytes=turn.content_bytes))
@@ -77,15 +79,23 @@ class Turn:
 class ChatTemplate:
     """The chat template of a tokenizer. Every method raises TrialFailed if the template cannot render the messages.
 
-    In the texts that it returns, the control tokens that messages spell are hidden (see ControlTokens).
+    In the texts that it returns, the control tokens that messages spell are hidden (see ControlTokens). Templates that
+    show the time show `clock` in all of them; without one, the time at which this object was made.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, clock: datetime | None = None) -> None:
         self._tokenizer = tokenizer
+        self.clock: Final = clock or datetime.now().astimezone()
 
     @cached_property
     def control(self) -> ControlTokens:
         return ControlTokens(self._tokenizer)
+
+    @property
+    def shows_time(self) -> bool:
+        """Whether the template may show the time."""
+        named = self._tokenizer.chat_template or ""
+        return any(map(template_clock.shows_time, named.values() if isinstance(named, dict) else [named]))
 
     def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, generate: bool) -> str:
         """Return the conversation as text; with `generate` it ends in the generation prompt."""
@@ -161,8 +171,8 @@ class ChatTemplate:
         """
         through = self.render([*before, *said], tools, generate=False)
         closed, head = (self.render(before, tools, generate=generate) for generate in (False, True))
-        if len(_shared(head, through)) >= len(_shared(closed, head)):
-            context, answer = _divided(head, through, self.control.hide(said[0]))
+        if len(common_start(head, through)) >= len(common_start(closed, head)):
+            context, answer = divided(head, through, self.control.hide(said[0]))
         else:  # the rendering changes the prompt itself
             context, answer = head, through[self._place([*before, *said], len(before), tools).start :]
         if not self._ends(answer):
@@ -171,7 +181,7 @@ class ChatTemplate:
         shown = self.control.show(answer)
         size = sum(self.content_bytes(message, shown) for message in learned)
         turn = Turn(context=context, answer=answer, content_bytes=size)
-        self._check_shown(turn, before, said)
+        self._check_shown(turn, [*before, *said], len(before), tools)
         return turn
 
     def _opening_turn(self, messages: Sequence[Message], i: int, tools: Sequence[Any] | None) -> Turn:
@@ -179,7 +189,7 @@ class ChatTemplate:
         whole, place = self.whole(messages, tools), self._place(messages, i, tools)
         answer = whole[place.start : self._through_first_end(whole, place.end)]
         turn = Turn(context=whole[: place.start], answer=answer, content_bytes=self.content_bytes(messages[i]))
-        self._check_shown(turn, (), [messages[i]])
+        self._check_said(messages, i, turn.whole, tools)
         return turn
 
     def _place(self, messages: Sequence[Message], i: int, tools: Sequence[Any] | None) -> Span:
@@ -205,21 +215,51 @@ class ChatTemplate:
         stop = whole.index(end, at) + len(end)
         return len(whole) - len(whole[stop:].lstrip()) if self._own_end else stop
 
-    def _check_shown(self, turn: Turn, before: Sequence[Message], said: Sequence[Message]) -> None:
-        """Raise TrialFailed if the template leaves out what users, system or assistant say, or a call of a tool."""
-        context, whole = self.control.show(turn.context), self.control.show(turn.whole)
-        for message, shown in (*((m, context) for m in before), *((m, whole) for m in said)):
-            text = str(message.get("content") or "")
-            if message["role"] == "assistant":
-                text = text.rpartition("</think>")[2]
-            if message["role"] != "tool" and text.strip() not in shown:
-                raise TrialFailed(
-                    f"the base model's chat template leaves out what the {message['role']} says: {text.strip()[:60]!r}"
-                )
+    def _check_shown(self, turn: Turn, messages: Sequence[Message], asked: int, tools: Sequence[Any] | None) -> None:
+        """Raise TrialFailed if the template leaves out what users, system or assistant say, or a call of a tool.
+
+        `messages` ends with those of the turn; the first `asked` of them are its context.
+        """
+        for i in range(len(messages)):
+            self._check_said(messages, i, turn.context if i < asked else turn.whole, tools)
         answered = self.control.without(turn.answer)
-        for call in (call for message in said for call in message.get("tool_calls") or ()):
+        for call in (call for message in messages[asked:] for call in message.get("tool_calls") or ()):
             if (name := call.get("function", call)["name"]) not in answered:
                 raise TrialFailed(f"the base model's chat template leaves out a call of the tool {name}")
+
+    def _check_said(self, messages: Sequence[Message], i: int, shown: str, tools: Sequence[Any] | None) -> None:
+        """Raise TrialFailed if what a message says is not in a rendered text, as it is or as the template escapes it.
+
+        What tools return may be changed: templates shorten it or lay it out anew.
+        """
+        role, said = messages[i]["role"], str(messages[i].get("content") or "")
+        said = (said.rpartition("</think>")[2] if role == "assistant" else said).strip()
+        text = self.control.hide(said)
+        if role == "tool" or text in shown:
+            return
+        written = self._as_written(messages, i, text, tools)
+        if written is None:
+            raise TrialFailed(f"the base model's chat template leaves out what the {role} says: {said[:60]!r}")
+        if written not in shown:
+            raise TrialFailed(
+                f"the base model's chat template changes what the {role} says, so it cannot be located: {said[:60]!r}"
+            )
+
+    def _as_written(self, messages: Sequence[Message], i: int, text: str, tools: Sequence[Any] | None) -> str | None:
+        """Return a text as the template writes it for this message: some escape characters, as JSON strings do.
+
+        To find out, its characters are rendered in its place, each between anchors. None if some of them are left out.
+        """
+        characters = sorted(set(text))
+        apart = {**messages[i], "content": "".join(f"{_ANCHOR}{character}" for character in characters) + _ANCHOR}
+        try:
+            rendered = self.render([*messages[:i], apart, *messages[i + 1 :]], tools, generate=False)
+        except TrialFailed:
+            return None
+        written = dict(zip(characters, rendered.split(_ANCHOR)[1:-1], strict=False))
+        if not all(written.get(character) or character.isspace() for character in characters):
+            return None
+        return "".join(written.get(character, "") for character in text)
 
     def continuation(self, messages: Sequence[Message], *, after_end: bool) -> str:
         """Return the text between the model's answer and its next one.
@@ -241,6 +281,8 @@ class ChatTemplate:
 
         Reasoning counts only if it is in the text `shown`, where this is given: some templates leave it out.
         """
+        if message["role"] == "assistant" and self._unreasoned:
+            message = without_reasoning(message, self._unreasoned)
         thought = reasoning(message)
         thought = "" if shown is not None and thought.strip() not in shown else thought
         functions = [call.get("function", call) for call in message.get("tool_calls") or ()]
@@ -320,6 +362,8 @@ class ChatTemplate:
         hidden = {**self.control.hide(message), "role": message["role"]}
         if message["role"] == "developer" and not self._knows_developers:
             hidden["role"] = "system"
+        if message["role"] == "assistant" and self._unreasoned:
+            hidden = without_reasoning(hidden, self._unreasoned)
         if self._wants_parts and isinstance(hidden.get("content"), str):
             hidden["content"] = [{"type": "text", "text": hidden["content"]}]
         return hidden
@@ -328,6 +372,15 @@ class ChatTemplate:
     def _knows_developers(self) -> bool:
         said = [{"role": "developer", "content": _ANCHOR}, {"role": "user", "content": "?"}]
         return self._shows_anchor([{**message} for message in said])
+
+    @cached_property
+    def _unreasoned(self) -> str:
+        """The tag of the reasoning block that the generation prompt opens and ends; empty if it does not."""
+        try:
+            _, _, prompt = self.render([{"role": "user", "content": _ANCHOR}], generate=True).rpartition(_ANCHOR)
+        except TrialFailed:
+            return ""
+        return ended_block(prompt)
 
     @cached_property
     def _wants_parts(self) -> bool:
@@ -348,6 +401,8 @@ class ChatTemplate:
         listed = list(tools) if tools else None
         template = self._tokenizer.get_chat_template(None, listed)
         try:
+            if template_clock.shows_time(template):
+                template_clock.stop(template, self.clock)
             names: dict[str, Any] = dict(self._tokenizer.special_tokens_map)
             filled_in: Any = render_jinja_template(
                 [messages],
@@ -361,44 +416,6 @@ class ChatTemplate:
         except (TemplateError, ValueError, KeyError, IndexError, AttributeError) as error:
             raise _refused(error) from error
         return str(texts[0]), [(int(start), int(end)) for start, end in (marked[0] if marked else ())]
-
-
-def _divided(head: str, through: str, message: Message) -> tuple[str, str]:
-    """Return context and answer of a turn, from its generation prompt and its rendering.
-
-    They part where the rendering leaves the generation prompt. If that opens a reasoning block which the rendering
-    leaves out, the answer begins with the message's reasoning and the end of the block, as the model has to.
-    """
-    if through.startswith(head):
-        return head, through[len(head) :]
-    shared = _shared(head, through)
-    if not head[len(shared) :].strip():  # they differ by white space
-        return head, through[len(shared) :].lstrip()
-    opened, answer = _OPENED.fullmatch(head[len(shared) :]), through[len(shared) :]
-    if opened is None:
-        return shared, answer
-    end = f"</{opened['tag']}>"
-    inside, _, said = answer.rpartition(end)
-    inside = reasoning(message) or inside or str(message.get("content") or "").rpartition(end)[0]
-    inside = inside.partition(f"<{opened['tag']}>")[2] or inside
-    return head, f"{inside.strip()}\n{end}\n\n{said.lstrip()}"
-
-
-def _shared(one: str, other: str) -> str:
-    """Return the text with which both begin, up to the last whole tag."""
-    same, differs = 0, min(len(one), len(other)) + 1
-    while differs - same > 1:
-        middle = (same + differs) // 2
-        same, differs = (middle, differs) if other.startswith(one[:middle]) else (same, middle)
-    shared = one[:same]
-    inside = shared.rfind("<") > shared.rfind(">") and same < max(len(one), len(other))
-    return shared[: shared.rfind("<")] if inside else shared
-
-
-def reasoning(message: Message) -> str:
-    """Return the reasoning of an assistant message, under any of its names; empty without any."""
-    found = (message.get(name) for name in REASONING)
-    return next((text for text in found if isinstance(text, str) and text), "")
 
 
 def _made_up_answers(response: Message) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -84,13 +85,16 @@ class Renderer:
 
     `window` and `max_tokens` are lengths in tokens. Documents are split into windows that overlap by one token, so that
     every token except a document's first is a target exactly once. Other rows are truncated on the right.
+    `clock` is the time that chat templates show, if they do; by default that at which the renderer was made.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, window: int, max_tokens: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, window: int, max_tokens: int, clock: datetime | None = None
+    ) -> None:
         self.tokenizer = tokenizer
         self.window = window
         self.max_tokens = max_tokens
-        self.chat = ChatTemplate(tokenizer)
+        self.chat = ChatTemplate(tokenizer, clock)
 
     def answers(self, row: Row, kind: DataKind) -> list[Tokens]:
         """Return the row with its answer as target, for the judge and for `sft`. A prompt alone is its own target.
@@ -193,7 +197,8 @@ class Renderer:
 
     def as_generated(self, prompt: Sequence[Message], answer: Message, tools: Sequence[Any] | None = None) -> str:
         """Return an assistant's message as a model would generate it: in the template's format, no special tokens."""
-        tokens = Renderer(self.tokenizer, window=self.window, max_tokens=sys.maxsize).pair(prompt, [answer], tools)
+        whole = Renderer(self.tokenizer, window=self.window, max_tokens=sys.maxsize, clock=self.chat.clock)
+        tokens = whole.pair(prompt, [answer], tools)
         ids = [token for token, is_target in zip(tokens.ids, tokens.target, strict=True) if is_target]
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
