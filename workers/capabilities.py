@@ -100,7 +100,7 @@ def edits(facts: ModelFacts, model: PreTrainedModel) -> Iterator[tuple[str, Arch
 
 
 def main() -> int:
-    return confined.answer(work, cpu_seconds=CPU_SECONDS, memory_bytes=MEMORY_BYTES)
+    return confined.answer(work, lambda question: confined.Limits(cpu_seconds=CPU_SECONDS, memory_bytes=MEMORY_BYTES))
 
 
 if __name__ == "__main__":
