@@ -7,6 +7,7 @@ cached under the home. Another child checks the folder and reads its facts.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import shutil
 import signal
@@ -28,8 +29,12 @@ from luthier.models.model_files import part_of
 
 READ: Final = ("*.json", "*.jinja", "*.safetensors", "*.txt", "*.model", "*/*.jinja")  # the files of a model
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
+COMPARISON_SECONDS: Final = 180.0  # of all shapes of the weights; a large model takes seconds
 CONVERSION_SECONDS: Final = 300.0  # for any GGUF file, and more for each byte of it
 CONVERTED_PER_SECOND: Final = 2_000_000  # bytes of a GGUF file, on a slow machine
+
+
+log = logging.getLogger(__name__)
 
 
 def local_folder(source: str, home: Path, step: Step = silent) -> Path:
@@ -88,6 +93,7 @@ def _inspected(folder: Path, step: Step) -> _Inspected:
     if kept is not None and kept.stamp == stamp:
         return kept
     read = confined.ask("workers.import_model.inspect_model", {"folder": str(folder)}, param="source", step=step)
+    _check_weights(folder, step)
     found = _Inspected(
         stamp=stamp,
         facts=ModelFacts.model_validate(read["facts"]),
@@ -96,6 +102,23 @@ def _inspected(folder: Path, step: Step) -> _Inspected:
     )
     _inspections[folder] = found
     return found
+
+
+def _check_weights(folder: Path, step: Step) -> None:
+    """Raise UserError, with the tensor and both shapes, if the weights do not fit the configuration.
+
+    Where they cannot be compared within the limits, they are not refused.
+    """
+    question = {"folder": str(folder)}
+    try:
+        misfit = confined.ask(
+            "workers.import_model.weights", question, param="source", seconds=COMPARISON_SECONDS, step=step
+        )
+    except LuthierError as error:
+        log.warning("the weights of %s could not be compared with its configuration: %s", folder, error.message)
+        return
+    if misfit is not None:
+        raise UserError(f"{folder} {misfit}.", param="source")
 
 
 def _stamp(folder: Path) -> frozenset[tuple[object, ...]]:
