@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 DENSE = (
     *("arcee", "bitnet", "bloom", "codegen", "ctrl", "diffllama", "exaone4", "falcon", "gemma2", "gemma3_text"),
     *("gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "llama", "mpt", "nemotron", "olmo2", "openai-gpt", "opt"),
-    *("persimmon", "phi", "phi3", "qwen2", "qwen3", "stablelm", "starcoder2", "xglm"),
+    *("persimmon", "phi", "phi3", "qwen2", "qwen3", "stablelm", "starcoder2", "xglm", "xlstm"),
 )
 PLACED = (Lora(rank=2, placement="attention"), Lora(rank=2, placement="mlp"))
 
