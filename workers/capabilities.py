@@ -71,7 +71,19 @@ def build(config: dict[str, Any], facts: ModelFacts) -> PreTrainedModel:
         raise UserError(f"a tiny {facts.architecture} would have {numbers:,} parameters", param="source")
     torch.manual_seed(SEED)
     model: PreTrainedModel = family.from_config(loaded, dtype=torch.float32).eval()
+    fill_zeros(model)
     return model
+
+
+@torch.no_grad()
+def fill_zeros(model: PreTrainedModel) -> None:
+    """Give random values to linear layers that start as zero (gates of xLSTM), which those of a trained model are not.
+
+    Updates that divide by the norm of a weight, or start from its largest directions, would fail on zeros.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and not module.weight.any():
+            module.weight.normal_(std=SPREAD)
 
 
 def updates(facts: ModelFacts) -> Iterator[Update]:
@@ -100,7 +112,7 @@ def edits(facts: ModelFacts, model: PreTrainedModel) -> Iterator[tuple[str, Arch
 
 
 def main() -> int:
-    return confined.answer(work, cpu_seconds=CPU_SECONDS, memory_bytes=MEMORY_BYTES)
+    return confined.answer(work, lambda question: confined.Limits(cpu_seconds=CPU_SECONDS, memory_bytes=MEMORY_BYTES))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ MODULES: Final = (
     "workers.capabilities",
     "workers.check_rows",
     "workers.import_model.inspect_model",
+    "workers.import_model.weights",
 )
 LIBRARIES: Final = ("bitsandbytes", "scipy.optimize")  # imported by others late, when first used
 _ORDER_BYTES: Final = 1 << 16

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -56,9 +57,15 @@ def add(
         client.models()  # fail early if the service does not answer
         path = Path(source).expanduser()
         is_path = path.exists() or path.suffix == ".gguf" or not HUB_ID.fullmatch(source)
-        folder = local_folder(str(path.absolute()) if is_path else source, home.expanduser().absolute())
-        with errors.status(f"{name}: checking the folder, and trying updates and edits on a tiny model of its kind"):
-            model = client.add_model(name, str(folder))
+        with errors.status(f"{name}: registering") as shown:
+
+            def begin(step: str) -> None:
+                shown.update(f"{name}: {escape(step)}")
+                if not errors.is_terminal:  # a log shows each step
+                    errors.print(f"{name}: {step}", markup=False, highlight=False, soft_wrap=True)
+
+            folder = local_folder(str(path.absolute()) if is_path else source, home.expanduser().absolute(), begin)
+            model = client.add_model(name, str(folder), begin)
     assert model.facts is not None, "a base model has facts"
     console.print(
         f"{model.id}: {model.facts.architecture}, {model.facts.parameters / 1e6:.1f} M parameters"

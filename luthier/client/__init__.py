@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, Literal, cast
@@ -58,6 +58,7 @@ from luthier.api_types import (
     Worker,
 )
 from luthier.client.transport import Line, Pieces, error_in, unpack
+from luthier.errors import Unreachable
 from luthier.keys import Scope
 from luthier.report import Report
 from luthier.trial import TRAIN_LOSS, Point
@@ -322,13 +323,27 @@ class Client(Line):
     def model(self, model_id: str) -> Model:
         return self._one(Model, "GET", f"/v1/models/{model_id}")
 
-    def add_model(self, name: str, source: str) -> Model:
+    def add_model(self, name: str, source: str, on_step: Callable[[str], None] | None = None) -> Model:
         """Register a base model: a folder or GGUF file that the service and its workers can read, or a hub id.
 
-        Returns when the model is converted or downloaded.
+        Returns when the model is converted or downloaded, checked, and tried. `on_step` is called with each step.
         """
+        headers = {"Accept": _EVENTS} if on_step else {}
         body = {"name": name, "source": source}
-        return self._one(Model, "POST", "/v1/models", json=body, timeout=None)
+        with self._stream("POST", "/v1/models", json=body, headers=headers, timeout=None) as response:
+            if not response.headers["content-type"].startswith(_EVENTS):
+                return Model.model_validate_json(response.read())
+            for line in response.iter_lines():
+                match json.loads(line.removeprefix("data: ")) if line.startswith("data: ") else {}:
+                    case {"step": str(step)} if on_step:
+                        on_step(step)
+                    case {"error": _} as found:
+                        raise error_in(found)
+                    case {"model": model}:
+                        return Model.model_validate(model)
+                    case _:
+                        pass  # a ping, or the name of an event
+        raise Unreachable(f"{self.base_url} ended the registration of {name} early. Register it again.")
 
     def remove_model(self, name: str) -> Deleted:
         """Unregister a base model, or delete the result of a job.
@@ -438,6 +453,7 @@ _ALIASES: Final = "/v1/aliases"
 _WEBHOOKS: Final = "/v1/webhook_endpoints"
 _CHAT: Final = "/v1/chat/completions"
 _GRADERS: Final = "/v1/fine_tuning/alpha/graders"
+_EVENTS: Final = "text/event-stream"
 _PURPOSE: Final = {"purpose": "fine-tune"}
 
 

@@ -104,7 +104,8 @@ def close(given: float, reference: float, tolerance: float) -> bool:
 
 MAX_CHARACTERS: Final = 20_000
 
-_comparer: Final = Child("math", partial(child_process.piped, "luthier.graders.math_process"))
+COMPARISON_SECONDS: Final = 60.0  # wall-clock time of a comparison, which limits its own CPU time
+_comparer: Final = Child("math", partial(child_process.piped, "luthier.graders.math_process"), COMPARISON_SECONDS)
 
 
 def equal(given: str, reference: str, float_rounding: int) -> bool:
@@ -112,7 +113,10 @@ def equal(given: str, reference: str, float_rounding: int) -> bool:
 
     Raises GraderFault if the reference has no expression or the comparison exceeds its limits.
     """
-    answer = _comparer.ask([given[-MAX_CHARACTERS:], reference[-MAX_CHARACTERS:], float_rounding])
+    try:
+        answer = _comparer.ask([given[-MAX_CHARACTERS:], reference[-MAX_CHARACTERS:], float_rounding])
+    except TimeoutError as late:
+        raise GraderFault(str(late)) from late
     match answer:
         case "":
             raise GraderFault("the answer and the reference could not be compared within the limits of time and memory")

@@ -15,7 +15,8 @@ from luthier.graders import sandbox
 from luthier.graders.subprocess import Child
 
 CPU_SECONDS: Final = 5
-SECONDS: Final = 30.0
+SECONDS: Final = 30.0  # wall-clock time that the sandbox gives a grade
+SANDBOX_SECONDS: Final = 2 * SECONDS  # of the sandbox itself
 MEMORY_BYTES: Final = 2**30
 
 # The sandbox allows no threads, so numerical libraries must not start any.
@@ -33,7 +34,7 @@ def _start() -> subprocess.Popen[str]:
     )
 
 
-_sandbox: Final = Child("python", _start)
+_sandbox: Final = Child("python", _start, SANDBOX_SECONDS)
 
 
 def load(source: str) -> None:
@@ -55,7 +56,10 @@ def run(source: str, *, item: Mapping[str, Any], sample: Mapping[str, Any]) -> f
 
 def _ask(source: str, sample: dict[str, Any] | None, item: dict[str, Any] | None) -> dict[str, Any]:
     limits = {"cpu_seconds": CPU_SECONDS, "seconds": SECONDS, "memory_bytes": MEMORY_BYTES}
-    line = _sandbox.ask({"source": source, "sample": sample, "item": item, **limits})
+    try:
+        line = _sandbox.ask({"source": source, "sample": sample, "item": item, **limits})
+    except TimeoutError as late:
+        raise _fault(str(late)) from late
     answer: dict[str, Any] = json.loads(line) if line else {"error": "its process was killed"}
     if "refused" in answer:
         raise GraderFault(

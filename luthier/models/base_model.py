@@ -32,9 +32,13 @@ UNLIMITED_CONTEXT: Final = 8192
 _CONV1D: Final = ("gpt2", "openai-gpt")
 _LAYER: Final = re.compile(r"(?:^|\.)\w*(?:layers?|blocks?|h)\.(?P<index>\d+)\.")
 _NORM: Final = re.compile(r"(?:norm\w*|ln_\w+)\.(?:weight|bias)$", re.IGNORECASE)
-_LAST_NORM: Final = re.compile(r"(?:^|\.)(?:norm|final_norm)\.(?:weight|bias)$")
+_LAST_NORM: Final = re.compile(
+    r"(?:^|\.)(?:norm|norm_f|ln_f|layer_?norm|out_norm|final_norm|final_layer_?norm)\.(?:weight|bias)$"
+)
 _BIAS: Final = re.compile(r"\.bias$")
-_TABLE: Final = re.compile(r"(?:embeddings?|embed_\w+|wte|wpe)\.weight$")
+# Layers of attention that some families put into modules of other names (`mixer`, `temporal_block`).
+_ATTENTION: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
+_TABLE: Final = re.compile(r"(?:embeddings?|embed_\w+|\w+_embed|wte|wpe)\.weight$")
 _DISTILBERT_NAMES: Final = {"dim": "hidden_size", "n_heads": "num_attention_heads", "n_layers": "num_hidden_layers"}
 
 
@@ -48,7 +52,7 @@ class Linear(Frozen):
 
     @property
     def attention(self) -> bool:
-        return self.layered and "att" in self.name
+        return self.layered and ("att" in self.name or self.name.rsplit(".", 1)[-1] in _ATTENTION)
 
     @property
     def numbers(self) -> int:

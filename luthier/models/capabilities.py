@@ -19,13 +19,20 @@ from luthier.models.base_model import ModelFacts
 
 SECONDS: Final = 300.0  # wall-clock time of all tries together
 PACKAGES: Final = ("luthier", "torch", "transformers", "peft")
-TRIES: Final = 1  # raise it when the tries change, so that no older result is used
+TRIES: Final = 2  # raise it when the tries change, so that no older result is used
 
 log = logging.getLogger(__name__)
 
 
-def with_capabilities(facts: ModelFacts, twin: dict[str, Any], architecture: str, models: Path) -> ModelFacts:
-    """Return the facts with the updates and edits that fail. `twin`: the config of the tiny model.
+def with_capabilities(
+    facts: ModelFacts,
+    twin: dict[str, Any],
+    architecture: str,
+    models: Path,
+    step: confined.Step = confined.silent,
+) -> ModelFacts:
+    """Return the facts with the updates and edits that fail. `twin`: the config of the tiny model. `step` is called
+    with what is tried.
 
     `architecture` identifies it, and the results are kept in the folder `models`. Where the tries do not come to an
     end, nothing is known, and the facts stay as they are.
@@ -38,7 +45,7 @@ def with_capabilities(facts: ModelFacts, twin: dict[str, Any], architecture: str
         if not kept.exists():
             question = {"facts": facts.model_dump(mode="json"), "config": twin}
             try:
-                found = confined.ask("workers.capabilities", question, param="source", seconds=SECONDS)
+                found = confined.ask("workers.capabilities", question, param="source", seconds=SECONDS, step=step)
             except LuthierError as error:
                 log.warning("what %s allows could not be found out: %s", facts.architecture, error.message)
                 return facts

@@ -8,6 +8,7 @@ that the error of a child that was ended can name what it was reading.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -15,8 +16,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import IO, Any, Final
 
 from huggingface_hub import constants
@@ -30,6 +33,7 @@ MEMORY_BYTES: Final = 4 * 2**30
 OUTPUT_BYTES: Final = 64 * 2**20
 OPEN_FILES: Final = 256
 ERROR_CHARACTERS: Final = 600
+LOOK_SECONDS: Final = 0.2  # between two looks at the steps of a child
 # No network, and one thread.
 _ENVIRONMENT: Final = {
     "HF_HUB_OFFLINE": "1",
@@ -41,11 +45,24 @@ _ENVIRONMENT: Final = {
 Step = Callable[[str], None]
 
 
-def ask(module: str, question: Any, *, param: str, seconds: float = SECONDS) -> Any:
+def silent(step: str) -> None:
+    """Take no notice of a step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a child may use: CPU time in seconds, bytes of addresses, and bytes of each file that it writes."""
+
+    cpu_seconds: int = CPU_SECONDS
+    memory_bytes: int = MEMORY_BYTES
+    file_bytes: int = OUTPUT_BYTES
+
+
+def ask(module: str, question: Any, *, param: str, seconds: float = SECONDS, step: Step = silent) -> Any:
     """Run a module, whose `main` calls `answer`, in a child process; return its answer to the question.
 
-    Raises UserError with `param` where the child refuses the files, or has to be ended because of them; LuthierError
-    where the child itself is broken.
+    `step` is called with each step that the child begins. Raises UserError with `param` where the child refuses the
+    files, or has to be ended because of them; LuthierError where the child itself is broken.
     """
     with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as replies, tempfile.TemporaryFile() as errors:
         asked.write(json.dumps(question).encode())
@@ -54,9 +71,7 @@ def ask(module: str, question: Any, *, param: str, seconds: float = SECONDS) -> 
             module, stdin=asked, stdout=replies, stderr=errors, environment=os.environ | _ENVIRONMENT
         )
         try:
-            code: int | None = child.wait(seconds)
-        except subprocess.TimeoutExpired:
-            code = None
+            code = _watched(child, replies, seconds, step)
         finally:
             child.kill()
             child.wait()
@@ -76,18 +91,18 @@ def ask(module: str, question: Any, *, param: str, seconds: float = SECONDS) -> 
                 raise LuthierError(f"{module} failed with exit code {code}: {last}")
 
 
-def answer(
-    work: Callable[[Any, Step], Any], *, cpu_seconds: int = CPU_SECONDS, memory_bytes: int = MEMORY_BYTES
-) -> int:
+def answer(work: Callable[[Any, Step], Any], limits: Callable[[Any], Limits] = lambda question: Limits()) -> int:
     """Answer the question on standard input: the main function of a child. `work` says which step it begins.
 
-    Every fault of `work` is one of the files: the answer is then a refusal that names the step.
+    `limits` returns what the question may use. Every fault of `work` is one of the files: the answer is then a refusal
+    that names the step.
     """
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries must not print into the replies
     question = json.load(sys.stdin)
     constants.HF_HUB_OFFLINE = True  # the variable of the environment is read at import
-    _limit(cpu_seconds, memory_bytes)
+    allowed = limits(question)
+    _limit(allowed)
     at = "Reading it"
 
     def reply(kind: str, value: Any) -> None:
@@ -104,7 +119,7 @@ def answer(
     except UserError as error:
         reply("refused", error.message)
     except MemoryError:
-        reply("refused", f"{at} needs more than {memory_bytes >> 30} GiB of memory.")
+        reply("refused", f"{at} needs more than {allowed.memory_bytes >> 30} GiB of memory.")
     except BaseException as error:  # panics of the tokenizers library are no Exception
         traceback.print_exc()
         reply("refused", f"{at} failed: {describe(error)}")
@@ -127,18 +142,32 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:ERROR_CHARACTERS] if text else type(error).__name__
 
 
-def _limit(cpu_seconds: int, memory_bytes: int) -> None:
-    child_process.limit_memory(memory_bytes)
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_BYTES, OUTPUT_BYTES))
+def _watched(child: child_process.ChildProcess, replies: IO[bytes], seconds: float, step: Step) -> int | None:
+    """Wait for the child, and pass on its steps. Return its exit code, None if it takes more than `seconds`."""
+    deadline, told = time.monotonic() + seconds, 0
+    code: int | None = None
+    while code is None and (left := deadline - time.monotonic()) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = child.wait(min(left, LOOK_SECONDS))
+        steps = [str(line["step"]) for line in _lines(replies) if "step" in line]
+        for each in steps[told:]:
+            step(each)
+        told = len(steps)
+    return code
+
+
+def _limit(limits: Limits) -> None:
+    child_process.limit_memory(limits.memory_bytes)
+    resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_seconds, limits.cpu_seconds + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _lines(replies: IO[bytes]) -> list[dict[str, Any]]:
-    """Return the complete lines that the child wrote; the last one may be cut off."""
-    replies.seek(0)
-    return [json.loads(line) for line in replies.read(OUTPUT_BYTES).splitlines(keepends=True) if line.endswith(b"\n")]
+    """Return the complete lines that the child wrote so far; the last one may be cut off."""
+    written = os.pread(replies.fileno(), OUTPUT_BYTES, 0)  # the child writes where this descriptor stands
+    return [json.loads(line) for line in written.splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def _step(said: list[dict[str, Any]]) -> str:

@@ -22,6 +22,7 @@ from luthier.graders.subprocess import Child
 from luthier.models import confined
 
 TEXT_SECONDS: Final = 30.0  # CPU time of one text
+WALL_SECONDS: Final = 2 * TEXT_SECONDS
 KEPT: Final = 2  # processes that wait for the next texts
 
 
@@ -54,7 +55,7 @@ class Counters:
         with self._lock:
             if key not in self._children:
                 start = partial(child_process.piped, "luthier.models.count_tokens", str(file))
-                self._children[key] = Child("tokenizer", start)
+                self._children[key] = Child("tokenizer", start, WALL_SECONDS)
                 while len(self._children) > KEPT:
                     self._children.popitem(last=False)[1].close()
             self._children.move_to_end(key)

@@ -58,6 +58,11 @@ def json_object(file: Path, *, most_bytes: int = LARGEST_JSON) -> dict[str, Any]
     return value
 
 
+def part_of(folder: Path) -> Path:
+    """Return the folder next to a model's own in which it is made, until it is complete."""
+    return folder.with_name(f"{folder.name}.part")
+
+
 def refused(file: Path, why: str) -> UserError:
     """Return the error for a file."""
     return UserError(f"{file} {why}.", param="source")

@@ -1,19 +1,20 @@
 """Sources of base models: a folder, a GGUF file or a hub id. Each becomes a folder of safetensors.
 
-Child processes of `workers` convert and download, because that needs torch or a network, and takes minutes. Their
-progress goes to this process's standard error. Results are cached under the home. Another child checks the folder and
-reads its facts.
+Child processes of `workers` convert and download, because that needs torch or a network, and takes minutes. Results are
+cached under the home. Another child checks the folder and reads its facts.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,23 +24,32 @@ from luthier.errors import LuthierError, UserError
 from luthier.models import confined
 from luthier.models.base_model import ModelFacts
 from luthier.models.capabilities import with_capabilities
+from luthier.models.confined import Step, silent
+from luthier.models.model_files import part_of
 
 READ: Final = ("*.json", "*.jinja", "*.safetensors", "*.txt", "*.model", "*/*.jinja")  # the files of a model
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
+COMPARISON_SECONDS: Final = 180.0  # of all shapes of the weights; a large model takes seconds
+CONVERSION_SECONDS: Final = 300.0  # for any GGUF file, and more for each byte of it
+CONVERTED_PER_SECOND: Final = 2_000_000  # bytes of a GGUF file, on a slow machine
 
 
-def local_folder(source: str, home: Path) -> Path:
+log = logging.getLogger(__name__)
+
+
+def local_folder(source: str, home: Path, step: Step = silent) -> Path:
     """Return the folder of the model; converted and downloaded ones are under `home`/models.
 
-    Raises UserError naming the source and what is wrong with it.
+    `step` is called with what is done. Raises UserError naming the source and what is wrong with it.
     """
     path = Path(source)
     if path.is_absolute():
         if _is(path.is_dir):
             return path
         if path.suffix == ".gguf" and _is(path.is_file):
-            return _converted(path, home / "models")
+            return _converted(path, home / "models", step)
     elif HUB_ID.fullmatch(source):
+        step(f"Downloading {source}")
         with _lock(home / "models", source.replace("/", "--")):
             return Path(_run("workers.import_model.hub", source, home / "models"))
     fault = "is none of these" if _is(path.exists) or not path.is_absolute() else "does not exist"
@@ -50,22 +60,65 @@ def local_folder(source: str, home: Path) -> Path:
     )
 
 
-def facts_of(folder: Path, home: Path) -> ModelFacts:
+def facts_of(folder: Path, home: Path, step: Step = silent) -> ModelFacts:
     """Return the facts of a folder, with what its architecture does not allow. Raises UserError for what is wrong with
-    the folder. Confined child processes find both out.
+    the folder. Confined child processes find both out. `step` is called with each step of theirs.
 
     A folder that has not changed since this process asked last is not read again. What an architecture allows is kept
     under `home`/models.
     """
-    facts, twin, architecture = _inspected(folder, _stamp(folder))
-    return facts if twin is None else with_capabilities(facts, twin, architecture, home / "models")
+    found = _inspected(folder, step)
+    if found.twin is None:
+        return found.facts
+    return with_capabilities(found.facts, found.twin, found.architecture, home / "models", step)
 
 
-@lru_cache(maxsize=256)
-def _inspected(folder: Path, stamp: frozenset[tuple[object, ...]]) -> tuple[ModelFacts, dict[str, Any] | None, str]:
-    """`stamp`: part of the cache key, so that a changed folder is read again. Errors are not kept."""
-    found = confined.ask("workers.import_model.inspect_model", {"folder": str(folder)}, param="source")
-    return ModelFacts.model_validate(found["facts"]), found["twin"], found["architecture"]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inspected:
+    """What was found in a folder whose files had this stamp. `twin`: the config of a tiny model, None without one."""
+
+    stamp: frozenset[tuple[object, ...]]
+    facts: ModelFacts
+    twin: dict[str, Any] | None
+    architecture: str
+
+
+_inspections: Final[dict[Path, _Inspected]] = {}
+
+
+def _inspected(folder: Path, step: Step) -> _Inspected:
+    """Check the folder and read its facts, if it has changed since the last time. Raises UserError."""
+    stamp = _stamp(folder)
+    kept = _inspections.get(folder)
+    if kept is not None and kept.stamp == stamp:
+        return kept
+    read = confined.ask("workers.import_model.inspect_model", {"folder": str(folder)}, param="source", step=step)
+    _check_weights(folder, step)
+    found = _Inspected(
+        stamp=stamp,
+        facts=ModelFacts.model_validate(read["facts"]),
+        twin=read["twin"],
+        architecture=read["architecture"] or "",
+    )
+    _inspections[folder] = found
+    return found
+
+
+def _check_weights(folder: Path, step: Step) -> None:
+    """Raise UserError, with the tensor and both shapes, if the weights do not fit the configuration.
+
+    Where they cannot be compared within the limits, they are not refused.
+    """
+    question = {"folder": str(folder)}
+    try:
+        misfit = confined.ask(
+            "workers.import_model.weights", question, param="source", seconds=COMPARISON_SECONDS, step=step
+        )
+    except LuthierError as error:
+        log.warning("the weights of %s could not be compared with its configuration: %s", folder, error.message)
+        return
+    if misfit is not None:
+        raise UserError(f"{folder} {misfit}.", param="source")
 
 
 def _stamp(folder: Path) -> frozenset[tuple[object, ...]]:
@@ -89,16 +142,26 @@ def _is(question: Callable[[], bool]) -> bool:
         return False
 
 
-def _converted(gguf: Path, models: Path) -> Path:
+def conversion_seconds(size: int) -> float:
+    """Return the wall-clock time, and the CPU time, that the conversion of a GGUF file of so many bytes may take."""
+    return CONVERSION_SECONDS + size / CONVERTED_PER_SECOND
+
+
+def _converted(gguf: Path, models: Path, step: Step) -> Path:
     try:
         with gguf.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        seconds = conversion_seconds(gguf.stat().st_size)
     except OSError as error:
         raise UserError(f"{gguf} cannot be read: {error.strerror}", param="source") from error
     folder = models / f"{gguf.stem}-{digest[:12]}"
     with _lock(models, folder.name):
         if not folder.exists():
-            _run("workers.import_model.gguf", gguf, folder)
+            question = {"gguf": str(gguf), "folder": str(folder)}
+            try:
+                confined.ask("workers.import_model.gguf", question, param="source", seconds=seconds, step=step)
+            finally:
+                shutil.rmtree(part_of(folder), ignore_errors=True)  # of a child that was ended
     return folder
 
 

@@ -6,10 +6,10 @@ from typing import Final
 
 from luthier.design import Architecture
 from luthier.models.base_model import Anatomy, Linear, ModelFacts
+from luthier.models.rescaled import ends_with
 from luthier.updates import Update
 from search.methods import UPDATE_OF
 from search.methods.amounts import Moving, Shape
-from search.methods.updates import named
 
 _KEYS_AND_VALUES: Final = ("k_proj", "v_proj")
 
@@ -22,7 +22,7 @@ def shape(facts: ModelFacts, architecture: Architecture) -> Shape:
     kv_heads = architecture.kv_heads or facts.kv_heads
 
     def pooled(linear: Linear) -> Linear:
-        if kv_heads == facts.kv_heads or not named(linear, _KEYS_AND_VALUES):
+        if kv_heads == facts.kv_heads or not ends_with(linear.name, _KEYS_AND_VALUES):
             return linear
         return linear.model_copy(update={"outputs": linear.outputs * kv_heads // facts.kv_heads})
 

@@ -8,10 +8,11 @@ steps of sft on chats with one tiny model. In that test the best rate of lora wa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from luthier.models.base_model import Linear
+from luthier.models.rescaled import rescaled
 from luthier.updates import (
     AdaLora,
     BitFit,
@@ -41,16 +42,8 @@ RANDLORA_RANKS: Final = (16, 32, 64)  # of each random matrix; a smaller rank tr
 OFT_BLOCKS: Final = (8, 16, 32)  # divisors of the width of every common model
 VIRTUAL_TOKENS: Final = (8, 16, 32, 64)
 SVD_PASSES: Final = 34  # passes over each matrix in PiSSA: 16 power iterations in both directions, and two more
-# The layers whose outputs or inputs IA³ rescales, by the end of their names, from PEFT's defaults for each family.
-_RESCALED_OUTPUTS: Final = ("k_proj", "v_proj", "key", "value", "c_attn", "query_key_value")
-_RESCALED_INPUTS: Final = ("down_proj", "output.dense", "mlp.c_proj", "dense_4h_to_h", "fc2")
 
 _REWARD_MAXIMISERS: Final = ("grpo", "rloo", "raft")
-
-
-def named(linear: Linear, names: Sequence[str]) -> bool:
-    """Return whether the layer's path ends with one of the names, as PEFT matches `target_modules`."""
-    return any(linear.name == name or linear.name.endswith(f".{name}") for name in names)
 
 
 def _sites(update: Any, model: Shape) -> Sites:
@@ -174,8 +167,10 @@ def _oft_pass(update: Oft, moving: Moving, done: Passes) -> Work:
 
 
 def _ia3(update: Ia3, model: Shape) -> Moving:
-    sites = tuple(each for each in model.linear if named(each[0], (*_RESCALED_OUTPUTS, *_RESCALED_INPUTS)))
-    numbers = sum((m.inputs if named(m, _RESCALED_INPUTS) else m.outputs) * times for m, times in sites)
+    within = [linear.name for linear, _ in model.linear if linear.attention]
+    outputs, inputs = rescaled(within, [linear.name for linear, _ in model.linear if not linear.attention])
+    sites = tuple(each for each in model.linear if each[0].name in {*outputs, *inputs})
+    numbers = sum((m.inputs if m.name in inputs else m.outputs) * times for m, times in sites)
     return Moving(numbers=numbers, tensors=sum(times for _, times in sites), added=numbers, sites=sites)
 
 

@@ -26,7 +26,9 @@ from luthier.task import DataKind, TruncatedRows
 
 _HALF: Final = 0.5  # a base that cannot show more of the rows than this is left out even where rows may be dropped
 _NOTED: Final = 1.1  # how many times the tokens of the chats are worth a note
-_child: Final = Child("rows", partial(child_process.piped, "workers.check_rows"))
+SECONDS: Final = 60.0  # wall-clock time of a file of rows, and more for each byte of it
+CHECKED_PER_SECOND: Final = 50_000  # bytes of rows, on a slow machine
+_child: Final = Child("rows", partial(child_process.piped, "workers.check_rows"), SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,11 +161,15 @@ def check(
 
 
 def _checked(entry: BaseModelEntry, kind: DataKind, rows: Sequence[Row], *, tools: bool) -> RowChecks:
+    content = dataset.write_rows(rows)
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
-        file.write(dataset.write_rows(rows))
+        file.write(content)
         file.flush()
         order = CheckOrder(source=entry.source, rows=file.name, kind=kind, tools=tools)
-        answer = _child.ask(order.model_dump_json())
+        try:
+            answer = _child.ask(order.model_dump_json(), SECONDS + len(content) / CHECKED_PER_SECOND)
+        except TimeoutError as late:
+            answer = json.dumps({"failed": str(late)})
     reply = json.loads(answer) if answer else {"failed": "its chat template takes too much time or memory"}
     if "failed" in reply:
         raise IllegalDesign(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 
 from luthier.errors import Conflict, NotFound
 from luthier.models.base_model import BaseModelEntry
+from luthier.models.confined import Step, silent
 from luthier.models.sources import facts_of, local_folder
 from luthier.store import Connection, aliases, artifacts, jobs, models
 from luthier.store.rows import JobRecord
@@ -13,12 +15,23 @@ from service.context import Context
 from service.jobs import events
 from service.schemas.requests import AddModel
 
+log = logging.getLogger(__name__)
 
-def add(ctx: Context, body: AddModel, now: datetime) -> None:
+
+def add(ctx: Context, body: AddModel, now: datetime, step: Step = silent) -> None:
     """Register a base model; fetch or convert it first where its source is no folder. Raises UserError, and Conflict
-    where the name is used by an active job. Registering the same model again changes nothing."""
-    folder = local_folder(body.source, ctx.settings.home_dir)
-    entry = BaseModelEntry(name=body.name, source=str(folder), facts=facts_of(folder, ctx.settings.home_dir))
+    where the name is used by an active job. Registering the same model again changes nothing.
+
+    `step` is called with each step, which is also logged.
+    """
+
+    def begin(name: str) -> None:
+        log.info("registering %s: %s", body.name, name)
+        step(name)
+
+    home = ctx.settings.home_dir
+    folder = local_folder(body.source, home, begin)
+    entry = BaseModelEntry(name=body.name, source=str(folder), facts=facts_of(folder, home, begin))
     with ctx.database.begin() as c:
         if entry not in models.list_(c):
             _refuse_while_used(c, body.name)

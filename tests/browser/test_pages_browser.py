@@ -15,6 +15,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from luthier.models.base_model import BaseModelEntry
+from luthier.store import models
 from luthier.trial import JobState, LogLine, Sample, TrialState
 from luthier.worker_protocol import Assignment
 from tests.browser.study import StudyWorker
@@ -250,3 +252,53 @@ def test_nothing_is_wider_than_a_phone(page: Page, workshop: Workshop, path: str
     page.set_viewport_size({"width": 390, "height": 844})
     workshop.goto(page, path)
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+@pytest.mark.parametrize("width", [1280, 1200, 390])
+def test_the_models_show_what_is_not_possible_and_their_buttons(page: Page, workshop: Workshop, width: int) -> None:
+    reason = "gpt2 has no layers of keys and values alone (k_proj, v_proj), which this edit needs"
+    entry = BaseModelEntry(
+        name="a-model-with-a-long-name-of-a-family-and-a-size-and-a-date-2026-11-29",
+        source="/srv/models/" + "a-long-folder/" * 8,
+        facts=workshop.service.client.model("tiny-chat").facts.model_copy(
+            update={"architecture": "SomeFamilyForConditionalGeneration", "unsupported": {"kv_heads": reason}}
+        ),
+    )
+    with workshop.service.context.database.begin() as c:
+        models.add(c, entry, datetime.now(UTC))
+    try:
+        page.set_viewport_size({"width": width, "height": 900})
+        workshop.goto(page, "/models")
+        summary = page.locator("[data-unsupported] summary")
+        expect(summary).to_contain_text("kv_heads")
+        summary.click()
+        expect(page.get_by_text(reason)).to_be_visible()
+        for button in page.get_by_role("button", name="Remove").all():
+            box = button.bounding_box()
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
+        hidden = page.locator(".models").evaluate_all(
+            "all => all.map(t => t.scrollWidth - t.parentElement.clientWidth)"
+        )
+        assert max(hidden) <= 0
+    finally:
+        with workshop.service.context.database.begin() as c:
+            models.remove(c, entry.name)
+
+
+def test_adding_a_model_shows_its_steps(page: Page, workshop: Workshop) -> None:
+    def answer(route: Route) -> None:
+        assert route.request.headers["accept"] == "text/event-stream"
+        error = {"message": "no such folder", "type": "invalid_request_error", "param": "source", "code": "x"}
+        events = [{"step": "Reading the files of /m"}, {"error": error}]
+        body = "".join(f"event: x\r\ndata: {json.dumps(event)}\r\n\r\n" for event in events)
+        route.fulfill(status=200, content_type="text/event-stream", body=body)
+
+    page.route("**/v1/models", answer)
+    workshop.goto(page, "/models")
+    page.get_by_label("Name").fill("mine")
+    page.get_by_label(re.compile("Folder or GGUF")).fill("/m")
+    page.get_by_role("button", name="Add").click()
+    expect(page.locator("#problem")).to_have_text("no such folder")
+    expect(page.locator("#step")).to_have_text(re.compile("Reading the files of /m"))

@@ -15,13 +15,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from luthier.errors import UserError
+from luthier.models import sources
 from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.models.sources import local_folder
 from tests import fake_hub, tiny_gguf
 from tests.integration.service_harness import TINY_CHAT, Service
 from tests.textbook import largest_difference, logps
 from workers.cache import Base
-from workers.import_model.gguf import convert
+from workers.import_model.gguf import convert, limits
 
 pytest_plugins = ("tests.integration.service_fixtures",)
 
@@ -104,7 +105,8 @@ def test_the_command_line_converts_with_its_progress_shown_and_lists_what_it_was
     added = luthier("models", "add", "tiny", "tiny.gguf")
     assert added.returncode == 0, added.stderr
     assert "tiny: LlamaForCausalLM, 1.8 M parameters, de-quantised from Q8_0" in added.stdout
-    assert "converting tiny.gguf" in added.stderr
+    assert "Converting tiny.gguf" in added.stderr
+    assert "tokenizer" in added.stderr  # a step of the service
     (model,) = bare.client.models()
     assert Path(str(model.source)).parent == tmp_path / "mine" / "models"
     assert "tiny.gguf, de-quantised from Q8_0" in luthier("models", "list").stdout
@@ -133,6 +135,31 @@ def test_the_service_says_why_a_gguf_file_cannot_be_converted(bare: Service, tmp
     with pytest.raises(UserError, match=r"bad\.gguf .*GGUF magic invalid"):
         bare.client.add_model("bad", str(tmp_path / "bad.gguf"))
     assert bare.client.models() == []
+
+
+def test_a_conversion_has_a_time_limit_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_gguf.write(TINY_CHAT, tmp_path / "tiny.gguf", Q8_0)
+    monkeypatch.setattr(sources, "conversion_seconds", lambda size: 0.2)
+    with pytest.raises(UserError, match=r"tiny\.gguf|model.*0\.2 seconds") as refused:
+        local_folder(str(tmp_path / "tiny.gguf"), tmp_path / "home")
+    assert refused.value.param == "source"
+    assert [each.name for each in (tmp_path / "home" / "models").iterdir() if not each.name.startswith(".")] == []
+    monkeypatch.undo()
+    steps: list[str] = []
+    folder = local_folder(str(tmp_path / "tiny.gguf"), tmp_path / "home", steps.append)
+    assert (folder / "config.json").is_file()
+    assert "tiny.gguf" in steps[0]
+
+
+def test_the_limits_of_a_conversion_grow_with_the_file(tmp_path: Path) -> None:
+    small, large = tmp_path / "small.gguf", tmp_path / "large.gguf"
+    small.write_bytes(b"GGUF")
+    with large.open("wb") as file:
+        file.truncate(4 * 10**9)
+    least, most = (limits({"gguf": str(file)}) for file in (small, large))
+    assert least.cpu_seconds == pytest.approx(sources.CONVERSION_SECONDS, abs=1)
+    assert most.cpu_seconds > 2 * least.cpu_seconds
+    assert most.memory_bytes > most.file_bytes > 8 * 4 * 10**9  # four bits become a float32
 
 
 @pytest.fixture

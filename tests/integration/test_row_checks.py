@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from luthier import child_process
+from luthier.graders.subprocess import Child
 from luthier.store import jobs
+from service.datasets import row_checks
 from tests.integration.service_harness import TINY_CHAT, Service, preferences, serving, sums, texts
 
 Body = dict[str, Any]
@@ -88,6 +93,22 @@ def test_a_base_that_cannot_show_them_is_left_out_where_another_can(shop: Servic
     assert any("strict is left out" in message and "row 5," in message for message in shop.messages(job["id"]))
     plan = shop.http.get(f"/v1/fine_tuning/jobs/{job['id']}/trials").json()
     assert {trial["design"]["architecture"]["base"] for trial in plan["data"]} <= {"tiny-chat"}
+
+
+def test_a_check_that_never_ends_is_stopped_and_names_the_model(shop: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process sleeps, so that no limit of CPU time ends it."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # where the child finds these tests
+    asleep = Child("rows", partial(child_process.piped, "tests.talking_child", "asleep"), 600.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(row_checks, "_child", asleep)
+        patched.setattr(row_checks, "SECONDS", 0.5)
+        started = time.monotonic()
+        refused = create(shop, chats(), model="strict")
+    assert time.monotonic() - started < 30
+    assert refused["code"] == 400
+    assert refused["error"]["param"] == "model"
+    assert "strict" in refused["error"]["message"]
+    assert create(shop, chats(), model="tiny-chat")["code"] == 200
 
 
 def test_most_rows_may_not_be_dropped(shop: Service) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import re
 import shutil
 import socket
@@ -13,6 +14,7 @@ import pytest
 
 from luthier.client import Client
 from luthier.errors import Conflict, IllegalDesign, LuthierError, NotFound, Unreachable, UserError
+from service.jobs import model_registry
 from tests import data_samples
 from tests.integration.service_harness import TINY_CHAT, FakeWorker, Service, serving, wait_until
 
@@ -26,6 +28,48 @@ def test_a_models_facts_are_read_from_its_folder(service: Service) -> None:
     assert model.facts is not None
     assert (model.facts.architecture, model.facts.layers, model.facts.chat_template) == ("LlamaForCausalLM", 6, True)
     assert model.created > 0
+
+
+def test_the_steps_of_a_registration_are_streamed_and_logged(
+    bare: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(TINY_CHAT, tmp_path / "model")
+    steps: list[str] = []
+    with caplog.at_level(logging.INFO, logger="service.jobs.model_registry"):
+        model = bare.client.add_model("tiny", str(folder), steps.append)
+    assert model == bare.client.model("tiny")
+    assert any("tokenizer" in step for step in steps)
+    assert len(steps) == len(set(steps)) >= 5
+    logged = [record.getMessage() for record in caplog.records]
+    assert [step for step in steps if not any(step in line and "tiny" in line for line in logged)] == []
+    with pytest.raises(UserError) as refused:
+        bare.client.add_model("none", str(tmp_path / "nothing"), steps.append)
+    assert refused.value.param == "source"
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"tokenizer\.json"):
+        bare.client.add_model("tiny", str(folder), steps.append)
+
+
+def test_a_registration_without_the_header_is_answered_as_before(bare: Service) -> None:
+    body = {"name": "tiny", "source": str(TINY_CHAT)}
+    plain = bare.http.post("/v1/models", json=body, headers={"Accept": "*/*"})
+    assert (plain.status_code, plain.headers["content-type"], plain.json()["id"]) == (200, "application/json", "tiny")
+    streamed = bare.http.post("/v1/models", json=body, headers={"Accept": "text/event-stream"})
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    last = [line for line in streamed.text.splitlines() if line.startswith("data: ")][-1]
+    assert json.loads(last.removeprefix("data: "))["model"] == plain.json()
+    refused = bare.http.post("/v1/models", json={"name": "tiny"}, headers={"Accept": "text/event-stream"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "source")
+
+
+def test_a_failure_of_the_service_ends_the_stream_with_an_error(bare: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(model_registry, "add", broken)
+    with pytest.raises(LuthierError, match="log of the service") as failed:
+        bare.client.add_model("tiny", str(TINY_CHAT), lambda step: None)
+    assert failed.value.status == 500
 
 
 def test_pickled_weights_are_refused(service: Service, tmp_path: Path) -> None:

@@ -56,9 +56,13 @@ def test_a_template_that_explodes_is_refused_within_limits(name: str, tmp_path: 
 def test_what_a_child_does_not_survive_is_named_by_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # where the child finds these tests
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY  # limits are those of the child
+    steps: list[str] = []
     with pytest.raises(UserError, match=r"tokenizer of .*seconds") as refused:
-        confined.ask("tests.sleeping_child", "tokenizer of x", param="source", seconds=5)
+        confined.ask("tests.sleeping_child", "tokenizer of x", param="source", seconds=5, step=steps.append)
     assert refused.value.param == "source"
+    assert steps == ["Reading the tokenizer of x"]
+    with pytest.raises(UserError, match=r"tokenizer of z .*CPU time"):  # the limit is that of the question
+        confined.ask("tests.sleeping_child", "tokenizer of z", param="source", seconds=60)
     with pytest.raises(UserError, match=r"tokenizer of y .*SIGKILL"):
         confined.ask("tests.sleeping_child", "tokenizer of y", param="source")
     with pytest.raises(LuthierError, match="exit code 1"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from luthier.algorithms import Algorithm, Clm, Dpo, Sft
@@ -35,8 +37,9 @@ from luthier.updates import (
     Update,
     Vera,
 )
-from tests import data_samples
+from tests import broken_models, data_samples
 from tests.biased import biased
+from tests.broken_models import BROKEN
 from workers import cache
 from workers.cache import Base
 from workers.evaluate.judge import judge
@@ -129,6 +132,55 @@ def test_a_tokenizer_without_padding_pads_with_its_end_token(tiny: Base, tmp_pat
 def test_a_folder_without_a_model_is_infeasible_and_named(tiny: Base, tmp_path: Path) -> None:
     with pytest.raises(Infeasible, match=f"empty .*{tmp_path}"):
         cache.base(tiny.entry.model_copy(update={"name": "empty", "source": str(tmp_path)}))
+
+
+def _lost_layer(folder: Path) -> None:
+    """Cut the second of two shards."""
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="2MB")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    shard = sorted(folder.glob("model-*.safetensors"))[-1]
+    shard.write_bytes(shard.read_bytes()[:2000])
+
+
+def _unreadable(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"model": {"type": "BPE", "vocab": {}, "merges": [["a", "b"]]}}')
+
+
+def _not_finite(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {"model.norm.weight": torch.full((128,), math.nan)}, folder / "model.safetensors")
+
+
+UNUSABLE: dict[str, broken_models.Break] = {
+    "shapes of another size": broken_models.config(intermediate_size=100),
+    "an unknown type of numbers": BROKEN["a tensor of an unknown type"][0],
+    "a header that is no JSON": BROKEN["a header that is no JSON"][0],
+    "an unknown type of model": broken_models.config(model_type="no-such-type"),
+    "an unknown activation": broken_models.config(hidden_act="no-such-function"),
+    "a shard that is cut off": _lost_layer,
+    "a tokenizer that cannot be read": _unreadable,
+    "weights that are no numbers": _not_finite,
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_base_that_cannot_be_loaded_is_infeasible_whatever_the_libraries_raise(
+    name: str, tiny: Base, tmp_path: Path
+) -> None:
+    folder = broken_models.copy(tmp_path / "model", UNUSABLE[name])
+    with pytest.raises(Infeasible) as refused:
+        cache.load(tiny.entry.model_copy(update={"name": "broken", "source": str(folder)}))
+    assert refused.value.status == 422
+    assert len(refused.value.message) < 1000
+
+
+def test_the_end_of_the_process_is_no_fault_of_the_base(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*_: object, **__: object) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", ended)
+    with pytest.raises(SystemExit):
+        cache.load(tiny.entry)
 
 
 def test_pickled_weights_are_never_loaded(tiny: Base, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def config(model_type: str, **settings: Any) -> PretrainedConfig:
 
 
 @pytest.mark.parametrize(
-    "kind", ["llama", "gpt2", "gemma2", "falcon", "mamba", "mamba2", "gpt_oss", "deepseek_v3", "mpt"]
+    "kind", ["llama", "gpt2", "gemma2", "falcon", "mamba", "mamba2", "gpt_oss", "deepseek_v3", "mpt", "xlstm"]
 )
 def test_a_twin_is_tiny_and_of_the_same_class(kind: str) -> None:
     small = twin(config(kind))

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tests.zoo.declarations import COMMON, DECLARATIONS
+from workers.capabilities import fill_zeros
 
 TOKENIZER = Path(__file__).parents[1] / "models" / "tiny-chat"
 
@@ -21,6 +22,7 @@ def build(model_type: str, *, seed: int = 0) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        fill_zeros(model)
     return model.float().eval()
 
 

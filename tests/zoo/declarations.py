@@ -203,6 +203,15 @@ DECLARATIONS: Final[dict[str, Declaration]] = {
     "starcoder2": _unpadded(sliding_window=16),
     "vaultgemma": _padded(head_dim=8, query_pre_attn_scalar=8, attn_logit_softcapping=2.0, **_SLIDING),
     "xglm": _padded(covering=True, d_model=32, ffn_dim=64, attention_heads=4, num_layers=2),
+    "xlstm": _padded(
+        without=("ia3",),
+        unbatched=True,
+        num_heads=4,
+        qk_dim_factor=2.0,
+        v_dim_factor=2.0,
+        chunk_size=16,
+        autocast_kernel_dtype="float32",
+    ),
     "zamba": _padded(
         without=("ia3",),
         n_mamba_heads=2,

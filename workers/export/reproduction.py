@@ -43,8 +43,7 @@ from workers.train.data.tokenize import Row
 from workers.train.updates.adalora import PRUNINGS, SETTLED, WARMUP
 from workers.train.updates.lora import low_rank_targets
 from workers.train.updates.partial import last_layers
-from workers.train.updates.targets import places
-from workers.train.updates.vera_ia3_oft import ia3_targets
+from workers.train.updates.targets import places, rescaled_targets
 
 # Libraries of the script that a worker does not need, in the versions with which the tests run it.
 TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
@@ -229,7 +228,7 @@ def _targets(model: PreTrainedModel, update: Update) -> Mapping[str, list[str] |
         case Pissa():
             return {"target_modules": places(model, update.placement)}
         case Ia3():
-            return ia3_targets(model)
+            return rescaled_targets(model)
         case Vera() | RandLora() | AdaLora() | Oft() | QLora():
             return {"target_modules": places(model, "all")}
         case _:

@@ -1,14 +1,12 @@
-"""Convert a GGUF file to a plain model: `python -P -m workers.import_model.gguf FILE.gguf FOLDER`.
+"""Convert a GGUF file to a plain model, in a confined child process: files that nobody has checked can claim anything.
 
 Quantised weights are de-quantised to float32 for training. Their lost precision does not come back; origin.json in the
-folder records the quantisation. Exit codes: 0 done, 2 the file cannot be converted (standard output says why).
+folder records the quantisation.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import resource
 import shutil
 import sys
 from collections import Counter
@@ -21,18 +19,34 @@ from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.errors import UserError
+from luthier.models import confined
 from luthier.models.base_model import ORIGIN
+from luthier.models.model_files import part_of
+from luthier.models.sources import conversion_seconds
 from workers.import_model import standard_config
 
 UNQUANTISED: Final = ("F64", "F32", "F16", "BF16")
 # Padding tokens of common families, dedicated ones first.
 PADS: Final = ("<|finetune_right_pad_id|>", "<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<unk>", "<|unk|>")
-
-
-# Limit of the addresses of this process, for files that claim absurd sizes: bytes, and bytes for each of the file. Two
-# bits of a file become a float32, which is held a few times over.
+# Limit of the addresses of the child, for files that claim absurd sizes: bytes, and bytes for each of the file. Two
+# bits of a file become a float32, which is held a few times over. A file that it writes has half as many.
 LEAST_ADDRESSES: Final = 32 * 2**30
 ADDRESSES_PER_BYTE: Final = 64
+
+
+def work(question: dict[str, str], step: confined.Step) -> None:
+    """Convert the file `gguf` of the question into its `folder`. Raises UserError if that fails."""
+    transformers.utils.logging.set_verbosity_error()
+    gguf = Path(question["gguf"])
+    step(f"Converting {gguf.name}")
+    convert(gguf, Path(question["folder"]))
+
+
+def limits(question: dict[str, str]) -> confined.Limits:
+    """Return what the conversion of a file may use."""
+    size = Path(question["gguf"]).stat().st_size
+    most = LEAST_ADDRESSES + ADDRESSES_PER_BYTE * size
+    return confined.Limits(cpu_seconds=round(conversion_seconds(size)), memory_bytes=most, file_bytes=most // 2)
 
 
 def convert(gguf: Path, folder: Path) -> None:
@@ -44,7 +58,7 @@ def convert(gguf: Path, folder: Path) -> None:
         raise
     except Exception as error:  # a damaged file makes the libraries fail with all kinds of errors
         raise UserError(f"{gguf} cannot be converted: {error or type(error).__name__}", param="source") from error
-    part = folder.with_name(f"{folder.name}.part")
+    part = part_of(folder)
     shutil.rmtree(part, ignore_errors=True)
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
@@ -106,22 +120,8 @@ def set_pad(tokenizer: PreTrainedTokenizerBase) -> None:
             return
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -P -m workers.import_model.gguf", description=__doc__)
-    parser.add_argument("gguf", type=Path, metavar="FILE.gguf")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder for the model; must not exist")
-    options = parser.parse_args(arguments)
-    transformers.utils.logging.set_verbosity_error()
-    print(f"converting {options.gguf.name} (once)", file=sys.stderr)
-    most = LEAST_ADDRESSES + ADDRESSES_PER_BYTE * options.gguf.stat().st_size
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    try:
-        convert(options.gguf, options.folder)
-    except UserError as error:
-        print(error.message)
-        return 2
-    print(options.folder)
-    return 0
+def main() -> int:
+    return confined.answer(work, limits)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 
 from luthier.errors import UserError
 from luthier.models.base_model import ORIGIN
+from luthier.models.model_files import part_of
 from workers.import_model import standard_config
 
 WANTED: Final = (".safetensors", ".json", ".jinja", ".txt", ".md")
@@ -60,7 +61,7 @@ def _fetch(name: str, revision: str | None, models: Path) -> Path:
     for needed, why in ((".safetensors", " weights (pickled weights are never loaded)"), ("config.json", "")):
         if not any(file.endswith(needed) for file in wanted):
             raise UserError(f"{name} has no {needed}{why}", param="source")
-    part = folder.with_name(f"{folder.name}.part")
+    part = part_of(folder)
     snapshot_download(name, revision=info.sha, local_dir=part, allow_patterns=wanted)
     shutil.rmtree(part / ".cache", ignore_errors=True)  # the library's own bookkeeping
     (part / ORIGIN).write_text(json.dumps({"origin": f"{name}@{info.sha}"}))

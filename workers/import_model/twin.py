@@ -130,6 +130,8 @@ def _shrink(config: PretrainedConfig) -> None:
             values[name] = [new for new, old in enumerate(kept) if old in values[name]]
     if layers:
         config.num_hidden_layers = len(kept)
+        if values.get("num_blocks") == layers:  # xLSTM's own name, beside the standard one
+            values["num_blocks"] = len(kept)
     _shrink_heads(config)
     for name, most in _SIZES.items():
         _at_most(values, name, most)
@@ -192,8 +194,10 @@ def _shrink_heads(config: PretrainedConfig) -> None:
 
 
 def _shrink_state_heads(config: PretrainedConfig) -> None:
-    """Make the heads of a state-space model small (Mamba 2). They are as wide as all inner dimensions together."""
+    """Make the heads of a recurrent model small: Mamba 2, xLSTM. They are as wide as all inner dimensions together."""
     values = vars(config)
+    if "qk_dim_factor" in values:  # xLSTM, whose states are a multiple of 64 wide
+        values |= {"embedding_dim": WIDTH, "num_heads": HEADS, "qk_dim_factor": 2.0, "v_dim_factor": 2.0}
     if isinstance(values.get("num_heads"), int) and isinstance(values.get("head_dim"), int):
         inner = WIDTH * int(values.get("expand") or 1)
         values |= {"num_heads": HEADS, "head_dim": inner // HEADS}

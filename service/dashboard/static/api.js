@@ -10,25 +10,52 @@ export class ApiError extends Error {
 // Returns the answer's JSON. Throws ApiError with the service's message.
 export async function call(method, path, body) {
   const headers = body === undefined || body instanceof FormData ? {} : { "content-type": "application/json" };
-  let answer;
+  return found(await ask(path, {
+    method,
+    headers,
+    body: body === undefined || body instanceof FormData ? body : JSON.stringify(body),
+  }));
+}
+
+// Posts, and calls `told` with each step that the service streams. Throws ApiError with the service's message.
+export async function follow(path, body, told) {
+  const headers = { "content-type": "application/json", accept: "text/event-stream" };
+  const answer = await ask(path, { method: "POST", headers, body: JSON.stringify(body) });
+  if (!answer.ok) return found(answer);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read().catch(() => ({ done: true }));
+    if (done) throw new ApiError("The service ended the connection early. Try it again.");
+    const lines = (text + value).split(/\r?\n/);
+    text = lines.pop();
+    for (const line of lines.filter((each) => each.startsWith("data: "))) {
+      const news = JSON.parse(line.slice("data: ".length));
+      if (news.error) throw new ApiError(news.error.message, news.error.param);
+      if (news.step === undefined) return news;
+      told(news.step);
+    }
+  }
+}
+
+async function ask(path, options) {
   try {
-    answer = await fetch(path, {
-      method,
-      headers,
-      body: body === undefined || body instanceof FormData ? body : JSON.stringify(body),
-    });
+    return await fetch(path, options);
   } catch {
     throw new ApiError("The service cannot be reached. Is it still running?");
   }
+}
+
+async function found(answer) {
   const text = await answer.text();
-  let found = null;
+  let value = null;
   try {
-    found = text ? JSON.parse(text) : null;
+    value = text ? JSON.parse(text) : null;
   } catch {
     throw new ApiError(`The service returned status ${answer.status} without JSON. Check whether a proxy sent it.`);
   }
-  if (!answer.ok) throw new ApiError(found?.error?.message ?? `The service returned status ${answer.status}.`, found?.error?.param);
-  return found;
+  if (!answer.ok) throw new ApiError(value?.error?.message ?? `The service returned status ${answer.status}.`, value?.error?.param);
+  return value;
 }
 
 // Shows the message of an error, or hides the place when there is none.

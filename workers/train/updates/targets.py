@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from luthier.errors import Infeasible
+from luthier.models.rescaled import ends_with, rescaled
 from luthier.updates import Placement
 
 ALL_LINEAR: Final = "all-linear"  # PEFT's shorthand for every linear layer except the output head
@@ -160,32 +161,19 @@ def _untied_embeddings(model: PreTrainedModel) -> str:
     return found
 
 
-# IA³ rescales keys, values and the inputs of the last layer of each MLP.
+def rescaled_targets(model: PreTrainedModel) -> dict[str, list[str]]:
+    """Return IA³'s `target_modules` and `feedforward_modules` for PEFT.
 
-_KEYS_AND_VALUES: Final = frozenset(
-    {"k_proj", "v_proj", "key", "value", "key_proj", "value_proj", "k", "v", "k_lin", "v_lin", "kv_b_proj", "kv_proj"}
-)
-_FUSED: Final = frozenset({"query_key_value", "qkv_proj", "c_attn", "Wqkv", "qkv", "in_proj_qkv"})
-_MLP_OUTPUTS: Final = frozenset(
-    {"down_proj", "fc2", "fc_out", "c_proj", "dense_4h_to_h", "w2", "wo", "lin2", "Wo", "output_linear", "fc_2"}
-)
-
-
-def rescaled(model: PreTrainedModel) -> tuple[list[str], list[str]]:
-    """Return IA³'s `target_modules` and those of them that are `feedforward_modules`.
-
-    Keys and values, as one layer where a family has them fused with the queries, and the layers that lead out of each
-    MLP. Raises Infeasible if the model has no keys and values that can be rescaled.
+    Raises Infeasible if the model has no keys and values that can be rescaled.
     """
     linear = linear_layers(model)
-    attention = {name for name in linear if _in_attention(model, name)}
-    attending = [name for name in attention if _own(name) in _KEYS_AND_VALUES]
-    attending = attending or [name for name in attention if _own(name) in _FUSED]
+    attention = [name for name in linear if _in_attention(model, name)]
+    attending, outputs = rescaled(attention, [name for name in linear if name not in attention])
     if not attending:
         raise Infeasible(f"{type(model).__name__} has no layers for keys and values that ia3 could rescale")
-    outputs = [name for name in linear if name not in attention and _own(name) in _MLP_OUTPUTS]
     targets = relative(model, [*attending, *outputs])
-    return targets, [target for target in targets if any(_named(name, [target]) for name in outputs)]
+    inputs = [target for target in targets if any(ends_with(name, [target]) for name in outputs)]
+    return {"target_modules": targets, "feedforward_modules": inputs}
 
 
 def _own(name: str) -> str:
@@ -204,8 +192,4 @@ def reached(linear: dict[str, Module], targets: Targets) -> dict[str, Module]:
     """Return those of these layers that PEFT's `target_modules` name."""
     if isinstance(targets, str):
         return linear
-    return {name: module for name, module in linear.items() if _named(name, targets)}
-
-
-def _named(name: str, targets: Sequence[str]) -> bool:
-    return any(name == target or name.endswith(f".{target}") for target in targets)
+    return {name: module for name, module in linear.items() if ends_with(name, targets)}

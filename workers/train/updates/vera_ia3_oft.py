@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from peft import IA3Config, OFTConfig, VeraConfig
-from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 from transformers import PreTrainedModel
 
 from luthier.errors import Infeasible
 from luthier.updates import Ia3, Oft, Vera
 from workers.train.updates.base import implements
 from workers.train.updates.lora import Adapter, adapt
-from workers.train.updates.targets import is_turned, linear_layers, places, rescaled, shape_of
+from workers.train.updates.targets import is_turned, linear_layers, places, rescaled_targets, shape_of
 
 
 @implements(Vera, peft_config="VeraConfig", own_reference=True)
@@ -24,17 +23,8 @@ def vera(model: PreTrainedModel, update: Vera, seed: int) -> Adapter:
 
 @implements(Ia3, peft_config="IA3Config")
 def ia3(model: PreTrainedModel, update: Ia3, seed: int) -> Adapter:
-    """IA³ (Liu et al. 2022), on PEFT's default layers for the family where it has some. Raises Infeasible as
-    `rescaled`."""
-    return Adapter(adapt(model, IA3Config(**ia3_targets(model)), seed))
-
-
-def ia3_targets(model: PreTrainedModel) -> dict[str, list[str]]:
-    """Return PEFT's `target_modules` and `feedforward_modules`; empty for a family that PEFT has defaults for."""
-    if model.config.model_type in TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING:
-        return {}
-    targets, outputs = rescaled(model)
-    return {"target_modules": targets, "feedforward_modules": outputs}
+    """IA³ (Liu et al. 2022) on keys, values and the last layer of each MLP. Raises Infeasible as `rescaled_targets`."""
+    return Adapter(adapt(model, IA3Config(**rescaled_targets(model)), seed))
 
 
 @implements(Oft, peft_config="OFTConfig")
