@@ -187,6 +187,7 @@ def _plan(job: JobRecord) -> Plan:
         confirmations=search.confirmations,
         seed=job.seed,
         early_finish=search.early_finish,
+        sampler=search.sampler,
     )
 
 
