@@ -3,7 +3,7 @@
 `python -m bench.portfolio` reads the recorded curves, takes seconds and prints:
 
 - the designs chosen greedily, so that the best of them gains most on average over the tasks;
-- leave-one-task-out: what a portfolio chosen on the other tasks gains on each task;
+- leave-one-task-out: what a portfolio chosen on the other tasks gains on each task, and the committed priors;
 - the gain of each update at each multiple of its default learning rate, by task;
 - the prior mean fitted on half of the tasks, and what it explains of the other half.
 
@@ -26,6 +26,7 @@ from luthier.design import Design
 from search.policy.coverage import edited
 from search.policy.expectation import expected
 from search.policy.features import Features, features
+from search.policy.priors import priors
 from search.policy.surrogate import normal_scores
 from search.space.learning_rate import default_learning_rate
 
@@ -160,6 +161,11 @@ def main() -> int:
     for task in known:
         chosen = greedy(known, [other for other in known if other != task], everywhere)
         print(f"  {task:12}", " ".join(f"{worth(chosen[:count], known[task]):.2f}" for count in range(1, SIZE + 1)))
+    print(f"The committed priors, the first {SIZE} of each task:")
+    for table in tables():
+        hidden = table.task.space.models[0].hidden_size
+        first_priors = [shape(design, hidden) for design in priors(table.task.space)[:SIZE]]
+        print(f"  {table.task.name:12} {worth(first_priors, known[table.task.name]):.2f}")
     print("Gain by learning rate:")
     rates(known)
     by_name = {table.task.name: table for table in tables()}

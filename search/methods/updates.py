@@ -2,9 +2,9 @@
 
 Learning rates are relative to Tinker's rule for full fine-tuning (see `search.space.learning_rate`). LoRA's is ten
 times that, as in the rule. On the recorded tables full fine-tuning was best at one to four times the rule, and
-`top_layers` at four times its earlier rate, so both have twice the earlier one. Those marked "measured" were chosen from
-factors about three times apart, by validation loss after 48 steps of sft on chats with one tiny model. In that test the
-best rate of lora was 1 to 3 times the rate declared here.
+`top_layers` at four times its earlier rate, so both have twice the earlier one. Those marked "measured" were chosen
+from factors about three times apart, by validation loss after 48 steps of sft on chats with one tiny model. In that
+test the best rate of lora was 1 to 3 times the rate declared here.
 """
 
 from __future__ import annotations
