@@ -113,7 +113,7 @@ def test_the_same_rows_and_seed_give_the_same_proposal_in_any_order() -> None:
 def test_another_seed_or_another_row_gives_another_proposal() -> None:
     history = [*searched(16, seed=5)]
     by_seed = [propose(SPACE, history, seed=seed, trials=16) for seed in range(6)]
-    assert len(set(by_seed)) >= 4
+    assert len(set(by_seed)) >= 3
     lost = [Past(number=16, design=baselines(SPACE)[0], state=TrialState.CANCELLED)]  # teaches nothing, but counts
     by_row = [propose(SPACE, [*history, *lost], seed=seed, trials=16) for seed in range(6)]
     assert sum(one != other for one, other in zip(by_seed, by_row, strict=True)) >= 3
