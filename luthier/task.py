@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field, JsonValue, Validatio
 from pydantic_core import PydanticCustomError
 
 from luthier.algorithms import Algorithm
+from luthier.design import Schedule
 from luthier.trial import RUNG_PAIRS, RUNG_ROWS
 from luthier.updates import Placement, Update
 from luthier.values import Frozen, kinds
@@ -296,6 +297,12 @@ class Pin(_SettingPins):
         "job use the max_length of the longest context",
     )
     epochs: tuple[float, ...] | None = Field(default=None, description="passes over the training rows")
+    schedule: tuple[Schedule, ...] | None = Field(
+        default=None,
+        exclude_if=lambda schedule: schedule is None,
+        description="learning rate after the warm-up: cosine decay to zero (the default), or constant with averaged "
+        "weights",
+    )
     batch_size: tuple[int, ...] | None = Field(default=None, description="rows in one optimiser step")
     learning_rate_multiplier: tuple[float, ...] | None = Field(
         default=None, description="relative to the default learning rate of the weight update"

@@ -142,7 +142,7 @@ class TrialWatch:
             "pseudo_windows": min(spec.pseudo_windows, RUNG_WINDOWS),
         }
         rows = rung_subset(cache.rows(self.service.get_blob(spec.validation)), spec)
-        with self.lease.meter.judging(len(rows)):
+        with self.lease.meter.judging(len(rows)), progress.result():
             return judge(progress.model, cache.tokenizer(base, spec), spec.model_copy(update=fewer), rows)
 
     def _scores(self, progress: Progress, metrics: Metrics | None) -> StageScores:
@@ -152,7 +152,8 @@ class TrialWatch:
             # Scoring pairs is cheap, and few pairs would say little, so all rows that the judge reads are used.
             rows = cache.rows(self.service.get_blob(spec.validation))[: spec.max_rows]
             render = renderer(cache.tokenizer(base, spec), spec)
-            return {"valid_reward_accuracy": pair_accuracy(progress.scorer, render, rows)}
+            with progress.result():
+                return {"valid_reward_accuracy": pair_accuracy(progress.scorer, render, rows)}
         if metrics is None:
             return {}
         return held_out(metrics, spec.kind)

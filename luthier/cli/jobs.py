@@ -38,6 +38,11 @@ class Objective(StrEnum):
     REWARD = "reward"
 
 
+class LearningRateSchedule(StrEnum):
+    COSINE = "cosine"
+    CONSTANT = "constant"
+
+
 class OnBadRows(StrEnum):
     REFUSE = "refuse"
     DROP = "drop"
@@ -95,6 +100,10 @@ def submit(
         ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training rows (default: searched).")] = None,
+    schedule: Annotated[
+        list[LearningRateSchedule] | None,
+        typer.Option(help="Learning rate after the warm-up: cosine decay, or constant with averaged weights."),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows in one optimiser step (default: searched).")] = None,
     validation: Annotated[Path | None, typer.Option(help="Validation file (default: split off the dataset).")] = None,
     on_bad_rows: Annotated[
@@ -115,6 +124,7 @@ def submit(
         "update": update,
         "model": model,
         "epochs": _one(epochs),
+        "schedule": schedule,
         "batch_size": _one(batch_size),
     }
     search: dict[str, Any] = {"objective": objective, "pin": {k: v for k, v in pin.items() if v}}

@@ -86,6 +86,8 @@ def axes_of(design: Design, facts: Mapping[str, ModelFacts]) -> dict[str, Value]
         "batch size": first.optimiser.batch_size,
         "epochs": first.optimiser.epochs,
     }
+    if first.optimiser.schedule != "cosine":
+        found["schedule"] = first.optimiser.schedule
     if base is not None:
         usual = default_learning_rate(first.algorithm.kind, first.update.kind, base.hidden_size)
         found["learning rate"] = float(f"{first.optimiser.learning_rate / usual:.2g}")

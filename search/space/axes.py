@@ -11,6 +11,7 @@ from typing import Final, TypeVar, get_args
 
 from pydantic import Field
 
+from luthier.design import SCHEDULES, Schedule
 from luthier.errors import IllegalDesign, UserError
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, JudgeSpec, Pin, pin_name
@@ -28,6 +29,7 @@ TEACHER_PINS: Final = {spec.kind: pin_name(spec.kind, "teacher") for spec in ALG
 RANKS: Final = (4, 8, 16, 32, 64)
 MOST_RANK: Final = 1024
 BATCH_SIZES: Final = (4, 8, 16, 32)
+SEARCHED_SCHEDULES: Final[tuple[Schedule, ...]] = ("cosine",)
 EPOCHS: Final = (1.0, 2.0, 3.0)
 MULTIPLIERS: Final = Interval(low=0.2, high=5.0)
 
@@ -184,6 +186,14 @@ def batch_sizes(rows: int, pin: Pin) -> tuple[int, ...]:
 def epochs(pin: Pin) -> tuple[float, ...]:
     """Return the numbers of epochs to search."""
     return EPOCHS if pin.epochs is None else _positive("epochs", pin.epochs)
+
+
+def schedules(pin: Pin) -> tuple[Schedule, ...]:
+    """Return the learning-rate schedules to search."""
+    if pin.schedule is None:
+        return SEARCHED_SCHEDULES
+    _check("schedule", pin.schedule, SCHEDULES.__contains__, tuple(SCHEDULES))
+    return tuple(name for name in SCHEDULES if name in pin.schedule)
 
 
 def multipliers(pin: Pin) -> Values:

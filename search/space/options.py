@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from luthier.api_types import Axis, AxisChoice
+from luthier.design import SCHEDULES
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, Family, Pin
 from luthier.updates import PLACES
@@ -47,6 +48,7 @@ def offer(
             choices=tuple(_updates(usable, searched, four_bit=four_bit)),
         ),
         Axis(name="placement", pinned=pin.placement is not None, choices=tuple(_placements(usable, searched))),
+        Axis(name="schedule", pinned=pin.schedule is not None, choices=tuple(_schedules(searched))),
         *_numbers(usable, searched, pin),
         *_settings(searched, pin),
     )
@@ -95,6 +97,11 @@ def _placements(entries: Sequence[BaseModelEntry], searched: Space | None) -> It
         reasons = [validate.placement_refusal(place, entry) for entry in entries]
         why = next(filter(None, reasons), None) if None not in reasons else None
         yield _choice(place, f"On {PLACES[place]}.", why, searched=place in tried)
+
+
+def _schedules(searched: Space | None) -> Iterator[AxisChoice]:
+    for schedule, said in SCHEDULES.items():
+        yield _choice(schedule, said, None, searched=searched is not None and schedule in searched.schedules)
 
 
 def _numbers(entries: Sequence[BaseModelEntry], searched: Space | None, pin: Pin) -> Iterator[Axis]:

@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution
 from pydantic import Field, TypeAdapter
 
 from luthier.algorithms import Algorithm
-from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.design import Architecture, Design, Optimiser, Schedule, Stage
 from luthier.errors import IllegalDesign, UserError
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, Pin
@@ -34,6 +34,7 @@ from search.space.samplers import Replay, Suggest, Value
 
 _ALGORITHMS: Final[TypeAdapter[Algorithm]] = TypeAdapter(Algorithm)
 _UPDATES: Final[TypeAdapter[Update]] = TypeAdapter(Update)
+SCHEDULE: Final = "schedule"
 SAME: Final = "same"  # later stages continue to train the parameters of the first stage's update
 LATER: Final = ("lora", "full")
 LATER_RANK: Final = 16
@@ -50,6 +51,7 @@ class Space(Frozen):
     multipliers: Values = Field(description="learning rate relative to the default for the algorithm, update and model")
     batch_sizes: tuple[int, ...]
     epochs: tuple[float, ...]
+    schedules: tuple[Schedule, ...] = Field(description="of the learning rate; an axis where there are several")
     settings: dict[str, Values] = Field(description="the algorithms' hyperparameters, by axis")
 
     @classmethod
@@ -87,6 +89,7 @@ class Space(Frozen):
             multipliers=axes.multipliers(pin),
             batch_sizes=axes.batch_sizes(rows, pin),
             epochs=axes.epochs(pin),
+            schedules=axes.schedules(pin),
             settings=axes.settings(recipes, pin),
         )
 
@@ -99,6 +102,7 @@ class Space(Frozen):
         multiplier = _number(suggest, "learning_rate_multiplier", self.multipliers)
         batch_size = suggest.categorical("batch_size", self.batch_sizes)
         epochs = suggest.categorical("epochs", self.epochs)
+        schedule = self._schedule(suggest)
         algorithms = [self._algorithm(suggest, kind, model) for kind in recipe.split("+")]
         later = self._later(suggest, model, update) if len(algorithms) > 1 else update
         return Design(
@@ -111,6 +115,7 @@ class Space(Frozen):
                 multiplier=multiplier,
                 batch_size=batch_size,
                 epochs=epochs,
+                schedule=schedule,
             ),
         )
 
@@ -138,6 +143,7 @@ class Space(Frozen):
             "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
             "batch_size": first.optimiser.batch_size,
             "epochs": first.optimiser.epochs,
+            SCHEDULE: first.optimiser.schedule,
         }
         if (size := UPDATE_OF[first.update.kind].size) is not None:
             answers[_size_axis(size, model)] = getattr(first.update, size.field)
@@ -209,6 +215,12 @@ class Space(Frozen):
             return found
         return tuple(value for value in found if value <= size.most) or (size.most,)
 
+    def _schedule(self, suggest: Suggest) -> Schedule:
+        if len(self.schedules) == 1:
+            return self.schedules[0]
+        chosen = suggest.categorical(SCHEDULE, self.schedules)
+        return next(schedule for schedule in self.schedules if schedule == chosen)
+
     def _later(self, suggest: Suggest, model: ModelSpace, first: Update) -> Update:
         """Return the update of the stages after the first: the same, or one that starts from the merged weights."""
         others = later_updates(model, first)
@@ -242,6 +254,7 @@ def stages(
     multiplier: float,
     batch_size: int,
     epochs: float,
+    schedule: Schedule,
 ) -> tuple[Stage, ...]:
     """Return one stage for each algorithm: the first with `update`, the others with `later`.
 
@@ -258,7 +271,10 @@ def stages(
             algorithm=algorithm,
             update=used,
             optimiser=Optimiser(
-                learning_rate=significant(first * default / defaults[0]), batch_size=batch_size, epochs=epochs
+                learning_rate=significant(first * default / defaults[0]),
+                batch_size=batch_size,
+                epochs=epochs,
+                schedule=schedule,
             ),
         )
         for algorithm, used, default in zip(algorithms, updates, defaults, strict=True)

@@ -173,6 +173,7 @@ def values_of(design: Design) -> dict[str, str | int | float]:
         "rank": getattr(first.update, "rank", None),
         "placement": getattr(first.update, "placement", None),
         "epochs": first.optimiser.epochs,
+        "schedule": first.optimiser.schedule,
         "batch_size": first.optimiser.batch_size,
         "layers": architecture.layers,
         "kv_heads": architecture.kv_heads,

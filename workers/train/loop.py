@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -32,6 +33,7 @@ class Progress:
     before, share  share of the whole training that was done before the step, and is done now
     next_stage     whether the step was its stage's last and another stage follows
     model          the model in training; in a reward model's stage its own copy of the policy
+    result         gives the model, for a while, the weights that the stage would end with if it ended now
     scorer         the reward model in training, in its stage only
     checkpoint     makes a checkpoint of this moment
     """
@@ -42,6 +44,7 @@ class Progress:
     next_stage: bool
     report: StepReport
     model: CausalModel
+    result: Callable[[], AbstractContextManager[None]]
     scorer: Scorer | None
     checkpoint: Callable[[], Checkpoint]
 
@@ -145,6 +148,7 @@ def _train(
             report = trainer.advance()
             tokens += report.tokens
             watch.after_step(_progress(trainer, report, index, tokens, shares, earlier))
+        trainer.finish()
         if rewarding:
             scorer = Scorer(model=learning.merge(), head_1D=trainer.head[HEAD].detach())
     assert applied is not None, "a design without stages that change the policy is not trained"
@@ -187,6 +191,7 @@ def _progress(
         next_stage=trainer.done and stage + 1 < len(shares),
         report=report,
         model=trainer.model,
+        result=trainer.result,
         scorer=Scorer(model=trainer.model, head_1D=trainer.head[HEAD]) if HEAD in trainer.head else None,
         checkpoint=lambda: Checkpoint(position=position, tensors=trainer.state() | earlier),
     )
