@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from luthier.algorithms import Algorithm, Dpo, Grpo, Sft
-from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.design import Architecture, Design, Optimiser, Schedule, Stage
 from luthier.task import DataKind, JudgeSpec, StringCheck
 from luthier.trial import RUNG_PAIRS, RUNG_ROWS, RUNGS
 from luthier.updates import AdaLora, Full, Lora, Update
@@ -30,6 +30,7 @@ from luthier.worker_protocol import (
     RungVerdict,
 )
 from tests import data_samples
+from tests.covering import params
 from tests.playing import HAS_D
 from workers.agent import Agent
 from workers.cache import Base
@@ -112,14 +113,17 @@ class Plan:
     rows: int = 36
 
 
-def stage(algorithm: Algorithm, update: Update, *, epochs: float = 1) -> Stage:
-    recipe = Optimiser(learning_rate=2e-3, batch_size=2, epochs=epochs, warmup=0.1, weight_decay=0.01)
+def stage(algorithm: Algorithm, update: Update, *, epochs: float = 1, schedule: Schedule = "cosine") -> Stage:
+    recipe = Optimiser(
+        learning_rate=2e-3, batch_size=2, epochs=epochs, warmup=0.1, weight_decay=0.01, schedule=schedule
+    )
     return Stage(algorithm=algorithm, update=update, optimiser=recipe)
 
 
 PLANS = {
     "sft full": Plan(stages=(stage(Sft(), Full()),)),
     "sft lora": Plan(stages=(stage(Sft(), Lora(rank=2)),)),
+    "sft full, averaged": Plan(stages=(stage(Sft(), Full(), schedule="constant"),)),
     "sft adalora": Plan(stages=(stage(Sft(), AdaLora(rank=2)),)),
     "sft lora, graded": Plan(stages=(stage(Sft(), Lora(rank=2)),), graded=True),
     "grpo lora": Plan(stages=(stage(Grpo(group=2), Lora(rank=2)),), graded=True, rows=18),
@@ -171,7 +175,15 @@ def weights(finished: Finished) -> dict[str, str]:
     return {path: digest for path, digest in files.items() if path.endswith(".safetensors")}
 
 
-@pytest.mark.parametrize("name", PLANS)
+def proves(name: str) -> set[str]:
+    """What an interrupted plan proves: an algorithm after another one, or its schedule, or that rewards resume."""
+    plan = PLANS[name]
+    kinds = "+".join(stage.algorithm.kind for stage in plan.stages)
+    merged = "the last update is merged" if len(plan.stages) > 1 and plan.stages[0].update.kind == "full" else ""
+    return {kinds, f"graded {plan.graded}", *(stage.optimiser.schedule for stage in plan.stages), merged}
+
+
+@pytest.mark.parametrize("name", params(PLANS, proves))
 def test_a_promoted_trial_is_an_uninterrupted_one(name: str, tiny: Base, tmp_path: Path) -> None:
     whole = service(PLANS[name], tmp_path / "whole", tiny, goal=None)
     unbroken = whole.work()
