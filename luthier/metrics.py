@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, geometric_mean
 from typing import Any, Final, Literal, get_args
 
+from luthier.errors import MissingMetric
 from luthier.task import DataKind, JudgeSpec, Objective
 from luthier.trial import TRAIN_LOSS, Metrics, RowScores
 
@@ -312,6 +313,23 @@ def named(name: str) -> MetricSpec:
 def deciding(objective: Objective) -> MetricSpec:
     """Return the metric that ranks trials under an objective."""
     return next(spec for spec in METRICS if spec.objective == objective)
+
+
+def progress(found: Metrics, objective: Objective) -> float:
+    """Return the number to minimise that shows how far a training has come towards its objective.
+
+    Preference accuracy counts the pairs with a positive reward margin, so it changes late and in steps of one pair. The
+    mean margin changes from the first steps, so it stands for the accuracy.
+    """
+    if objective == "reward" and found.margin is not None:
+        return -found.margin
+    metric = deciding(objective)
+    value = metric.value(found)
+    if value is None:
+        raise MissingMetric(
+            f"the objective is {objective}, but the judge reported no {metric.label}", param=f"metrics.{metric.name}"
+        )
+    return metric.sign * value
 
 
 def phrases(place: Place, found: Metrics) -> str:

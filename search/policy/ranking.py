@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from luthier.errors import MissingMetric
-from luthier.metrics import deciding
+from luthier.metrics import deciding, progress
 from luthier.task import Objective
 from luthier.trial import Metrics, TrialState
 from luthier.values import Frozen
@@ -42,15 +42,12 @@ def objective_value(metrics: Metrics, objective: Objective) -> float:
 def rung_score(metrics: Metrics, objective: Objective) -> RungScore:
     """Return a trial's score at a rung. Raises MissingMetric if the judge did not report the objective.
 
-    Preference accuracy counts the pairs with a positive reward margin, so it changes late and in steps of one pair:
-    after 1/9 of training it hardly predicts the final value. The mean margin changes from the first steps, so
-    preference trials are ranked by it. Other rewards are ranked directly; ties, which are common on few rows, are
-    broken by bits per byte.
+    Trials are ranked by their progress: after 1/9 of training preference accuracy hardly predicts the final value, and
+    the mean margin does. Other rewards are ranked directly; ties, which are common on few rows, are broken by bits per
+    byte.
     """
-    value = objective_value(metrics, objective)
-    if objective == "reward" and metrics.margin is not None:
-        return RungScore(value, (-metrics.margin, value))
-    return RungScore(value, (value, metrics.bits_per_byte))
+    value, shown = objective_value(metrics, objective), progress(metrics, objective)
+    return RungScore(value, (shown, metrics.bits_per_byte if shown == value else value))
 
 
 def rank(history: Sequence[Past]) -> list[Past]:

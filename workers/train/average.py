@@ -62,6 +62,10 @@ class WeightAverage:
         for name, average in self.tensors.items():
             average.copy_(tensors[name])
 
+    def snapshot(self) -> dict[str, torch.Tensor]:
+        """Return a copy of the average, in host memory."""
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self.tensors.items()}
+
     def _swap(self) -> None:
         for name, parameter in self._parameters.items():
             parameter.data, self.tensors[name] = self.tensors[name], parameter.data

@@ -76,6 +76,7 @@ class StageTrainer:
     parameters  the parameters that move, by name: the update's, and the `head` of an objective that has one
     reference   [examples, sequences per example]: log-probabilities under the stage's initial weights, if needed
     first       the initial values of the moving parameters, if the objective needs the initial model itself
+    best        the weights that were kept as the stage's result, and `best_step` when; empty: it is the last step's
     """
 
     def __init__(
@@ -107,6 +108,9 @@ class StageTrainer:
         )
         self.reference: torch.Tensor | None = None
         self.first: dict[str, torch.Tensor] = {}
+        self.best: dict[str, torch.Tensor] = {}
+        self.best_step = 0
+        self._stopped = False
         self.average = WeightAverage(self.parameters) if optimiser.schedule == "constant" else None
         # A run at a constant rate has no length of its own: what follows the length settles within an epoch.
         applied.begin(self.steps if self.average is None else self.per_epoch)
@@ -121,16 +125,33 @@ class StageTrainer:
 
     @property
     def done(self) -> bool:
-        return self.step >= self.steps
+        return self._stopped or self.step >= self.steps
 
     def result(self) -> AbstractContextManager[None]:
         """Give the model, for a while, the weights that the stage would end with if it ended now."""
         return nullcontext() if self.average is None else self.average.applied()
 
-    def finish(self) -> None:
-        """Give the model the weights that the stage ends with."""
-        if self.average is not None:
-            self.average.keep()
+    def keep_best(self) -> None:
+        """Make the weights of this step the stage's result. Needs a constant learning rate."""
+        assert self.average is not None, "a schedule that decays has a result only at its end"
+        self.best, self.best_step = self.average.snapshot(), self.step
+
+    def stop(self) -> None:
+        """End the stage here."""
+        self._stopped = True
+
+    def finish(self) -> Optimiser:
+        """Give the model the stage's result. Return the optimiser with the epochs after which it has this result."""
+        if self.average is None:
+            return self.optimiser
+        if self.best:
+            self.average.restore(self.best)
+        self.average.keep()
+        step = self.best_step or self.step
+        if step == self.steps:
+            return self.optimiser
+        seen = step * self.optimiser.batch_size
+        return self.optimiser.model_copy(update={"epochs": seen / len(self.examples)})
 
     def keep_reference(self) -> None:
         """Make the present weights the reference model. Keep only what the objective compares with."""
@@ -237,6 +258,11 @@ class StageTrainer:
         tensors |= {f"first.{name}": tensor for name, tensor in self.first.items()}
         if self.average is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
+        if self.best:
+            tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+            tensors["best_step"] = torch.tensor(self.best_step)
+        if self._stopped:
+            tensors["stopped"] = torch.tensor(True)
         if self.updates != self.step:
             tensors["updates"] = torch.tensor(self.updates)
         return tensors | {f"update.{name}": tensor for name, tensor in self.applied.state().items()}
@@ -261,5 +287,9 @@ class StageTrainer:
         }
         if self.average is not None:
             self.average.restore({name: tensors[f"average.{name}"] for name in self.parameters})
+        if "best_step" in tensors:
+            self.best = {name: tensors[f"best.{name}"] for name in self.parameters}
+            self.best_step = int(tensors["best_step"])
+        self._stopped = "stopped" in tensors
         own = {name: tensor for name, tensor in tensors.items() if name.startswith("update.")}
         self.applied.restore({name.removeprefix("update."): tensor for name, tensor in own.items()})
