@@ -17,7 +17,8 @@ from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, JudgeSpec, Pin, pin_name
 from luthier.updates import Placed, Placement
 from luthier.values import Frozen
-from search.methods import ALGORITHMS, EDITS, SETTINGS, UPDATE_OF, EditSpec, Interval, RowLengths, Values
+from search.methods import ALGORITHM_OF, ALGORITHMS, EDITS, SETTINGS, UPDATE_OF, EditSpec, Interval, RowLengths, Values
+from search.methods.spec import StageGoal
 from search.space import validate
 
 T = TypeVar("T", str, int, float)
@@ -29,8 +30,9 @@ TEACHER_PINS: Final = {spec.kind: pin_name(spec.kind, "teacher") for spec in ALG
 RANKS: Final = (4, 8, 16, 32, 64)
 MOST_RANK: Final = 1024
 BATCH_SIZES: Final = (4, 8, 16, 32)
-SEARCHED_SCHEDULES: Final[tuple[Schedule, ...]] = ("cosine",)
 EPOCHS: Final = (1.0, 2.0, 3.0)
+# Where each trial ends at its best moment, the epochs only limit it: enough for SEEN rows, within LIMITS.
+SEEN, LIMITS = 6000, (3, 20)
 MULTIPLIERS: Final = Interval(low=0.2, high=5.0)
 
 
@@ -183,17 +185,33 @@ def batch_sizes(rows: int, pin: Pin) -> tuple[int, ...]:
     return _ascending(pin.batch_size)
 
 
-def epochs(pin: Pin) -> tuple[float, ...]:
-    """Return the numbers of epochs to search."""
-    return EPOCHS if pin.epochs is None else _positive("epochs", pin.epochs)
+def epochs(pin: Pin, schedules: Sequence[Schedule], rows: int) -> tuple[float, ...]:
+    """Return the numbers of epochs to search; at a constant rate alone, the limit for `rows` training rows."""
+    if pin.epochs is not None:
+        return _positive("epochs", pin.epochs)
+    if tuple(schedules) == ("constant",):
+        least, most = LIMITS
+        return (float(min(most, max(least, round(SEEN / rows)))),)
+    return EPOCHS
 
 
-def schedules(pin: Pin) -> tuple[Schedule, ...]:
-    """Return the learning-rate schedules to search."""
+def schedules(pin: Pin, recipes: Sequence[str]) -> tuple[Schedule, ...]:
+    """Return the learning-rate schedules to search.
+
+    Without pins, supervised and self-supervised training keeps a constant rate and ends at its best moment. Pinned
+    epochs fix the length, so the rate decays. So it does in recipes of several stages and with rewards, whose first
+    stages have no best moment, and whose scores are noisy and dear.
+    """
     if pin.schedule is None:
-        return SEARCHED_SCHEDULES
+        return ("constant",) if pin.epochs is None and all(map(_likely, recipes)) else ("cosine",)
     _check("schedule", pin.schedule, SCHEDULES.__contains__, tuple(SCHEDULES))
     return tuple(name for name in SCHEDULES if name in pin.schedule)
+
+
+def _likely(recipe: str) -> bool:
+    """Return whether a recipe is one stage that maximises the likelihood of its rows."""
+    rule = ALGORITHM_OF.get(recipe)
+    return rule is not None and rule.goal <= StageGoal.ANSWERS and not rule.needs_teacher
 
 
 def multipliers(pin: Pin) -> Values:

@@ -80,6 +80,7 @@ class Space(Frozen):
         taught = any(model.teachers for model in left)
         recipes = axes.recipe_names(kind, pin, family, rewarded=rewarded, taught=taught)
         recipes = axes.possible_recipes(recipes, left, pin)
+        schedules = axes.schedules(pin, recipes)
         return cls(
             kind=kind,
             family=family,
@@ -88,8 +89,8 @@ class Space(Frozen):
             ranks=axes.ranks(pin),
             multipliers=axes.multipliers(pin),
             batch_sizes=axes.batch_sizes(rows, pin),
-            epochs=axes.epochs(pin),
-            schedules=axes.schedules(pin),
+            epochs=axes.epochs(pin, schedules, rows),
+            schedules=schedules,
             settings=axes.settings(recipes, pin),
         )
 
