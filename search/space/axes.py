@@ -17,8 +17,7 @@ from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, JudgeSpec, Pin, pin_name
 from luthier.updates import Placed, Placement
 from luthier.values import Frozen
-from search.methods import ALGORITHM_OF, ALGORITHMS, EDITS, SETTINGS, UPDATE_OF, EditSpec, Interval, RowLengths, Values
-from search.methods.spec import StageGoal
+from search.methods import ALGORITHMS, EDITS, SETTINGS, UPDATE_OF, EditSpec, Interval, RowLengths, Values
 from search.space import validate
 
 T = TypeVar("T", str, int, float)
@@ -31,6 +30,7 @@ RANKS: Final = (4, 8, 16, 32, 64)
 MOST_RANK: Final = 1024
 BATCH_SIZES: Final = (4, 8, 16, 32)
 EPOCHS: Final = (1.0, 2.0, 3.0)
+SEARCHED_SCHEDULES: Final[tuple[Schedule, ...]] = ("cosine",)
 # Where each trial ends at its best moment, the epochs only limit it: enough for SEEN rows, within LIMITS.
 SEEN, LIMITS = 6000, (3, 20)
 MULTIPLIERS: Final = Interval(low=0.2, high=5.0)
@@ -195,23 +195,12 @@ def epochs(pin: Pin, schedules: Sequence[Schedule], rows: int) -> tuple[float, .
     return EPOCHS
 
 
-def schedules(pin: Pin, recipes: Sequence[str]) -> tuple[Schedule, ...]:
-    """Return the learning-rate schedules to search.
-
-    Without pins, supervised and self-supervised training keeps a constant rate and ends at its best moment. Pinned
-    epochs fix the length, so the rate decays. So it does in recipes of several stages and with rewards, whose first
-    stages have no best moment, and whose scores are noisy and dear.
-    """
+def schedules(pin: Pin) -> tuple[Schedule, ...]:
+    """Return the learning-rate schedules to search."""
     if pin.schedule is None:
-        return ("constant",) if pin.epochs is None and all(map(_likely, recipes)) else ("cosine",)
+        return SEARCHED_SCHEDULES
     _check("schedule", pin.schedule, SCHEDULES.__contains__, tuple(SCHEDULES))
     return tuple(name for name in SCHEDULES if name in pin.schedule)
-
-
-def _likely(recipe: str) -> bool:
-    """Return whether a recipe is one stage that maximises the likelihood of its rows."""
-    rule = ALGORITHM_OF.get(recipe)
-    return rule is not None and rule.goal <= StageGoal.ANSWERS and not rule.needs_teacher
 
 
 def multipliers(pin: Pin) -> Values:

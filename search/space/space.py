@@ -80,7 +80,7 @@ class Space(Frozen):
         taught = any(model.teachers for model in left)
         recipes = axes.recipe_names(kind, pin, family, rewarded=rewarded, taught=taught)
         recipes = axes.possible_recipes(recipes, left, pin)
-        schedules = axes.schedules(pin, recipes)
+        schedules = axes.schedules(pin)
         return cls(
             kind=kind,
             family=family,

@@ -113,10 +113,9 @@ def test_another_seed_or_another_row_gives_another_proposal() -> None:
     history = [*searched(16, seed=5)]
     first = propose(SPACE, history, seed=5, trials=16)
     assert first is not None
-    assert any(propose(SPACE, history, seed=seed, trials=16) != first for seed in range(6, 12))
+    assert propose(SPACE, history, seed=6, trials=16) != first
     lost = Past(number=16, design=SPACE.sample(AtRandom(0)), state=TrialState.CANCELLED)  # teaches nothing, but counts
-    more = [lost.model_copy(update={"number": number}) for number in range(16, 20)]
-    assert any(propose(SPACE, [*history, *more[:count]], seed=5, trials=16) != first for count in (1, 2, 3, 4))
+    assert propose(SPACE, [*history, lost], seed=5, trials=16) != first
 
 
 @cache

@@ -147,7 +147,7 @@ def test_samples_reach_every_branch() -> None:
 
 
 def test_the_schedule_is_an_axis_where_several_are_pinned() -> None:
-    plain, both = space_of(DataKind.PREFERENCE), space_of(pin=Pin(schedule=("constant", "cosine")))
+    plain, both = space_of(), space_of(pin=Pin(schedule=("constant", "cosine")))
     constant = space_of(pin=Pin(schedule=("constant",)))
     assert {stage.optimiser.schedule for design in samples(plain, 20) for stage in design.stages} == {"cosine"}
     assert {stage.optimiser.schedule for design in samples(constant, 20) for stage in design.stages} == {"constant"}
@@ -158,30 +158,16 @@ def test_the_schedule_is_an_axis_where_several_are_pinned() -> None:
         assert both.decode(answers) == design
     assert "schedule" not in plain.encode(samples(plain, 1)[0])
     with pytest.raises(IllegalDesign):
-        constant.encode(samples(both.model_copy(update={"schedules": ("cosine",)}), 1)[0])
+        plain.encode(samples(constant, 1)[0])
     _, baseline = baselines(constant)
     assert baseline.stages[0].optimiser.schedule == "constant"
 
 
 @pytest.mark.parametrize(("rows", "limit"), [(20, 20.0), (300, 20.0), (1000, 6.0), (100_000, 3.0)])
-def test_supervised_trials_find_their_length_themselves_within_a_limit(rows: int, limit: float) -> None:
-    space = space_of(rows=rows)
-    assert (space.schedules, space.epochs) == (("constant",), (limit,))
+def test_trials_at_a_constant_rate_find_their_length_themselves_within_a_limit(rows: int, limit: float) -> None:
+    assert space_of(rows=rows, pin=Pin(schedule=("constant",))).epochs == (limit,)
     assert space_of(rows=rows, pin=Pin(schedule=("constant",), epochs=(2.0,))).epochs == (2.0,)
-
-
-@pytest.mark.parametrize(
-    ("kind", "pin"),
-    [
-        (DataKind.PAIRS, Pin(epochs=(1.0, 2.0))),
-        (DataKind.PAIRS, Pin(schedule=("cosine",))),
-        (DataKind.PREFERENCE, Pin()),
-        (DataKind.PREFERENCE, Pin(algorithm=("sft+dpo",))),
-        (DataKind.PROMPTS, Pin()),
-    ],
-)
-def test_pinned_epochs_rewards_and_several_stages_fix_the_length(kind: DataKind, pin: Pin) -> None:
-    assert space_of(kind, pin=pin).schedules == ("cosine",)
+    assert space_of(rows=rows).epochs == (1.0, 2.0, 3.0)
 
 
 def test_edits_follow_each_model() -> None:
