@@ -18,8 +18,7 @@ import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bench.atlas.record import SEED, begin
 from bench.atlas.tasks import TASKS, Row, Task, entry, named, rows
@@ -126,30 +125,38 @@ def missing() -> Iterator[tuple[str, str, float]]:
                     yield task.name, update, multiplier
 
 
-def best(scores: dict[str, Scores]) -> tuple[int, float]:
-    """Return the length that is best on one half of the rows, in steps, and its score on the other half."""
-    steps = min(scores, key=lambda length: scores[length][0])
-    return int(steps), scores[steps][1]
+class Best(NamedTuple):
+    """The length in steps that is best on one half of the held-out rows, with its score there and on the other half."""
+
+    chosen_by: float
+    steps: int
+    score: float
+
+
+def best(scores: dict[str, Scores]) -> Best:
+    return min(Best(one, int(steps), other) for steps, (one, other) in scores.items())
 
 
 def show() -> None:
-    """Print, for each design, the best length under each schedule and the score there."""
-    print(f"{'task':12} {'update':6} {'rate':>5}   constant: steps, score   cosine: steps, score   steps in all")
-    better, cost = [], []
+    """Print the best length and its score under each schedule, for each design and for the best one of each task."""
+    print(f"{'task':12} {'update':6} {'rate':>5}   constant: steps, score   cosine: steps, score")
+    found: dict[str, list[tuple[Best, Best]]] = {}
     for line in lines():
         if "error" in line:
             print(f"{line['task']:12} {line['update']:6} {line['multiplier']:5g}   {line['error']}")
             continue
-        steps, score = best(line["constant"])
-        cosine_steps, cosine_score = best(line["cosine"])
-        spent = sum(map(int, line["cosine"])) / max(map(int, line["constant"]))
-        better.append(score < cosine_score)
-        cost.append(spent)
-        print(
-            f"{line['task']:12} {line['update']:6} {line['multiplier']:5g}   {steps:15} {score:8.4f} "
-            f"{cosine_steps:13} {cosine_score:8.4f}   ×{spent:.2f} for cosine"
-        )
-    print(f"\nconstant is better in {sum(better)} of {len(better)}; cosine takes {mean(cost):.2f} times the steps")
+        pair = best(line["constant"]), best(line["cosine"])
+        found.setdefault(line["task"], []).append(pair)
+        print(f"{line['task']:12} {line['update']:6} {line['multiplier']:5g}   {_words(*pair)}")
+    print("\nthe best update and rate of each task")
+    for task, pairs in found.items():
+        print(f"{task:12} {'':6} {'':5}   {_words(min(one for one, _ in pairs), min(other for _, other in pairs))}")
+    better = [one.score < other.score for pairs in found.values() for one, other in pairs]
+    print(f"\nconstant is better in {sum(better)} of {len(better)} designs")
+
+
+def _words(one: Best, other: Best) -> str:
+    return f"{one.steps:15} {one.score:8.4f} {other.steps:13} {other.score:8.4f}"
 
 
 def main() -> None:
