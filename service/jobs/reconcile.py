@@ -199,7 +199,8 @@ def _conclude(ctx: Context, job: JobRecord, rows: Rows, end: End, now: datetime)
     if not alias_promotion.champion_ready(ctx, job, now):
         return  # the job advances again when the champion is scored
     with ctx.database.read() as c:
-        named, recommendation = outcome.decide(c, ctx, job, rows)
+        ended = job.model_copy(update={"state": JobState.SUCCEEDED})  # so that the words do not say "so far"
+        named, recommendation = outcome.decide(c, ctx, ended, rows)
     assert named is not None, "a trial is complete"
     name = result_name(job, named)
     base = next((row for row in rows if row.number == history.BASELINES[0]), None)
