@@ -93,8 +93,8 @@ class WinnerReport(Resource):
     design: Design
     score: float = Field(description="mean over its seeds on the validation rows")
     seeds: int = Field(default=1, ge=1, description="number of its seeds")
-    metrics: Metrics = Field(description="means over its seeds on the validation rows")
-    test_metrics: Metrics | None = Field(description="means over its seeds on the test rows")
+    metrics: Metrics = Field(description="of its first seed on the validation rows; the means are in `scores`")
+    test_metrics: Metrics | None = Field(description="of its first seed on the test rows; the means are in `scores`")
     parameters: int | None = Field(description="parameters of the model; None if the base is no longer registered")
     device_seconds: float
     axes: tuple[AxisWords, ...]
@@ -158,6 +158,10 @@ class AxisReport(Resource):
     weak: bool = Field(description="whether there are too few trials for a reliable share")
     default: str | None
     best: str | None
+    default_text: str | None = Field(
+        default=None, description="the same for people: a learning rate as a number, with its multiplier"
+    )
+    best_text: str | None = None
     worth: float | None = Field(description="how much worse the best score is with this axis at its default")
 
 
@@ -180,11 +184,14 @@ class TriedReport(Resource):
     confirms: int | None = Field(description="for a repeat: the trial that it repeats with another seed")
     share: float = Field(description="share of its training that was done at its last score")
     score: float | None = Field(
-        description="on the validation rows, mean over the design's seeds; a repeat's own; that of the last rung if it "
-        "was not complete"
+        description="its own on the validation rows; that of the last rung if it was not complete"
     )
-    test_score: float | None = Field(description="on the test rows, mean over the design's seeds; a repeat's own")
+    test_score: float | None = Field(description="its own on the test rows")
     seeds: int | None = Field(default=None, description="seeds of a complete design; null for repeats and the base")
+    mean_score: float | None = Field(
+        default=None, description="the mean over the design's seeds on the validation rows; `score` where it has none"
+    )
+    mean_test_score: float | None = Field(default=None, description="the same on the test rows")
     device_seconds: float
 
 

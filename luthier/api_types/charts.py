@@ -48,6 +48,10 @@ class LandscapeAxis(Resource):
     weak: bool = Field(description="whether there are too few trials for a reliable share")
     default: str | None
     best: str | None
+    default_text: str | None = Field(
+        default=None, description="the same for people: a learning rate as a number, with its multiplier"
+    )
+    best_text: str | None = None
     worth: float | None = Field(description="how much worse the best score is with this axis at its default")
 
 

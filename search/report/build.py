@@ -207,8 +207,7 @@ def _budget(case: Case) -> BudgetReport:
 
 def _winner(case: Case, worths: Sequence[AxisReport]) -> WinnerReport | None:
     won = case.winner
-    metrics = None if won is None else case.mean(won.number)
-    if won is None or metrics is None:
+    if won is None or won.metrics is None:
         return None
     return WinnerReport(
         trial=won.id,
@@ -217,8 +216,8 @@ def _winner(case: Case, worths: Sequence[AxisReport]) -> WinnerReport | None:
         design=won.past.design,
         score=case.value(won),
         seeds=len(case.seeds(won.number)),
-        metrics=metrics,
-        test_metrics=case.mean_on_test(won.number),
+        metrics=won.metrics,
+        test_metrics=won.test_metrics,
         parameters=size(case, won),
         device_seconds=won.past.device_seconds,
         axes=phrases.winner(case, won, worths),
@@ -337,10 +336,11 @@ def front(case: Case) -> Iterator[FrontReport]:
 def _tried(case: Case, tried: Tried) -> TriedReport:
     past = tried.past
     score = past.value if tried.complete else past.measured[-1].value if past.measured else None
-    shown, test = None if score is None else case.shown(score), case.test_value(tried)
+    own, own_test = None if score is None else case.shown(score), case.test_value(tried)
+    mean, mean_test = own, own_test
     whole = tried.complete and past.confirms is None
     if whole:
-        shown, test = case.value(tried), case.metric.value(case.mean_on_test(tried.number))
+        mean, mean_test = case.value(tried), case.metric.value(case.mean_on_test(tried.number))
     return TriedReport(
         number=tried.number,
         summary=past.design.summary(),
@@ -348,8 +348,10 @@ def _tried(case: Case, tried: Tried) -> TriedReport:
         state=state(tried),
         confirms=past.confirms,
         share=tried.share,
-        score=shown,
-        test_score=test,
+        score=own,
+        test_score=own_test,
+        mean_score=mean,
+        mean_test_score=mean_test,
         seeds=len(case.seeds(tried.number)) if whole and past.design.stages else None,
         device_seconds=past.device_seconds,
     )

@@ -41,6 +41,8 @@ def landscape(case: Case) -> Landscape:
                 weak=worth.weak,
                 default=worth.default,
                 best=worth.best,
+                default_text=worth.default_text,
+                best_text=worth.best_text,
                 worth=worth.worth,
             )
             for worth in importance(case.history, case.facts)

@@ -65,6 +65,8 @@ class Worth(Frozen):
     weak: bool = Field(description="whether there were too few trials for a reliable share")
     default: str | None = Field(default=None, description="the plain-LoRA default's value, if it has the axis")
     best: str | None = Field(default=None, description="the winner's value, if it has the axis")
+    default_text: str | None = Field(default=None, description="`default` for people: a learning rate as a number too")
+    best_text: str | None = Field(default=None, description="`best` for people: a learning rate as a number too")
     worth: float | None = Field(
         default=None,
         ge=0,
@@ -120,7 +122,7 @@ def importance(history: Sequence[Past], facts: Mapping[str, ModelFacts]) -> list
 def _rates(worth: Worth, designs: Mapping[str, Design | None], facts: Mapping[str, ModelFacts]) -> dict[str, str]:
     """Return the learning rates of the default and of the best design as numbers, each with its multiplier."""
     return {
-        field: rate_words(design.stages[0], facts[design.architecture.base].hidden_size)
+        f"{field}_text": rate_words(design.stages[0], facts[design.architecture.base].hidden_size)
         for field, design in designs.items()
         if design is not None and getattr(worth, field) is not None
     }
@@ -182,6 +184,8 @@ def _worth(
         weak=len(having) < ENOUGH_TRIALS or len(usual) < 2,
         default=None if default is None else _text(default),
         best=None if best is None else _text(best),
+        default_text=None if default is None else _text(default),
+        best_text=None if best is None else _text(best),
         worth=worth,
     )
 
