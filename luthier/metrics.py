@@ -357,6 +357,11 @@ def mean_metrics(seeds: Sequence[Metrics]) -> Metrics:
     return first.model_copy(update=changes)
 
 
+def seeds_count(seeds: int) -> str:
+    """Format how many seeds of a design a score is the mean of: `n=3`."""
+    return f"n={seeds}"
+
+
 def held_out(metrics: Metrics, kind: DataKind) -> dict[str, float]:
     """Return the points of the validation curves that follow from the judge's metrics, by curve name."""
     found = {curve.name: curve.read(metrics, kind) for curve in CURVES if curve.read is not None}

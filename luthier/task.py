@@ -307,6 +307,12 @@ class Pin(_SettingPins):
     learning_rate_multiplier: tuple[float, ...] | None = Field(
         default=None, description="relative to the default learning rate of the weight update"
     )
+    learning_rate: tuple[float, ...] | None = Field(
+        default=None,
+        exclude_if=lambda rate: rate is None,
+        description="peak learning rate of the first stage, e.g. 3e-4, at most 1. Each design's multiplier follows, "
+        "and later stages have the same multiplier. It excludes learning_rate_multiplier",
+    )
 
 
 class Search(Frozen):

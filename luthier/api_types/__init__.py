@@ -57,7 +57,16 @@ from luthier.api_types.schedules import (
     WebhookEndpoint,
     WebhookEvent,
 )
-from luthier.api_types.trials import Best, DesignWords, StageScore, Trial, TrialDetails, TrialLine, TrialSample
+from luthier.api_types.trials import (
+    Best,
+    DesignWords,
+    Recommendation,
+    StageScore,
+    Trial,
+    TrialDetails,
+    TrialLine,
+    TrialSample,
+)
 
 __all__ = [
     "Alias",
@@ -107,6 +116,7 @@ __all__ = [
     "NewApiKey",
     "Page",
     "Progress",
+    "Recommendation",
     "Resource",
     "RungMark",
     "Schedule",

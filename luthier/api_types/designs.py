@@ -76,3 +76,4 @@ class DesignSpace(Resource):
     default: DesignEstimate | None = Field(description="estimate of the plain LoRA default")
     device_seconds: float | None = Field(description="approximate cost of the whole job")
     workers: int = Field(description="live workers, which share the cost")
+    warnings: tuple[str, ...] = Field(default=(), description="what to mend before the job is created")

@@ -26,7 +26,7 @@ class JobFailure(Resource):
 
 
 class Standing(Resource):
-    """The best trial of a job, in short."""
+    """The best trial of a job, or the recommended one, in short."""
 
     trial: str
     number: int
@@ -50,7 +50,9 @@ class Progress(Resource):
     confirmations_done: int = Field(default=0, description="repeats with other seeds that have ended")
     confirmations_total: int = Field(default=0, description="repeats with other seeds to run in total")
     device_seconds: float = Field(description="spent so far, over all workers")
-    best: Standing | None = Field(description="best trial so far on the validation rows")
+    best: Standing | None = Field(
+        description="best trial so far on the validation rows; once the job has succeeded, the recommended one"
+    )
     estimated_finish: int | None
     notes: str = Field(default="", description="notes of users about the job")
     tags: tuple[str, ...] = ()

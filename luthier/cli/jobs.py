@@ -9,21 +9,25 @@ from typing import Annotated, Any
 import typer
 
 from luthier.algorithms import Algorithm
-from luthier.api_types import Job
+from luthier.api_types import Best, Job
 from luthier.cli import schedules
 from luthier.cli.environment import read_environment
 from luthier.cli.follow import follow as follow_job
 from luthier.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, connect, read_grader
 from luthier.cli.options import GRADER_HELP as GRADER_HELP
-from luthier.cli.show import as_json, best_table, console, jobs_table, trials_table
+from luthier.cli.show import UNTUNED, answers, as_json, best_table, console, jobs_table, trials_table
 from luthier.client import Client
 from luthier.errors import NotFound, UserError
-from luthier.metrics import phrases
+from luthier.metrics import phrases, seeds_count
 from luthier.trial import JobState
 from luthier.updates import Update
 from luthier.values import kinds
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or `last` for the newest one.")]
+TrialOption = Annotated[
+    str | None, typer.Option("--trial", metavar="N", help="Number or id of another trial (default: the recommended).")
+]
+ANSWERS_SHOWN = 2  # at the end of a followed job
 
 
 class Goal(StrEnum):
@@ -105,6 +109,10 @@ def submit(
         typer.Option(help="Learning rate after the warm-up: cosine decay, or constant with averaged weights."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows in one optimiser step (default: searched).")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Peak learning rate, e.g. 3e-4 (default: searched, as a multiple of each update's default)."),
+    ] = None,
     validation: Annotated[Path | None, typer.Option(help="Validation file (default: split off the dataset).")] = None,
     on_bad_rows: Annotated[
         OnBadRows, typer.Option(help="Rows that a chat template cannot show: refuse the job, or drop them.")
@@ -126,6 +134,7 @@ def submit(
         "epochs": _one(epochs),
         "schedule": schedule,
         "batch_size": _one(batch_size),
+        "learning_rate": _one(learning_rate),
     }
     search: dict[str, Any] = {"objective": objective, "pin": {k: v for k, v in pin.items() if v}}
     limits = {"trials": trials, "device_seconds": seconds, "finalists": finalists, "confirmations": confirmations}
@@ -148,6 +157,9 @@ def submit(
             if json:
                 as_json(job)
             else:
+                for event in reversed(client.events(job.id)):
+                    if event.level == "warn":
+                        console.print(event.message, style="yellow", highlight=False, markup=False)
                 console.print(f"{job.id} is {job.status}. `luthier trials {job.id}` shows its progress.")
             return
         console.print(f"job {job.id}")
@@ -166,15 +178,29 @@ def _conclude(client: Client, job: Job, json: bool) -> None:
         reason = f": {job.error.message}" if job.error else ""
         console.print(f"[red]Job {job.status}{reason}[/red]", highlight=False)
         raise typer.Exit(1)
-    winner = client.best(job.id)
+    found = client.best(job.id)
     if json:
-        as_json(winner)
+        as_json(found)
         return
-    console.print(trials_table(client.trials(job.id), winner.trial))
-    console.print(f"\n[bold]best design[/bold]  #{winner.number}: {winner.summary}\n", highlight=False)
-    console.print(best_table(winner))
+    console.print(trials_table(client.trials(job.id), found.trial))
+    console.print(f"\n[bold]best[/bold]  #{found.number}: {found.summary}\n", highlight=False)
+    console.print(best_table(found))
+    samples = client.samples(job.id, found.trial) if found.number != UNTUNED else []
+    for table in answers(samples[:ANSWERS_SHOWN], f"trial {found.number}"):
+        console.print()
+        console.print(table)
+    _recommend(found)
     console.print(f"\n`luthier report {job.id}` explains the result.")
-    console.print(f'`luthier export {job.id} DIR` writes the model, `luthier generate {job.id} "prompt"` tries it.')
+    other = f" --trial {found.winner}" if found.number == UNTUNED and found.winner is not None else ""
+    console.print(f"`luthier export {job.id} DIR{other}` writes the model, ", end="")
+    console.print(f'`luthier generate {job.id} "prompt"{other}` tries it.')
+
+
+def _recommend(found: Best) -> None:
+    """Print what the report recommends; nothing where that is unknown."""
+    if found.recommendation is not None:
+        console.print()
+        console.print(" ".join(found.recommendation.words), highlight=False, markup=False)
 
 
 def list_jobs(
@@ -206,18 +232,21 @@ def trials(job: JobArgument, server: ServerOption = None, json: JsonOption = Fal
     console.print(trials_table(listing, found.luthier.best.trial if found.luthier.best else None))
 
 
-def best(job: JobArgument, server: ServerOption = None, json: JsonOption = False) -> None:
-    """Show the best design of a job, compared with the untuned base and the plain LoRA default."""
+def best(job: JobArgument, trial: TrialOption = None, server: ServerOption = None, json: JsonOption = False) -> None:
+    """Show the recommended design of a job, compared with the untuned base and the plain LoRA default."""
     with connect(server) as client:
-        winner = client.best(resolve(client, job))
+        found = client.best(resolve(client, job), trial)
     if json:
-        as_json(winner)
+        as_json(found)
         return
+    seeds = "" if found.number == UNTUNED else f", {seeds_count(found.seeds)}"
     console.print(
-        f"[bold]#{winner.number}[/bold] {winner.summary}  ({phrases('headline', winner.metrics)})\n", highlight=False
+        f"[bold]#{found.number}[/bold] {found.summary}  ({phrases('headline', found.metrics)}{seeds})\n",
+        highlight=False,
     )
-    console.print(best_table(winner))
-    kinds = ", ".join(sorted(artifact.kind for artifact in winner.artifacts)) or "none"
+    console.print(best_table(found))
+    _recommend(found)
+    kinds = ", ".join(sorted(artifact.kind for artifact in found.artifacts)) or "none"
     console.print(f"\nArtifacts: {kinds}. `luthier report {job}` explains the result.")
 
 
@@ -232,13 +261,14 @@ def export(
             "gguf: one file for llama.cpp and Ollama.",
         ),
     ] = Format.MERGED,
+    trial: TrialOption = None,
     server: ServerOption = None,
 ) -> None:
-    """Write the best model to a folder: weights, tokenizer, model card and reproduction script."""
+    """Write the recommended model to a folder: weights, tokenizer, model card and reproduction script."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory} exists and is not an empty folder.", param="DIR")
     with connect(server) as client:
-        client.download(resolve(client, job), directory, kind.value)
+        client.download(resolve(client, job), directory, kind.value, trial)
     console.print(f"Wrote the {kind} model to {directory}. Its README.md explains how to use it.")
 
 
@@ -249,15 +279,16 @@ def generate(
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message before the prompt.")] = None,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="Sampling temperature; 0: greedy.")] = 0.0,
     base: Annotated[bool, typer.Option("--base", help="Use the untuned base model instead.")] = False,
+    trial: TrialOption = None,
     server: ServerOption = None,
 ) -> None:
-    """Answer a prompt with the best model of a job, on one of the workers."""
+    """Answer a prompt with the recommended model of a job, on one of the workers."""
     with connect(server) as client:
         job_id = resolve(client, job)
-        winner = client.best(job_id)
-        model = winner.design.architecture.base if base else winner.model
+        found = client.best(job_id, trial)
+        model = found.design.architecture.base if base else found.model
         if model is None:
-            raise NotFound(f"The weights of the best trial of {job_id} are no longer stored.", param="JOB")
+            raise NotFound(f"The weights of trial {found.number} of {job_id} are not stored.", param="--trial")
         messages = [{"role": "system", "content": system}] if system is not None else []
         messages.append({"role": "user", "content": prompt})
         for piece in client.stream_chat(model, messages, max_tokens=max_new_tokens, temperature=temperature):

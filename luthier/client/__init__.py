@@ -229,9 +229,12 @@ class Client(Line):
         """Stop one trial; the job continues. Raises Conflict for a trial that has ended."""
         return self._one(Trial, "POST", f"{_JOBS}/{job_id}/trials/{trial}/cancel")
 
-    def best(self, job_id: str) -> Best:
-        """Return the winner and its baselines. Raises NotFound until a trial is complete."""
-        return self._one(Best, "GET", f"{_JOBS}/{job_id}/best")
+    def best(self, job_id: str, trial: str | None = None) -> Best:
+        """Return the recommended trial, or the one given by number or id, and the baselines.
+
+        Raises NotFound until a trial is complete.
+        """
+        return self._one(Best, "GET", f"{_JOBS}/{job_id}/best", params={} if trial is None else {"trial": trial})
 
     def report(self, job_id: str) -> Report:
         """Return the report of a job; while it runs, the report so far."""
@@ -268,17 +271,20 @@ class Client(Line):
         return self._one(Timeline, "GET", f"{_JOBS}/{job_id}/timeline")
 
     @contextmanager
-    def artifact(self, job_id: str, form: str = "merged") -> Iterator[Iterator[bytes]]:
-        """Yield the best trial's weights as `adapter`, `merged` or `gguf`, in pieces of a tar archive.
+    def artifact(self, job_id: str, form: str = "merged", trial: str | None = None) -> Iterator[Iterator[bytes]]:
+        """Yield the weights of the recommended trial, or of another one, in pieces of a tar archive.
 
-        Raises NotFound, with the reason, if they do not exist in that form, and UserError if they cannot be converted.
+        `form` is `adapter`, `merged` or `gguf`. Raises NotFound, with the reason, if the weights do not exist in that
+        form, and UserError if they cannot be converted.
         """
-        with self._stream("GET", f"{_JOBS}/{job_id}/artifact", params={"format": form}) as response:
+        wanted = {"format": form} | ({} if trial is None else {"trial": trial})
+        with self._stream("GET", f"{_JOBS}/{job_id}/artifact", params=wanted) as response:
             yield response.iter_bytes(CHUNK)
 
-    def download(self, job_id: str, folder: Path, form: str = "merged") -> list[Path]:
-        """Unpack the best trial's weights into `folder`, which is created if missing; return the files."""
-        with self.artifact(job_id, form) as pieces:
+    def download(self, job_id: str, folder: Path, form: str = "merged", trial: str | None = None) -> list[Path]:
+        """Unpack the weights of the recommended trial, or of another one, into `folder`, which is created if missing;
+        return the files."""
+        with self.artifact(job_id, form, trial) as pieces:
             folder.mkdir(parents=True, exist_ok=True)
             with tarfile.open(fileobj=cast("IO[bytes]", Pieces(pieces)), mode="r|", bufsize=CHUNK) as archive:
                 return [unpack(archive, member, folder) for member in archive]

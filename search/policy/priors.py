@@ -223,7 +223,7 @@ class _Wishes:
     def categorical(self, name: str, choices: Sequence[V]) -> V:
         axis, _, model = name.rstrip("]").partition("[")
         match axis:
-            case "model":
+            case "model" | "learning_rate":  # of pinned rates, none is more usual than another
                 return choices[self._turn % len(choices)]
             case "edited":
                 wished = self._edit(space.combined_edits(self._space.model(model)))

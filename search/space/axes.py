@@ -209,6 +209,22 @@ def multipliers(pin: Pin) -> Values:
     return MULTIPLIERS if pinned is None else _positive("learning_rate_multiplier", pinned)
 
 
+def rates(pin: Pin) -> tuple[float, ...]:
+    """Return the pinned learning rates of the first stage; empty if the search is over multipliers.
+
+    Raises UserError if multipliers are pinned too, and IllegalDesign for a rate above 1.
+    """
+    if pin.learning_rate is None:
+        return ()
+    if pin.learning_rate_multiplier is not None:
+        raise UserError(
+            "learning_rate and learning_rate_multiplier are the same setting. Pin one of them.",
+            param="search.pin.learning_rate",
+        )
+    _check("learning_rate", pin.learning_rate, lambda rate: 0 < rate <= 1, ["numbers above 0, up to 1, e.g. 3e-4"])
+    return _ascending(pin.learning_rate)
+
+
 def settings(recipes: Sequence[str], pin: Pin) -> dict[str, Values]:
     """Return the values to search for each hyperparameter of the recipes' algorithms.
 

@@ -129,7 +129,9 @@ def _numbers(entries: Sequence[BaseModelEntry], searched: Space | None, pin: Pin
     for name, values, takes in plain:
         choices = tuple(AxisChoice(value=value, legal=True, searched=True) for value in dict.fromkeys(values))
         yield Axis(name=name, choices=choices, pinned=getattr(pin, name) is not None, takes=takes)
-    yield _axis("learning_rate_multiplier", searched.multipliers if searched else axes.MULTIPLIERS, pin)
+    if searched is None or not searched.rates:
+        yield _axis("learning_rate_multiplier", searched.multipliers if searched else axes.MULTIPLIERS, pin)
+    yield _axis("learning_rate", searched.rates if searched else (), pin, "numbers above 0, up to 1, e.g. 3e-4")
 
 
 def _settings(searched: Space | None, pin: Pin) -> Iterator[Axis]:

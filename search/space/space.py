@@ -49,6 +49,9 @@ class Space(Frozen):
     recipes: tuple[str, ...] = Field(description="the usual one first")
     ranks: tuple[int, ...] = Field(description="of low-rank adapters")
     multipliers: Values = Field(description="learning rate relative to the default for the algorithm, update and model")
+    rates: tuple[float, ...] = Field(
+        default=(), description="pinned learning rates of the first stage, instead of `multipliers`; empty if none"
+    )
     batch_sizes: tuple[int, ...]
     epochs: tuple[float, ...]
     schedules: tuple[Schedule, ...] = Field(description="of the learning rate; an axis where there are several")
@@ -88,6 +91,7 @@ class Space(Frozen):
             recipes=recipes,
             ranks=axes.ranks(pin),
             multipliers=axes.multipliers(pin),
+            rates=axes.rates(pin),
             batch_sizes=axes.batch_sizes(rows, pin),
             epochs=axes.epochs(pin, schedules, rows),
             schedules=schedules,
@@ -100,7 +104,8 @@ class Space(Frozen):
         architecture = ask_architecture(suggest, model)
         recipe = suggest.categorical(_recipe_axis(model, self.recipes), model.recipes_of(self.recipes))
         update = self._update(suggest, model, recipe, edited=architecture.edited)
-        multiplier = _number(suggest, "learning_rate_multiplier", self.multipliers)
+        rate = suggest.categorical("learning_rate", self.rates) if self.rates else None
+        multiplier = 1.0 if self.rates else _number(suggest, "learning_rate_multiplier", self.multipliers)
         batch_size = suggest.categorical("batch_size", self.batch_sizes)
         epochs = suggest.categorical("epochs", self.epochs)
         schedule = self._schedule(suggest)
@@ -114,6 +119,7 @@ class Space(Frozen):
                 update,
                 later,
                 multiplier=multiplier,
+                rate=rate,
                 batch_size=batch_size,
                 epochs=epochs,
                 schedule=schedule,
@@ -142,6 +148,7 @@ class Space(Frozen):
             _recipe_axis(model, self.recipes): design.recipe,
             _update_axis(model, possible): first.update.kind,
             "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
+            "learning_rate": first.optimiser.learning_rate,
             "batch_size": first.optimiser.batch_size,
             "epochs": first.optimiser.epochs,
             SCHEDULE: first.optimiser.schedule,
@@ -256,23 +263,25 @@ def stages(
     batch_size: int,
     epochs: float,
     schedule: Schedule,
+    rate: float | None = None,
 ) -> tuple[Stage, ...]:
     """Return one stage for each algorithm: the first with `update`, the others with `later`.
 
-    The first stage's learning rate is rounded. The others are scaled from it by the ratio of the defaults.
+    The first stage's learning rate is `rate`, or that of the multiplier, rounded. The others are scaled from it by the
+    ratio of the defaults.
     """
     updates = [update, *[later] * (len(algorithms) - 1)]
     defaults = [
         default_learning_rate(algorithm.kind, used.kind, model.hidden_size)
         for algorithm, used in zip(algorithms, updates, strict=True)
     ]
-    first = significant(defaults[0] * multiplier)
+    first = significant(defaults[0] * multiplier) if rate is None else rate
     return tuple(
         Stage(
             algorithm=algorithm,
             update=used,
             optimiser=Optimiser(
-                learning_rate=significant(first * default / defaults[0]),
+                learning_rate=first if default == defaults[0] else significant(first * default / defaults[0]),
                 batch_size=batch_size,
                 epochs=epochs,
                 schedule=schedule,

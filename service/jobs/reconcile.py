@@ -31,7 +31,7 @@ from search.policy.warm_start import SimilarJob
 from search.space.space import Space
 from service.context import Context
 from service.inference.model_names import result_name
-from service.jobs import alias_promotion, budget, costs, events, history, lifecycle
+from service.jobs import alias_promotion, budget, costs, events, history, lifecycle, outcome
 from service.jobs.lifecycle import drop_checkpoints
 from service.jobs.space import space_of
 from service.jobs.warm_start import similar_jobs
@@ -198,7 +198,11 @@ def _conclude(ctx: Context, job: JobRecord, rows: Rows, end: End, now: datetime)
         return
     if not alias_promotion.champion_ready(ctx, job, now):
         return  # the job advances again when the champion is scored
-    name = result_name(job, winner)
+    with ctx.database.read() as c:
+        ended = job.model_copy(update={"state": JobState.SUCCEEDED})  # so that the words do not say "so far"
+        named, recommendation = outcome.decide(c, ctx, ended, rows)
+    assert named is not None, "a trial is complete"
+    name = result_name(job, named)
     base = next((row for row in rows if row.number == history.BASELINES[0]), None)
     with ctx.database.begin() as c:
         jobs.lock(c, job.id)
@@ -207,11 +211,11 @@ def _conclude(ctx: Context, job: JobRecord, rows: Rows, end: End, now: datetime)
         if not jobs.move(c, job.id, JobState.SUCCEEDED, now, ended_reason=end.code):
             return
         trials.cancel_waiting(c, job.id, now)
-        jobs.set_result(c, job.id, winner.id, name, sum(row.trained_tokens for row in rows))
+        jobs.set_result(c, job.id, named.id, name, sum(row.trained_tokens for row in rows))
         events.search_ended(c, job, end.reason, now)
-        won = history.seeds(rows, winner.number)
-        events.succeeded(c, jobs.get(c, job.id), won, base, choice, now)
-        alias_promotion.decide(c, jobs.get(c, job.id), winner, base, now)
+        seeds = history.seeds(rows, named.number)
+        events.succeeded(c, jobs.get(c, job.id), seeds, base, recommendation, choice, now)
+        alias_promotion.decide(c, jobs.get(c, job.id), named, base, now)
         lifecycle.announce_end(c, job.id, now)
         ctx.garbage.release_at_once(drop_checkpoints(c, trials.of_job(c, job.id)))
 

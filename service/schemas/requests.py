@@ -187,7 +187,8 @@ class EstimateDesign(Frozen):
     change: dict[str, Any] | None = Field(
         default=None,
         description="the changes: names of `search.pin`, or rank, block, tokens, top_layers, depth_rule, "
-        "rope_rule, later_update",
+        "rope_rule, later_update. All other values of the design stay as they are; where another model, algorithm or "
+        "update changes the default learning rate, the rate keeps its multiplier",
         examples=[{"update": "full"}, {"rank": 64}, {"layers": 20, "epochs": 3}],
     )
     model: Name | None = Field(default=None, description="a registered base model, for the plain default")

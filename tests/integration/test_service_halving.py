@@ -317,8 +317,8 @@ def test_the_finalists_and_the_default_are_trained_from_other_seeds(service: Ser
     assert progress.best is not None
     assert (progress.best.metrics, progress.best.seeds) == (best.metrics, 3)
     finished = next(message for message in service.messages(job_id) if message.startswith("Finished"))
-    assert "trial 2 is the best, 3.3 bits per byte" in finished
-    assert "on average over 3 seeds" in finished
+    assert "trial 2, 3.3 bits per byte" in finished
+    assert "(n=3)" in finished
 
 
 def test_of_a_confirmation_the_test_rows_are_scored_and_the_weights_not_kept(

@@ -16,6 +16,7 @@ const TITLES = {
   window: "Attention window",
   rope_factor: "RoPE scaling factor",
   learning_rate_multiplier: "Learning-rate multiplier",
+  learning_rate: "Learning rate",
 };
 export const BOXED = ["model", "algorithm", "update", "placement", "schedule"];
 
