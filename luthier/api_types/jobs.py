@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from luthier.api_types.base import Page, Resource
-from luthier.task import Constraints, DataKind, Objective, Search, Task, TruncatedRows
+from luthier.task import Constraints, DataKind, Extension, Objective, Search, Task, TruncatedRows
 from luthier.trial import JobState, Metrics
 
 
@@ -62,6 +62,9 @@ class Progress(Resource):
         default=None,
         description="for each base model, how many rows are truncated; null if the rows were not checked: plain text, "
         "encoders, and jobs of earlier versions",
+    )
+    extensions: tuple[Extension, ...] = Field(
+        default=(), description="what was added to the budget after the search had ended; `search` includes it"
     )
 
 

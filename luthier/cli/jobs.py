@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -277,6 +278,39 @@ def resume(job: JobArgument, server: ServerOption = None) -> None:
         job_id = resolve(client, job)
         client.resume(job_id)
     console.print(f"{job_id} is resumed.")
+
+
+def extend(
+    job: JobArgument,
+    trials: Annotated[int | None, typer.Option(min=1, help="Further designs to try.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Further device-seconds.")] = None,
+    deadline: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M"], help="A later deadline; local time without an offset."
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow the job until it ends.")] = False,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let a search that has ended go on with more budget; no trial is repeated."""
+    if trials is None and seconds is None and deadline is None:
+        raise UserError("Give --trials, --seconds or --deadline.", param="--trials")
+    with connect(server) as client:
+        until = None if deadline is None else deadline.astimezone()
+        found = client.extend(resolve(client, job), trials=trials, device_seconds=seconds, deadline=until)
+        search = found.luthier.search
+        if not follow:
+            if json:
+                as_json(found)
+            else:
+                limit = "" if search.device_seconds is None else f", {search.device_seconds:g} device-seconds"
+                console.print(f"{found.id} goes on: now {search.trials} trials{limit} in all.")
+            return
+        ended = follow_job(client, found.id)
+        if ended is not None:
+            _conclude(client, ended, json)
 
 
 def resolve(client: Client, job: str) -> str:

@@ -11,10 +11,10 @@ from luthier.api_types import CheckpointPage, Event, Job, Page
 from luthier.errors import UserError
 from luthier.store import events, jobs
 from service.context import Ctx, utc_now
-from service.jobs import create, lifecycle, reconcile
+from service.jobs import create, extend, lifecycle, reconcile
 from service.results import checkpoints, queries, serializers
 from service.schemas.params import After, JobId, Limit, OfSchedule, Tags
-from service.schemas.requests import CreateJob, DescribeJob
+from service.schemas.requests import CreateJob, DescribeJob, ExtendJob
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning jobs"])
 
@@ -123,6 +123,17 @@ def resume_job(ctx: Ctx, job_id: JobId) -> Job:
     reconcile.advance(ctx, job_id, now)
     with ctx.database.read() as c:
         return queries.job(c, jobs.get(c, job_id))
+
+
+@router.post("/{job_id}/extend", summary="Extend a job")
+def extend_job(ctx: Ctx, job_id: JobId, body: ExtendJob) -> Job:
+    """A search that has ended goes on with more `trials`, more `device_seconds` or a later `deadline`. No trial is
+    repeated. The model of the job stays in use until it ends again; then the best design, its model and the aliases
+    that point to it may change. A job that has not ended, failed or was cancelled cannot be extended."""
+    now = utc_now()
+    record = extend.extend(ctx, job_id, body, now)
+    with ctx.database.read() as c:
+        return queries.job(c, record)
 
 
 @router.get("/{job_id}/checkpoints", summary="List a job's checkpoints")
