@@ -16,7 +16,7 @@ from luthier.cli.environment import read_environment
 from luthier.cli.follow import follow as follow_job
 from luthier.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, connect, read_grader
 from luthier.cli.options import GRADER_HELP as GRADER_HELP
-from luthier.cli.show import as_json, best_table, console, jobs_table, trials_table
+from luthier.cli.show import as_json, best_table, console, jobs_table, show_expected, trials_table
 from luthier.client import Client
 from luthier.errors import NotFound, UserError
 from luthier.metrics import phrases
@@ -104,6 +104,9 @@ def submit(
     suffix: Annotated[str | None, typer.Option(help="Suffix for the name of the fine-tuned model.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Follow the job until it ends.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the budget is expected to buy; create no job.")
+    ] = False,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -134,7 +137,12 @@ def submit(
             body["training_file"] = client.upload(file).id
         if validation is not None:
             body["validation_file"] = client.upload(validation).id
+        if dry_run:
+            _preview(client, body, json)
+            return
         job = client.create_job(**body)
+        if job.luthier.expected is not None and not json:
+            show_expected(job.luthier.expected)
         if not follow:
             if json:
                 as_json(job)
@@ -145,6 +153,21 @@ def submit(
         ended = follow_job(client, job.id)
         if ended is not None:
             _conclude(client, ended, json)
+
+
+def _preview(client: Client, body: dict[str, Any], json: bool) -> None:
+    """Show what a job would buy; exit with 1 if the request cannot become a job."""
+    if "training_file" not in body:
+        raise UserError("--dry-run needs a dataset file, not an environment.", param="FILE")
+    space = client.design_space(**body)
+    if json:
+        as_json(space)
+    elif space.problem is not None:
+        console.print(f"[red]{space.problem.message}[/red]", highlight=False)
+    elif space.expected is not None:
+        show_expected(space.expected)
+    if space.problem is not None:
+        raise typer.Exit(1)
 
 
 def _one(value: float | None) -> list[Any] | None:

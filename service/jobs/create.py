@@ -36,6 +36,7 @@ class Admitted:
     filename: str
     generated: FileRecord | None  # to be inserted with the job
     notes: tuple[str, ...]
+    designs: Space
 
 
 def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
@@ -101,7 +102,7 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
     )
     unused = () if body.method is None else ignored(body.method)
     notes = (*checked.notes, *splits.notes, *lengths, *unused)
-    return Admitted(job=record, filename=training.filename, generated=generated, notes=notes)
+    return Admitted(job=record, filename=training.filename, generated=generated, notes=notes, designs=designs)
 
 
 def queue(c: Connection, admitted: Admitted, now: datetime, notes: Sequence[str] = ()) -> None:

@@ -32,6 +32,10 @@ def created(c: Connection, job: JobRecord, file: str, notes: Iterable[str], now:
         _info(c, job.id, note, now)
 
 
+def small_budget(c: Connection, job: JobRecord, warning: str, now: datetime) -> None:
+    _warn(c, job.id, warning, now)
+
+
 def started(c: Connection, job: JobRecord, workers: int, now: datetime) -> None:
     if workers:
         _info(c, job.id, f"Running; {workers} {'worker is' if workers == 1 else 'workers are'} connected.", now)
