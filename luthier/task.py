@@ -315,8 +315,11 @@ class Pin(_SettingPins):
     )
 
 
+MAX_TRIALS: Final = 10_000
+
+
 class Search(Frozen):
-    trials: int = Field(default=24, ge=1, le=10_000, description="designs to try, including the two baselines")
+    trials: int = Field(default=24, ge=1, le=MAX_TRIALS, description="designs to try, including the two baselines")
     device_seconds: float | None = Field(
         default=None, gt=0, description="budget, summed over all workers; nothing runs past it"
     )
@@ -342,6 +345,16 @@ class Search(Frozen):
         default=True, description="end the search early if further designs are not expected to improve the result"
     )
     pin: Pin = Pin()
+
+
+class Extension(Frozen):
+    """What a user added to the budget of a search that had ended."""
+
+    at: AwareDatetime
+    first_trial: int = Field(ge=1, description="number of the first trial that is added afterwards")
+    trials: int = Field(default=0, ge=0, description="further designs")
+    device_seconds: float | None = Field(default=None, description="further device-seconds")
+    deadline: AwareDatetime | None = Field(default=None, description="the new deadline")
 
 
 class Constraints(Frozen):

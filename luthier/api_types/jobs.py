@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from luthier.api_types.base import Page, Resource
-from luthier.task import Constraints, DataKind, Objective, Search, Task, TruncatedRows
+from luthier.task import Constraints, DataKind, Extension, Objective, Search, Task, TruncatedRows
 from luthier.trial import JobState, Metrics
 
 
@@ -33,6 +33,25 @@ class Standing(Resource):
     summary: str
     metrics: Metrics = Field(description="on the validation rows, means over the design's seeds")
     seeds: int = Field(default=1, ge=1, description="number of seeds that the design was trained with")
+
+
+class Expected(Resource):
+    """What the budget of a new job is expected to buy. Costs are those of the plain LoRA default."""
+
+    designs: int = Field(description="designs to try besides the two baselines")
+    finished: int = Field(description="of these, how many are trained to the end")
+    repeats: int = Field(description="repeats of the best designs and the default with other seeds")
+    epochs: float = Field(description="length of a full training run of the default")
+    first_share: float = Field(description="share of a full training after which designs are first compared")
+    device_seconds: float = Field(description="cost of all this, or the budget")
+    seconds: float = Field(description="the same in wall-clock time, with the live workers")
+    device: str
+    workers: int = Field(description="live workers; 0: the estimate is for this machine's CPU")
+    calibrated_from: int = Field(
+        description="finished trials on such a device that calibrate the estimate; 0: a guess, which may be wrong by "
+        "several times"
+    )
+    warning: str | None = Field(description="what the budget does not suffice for")
 
 
 class Progress(Resource):
@@ -64,6 +83,12 @@ class Progress(Resource):
         default=None,
         description="for each base model, how many rows are truncated; null if the rows were not checked: plain text, "
         "encoders, and jobs of earlier versions",
+    )
+    expected: Expected | None = Field(
+        default=None, description="what the budget is expected to buy; only in the response to the job's creation"
+    )
+    extensions: tuple[Extension, ...] = Field(
+        default=(), description="what was added to the budget after the search had ended; `search` includes it"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,16 @@ from luthier.cli.environment import read_environment
 from luthier.cli.follow import follow as follow_job
 from luthier.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, connect, read_grader
 from luthier.cli.options import GRADER_HELP as GRADER_HELP
-from luthier.cli.show import UNTUNED, answers, as_json, best_table, console, jobs_table, trials_table
+from luthier.cli.show import (
+    UNTUNED,
+    answers,
+    as_json,
+    best_table,
+    console,
+    jobs_table,
+    show_expected,
+    trials_table,
+)
 from luthier.client import Client
 from luthier.errors import NotFound, UserError
 from luthier.metrics import phrases, seeds_count
@@ -120,6 +130,9 @@ def submit(
     suffix: Annotated[str | None, typer.Option(help="Suffix for the name of the fine-tuned model.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Follow the job until it ends.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the budget is expected to buy; create no job.")
+    ] = False,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -152,7 +165,12 @@ def submit(
             body["training_file"] = client.upload(file).id
         if validation is not None:
             body["validation_file"] = client.upload(validation).id
+        if dry_run:
+            _preview(client, body, json)
+            return
         job = client.create_job(**body)
+        if job.luthier.expected is not None and not json:
+            show_expected(job.luthier.expected)
         if not follow:
             if json:
                 as_json(job)
@@ -166,6 +184,21 @@ def submit(
         ended = follow_job(client, job.id)
         if ended is not None:
             _conclude(client, ended, json)
+
+
+def _preview(client: Client, body: dict[str, Any], json: bool) -> None:
+    """Show what a job would buy; exit with 1 if the request cannot become a job."""
+    if "training_file" not in body:
+        raise UserError("--dry-run needs a dataset file, not an environment.", param="FILE")
+    space = client.design_space(**body)
+    if json:
+        as_json(space)
+    elif space.problem is not None:
+        console.print(f"[red]{space.problem.message}[/red]", highlight=False)
+    elif space.expected is not None:
+        show_expected(space.expected)
+    if space.problem is not None:
+        raise typer.Exit(1)
 
 
 def _one(value: float | None) -> list[Any] | None:
@@ -318,6 +351,39 @@ def resume(job: JobArgument, server: ServerOption = None) -> None:
         job_id = resolve(client, job)
         client.resume(job_id)
     console.print(f"{job_id} is resumed.")
+
+
+def extend(
+    job: JobArgument,
+    trials: Annotated[int | None, typer.Option(min=1, help="Further designs to try.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Further device-seconds.")] = None,
+    deadline: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M"], help="A later deadline; local time without an offset."
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow the job until it ends.")] = False,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let a search that has ended go on with more budget; no trial is repeated."""
+    if trials is None and seconds is None and deadline is None:
+        raise UserError("Give --trials, --seconds or --deadline.", param="--trials")
+    with connect(server) as client:
+        until = None if deadline is None else deadline.astimezone()
+        found = client.extend(resolve(client, job), trials=trials, device_seconds=seconds, deadline=until)
+        search = found.luthier.search
+        if not follow:
+            if json:
+                as_json(found)
+            else:
+                limit = "" if search.device_seconds is None else f", {search.device_seconds:g} device-seconds"
+                console.print(f"{found.id} goes on: now {search.trials} trials{limit} in all.")
+            return
+        ended = follow_job(client, found.id)
+        if ended is not None:
+            _conclude(client, ended, json)
 
 
 def resolve(client: Client, job: str) -> str:

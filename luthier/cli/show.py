@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from fractions import Fraction
 from typing import Final
 
 from pydantic import BaseModel
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from luthier.api_types import Best, Job, Standing, Trial, TrialSample
+from luthier.api_types import Best, Expected, Job, Standing, Trial, TrialSample
 from luthier.metrics import cell, curve_phrases, phrases, seeds_count, shown
 from luthier.trial import JobState, Metrics, TrialState, rung_name
 
@@ -48,6 +49,22 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def show_expected(found: Expected) -> None:
+    """Print what the budget of a job is expected to buy."""
+    share = Fraction(found.first_share).limit_denominator(100)
+    first = "trained to the end" if share == 1 else f"compared at {share} of {found.epochs:g} epochs"
+    guess = "" if found.calibrated_from else " (a guess: no trial was measured on such a device yet)"
+    where = f"{found.workers} live workers" if found.workers else f"no live worker; estimated for {found.device}"
+    console.print(
+        f"Expected: 2 baselines and {found.designs} designs, {first}; {found.finished} trained to the end, "
+        f"{found.repeats} repeats. About {duration(found.device_seconds)} of device time, {duration(found.seconds)} in "
+        f"all, on {where}{guess}.",
+        highlight=False,
+    )
+    if found.warning is not None:
+        console.print(f"[yellow]{found.warning}[/yellow]", highlight=False)
 
 
 def jobs_table(jobs: Sequence[Job]) -> Table:

@@ -17,6 +17,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final, Literal, cast
 
@@ -151,6 +152,25 @@ class Client(Line):
     def resume(self, job_id: str) -> Job:
         """Resume a paused job. Raises Conflict for a job that has ended."""
         return self._one(Job, "POST", f"{_JOBS}/{job_id}/resume")
+
+    def extend(
+        self,
+        job_id: str,
+        *,
+        trials: int | None = None,
+        device_seconds: float | None = None,
+        deadline: datetime | None = None,
+    ) -> Job:
+        """Let a search that has ended go on with more trials, more device-seconds or a later deadline.
+
+        Raises Conflict for a job that did not succeed, or whose data or models are gone, and UserError for a budget
+        that is not larger.
+        """
+        more = {"trials": trials, "device_seconds": device_seconds}
+        body: dict[str, Any] = {name: value for name, value in more.items() if value is not None}
+        if deadline is not None:
+            body["deadline"] = deadline.isoformat()
+        return self._one(Job, "POST", f"{_JOBS}/{job_id}/extend", json=body)
 
     def events(self, job_id: str, *, limit: int | None = None) -> list[Event]:
         """Return all events of a job, or the first `limit`, newest first."""

@@ -64,9 +64,18 @@ def rank(history: Sequence[Past]) -> list[Past]:
     )
 
 
-def finalists(history: Sequence[Past], count: int) -> list[Past]:
-    """Return the best complete trials so far, without the default. They are repeated, and their weights are kept."""
-    return [past for past in rank(history) if past.number != DEFAULT][:count]
+def finalists(history: Sequence[Past], count: int, extended_from: int = 0) -> list[Past]:
+    """Return the best complete trials so far, without the default. They are repeated, and their weights are kept.
+
+    Once repeats have begun, the finalists stay. In a search that was extended, designs since trial `extended_from`
+    compete with the means of those repeated before, so that a better one replaces a finalist.
+    """
+    if not extended_from:
+        return [past for past in rank(history) if past.number != DEFAULT][:count]
+    begun = [past for past in history if past.confirms is None or past.number < extended_from]
+    found = means(begun)
+    designs = [past for past in rank(begun) if past.number != DEFAULT]
+    return sorted(designs, key=lambda past: (found[past.number], past.device_seconds, past.number))[:count]
 
 
 def mean_value(past: Past, history: Sequence[Past]) -> float:

@@ -33,7 +33,9 @@ def champion_ready(ctx: Context, job: JobRecord, now: datetime) -> bool:
     with ctx.database.begin() as c:
         alias = _alias(c, job)
         champion = None if alias is None else aliases.current(c, alias)
-        if champion is None or _untuned(c, champion) or obstacle(c, job, champion.trial_id) is not None:
+        if champion is None or champion.job_id == job.id or _untuned(c, champion):
+            return True
+        if obstacle(c, job, champion.trial_id) is not None:
             return True
         entered = trials.champion(c, job.id)
         if entered is None and not jobs.lock(c, job.id).state.terminal:
@@ -50,11 +52,21 @@ def decide(c: Connection, job: JobRecord, winner: TrialRecord, base: TrialRecord
     alias = _alias(c, job)
     if alias is None:
         return
-    contest = _contest(c, job, winner, base, aliases.current(c, alias))
+    champion = aliases.current(c, alias)
+    if champion is not None and champion.job_id == job.id:
+        return  # of a job that was extended: see `follow`
+    contest = _contest(c, job, winner, base, champion)
     if contest.promoted:
         aliases.point(c, alias, job, "schedule", now, contest)
     schedules.note_contest(c, job.id, contest)
     events.contested(c, job.id, alias, contest, now)
+
+
+def follow(c: Connection, job: JobRecord, now: datetime) -> None:
+    """Point the aliases of an extended job's earlier model to its new one."""
+    for record in aliases.list_(c):
+        if record.job_id == job.id and record.trial_id != job.best_trial_id:
+            aliases.point(c, record.name, job, record.origin, now, record.contest)
 
 
 def weights(c: Connection, trial_id: str) -> Artifact | None:

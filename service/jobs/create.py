@@ -38,6 +38,7 @@ class Admitted:
     filename: str
     generated: FileRecord | None  # to be inserted with the job
     notes: tuple[str, ...]
+    designs: Space
     warnings: tuple[str, ...] = ()
 
 
@@ -105,7 +106,9 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
     unused = () if body.method is None else ignored(body.method)
     notes = (*checked.notes, *splits.notes, *lengths, *unused, *rate_notes(designs))
     few = too_few(frozen, len(splits.validation), len(splits.test))
-    return Admitted(job=record, filename=training.filename, generated=generated, notes=notes, warnings=few)
+    return Admitted(
+        job=record, filename=training.filename, generated=generated, notes=notes, designs=designs, warnings=few
+    )
 
 
 def queue(c: Connection, admitted: Admitted, now: datetime, notes: Sequence[str] = ()) -> None:

@@ -13,6 +13,7 @@ from luthier.metrics import deciding, mean_metrics, phrases, seeds_count
 from luthier.schedule import Contest
 from luthier.store import Connection, events
 from luthier.store.rows import JobRecord, TrialRecord
+from luthier.task import Extension
 from luthier.trial import Metrics, TrialState, rung_name
 from search.policy.ranking import Choice
 
@@ -34,6 +35,10 @@ def created(
         _info(c, job.id, note, now)
     for warning in warnings:
         _warn(c, job.id, warning, now)
+
+
+def small_budget(c: Connection, job: JobRecord, warning: str, now: datetime) -> None:
+    _warn(c, job.id, warning, now)
 
 
 def started(c: Connection, job: JobRecord, workers: int, now: datetime) -> None:
@@ -163,6 +168,24 @@ def succeeded(
             "try more data or more trials."
         )
         _warn(c, job.id, text, now)
+
+
+def extended(c: Connection, job: JobRecord, extension: Extension, now: datetime) -> None:
+    """`job`: with its new budget."""
+    limits = [f"{job.search.trials} trials"]
+    if job.search.device_seconds is not None:
+        limits.append(f"{job.search.device_seconds:g} device-seconds")
+    if job.search.deadline is not None:
+        limits.append(f"until {job.search.deadline:%Y-%m-%d %H:%M:%S %Z}")
+    text = f"Extended: the budget is now {', '.join(limits)}. The search continues with trial {extension.first_trial}."
+    data = {"extension": extension.model_dump(mode="json")}
+    _info(c, job.id, text, now, data)
+
+
+def winner_changed(c: Connection, job: JobRecord, before: TrialRecord, winner: TrialRecord, now: datetime) -> None:
+    """`job`: as it was before the extended search ended."""
+    text = f"The best design changed: trial {winner.number} takes the place of trial {before.number}."
+    _info(c, job.id, text, now, {"trial": winner.id, "number": winner.number, "before": before.id})
 
 
 def failed(c: Connection, job: JobRecord, error: LuthierError, now: datetime) -> None:

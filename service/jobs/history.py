@@ -53,7 +53,17 @@ def judged(job: JobRecord, trials: Sequence[TrialRecord], trial_id: str, metrics
 
 def keepers(job: JobRecord, history: Sequence[Past]) -> set[int]:
     """Return the numbers of the trials whose weights are kept: the baselines and the finalists so far."""
-    return {*BASELINES, *(trial.number for trial in finalists(history, job.search.finalists))}
+    return {*BASELINES, *(trial.number for trial in finalists(history, job.search.finalists, job.extended_from))}
+
+
+def reopened(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials as they are once the job is extended: pruned ones are paused where their checkpoint is kept."""
+    paused = {"state": TrialState.WAITING, "finished_at": None}
+    return [trial.model_copy(update=paused) if _resumable(trial) else trial for trial in trials]
+
+
+def _resumable(trial: TrialRecord) -> bool:
+    return trial.state is TrialState.PRUNED and trial.checkpoint is not None
 
 
 def _past(job: JobRecord, trial: TrialRecord, confirms: int | None) -> Past:

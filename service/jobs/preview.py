@@ -22,6 +22,7 @@ from search.space.options import offer
 from search.space.space import Space
 from service.context import Context
 from service.jobs import budget, create, estimate, judge
+from service.jobs.expected import previewed
 from service.jobs.openai_method import fixed_elsewhere, graded, merge
 from service.schemas.requests import EstimateDesign, LookAtSpace
 
@@ -77,6 +78,7 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
         trainings=trainings,
         default=default,
         device_seconds=seconds,
+        expected=None if default is None else previewed(body.search, default, len(live_workers), now),
         workers=len(live_workers),
         warnings=() if warning is None else (warning,),
     )

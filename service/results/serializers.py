@@ -80,6 +80,7 @@ def job(
             schedule_id=record.schedule_id,
             paused=record.paused and not record.state.terminal,
             truncation=record.truncation,
+            extensions=record.extensions,
         ),
     )
 

@@ -273,9 +273,9 @@ def test_a_spent_budget_prunes_what_pauses_and_the_best_so_far_wins(service: Ser
 
 
 def test_of_a_budget_enough_is_kept_to_confirm_the_best(service: Service, worker: FakeWorker) -> None:
-    """Two device-seconds for each whole trial, three finalists and the default, two seeds: 16 of what remains."""
+    """Two device-seconds for each whole trial, three finalists and the default, two seeds: 16, less than a third."""
     worker.seconds = 2.0
-    job_id = service.submit(search={"trials": 500, "device_seconds": 40.0})
+    job_id = service.submit(search={"trials": 500, "device_seconds": 60.0})
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
     found = service.client.trials(job_id)
     assert Counter(one.origin for one in found)["confirmation"] == 8
