@@ -338,3 +338,14 @@ def test_a_new_job_like_a_trial_pins_all_of_its_design(done: Done) -> None:
     assert pin.learning_rate == (design.stages[0].optimiser.learning_rate,)
     assert (pin.layers, pin.kv_heads) == ((6,), (4,))
     done.service.client.cancel(again.id)
+
+
+def test_a_search_at_one_pinned_rate_runs_to_its_end(service: Service) -> None:
+    worker = Scorer(service.http, name="rated")
+    worker.register()
+    pin = {"learning_rate": [3e-4], "update": ["lora", "full", "ia3"]}
+    job_id = service.submit(search={"trials": 9, "finalists": 1, "confirmations": 0, "memory": False, "pin": pin})
+    assert worker.work_until_ended(service.client, job_id) == "succeeded"
+    found = [one for one in service.client.trials(job_id) if one.number > 1]
+    assert {one.design.stages[0].optimiser.learning_rate for one in found} == {3e-4}
+    assert len({one.design.stages[0].update.kind for one in found}) > 1
