@@ -201,7 +201,8 @@ def _conclude(ctx: Context, job: JobRecord, rows: Rows, end: End, now: datetime)
     if not alias_promotion.champion_ready(ctx, job, now):
         return  # the job advances again when the champion is scored
     with ctx.database.read() as c:
-        ended = job.model_copy(update={"state": JobState.SUCCEEDED})  # so that the words do not say "so far"
+        # The words must not say "so far", and an extended job may come to stand for another trial than before.
+        ended = job.model_copy(update={"state": JobState.SUCCEEDED, "best_trial_id": None})
         named, recommendation = outcome.decide(c, ctx, ended, rows)
     assert named is not None, "a trial is complete"
     name = result_name(job, named)
