@@ -1,4 +1,4 @@
-"""Start the service with its defaults, submit a real dataset, follow the job to its best design, and stop."""
+"""Start the service with its defaults, submit a real dataset, follow the job to its recommendation, and stop."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def main() -> int:
             export = home / "best-model"
             if export.exists():
                 export = home / f"best-model-{int(time.time())}"
-            luthier(server, "export", "last", str(export))
+            exported = luthier(server, "export", "last", str(export)) == 0  # not where the base is recommended
     if code == 0:
-        console.print(f"\nThe best model is in {export}")
+        console.print(f"\nThe recommended model is in {export}" if exported else "\nThere is no model to export.")
         console.print("`make serve` opens this home folder again: dashboard at http://127.0.0.1:8420/, API at /docs")
     return code
 

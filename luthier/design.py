@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -78,14 +78,36 @@ class Architecture(Frozen):
         return found
 
 
+Schedule = Literal["cosine", "constant"]
+SCHEDULES: Final[dict[Schedule, str]] = {
+    "cosine": "The learning rate falls to zero over the training.",
+    "constant": "The learning rate stays; the weights are averaged over about the last third of the steps.",
+}
+
+
 class Optimiser(Frozen):
-    """AdamW with linear warm-up and cosine decay to zero over the whole stage."""
+    """AdamW with linear warm-up. The schedule says what follows.
+
+    Under `cosine` the learning rate falls to zero over the stage, so the length of the stage is fixed beforehand. Under
+    `constant` the rate stays, and the weights that count are their moving average over about the last third of the
+    steps. Such a stage has a result at every step, and can be continued from every step.
+    """
 
     learning_rate: float = Field(gt=0)
     batch_size: int = Field(default=8, ge=1, description="rows in one optimiser step")
     epochs: float = Field(default=1.0, gt=0, description="passes over the training rows")
-    warmup: float = Field(default=0.05, ge=0, lt=1, description="learning-rate warm-up, as a share of the steps")
+    warmup: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="learning-rate warm-up, as a share of the steps; under `constant` of those of the first epoch",
+    )
     weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Schedule = Field(
+        default="cosine",
+        exclude_if=lambda schedule: schedule == "cosine",  # designs older than the field keep their text and digest
+        description="learning rate after the warm-up: `cosine` decay to zero, or `constant` with averaged weights",
+    )
 
 
 class Stage(Frozen):
@@ -125,4 +147,8 @@ class Design(Frozen):
 
 def _stage_summary(stage: Stage) -> str:
     o = stage.optimiser
-    return f"{stage.algorithm.kind} {stage.update.short()} lr {o.learning_rate:.2g} ×{o.epochs:g}ep b{o.batch_size}"
+    schedule = "" if o.schedule == "cosine" else f" {o.schedule}"
+    return (
+        f"{stage.algorithm.kind} {stage.update.short()} lr {o.learning_rate:.2g}{schedule} ×{o.epochs:g}ep "
+        f"b{o.batch_size}"
+    )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, geometric_mean
 from typing import Any, Final, Literal, get_args
 
+from luthier.errors import MissingMetric
 from luthier.task import DataKind, JudgeSpec, Objective
 from luthier.trial import TRAIN_LOSS, Metrics, RowScores
 
@@ -314,6 +315,23 @@ def deciding(objective: Objective) -> MetricSpec:
     return next(spec for spec in METRICS if spec.objective == objective)
 
 
+def progress(found: Metrics, objective: Objective) -> float:
+    """Return the number to minimise that shows how far a training has come towards its objective.
+
+    Preference accuracy counts the pairs with a positive reward margin, so it changes late and in steps of one pair. The
+    mean margin changes from the first steps, so it stands for the accuracy.
+    """
+    if objective == "reward" and found.margin is not None:
+        return -found.margin
+    metric = deciding(objective)
+    value = metric.value(found)
+    if value is None:
+        raise MissingMetric(
+            f"the objective is {objective}, but the judge reported no {metric.label}", param=f"metrics.{metric.name}"
+        )
+    return metric.sign * value
+
+
 def phrases(place: Place, found: Metrics) -> str:
     """Return the metrics that a place shows as part of a sentence: `0.91 bits per byte, perplexity 12.5`.
 
@@ -337,6 +355,11 @@ def mean_metrics(seeds: Sequence[Metrics]) -> Metrics:
         if values:
             changes[spec.name] = geometric_mean(values) if spec.mean == "geometric" else fmean(values)
     return first.model_copy(update=changes)
+
+
+def seeds_count(seeds: int) -> str:
+    """Format how many seeds of a design a score is the mean of: `n=3`."""
+    return f"n={seeds}"
 
 
 def held_out(metrics: Metrics, kind: DataKind) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from luthier.api_types import Resource
+from luthier.api_types import Recommendation, Resource, TrialSample
 from luthier.design import Design
 from luthier.task import DataKind, Objective
 from luthier.trial import JobState, Metrics
@@ -41,6 +41,11 @@ class JudgeReport(Resource):
     lower_is_better: bool
     validation_rows: int = Field(description="validation rows that are scored")
     test_rows: int = Field(description="test rows that are scored")
+    smallest_difference: float | None = Field(
+        default=None,
+        description="smallest difference between two designs that the test rows and seeds can tell: half of the 95 % "
+        "interval against the runner-up, else against a baseline",
+    )
     words: tuple[str, ...]
 
 
@@ -87,8 +92,9 @@ class WinnerReport(Resource):
     summary: str
     design: Design
     score: float = Field(description="mean over its seeds on the validation rows")
-    metrics: Metrics = Field(description="metrics of its first seed on the validation rows")
-    test_metrics: Metrics | None
+    seeds: int = Field(default=1, ge=1, description="number of its seeds")
+    metrics: Metrics = Field(description="of its first seed on the validation rows; the means are in `scores`")
+    test_metrics: Metrics | None = Field(description="of its first seed on the test rows; the means are in `scores`")
     parameters: int | None = Field(description="parameters of the model; None if the base is no longer registered")
     device_seconds: float
     axes: tuple[AxisWords, ...]
@@ -112,12 +118,6 @@ class ComparisonReport(Resource):
     rows: int
     seeds: tuple[int, int] = Field(description="number of seeds of the winner, and of the other design")
     words: str
-
-
-class Recommendation(Resource):
-    take: Literal["winner", "plain-LoRA default", "untuned base"] | None
-    number: int | None
-    words: tuple[str, ...]
 
 
 class SeedScore(Resource):
@@ -158,6 +158,10 @@ class AxisReport(Resource):
     weak: bool = Field(description="whether there are too few trials for a reliable share")
     default: str | None
     best: str | None
+    default_text: str | None = Field(
+        default=None, description="the same for people: a learning rate as a number, with its multiplier"
+    )
+    best_text: str | None = None
     worth: float | None = Field(description="how much worse the best score is with this axis at its default")
 
 
@@ -166,7 +170,8 @@ class FrontReport(Resource):
 
     number: int
     summary: str
-    score: float = Field(description="on the validation rows")
+    score: float = Field(description="on the validation rows, mean over its seeds")
+    seeds: int = Field(default=1, ge=1, description="number of its seeds")
     parameters: int | None
     device_seconds: float
 
@@ -178,9 +183,34 @@ class TriedReport(Resource):
     state: str = Field(description="state as text: complete, stopped at 1/9, failed, …")
     confirms: int | None = Field(description="for a repeat: the trial that it repeats with another seed")
     share: float = Field(description="share of its training that was done at its last score")
-    score: float | None = Field(description="on the validation rows; that of the last rung if it was not complete")
-    test_score: float | None
+    score: float | None = Field(
+        description="its own on the validation rows; that of the last rung if it was not complete"
+    )
+    test_score: float | None = Field(description="its own on the test rows")
+    seeds: int | None = Field(default=None, description="seeds of a complete design; null for repeats and the base")
+    mean_score: float | None = Field(
+        default=None, description="the mean over the design's seeds on the validation rows; `score` where it has none"
+    )
+    mean_test_score: float | None = Field(default=None, description="the same on the test rows")
     device_seconds: float
+
+
+class ScoreReport(Resource):
+    """All metrics of a design: the likelihood and, where answers are graded, the reward. Means over its seeds."""
+
+    number: int
+    role: Literal["recommended", "winner", "plain-LoRA default", "untuned base"]
+    summary: str
+    seeds: int | None = Field(description="number of its seeds; null for the untuned base, which has none")
+    metrics: Metrics = Field(description="on the validation rows")
+    test_metrics: Metrics | None = Field(description="on the test rows")
+
+
+class AnswersReport(Resource):
+    """Greedy answers of a trial to held-out prompts, beside those of the untuned base."""
+
+    number: int
+    answers: tuple[TrialSample, ...]
 
 
 class RejectedReport(Resource):
@@ -206,6 +236,12 @@ class Report(Resource):
     winner: WinnerReport | None
     comparisons: tuple[ComparisonReport, ...]
     recommendation: Recommendation
+    scores: tuple[ScoreReport, ...] = Field(
+        default=(), description="metrics of the recommended trial, the winner and the baselines"
+    )
+    answers: AnswersReport | None = Field(
+        default=None, description="of the recommended trial, or of the winner if the base is recommended"
+    )
     seeds: tuple[SeedsReport, ...] = Field(description="scores by seed of the finalists and the plain LoRA default")
     forgetting: ForgettingReport | None
     axes: tuple[AxisReport, ...]

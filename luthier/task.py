@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field, JsonValue, Validatio
 from pydantic_core import PydanticCustomError
 
 from luthier.algorithms import Algorithm
+from luthier.design import Schedule
 from luthier.trial import RUNG_PAIRS, RUNG_ROWS
 from luthier.updates import Placement, Update
 from luthier.values import Frozen, kinds
@@ -296,14 +297,29 @@ class Pin(_SettingPins):
         "job use the max_length of the longest context",
     )
     epochs: tuple[float, ...] | None = Field(default=None, description="passes over the training rows")
+    schedule: tuple[Schedule, ...] | None = Field(
+        default=None,
+        exclude_if=lambda schedule: schedule is None,
+        description="learning rate after the warm-up: cosine decay to zero (the default), or constant with averaged "
+        "weights",
+    )
     batch_size: tuple[int, ...] | None = Field(default=None, description="rows in one optimiser step")
     learning_rate_multiplier: tuple[float, ...] | None = Field(
         default=None, description="relative to the default learning rate of the weight update"
     )
+    learning_rate: tuple[float, ...] | None = Field(
+        default=None,
+        exclude_if=lambda rate: rate is None,
+        description="peak learning rate of the first stage, e.g. 3e-4, at most 1. Each design's multiplier follows, "
+        "and later stages have the same multiplier. It excludes learning_rate_multiplier",
+    )
+
+
+MAX_TRIALS: Final = 10_000
 
 
 class Search(Frozen):
-    trials: int = Field(default=24, ge=1, le=10_000, description="designs to try, including the two baselines")
+    trials: int = Field(default=24, ge=1, le=MAX_TRIALS, description="designs to try, including the two baselines")
     device_seconds: float | None = Field(
         default=None, gt=0, description="budget, summed over all workers; nothing runs past it"
     )
@@ -337,6 +353,16 @@ class Search(Frozen):
         "import path of an Optuna sampler that the setting LUTHIER_SAMPLERS allows, such as `package.module:Class`",
     )
     pin: Pin = Pin()
+
+
+class Extension(Frozen):
+    """What a user added to the budget of a search that had ended."""
+
+    at: AwareDatetime
+    first_trial: int = Field(ge=1, description="number of the first trial that is added afterwards")
+    trials: int = Field(default=0, ge=0, description="further designs")
+    device_seconds: float | None = Field(default=None, description="further device-seconds")
+    deadline: AwareDatetime | None = Field(default=None, description="the new deadline")
 
 
 class Constraints(Frozen):

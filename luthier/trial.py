@@ -43,14 +43,15 @@ class JobState(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        return not JOB_TRANSITIONS[self]
+        """Whether the job has ended. One that succeeded goes on only if a user extends it."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
 JOB_TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
     JobState.VALIDATING_FILES: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
     JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
-    JobState.SUCCEEDED: frozenset(),
+    JobState.SUCCEEDED: frozenset({JobState.QUEUED}),  # its search is extended
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
 }
@@ -67,7 +68,8 @@ class TrialState(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        return not TRIAL_TRANSITIONS[self]
+        """Whether the trial has ended. A pruned one goes on only if its job is extended and its checkpoint was kept."""
+        return self not in (TrialState.WAITING, TrialState.LEASED)
 
 
 TRIAL_TRANSITIONS: Final[dict[TrialState, frozenset[TrialState]]] = {
@@ -83,7 +85,7 @@ TRIAL_TRANSITIONS: Final[dict[TrialState, frozenset[TrialState]]] = {
         }
     ),
     TrialState.COMPLETE: frozenset(),
-    TrialState.PRUNED: frozenset(),
+    TrialState.PRUNED: frozenset({TrialState.WAITING}),  # paused again, as its job is extended
     TrialState.FAILED: frozenset(),
     TrialState.INFEASIBLE: frozenset(),
     TrialState.CANCELLED: frozenset(),

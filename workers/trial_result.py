@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from luthier.design import Design
 from luthier.metrics import phrases
 from luthier.trial import Metrics, RowScores, Sample
 from luthier.worker_protocol import Artifact, Finished, Judged
@@ -28,6 +29,7 @@ class Candidate:
     scorer        the reward model, if the design trained one
     tokens        tokens trained on, in all leases together
     stage_scores  scores on held-out rows after each stage but the last
+    design        the design as it was trained, if other than the trial's: a stage may have ended before its last step
     """
 
     model: CausalModel
@@ -35,6 +37,7 @@ class Candidate:
     scorer: Scorer | None = None
     tokens: int = 0
     stage_scores: Sequence[StageScores] = ()
+    design: Design | None = None
 
 
 def conclude(service: ServiceClient, lease: Lease, candidate: Candidate, scratch: Path) -> Finished:
@@ -89,6 +92,8 @@ def _export(
     service: ServiceClient, lease: Lease, candidate: Candidate, folder: Path, metrics: Metrics, test_metrics: Metrics
 ) -> tuple[Artifact, ...]:
     assignment = lease.assignment
+    if candidate.design is not None:
+        assignment = assignment.model_copy(update={"design": candidate.design})
     exported = export(
         folder,
         model=candidate.model,

@@ -16,6 +16,7 @@ from luthier.task import DataKind, JudgeSpec, rung_rows
 from luthier.trial import RUNG_GENERATIONS, RUNG_ROWS, RUNG_WINDOWS, RUNGS, Metrics, rung_name
 from luthier.worker_protocol import CheckpointSaved, RungReached
 from workers import cache
+from workers.best_moment import Moments
 from workers.evaluate.judge import judge, renderer
 from workers.lease import Lease
 from workers.service_client import ServiceClient
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 RESUME: Final = "resume"  # folder of the checkpoint to resume from
 STAGE_SCORES: Final = "brought.json"  # file in a checkpoint; the old name stays, so that old checkpoints still resume
+MOMENTS: Final = "moments.json"  # file in a checkpoint
 ROUNDING: Final = 1e-9  # stage shares are sums of fractions; without it a rung at a stage's end could be crossed twice
 
 StageScores = dict[str, float]  # curve values on held-out rows at the end of a stage, by name
@@ -62,6 +64,8 @@ class TrialWatch:
         self._saved_at = time.monotonic()
         saved = scratch / RESUME / STAGE_SCORES
         self.stage_scores: list[StageScores] = json.loads(saved.read_text()) if saved.is_file() else []
+        known = scratch / RESUME / MOMENTS
+        self.moments = Moments.model_validate_json(known.read_text()) if known.is_file() else Moments()
 
     def examples(self, stage: Stage) -> Sequence[Example]:
         """Return the training rows, tokenised for the stage's algorithm."""
@@ -83,14 +87,20 @@ class TrialWatch:
         self.lease.tokens = position.tokens
         self.lease.record(position.stage, position.step, progress.report.values)
         rungs = self._crossed(progress)
-        metrics = self._judge(progress) if rungs or (progress.next_stage and progress.scorer is None) else None
+        due = self._due(progress, at_rung=bool(rungs))
+        scored = bool(rungs) or due or (progress.next_stage and progress.scorer is None)
+        metrics = self._judge(progress) if scored else None
         scores = self._scores(progress, metrics)
+        if due and metrics is not None and self._long_past_the_best(progress, metrics):
+            progress.stop()
+            rungs = [rung for rung, share in enumerate(RUNGS) if progress.before < share - ROUNDING]  # they are passed
         if progress.next_stage:
             self.stage_scores.append(scores)
         self.lease.record(position.stage, position.step, scores)
         self._say(progress, scores)
         # Two rungs can fall on one step: the answer to the later one counts.
-        goes_on = [self._report_rung(rung, progress, metrics) for rung in rungs if metrics is not None]
+        best = self.moments.best or metrics  # what stopping here would give
+        goes_on = [self._report_rung(rung, progress, best) for rung in rungs if best is not None]
         try:
             self.lease.check()
             if goes_on and not goes_on[-1]:
@@ -113,6 +123,28 @@ class TrialWatch:
             self.lease.say(
                 f"Training finished: {step} steps in the last stage, {progress.position.tokens} tokens in all"
             )
+
+    def _due(self, progress: Progress, *, at_rung: bool) -> bool:
+        """Return whether the last stage, at a constant rate, is at a moment when its result may be the best."""
+        last = progress.position.stage + 1 == len(self.lease.assignment.design.stages)
+        at_end = progress.share > 1.0 - ROUNDING
+        moment = at_rung or at_end or self.moments.due(progress.position.step)
+        return last and progress.keep_best is not None and moment
+
+    def _long_past_the_best(self, progress: Progress, metrics: Metrics) -> bool:
+        """Take in the score of a moment. Return whether the training should end before its last step."""
+        step, objective = progress.position.step, self.lease.assignment.judge.objective
+        self.moments = self.moments.after(step, metrics, objective)
+        if self.moments.best_step == step:
+            assert progress.keep_best is not None, "only a constant rate has such moments"
+            progress.keep_best()
+        if progress.share > 1.0 - ROUNDING or not self.moments.over(objective):
+            return False
+        self.lease.say(
+            f"Stopped after step {step}: the score on validation rows was best at step {self.moments.best_step}, whose "
+            "weights are kept"
+        )
+        return True
 
     def _crossed(self, progress: Progress) -> list[int]:
         """Return the rungs that the last step reached. None at the end of training, where the judge scores all rows."""
@@ -142,7 +174,7 @@ class TrialWatch:
             "pseudo_windows": min(spec.pseudo_windows, RUNG_WINDOWS),
         }
         rows = rung_subset(cache.rows(self.service.get_blob(spec.validation)), spec)
-        with self.lease.meter.judging(len(rows)):
+        with self.lease.meter.judging(len(rows)), progress.result():
             return judge(progress.model, cache.tokenizer(base, spec), spec.model_copy(update=fewer), rows)
 
     def _scores(self, progress: Progress, metrics: Metrics | None) -> StageScores:
@@ -152,7 +184,8 @@ class TrialWatch:
             # Scoring pairs is cheap, and few pairs would say little, so all rows that the judge reads are used.
             rows = cache.rows(self.service.get_blob(spec.validation))[: spec.max_rows]
             render = renderer(cache.tokenizer(base, spec), spec)
-            return {"valid_reward_accuracy": pair_accuracy(progress.scorer, render, rows)}
+            with progress.result():
+                return {"valid_reward_accuracy": pair_accuracy(progress.scorer, render, rows)}
         if metrics is None:
             return {}
         return held_out(metrics, spec.kind)
@@ -160,7 +193,9 @@ class TrialWatch:
     def _save(self, progress: Progress) -> None:
         scores = self.folder / STAGE_SCORES
         scores.write_text(json.dumps(self.stage_scores))
-        files = [*checkpoints.save(progress.checkpoint(), self.folder), scores]
+        moments = self.folder / MOMENTS
+        moments.write_text(self.moments.model_dump_json())
+        files = [*checkpoints.save(progress.checkpoint(), self.folder), scores, moments]
         manifest = {file.name: self.service.put_blob(file) for file in files}
         listing = self.folder / "manifest.json"
         listing.write_text(json.dumps(manifest, sort_keys=True))

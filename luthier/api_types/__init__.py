@@ -40,6 +40,7 @@ from luthier.api_types.jobs import (
     CheckpointMetrics,
     CheckpointPage,
     Event,
+    Expected,
     Hyperparameters,
     Job,
     JobFailure,
@@ -57,7 +58,16 @@ from luthier.api_types.schedules import (
     WebhookEndpoint,
     WebhookEvent,
 )
-from luthier.api_types.trials import Best, DesignWords, StageScore, Trial, TrialDetails, TrialLine, TrialSample
+from luthier.api_types.trials import (
+    Best,
+    DesignWords,
+    Recommendation,
+    StageScore,
+    Trial,
+    TrialDetails,
+    TrialLine,
+    TrialSample,
+)
 
 __all__ = [
     "Alias",
@@ -92,6 +102,7 @@ __all__ = [
     "ErrorBody",
     "ErrorDetail",
     "Event",
+    "Expected",
     "FileFacts",
     "FileObject",
     "GraderErrors",
@@ -107,6 +118,7 @@ __all__ = [
     "NewApiKey",
     "Page",
     "Progress",
+    "Recommendation",
     "Resource",
     "RungMark",
     "Schedule",

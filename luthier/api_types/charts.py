@@ -48,6 +48,10 @@ class LandscapeAxis(Resource):
     weak: bool = Field(description="whether there are too few trials for a reliable share")
     default: str | None
     best: str | None
+    default_text: str | None = Field(
+        default=None, description="the same for people: a learning rate as a number, with its multiplier"
+    )
+    best_text: str | None = None
     worth: float | None = Field(description="how much worse the best score is with this axis at its default")
 
 
@@ -62,11 +66,14 @@ class Landscape(Resource):
     lower_is_better: bool
     base: float | None = Field(description="the untuned model's score")
     default: float | None = Field(description="the plain LoRA default's score")
-    best: int | None = Field(description="number of the best trial")
+    best: int | None = Field(
+        description="number of the recommended trial; without a recommendation, of the best on the validation rows"
+    )
     number: tuple[int, ...]
     summary: tuple[str, ...]
     state: tuple[str, ...] = Field(description="state as text: complete, running, paused at 1/9, …")
     score: tuple[float | None, ...] = Field(description="mean over the seeds of a complete design")
+    seeds: tuple[int, ...] = Field(default=(), description="number of seeds that `score` is the mean of; 0 without one")
     last: tuple[float, ...] = Field(description="the last score, which may be that of a rung, on fewer rows")
     standing: tuple[float, ...] = Field(description="rank: share of the other designs that are better")
     device_seconds: tuple[float, ...]

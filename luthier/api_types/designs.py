@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from luthier.api_types.base import ErrorDetail, Resource
+from luthier.api_types.jobs import Expected
 from luthier.design import Design
 from luthier.task import DataKind
 
@@ -75,4 +76,6 @@ class DesignSpace(Resource):
     )
     default: DesignEstimate | None = Field(description="estimate of the plain LoRA default")
     device_seconds: float | None = Field(description="approximate cost of the whole job")
+    expected: Expected | None = Field(default=None, description="what the budget is expected to buy")
     workers: int = Field(description="live workers, which share the cost")
+    warnings: tuple[str, ...] = Field(default=(), description="what to mend before the job is created")

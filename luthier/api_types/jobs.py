@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from luthier.api_types.base import Page, Resource
-from luthier.task import Constraints, DataKind, Objective, Search, Task, TruncatedRows
+from luthier.task import Constraints, DataKind, Extension, Objective, Search, Task, TruncatedRows
 from luthier.trial import JobState, Metrics
 
 
@@ -26,13 +26,32 @@ class JobFailure(Resource):
 
 
 class Standing(Resource):
-    """The best trial of a job, in short."""
+    """The best trial of a job, or the recommended one, in short."""
 
     trial: str
     number: int
     summary: str
     metrics: Metrics = Field(description="on the validation rows, means over the design's seeds")
     seeds: int = Field(default=1, ge=1, description="number of seeds that the design was trained with")
+
+
+class Expected(Resource):
+    """What the budget of a new job is expected to buy. Costs are those of the plain LoRA default."""
+
+    designs: int = Field(description="designs to try besides the two baselines")
+    finished: int = Field(description="of these, how many are trained to the end")
+    repeats: int = Field(description="repeats of the best designs and the default with other seeds")
+    epochs: float = Field(description="length of a full training run of the default")
+    first_share: float = Field(description="share of a full training after which designs are first compared")
+    device_seconds: float = Field(description="cost of all this, or the budget")
+    seconds: float = Field(description="the same in wall-clock time, with the live workers")
+    device: str
+    workers: int = Field(description="live workers; 0: the estimate is for this machine's CPU")
+    calibrated_from: int = Field(
+        description="finished trials on such a device that calibrate the estimate; 0: a guess, which may be wrong by "
+        "several times"
+    )
+    warning: str | None = Field(description="what the budget does not suffice for")
 
 
 class Progress(Resource):
@@ -50,7 +69,9 @@ class Progress(Resource):
     confirmations_done: int = Field(default=0, description="repeats with other seeds that have ended")
     confirmations_total: int = Field(default=0, description="repeats with other seeds to run in total")
     device_seconds: float = Field(description="spent so far, over all workers")
-    best: Standing | None = Field(description="best trial so far on the validation rows")
+    best: Standing | None = Field(
+        description="best trial so far on the validation rows; once the job has succeeded, the recommended one"
+    )
     estimated_finish: int | None
     notes: str = Field(default="", description="notes of users about the job")
     tags: tuple[str, ...] = ()
@@ -62,6 +83,12 @@ class Progress(Resource):
         default=None,
         description="for each base model, how many rows are truncated; null if the rows were not checked: plain text, "
         "encoders, and jobs of earlier versions",
+    )
+    expected: Expected | None = Field(
+        default=None, description="what the budget is expected to buy; only in the response to the job's creation"
+    )
+    extensions: tuple[Extension, ...] = Field(
+        default=(), description="what was added to the budget after the search had ended; `search` includes it"
     )
 
 

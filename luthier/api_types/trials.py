@@ -51,23 +51,44 @@ class Trial(Resource):
     finished_at: int | None
     device_seconds: float
     trained_tokens: int
-    metrics: Metrics | None = Field(description="on the validation rows, which trials are ranked on")
+    metrics: Metrics | None = Field(
+        description="on the validation rows, with the trial's own seed; designs are ranked by `mean_metrics`"
+    )
     test_metrics: Metrics | None = Field(
         description="on the test rows, which the search never sees; finalists and baselines only"
+    )
+    seeds: int | None = Field(
+        default=None,
+        description="number of seeds that the trial's design was trained to the end with; null before its first",
+    )
+    mean_metrics: Metrics | None = Field(
+        default=None, description="the design's metrics on the validation rows, as means over its seeds"
+    )
+    mean_test_metrics: Metrics | None = Field(
+        default=None, description="the same on the test rows, over the seeds that were scored there"
     )
     error: str | None
     stages: tuple[StageScore, ...] = Field(default=(), description="scores after each stage except the last")
 
 
-class Best(Resource):
-    """The winner of a job (while it runs: the best trial so far) and its two baselines.
+class Recommendation(Resource):
+    """What to use: the winner, or a baseline that the winner is not significantly better than on the test rows."""
 
-    All metrics are means over the seeds of a design. The weights are those of the first seed.
+    take: Literal["winner", "plain-LoRA default", "untuned base"] | None
+    number: int | None = Field(description="number of the recommended trial; null where there is no recommendation")
+    words: tuple[str, ...]
+
+
+class Best(Resource):
+    """The recommended trial of a job and its two baselines.
+
+    Without a recommendation it is the best trial on the validation rows. All metrics are means over the seeds of a
+    design. The weights are those of the first seed.
     """
 
     object: Literal["fine_tuning.job.best"] = "fine_tuning.job.best"
     trial: str
-    number: int
+    number: int = Field(description="0 where the untuned base model is recommended")
     summary: str
     design: Design
     objective: Objective
@@ -82,6 +103,10 @@ class Best(Resource):
     artifacts: tuple[Artifact, ...]
     model: str | None = Field(
         default=None, description="model name for /v1/chat/completions; null if the weights are not stored"
+    )
+    recommendation: Recommendation | None = Field(default=None, description="the same as in the report")
+    winner: int | None = Field(
+        default=None, description="number of the best trained design on the validation rows; `number` may be a baseline"
     )
 
 

@@ -10,10 +10,9 @@ from datetime import datetime
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from luthier.api_types import Event, Job
-from luthier.cli.show import console, duration
+from luthier.cli.show import console, duration, standing
 from luthier.client import Client
 from luthier.errors import Unreachable
-from luthier.metrics import phrases
 
 POLL_SECONDS = 1.0
 LEVEL_STYLES = {"info": "", "warn": "yellow", "error": "red"}
@@ -70,7 +69,7 @@ def _changes(client: Client, job_id: str) -> Iterator[tuple[Job, list[Event]]]:
 
 def _status_line(job: Job, now: float) -> str:
     state = job.luthier
-    best = f"best #{state.best.number}: {phrases('headline', state.best.metrics)}" if state.best else "no score yet"
+    best = f"best {standing(state.best)}" if state.best else "no score yet"
     paused = f", {state.trials_paused} paused" if state.trials_paused else ""
     repeated = f", repeats {state.confirmations_done}/{state.confirmations_total}"
     confirmed = repeated if state.trials_done == state.trials_total and state.confirmations_total else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,21 +10,34 @@ from typing import Annotated, Any
 import typer
 
 from luthier.algorithms import Algorithm
-from luthier.api_types import Job
+from luthier.api_types import Best, Job
 from luthier.cli import schedules
 from luthier.cli.environment import read_environment
 from luthier.cli.follow import follow as follow_job
 from luthier.cli.options import DEFAULT_SERVER, JsonOption, ServerOption, connect, read_grader
 from luthier.cli.options import GRADER_HELP as GRADER_HELP
-from luthier.cli.show import as_json, best_table, console, jobs_table, trials_table
+from luthier.cli.show import (
+    UNTUNED,
+    answers,
+    as_json,
+    best_table,
+    console,
+    jobs_table,
+    show_expected,
+    trials_table,
+)
 from luthier.client import Client
 from luthier.errors import NotFound, UserError
-from luthier.metrics import phrases
+from luthier.metrics import phrases, seeds_count
 from luthier.trial import JobState
 from luthier.updates import Update
 from luthier.values import kinds
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or `last` for the newest one.")]
+TrialOption = Annotated[
+    str | None, typer.Option("--trial", metavar="N", help="Number or id of another trial (default: the recommended).")
+]
+ANSWERS_SHOWN = 2  # at the end of a followed job
 
 
 class Goal(StrEnum):
@@ -36,6 +50,11 @@ class Objective(StrEnum):
     AUTO = "auto"
     PERPLEXITY = "perplexity"
     REWARD = "reward"
+
+
+class LearningRateSchedule(StrEnum):
+    COSINE = "cosine"
+    CONSTANT = "constant"
 
 
 class OnBadRows(StrEnum):
@@ -95,7 +114,15 @@ def submit(
         ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training rows (default: searched).")] = None,
+    schedule: Annotated[
+        list[LearningRateSchedule] | None,
+        typer.Option(help="Learning rate after the warm-up: cosine decay, or constant with averaged weights."),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows in one optimiser step (default: searched).")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Peak learning rate, e.g. 3e-4 (default: searched, as a multiple of each update's default)."),
+    ] = None,
     validation: Annotated[Path | None, typer.Option(help="Validation file (default: split off the dataset).")] = None,
     on_bad_rows: Annotated[
         OnBadRows, typer.Option(help="Rows that a chat template cannot show: refuse the job, or drop them.")
@@ -103,6 +130,9 @@ def submit(
     suffix: Annotated[str | None, typer.Option(help="Suffix for the name of the fine-tuned model.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Follow the job until it ends.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the budget is expected to buy; create no job.")
+    ] = False,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -115,7 +145,9 @@ def submit(
         "update": update,
         "model": model,
         "epochs": _one(epochs),
+        "schedule": schedule,
         "batch_size": _one(batch_size),
+        "learning_rate": _one(learning_rate),
     }
     search: dict[str, Any] = {"objective": objective, "pin": {k: v for k, v in pin.items() if v}}
     limits = {"trials": trials, "device_seconds": seconds, "finalists": finalists, "confirmations": confirmations}
@@ -133,17 +165,40 @@ def submit(
             body["training_file"] = client.upload(file).id
         if validation is not None:
             body["validation_file"] = client.upload(validation).id
+        if dry_run:
+            _preview(client, body, json)
+            return
         job = client.create_job(**body)
+        if job.luthier.expected is not None and not json:
+            show_expected(job.luthier.expected)
         if not follow:
             if json:
                 as_json(job)
             else:
+                for event in reversed(client.events(job.id)):
+                    if event.level == "warn":
+                        console.print(event.message, style="yellow", highlight=False, markup=False)
                 console.print(f"{job.id} is {job.status}. `luthier trials {job.id}` shows its progress.")
             return
         console.print(f"job {job.id}")
         ended = follow_job(client, job.id)
         if ended is not None:
             _conclude(client, ended, json)
+
+
+def _preview(client: Client, body: dict[str, Any], json: bool) -> None:
+    """Show what a job would buy; exit with 1 if the request cannot become a job."""
+    if "training_file" not in body:
+        raise UserError("--dry-run needs a dataset file, not an environment.", param="FILE")
+    space = client.design_space(**body)
+    if json:
+        as_json(space)
+    elif space.problem is not None:
+        console.print(f"[red]{space.problem.message}[/red]", highlight=False)
+    elif space.expected is not None:
+        show_expected(space.expected)
+    if space.problem is not None:
+        raise typer.Exit(1)
 
 
 def _one(value: float | None) -> list[Any] | None:
@@ -156,15 +211,29 @@ def _conclude(client: Client, job: Job, json: bool) -> None:
         reason = f": {job.error.message}" if job.error else ""
         console.print(f"[red]Job {job.status}{reason}[/red]", highlight=False)
         raise typer.Exit(1)
-    winner = client.best(job.id)
+    found = client.best(job.id)
     if json:
-        as_json(winner)
+        as_json(found)
         return
-    console.print(trials_table(client.trials(job.id), winner.trial))
-    console.print(f"\n[bold]best design[/bold]  #{winner.number}: {winner.summary}\n", highlight=False)
-    console.print(best_table(winner))
+    console.print(trials_table(client.trials(job.id), found.trial))
+    console.print(f"\n[bold]best[/bold]  #{found.number}: {found.summary}\n", highlight=False)
+    console.print(best_table(found))
+    samples = client.samples(job.id, found.trial) if found.number != UNTUNED else []
+    for table in answers(samples[:ANSWERS_SHOWN], f"trial {found.number}"):
+        console.print()
+        console.print(table)
+    _recommend(found)
     console.print(f"\n`luthier report {job.id}` explains the result.")
-    console.print(f'`luthier export {job.id} DIR` writes the model, `luthier generate {job.id} "prompt"` tries it.')
+    other = f" --trial {found.winner}" if found.number == UNTUNED and found.winner is not None else ""
+    console.print(f"`luthier export {job.id} DIR{other}` writes the model, ", end="")
+    console.print(f'`luthier generate {job.id} "prompt"{other}` tries it.')
+
+
+def _recommend(found: Best) -> None:
+    """Print what the report recommends; nothing where that is unknown."""
+    if found.recommendation is not None:
+        console.print()
+        console.print(" ".join(found.recommendation.words), highlight=False, markup=False)
 
 
 def list_jobs(
@@ -196,18 +265,21 @@ def trials(job: JobArgument, server: ServerOption = None, json: JsonOption = Fal
     console.print(trials_table(listing, found.luthier.best.trial if found.luthier.best else None))
 
 
-def best(job: JobArgument, server: ServerOption = None, json: JsonOption = False) -> None:
-    """Show the best design of a job, compared with the untuned base and the plain LoRA default."""
+def best(job: JobArgument, trial: TrialOption = None, server: ServerOption = None, json: JsonOption = False) -> None:
+    """Show the recommended design of a job, compared with the untuned base and the plain LoRA default."""
     with connect(server) as client:
-        winner = client.best(resolve(client, job))
+        found = client.best(resolve(client, job), trial)
     if json:
-        as_json(winner)
+        as_json(found)
         return
+    seeds = "" if found.number == UNTUNED else f", {seeds_count(found.seeds)}"
     console.print(
-        f"[bold]#{winner.number}[/bold] {winner.summary}  ({phrases('headline', winner.metrics)})\n", highlight=False
+        f"[bold]#{found.number}[/bold] {found.summary}  ({phrases('headline', found.metrics)}{seeds})\n",
+        highlight=False,
     )
-    console.print(best_table(winner))
-    kinds = ", ".join(sorted(artifact.kind for artifact in winner.artifacts)) or "none"
+    console.print(best_table(found))
+    _recommend(found)
+    kinds = ", ".join(sorted(artifact.kind for artifact in found.artifacts)) or "none"
     console.print(f"\nArtifacts: {kinds}. `luthier report {job}` explains the result.")
 
 
@@ -222,13 +294,14 @@ def export(
             "gguf: one file for llama.cpp and Ollama.",
         ),
     ] = Format.MERGED,
+    trial: TrialOption = None,
     server: ServerOption = None,
 ) -> None:
-    """Write the best model to a folder: weights, tokenizer, model card and reproduction script."""
+    """Write the recommended model to a folder: weights, tokenizer, model card and reproduction script."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory} exists and is not an empty folder.", param="DIR")
     with connect(server) as client:
-        client.download(resolve(client, job), directory, kind.value)
+        client.download(resolve(client, job), directory, kind.value, trial)
     console.print(f"Wrote the {kind} model to {directory}. Its README.md explains how to use it.")
 
 
@@ -239,15 +312,16 @@ def generate(
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message before the prompt.")] = None,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="Sampling temperature; 0: greedy.")] = 0.0,
     base: Annotated[bool, typer.Option("--base", help="Use the untuned base model instead.")] = False,
+    trial: TrialOption = None,
     server: ServerOption = None,
 ) -> None:
-    """Answer a prompt with the best model of a job, on one of the workers."""
+    """Answer a prompt with the recommended model of a job, on one of the workers."""
     with connect(server) as client:
         job_id = resolve(client, job)
-        winner = client.best(job_id)
-        model = winner.design.architecture.base if base else winner.model
+        found = client.best(job_id, trial)
+        model = found.design.architecture.base if base else found.model
         if model is None:
-            raise NotFound(f"The weights of the best trial of {job_id} are no longer stored.", param="JOB")
+            raise NotFound(f"The weights of trial {found.number} of {job_id} are not stored.", param="--trial")
         messages = [{"role": "system", "content": system}] if system is not None else []
         messages.append({"role": "user", "content": prompt})
         for piece in client.stream_chat(model, messages, max_tokens=max_new_tokens, temperature=temperature):
@@ -277,6 +351,39 @@ def resume(job: JobArgument, server: ServerOption = None) -> None:
         job_id = resolve(client, job)
         client.resume(job_id)
     console.print(f"{job_id} is resumed.")
+
+
+def extend(
+    job: JobArgument,
+    trials: Annotated[int | None, typer.Option(min=1, help="Further designs to try.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Further device-seconds.")] = None,
+    deadline: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M"], help="A later deadline; local time without an offset."
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow the job until it ends.")] = False,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let a search that has ended go on with more budget; no trial is repeated."""
+    if trials is None and seconds is None and deadline is None:
+        raise UserError("Give --trials, --seconds or --deadline.", param="--trials")
+    with connect(server) as client:
+        until = None if deadline is None else deadline.astimezone()
+        found = client.extend(resolve(client, job), trials=trials, device_seconds=seconds, deadline=until)
+        search = found.luthier.search
+        if not follow:
+            if json:
+                as_json(found)
+            else:
+                limit = "" if search.device_seconds is None else f", {search.device_seconds:g} device-seconds"
+                console.print(f"{found.id} goes on: now {search.trials} trials{limit} in all.")
+            return
+        ended = follow_job(client, found.id)
+        if ended is not None:
+            _conclude(client, ended, json)
 
 
 def resolve(client: Client, job: str) -> str:

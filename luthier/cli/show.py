@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from fractions import Fraction
+from typing import Final
 
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from luthier.api_types import Best, Job, Trial
-from luthier.metrics import cell, curve_phrases, phrases, shown
-from luthier.trial import JobState, TrialState, rung_name
+from luthier.api_types import Best, Expected, Job, Standing, Trial, TrialSample
+from luthier.metrics import cell, curve_phrases, phrases, seeds_count, shown
+from luthier.trial import JobState, Metrics, TrialState, rung_name
 
 console = Console()
 errors = Console(stderr=True)
+
+UNTUNED: Final = 0  # the number of the untuned base, which has no seeds
+ANSWER: Final = 240  # characters of an answer, on the terminal
 
 TRIAL_COLOURS = {
     TrialState.COMPLETE: "green",
@@ -46,6 +51,22 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def show_expected(found: Expected) -> None:
+    """Print what the budget of a job is expected to buy."""
+    share = Fraction(found.first_share).limit_denominator(100)
+    first = "trained to the end" if share == 1 else f"compared at {share} of {found.epochs:g} epochs"
+    guess = "" if found.calibrated_from else " (a guess: no trial was measured on such a device yet)"
+    where = f"{found.workers} live workers" if found.workers else f"no live worker; estimated for {found.device}"
+    console.print(
+        f"Expected: 2 baselines and {found.designs} designs, {first}; {found.finished} trained to the end, "
+        f"{found.repeats} repeats. About {duration(found.device_seconds)} of device time, {duration(found.seconds)} in "
+        f"all, on {where}{guess}.",
+        highlight=False,
+    )
+    if found.warning is not None:
+        console.print(f"[yellow]{found.warning}[/yellow]", highlight=False)
+
+
 def jobs_table(jobs: Sequence[Job]) -> Table:
     table = Table(box=None, header_style="bold")
     for column in ("job", "created", "status", "trials"):
@@ -54,7 +75,7 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
     table.add_column("model", overflow="fold")
     for job in jobs:
         progress = job.luthier
-        best = f"#{progress.best.number}: {phrases('headline', progress.best.metrics)}" if progress.best else "–"
+        best = standing(progress.best) if progress.best else "–"
         table.add_row(
             job.id,
             f"{datetime.fromtimestamp(job.created_at).astimezone():%d %b %H:%M}",
@@ -66,8 +87,17 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
     return table
 
 
+def standing(best: Standing) -> str:
+    """Return the best trial in a few words: `#7: perplexity 3.2 (n=3)`."""
+    seeds = "" if best.number == UNTUNED else f" ({seeds_count(best.seeds)})"
+    return f"#{best.number}: {phrases('headline', best.metrics)}{seeds}"
+
+
 def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
-    """Return a table of trials. A base model that all of them share is shown only in the title."""
+    """Return a table of trials. Scores of a repeated design are means over its `n` seeds; a repeat has its own.
+
+    A base model that all of them share is shown only in the title.
+    """
     bases = {trial.design.architecture.base for trial in trials}
     shared = bases.pop() if len(bases) == 1 else ""
     table = Table(
@@ -77,14 +107,15 @@ def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
     table.add_column("design", overflow="fold")
     table.add_column("state")
     metrics = shown("terminal", *(trial.metrics for trial in trials))
-    for column in (*(metric.heading for metric in metrics), "seconds"):
+    for column in (*(metric.heading for metric in metrics), "n", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
     for trial in trials:
         table.add_row(
             str(trial.number),
             _design(trial, shared) + (" ★" if trial.id == winner else ""),
             Text(state_of(trial), style=TRIAL_COLOURS.get(trial.state, "")),
-            *(cell(metric.value(trial.metrics)) for metric in metrics),
+            *(cell(metric.value(_scored(trial))) for metric in metrics),
+            str(trial.seeds or "") if trial.number != UNTUNED and trial.confirms is None else "",
             f"{trial.device_seconds:.0f}",
             style="bold" if trial.id == winner else "",
         )
@@ -97,6 +128,10 @@ def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
         if trial.error:
             table.add_row("", Text(trial.error, style="dim"))
     return table
+
+
+def _scored(trial: Trial) -> Metrics | None:
+    return trial.metrics if trial.confirms is not None else trial.mean_metrics or trial.metrics
 
 
 def state_of(trial: Trial) -> str:
@@ -115,22 +150,40 @@ def _design(trial: Trial, shared: str) -> str:
 
 
 def best_table(best: Best) -> Table:
-    """Return a table of the winner and its two baselines on both splits; values are means over the seeds."""
+    """Return a table of the recommended trial and the baselines on both splits; values are means over the seeds."""
     table = Table(box=None, header_style="bold")
     table.add_column("", no_wrap=True)
     metrics = shown("terminal", best.metrics)
     for split in ("", "test "):
         for metric in metrics:
             table.add_column(split + metric.heading, justify="right")
-    for label, validation, test in (
-        (f"winner{_mean_of(best.seeds)}", best.metrics, best.test_metrics),
+    lines = [
         ("untuned base", best.base_metrics, best.base_test_metrics),
-        (f"LoRA default{_mean_of(best.default_seeds)}", best.default_metrics, best.default_test_metrics),
-    ):
+        (f"LoRA default ({seeds_count(best.default_seeds)})", best.default_metrics, best.default_test_metrics),
+    ]
+    if best.number != UNTUNED:
+        own = (f"trial {best.number} ({seeds_count(best.seeds)})", best.metrics, best.test_metrics)
+        lines.insert(0, own)
+    for label, validation, test in lines:
         cells = [cell(metric.value(scored)) for scored in (validation, test) for metric in metrics]
         table.add_row(label, *cells)
     return table
 
 
-def _mean_of(seeds: int) -> str:
-    return f", mean of {seeds} seeds" if seeds > 1 else ""
+def answers(samples: Sequence[TrialSample], name: str) -> Iterator[Table]:
+    """Yield a table for each held-out prompt, with the base model's answer beside that of the model called `name`."""
+    for sample in samples:
+        table = Table(box=None, show_header=False, title=_line(sample.prompt), title_justify="left")
+        table.add_column(no_wrap=True, style="dim")
+        table.add_column(overflow="fold")
+        table.add_row("untuned base", Text(_line(sample.base_answer or "–")))
+        table.add_row(name, Text(_line(sample.answer or "–")))
+        if sample.reference:
+            table.add_row("reference", Text(_line(sample.reference)))
+        yield table
+
+
+def _line(text: str) -> str:
+    """Return a text as one line of at most `ANSWER` characters."""
+    whole = " ".join(text.split())
+    return whole if len(whole) <= ANSWER else f"{whole[: ANSWER - 1]}…"

@@ -17,6 +17,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final, Literal, cast
 
@@ -152,6 +153,25 @@ class Client(Line):
         """Resume a paused job. Raises Conflict for a job that has ended."""
         return self._one(Job, "POST", f"{_JOBS}/{job_id}/resume")
 
+    def extend(
+        self,
+        job_id: str,
+        *,
+        trials: int | None = None,
+        device_seconds: float | None = None,
+        deadline: datetime | None = None,
+    ) -> Job:
+        """Let a search that has ended go on with more trials, more device-seconds or a later deadline.
+
+        Raises Conflict for a job that did not succeed, or whose data or models are gone, and UserError for a budget
+        that is not larger.
+        """
+        more = {"trials": trials, "device_seconds": device_seconds}
+        body: dict[str, Any] = {name: value for name, value in more.items() if value is not None}
+        if deadline is not None:
+            body["deadline"] = deadline.isoformat()
+        return self._one(Job, "POST", f"{_JOBS}/{job_id}/extend", json=body)
+
     def events(self, job_id: str, *, limit: int | None = None) -> list[Event]:
         """Return all events of a job, or the first `limit`, newest first."""
         return self._list(Page[Event], f"{_JOBS}/{job_id}/events", limit)
@@ -229,9 +249,12 @@ class Client(Line):
         """Stop one trial; the job continues. Raises Conflict for a trial that has ended."""
         return self._one(Trial, "POST", f"{_JOBS}/{job_id}/trials/{trial}/cancel")
 
-    def best(self, job_id: str) -> Best:
-        """Return the winner and its baselines. Raises NotFound until a trial is complete."""
-        return self._one(Best, "GET", f"{_JOBS}/{job_id}/best")
+    def best(self, job_id: str, trial: str | None = None) -> Best:
+        """Return the recommended trial, or the one given by number or id, and the baselines.
+
+        Raises NotFound until a trial is complete.
+        """
+        return self._one(Best, "GET", f"{_JOBS}/{job_id}/best", params={} if trial is None else {"trial": trial})
 
     def report(self, job_id: str) -> Report:
         """Return the report of a job; while it runs, the report so far."""
@@ -268,17 +291,20 @@ class Client(Line):
         return self._one(Timeline, "GET", f"{_JOBS}/{job_id}/timeline")
 
     @contextmanager
-    def artifact(self, job_id: str, form: str = "merged") -> Iterator[Iterator[bytes]]:
-        """Yield the best trial's weights as `adapter`, `merged` or `gguf`, in pieces of a tar archive.
+    def artifact(self, job_id: str, form: str = "merged", trial: str | None = None) -> Iterator[Iterator[bytes]]:
+        """Yield the weights of the recommended trial, or of another one, in pieces of a tar archive.
 
-        Raises NotFound, with the reason, if they do not exist in that form, and UserError if they cannot be converted.
+        `form` is `adapter`, `merged` or `gguf`. Raises NotFound, with the reason, if the weights do not exist in that
+        form, and UserError if they cannot be converted.
         """
-        with self._stream("GET", f"{_JOBS}/{job_id}/artifact", params={"format": form}) as response:
+        wanted = {"format": form} | ({} if trial is None else {"trial": trial})
+        with self._stream("GET", f"{_JOBS}/{job_id}/artifact", params=wanted) as response:
             yield response.iter_bytes(CHUNK)
 
-    def download(self, job_id: str, folder: Path, form: str = "merged") -> list[Path]:
-        """Unpack the best trial's weights into `folder`, which is created if missing; return the files."""
-        with self.artifact(job_id, form) as pieces:
+    def download(self, job_id: str, folder: Path, form: str = "merged", trial: str | None = None) -> list[Path]:
+        """Unpack the weights of the recommended trial, or of another one, into `folder`, which is created if missing;
+        return the files."""
+        with self.artifact(job_id, form, trial) as pieces:
             folder.mkdir(parents=True, exist_ok=True)
             with tarfile.open(fileobj=cast("IO[bytes]", Pieces(pieces)), mode="r|", bufsize=CHUNK) as archive:
                 return [unpack(archive, member, folder) for member in archive]

@@ -9,7 +9,7 @@ write_rows, read_rows              rows as they are stored: JSON Lines
 from luthier.dataset.profile import Histogram, Lengths, Profile, profile
 from luthier.dataset.read import MIN_ROWS, Loaded, load
 from luthier.dataset.rows import Row, read_rows, tools_field, write_rows
-from luthier.dataset.splits import Splits, split
+from luthier.dataset.splits import Splits, about_held_out, split
 
 __all__ = [
     "MIN_ROWS",
@@ -19,6 +19,7 @@ __all__ = [
     "Profile",
     "Row",
     "Splits",
+    "about_held_out",
     "load",
     "profile",
     "read_rows",

@@ -2,8 +2,8 @@
 
 A row's split depends only on its prompt: the same prompt is never in two splits, the order of the rows does not matter,
 and new rows do not move old ones. Prompts that nearly repeat one another are in the same split as one of them, whose
-hash counts for all; new rows can change such a group. Small files are an exception: a split that is too small takes the
-prompts with the next lowest hashes.
+hash counts for all; new rows can change such a group. Files of less than a thousand prompts are an exception: so that
+designs can be told apart, a larger share is held out, which takes the prompts with the next lowest hashes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from luthier.task import DataKind
 
 _TEST_SHARE: Final = 0.1
 _VALIDATION_SHARE: Final = 0.1
+_ENOUGH: Final = 100  # held-out prompts in each of both splits, where the file has them
+_SMALL_PART: Final = 5  # a small file has a fifth of its prompts in each of both
 _BY_SYSTEM: Final = (
     "Rows with the same question under different system messages count as different prompts, as there are few others."
 )
@@ -47,9 +49,9 @@ def split(rows: Sequence[Row], kind: DataKind, *, validation_rows: Sequence[Row]
     """Split rows by the hash u in [0, 1) of their folded prompt: u < 0.1 is test, u < 0.2 validation, else train.
 
     If `validation_rows` is given, it is the validation split, and training rows whose prompts repeat one of it, or
-    nearly do, are left out. Rows that repeat another one exactly are kept once in validation and test. Each split has
-    at least a tenth of the prompts (10 at most, 2 at least). Prompts that nearly repeat one another count as one,
-    unless these are too many (`_together`). Raises DatasetError if there are too few different prompts.
+    nearly do, are left out. Rows that repeat another one exactly are kept once in validation and test. Validation and
+    test have at least `least_held_out` prompts each. Prompts that nearly repeat one another count as one, unless these
+    are too many (`_together`). Raises DatasetError if there are too few different prompts.
     """
     hashed, given = _hashed(rows, kind), _hashed(validation_rows or (), kind)
     others = 1 if validation_rows is not None else 2
@@ -84,6 +86,16 @@ def split(rows: Sequence[Row], kind: DataKind, *, validation_rows: Sequence[Row]
     return Splits(train=train, validation=validation, test=test, notes=(*notes, *([_BY_SYSTEM] if by_system else [])))
 
 
+def least_held_out(prompts: int) -> int:
+    """Return the least number of prompts in validation and in test: 100, or a fifth of a smaller file; at least 2."""
+    return max(_MIN_PROMPTS, min(_ENOUGH, prompts // _SMALL_PART))
+
+
+def about_held_out(rows: int) -> int:
+    """Return about how many of a file's rows will be in validation, and in test, if its prompts differ."""
+    return max(round(_TEST_SHARE * rows), least_held_out(rows))
+
+
 def near_duplicates_of(rows: Iterable[Row], kind: DataKind) -> Mapping[str, str] | None:
     """Return, by the hash of each prompt that nearly repeats another, the hash of the one that stands for its group.
 
@@ -109,8 +121,8 @@ def _parts(
     """Return the prompts of each split, or None if there are too few."""
     held_out = {groups.get(prompt, prompt) for prompt, _ in given}
     prompts = sorted({groups.get(prompt, prompt) for prompt, _ in hashed} - held_out)
-    smallest = max(_MIN_PROMPTS, min(10, len(prompts) // 10))
-    if len(prompts) < (others + 1) * smallest:
+    smallest = least_held_out(len(prompts))
+    if len(prompts) < (others + 1) * _MIN_PROMPTS:
         return None
     test_end = _end(prompts, _TEST_SHARE, smallest, len(prompts) - others * smallest)
     if others == 1:

@@ -12,6 +12,7 @@ from luthier.errors import NotFound
 from luthier.store import tables
 from luthier.store.database import page
 from luthier.store.rows import JobRecord
+from luthier.task import Extension, Search
 from luthier.trial import JOB_TRANSITIONS, JobState
 
 _jobs = tables.jobs
@@ -131,6 +132,19 @@ def move(
         changes["ended_reason"] = ended_reason
     legal = [state for state, successors in JOB_TRANSITIONS.items() if to in successors]
     return c.execute(_jobs.update().where(_jobs.c.id == job_id, _jobs.c.state.in_(legal)).values(changes)).rowcount == 1
+
+
+def extend(c: Connection, job_id: str, search: Search, extension: Extension) -> bool:
+    """Queue a job that succeeded again, with a larger budget; return False, without a change, if it did not succeed.
+
+    It keeps its result until it ends again.
+    """
+    assert JobState.QUEUED in JOB_TRANSITIONS[JobState.SUCCEEDED]
+    extensions = (*get(c, job_id).extensions, extension)
+    changes = {"state": JobState.QUEUED, "search": search, "extensions": extensions, "paused": False}
+    changes |= {"finished_at": None, "ended_reason": None}
+    ended = (_jobs.c.id == job_id, _jobs.c.state == JobState.SUCCEEDED)
+    return c.execute(_jobs.update().where(*ended).values(changes)).rowcount == 1
 
 
 def pause(c: Connection, job_id: str) -> bool:

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field
 from luthier.design import Design
 from luthier.keys import Scope
 from luthier.schedule import AliasOrigin, CatchUp, Contest, Overlap, RunState, Trigger
-from luthier.task import Constraints, DataKind, JudgeSpec, Search, Task, TruncatedRows
+from luthier.task import Constraints, DataKind, Extension, JudgeSpec, Search, Task, TruncatedRows
 from luthier.trial import JobState, Metrics, TrialState, Usage
 from luthier.values import Frozen
 from luthier.worker_protocol import Device
@@ -73,6 +73,12 @@ class JobRecord(Frozen):
     truncation: tuple[TruncatedRows, ...] | None = Field(
         default=None, description="what its length limit does to the rows; None: not checked, as of plain text"
     )
+    extensions: tuple[Extension, ...] = Field(default=(), description="the earliest first")
+
+    @property
+    def extended_from(self) -> int:
+        """The number of the first trial since the job was last extended; 0 if it was not."""
+        return self.extensions[-1].first_trial if self.extensions else 0
 
 
 class TrialRecord(Frozen):

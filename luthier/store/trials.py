@@ -192,6 +192,13 @@ def cancel_waiting(c: Connection, job_id: str, now: datetime) -> None:
     )
 
 
+def reopen(c: Connection, job_id: str) -> None:
+    """Pause the pruned trials of a job again whose checkpoints are kept, so that they can be promoted."""
+    assert TrialState.WAITING in TRIAL_TRANSITIONS[TrialState.PRUNED]
+    kept = (_trials.c.job_id == job_id, _trials.c.state == TrialState.PRUNED, _trials.c.checkpoint.is_not(None))
+    c.execute(_trials.update().where(*kept).values(state=TrialState.WAITING, finished_at=None))
+
+
 def stop(c: Connection, trial_id: str, now: datetime) -> TrialRecord:
     """Stop one trial: at once if it is not leased, else at its worker's next heartbeat.
 

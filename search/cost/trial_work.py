@@ -73,7 +73,9 @@ def plan(facts: ModelFacts, design: Design, job: Workload, kind: Kind) -> Plan:
     if rungs:
         phases.append(
             constant._replace(
-                scoring=scoring * share_at_rungs, sampling=sampling, optimiser=float(MOMENTS * FLOAT * trainable)
+                scoring=scoring * share_at_rungs,
+                sampling=sampling,
+                optimiser=max(stage.optimiser_bytes for stage in stages),
             )
         )
     phases.append(constant._replace(scoring=scoring, sampling=sampling))
@@ -118,6 +120,12 @@ class _Stage:
     def trains_reward_model(self) -> bool:
         """Whether this stage trains a reward model, which has its own head in place of the language-model head."""
         return self.spec.goal is StageGoal.SCORES
+
+    @property
+    def optimiser_bytes(self) -> float:
+        """Bytes of AdamW's moments, and of the average of the weights at a constant learning rate."""
+        copies = MOMENTS + (self.stage.optimiser.schedule == "constant")
+        return float(copies * FLOAT * self.moving.numbers)
 
     @property
     def keeps_start(self) -> bool:
@@ -184,7 +192,7 @@ class _Stage:
         return constant._replace(
             copies=constant.copies + (trainable if self.keeps_start else 0.0),
             gradients=trainable,
-            optimiser=MOMENTS * trainable,
+            optimiser=self.optimiser_bytes,
             activations=tokens
             * kept_per_token(self.model, self.update, self.moving, examples.tokens / examples.sequences, self.kind)
             + kept_once(self.update, self.moving),
@@ -197,7 +205,7 @@ class _Stage:
         trainable = float(FLOAT * self.moving.numbers)
         return constant._replace(
             copies=constant.copies + (trainable if self.keeps_start else 0.0),
-            optimiser=MOMENTS * trainable,
+            optimiser=self.optimiser_bytes,
             sampling=sampling_bytes(self.model, size, self.job.prompt, self.job.max_new_tokens, self.kind),
         )
 

@@ -204,6 +204,7 @@ def baselines(space: Space) -> tuple[Design, Design]:
         multiplier=usual.learning_rate_multiplier,
         batch_size=_nearest(space.batch_sizes, usual.batch_size),
         epochs=_nearest(space.epochs, usual.epochs),
+        schedule=space.schedules[0],
     )
     return untuned, untuned.model_copy(update={"stages": plain})
 
@@ -235,7 +236,7 @@ class _Wishes:
     def categorical(self, name: str, choices: Sequence[V]) -> V:
         axis, _, model = name.rstrip("]").partition("[")
         match axis:
-            case "model":
+            case "model" | "learning_rate":  # of pinned rates, none is more usual than another
                 return choices[self._turn % len(choices)]
             case "edited":
                 wished = self._edit(space.combined_edits(self._space.model(model)))
@@ -245,7 +246,7 @@ class _Wishes:
             case edit if edit in EDIT_OF:
                 steps: int = self._prior.wish(axis)
                 return choices[min(max(steps - 1, 0), len(choices) - 1)]
-            case "depth_rule" | "rope_rule":
+            case "depth_rule" | "rope_rule" | "schedule":
                 return choices[0]
             case "teacher":
                 return choices[0]

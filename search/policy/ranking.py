@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from luthier.errors import MissingMetric
-from luthier.metrics import deciding
+from luthier.metrics import deciding, progress
 from luthier.task import Objective
 from luthier.trial import Metrics, TrialState
 from luthier.values import Frozen
@@ -42,15 +42,12 @@ def objective_value(metrics: Metrics, objective: Objective) -> float:
 def rung_score(metrics: Metrics, objective: Objective) -> RungScore:
     """Return a trial's score at a rung. Raises MissingMetric if the judge did not report the objective.
 
-    Preference accuracy counts the pairs with a positive reward margin, so it changes late and in steps of one pair:
-    after 1/9 of training it hardly predicts the final value. The mean margin changes from the first steps, so
-    preference trials are ranked by it. Other rewards are ranked directly; ties, which are common on few rows, are
-    broken by bits per byte.
+    Trials are ranked by their progress: after 1/9 of training preference accuracy hardly predicts the final value, and
+    the mean margin does. Other rewards are ranked directly; ties, which are common on few rows, are broken by bits per
+    byte.
     """
-    value = objective_value(metrics, objective)
-    if objective == "reward" and metrics.margin is not None:
-        return RungScore(value, (-metrics.margin, value))
-    return RungScore(value, (value, metrics.bits_per_byte))
+    value, shown = objective_value(metrics, objective), progress(metrics, objective)
+    return RungScore(value, (shown, metrics.bits_per_byte if shown == value else value))
 
 
 def rank(history: Sequence[Past]) -> list[Past]:
@@ -67,9 +64,18 @@ def rank(history: Sequence[Past]) -> list[Past]:
     )
 
 
-def finalists(history: Sequence[Past], count: int) -> list[Past]:
-    """Return the best complete trials so far, without the default. They are repeated, and their weights are kept."""
-    return [past for past in rank(history) if past.number != DEFAULT][:count]
+def finalists(history: Sequence[Past], count: int, extended_from: int = 0) -> list[Past]:
+    """Return the best complete trials so far, without the default. They are repeated, and their weights are kept.
+
+    Once repeats have begun, the finalists stay. In a search that was extended, designs since trial `extended_from`
+    compete with the means of those repeated before, so that a better one replaces a finalist.
+    """
+    if not extended_from:
+        return [past for past in rank(history) if past.number != DEFAULT][:count]
+    begun = [past for past in history if past.confirms is None or past.number < extended_from]
+    found = means(begun)
+    designs = [past for past in rank(begun) if past.number != DEFAULT]
+    return sorted(designs, key=lambda past: (found[past.number], past.device_seconds, past.number))[:count]
 
 
 def mean_value(past: Past, history: Sequence[Past]) -> float:

@@ -29,6 +29,7 @@ from search.space.space import Space
 MAX_INFEASIBLE: Final = 20  # proposing stops after this many infeasible designs in a row, or `trials` if that is more
 # Early finish: how many designs in a row bring no new best, as a minimum and as a share of the job's trials.
 PATIENCE, PATIENCE_SHARE = 12, 1 / 3
+REPEATS_SHARE: Final = 1 / 3  # the largest share of the budget, without the baselines, that is reserved for repeats
 BASELINES: Final = (UNTUNED, DEFAULT)
 
 
@@ -41,6 +42,9 @@ class Plan(Frozen):
     seed: int
     early_finish: bool = Field(default=True, description="stop when further designs are unlikely to improve the best")
     sampler: str = Field(default=LUTHIER, description="what proposes designs: a name or import path of choose_sampler")
+    extended_from: int = Field(
+        default=0, ge=0, description="of an extended search: the number of its first trial since; 0: not extended"
+    )
 
 
 class Try(Frozen):
@@ -120,8 +124,9 @@ def next_step(
         if (promoted := asha.promotable(history)) is not None and _affordable(promoted, budget_left):
             return _promote(promoted)
         design = propose(space, history, plan.seed, plan.trials, similar_jobs, plan.sampler)
-        # Once repeats have begun, the set of designs is fixed, even if workers have joined since.
-        repeating = any(past.confirms is not None for past in history)
+        # Once repeats have begun, the set of designs is fixed until the search is extended, even if workers have
+        # joined since.
+        repeating = any(past.confirms is not None for past in _since(history, plan))
         if design is not None and promoted is None and not repeating:
             return _try(space, design, plan, why_infeasible, similar_jobs)
         if design is not None:
@@ -152,17 +157,38 @@ def not_promotable(history: Sequence[Past], plan: Plan, remaining: float | None)
 def to_repeat(history: Sequence[Past], plan: Plan) -> list[Past]:
     """Return the trials whose designs are repeated with other seeds: the finalists and, as a baseline, the default."""
     default = [past for past in ranking.rank(history) if past.number == DEFAULT]
-    return ranking.finalists(history, plan.finalists) + default
+    return ranking.finalists(history, plan.finalists, plan.extended_from) + default
 
 
-def reserve(history: Sequence[Past], plan: Plan) -> float:
-    """Estimate the device-seconds needed to finish one design and to repeat the best, from the trials so far."""
+def reserve(history: Sequence[Past], plan: Plan, remaining: float) -> float:
+    """Estimate the device-seconds to keep for finishing one design and for repeating the best, from the trials so far.
+
+    `remaining` is what the job may still spend. Designs come first: nothing is kept for repeats until as many designs
+    have been tried as can be finalists, and never more than REPEATS_SHARE of the budget. In an extended search both
+    count from the extension.
+    """
     ranked = ranking.rank(history)
     full = [past.device_seconds for past in ranked[: plan.finalists]]
     if not full:
         return 0.0
     finishing = plan.trials > len(BASELINES) and all(past.number == DEFAULT for past in ranked)
-    return max(full) * ((plan.finalists + 1) * plan.confirmations + finishing)
+    return max(full) * finishing + min(
+        max(full) * _repeats_left(history, plan), _reserved_for_repeats(history, plan, remaining)
+    )
+
+
+def _repeats_left(history: Sequence[Past], plan: Plan) -> int:
+    """How many repeats may still be needed; designs that are yet to come may replace all finalists."""
+    of_default = sum(past.confirms == DEFAULT for past in history)
+    return (plan.finalists + 1) * plan.confirmations - min(of_default, plan.confirmations)
+
+
+def _reserved_for_repeats(history: Sequence[Past], plan: Plan, remaining: float) -> float:
+    tried = [past for past in _designs(_since(history, plan)) if past.number not in BASELINES]
+    if len(tried) < min(plan.finalists, plan.trials - len(BASELINES)):
+        return 0.0
+    spent = sum(past.device_seconds for past in _since(history, plan) if past.number not in BASELINES)
+    return REPEATS_SHARE * (spent + remaining)
 
 
 def full_training_seconds(history: Sequence[Past]) -> float:
@@ -200,6 +226,11 @@ def share_of_training(goal: int | None) -> float:
     return 1.0 if goal is None else RUNGS[goal]
 
 
+def _since(history: Sequence[Past], plan: Plan) -> list[Past]:
+    """The trials since the search was extended; all trials if it was not."""
+    return [past for past in history if past.number >= plan.extended_from]
+
+
 def _budget_left(history: Sequence[Past], remaining: float | None) -> float:
     """Device-seconds for trials that have not started yet."""
     return math.inf if remaining is None else remaining - committed_seconds(history)
@@ -219,12 +250,14 @@ def _no_more_designs(history: Sequence[Past], plan: Plan, budget_left: float) ->
     """Why no further design is started; None while designs are still started."""
     if len(_designs(history)) >= plan.trials:
         return End(code=EndCode.TRIALS, reason=f"all {plan.trials} trials are done")
-    latest = sorted((past for past in history if past.confirms is None), key=lambda past: past.number, reverse=True)
+    launched = (past for past in _since(history, plan) if past.confirms is None)
+    latest = sorted(launched, key=lambda past: past.number, reverse=True)
     refused = next((count for count, past in enumerate(latest) if not past.refused), len(latest))
     if refused >= max(MAX_INFEASIBLE, plan.trials):
         why = latest[0].error or latest[0].design.summary()
         return End(code=EndCode.REFUSED, reason=f"the last {refused} proposed designs cannot run: {why}")
-    if budget_left <= reserve(history, plan) + full_training_seconds(history) * share_of_training(asha.FIRST):
+    kept = 0.0 if math.isinf(budget_left) else reserve(history, plan, budget_left + committed_seconds(history))
+    if budget_left <= kept + full_training_seconds(history) * share_of_training(asha.FIRST):
         return RESERVED
     return _early_finish(history, plan) if plan.early_finish else None
 
@@ -240,7 +273,7 @@ def _early_finish(history: Sequence[Past], plan: Plan) -> End | None:
     if not ranked or len(ranked) < 2 * patience:
         return None
     best = ranked[0]
-    later = sum(past.number > best.number for past in ranked)
+    later = sum(past.number > best.number for past in _since(ranked, plan))
     if later < patience:
         return None
     return End(code=EndCode.NO_IMPROVEMENT, reason=f"the last {later} designs did not improve on trial {best.number}")

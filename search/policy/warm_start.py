@@ -42,16 +42,24 @@ class SimilarJob(Frozen):
     similarity: float = Field(ge=0, le=1)
     best: tuple[Design, ...]
     hidden_sizes: dict[str, int] = Field(description="of the base models, by name")
+    any_length: bool = Field(
+        default=False, description="whether designs keep their epochs where the new job's space has other numbers"
+    )
 
 
-def similar_job(history: Sequence[Past], hidden_sizes: dict[str, int], similarity: float) -> SimilarJob:
+def similar_job(
+    history: Sequence[Past], hidden_sizes: dict[str, int], similarity: float, *, any_length: bool = False
+) -> SimilarJob:
     """Return the warm start from a past job's trials.
 
     `hidden_sizes` maps registered base models to their hidden sizes; trials of other models are left out.
+    `any_length`: whether the new job leaves the number of epochs open, so that a past job's is handed down as it is.
     """
     default = next((past.design for past in history if past.number == DEFAULT), None)
     known = [past.design for past in rank(history) if past.design.architecture.base in hidden_sizes]
-    return SimilarJob(similarity=similarity, best=best_designs(known, default), hidden_sizes=hidden_sizes)
+    return SimilarJob(
+        similarity=similarity, best=best_designs(known, default), hidden_sizes=hidden_sizes, any_length=any_length
+    )
 
 
 def best_designs(ranked: Sequence[Design], default: Design | None) -> tuple[Design, ...]:
@@ -62,7 +70,7 @@ def best_designs(ranked: Sequence[Design], default: Design | None) -> tuple[Desi
 def first_designs(space: Space, similar_jobs: Sequence[SimilarJob]) -> list[Design]:
     """Return the best designs of similar jobs that the space contains, those of the most similar jobs first."""
     weighted = [
-        (job.similarity * RUNNER_UP**rank, _in_space(space, design, job.hidden_sizes))
+        (job.similarity * RUNNER_UP**rank, _in_space(space, design, job))
         for job in similar_jobs
         for rank, design in enumerate(job.best)
     ]
@@ -85,16 +93,31 @@ def similarity_of(one: JobContext, other: JobContext) -> float:
     return factor * math.pow(DECADE, decades)
 
 
-def _in_space(space: Space, design: Design, hidden_sizes: dict[str, int]) -> Design | None:
-    """The design, moved to the space's first model if it has another one; None if the space does not contain it."""
+def _in_space(space: Space, design: Design, job: SimilarJob) -> Design | None:
+    """The design, moved to the space's first model if it has another one; None if the space does not contain it.
+
+    Where the length is open, the design keeps its own, and only the rest of it must be in the space.
+    """
     base = design.architecture.base
     try:
         if base not in {model.name for model in space.models}:
-            design = _on_first_model(design, hidden_sizes[base], space)
-        space.encode(design)
+            design = _on_first_model(design, job.hidden_sizes[base], space)
+        space.encode(_with_epochs(design, space.epochs[0]) if job.any_length else design)
     except IllegalDesign:
         return None
     return design
+
+
+def _with_epochs(design: Design, epochs: float) -> Design:
+    """The design, with this length in all stages that have the length of the first one."""
+    length = design.stages[0].optimiser.epochs
+    stages = [
+        stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update={"epochs": epochs})})
+        if stage.optimiser.epochs == length
+        else stage
+        for stage in design.stages
+    ]
+    return design.model_copy(update={"stages": tuple(stages)})
 
 
 def _on_first_model(design: Design, hidden_size: int, space: Space) -> Design:

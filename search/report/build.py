@@ -6,9 +6,12 @@ The winner is chosen on the validation rows. Its significance is measured on the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
-from luthier.metrics import figure, named
+from luthier.metrics import figure, seeds_count
+from luthier.metrics import named as metric_named
 from luthier.report import (
+    AnswersReport,
     AxisReport,
     BudgetReport,
     ComparisonReport,
@@ -18,6 +21,7 @@ from luthier.report import (
     OriginReport,
     RejectedReport,
     Report,
+    ScoreReport,
     SeedScore,
     SeedsReport,
     TaskReport,
@@ -26,12 +30,14 @@ from luthier.report import (
 )
 from luthier.trial import JobState, TrialState, rung_name
 from search.format import count, seconds
-from search.report import pareto, phrases
+from search.report import pareto, phrases, resolution
 from search.report.caveats import missing, weaknesses
 from search.report.importance import importance
 from search.report.inputs import Case, Tried
 from search.report.next_steps import next_steps
-from search.report.recommend import RELATION, comparisons, recommend, size
+from search.report.recommend import RELATION, chosen, comparisons, recommend, size
+
+Role = Literal["recommended", "winner", "plain-LoRA default", "untuned base"]
 
 LITTLE, NOTABLE, MUCH = 0.01, 0.05, 0.2  # relative increase of bits per byte on general text: degrees of forgetting
 
@@ -39,8 +45,10 @@ LITTLE, NOTABLE, MUCH = 0.01, 0.05, 0.2  # relative increase of bits per byte on
 def explain(case: Case) -> Report:
     """Return the report of a job in any state."""
     worths = tuple(AxisReport(**dict(worth)) for worth in importance(case.history, case.facts))
-    judged = _judge(case)
     compared = tuple(comparisons(case))
+    judged = _judge(case, compared)
+    recommendation = recommend(case, compared)
+    named = chosen(case, recommendation)
     return Report(
         job=case.job,
         status=case.state,
@@ -54,7 +62,9 @@ def explain(case: Case) -> Report:
         budget=_budget(case),
         winner=_winner(case, worths),
         comparisons=compared,
-        recommendation=recommend(case, compared),
+        recommendation=recommendation,
+        scores=tuple(_scores(case, named)),
+        answers=_answers(case, named),
         seeds=tuple(_seeds(case)),
         forgetting=_forgetting(case),
         axes=worths,
@@ -78,7 +88,8 @@ def _headline(case: Case, compared: Sequence[ComparisonReport]) -> str:
             JobState.CANCELLED: "The job was cancelled before any design was trained to the end.",
         }.get(case.state, "No design has been trained to the end yet.")
     best = "is the best design so far" if not case.state.terminal else "is the best design"
-    score = f"{figure(case.value(won))} {case.unit} on the validation rows"
+    seeds = seeds_count(len(case.seeds(won.number)))
+    score = f"{figure(case.value(won))} {case.unit} on the validation rows ({seeds})"
     words = f"Trial {won.number} {best}: {won.past.design.summary()}, {score}."
     baselines: dict[str, list[str]] = {}
     for one in compared:
@@ -103,7 +114,7 @@ def _task(case: Case) -> TaskReport:
     )
 
 
-def _judge(case: Case) -> JudgeReport:
+def _judge(case: Case, compared: Sequence[ComparisonReport]) -> JudgeReport:
     judge = case.judge
     validation, test = (min(rows, judge.max_rows) for rows in case.rows[1:])
     if case.lower_is_better:
@@ -125,12 +136,21 @@ def _judge(case: Case) -> JudgeReport:
     ]
     if not case.lower_is_better and (judge.grader is not None or judge.environment is not None):
         words.append(f"At most the first {judge.max_generations} rows of each are answered and graded.")
+    told = resolution.measured(compared)
+    if told is not None:
+        difference, against = told
+        rows, seeds = count(against.rows, "test row"), " and ".join(map(seeds_count, against.seeds))
+        words.append(
+            f"The smallest difference that {rows} and these seeds ({seeds}) can tell is about {figure(difference)} "
+            f"{case.unit}: half of the 95 % interval against the {against.against}."
+        )
     return JudgeReport(
         objective=judge.objective,
         unit=case.unit,
         lower_is_better=case.lower_is_better,
         validation_rows=validation,
         test_rows=test,
+        smallest_difference=None if told is None else told[0],
         words=tuple(words),
     )
 
@@ -195,12 +215,43 @@ def _winner(case: Case, worths: Sequence[AxisReport]) -> WinnerReport | None:
         summary=won.past.design.summary(),
         design=won.past.design,
         score=case.value(won),
+        seeds=len(case.seeds(won.number)),
         metrics=won.metrics,
         test_metrics=won.test_metrics,
         parameters=size(case, won),
         device_seconds=won.past.device_seconds,
         axes=phrases.winner(case, won, worths),
     )
+
+
+def _scores(case: Case, named: Tried | None) -> Iterator[ScoreReport]:
+    """Yield the metrics of the recommended trial, of the winner if that is another one, and of the baselines."""
+    shown: list[tuple[Role, Tried | None]] = [
+        ("recommended", named),
+        ("winner", case.winner),
+        ("plain-LoRA default", case.default),
+        ("untuned base", case.base),
+    ]
+    seen: set[int] = set()
+    for role, tried in shown:
+        metrics = None if tried is None else case.mean(tried.number)
+        if tried is None or metrics is None or tried.number in seen:
+            continue
+        seen.add(tried.number)
+        yield ScoreReport(
+            number=tried.number,
+            role=role,
+            summary=tried.past.design.summary(),
+            seeds=len(case.seeds(tried.number)) if tried.past.design.stages else None,
+            metrics=metrics,
+            test_metrics=case.mean_on_test(tried.number),
+        )
+
+
+def _answers(case: Case, named: Tried | None) -> AnswersReport | None:
+    shown = case.winner if named is None or not named.past.design.stages else named
+    found = () if shown is None else case.answers.get(shown.number, ())
+    return None if shown is None or not found else AnswersReport(number=shown.number, answers=found)
 
 
 def _seeds(case: Case) -> Iterator[SeedsReport]:
@@ -232,7 +283,7 @@ def _seeds(case: Case) -> Iterator[SeedsReport]:
 def _forgetting(case: Case) -> ForgettingReport | None:
     if case.winner is None or case.base is None:
         return None
-    general = named("general_bits_per_byte")
+    general = metric_named("general_bits_per_byte")
     base, won = (
         [value for scores in case.scores(one.number) if (value := general.value(scores)) is not None]
         for one in (case.base, case.winner)
@@ -276,6 +327,7 @@ def front(case: Case) -> Iterator[FrontReport]:
             number=price.number,
             summary=tried.past.design.summary(),
             score=case.value(tried),
+            seeds=len(case.seeds(price.number)),
             parameters=price.parameters,
             device_seconds=price.device_seconds,
         )
@@ -284,6 +336,11 @@ def front(case: Case) -> Iterator[FrontReport]:
 def _tried(case: Case, tried: Tried) -> TriedReport:
     past = tried.past
     score = past.value if tried.complete else past.measured[-1].value if past.measured else None
+    own, own_test = None if score is None else case.shown(score), case.test_value(tried)
+    mean, mean_test = own, own_test
+    whole = tried.complete and past.confirms is None
+    if whole:
+        mean, mean_test = case.value(tried), case.metric.value(case.mean_on_test(tried.number))
     return TriedReport(
         number=tried.number,
         summary=past.design.summary(),
@@ -291,8 +348,11 @@ def _tried(case: Case, tried: Tried) -> TriedReport:
         state=state(tried),
         confirms=past.confirms,
         share=tried.share,
-        score=None if score is None else case.shown(score),
-        test_score=case.test_value(tried),
+        score=own,
+        test_score=own_test,
+        mean_score=mean,
+        mean_test_score=mean_test,
+        seeds=len(case.seeds(tried.number)) if whole and past.design.stages else None,
         device_seconds=past.device_seconds,
     )
 

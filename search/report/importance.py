@@ -30,12 +30,13 @@ from search.methods import ALGORITHM_OF
 from search.policy import ranking
 from search.policy.history import Past
 from search.policy.ranking import DEFAULT
-from search.space.learning_rate import default_learning_rate
+from search.space.learning_rate import multiplier, rate_words
 from search.space.samplers import Value
 
 Group = Literal["learning algorithm", "weight update", "architecture", "hyperparameters"]
 
 UNCHANGED: Final = "as it is"
+RATE: Final = "learning rate"  # the axis; its values are multipliers of the default
 ENOUGH_TRIALS: Final = 10
 ENOUGH_OF_A_VALUE: Final = 3
 BLOCK: Final = 256  # designs compared with all others in one array
@@ -64,6 +65,8 @@ class Worth(Frozen):
     weak: bool = Field(description="whether there were too few trials for a reliable share")
     default: str | None = Field(default=None, description="the plain-LoRA default's value, if it has the axis")
     best: str | None = Field(default=None, description="the winner's value, if it has the axis")
+    default_text: str | None = Field(default=None, description="`default` for people: a learning rate as a number too")
+    best_text: str | None = Field(default=None, description="`best` for people: a learning rate as a number too")
     worth: float | None = Field(
         default=None,
         ge=0,
@@ -86,9 +89,10 @@ def axes_of(design: Design, facts: Mapping[str, ModelFacts]) -> dict[str, Value]
         "batch size": first.optimiser.batch_size,
         "epochs": first.optimiser.epochs,
     }
-    if base is not None:
-        usual = default_learning_rate(first.algorithm.kind, first.update.kind, base.hidden_size)
-        found["learning rate"] = float(f"{first.optimiser.learning_rate / usual:.2g}")
+    if first.optimiser.schedule != "cosine":
+        found["schedule"] = first.optimiser.schedule
+    if base is not None:  # relative to its default, because the rates of different updates do not compare
+        found[RATE] = multiplier(first, base.hidden_size)
     for field in ("rank", "placement", "tokens", "block"):
         if (value := getattr(first.update, field, None)) is not None:
             found[field] = value
@@ -110,8 +114,20 @@ def importance(history: Sequence[Past], facts: Mapping[str, ModelFacts]) -> list
     found = {past.number: past.value for past in ranking.rank(history) if past.value is not None}
     names = list(dict.fromkeys(name for having in values.values() for name in having))
     worths = [_worth(name, found, values, ranks) for name in names]
+    designs = {past.number: past.design for past in history}
+    shown = {"default": designs.get(DEFAULT), "best": designs.get(next(iter(found), DEFAULT))}
+    worths = [worth.model_copy(update=_rates(worth, shown, facts)) if worth.axis == RATE else worth for worth in worths]
     order: list[Group] = [*dict.fromkeys(_GROUPS.values()), "hyperparameters"]
     return sorted(worths, key=lambda worth: (order.index(worth.group), -(worth.share or 0.0), worth.axis))
+
+
+def _rates(worth: Worth, designs: Mapping[str, Design | None], facts: Mapping[str, ModelFacts]) -> dict[str, str]:
+    """Return the learning rates of the default and of the best design as numbers, each with its multiplier."""
+    return {
+        f"{field}_text": rate_words(design.stages[0], facts[design.architecture.base].hidden_size)
+        for field, design in designs.items()
+        if design is not None and getattr(worth, field) is not None
+    }
 
 
 def relative_ranks(history: Sequence[Past]) -> dict[int, float]:
@@ -170,6 +186,8 @@ def _worth(
         weak=len(having) < ENOUGH_TRIALS or len(usual) < 2,
         default=None if default is None else _text(default),
         best=None if best is None else _text(best),
+        default_text=None if default is None else _text(default),
+        best_text=None if best is None else _text(best),
         worth=worth,
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from pydantic import Field
 
-from luthier.metrics import MetricSpec, deciding
+from luthier.api_types import TrialSample
+from luthier.metrics import MetricSpec, deciding, mean_metrics
 from luthier.models.base_model import ModelFacts
 from luthier.task import JudgeSpec, Search, Task
 from luthier.trial import RUNGS, JobState, Metrics, RowScores, TrialState
@@ -77,6 +78,10 @@ class Case(Frozen):
     space: Space | None = Field(default=None, description="None if it can no longer be built")
     ended: str | None = Field(default=None, description="why the search ended, as a clause")
     curve: tuple[float, ...] = Field(default=(), description="training loss of the winner's last stage, by step")
+    answers: Mapping[int, tuple[TrialSample, ...]] = Field(default={}, description="answers to show, by trial number")
+    named: int | None = Field(
+        default=None, description="number of the trial that the succeeded job names as its result; None before"
+    )
 
     @cached_property
     def history(self) -> list[Past]:
@@ -98,6 +103,7 @@ class Case(Frozen):
 
     @property
     def winner(self) -> Tried | None:
+        """The best trained design on the validation rows."""
         return self.ranked[0] if self.ranked else None
 
     @property
@@ -149,6 +155,14 @@ class Case(Frozen):
         """A trial's own score on the test rows."""
         return self.metric.value(tried.test_metrics)
 
+    def mean(self, number: int) -> Metrics | None:
+        """A complete design's metrics on the validation rows, as means over its seeds."""
+        return _mean([tried.metrics for tried in self.seeds(number)])
+
+    def mean_on_test(self, number: int) -> Metrics | None:
+        """A design's metrics on the test rows, as means over its seeds that were scored there."""
+        return _mean([tried.test_metrics for tried in self.seeds(number)])
+
     def rung_rank(self, tried: Tried) -> tuple[int, int, int]:
         """A trial's rank at its last rung, how many trials were scored there, and how many of these are promoted."""
         ranks = self._rung_ranks[len(tried.past.measured) - 1]
@@ -173,3 +187,8 @@ class Case(Frozen):
         """For each rung, the rank of each trial that was scored there, by number."""
         ranked = (asha.rung_score(self.history, rung) for rung in range(len(RUNGS)))
         return [{past.number: rank for rank, past in enumerate(trials, start=1)} for trials in ranked]
+
+
+def _mean(found: Sequence[Metrics | None]) -> Metrics | None:
+    measured = [one for one in found if one is not None]
+    return mean_metrics(measured) if measured else None

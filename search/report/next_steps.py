@@ -6,64 +6,95 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from luthier.report import ComparisonReport
 from search.format import count
 from search.methods import ALGORITHM_OF, Interval
 from search.report.caveats import SEEDS
+from search.report.importance import RATE, axes_of, relative_ranks
 from search.report.inputs import Case, Tried
 from search.space.axes import RANKS
-from search.space.learning_rate import default_learning_rate
+from search.space.learning_rate import multiplier
 
 EDGE = 0.15  # a value within this share of a range (on its log scale) from an end counts as at the edge
+CLOSE = 0.01  # of the logarithm of a value: the same value but for rounding
+ENOUGH_OTHERS = 4  # designs besides the winner that show a trend
+TREND = 0.2  # least correlation of the others' ranks with the value
 FALLING = 0.02  # relative decrease of the loss between the last two fifths of training that counts as falling
 
 
 def next_steps(case: Case, comparisons: Sequence[ComparisonReport]) -> tuple[str, ...]:
-    """Return suggestions, the most promising first. Nothing in the data proves that they would help."""
+    """Return suggestions, the most promising first. Nothing in the data proves that they would help, or speaks against
+    them."""
     won = case.winner
     if won is None:
         return ()
+    falling = tuple(_falling(case))
     found = [
-        *_edges(case, won),
-        *_falling(case),
+        *_edges(case, won, falling=bool(falling)),
+        *falling,
         *_barely_tried(case),
         *_uncertain(case, won, comparisons),
     ]
     return tuple(found)
 
 
-def _edges(case: Case, won: Tried) -> Iterator[str]:
-    """Hyperparameters of the winner at the edge of the searched range."""
+def _edges(case: Case, won: Tried, *, falling: bool) -> Iterator[str]:
+    """Hyperparameters of the winner at the edge of the searched range, where the other designs point beyond it.
+
+    `falling`: the winner's training loss was still falling, which contradicts fewer epochs.
+    """
     space, design = case.space, won.past.design
     if space is None:
         return
     first = design.stages[0]
     facts = case.facts.get(design.architecture.base)
-    ranges: list[tuple[str, float, Interval | Sequence[float]]] = [
-        ("batch size", first.optimiser.batch_size, space.batch_sizes),
-        ("number of epochs", first.optimiser.epochs, space.epochs),
+    ranges: list[tuple[str, str, float, Interval | Sequence[float]]] = [
+        ("batch size", "batch size", first.optimiser.batch_size, space.batch_sizes),
+        ("epochs", "number of epochs", first.optimiser.epochs, space.epochs),
     ]
-    if facts is not None:
-        usual = default_learning_rate(first.algorithm.kind, first.update.kind, facts.hidden_size)
-        multiplier = first.optimiser.learning_rate / usual
-        ranges.insert(0, ("learning rate multiplier", multiplier, space.multipliers))
+    if facts is not None and not space.rates:
+        rate = f"learning rate multiplier (learning rate {first.optimiser.learning_rate:.3g})"
+        ranges.insert(0, (RATE, rate, multiplier(first, facts.hidden_size), space.multipliers))
     rank = getattr(first.update, "rank", None)
     if rank is not None and rank in RANKS:
-        ranges.append(("rank", rank, RANKS))
+        ranges.append(("rank", "rank", rank, RANKS))
     for stage in design.stages:
         for setting in ALGORITHM_OF[stage.algorithm.kind].searched:
             value = getattr(stage.algorithm, setting.field)
             if setting.axis in space.settings and not isinstance(value, str):
                 named = f"{setting.field.replace('_', ' ')} of {setting.algorithm}"
-                ranges.append((named, value, space.settings[setting.axis]))
-    for name, value, axis in ranges:
-        side, low, high = _edge(value, axis)
-        if side is not None:
+                ranges.append((named, named, value, space.settings[setting.axis]))
+    for axis, name, value, searched in ranges:
+        side, low, high = _edge(value, searched)
+        if side is None or (axis == "epochs" and side == "lower" and falling):
+            continue
+        if _points_beyond(case, won, axis, value, upwards=side == "upper"):
             wanted = "larger" if side == "upper" else "smaller"
             yield (
-                f"The winner's {name} is {value:.3g}, at the {side} end of the searched range ({low:g} to {high:g}). "
-                f"Search {wanted} values."
+                f"The winner's {name} is {value:.3g}, at the {side} end of the searched range ({low:g} to {high:g}), "
+                f"and the other designs are better towards this end. Search {wanted} values."
             )
+
+
+def _points_beyond(case: Case, won: Tried, axis: str, value: float, *, upwards: bool) -> bool:
+    """Return whether no design has a value beyond the winner's, and the others rank better towards it."""
+    ranks = relative_ranks(case.history)
+    found: list[tuple[float, float]] = []
+    for tried in case.designs:
+        other = axes_of(tried.past.design, case.facts).get(axis)
+        if tried.number == won.number or tried.number not in ranks or not isinstance(other, int | float):
+            continue
+        found.append((math.log(max(other, 1e-12)), ranks[tried.number]))
+    values = [one for one, _ in found]
+    limit = math.log(max(value, 1e-12)) + (CLOSE if upwards else -CLOSE)
+    if any(one > limit if upwards else one < limit for one in values):
+        return False
+    if len(found) < ENOUGH_OTHERS or len(set(values)) < 2 or len({rank for _, rank in found}) < 2:
+        return False
+    trend = float(np.corrcoef(np.array(found).T)[0, 1])  # ranks: 0 is the best
+    return (-trend if upwards else trend) >= TREND
 
 
 def _edge(value: float, axis: Interval | Sequence[float]) -> tuple[str | None, float, float]:

@@ -15,6 +15,7 @@ from search.methods import EDIT_OF
 from search.report.importance import UNCHANGED
 from search.report.inputs import Case, Tried
 from search.report.pareto import parameters
+from search.space.learning_rate import rate_words
 
 _KINDS = {
     DataKind.TEXT: "plain text",
@@ -52,7 +53,7 @@ def winner(case: Case, won: Tried, worths: Sequence[AxisReport]) -> tuple[AxisWo
             axis=recipe,
             words=(
                 *_algorithms(design),
-                _hyperparameters(design),
+                _hyperparameters(design, case.facts.get(design.architecture.base)),
                 *_alternatives(case, won, lambda design: design.recipe, "recipe"),
                 *_worth(case, worths, recipe),
             ),
@@ -92,7 +93,7 @@ def explained(design: Design, facts: ModelFacts | None) -> tuple[tuple[str, tupl
         if values:
             settings.append(f"{stage.algorithm.kind}: {', '.join(values)}.")
     return (
-        ("learning algorithm", (*_algorithms(design), *settings, _hyperparameters(design))),
+        ("learning algorithm", (*_algorithms(design), *settings, _hyperparameters(design, facts))),
         ("weight update", _updates(design)),
         architecture,
     )
@@ -120,9 +121,11 @@ def _update(update: Frozen) -> str:
     return f"{getattr(update, 'kind', '')}{'' if rank is None else f', rank {rank}'}"
 
 
-def _hyperparameters(design: Design) -> str:
+def _hyperparameters(design: Design, facts: ModelFacts | None) -> str:
+    """The optimiser's settings; the multiplier of a learning rate is relative to the default for its update."""
     first = design.stages[0].optimiser
-    rates = " and ".join(dict.fromkeys(f"{stage.optimiser.learning_rate:.3g}" for stage in design.stages))
+    width = None if facts is None else facts.hidden_size
+    rates = " and ".join(dict.fromkeys(rate_words(stage, width) for stage in design.stages))
     return f"Learning rate {rates}, batch size {first.batch_size}, {count_of(first.epochs)}."
 
 

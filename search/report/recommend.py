@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from luthier.api_types import Recommendation
 from luthier.metrics import figure, signed
-from luthier.report import Baseline, ComparisonReport, Recommendation, Verdict
+from luthier.report import Baseline, ComparisonReport, Verdict
 from search.format import millions, seconds
 from search.policy.ranking import DEFAULT
 from search.report import bootstrap, pareto
@@ -78,8 +79,34 @@ def _comparison(case: Case, against: Baseline, won: Tried, other: Tried) -> Comp
     )
 
 
+def chosen(case: Case, recommendation: Recommendation | None = None) -> Tried | None:
+    """Return the trial that the job's results stand for; None before a trial is complete.
+
+    It is the one that the job named when it succeeded, else the recommended one, else the best on the validation rows.
+    `recommendation`: what `recommend` returned, if it is known already.
+    """
+    if case.named is not None:
+        return case.by_number[case.named]
+    if recommendation is None:
+        recommendation = recommend(case, tuple(comparisons(case)))
+    if recommendation.number is not None:
+        return case.by_number[recommendation.number]
+    return case.winner or case.base
+
+
 def recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendation:
-    """Recommend the winner if it is significantly better than both baselines, else the cheapest one that is as good."""
+    """Recommend the winner if it is significantly better than both baselines, else the cheapest one that is as good.
+
+    Where the job already names another trial as its result, the last sentence says so.
+    """
+    found = _recommend(case, compared)
+    if case.named is None or found.number in (None, case.named):
+        return found
+    words = f"The model that the job names is still trial {case.named}, which was chosen when it ended."
+    return found.model_copy(update={"words": (*found.words, words)})
+
+
+def _recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendation:
     won = case.winner
     if won is None:
         return Recommendation(

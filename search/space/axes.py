@@ -11,6 +11,7 @@ from typing import Final, TypeVar, get_args
 
 from pydantic import Field
 
+from luthier.design import SCHEDULES, Schedule
 from luthier.errors import IllegalDesign, UserError
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, JudgeSpec, Pin, pin_name
@@ -29,6 +30,9 @@ RANKS: Final = (4, 8, 16, 32, 64)
 MOST_RANK: Final = 1024
 BATCH_SIZES: Final = (4, 8, 16, 32)
 EPOCHS: Final = (1.0, 2.0, 3.0)
+SEARCHED_SCHEDULES: Final[tuple[Schedule, ...]] = ("cosine",)
+# Where each trial ends at its best moment, the epochs only limit it: enough for SEEN rows, within LIMITS.
+SEEN, LIMITS = 6000, (3, 20)
 MULTIPLIERS: Final = Interval(low=0.2, high=20.0)
 
 
@@ -181,9 +185,22 @@ def batch_sizes(rows: int, pin: Pin) -> tuple[int, ...]:
     return _ascending(pin.batch_size)
 
 
-def epochs(pin: Pin) -> tuple[float, ...]:
-    """Return the numbers of epochs to search."""
-    return EPOCHS if pin.epochs is None else _positive("epochs", pin.epochs)
+def epochs(pin: Pin, schedules: Sequence[Schedule], rows: int) -> tuple[float, ...]:
+    """Return the numbers of epochs to search; at a constant rate alone, the limit for `rows` training rows."""
+    if pin.epochs is not None:
+        return _positive("epochs", pin.epochs)
+    if tuple(schedules) == ("constant",):
+        least, most = LIMITS
+        return (float(min(most, max(least, round(SEEN / rows)))),)
+    return EPOCHS
+
+
+def schedules(pin: Pin) -> tuple[Schedule, ...]:
+    """Return the learning-rate schedules to search."""
+    if pin.schedule is None:
+        return SEARCHED_SCHEDULES
+    _check("schedule", pin.schedule, SCHEDULES.__contains__, tuple(SCHEDULES))
+    return tuple(name for name in SCHEDULES if name in pin.schedule)
 
 
 def multipliers(pin: Pin) -> Values:
@@ -198,6 +215,22 @@ def edits_asked(pin: Pin, constraints: Constraints | None, models: Sequence[Mode
     limits = constraints or Constraints()
     limited = limits.parameters is not None or limits.memory_bytes is not None
     return limited or any(edit in model.edits for edit in pinned for model in models)
+
+
+def rates(pin: Pin) -> tuple[float, ...]:
+    """Return the pinned learning rates of the first stage; empty if the search is over multipliers.
+
+    Raises UserError if multipliers are pinned too, and IllegalDesign for a rate above 1.
+    """
+    if pin.learning_rate is None:
+        return ()
+    if pin.learning_rate_multiplier is not None:
+        raise UserError(
+            "learning_rate and learning_rate_multiplier are the same setting. Pin one of them.",
+            param="search.pin.learning_rate",
+        )
+    _check("learning_rate", pin.learning_rate, lambda rate: 0 < rate <= 1, ["numbers above 0, up to 1, e.g. 3e-4"])
+    return _ascending(pin.learning_rate)
 
 
 def settings(recipes: Sequence[str], pin: Pin) -> dict[str, Values]:

@@ -8,21 +8,29 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from luthier.design import Design
+from luthier.algorithms import Algorithm
+from luthier.design import Architecture, Design, Stage
 from luthier.errors import IllegalDesign, UserError
-from luthier.task import Pin
+from luthier.task import Pin, pin_name
+from luthier.updates import Placed, Update
+from search.methods import EDITS, UPDATE_OF
+from search.space.learning_rate import default_learning_rate, significant
 from search.space.samplers import V, Value
 from search.space.space import Space
 
 # Axes that not every design has. Changing one that the design lacks is refused.
 CONDITIONAL: Final = ("rank", "block", "tokens", "top_layers", "depth_rule", "rope_rule", "later_update")
 CHANGES: Final = tuple(dict.fromkeys((*Pin.model_fields, *CONDITIONAL)))
+RATES: Final = frozenset({"learning_rate", "learning_rate_multiplier"})
 
 _PINNED: Final = "search.pin."
 
 
 def changed(design: Design, change: Mapping[str, Value], spaces: Callable[[Pin], Space]) -> Design:
-    """Return the design with the values in `change`; all others stay the same, or as close as the space allows.
+    """Return the design with the values in `change`. All others stay exactly as they are.
+
+    What the change makes impossible becomes the nearest possible value: the layers kept of a smaller model, say. Where
+    a change of model, algorithm or update changes the default learning rate, the rate keeps its multiplier.
 
     `spaces` returns the space for a pin. Raises UserError for an unknown name, and IllegalDesign with the possible
     values for an impossible value.
@@ -34,7 +42,7 @@ def changed(design: Design, change: Mapping[str, Value], spaces: Callable[[Pin],
         )
     base = change.get("model", design.architecture.base)
     wishes = {name: value for name, value in change.items() if name in CONDITIONAL}
-    found = spaces(_pin(base, change))
+    found = _space(design, base, change, spaces)
     start = design.model_copy(update={"architecture": design.architecture.model_copy(update={"base": base})})
     answers = _Near(found.answers(start) if start.stages else {}, wishes)
     result = found.sample(answers)
@@ -44,7 +52,35 @@ def changed(design: Design, change: Mapping[str, Value], spaces: Callable[[Pin],
             f"{idle[0]} does not apply to the design {result.summary()}. Change what it depends on too.",
             param=f"change.{idle[0]}",
         )
-    return result
+    after = found.model(result.architecture.base).hidden_size
+    return _kept(design, result, change, (_width(design, after, change, spaces), after))
+
+
+def _width(design: Design, after: int, change: Mapping[str, Value], spaces: Callable[[Pin], Space]) -> int:
+    """Return the hidden size of the base model before the change; `after` where that is no longer registered."""
+    base = design.architecture.base
+    if change.get("model", base) == base:
+        return after
+    try:
+        return spaces(Pin(model=(base,))).model(base).hidden_size
+    except UserError:
+        return after
+
+
+def _space(design: Design, base: Value, change: Mapping[str, Value], spaces: Callable[[Pin], Space]) -> Space:
+    """Return the space with the changed values, and with the design's own ones that the default ranges may lack.
+
+    Own values that the changed design cannot have are given up.
+    """
+    own = _own(design, change)
+    while True:
+        try:
+            return spaces(_pin(base, {**own, **change}))
+        except UserError as error:
+            name = (error.param or "").removeprefix(_PINNED).removeprefix("change.")
+            if name not in own:
+                raise
+            del own[name]
 
 
 def _pin(base: Value, change: Mapping[str, Value]) -> Pin:
@@ -55,6 +91,90 @@ def _pin(base: Value, change: Mapping[str, Value]) -> Pin:
         first = error.errors()[0]
         name = str(first["loc"][0])
         raise UserError(f"change.{name} is {change[name]!r}: {first['msg']}", param=f"change.{name}") from error
+
+
+def _own(design: Design, change: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the values that stages which the change adds, or another update, take over from the first stage."""
+    if not design.stages:
+        return {}
+    first = design.stages[0]
+    found: dict[str, Value] = {"epochs": first.optimiser.epochs, "batch_size": first.optimiser.batch_size}
+    if (rank := getattr(first.update, "rank", None)) is not None:
+        found["rank"] = rank
+    return {name: value for name, value in found.items() if name not in change}
+
+
+def _kept(design: Design, result: Design, change: Mapping[str, Value], widths: tuple[int, int]) -> Design:
+    """Return the changed design with every other value of the design before, whether the space has an axis for it or
+    not. `widths`: the hidden sizes of the base models before and after."""
+    stages: list[Stage] = []
+    for index, after in enumerate(result.stages):
+        before = design.stages[index] if index < len(design.stages) else None
+        if before is None:
+            shares = after.update == result.stages[0].update  # it trains the parameters of the first stage
+            update = stages[0].update if design.stages and shares else after.update
+            added = after.model_copy(update={"update": update})
+            stages.append(_added(added, stages[0], change, widths[1]) if design.stages else added)
+            continue
+        own = {name: value for name, value in before.optimiser if name not in change and name != "learning_rate"}
+        rate = after.optimiser.learning_rate
+        if not change.keys() & RATES:
+            rate = _scaled(before.optimiser.learning_rate, _default(before, widths[0]), _default(after, widths[1]))
+        later = index > 0 and "later_update" in change
+        stages.append(
+            Stage(
+                algorithm=_algorithm(before.algorithm, after.algorithm, change),
+                update=after.update if later else _update(before.update, after.update, change),
+                optimiser=after.optimiser.model_copy(update={**own, "learning_rate": rate}),
+            )
+        )
+    return Design(architecture=_architecture(design.architecture, result.architecture, change), stages=tuple(stages))
+
+
+def _added(stage: Stage, first: Stage, change: Mapping[str, Value], width: int) -> Stage:
+    """Return a stage that the change adds, with the multiplier of the first stage's learning rate."""
+    if change.keys() & RATES:
+        return stage
+    rate = _scaled(first.optimiser.learning_rate, _default(first, width), _default(stage, width))
+    return stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update={"learning_rate": rate})})
+
+
+def _default(stage: Stage, width: int) -> float:
+    return default_learning_rate(stage.algorithm.kind, stage.update.kind, width)
+
+
+def _scaled(rate: float, before: float, after: float) -> float:
+    """Return the rate with the same multiplier of another default; unchanged if the default is the same."""
+    return rate if before == after else significant(rate * after / before)
+
+
+def _architecture(before: Architecture, after: Architecture, change: Mapping[str, Value]) -> Architecture:
+    """Return the architecture with the edits that the change leaves alone; without any if the update allows none."""
+    edited = [spec.edit for spec in EDITS if spec.edit in change]
+    if before.base != after.base or (before.edited and not (after.edited or edited)):
+        return after
+    kept = {spec.edit for spec in EDITS if spec.edit not in change}
+    for spec in EDITS:
+        still = spec.edit in kept or None not in (getattr(before, spec.edit), getattr(after, spec.edit))
+        if spec.rule is not None and still and spec.rule[0] not in change:
+            kept.add(spec.rule[0])
+    return after.model_copy(update={name: getattr(before, name) for name in kept})
+
+
+def _algorithm(before: Algorithm, after: Algorithm, change: Mapping[str, Value]) -> Algorithm:
+    if before.kind != after.kind:
+        return after
+    names = [name for name in type(before).model_fields if pin_name(before.kind, name) in change]
+    return before.model_copy(update={name: getattr(after, name) for name in names})
+
+
+def _update(before: Update, after: Update, change: Mapping[str, Value]) -> Update:
+    if before.kind != after.kind:
+        return after
+    size = UPDATE_OF[before.kind].size
+    names = ["placement"] if "placement" in change and isinstance(before, Placed) else []
+    names += [size.field] if size is not None and _axis(size.axis) in change else []
+    return before.model_copy(update={name: getattr(after, name) for name in names})
 
 
 def place(error: UserError) -> str | None:

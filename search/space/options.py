@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from luthier.api_types import Axis, AxisChoice
+from luthier.design import SCHEDULES
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, Family, Pin
 from luthier.updates import PLACES
@@ -47,6 +48,7 @@ def offer(
             choices=tuple(_updates(usable, searched, four_bit=four_bit)),
         ),
         Axis(name="placement", pinned=pin.placement is not None, choices=tuple(_placements(usable, searched))),
+        Axis(name="schedule", pinned=pin.schedule is not None, choices=tuple(_schedules(searched))),
         *_numbers(usable, searched, pin),
         *_settings(searched, pin),
     )
@@ -97,6 +99,11 @@ def _placements(entries: Sequence[BaseModelEntry], searched: Space | None) -> It
         yield _choice(place, f"On {PLACES[place]}.", why, searched=place in tried)
 
 
+def _schedules(searched: Space | None) -> Iterator[AxisChoice]:
+    for schedule, said in SCHEDULES.items():
+        yield _choice(schedule, said, None, searched=searched is not None and schedule in searched.schedules)
+
+
 def _numbers(entries: Sequence[BaseModelEntry], searched: Space | None, pin: Pin) -> Iterator[Axis]:
     """Return the numeric axes: the values that are searched, and the values that may be pinned."""
     models = searched.models if searched else ()
@@ -122,7 +129,9 @@ def _numbers(entries: Sequence[BaseModelEntry], searched: Space | None, pin: Pin
     for name, values, takes in plain:
         choices = tuple(AxisChoice(value=value, legal=True, searched=True) for value in dict.fromkeys(values))
         yield Axis(name=name, choices=choices, pinned=getattr(pin, name) is not None, takes=takes)
-    yield _axis("learning_rate_multiplier", searched.multipliers if searched else axes.MULTIPLIERS, pin)
+    if searched is None or not searched.rates:
+        yield _axis("learning_rate_multiplier", searched.multipliers if searched else axes.MULTIPLIERS, pin)
+    yield _axis("learning_rate", searched.rates if searched else (), pin, "numbers above 0, up to 1, e.g. 3e-4")
 
 
 def _settings(searched: Space | None, pin: Pin) -> Iterator[Axis]:

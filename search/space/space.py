@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution
 from pydantic import Field, TypeAdapter
 
 from luthier.algorithms import Algorithm
-from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.design import Architecture, Design, Optimiser, Schedule, Stage
 from luthier.errors import IllegalDesign, UserError
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, Pin
@@ -34,6 +34,7 @@ from search.space.samplers import Replay, Suggest, Value
 
 _ALGORITHMS: Final[TypeAdapter[Algorithm]] = TypeAdapter(Algorithm)
 _UPDATES: Final[TypeAdapter[Update]] = TypeAdapter(Update)
+SCHEDULE: Final = "schedule"
 SAME: Final = "same"  # later stages continue to train the parameters of the first stage's update
 LATER: Final = ("lora", "full")
 LATER_RANK: Final = 16
@@ -48,8 +49,12 @@ class Space(Frozen):
     recipes: tuple[str, ...] = Field(description="the usual one first")
     ranks: tuple[int, ...] = Field(description="of low-rank adapters")
     multipliers: Values = Field(description="learning rate relative to the default for the algorithm, update and model")
+    rates: tuple[float, ...] = Field(
+        default=(), description="pinned learning rates of the first stage, instead of `multipliers`; empty if none"
+    )
     batch_sizes: tuple[int, ...]
     epochs: tuple[float, ...]
+    schedules: tuple[Schedule, ...] = Field(description="of the learning rate; an axis where there are several")
     settings: dict[str, Values] = Field(description="the algorithms' hyperparameters, by axis")
     edits_asked: bool = Field(
         default=False, description="whether a pin on an edit, or a limit on size or memory, asks for edited models"
@@ -81,6 +86,7 @@ class Space(Frozen):
         taught = any(model.teachers for model in left)
         recipes = axes.recipe_names(kind, pin, family, rewarded=rewarded, taught=taught)
         recipes = axes.possible_recipes(recipes, left, pin)
+        schedules = axes.schedules(pin)
         return cls(
             kind=kind,
             family=family,
@@ -88,8 +94,10 @@ class Space(Frozen):
             recipes=recipes,
             ranks=axes.ranks(pin),
             multipliers=axes.multipliers(pin),
+            rates=axes.rates(pin),
             batch_sizes=axes.batch_sizes(rows, pin),
-            epochs=axes.epochs(pin),
+            epochs=axes.epochs(pin, schedules, rows),
+            schedules=schedules,
             settings=axes.settings(recipes, pin),
             edits_asked=axes.edits_asked(pin, constraints, left),
         )
@@ -100,9 +108,11 @@ class Space(Frozen):
         architecture = ask_architecture(suggest, model)
         recipe = suggest.categorical(_recipe_axis(model, self.recipes), model.recipes_of(self.recipes))
         update = self._update(suggest, model, recipe, edited=architecture.edited)
-        multiplier = _number(suggest, "learning_rate_multiplier", self.multipliers)
+        rate = suggest.categorical("learning_rate", self.rates) if self.rates else None
+        multiplier = 1.0 if self.rates else _number(suggest, "learning_rate_multiplier", self.multipliers)
         batch_size = suggest.categorical("batch_size", self.batch_sizes)
         epochs = suggest.categorical("epochs", self.epochs)
+        schedule = self._schedule(suggest)
         algorithms = [self._algorithm(suggest, kind, model) for kind in recipe.split("+")]
         later = self._later(suggest, model, update) if len(algorithms) > 1 else update
         return Design(
@@ -113,8 +123,10 @@ class Space(Frozen):
                 update,
                 later,
                 multiplier=multiplier,
+                rate=rate,
                 batch_size=batch_size,
                 epochs=epochs,
+                schedule=schedule,
             ),
         )
 
@@ -140,8 +152,10 @@ class Space(Frozen):
             _recipe_axis(model, self.recipes): design.recipe,
             _update_axis(model, possible): first.update.kind,
             "learning_rate_multiplier": _multiplier(self.multipliers, model, first),
+            "learning_rate": first.optimiser.learning_rate,
             "batch_size": first.optimiser.batch_size,
             "epochs": first.optimiser.epochs,
+            SCHEDULE: first.optimiser.schedule,
         }
         if (size := UPDATE_OF[first.update.kind].size) is not None:
             answers[_size_axis(size, model)] = getattr(first.update, size.field)
@@ -218,6 +232,12 @@ class Space(Frozen):
             return found
         return tuple(value for value in found if value <= size.most) or (size.most,)
 
+    def _schedule(self, suggest: Suggest) -> Schedule:
+        if len(self.schedules) == 1:
+            return self.schedules[0]
+        chosen = suggest.categorical(SCHEDULE, self.schedules)
+        return next(schedule for schedule in self.schedules if schedule == chosen)
+
     def _later(self, suggest: Suggest, model: ModelSpace, first: Update) -> Update:
         """Return the update of the stages after the first: the same, or one that starts from the merged weights."""
         others = later_updates(model, first)
@@ -251,23 +271,29 @@ def stages(
     multiplier: float,
     batch_size: int,
     epochs: float,
+    schedule: Schedule,
+    rate: float | None = None,
 ) -> tuple[Stage, ...]:
     """Return one stage for each algorithm: the first with `update`, the others with `later`.
 
-    The first stage's learning rate is rounded. The others are scaled from it by the ratio of the defaults.
+    The first stage's learning rate is `rate`, or that of the multiplier, rounded. The others are scaled from it by the
+    ratio of the defaults.
     """
     updates = [update, *[later] * (len(algorithms) - 1)]
     defaults = [
         default_learning_rate(algorithm.kind, used.kind, model.hidden_size)
         for algorithm, used in zip(algorithms, updates, strict=True)
     ]
-    first = significant(defaults[0] * multiplier)
+    first = significant(defaults[0] * multiplier) if rate is None else rate
     return tuple(
         Stage(
             algorithm=algorithm,
             update=used,
             optimiser=Optimiser(
-                learning_rate=significant(first * default / defaults[0]), batch_size=batch_size, epochs=epochs
+                learning_rate=first if default == defaults[0] else significant(first * default / defaults[0]),
+                batch_size=batch_size,
+                epochs=epochs,
+                schedule=schedule,
             ),
         )
         for algorithm, used, default in zip(algorithms, updates, defaults, strict=True)

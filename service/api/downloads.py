@@ -10,9 +10,10 @@ from fastapi.responses import StreamingResponse
 from luthier.store.rows import TrialRecord
 from luthier.worker_protocol import Artifact
 from service.context import Context, utc_now
-from service.exports.tar_stream import Archive, Entry, of_blob
+from service.exports.tar_stream import Archive, Entry, of_blob, of_text
 
 CHUNK: Final = 1 << 20
+CARD: Final = "README.md"
 TAR: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/x-tar": {}}, "description": "A tar stream"}
 }
@@ -25,9 +26,13 @@ def pieces(stream: BinaryIO) -> Iterator[bytes]:
             yield chunk
 
 
-def tar_of(ctx: Context, trial: TrialRecord, artifact: Artifact, filename: str) -> StreamingResponse:
-    """Return a trial's weights as a download."""
-    return tar([of_blob(ctx.blobs, path, digest) for path, digest in artifact.files.items()], trial, filename)
+def tar_of(ctx: Context, trial: TrialRecord, artifact: Artifact, filename: str, card: str = "") -> StreamingResponse:
+    """Return a trial's weights as a download. `card` is appended to the model card."""
+    entries = [of_blob(ctx.blobs, path, digest) for path, digest in artifact.files.items() if path != CARD or not card]
+    if card and CARD in artifact.files:
+        with ctx.blobs.open(artifact.files[CARD]) as stream:
+            entries.append(of_text(CARD, stream.read().decode() + card))
+    return tar(entries, trial, filename)
 
 
 def tar(entries: Iterable[Entry], trial: TrialRecord, filename: str) -> StreamingResponse:

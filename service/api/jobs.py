@@ -9,12 +9,14 @@ from fastapi import APIRouter, Body, Request
 
 from luthier.api_types import CheckpointPage, Event, Job, Page
 from luthier.errors import UserError
-from luthier.store import events, jobs
+from luthier.store import events as log
+from luthier.store import jobs
 from service.context import Ctx, utc_now
-from service.jobs import create, lifecycle, reconcile
+from service.jobs import create, events, extend, lifecycle, reconcile
+from service.jobs.expected import expected
 from service.results import checkpoints, queries, serializers
 from service.schemas.params import After, JobId, Limit, OfSchedule, Tags
-from service.schemas.requests import CreateJob, DescribeJob
+from service.schemas.requests import CreateJob, DescribeJob, ExtendJob
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning jobs"])
 
@@ -59,13 +61,18 @@ def create_job(ctx: Ctx, body: Annotated[CreateJob, Body(openapi_examples=EXAMPL
 
     With `method` left out, or of type `auto`, the service searches over algorithm, weight update and architecture.
     `supervised` and `dpo` pin the algorithm; `reinforcement` pins it to the algorithms that maximise a reward. A
-    hyperparameter is "auto" or a pin on the search.
+    hyperparameter is "auto" or a pin on the search. `luthier.expected` says what the budget is expected to buy, with a
+    warning where it is too small.
     """
     now = utc_now()
     admitted = create.admit(ctx, body, now)
     with ctx.database.begin() as c:
         create.queue(c, admitted, now)
-        return queries.job(c, admitted.job)
+        found = expected(ctx, c, admitted.job, admitted.designs, now)
+        if found.warning is not None:
+            events.small_budget(c, admitted.job, found.warning, now)
+        job = queries.job(c, admitted.job)
+        return job.model_copy(update={"luthier": job.luthier.model_copy(update={"expected": found})})
 
 
 @router.get("", summary="List the jobs")
@@ -125,6 +132,17 @@ def resume_job(ctx: Ctx, job_id: JobId) -> Job:
         return queries.job(c, jobs.get(c, job_id))
 
 
+@router.post("/{job_id}/extend", summary="Extend a job")
+def extend_job(ctx: Ctx, job_id: JobId, body: ExtendJob) -> Job:
+    """A search that has ended goes on with more `trials`, more `device_seconds` or a later `deadline`. No trial is
+    repeated. The model of the job stays in use until it ends again; then the best design, its model and the aliases
+    that point to it may change. A job that has not ended, failed or was cancelled cannot be extended."""
+    now = utc_now()
+    record = extend.extend(ctx, job_id, body, now)
+    with ctx.database.read() as c:
+        return queries.job(c, record)
+
+
 @router.get("/{job_id}/checkpoints", summary="List a job's checkpoints")
 def list_checkpoints(ctx: Ctx, job_id: JobId, after: After = None, limit: Limit = 10) -> CheckpointPage:
     """Where its trials were scored on held-out rows, at rungs and at their ends, newest first. The final weights of the
@@ -138,7 +156,7 @@ def list_events(ctx: Ctx, job_id: JobId, after: After = None, limit: Limit = 20)
     """Newest first."""
     with ctx.database.read() as c:
         jobs.get(c, job_id)
-        records, has_more = events.list_(c, job_id, after, limit)
+        records, has_more = log.list_(c, job_id, after, limit)
     return Page(data=tuple(map(serializers.event, records)), has_more=has_more)
 
 

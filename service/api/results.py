@@ -1,4 +1,4 @@
-"""The result of a job: the best trial, its weights, and the whole search as an Optuna study."""
+"""The result of a job: the recommended trial, its weights, and the whole search as an Optuna study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from service.api.downloads import TAR, tar, tar_of
 from service.context import Ctx
 from service.exports import optuna_study
 from service.exports.llama_cpp import portable
-from service.results import serializers, weights
+from service.inference.model_names import usable_name
+from service.results import card, serializers, weights
 from service.schemas.params import JobId
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["Results"])
@@ -28,20 +29,28 @@ SQLITE: Final = "application/vnd.sqlite3"
 FILE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {SQLITE: {}}, "description": "An SQLite file"}}
 
 
-@router.get("/best", summary="Get the best trial")
-def get_best(ctx: Ctx, job_id: JobId) -> Best:
-    """The winner beside the untuned base and the plain LoRA default, on validation and test rows; while the job runs,
-    the best so far. 404 until a trial is complete.
+Which = Annotated[
+    str | None,
+    Query(alias="trial", max_length=200, description="id or number of another trial; left out: the recommended one"),
+]
+
+
+@router.get("/best", summary="Get the recommended trial")
+def get_best(ctx: Ctx, job_id: JobId, trial: Which = None) -> Best:
+    """The trial that the report recommends, beside the untuned base and the plain LoRA default, on validation and test
+    rows. Where the report recommends none, it is the best design on the validation rows so far. 404 until a trial is
+    complete.
     """
     with ctx.database.read() as c:
-        job, rows, winner = weights.winner(c, job_id)
-        return serializers.best(job, rows, winner, artifacts.of_trial(c, winner.id))
+        found = weights.named(c, ctx, job_id, trial)
+        return serializers.best(found, artifacts.of_trial(c, found.trial.id))
 
 
-@router.get("/artifact", summary="Download the best trial's weights", response_class=StreamingResponse, responses=TAR)
+@router.get("/artifact", summary="Download a trial's weights", response_class=StreamingResponse, responses=TAR)
 def get_artifact(
     ctx: Ctx,
     job_id: JobId,
+    trial: Which = None,
     form: Annotated[
         Form,
         Query(
@@ -51,12 +60,15 @@ def get_artifact(
         ),
     ] = "merged",
 ) -> StreamingResponse:
+    """The weights of the recommended trial, or of another one that is kept."""
     filename = f"{job_id}-{form}.tar"
     with ctx.database.read() as c:
-        job, winner, artifact = weights.of_winner(c, job_id, "merged" if form == "gguf" else form)
+        found, artifact = weights.of_named(c, ctx, job_id, "merged" if form == "gguf" else form, trial)
+        name = usable_name(found.job, found.trial, [artifact])
+        added = card.section(c, found)
     if form == "gguf":
-        return tar(portable(ctx.blobs, artifact.files, job.fine_tuned_model or winner.id), winner, filename)
-    return tar_of(ctx, winner, artifact, filename)
+        return tar(portable(ctx.blobs, artifact.files, name or found.trial.id), found.trial, filename)
+    return tar_of(ctx, found.trial, artifact, filename, card=added)
 
 
 @router.get("/optuna", summary="Download the job as an Optuna study", response_class=FileResponse, responses=FILE)

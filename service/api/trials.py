@@ -13,7 +13,7 @@ from luthier.trial import Point
 from service.api.downloads import TAR, tar_of
 from service.context import Ctx, utc_now
 from service.jobs import manual_trials
-from service.results import serializers, weights
+from service.results import card, serializers, weights
 from service.results import trials as views
 from service.schemas.params import After, JobId, TrialId
 from service.schemas.requests import AddTrial
@@ -108,4 +108,5 @@ def get_trial_artifact(
     with ctx.database.read() as c:
         trial = trials.named(c, job_id, trial_id)
         artifact = weights.of_trial(c, trial, form)
-    return tar_of(ctx, trial, artifact, f"{job_id}-trial-{trial.number}-{form}.tar")
+        added = card.section(c, weights.named(c, ctx, job_id, trial.id))
+    return tar_of(ctx, trial, artifact, f"{job_id}-trial-{trial.number}-{form}.tar", card=added)

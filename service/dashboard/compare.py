@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from luthier.errors import UserError
 from luthier.metrics import cell, shown
-from luthier.store import jobs, trials
+from luthier.store import jobs, models, trials
 from luthier.store.rows import JobRecord
 from service.context import Ctx, utc_now
 from service.dashboard import jobs as listing
@@ -40,12 +40,13 @@ def compare(
         records = [jobs.get(c, job_id) for job_id in ids]
         rows = {record.id: trials.of_job(c, record.id) for record in records}
         lines = [listing.line(c, record, rows[record.id]) for record in records]
+        facts = {entry.name: entry.facts for entry in models.list_(c)}
         others, _ = jobs.list_(c, None, OFFERED, {})
         offered = [serializers.job(each, trials.of_job(c, each.id), now) for each in others if each.id not in ids][
             :OFFERED
         ]
     best = [serializers.best_trial(record, rows[record.id]) for record in records]
-    designs = [{} if trial is None else flat(trial.design) for trial in best]
+    designs = [{} if trial is None else flat(trial.design, facts) for trial in best]
     names = list(dict.fromkeys(name for design in designs for name in design))
     kinds = list(dict.fromkeys(f"{line.unit} on {line.name}" for line in lines))
     return page(
@@ -78,6 +79,7 @@ def _rows(records: list[JobRecord], lines: list[listing.Line]) -> Rows:
         ("untuned base", [cell(line.base) for line in lines]),
         ("LoRA default", [cell(line.default) for line in lines]),
         ("best", [cell(line.best) for line in lines]),
+        ("seeds of the best", ["–" if line.seeds is None else str(line.seeds) for line in lines]),
         ("change from the base", [percent(line.gain) for line in lines]),
     ]
 

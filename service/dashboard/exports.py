@@ -85,6 +85,7 @@ def _job(line: listing.Line) -> Line:
         "designs_total": job.luthier.trials_total,
         "unit": line.unit,
         "best": line.best,
+        "best_seeds": line.seeds,
         "base": line.base,
         "default": line.default,
         "device_seconds": job.luthier.device_seconds,
@@ -95,15 +96,19 @@ def _job(line: listing.Line) -> Line:
 
 def _trials(ctx: Context, c: Connection, job_id: str) -> list[Line]:
     records = trials.of_job(c, job_id)
-    found = rows(report.case_of(c, ctx, jobs.get(c, job_id), records))
+    case = report.case_of(c, ctx, jobs.get(c, job_id), records)
+    found = rows(case, None)
     measured = {trial.number: trial.metrics for trial in records}
+    measured |= {one.number: case.mean(one.number) for one in case.tried if one.complete and one.past.confirms is None}
     exported = listed("export")
     lines = []
     for row in found:
-        shown = row.model_dump(exclude={"design", "tone", "role", "metrics"})
+        shown = row.model_dump(exclude={"design", "tone", "roles", "metrics"})
         metrics = measured[row.number]
         judged = {} if metrics is None else {spec.name: spec.value(metrics) for spec in exported}
-        lines.append({**shown, **judged, **{f"design: {name}": value for name, value in flat(row.design).items()}})
+        lines.append(
+            {**shown, **judged, **{f"design: {name}": value for name, value in flat(row.design, case.facts).items()}}
+        )
     return lines
 
 
@@ -124,7 +129,7 @@ def _axes(ctx: Context, c: Connection, job_id: str) -> list[Line]:
 
 def _front(ctx: Context, c: Connection, job_id: str) -> list[Line]:
     land = charts.landscape(ctx, c, job_id)
-    names = ("number", "summary", "score", "parameters", "device_seconds", "front")
+    names = ("number", "summary", "score", "seeds", "parameters", "device_seconds", "front")
     columns = [getattr(land, name) for name in names]
     lines = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     return [line for line in lines if line["score"] is not None]

@@ -7,14 +7,16 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
 
-from luthier.api_types import Job
+from luthier.api_types import Job, Recommendation
 from luthier.metrics import curves_for_charts, shown
 from luthier.store import artifacts, events, jobs, trials
 from luthier.store.rows import JobRecord
 from luthier.trial import JobState
 from luthier.values import Frozen
+from search.policy.ranking import DEFAULT, UNTUNED
 from search.report.importance import Worth, importance
-from search.report.inputs import Case
+from search.report.inputs import Case, Tried
+from search.report.recommend import chosen, comparisons, recommend
 from service.context import Ctx, utc_now
 from service.dashboard.layout import page
 from service.dashboard.leaderboard import Asked, table
@@ -34,15 +36,18 @@ class Against(Frozen):
     """The best score next to a baseline's."""
 
     other: float
+    seeds: int | None
     change: float | None
     better: bool
 
 
 class Figures(Frozen):
-    """The figures at the top of the page."""
+    """The figures at the top of the page, of the trial that the job's results stand for."""
 
     best: float | None
     best_number: int | None
+    seeds: int | None
+    advice: str | None
     base: Against | None
     default: Against | None
     took: float | None
@@ -58,7 +63,9 @@ def show_job(request: Request, ctx: Ctx, job_id: JobId, asked: Asked) -> Respons
         job = queries.job(c, record, ctx)
         case = report.case_of(c, ctx, record, rows)
         latest, more = events.list_(c, job_id, None, LATEST)
-        kept = [] if case.winner is None else [one.kind for one in artifacts.of_trial(c, case.winner.id)]
+        recommendation = recommend(case, tuple(comparisons(case)))
+        best = chosen(case, recommendation)
+        kept = [] if best is None else [one.kind for one in artifacts.of_trial(c, best.id)]
         name = queries.data_name(c, record)
     return page(
         request,
@@ -66,13 +73,13 @@ def show_job(request: Request, ctx: Ctx, job_id: JobId, asked: Asked) -> Respons
         title=heading(job, name),
         job=job,
         case=case,
-        others=_others(case, job),
+        others=_others(case, best),
         curves=curves_for_charts(),
         points=min(MOST_POINTS, max(FEWEST_POINTS, ALL_POINTS // max(1, len(rows)))),
         data=name,
         heading=heading(job, name),
-        figures=figures(case, job, record, now),
-        table=table(case, asked),
+        figures=figures(case, best, recommendation, job, record, now),
+        table=table(case, asked, best),
         axes=_axes(case),
         events=[serializers.event(event) for event in latest],
         more_events=more,
@@ -99,16 +106,19 @@ def heading(job: Job, data: str) -> str:
     return job.fine_tuned_model or data
 
 
-def figures(case: Case, job: Job, record: JobRecord, now: datetime) -> Figures:
-    best = case.winner
+def figures(
+    case: Case, best: Tried | None, recommendation: Recommendation, job: Job, record: JobRecord, now: datetime
+) -> Figures:
     value = None if best is None else case.value(best)
     ended = record.finished_at or (now if record.started_at else None)
     running = job.status is JobState.RUNNING and job.estimated_finish is not None
     return Figures(
         best=value,
         best_number=None if best is None else best.number,
-        base=_against(case, value, 0),
-        default=None if best is None or best.number == 1 else _against(case, value, 1),
+        seeds=None if best is None or not best.past.design.stages else len(case.seeds(best.number)),
+        advice=None if recommendation.number is None else recommendation.words[0],
+        base=None if best is None or best.number == UNTUNED else _against(case, value, UNTUNED),
+        default=None if best is None or best.number == DEFAULT else _against(case, value, DEFAULT),
         took=None if ended is None else (ended - (record.started_at or record.created_at)).total_seconds(),
         left=max(0.0, (job.estimated_finish or 0) - now.timestamp()) if running else None,
         deadline=record.search.deadline,
@@ -121,15 +131,18 @@ def _against(case: Case, value: float | None, number: int) -> Against | None:
         return None
     found = case.value(other)
     change = None if found == 0 else value / found - 1
-    return Against(other=found, change=change, better=value < found if case.lower_is_better else value > found)
+    seeds = len(case.seeds(number)) if other.past.design.stages else None
+    return Against(
+        other=found, seeds=seeds, change=change, better=value < found if case.lower_is_better else value > found
+    )
 
 
-def _others(case: Case, job: Job) -> str:
-    """Return the best design's metrics other than the score, as a phrase."""
-    best = job.luthier.best
-    if best is None or case.winner is None or best.number != case.winner.number:
+def _others(case: Case, best: Tried | None) -> str:
+    """Return the metrics of the best design other than the score, as a phrase."""
+    mean = None if best is None else case.mean(best.number)
+    if mean is None:
         return ""
-    return ", ".join(spec.phrase(best.metrics) for spec in shown("headline", best.metrics) if spec is not case.metric)
+    return ", ".join(spec.phrase(mean) for spec in shown("headline", mean) if spec is not case.metric)
 
 
 def _axes(case: Case) -> list[tuple[str, list[Worth]]]:

@@ -60,6 +60,7 @@ class Line(Frozen):
     name: str
     unit: str
     best: float | None
+    seeds: int | None
     base: float | None
     default: float | None
     gain: float | None
@@ -91,20 +92,22 @@ def list_jobs(request: Request, ctx: Ctx, chosen: Choice, after: After = None) -
 
 def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
     past = history.past(record, rows)
-    ranked = ranking.rank(past)
     metric = deciding(record.judge.objective)
     sign = metric.sign
-    best = sign * ranking.mean_value(ranked[0], past) if ranked else None
+    job = serializers.job(record, rows, utc_now())
+    standing = job.luthier.best
+    best = None if standing is None else metric.value(standing.metrics)
     base, default = _value(past, UNTUNED), _value(past, DEFAULT)
     base = None if base is None else sign * base
     seconds = None
     if record.started_at is not None:
         seconds = ((record.finished_at or utc_now()) - record.started_at).total_seconds()
     return Line(
-        job=serializers.job(record, rows, utc_now()),
+        job=job,
         name=queries.data_name(c, record),
         unit=metric.label,
         best=best,
+        seeds=None if standing is None or standing.number == UNTUNED else standing.seeds,
         base=base,
         default=None if default is None else sign * default,
         gain=None if best is None or not base else best / base - 1,

@@ -21,7 +21,7 @@ from starlette.routing import Match
 
 from luthier.errors import LuthierError
 from luthier.keys import Scope
-from luthier.metrics import cell
+from luthier.metrics import cell, seeds_count
 from search.format import millions
 from service.auth.scopes import scope_of
 from service.auth.sessions import ANYBODY, Caller
@@ -192,6 +192,7 @@ _TEMPLATES.filters |= {
     "day": _day,
     "duration": duration,
     "score": cell,
+    "seeds": seeds_count,
     "percent": percent,
     "size": _size,
     "bytes": _bytes,

@@ -5,7 +5,7 @@ Its whole state is in the URL, so that it works without scripts and can be share
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
@@ -15,13 +15,16 @@ from pydantic import AfterValidator, BaseModel, Field
 from luthier.design import Design
 from luthier.errors import UserError
 from luthier.metrics import listed, shown, values_at
+from luthier.models.base_model import ModelFacts
 from luthier.trial import TrialState
 from luthier.values import Frozen
+from search.policy.ranking import DEFAULT, UNTUNED
 from search.report.build import state
 from search.report.charts import last
 from search.report.importance import relative_ranks
 from search.report.inputs import Case, Tried
 from search.report.recommend import size
+from search.space.learning_rate import multiplier
 
 ON_A_PAGE: Final = 25
 MOST_PICKED: Final = 8
@@ -84,8 +87,11 @@ def view(
 Asked = Annotated[View, Depends(view)]
 
 
+Role = Literal["winner", "default", "base"]  # winner: the trial that the job's results stand for
+
+
 class Row(Frozen):
-    """A row of the table."""
+    """A row of the table. The scores of a repeated design are means over its seeds; a repeat has its own."""
 
     number: int
     id: str
@@ -104,7 +110,7 @@ class Row(Frozen):
     metrics: dict[str, float] = Field(description="on the validation rows, by name")
     parameters: int | None
     seconds: float
-    role: Literal["winner", "default", "base"] | None
+    roles: tuple[Role, ...]
     error: str | None
 
 
@@ -134,8 +140,9 @@ class Table(Frozen):
         return row.summary.removeprefix(self.prefix).lstrip(" →,") or row.summary
 
 
-def table(case: Case, asked: View) -> Table:
-    everything = rows(case)
+def table(case: Case, asked: View, best: Tried | None) -> Table:
+    """Return the part of the table that is asked for. `best`: the trial that the job's results stand for."""
+    everything = rows(case, best)
     shared = {row.design.architecture.base for row in everything}
     prefix = shared.pop() if len(shared) == 1 else ""
     chosen = tuple(row for row in everything if row.number in asked.picked)
@@ -148,7 +155,7 @@ def table(case: Case, asked: View) -> Table:
     number = min(asked.page, pages)
     on_page = tuple(found[(number - 1) * ON_A_PAGE : number * ON_A_PAGE])
     compared = (chosen if len(chosen) > 1 else on_page) if asked.differences else ()
-    values = {row.number: flat(row.design) for row in compared}
+    values = {row.number: flat(row.design, case.facts) for row in compared}
     differing, common = differences(list(values.values()))
     return Table(
         view=asked.model_copy(update={"page": number}),
@@ -175,21 +182,28 @@ def columns(case: Case) -> tuple[Column, ...]:
     )
 
 
-def rows(case: Case) -> list[Row]:
+def rows(case: Case, best: Tried | None) -> list[Row]:
     """Return all trials of a job as rows, by number."""
     standing = relative_ranks(case.history)
     places = {tried.number: place for place, tried in enumerate(case.ranked, start=1)}
-    return [_row(case, tried, places, standing) for tried in case.tried]
+    return [_row(case, tried, best, places, standing) for tried in case.tried]
 
 
-def flat(design: Design) -> dict[str, str]:
-    """Return all settings of a design by name, prefixed by the stage if there are several stages."""
+def flat(design: Design, facts: Mapping[str, ModelFacts] | None = None) -> dict[str, str]:
+    """Return all settings of a design by name, prefixed by the stage if there are several stages.
+
+    With `facts` of the base models, the multiplier of each learning rate stands beside it.
+    """
+    base = (facts or {}).get(design.architecture.base)
     found = _fields(design.architecture, "")
     for index, stage in enumerate(design.stages, start=1):
         prefix = f"stage {index} " if len(design.stages) > 1 else ""
         found |= {f"{prefix}algorithm": stage.algorithm.kind, **_fields(stage.algorithm, prefix)}
         found |= {f"{prefix}update": stage.update.kind, **_fields(stage.update, prefix)}
-        found |= _fields(stage.optimiser, prefix)
+        for name, value in _fields(stage.optimiser, prefix).items():
+            found[name] = value
+            if base is not None and name == f"{prefix}learning rate":
+                found[f"{name} multiplier"] = f"{multiplier(stage, base.hidden_size):g}"
     return found
 
 
@@ -222,9 +236,11 @@ def _said(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _row(case: Case, tried: Tried, places: dict[int, int], standing: dict[int, float]) -> Row:
+def _row(case: Case, tried: Tried, best: Tried | None, places: dict[int, int], standing: dict[int, float]) -> Row:
     past = tried.past
     scored = tried.complete or past.measured
+    whole = tried.complete and past.confirms is None
+    metrics = case.mean(tried.number) if whole else tried.metrics
     return Row(
         number=tried.number,
         id=tried.id,
@@ -237,13 +253,13 @@ def _row(case: Case, tried: Tried, places: dict[int, int], standing: dict[int, f
         place=places.get(tried.number),
         standing=standing.get(tried.number),
         score=_score(case, tried) if scored else None,
-        seeds=len(case.seeds(tried.number)) if tried.complete and past.confirms is None else 1,
+        seeds=len(case.seeds(tried.number)) if whole else 1,
         rung=None if tried.complete or not past.measured else f"{tried.share:.0%}",
-        test=case.test_value(tried),
-        metrics={} if tried.metrics is None else values_at("leaderboard", tried.metrics),
+        test=case.metric.value(case.mean_on_test(tried.number)) if whole else case.test_value(tried),
+        metrics={} if metrics is None else values_at("leaderboard", metrics),
         parameters=size(case, tried),
         seconds=past.device_seconds,
-        role=_role(case, tried),
+        roles=_roles(tried, best),
         error=tried.error,
     )
 
@@ -255,10 +271,10 @@ def _score(case: Case, tried: Tried) -> float:
     return last(case, tried)
 
 
-def _role(case: Case, tried: Tried) -> Literal["winner", "default", "base"] | None:
-    if case.winner is not None and tried.number == case.winner.number:
-        return "winner"
-    return "base" if tried.number == 0 else "default" if tried.number == 1 else None
+def _roles(tried: Tried, best: Tried | None) -> tuple[Role, ...]:
+    baseline: dict[int, Role] = {UNTUNED: "base", DEFAULT: "default"}
+    won: tuple[Role, ...] = ("winner",) if best is not None and tried.number == best.number else ()
+    return (*won, *([baseline[tried.number]] if tried.number in baseline else []))
 
 
 def _shown(row: Row, asked: View) -> bool:

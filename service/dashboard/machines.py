@@ -7,6 +7,7 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
+from luthier.api_types import Standing
 from luthier.metrics import shown
 from luthier.store import Connection, jobs, trials
 from luthier.store.rows import JobRecord, TrialRecord
@@ -35,9 +36,9 @@ def list_workers(request: Request, ctx: Ctx) -> Response:
 def list_models(request: Request, ctx: Ctx) -> Response:
     with ctx.database.read() as c:
         base = queries.base_models(c)
-        tuned = [(job, _winner(c, job)) for job in _succeeded(c)]
+        tuned = [(job, _standing(c, job)) for job in _succeeded(c)]
         aliases = queries.all_aliases(c)
-    found = [winner.metrics for _, winner in tuned if winner is not None]
+    found = [standing.metrics for _, standing in tuned if standing is not None]
     return page(
         request,
         "models.html.jinja",
@@ -92,5 +93,6 @@ def _succeeded(c: Connection) -> Sequence[JobRecord]:
     return [job for job in latest if job.state is JobState.SUCCEEDED and job.fine_tuned_model is not None]
 
 
-def _winner(c: Connection, job: JobRecord) -> TrialRecord | None:
-    return None if job.best_trial_id is None else trials.get(c, job.best_trial_id)
+def _standing(c: Connection, job: JobRecord) -> Standing | None:
+    """Return the design that the job's model stands for, with means over its seeds."""
+    return serializers.standing(job, trials.of_job(c, job.id))

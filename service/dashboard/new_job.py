@@ -12,7 +12,9 @@ from luthier.metrics import METRICS
 from luthier.models.base_model import BaseModelEntry
 from luthier.store import files, jobs, models, trials
 from luthier.trial import JobState
-from search.space.learning_rate import default_learning_rate, significant
+from search.methods import EDITS
+from search.space.samplers import Value
+from search.space.validate import edit_refusal
 from service.context import Ctx
 from service.dashboard.layout import page
 from service.dashboard.trial import values_of
@@ -44,7 +46,10 @@ def new_job(
             "suffix": source.suffix,
             "task": source.task.model_dump(mode="json", exclude_defaults=True),
             "search": source.search.model_dump(mode="json", exclude={"pin", "deadline"}),
-            "pin": {} if pinned is None or not pinned.design.stages else _pin(pinned.design, entries),
+            "constraints": source.constraints.model_dump(mode="json", exclude_none=True),
+            "pin": source.search.pin.model_dump(mode="json", exclude_none=True)
+            if pinned is None or not pinned.design.stages
+            else _pin(pinned.design, entries),
         }
     return page(
         request,
@@ -78,11 +83,11 @@ def playground(request: Request, ctx: Ctx, model: Annotated[str | None, Query()]
     return page(request, "playground.html.jinja", title="Playground", base=base, tuned=tuned, left=left, right=right)
 
 
-def _pin(design: Design, entries: Sequence[BaseModelEntry]) -> dict[str, str | int | float]:
-    """Return the design as pins. The learning rate becomes a multiplier of the default."""
-    pins, first = values_of(design), design.stages[0]
-    facts = next((entry.facts for entry in entries if entry.name == design.architecture.base), None)
-    if facts is not None:
-        default = default_learning_rate(first.algorithm.kind, first.update.kind, facts.hidden_size)
-        pins["learning_rate_multiplier"] = significant(first.optimiser.learning_rate / default)
-    return pins
+def _pin(design: Design, entries: Sequence[BaseModelEntry]) -> dict[str, list[Value]]:
+    """Return the design as pins, also on the edits that it does not make."""
+    found = values_of(design)
+    entry = next((entry for entry in entries if entry.name == design.architecture.base), None)
+    if entry is not None:
+        free = [spec for spec in EDITS if spec.edit not in found and edit_refusal(spec.edit, entry) is None]
+        found |= {spec.edit: spec.own(entry.facts) for spec in free}
+    return {name: [value] for name, value in found.items()}

@@ -73,6 +73,8 @@ def new_schedule(
         body = {
             "task": source.task.model_dump(mode="json", exclude_defaults=True),
             "search": source.search.model_dump(mode="json", exclude={"deadline"}, exclude_defaults=True),
+            "constraints": source.constraints.model_dump(mode="json", exclude_none=True),
+            "validation_file": source.validation_file,
             "suffix": source.suffix,
         }
     return page(

@@ -10,19 +10,21 @@ from pydantic import BaseModel
 
 from luthier.design import Design
 from luthier.errors import NotFound
-from luthier.metrics import curves_for_charts, deciding, shown
+from luthier.metrics import curves_for_charts, deciding, mean_metrics, shown
 from luthier.store import jobs, measurements, models, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord
+from luthier.task import pin_name
 from luthier.trial import JobState, rung_name
 from luthier.values import Frozen
-from search.methods import UPDATE_OF
-from search.policy.ranking import UNTUNED
+from search.methods import EDITS, UPDATE_OF
+from search.policy.ranking import UNTUNED, rank
 from search.space.axes import PLACED
+from search.space.samplers import Value
 from service.context import Ctx
 from service.dashboard.exports import table_file
 from service.dashboard.layout import page
-from service.jobs import budget
-from service.results import queries, serializers
+from service.jobs import budget, history, outcome
+from service.results import queries
 from service.results import trials as views
 from service.schemas.params import JobId, TrialId
 
@@ -41,10 +43,12 @@ ORIGINS: Final = {
 
 
 class Score(Frozen):
-    """A trial's score next to the untuned base's."""
+    """A trial's score next to the untuned base's, and the mean over the seeds of its design."""
 
     name: str
     value: float | None
+    mean: float | None
+    seeds: int
     base: float | None
     lower_is_better: bool
 
@@ -67,8 +71,8 @@ def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialId) -> 
         log = measurements.lines_of(c, trial.id, LINES)
         samples = views.samples(c, trial)
         data = queries.data_name(c, job)
+        best, _ = outcome.decide(c, ctx, job, rows)
     base = next(row for row in rows if row.number == UNTUNED)
-    best = serializers.best_trial(job, rows)
     metric = deciding(job.judge.objective)
     return page(
         request,
@@ -78,7 +82,7 @@ def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialId) -> 
         data=data,
         trial=detailed,
         rungs=[(rung_name(rung), metric.value(found)) for rung, found in enumerate(trial.measured)],
-        scores=_scores(job, trial, base),
+        scores=_scores(job, trial, base, history.by_design(rows).get(trial.digest, [])),
         best=best is not None and best.id == trial.id,
         unit=metric.label_of(trial.metrics, base.metrics),
         others=[spec for spec in shown("trial", trial.metrics) if spec is not metric],
@@ -88,8 +92,8 @@ def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialId) -> 
         log=log,
         samples=samples,
         design=trial.design.model_dump_json(indent=2),
-        previous=_neighbour(rows, trial.number - 1),
-        following=_neighbour(rows, trial.number + 1),
+        previous=_numbered(rows, trial.number - 1),
+        following=_numbered(rows, trial.number + 1),
         takes_designs=job.state is JobState.RUNNING and len(budget.designs(rows)) < job.search.trials,
     )
 
@@ -99,7 +103,9 @@ def design_form(request: Request, ctx: Ctx, job_id: JobId, trial: Annotated[str 
     """Show the form that adds a design, filled in from a trial. Raises NotFound before any design was trained."""
     with ctx.database.read() as c:
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
-        start = trials.named(c, job_id, trial) if trial is not None else serializers.best_trial(job, rows)
+        ranked = rank(history.past(job, rows))
+        best = ranked[0].number if ranked else UNTUNED
+        start = trials.named(c, job_id, trial) if trial is not None else _numbered(rows, best)
         trained = [row for row in rows if row.design.stages]
         if start is None or not start.design.stages:
             start = trained[0] if trained else None
@@ -141,41 +147,48 @@ def export_trial(ctx: Ctx, job_id: JobId, trial_id: TrialId, table: str, form: s
     return table_file(lines, f"{job_id}-trial-{trial.number}-{table}", form)
 
 
-def _scores(job: JobRecord, trial: TrialRecord, base: TrialRecord) -> list[Score]:
-    """Return the scores on the validation rows and the test rows."""
+def _scores(job: JobRecord, trial: TrialRecord, base: TrialRecord, seeds: Sequence[TrialRecord]) -> list[Score]:
+    """Return the scores on the validation rows and the test rows. `seeds`: the complete trials of its design."""
     metric = deciding(job.judge.objective)
-    pairs = [("validation", trial.metrics, base.metrics), ("test", trial.test_metrics, base.test_metrics)]
-    return [
-        Score(
-            name=name,
-            value=metric.value(mine),
-            base=None if trial.id == base.id else metric.value(other),
-            lower_is_better=metric.lower_is_better,
-        )
-        for name, mine, other in pairs
+    pairs = [
+        ("validation", trial.metrics, base.metrics, [one.metrics for one in seeds]),
+        ("test", trial.test_metrics, base.test_metrics, [one.test_metrics for one in seeds]),
     ]
+    scores = []
+    for name, mine, other, all_seeds in pairs:
+        scored = [one for one in all_seeds if one is not None]
+        scores.append(
+            Score(
+                name=name,
+                value=metric.value(mine),
+                mean=metric.value(mean_metrics(scored)) if len(scored) > 1 else None,
+                seeds=len(scored),
+                base=None if trial.id == base.id else metric.value(other),
+                lower_is_better=metric.lower_is_better,
+            )
+        )
+    return scores
 
 
-def _neighbour(rows: Sequence[TrialRecord], number: int) -> TrialRecord | None:
+def _numbered(rows: Sequence[TrialRecord], number: int) -> TrialRecord | None:
     return next((row for row in rows if row.number == number), None)
 
 
-def values_of(design: Design) -> dict[str, str | int | float]:
-    """Return a design as fields of the form, named as in `change`.
-
-    The learning rate is left out, since it stays the same unless it is changed.
-    """
+def values_of(design: Design) -> dict[str, Value]:
+    """Return a design as fields of the form, named as in `change` and in `search.pin`."""
     first, architecture = design.stages[0], design.architecture
-    found: dict[str, str | int | float | None] = {
+    found: dict[str, Value | None] = {
         "model": architecture.base,
         "algorithm": design.recipe,
         "update": first.update.kind,
         "rank": getattr(first.update, "rank", None),
         "placement": getattr(first.update, "placement", None),
         "epochs": first.optimiser.epochs,
+        "schedule": first.optimiser.schedule,
         "batch_size": first.optimiser.batch_size,
-        "layers": architecture.layers,
-        "kv_heads": architecture.kv_heads,
-        "window": architecture.window,
+        "learning_rate": first.optimiser.learning_rate,
+        **{spec.edit: getattr(architecture, spec.edit) for spec in EDITS},
     }
+    for stage in design.stages:
+        found |= {pin_name(stage.algorithm.kind, name): value for name, value in stage.algorithm if name != "kind"}
     return {name: value for name, value in found.items() if value is not None}

@@ -58,6 +58,8 @@ class Publisher:
             for tracker in self._trackers:
                 if self._stop.is_set():
                     return
+                if not job.state.terminal:
+                    self._concluded.discard((tracker.name, job.id))  # its search was extended
                 if (tracker.name, job.id) not in self._concluded:
                     self._log(tracker, job)
                 self.liveness.progressed()

@@ -4,8 +4,9 @@ Both are scored on the test rows of the new job, which its search has not seen. 
 It enters the new job when the search is over, as a trial that is only scored (number -1, unknown to the search).
 
 A row's content decides whether it is a test row, so old test rows stay test rows when data is added, and the champion
-was not trained on them. In small files, whose test split is filled up, it may have been, which favours the champion.
-While an alias has no model yet, the untuned base model is the champion.
+was not trained on them. In small files, of which a larger share is held out, it may have been, which favours the
+champion. While an alias has no model yet, the untuned base model is the champion. It also is where the current model is
+that of a job that recommended its base; trial 0 of the new job then has its scores.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def champion_ready(ctx: Context, job: JobRecord, now: datetime) -> bool:
     with ctx.database.begin() as c:
         alias = _alias(c, job)
         champion = None if alias is None else aliases.current(c, alias)
-        if champion is None or obstacle(c, job, champion.trial_id) is not None:
+        if champion is None or champion.job_id == job.id or _untuned(c, champion):
+            return True
+        if obstacle(c, job, champion.trial_id) is not None:
             return True
         entered = trials.champion(c, job.id)
         if entered is None and not jobs.lock(c, job.id).state.terminal:
@@ -42,15 +45,28 @@ def champion_ready(ctx: Context, job: JobRecord, now: datetime) -> bool:
 
 
 def decide(c: Connection, job: JobRecord, winner: TrialRecord, base: TrialRecord | None, now: datetime) -> None:
-    """Promote the winner of a job that has just succeeded, or leave the alias as it is. Store and log the decision."""
+    """Promote the model of a job that has just succeeded, or leave the alias as it is. Store and log the decision.
+
+    `winner`: the trial that the job's model stands for.
+    """
     alias = _alias(c, job)
     if alias is None:
         return
-    contest = _contest(c, job, winner, base, aliases.current(c, alias))
+    champion = aliases.current(c, alias)
+    if champion is not None and champion.job_id == job.id:
+        return  # of a job that was extended: see `follow`
+    contest = _contest(c, job, winner, base, champion)
     if contest.promoted:
         aliases.point(c, alias, job, "schedule", now, contest)
     schedules.note_contest(c, job.id, contest)
     events.contested(c, job.id, alias, contest, now)
+
+
+def follow(c: Connection, job: JobRecord, now: datetime) -> None:
+    """Point the aliases of an extended job's earlier model to its new one."""
+    for record in aliases.list_(c):
+        if record.job_id == job.id and record.trial_id != job.best_trial_id:
+            aliases.point(c, record.name, job, record.origin, now, record.contest)
 
 
 def weights(c: Connection, trial_id: str) -> Artifact | None:
@@ -73,6 +89,11 @@ def obstacle(c: Connection, job: JobRecord, trial_id: str) -> str | None:
     return None
 
 
+def _untuned(c: Connection, champion: AliasRecord) -> bool:
+    """Return whether the champion is an untuned base model, which an earlier job recommended."""
+    return not trials.get(c, champion.trial_id).design.stages
+
+
 def _alias(c: Connection, job: JobRecord) -> str | None:
     if job.schedule_id is None:
         return None
@@ -90,6 +111,11 @@ def _contest(
         name = f"the untuned base {winner.design.architecture.base}"
         base_scores = None if base is None else scores.get(base.id)
         return _compare(job, name, scores.get(winner.id), base_scores, "the untuned base was not scored on test rows")
+    if _untuned(c, champion):
+        same = base is not None and base.design == trials.get(c, champion.trial_id).design
+        base_scores = scores.get(base.id) if base is not None and same else None
+        unknown = "it is the untuned base of an earlier job, which was not scored here"
+        return _compare(job, champion.model, scores.get(winner.id), base_scores, unknown)
     entered = trials.champion(c, job.id)
     missing = obstacle(c, job, champion.trial_id)
     if missing is None and (entered is None or entered.weights_of != champion.trial_id):

@@ -103,12 +103,13 @@ def estimated_finish(
         if search.device_seconds is not None:
             work_left = min(work_left, max(0.0, search.device_seconds - device_seconds(trials)))
         return _before(now + timedelta(seconds=work_left / max(1, worker_count)), search.deadline)
-    shares = [min(1.0, sum(map(_trained, _launched(trials))) / whole_trainings(job.search))]
-    if search.device_seconds is not None:
-        shares.append(min(1.0, device_seconds(trials) / search.device_seconds))
-    if max(shares) == 0:
+    # Of an extended job, the pace since then: `started_at` is when it was started again.
+    earlier = [trial for trial in trials if trial.number < job.extended_from]
+    done = [_shares(search, trials), _shares(search, earlier)]
+    left, since = min((1 - all_, all_ - before) for all_, before in zip(*done, strict=True))
+    if since <= 0:
         return search.deadline
-    return _before(job.started_at + (now - job.started_at) / max(shares), search.deadline)
+    return _before(now + (now - job.started_at) * (left / since), search.deadline)
 
 
 def trainings_left(job: JobRecord, trials: Sequence[TrialRecord]) -> float:
@@ -132,6 +133,14 @@ def whole_trainings(search: Search) -> float:
 
 def _before(moment: datetime, deadline: datetime | None) -> datetime:
     return moment if deadline is None else min(moment, deadline)
+
+
+def _shares(search: Search, trials: Sequence[TrialRecord]) -> list[float]:
+    """Return the shares of the budget that these trials used: of the full training runs, and of the device-seconds."""
+    shares = [min(1.0, sum(map(_trained, _launched(trials))) / whole_trainings(search))]
+    if search.device_seconds is not None:
+        shares.append(min(1.0, device_seconds(trials) / search.device_seconds))
+    return shares
 
 
 def _trained(trial: TrialRecord) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -17,7 +17,9 @@ from luthier.store.rows import FileRecord, JobRecord, new_id
 from luthier.task import DataKind, JudgeSpec, Pin, Search
 from luthier.trial import JobState
 from search.policy.choose_sampler import check_sampler
+from search.report import resolution
 from search.space import axes, validate
+from search.space.learning_rate import default_learning_rate
 from search.space.space import Space
 from service.context import Context
 from service.datasets import environments, row_checks
@@ -31,12 +33,14 @@ LEAST_TRIALS: Final = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Admitted:
-    """A job that is ready to be queued, with notes for its event log."""
+    """A job that is ready to be queued, with notes and warnings for its event log."""
 
     job: JobRecord
     filename: str
     generated: FileRecord | None  # to be inserted with the job
     notes: tuple[str, ...]
+    designs: Space
+    warnings: tuple[str, ...] = ()
 
 
 def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
@@ -102,8 +106,11 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
         truncation=checked.truncation(frozen.max_tokens),
     )
     unused = () if body.method is None else ignored(body.method)
-    notes = (*checked.notes, *splits.notes, *lengths, *unused)
-    return Admitted(job=record, filename=training.filename, generated=generated, notes=notes)
+    notes = (*checked.notes, *splits.notes, *lengths, *unused, *rate_notes(designs))
+    few = too_few(frozen, len(splits.validation), len(splits.test))
+    return Admitted(
+        job=record, filename=training.filename, generated=generated, notes=notes, designs=designs, warnings=few
+    )
 
 
 def queue(c: Connection, admitted: Admitted, now: datetime, notes: Sequence[str] = ()) -> None:
@@ -111,7 +118,26 @@ def queue(c: Connection, admitted: Admitted, now: datetime, notes: Sequence[str]
     if admitted.generated is not None:
         files.insert(c, admitted.generated)
     jobs.insert(c, admitted.job)
-    events.created(c, admitted.job, admitted.filename, (*notes, *admitted.notes), now)
+    events.created(c, admitted.job, admitted.filename, (*notes, *admitted.notes), admitted.warnings, now)
+
+
+def too_few(judge: JudgeSpec, validation: int, test: int) -> tuple[str, ...]:
+    """Return a warning if so many validation and test rows cannot tell what tuning usually brings; else nothing."""
+    rows = (resolution.scored_rows(judge, held_out) for held_out in (validation, test))
+    found = resolution.warning(judge.objective, *rows)
+    return () if found is None else (found,)
+
+
+def rate_notes(designs: Space) -> Iterator[str]:
+    """Yield, for each pinned learning rate, its multiplier of the default of each weight update."""
+    model, algorithm = designs.models[0], designs.recipes[0].split("+")[0]
+    for rate in designs.rates:
+        updates: dict[str, list[str]] = {}
+        for name in model.updates:
+            times = rate / default_learning_rate(algorithm, name, model.hidden_size)
+            updates.setdefault(f"{times:.2g}", []).append(name)
+        each = "; ".join(f"×{times} of the default of {', '.join(names)}" for times, names in updates.items())
+        yield f"Learning rate {rate:g} with {algorithm} on {model.name}: {each}."
 
 
 def _generated(ctx: Context, body: CreateJob, seed: int) -> FileRecord | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 import psutil
 
 from luthier.api_types import CostParts, DesignEstimate
-from luthier.dataset import Profile
+from luthier.dataset import Profile, about_held_out
 from luthier.design import Design
 from luthier.errors import NotFound, UserError, unknown_base_model
 from luthier.models.base_model import BaseModelEntry
@@ -28,8 +27,6 @@ from search.space.space import Space
 from service.context import Context
 from service.jobs import costs, history, judge
 from service.schemas.requests import DeviceChoice, EstimateDesign
-
-HELD_OUT_SHARE: Final = 0.1  # of a file's rows, for validation and for the test each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +78,7 @@ def answer(ctx: Context, c: Connection, body: EstimateDesign, now: datetime) -> 
 
 def rows_to_train(profile: Profile) -> int:
     """Return about how many rows of a file would be trained on, before it is split."""
-    return max(1, profile.rows - 2 * round(HELD_OUT_SHARE * profile.rows))
+    return max(1, profile.rows - 2 * about_held_out(profile.rows))
 
 
 def _data(ctx: Context, c: Connection, body: EstimateDesign) -> _Data:

@@ -7,16 +7,20 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
+from luthier.api_types import Recommendation
 from luthier.errors import LuthierError
-from luthier.metrics import deciding, mean_metrics, phrases
+from luthier.metrics import deciding, mean_metrics, phrases, seeds_count
 from luthier.schedule import Contest
 from luthier.store import Connection, events
 from luthier.store.rows import JobRecord, TrialRecord
+from luthier.task import Extension
 from luthier.trial import Metrics, TrialState, rung_name
 from search.policy.ranking import Choice
 
 
-def created(c: Connection, job: JobRecord, file: str, notes: Iterable[str], now: datetime) -> None:
+def created(
+    c: Connection, job: JobRecord, file: str, notes: Iterable[str], warnings: Iterable[str], now: datetime
+) -> None:
     match job.judge.objective:
         case "perplexity":
             objective = f"{deciding(job.judge.objective).label} on held-out rows"
@@ -29,6 +33,12 @@ def created(c: Connection, job: JobRecord, file: str, notes: Iterable[str], now:
     _info(c, job.id, f"Created: {job.search.trials} trials on {file}. Objective: {objective}.", now)
     for note in notes:
         _info(c, job.id, note, now)
+    for warning in warnings:
+        _warn(c, job.id, warning, now)
+
+
+def small_budget(c: Connection, job: JobRecord, warning: str, now: datetime) -> None:
+    _warn(c, job.id, warning, now)
 
 
 def started(c: Connection, job: JobRecord, workers: int, now: datetime) -> None:
@@ -131,23 +141,51 @@ def search_ended(c: Connection, job: JobRecord, reason: str, now: datetime) -> N
 
 
 def succeeded(
-    c: Connection, job: JobRecord, won: Sequence[TrialRecord], base: TrialRecord | None, choice: Choice, now: datetime
+    c: Connection,
+    job: JobRecord,
+    named: Sequence[TrialRecord],
+    base: TrialRecord | None,
+    recommendation: Recommendation,
+    choice: Choice,
+    now: datetime,
 ) -> None:
-    """`won`: the trials of the winning design, one for each seed; the one whose weights are kept comes first."""
-    winner, over = won[0], f" on average over {len(won)} seeds" if len(won) > 1 else ""
-    mean = mean_metrics([one.metrics for one in won if one.metrics is not None])
-    found = f"trial {winner.number} is the best, {numbers(mean)}{over} ({winner.design.summary()})"
+    """`named`: the trials of the design that the job's model stands for, one for each seed, the first trained first."""
+    first, over = named[0], f" ({seeds_count(len(named))})" if named[0].design.stages else ""
+    mean = mean_metrics([one.metrics for one in named if one.metrics is not None])
+    found = f"trial {first.number}, {numbers(mean)}{over} ({first.design.summary()})"
     _info(c, job.id, f"Finished: {found}. The model is called {job.fine_tuned_model}.", now)
-    tests = [one.test_metrics for one in won if one.test_metrics is not None]
-    if tests and base is not None and base.test_metrics is not None:
-        tested = f"{numbers(mean_metrics(tests))}{over}; the untuned base has {numbers(base.test_metrics)}"
-        _info(c, job.id, f"On test rows, which the search did not see: {tested}.", now)
-    if not choice.beats_base:
+    tests = [one.test_metrics for one in named if one.test_metrics is not None]
+    if first.design.stages and tests and base is not None and base.test_metrics is not None:
+        tested = f"{numbers(mean_metrics(tests))} ({seeds_count(len(tests))})"
+        words = f"On test rows, which the search did not see: {tested}; the untuned base has "
+        _info(c, job.id, f"{words}{numbers(base.test_metrics)}.", now)
+    if recommendation.number is not None:
+        log = _info if first.design.stages else _warn
+        log(c, job.id, " ".join(recommendation.words), now)
+    elif not choice.beats_base:
         text = (
             "No trained design is better than the untuned base model on the validation rows. Use the base model, or "
             "try more data or more trials."
         )
         _warn(c, job.id, text, now)
+
+
+def extended(c: Connection, job: JobRecord, extension: Extension, now: datetime) -> None:
+    """`job`: with its new budget."""
+    limits = [f"{job.search.trials} trials"]
+    if job.search.device_seconds is not None:
+        limits.append(f"{job.search.device_seconds:g} device-seconds")
+    if job.search.deadline is not None:
+        limits.append(f"until {job.search.deadline:%Y-%m-%d %H:%M:%S %Z}")
+    text = f"Extended: the budget is now {', '.join(limits)}. The search continues with trial {extension.first_trial}."
+    data = {"extension": extension.model_dump(mode="json")}
+    _info(c, job.id, text, now, data)
+
+
+def winner_changed(c: Connection, job: JobRecord, before: TrialRecord, winner: TrialRecord, now: datetime) -> None:
+    """`job`: as it was before the extended search ended."""
+    text = f"The best design changed: trial {winner.number} takes the place of trial {before.number}."
+    _info(c, job.id, text, now, {"trial": winner.id, "number": winner.number, "before": before.id})
 
 
 def failed(c: Connection, job: JobRecord, error: LuthierError, now: datetime) -> None:

@@ -30,11 +30,19 @@ def repeats(trials: Sequence[TrialRecord]) -> dict[int, int]:
     return {trial.number: first[trial.digest] for trial in trials if first[trial.digest] != trial.number}
 
 
+def by_design(trials: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
+    """Return the complete trials of each design by its digest, one for each seed, the first trained first."""
+    found: dict[str, list[TrialRecord]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        if trial.state is TrialState.COMPLETE:
+            found.setdefault(trial.digest, []).append(trial)
+    return found
+
+
 def seeds(trials: Sequence[TrialRecord], number: int) -> list[TrialRecord]:
     """Return the complete trials of one design, the first trained first. Designs are ranked by their means."""
-    repeated = repeats(trials)
-    found = sorted((t for t in trials if repeated.get(t.number, t.number) == number), key=lambda trial: trial.number)
-    return [trial for trial in found if trial.state is TrialState.COMPLETE]
+    digest = next((trial.digest for trial in trials if trial.number == number), None)
+    return [] if digest is None else by_design(trials).get(digest, [])
 
 
 def judged(job: JobRecord, trials: Sequence[TrialRecord], trial_id: str, metrics: Metrics) -> list[Past]:
@@ -45,7 +53,17 @@ def judged(job: JobRecord, trials: Sequence[TrialRecord], trial_id: str, metrics
 
 def keepers(job: JobRecord, history: Sequence[Past]) -> set[int]:
     """Return the numbers of the trials whose weights are kept: the baselines and the finalists so far."""
-    return {*BASELINES, *(trial.number for trial in finalists(history, job.search.finalists))}
+    return {*BASELINES, *(trial.number for trial in finalists(history, job.search.finalists, job.extended_from))}
+
+
+def reopened(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials as they are once the job is extended: pruned ones are paused where their checkpoint is kept."""
+    paused = {"state": TrialState.WAITING, "finished_at": None}
+    return [trial.model_copy(update=paused) if _resumable(trial) else trial for trial in trials]
+
+
+def _resumable(trial: TrialRecord) -> bool:
+    return trial.state is TrialState.PRUNED and trial.checkpoint is not None
 
 
 def _past(job: JobRecord, trial: TrialRecord, confirms: int | None) -> Past:

@@ -66,7 +66,7 @@ def freeze(
         kind=training.kind,
         validation=ctx.store_bytes(dataset.write_rows(splits.validation)),
         test=ctx.store_bytes(dataset.write_rows(splits.test)),
-        objective=_objective(body, training.kind),
+        objective=objective_of(body, training.kind),
         grader=grader,
         family=designs.family,
         tools=tools,
@@ -98,7 +98,8 @@ def grader_of(body: CreateJob, kind: DataKind) -> Grader | None:
     return None
 
 
-def _objective(body: CreateJob, kind: DataKind) -> Objective:
+def objective_of(body: CreateJob, kind: DataKind) -> Objective:
+    """Return what trials are ranked by. Raises IllegalDesign for a reward that rows of this kind do not have."""
     match body.search.objective:
         case "perplexity":
             return "perplexity"

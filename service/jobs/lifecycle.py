@@ -123,5 +123,10 @@ def _rank_again(c: Connection, job: JobRecord, trial: TrialRecord, now: datetime
         base = next((row.metrics for row in rows if row.number == history.BASELINES[0]), None)
         events.new_best(c, trial, base, now)
     kept = history.keepers(job, past)
-    dropped = [row for row in rows if row.state is TrialState.COMPLETE and row.number not in kept]
+    # While an extended job runs, its earlier model stays in use.
+    dropped = [
+        row
+        for row in rows
+        if row.state is TrialState.COMPLETE and row.number not in kept and row.id != job.best_trial_id
+    ]
     return {digest for row in dropped for digest in artifacts.drop(c, row.id)}

@@ -9,10 +9,11 @@ from luthier.errors import Conflict, NotFound
 from luthier.models.base_model import BaseModelEntry
 from luthier.models.confined import Step, silent
 from luthier.models.sources import facts_of, local_folder
-from luthier.store import Connection, aliases, artifacts, jobs, models
+from luthier.store import Connection, aliases, artifacts, jobs, models, trials
 from luthier.store.rows import JobRecord
 from service.context import Context
 from service.jobs import events
+from service.jobs.lifecycle import drop_checkpoints
 from service.schemas.requests import AddModel
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def _delete_result(ctx: Context, c: Connection, job: JobRecord, now: datetime) -
         )
     jobs.set_result(c, job.id, job.best_trial_id, None, job.trained_tokens)
     ctx.garbage.release(artifacts.drop(c, job.best_trial_id))
+    ctx.garbage.release_at_once(drop_checkpoints(c, trials.of_job(c, job.id)))  # it can no longer be extended
     events.deleted(c, job, now)
 
 

@@ -14,13 +14,15 @@ from luthier.errors import UserError
 from luthier.models.base_model import BaseModelEntry
 from luthier.store import files, models, workers
 from luthier.store.rows import FileRecord
-from luthier.task import DataKind, Family
+from luthier.task import DataKind, Family, JudgeSpec
 from search.policy.priors import baselines
+from search.report import resolution
 from search.space import validate
 from search.space.options import offer
 from search.space.space import Space
 from service.context import Context
-from service.jobs import budget, create, estimate
+from service.jobs import budget, create, estimate, judge
+from service.jobs.expected import previewed
 from service.jobs.openai_method import fixed_elsewhere, graded, merge
 from service.schemas.requests import EstimateDesign, LookAtSpace
 
@@ -44,6 +46,8 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
     kind = training.kind if training is not None else body.kind
     assert kind is not None
     rows = body.rows if training is None else estimate.rows_to_train(_profile(training))
+    generated = body.rows if body.task.environment is None else body.task.environment.rows
+    held_out = dataset.about_held_out(generated if training is None else _profile(training).rows)
     left_out = {} if training is None else _left_out(ctx, training, entries)
     usable = [entry for entry in entries if entry.name not in left_out]
     found: Space | None = None
@@ -61,6 +65,7 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
     family = found.family if found is not None else _family(kind, usable)
     default = _default(ctx, training, found, now)
     trainings = budget.whole_trainings(body.search)
+    warning = None if problem is not None else _too_few(body, kind, training, held_out)
     seconds = None if default is None else trainings * default.seconds
     if seconds is not None and body.search.device_seconds is not None:
         seconds = min(seconds, body.search.device_seconds)
@@ -73,8 +78,21 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
         trainings=trainings,
         default=default,
         device_seconds=seconds,
+        expected=None if default is None else previewed(body.search, default, len(live_workers), now),
         workers=len(live_workers),
+        warnings=() if warning is None else (warning,),
     )
+
+
+def _too_few(body: LookAtSpace, kind: DataKind, training: FileRecord | None, held_out: int) -> str | None:
+    """Return why about so many held-out rows are too few to choose by. A validation file of its own is not counted."""
+    if body.validation_file is not None:
+        return None
+    objective = judge.objective_of(body, kind)
+    limits = JudgeSpec.model_fields
+    graded = objective == "reward" and (kind in judge.GRADED or training is None)
+    rows = min(held_out, limits["max_generations" if graded else "max_rows"].default)
+    return resolution.warning(objective, rows, rows)
 
 
 def _profile(training: FileRecord) -> Profile:

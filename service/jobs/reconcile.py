@@ -15,6 +15,7 @@ from luthier.errors import LuthierError, TrialFailed, UserError
 from luthier.store import generations, jobs, leases, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
+from search.policy import asha
 from search.policy.ranking import best
 from search.policy.scheduler import (
     End,
@@ -31,7 +32,7 @@ from search.policy.warm_start import SimilarJob
 from search.space.space import Space
 from service.context import Context
 from service.inference.model_names import result_name
-from service.jobs import alias_promotion, budget, costs, events, history, lifecycle
+from service.jobs import alias_promotion, budget, costs, events, history, lifecycle, outcome
 from service.jobs.lifecycle import drop_checkpoints
 from service.jobs.space import space_of
 from service.jobs.warm_start import similar_jobs
@@ -112,7 +113,7 @@ def fill(ctx: Context, job: JobRecord, rows: Rows, worker_count: int, now: datet
         step = next_step(
             designs,
             history.past(job, rows),
-            _plan(job),
+            plan_of(job),
             remaining=budget.remaining(job, rows, worker_count, now),
             why_infeasible=costs.refusal(ctx, job, rows, now),
             similar_jobs=past_jobs,
@@ -168,7 +169,7 @@ def _prune(ctx: Context, job: JobRecord, rows: Rows, worker_count: int, now: dat
     if not any(row.paused for row in rows):
         return
     remaining = budget.remaining(job, rows, worker_count, now)
-    numbers = [past.number for past in not_promotable(history.past(job, rows), _plan(job), remaining)]
+    numbers = [past.number for past in not_promotable(history.past(job, rows), plan_of(job), remaining)]
     if not numbers:
         return
     with ctx.database.begin() as c:
@@ -179,7 +180,7 @@ def _prune(ctx: Context, job: JobRecord, rows: Rows, worker_count: int, now: dat
         ctx.garbage.release_at_once(drop_checkpoints(c, pruned))
 
 
-def _plan(job: JobRecord) -> Plan:
+def plan_of(job: JobRecord) -> Plan:
     search = job.search
     return Plan(
         trials=search.trials,
@@ -188,6 +189,7 @@ def _plan(job: JobRecord) -> Plan:
         seed=job.seed,
         early_finish=search.early_finish,
         sampler=search.sampler,
+        extended_from=job.extended_from,
     )
 
 
@@ -199,7 +201,12 @@ def _conclude(ctx: Context, job: JobRecord, rows: Rows, end: End, now: datetime)
         return
     if not alias_promotion.champion_ready(ctx, job, now):
         return  # the job advances again when the champion is scored
-    name = result_name(job, winner)
+    with ctx.database.read() as c:
+        # The words must not say "so far", and an extended job may come to stand for another trial than before.
+        ended = job.model_copy(update={"state": JobState.SUCCEEDED, "best_trial_id": None})
+        named, recommendation = outcome.decide(c, ctx, ended, rows)
+    assert named is not None, "a trial is complete"
+    name = result_name(job, named)
     base = next((row for row in rows if row.number == history.BASELINES[0]), None)
     with ctx.database.begin() as c:
         jobs.lock(c, job.id)
@@ -208,13 +215,23 @@ def _conclude(ctx: Context, job: JobRecord, rows: Rows, end: End, now: datetime)
         if not jobs.move(c, job.id, JobState.SUCCEEDED, now, ended_reason=end.code):
             return
         trials.cancel_waiting(c, job.id, now)
-        jobs.set_result(c, job.id, winner.id, name, sum(row.trained_tokens for row in rows))
+        jobs.set_result(c, job.id, named.id, name, sum(row.trained_tokens for row in rows))
         events.search_ended(c, job, end.reason, now)
-        won = history.seeds(rows, winner.number)
-        events.succeeded(c, jobs.get(c, job.id), won, base, choice, now)
-        alias_promotion.decide(c, jobs.get(c, job.id), winner, base, now)
+        seeds = history.seeds(rows, named.number)
+        if job.best_trial_id is not None and job.best_trial_id != named.id:
+            events.winner_changed(c, job, trials.get(c, job.best_trial_id), named, now)
+            alias_promotion.follow(c, jobs.get(c, job.id), now)
+        events.succeeded(c, jobs.get(c, job.id), seeds, base, recommendation, choice, now)
+        alias_promotion.decide(c, jobs.get(c, job.id), named, base, now)
         lifecycle.announce_end(c, job.id, now)
-        ctx.garbage.release_at_once(drop_checkpoints(c, trials.of_job(c, job.id)))
+        ctx.garbage.release_at_once(drop_checkpoints(c, _not_to_resume(job, trials.of_job(c, job.id))))
+
+
+def _not_to_resume(job: JobRecord, rows: Rows) -> list[TrialRecord]:
+    """Return the trials of a job that has succeeded which would not be promoted if it is extended."""
+    past = history.past(job, history.reopened(rows))
+    hopeless = {one.number for one in asha.not_promotable(past, 0, job.search.finalists)}
+    return [row for row in rows if row.state is not TrialState.PRUNED or row.number in hopeless]
 
 
 def _progress(rows: Rows) -> list[tuple[int, TrialState, int | None]]:

@@ -41,7 +41,12 @@ def similar_jobs(c: Connection, job: JobRecord) -> tuple[SimilarJob, ...]:
     first = sorted(similar, key=lambda pair: (pair[1].id not in own_ids, -pair[0], pair[1].id))[:MOST]
     hidden_sizes = {name: entry.facts.hidden_size for name, entry in entries.items()}
     return tuple(
-        similar_job(history.past(other, trials.of_job(c, other.id)), hidden_sizes, similarity)
+        similar_job(
+            history.past(other, trials.of_job(c, other.id)),
+            hidden_sizes,
+            similarity,
+            any_length=job.search.pin.epochs is None,
+        )
         for similarity, other in first
     )
 

@@ -48,8 +48,12 @@ class Follower:
             changed = self._changed(c, marks, new_events)
             rows = trials.of_job(c, self._job_id) if changed or self._stale(marks, now) or self._marks is None else []
             news: list[News] = [*self._new_points(c, marks, changed)]
-            repeats = history.repeats(rows)
-            news += [serializers.trial(row, repeats.get(row.number)) for row in rows if row.id in changed]
+            repeats, seeds = history.repeats(rows), history.by_design(rows)
+            news += [
+                serializers.trial(row, repeats.get(row.number), seeds=seeds.get(row.digest, ()))
+                for row in rows
+                if row.id in changed
+            ]
             if rows or self._marks is None or job.state.terminal:
                 news.append(self._view(c, job, rows, now))
         self._marks = {mark.id: mark for mark in marks}

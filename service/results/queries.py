@@ -38,8 +38,10 @@ def data_name(c: Connection, record: JobRecord) -> str:
 
 def trial(c: Connection, record: TrialRecord) -> api.Trial:
     """Return a trial, with the number of the trial that it repeats and its scores after each stage."""
-    repeated = history.repeats(trials.of_job(c, record.job_id)).get(record.number)
-    return serializers.trial(record, repeated, measurements.stage_scores(c, record.job_id).get(record.id))
+    rows = trials.of_job(c, record.job_id)
+    repeated = history.repeats(rows).get(record.number)
+    scores = measurements.stage_scores(c, record.job_id).get(record.id)
+    return serializers.trial(record, repeated, scores, history.by_design(rows).get(record.digest, ()))
 
 
 def all_workers(ctx: Context, c: Connection, now: datetime) -> tuple[api.Worker, ...]:

@@ -6,61 +6,39 @@ from collections.abc import Sequence
 
 from luthier.errors import NotFound
 from luthier.report import Report
-from luthier.store import Connection, files, jobs, measurements, models, trials
+from luthier.store import Connection, files, jobs, measurements, trials
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import TRAIN_LOSS, TrialState
-from search.policy.ranking import best
 from search.policy.scheduler import RESERVED, EndCode
 from search.report.build import explain
-from search.report.inputs import Case, Tried
+from search.report.inputs import Case
+from search.report.recommend import chosen
 from service.context import Context
-from service.jobs import budget, history, space
+from service.jobs import budget, outcome, space
+from service.results import trials as views
 
 
 def report(ctx: Context, job_id: str) -> Report:
     """Return the report of a job, as far as it has come. Raises NotFound."""
     with ctx.database.read() as c:
         job = jobs.get(c, job_id)
-        case = case_of(c, ctx, job, trials.of_job(c, job_id))
-    return explain(case.model_copy(update={"space": space.space_if_any(ctx, job)}))
+        rows = trials.of_job(c, job_id)
+        case = case_of(c, ctx, job, rows)
+        shown = {one.number for one in (case.winner, chosen(case)) if one is not None}
+        answers = {row.number: views.samples(c, row) for row in rows if row.number in shown}
+    return explain(case.model_copy(update={"space": space.space_if_any(ctx, job), "answers": answers}))
 
 
 def case_of(c: Connection, ctx: Context, job: JobRecord, rows: Sequence[TrialRecord]) -> Case:
     """Return what the report and the charts are made of, without the design space, which takes longer to make."""
-    past = history.past(job, rows)
-    found = measurements.scores_of_job(c, job.id)
-    tried = tuple(
-        Tried(
-            past=one,
-            id=row.id,
-            seed=row.seed,
-            origin=row.origin,
-            metrics=row.metrics,
-            test_metrics=row.test_metrics,
-            scores=found.get(row.id),
-            error=row.error,
-        )
-        for row, one in zip(rows, past, strict=True)
-    )
-    choice = best(past)
-    winner = None if choice is None else next(row for row in rows if row.number == choice.trial.number)
-    return Case(
-        job=job.id,
-        state=job.state,
-        error=None if job.error is None else str(job.error.get("message")),
-        fine_tuned_model=job.fine_tuned_model,
-        created_at=int(job.created_at.timestamp()),
-        finished_at=None if job.finished_at is None else int(job.finished_at.timestamp()),
-        task=job.task,
-        judge=job.judge,
-        search=job.search,
-        file=_filename(c, job),
-        rows=(ctx.count_rows(job.train), ctx.count_rows(job.judge.validation), ctx.count_rows(job.judge.test)),
-        tried=tried,
-        facts={entry.name: entry.facts for entry in models.list_(c)},
-        ended=ended_because(job, rows),
-        curve=() if winner is None else _curve(c, winner),
-    )
+    case = outcome.case_of(c, ctx, job, rows)
+    winner = None if case.winner is None else next(row for row in rows if row.number == case.winner.number)
+    shown = {
+        "file": _filename(c, job),
+        "ended": ended_because(job, rows),
+        "curve": () if winner is None else _curve(c, winner),
+    }
+    return case.model_copy(update=shown)
 
 
 def _filename(c: Connection, job: JobRecord) -> str | None:

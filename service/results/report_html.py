@@ -10,7 +10,7 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from pydantic import Field
 
-from luthier.metrics import figure, signed
+from luthier.metrics import MetricSpec, figure, seeds_count, shown, signed
 from luthier.report import ComparisonReport, FrontReport, Report
 from luthier.values import Frozen
 from search.format import millions, seconds
@@ -45,13 +45,23 @@ class Dot(Frozen):
 def as_html(report: Report) -> str:
     """Return the report as an HTML page."""
     return _HTML.get_template("report.html.jinja").render(
-        report=report, bars=bars(report.comparisons), dots=dots(report.front), width=WIDTH, height=HEIGHT
+        report=report,
+        metrics=_metrics(report),
+        bars=bars(report.comparisons),
+        dots=dots(report.front),
+        width=WIDTH,
+        height=HEIGHT,
     )
 
 
 def as_markdown(report: Report) -> str:
     """Return the report as Markdown."""
-    return _MARKDOWN.get_template("report.md.jinja").render(report=report)
+    return _MARKDOWN.get_template("report.md.jinja").render(report=report, metrics=_metrics(report))
+
+
+def _metrics(report: Report) -> list[MetricSpec]:
+    """Return the metrics that the table of scores shows: the likelihood, and the reward where answers are graded."""
+    return shown("card", *(one.metrics for one in report.scores))
 
 
 def bars(comparisons: tuple[ComparisonReport, ...]) -> list[Bar]:
@@ -111,7 +121,7 @@ def _size(value: int | None) -> str:
     return "–" if value is None else millions(value)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return any text as one line of Markdown that shows it literally."""
     return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
 
@@ -139,7 +149,8 @@ for _environment in (_HTML, _MARKDOWN):
         "share": _share_of,
         "size": _size,
         "seconds": seconds,
-        "plain": _plain,
+        "seeds": seeds_count,
+        "plain": plain,
         "verdict": verdict_label,
         "origin": lambda origin: _ORIGINS.get(origin, origin),
     }

@@ -18,6 +18,7 @@ from luthier.worker_protocol import Artifact
 from search.policy import ranking
 from service.inference.model_names import usable_name
 from service.jobs import budget, history
+from service.results import weights
 
 
 def file(record: FileRecord) -> api.FileObject:
@@ -72,51 +73,74 @@ def job(
             confirmations_done=sum(trial.state.terminal for trial in budget.confirmations(trials)),
             confirmations_total=max(budget.planned_confirmations(record.search), len(budget.confirmations(trials))),
             device_seconds=budget.device_seconds(trials),
-            best=None if best is None else _best_so_far(best, trials),
+            best=standing(record, trials),
             estimated_finish=estimated,
             notes=record.notes,
             tags=record.tags,
             schedule_id=record.schedule_id,
             paused=record.paused and not record.state.terminal,
             truncation=record.truncation,
+            extensions=record.extensions,
         ),
     )
 
 
 def best_trial(record: JobRecord, trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """Return the winner; while the job runs, or if it was stopped, the best trial so far."""
+    """Return the trial that the succeeded job names as its result; before, the best one on the validation rows."""
+    if record.best_trial_id is not None:
+        return next(trial for trial in trials if trial.id == record.best_trial_id)
     choice = ranking.best(history.past(record, trials))
     return None if choice is None else next(trial for trial in trials if trial.number == choice.trial.number)
 
 
-def best(
-    record: JobRecord, trials: Sequence[TrialRecord], winner: TrialRecord, artifacts: Sequence[Artifact]
-) -> api.Best:
-    assert winner.metrics is not None  # only complete trials win
-    base, default, won = (history.seeds(trials, number) for number in (*history.BASELINES, winner.number))
+def standing(record: JobRecord, trials: Sequence[TrialRecord]) -> api.Standing | None:
+    """Return the trial of `best_trial` in short, with means over its seeds; None before a trial is complete."""
+    best = best_trial(record, trials)
+    if best is None:
+        return None
+    found = [one.metrics for one in history.seeds(trials, best.number) if one.metrics is not None]
+    return api.Standing(
+        trial=best.id,
+        number=best.number,
+        summary=best.design.summary(),
+        metrics=mean_metrics(found),
+        seeds=len(found),
+    )
+
+
+def best(named: weights.Named, artifacts: Sequence[Artifact]) -> api.Best:
+    trial, trials = named.trial, named.rows
+    assert trial.metrics is not None  # only complete trials are named
+    base, default, own = (history.seeds(trials, number) for number in (*history.BASELINES, trial.number))
     return api.Best(
-        trial=winner.id,
-        number=winner.number,
-        summary=winner.design.summary(),
-        design=winner.design,
-        objective=record.judge.objective,
-        metrics=mean_metrics([one.metrics for one in won if one.metrics]),
+        trial=trial.id,
+        number=trial.number,
+        summary=trial.design.summary(),
+        design=trial.design,
+        objective=named.job.judge.objective,
+        metrics=mean_metrics([one.metrics for one in own if one.metrics]),
         base_metrics=_mean(one.metrics for one in base),
         default_metrics=_mean(one.metrics for one in default),
-        test_metrics=_mean(one.test_metrics for one in won),
+        test_metrics=_mean(one.test_metrics for one in own),
         base_test_metrics=_mean(one.test_metrics for one in base),
         default_test_metrics=_mean(one.test_metrics for one in default),
-        seeds=len(won),
+        seeds=len(own),
         default_seeds=max(1, len(default)),
         artifacts=tuple(artifacts),
-        model=usable_name(record, winner, artifacts),
+        model=usable_name(named.job, trial, artifacts),
+        recommendation=named.recommendation,
+        winner=named.winner,
     )
 
 
 def trial(
-    record: TrialRecord, confirms: int | None, stage_scores: Mapping[int, Mapping[str, float]] | None = None
+    record: TrialRecord,
+    confirms: int | None,
+    stage_scores: Mapping[int, Mapping[str, float]] | None = None,
+    seeds: Sequence[TrialRecord] = (),
 ) -> api.Trial:
-    """`confirms`: the number of the trial whose design it repeats. `stage_scores`: its held-out scores by stage."""
+    """`confirms`: the number of the trial whose design it repeats. `stage_scores`: its held-out scores by stage.
+    `seeds`: the complete trials of its design, one for each seed."""
     scores = stage_scores or {}
     return api.Trial(
         id=record.id,
@@ -141,6 +165,9 @@ def trial(
         trained_tokens=record.trained_tokens,
         metrics=record.metrics,
         test_metrics=record.test_metrics,
+        seeds=len(seeds) or None,
+        mean_metrics=_mean(one.metrics for one in seeds),
+        mean_test_metrics=_mean(one.test_metrics for one in seeds),
         error=record.error,
         stages=tuple(
             api.StageScore(
@@ -254,17 +281,6 @@ def _hyperparameters(pin: Pin) -> api.Hyperparameters:
 
 def _single(pinned: Sequence[Any] | None) -> Any:
     return pinned[0] if pinned is not None and len(pinned) == 1 else "auto"
-
-
-def _best_so_far(record: TrialRecord, trials: Sequence[TrialRecord]) -> api.Standing:
-    found = [one.metrics for one in history.seeds(trials, record.number) if one.metrics is not None]
-    return api.Standing(
-        trial=record.id,
-        number=record.number,
-        summary=record.design.summary(),
-        metrics=mean_metrics(found),
-        seeds=len(found),
-    )
 
 
 def _mean(metrics: Iterable[Metrics | None]) -> Metrics | None:

@@ -21,9 +21,11 @@ def listing(c: Connection, job_id: str, after: str | None, limit: int) -> Page[T
         start = next((position for position, row in enumerate(rows, start=1) if row.id == after), 0)
         if start == 0:
             raise NotFound(f"Trial {after!r} was not found.", param="after")
-    repeats, scores = history.repeats(rows), measurements.stage_scores(c, job_id)
+    repeats, scores, seeds = history.repeats(rows), measurements.stage_scores(c, job_id), history.by_design(rows)
     shown = rows[start : start + limit]
-    data = tuple(serializers.trial(row, repeats.get(row.number), scores.get(row.id)) for row in shown)
+    data = tuple(
+        serializers.trial(row, repeats.get(row.number), scores.get(row.id), seeds.get(row.digest, ())) for row in shown
+    )
     return Page(data=data, has_more=start + limit < len(rows))
 
 

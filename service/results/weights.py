@@ -3,36 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
+from luthier.api_types import Recommendation
 from luthier.errors import NotFound
 from luthier.store import Connection, artifacts, jobs, trials
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState
 from luthier.updates import VirtualTokens
 from luthier.worker_protocol import Artifact
-from service.results import serializers
+from search.policy.ranking import rank
+from service.context import Context
+from service.jobs import history, outcome
 
 Stored = Literal["adapter", "merged"]
 
 
-def winner(c: Connection, job_id: str) -> tuple[JobRecord, list[TrialRecord], TrialRecord]:
-    """Return a job, its trials and the best of them so far. Raises NotFound where none is complete."""
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """The trial that a request means: the one that the job's results stand for, or another one that it names."""
+
+    job: JobRecord
+    rows: Sequence[TrialRecord]
+    trial: TrialRecord
+    recommendation: Recommendation
+    winner: int | None  # number of the best trained design on the validation rows
+
+
+def named(c: Connection, ctx: Context, job_id: str, trial: str | None = None) -> Named:
+    """Return the trial that the results of a job stand for, or `trial`, given by id or number.
+
+    Raises NotFound where no trial is complete, or this one is not.
+    """
     job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
-    best = serializers.best_trial(job, rows)
-    if best is None:
+    found, recommendation = outcome.decide(c, ctx, job, rows)
+    if found is None:
         raise NotFound(f"Job {job_id} has no complete trial: it is {job.state}.", param="job_id")
-    return job, rows, best
+    if trial is not None:
+        found = trials.named(c, job_id, trial, param="trial")
+        if found.metrics is None:
+            raise NotFound(f"Trial {found.number} is not complete: it is {found.state}.", param="trial")
+    ranked = rank(history.past(job, rows))
+    winner = ranked[0].number if ranked else None
+    return Named(job=job, rows=rows, trial=found, recommendation=recommendation, winner=winner)
 
 
-def of_winner(c: Connection, job_id: str, form: Stored) -> tuple[JobRecord, TrialRecord, Artifact]:
-    """Return the weights of a job's best trial. Raises NotFound with the reason where this form is not kept."""
-    job, _, best = winner(c, job_id)
-    kept = artifacts.of_trial(c, best.id)
+def of_named(c: Connection, ctx: Context, job_id: str, form: Stored, trial: str | None) -> tuple[Named, Artifact]:
+    """Return the weights of the trial that `named` returns. Raises NotFound with the reason where this form is not
+    kept."""
+    found = named(c, ctx, job_id, trial)
+    kept = artifacts.of_trial(c, found.trial.id)
     for artifact in kept:
         if artifact.kind == form:
-            return job, best, artifact
-    raise NotFound(_why_not(job, best, form, [artifact.kind for artifact in kept]), param="format")
+            return found, artifact
+    raise NotFound(_why_not(found, form, [artifact.kind for artifact in kept]), param="format")
 
 
 def of_trial(c: Connection, trial: TrialRecord, form: Stored) -> Artifact:
@@ -44,22 +69,19 @@ def of_trial(c: Connection, trial: TrialRecord, form: Stored) -> Artifact:
     raise NotFound(_not_kept(trial, form, [artifact.kind for artifact in kept]), param="format")
 
 
-def _why_not(job: JobRecord, best: TrialRecord, form: Stored, kept: Sequence[str]) -> str:
-    if job.state is JobState.SUCCEEDED and job.fine_tuned_model is None:
+def _why_not(found: Named, form: Stored, kept: Sequence[str]) -> str:
+    job, trial = found.job, found.trial
+    if job.state is JobState.SUCCEEDED and job.fine_tuned_model is None and trial.id == job.best_trial_id:
         return f"The model of job {job.id} was deleted."
-    if not best.design.stages:
-        return "The best trial is the untuned base model, which has no weights of its own."
+    which = f"Trial {trial.number} ({trial.design.summary()})"
+    if not trial.design.stages:
+        other = "" if found.winner is None else f" The best trained design is trial {found.winner}: name it in `trial`."
+        return f"{which} is the untuned base model, which has no weights of its own.{other}"
     if form == "adapter" and "merged" in kept:
-        return (
-            f"The best trial ({best.design.summary()}) has no adapter that fits the registered base model. Use "
-            "format=merged."
-        )
-    if form == "merged" and isinstance(best.design.stages[-1].update, VirtualTokens):
-        return (
-            f"The best trial ({best.design.summary()}) adds virtual tokens, which cannot be merged into the base "
-            "model. Use format=adapter."
-        )
-    return _not_kept(best, form, kept)
+        return f"{which} has no adapter that fits the registered base model. Use format=merged."
+    if form == "merged" and isinstance(trial.design.stages[-1].update, VirtualTokens):
+        return f"{which} adds virtual tokens, which cannot be merged into the base model. Use format=adapter."
+    return _not_kept(trial, form, kept)
 
 
 def _not_kept(trial: TrialRecord, form: Stored, kept: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     Field,
     StringConstraints,
     ValidationError,
@@ -20,7 +21,7 @@ from luthier.api_types import WebhookEvent
 from luthier.design import Design
 from luthier.keys import Scope
 from luthier.schedule import CatchUp, Overlap
-from luthier.task import Constraints, DataKind, Grader, Search, Task
+from luthier.task import MAX_TRIALS, Constraints, DataKind, Grader, Search, Task
 from luthier.values import Frozen
 
 MAX_SEED: Final = 2**31 - 1
@@ -187,7 +188,8 @@ class EstimateDesign(Frozen):
     change: dict[str, Any] | None = Field(
         default=None,
         description="the changes: names of `search.pin`, or rank, block, tokens, top_layers, depth_rule, "
-        "rope_rule, later_update",
+        "rope_rule, later_update. All other values of the design stay as they are; where another model, algorithm or "
+        "update changes the default learning rate, the rate keeps its multiplier",
         examples=[{"update": "full"}, {"rank": 64}, {"layers": 20, "epochs": 3}],
     )
     model: Name | None = Field(default=None, description="a registered base model, for the plain default")
@@ -206,6 +208,14 @@ class EstimateDesign(Frozen):
 
 
 Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
+
+
+class ExtendJob(Frozen):
+    """More budget for a search that has ended. At least one field is needed."""
+
+    trials: int | None = Field(default=None, ge=1, le=MAX_TRIALS, description="further designs to try")
+    device_seconds: float | None = Field(default=None, gt=0, description="further device-seconds")
+    deadline: AwareDatetime | None = Field(default=None, description="a later deadline")
 
 
 class DescribeJob(Frozen):

@@ -72,6 +72,19 @@ PLANS = {
         ),
         has_adapter=True,
     ),
+    "sft lora on pairs, averaged": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=optimiser(5e-3, epochs=3, schedule="constant")),),
+        has_adapter=True,
+    ),
+    "sft+dpo adalora on preference, averaged": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=AdaLora(rank=4), optimiser=optimiser(5e-3, epochs=3, schedule="constant")),
+            Stage(algorithm=Dpo(), update=AdaLora(rank=4), optimiser=optimiser(2e-3, schedule="constant")),
+        ),
+        has_adapter=True,
+    ),
     "sft randlora on pairs": Plan(
         kind=DataKind.PAIRS,
         stages=(Stage(algorithm=Sft(), update=RandLora(rank=32), optimiser=optimiser(3e-3, epochs=1.5)),),
@@ -365,7 +378,7 @@ def proves(name: str) -> set[str]:
     proved = {str(plan.kind), *edits, *(f"{key} {edits[key]}" for key in edits if key.endswith("_rule"))}
     for at, stage in enumerate(plan.stages):
         proved |= {stage.algorithm.kind, stage.update.kind, f"placement {getattr(stage.update, 'placement', 'all')}"}
-        proved |= {f"stage {at}"}
+        proved |= {f"stage {at}", stage.optimiser.schedule}
     proved |= {f"{len({stage.update.kind for stage in plan.stages})} updates"}
     flags = ("chat_template", "biases", "tools", "encoder", "headless", "tied", "has_adapter", "merges")
     return proved | {f"{flag} {getattr(plan, flag)}" for flag in flags}

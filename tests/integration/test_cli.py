@@ -49,13 +49,14 @@ def test_follow_shows_the_trials_as_they_finish_and_the_winner_beside_its_baseli
     followed: subprocess.CompletedProcess[str],
 ) -> None:
     assert followed.returncode == 0, followed.stdout + followed.stderr
-    assert "winner" in followed.stdout
+    assert "Use trial" in followed.stdout
     assert "untuned base" in followed.stdout
     assert "LoRA default" in followed.stdout
     assert re.search(r"sft lora r16", followed.stdout)
-    perplexities = re.findall(r"^ *(?:winner|untuned base) +([\d.]+)", followed.stdout, re.MULTILINE)
-    winner, base = map(float, perplexities)
-    assert winner < base
+    rows = r"^ *(?:trial \d+ \(n=1\)|untuned base) +([\d.]+)"
+    best, base = map(float, re.findall(rows, followed.stdout, re.MULTILINE)[:2])
+    assert best < base
+    assert followed.stdout.count("reference") == 2, "two answers beside those of the base"
 
 
 def test_listings_speak_json(live: Live, followed: subprocess.CompletedProcess[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ import pytest
 import torch
 
 from luthier.algorithms import Algorithm, Dpo, Grpo, Sft
-from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.design import Architecture, Design, Optimiser, Schedule, Stage
 from luthier.task import DataKind, JudgeSpec, StringCheck
-from luthier.trial import RUNG_PAIRS, RUNG_ROWS, RUNGS
+from luthier.trial import RUNG_PAIRS, RUNG_ROWS, RUNGS, TRAIN_LOSS
 from luthier.updates import AdaLora, Full, Lora, Update
 from luthier.worker_protocol import (
     Assignment,
@@ -30,8 +31,10 @@ from luthier.worker_protocol import (
     RungVerdict,
 )
 from tests import data_samples
+from tests.covering import params
 from tests.playing import HAS_D
 from workers.agent import Agent
+from workers.best_moment import PATIENCE
 from workers.cache import Base
 from workers.evaluate.judge import judge
 from workers.service_client import ServiceClient
@@ -110,16 +113,20 @@ class Plan:
     kind: DataKind = DataKind.PAIRS
     graded: bool = False
     rows: int = 36
+    other_answers: bool = False  # the held-out rows have each other's answers, so what is learnt by heart is wrong
 
 
-def stage(algorithm: Algorithm, update: Update, *, epochs: float = 1) -> Stage:
-    recipe = Optimiser(learning_rate=2e-3, batch_size=2, epochs=epochs, warmup=0.1, weight_decay=0.01)
+def stage(algorithm: Algorithm, update: Update, *, epochs: float = 1, schedule: Schedule = "cosine") -> Stage:
+    recipe = Optimiser(
+        learning_rate=2e-3, batch_size=2, epochs=epochs, warmup=0.1, weight_decay=0.01, schedule=schedule
+    )
     return Stage(algorithm=algorithm, update=update, optimiser=recipe)
 
 
 PLANS = {
     "sft full": Plan(stages=(stage(Sft(), Full()),)),
     "sft lora": Plan(stages=(stage(Sft(), Lora(rank=2)),)),
+    "sft full, averaged": Plan(stages=(stage(Sft(), Full(), schedule="constant"),)),
     "sft adalora": Plan(stages=(stage(Sft(), AdaLora(rank=2)),)),
     "sft lora, graded": Plan(stages=(stage(Sft(), Lora(rank=2)),), graded=True),
     "grpo lora": Plan(stages=(stage(Grpo(group=2), Lora(rank=2)),), graded=True, rows=18),
@@ -136,6 +143,12 @@ PLANS = {
 def service(plan: Plan, folder: Path, tiny: Base, goal: int | None) -> Service:
     samples = data_samples.pairs if plan.kind is DataKind.PAIRS else data_samples.preference
     rows = samples(plan.rows + 20)
+    if plan.other_answers:
+        held_out_rows = rows[-20:]
+        rows[-20:] = [
+            row | {"completion": other["completion"]}
+            for row, other in zip(held_out_rows, held_out_rows[1:] + held_out_rows[:1], strict=True)
+        ]
     folder.mkdir()
     assignment = Assignment(
         trial_id="trial-abc",
@@ -171,7 +184,15 @@ def weights(finished: Finished) -> dict[str, str]:
     return {path: digest for path, digest in files.items() if path.endswith(".safetensors")}
 
 
-@pytest.mark.parametrize("name", PLANS)
+def proves(name: str) -> set[str]:
+    """What an interrupted plan proves: an algorithm after another one, or its schedule, or that rewards resume."""
+    plan = PLANS[name]
+    kinds = "+".join(stage.algorithm.kind for stage in plan.stages)
+    merged = "the last update is merged" if len(plan.stages) > 1 and plan.stages[0].update.kind == "full" else ""
+    return {kinds, f"graded {plan.graded}", *(stage.optimiser.schedule for stage in plan.stages), merged}
+
+
+@pytest.mark.parametrize("name", params(PLANS, proves))
 def test_a_promoted_trial_is_an_uninterrupted_one(name: str, tiny: Base, tmp_path: Path) -> None:
     whole = service(PLANS[name], tmp_path / "whole", tiny, goal=None)
     unbroken = whole.work()
@@ -198,6 +219,35 @@ def test_a_promoted_trial_is_an_uninterrupted_one(name: str, tiny: Base, tmp_pat
     assert [share for line in whole.log for share in ("1/9", "1/3") if share in line] == ["1/9", "1/3"]
     assert [share for line in pausing.log for share in ("1/9", "1/3") if f"aused at {share}" in line] == ["1/9", "1/3"]
     assert sum("esumes from the checkpoint" in line for line in pausing.log) == 2
+
+
+@pytest.mark.parametrize("goal", [None, 0])
+def test_a_constant_rate_ends_past_its_best_moment_whose_weights_count(
+    goal: int | None, tiny: Base, tmp_path: Path
+) -> None:
+    plan = Plan(stages=(stage(Sft(), Full(), epochs=30, schedule="constant"),), other_answers=True)
+    ctx = service(plan, tmp_path / "one", tiny, goal=goal)
+    ended = ctx.work()
+    if goal is not None:
+        assert ended.outcome == "waiting"
+        ctx.assignment = ctx.assignment.model_copy(update={"goal": None, "fence": 2})
+        ended = ctx.work()
+    assert ended.outcome == "complete", ended.error
+    losses = {step: loss for (_, step, name), loss in ctx.curve.items() if name == "valid_loss"}
+    last = max(step for _, step, name in ctx.curve if name == TRAIN_LOSS)
+    best = min(losses, key=lambda step: losses[step])
+    assert 1 < best * PATIENCE["perplexity"] <= last < 30 * 18
+    assert last == max(losses)
+    assert ended.metrics is not None
+    assert ended.metrics.perplexity == pytest.approx(math.exp(losses[best]), rel=1e-6)
+    assert [reached.rung for reached in ctx.rungs] == [0, 1]
+    assert ctx.rungs[-1].metrics.perplexity == pytest.approx(math.exp(losses[best]))
+    [record] = [one.files["luthier.json"] for one in ended.artifacts if one.kind == "merged"]
+    exported = Design.model_validate(json.loads(ctx.get_blob(record).read_text())["design"])
+    assert exported.stages[0].optimiser.epochs == pytest.approx(best * 2 / 36)
+    shorter = plan.stages[0].model_copy(update={"optimiser": exported.stages[0].optimiser})
+    again = service(Plan(stages=(shorter,), other_answers=True), tmp_path / "again", tiny, goal=None).work()
+    assert weights(again) == weights(ended) != {}
 
 
 def test_what_is_scored_at_a_rung_is_on_the_curves(tiny: Base, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from luthier.algorithms import Algorithm, Grpo, Raft, Rloo
-from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.design import Architecture, Design, Optimiser, Schedule, Stage
 from luthier.graders import grade, sample_of
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import DataKind, Grader, JudgeSpec, Math, Multi, Number, StringCheck, TextSimilarity
@@ -24,6 +24,7 @@ from workers.evaluate.judge import judge, renderer
 from workers.export import reproduction
 from workers.templates import rewards
 from workers.train.algorithms import objective
+from workers.train.average import EXPONENT
 from workers.train.loop import Progress, train
 from workers.train.rollouts.play import world_of
 
@@ -62,13 +63,20 @@ def test_the_scripts_grades_are_the_graders(grader: Grader) -> None:
             assert rewards.grade(grader.model_dump(), item, answer) == pytest.approx(ours), (reference, answer)
 
 
+def test_the_script_averages_weights_as_training_does() -> None:
+    assert rewards.AVERAGED == EXPONENT + 1
+
+
 class NobodyWatches:
     def after_step(self, progress: Progress) -> None:
         pass
 
 
-def assignment_of(algorithm: Algorithm, update: Update, rate: float, entry: BaseModelEntry) -> Assignment:
-    recipe = Optimiser(learning_rate=rate, batch_size=4, epochs=16.0 if algorithm.kind == "raft" else 6.0)
+def assignment_of(
+    algorithm: Algorithm, update: Update, rate: float, schedule: Schedule, entry: BaseModelEntry
+) -> Assignment:
+    epochs = 16.0 if algorithm.kind == "raft" else 6.0
+    recipe = Optimiser(learning_rate=rate, batch_size=4, epochs=epochs, schedule=schedule)
     stage = Stage(algorithm=algorithm, update=update, optimiser=recipe)
     spec = JudgeSpec(
         kind=DataKind.PAIRS, validation="0", test="1", objective="reward", grader=WITHOUT_I, max_new_tokens=6
@@ -90,18 +98,24 @@ def assignment_of(algorithm: Algorithm, update: Update, rate: float, entry: Base
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "update", "rate"),
+    ("algorithm", "update", "rate", "schedule"),
     [
-        (Grpo(group=8), Lora(rank=8), 5e-3),
-        (Rloo(group=8, beta=0.01), Full(), 5e-4),
-        (Raft(group=8), Lora(rank=8), 5e-3),
+        (Grpo(group=8), Lora(rank=8), 5e-3, "cosine"),
+        (Rloo(group=8, beta=0.01), Full(), 5e-4, "constant"),
+        (Raft(group=8), Lora(rank=8), 5e-3, "constant"),
     ],
     ids=lambda value: getattr(value, "kind", ""),
 )
 def test_the_script_reaches_the_recorded_reward(
-    algorithm: Algorithm, update: Update, rate: float, tiny: Base, libraries: Libraries, tmp_path: Path
+    algorithm: Algorithm,
+    update: Update,
+    rate: float,
+    schedule: Schedule,
+    tiny: Base,
+    libraries: Libraries,
+    tmp_path: Path,
 ) -> None:
-    assignment, rows = assignment_of(algorithm, update, rate, tiny.entry), data_samples.pairs(10)
+    assignment, rows = assignment_of(algorithm, update, rate, schedule, tiny.entry), data_samples.pairs(10)
     learn, render = objective(algorithm), renderer(tiny.tokenizer, assignment.judge)
     prompts = [example for row in rows for example in learn.examples(row, DataKind.PAIRS, render)]
     world = world_of(assignment.judge, render)

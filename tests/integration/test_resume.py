@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from luthier.algorithms import Algorithm, Clm, Dpo, Gkd, Grpo, Ipo, Kto, Mlm, Orpo, Raft, Rloo, Sft, Simpo
-from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.design import Architecture, Design, Optimiser, Schedule, Stage
 from luthier.task import DataKind
 from luthier.updates import (
     AdaLora,
@@ -83,8 +83,10 @@ class Witness:
             raise Broken
 
 
-def stage(algorithm: Algorithm, update: Update, *, epochs: float = 1.5) -> Stage:
-    recipe = Optimiser(learning_rate=1e-3, batch_size=2, epochs=epochs, warmup=0.25, weight_decay=0.01)
+def stage(algorithm: Algorithm, update: Update, *, epochs: float = 1.5, schedule: Schedule = "cosine") -> Stage:
+    recipe = Optimiser(
+        learning_rate=1e-3, batch_size=2, epochs=epochs, warmup=0.25, weight_decay=0.01, schedule=schedule
+    )
     return Stage(algorithm=algorithm, update=update, optimiser=recipe)
 
 
@@ -216,6 +218,14 @@ RECIPES = {
     ),
     "sft+dpo on one prompt": design(stage(Sft(), Prompt(tokens=3), epochs=1), stage(Dpo(), Prompt(tokens=3), epochs=1)),
     "sft+ipo on one prefix": design(stage(Sft(), Prefix(tokens=3), epochs=1), stage(Ipo(), Prefix(tokens=3), epochs=1)),
+    "averaged weights": design(
+        stage(Sft(), Lora(rank=2), epochs=1, schedule="constant"),
+        stage(Ipo(), Lora(rank=2), epochs=1, schedule="constant"),
+    ),
+    "averaged weights after ranks were decided": design(
+        stage(Clm(), AdaLora(rank=2), epochs=1, schedule="constant"),
+        stage(Kto(), Full(), epochs=0.5, schedule="constant"),
+    ),
     "all weights after an adapter": design(stage(Clm(), Lora(rank=2), epochs=1), stage(Sft(), Full(), epochs=1)),
 }
 
@@ -225,7 +235,8 @@ def proves(name: str) -> set[str]:
     first, second = RECIPES[name].stages
     architecture = RECIPES[name].architecture
     edits = {edit for edit in ("kv_heads", "window", "rope_factor") if getattr(architecture, edit) is not None}
-    return {second.algorithm.kind, f"{first.update.kind}, then {second.update.kind}", architecture.depth_rule, *edits}
+    updates = f"{first.update.kind}, then {second.update.kind}"
+    return {second.algorithm.kind, second.optimiser.schedule, updates, architecture.depth_rule, *edits}
 
 
 @pytest.mark.parametrize("name", params(RECIPES, proves))

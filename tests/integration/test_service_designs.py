@@ -73,6 +73,8 @@ def test_a_change_stands_beside_what_it_changes(service: Service, file: str) -> 
     [
         ({"update": "full"}, "tiny-chat → sft full"),
         ({"epochs": 3}, "×3ep"),
+        ({"schedule": "constant"}, " constant ×1ep"),
+        ({"schedule": "cosine"}, " ×1ep"),
         ({"layers": 4}, "4 layers"),
         ({"kv_heads": 2, "update": "dora"}, "2 KV heads) → sft dora r16"),
         ({"update": "top_layers", "top_layers": 2}, "top 2 layers"),
@@ -96,6 +98,7 @@ def test_any_axis_can_be_changed(service: Service, file: str, change: dict[str, 
         ({"rank": 0}, "change.rank", "choose from 1 to 1024"),
         ({"update": "full", "rank": 8}, "change.rank", "full"),
         ({"epochs": "many"}, "change.epochs", "epochs"),
+        ({"schedule": "linear"}, "change.schedule", "constant"),
         ({"layers": 4, "update": "prompt"}, "change.update", "prompt"),
     ],
 )

@@ -66,6 +66,7 @@ def test_the_events_tell_the_story_in_order(service: Service, worker: FakeWorker
     story = [message.split(":")[0].split(";")[0] for message in service.messages(job_id)]
     assert story == [
         "Created",
+        "Few rows to choose by",
         "Running",
         "Trial 0 started on fake",
         "Trial 0 complete",
@@ -78,6 +79,7 @@ def test_the_events_tell_the_story_in_order(service: Service, worker: FakeWorker
         "No more trials",
         "Finished",
         "On test rows, which the search did not see",
+        "Use trial 2",
     ]
     scored = [event for event in service.client.events(job_id) if event.type == "metrics"]
     assert scored[0].data is not None
@@ -100,8 +102,11 @@ def test_a_job_that_does_not_beat_its_base_says_so(service: Service, worker: Fak
     job_id = service.submit(search={"trials": 3, "confirmations": 0})
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
 
-    assert service.client.best(job_id).number == 1
-    assert "No trained design is better than the untuned base model" in service.messages(job_id)[-1]
+    best = service.client.best(job_id)
+    assert (best.number, best.winner) == (0, 1)
+    last = service.client.events(job_id)[0]
+    assert best.recommendation is not None
+    assert (last.level, last.message) == ("warn", " ".join(best.recommendation.words))
 
 
 def test_a_job_whose_trained_trials_all_fail_is_failed_with_the_first_error(

@@ -68,18 +68,18 @@ def test_only_numbers_can_be_chosen_and_only_so_many() -> None:
 
 def test_rows_stand_by_their_place_and_what_was_not_scored_comes_last() -> None:
     for order in ("ascending", "descending"):
-        found = leaderboard.table(case(), View(sort="score", order=order)).rows
+        found = leaderboard.table(case(), View(sort="score", order=order), None).rows
         scores = [row.score for row in found]
         known = [score for score in scores if score is not None]
         assert scores[: len(known)] == sorted(known, reverse=order == "descending")
-    places = [row.place for row in leaderboard.table(case(), View()).rows]
+    places = [row.place for row in leaderboard.table(case(), View(), None).rows]
     ranked = [place for place in places if place is not None]
     assert places[: len(ranked)] == list(range(1, len(ranked) + 1))
 
 
 def test_every_word_of_a_search_is_in_what_is_found() -> None:
-    everything = leaderboard.table(case(), View())
-    found = leaderboard.table(case(), View(q="Lora sft"))
+    everything = leaderboard.table(case(), View(), None)
+    found = leaderboard.table(case(), View(q="Lora sft"), None)
     assert 0 < found.found < everything.total
     assert all("lora" in row.summary and "sft" in row.summary for row in found.rows)
 

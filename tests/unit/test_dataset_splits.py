@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.dataset import Row, Splits, split
+from luthier.dataset import Row, Splits, about_held_out, split
 from luthier.dataset.rows import fold, prompt_hash, row_hash
 from luthier.errors import DatasetError
 from luthier.task import DataKind
@@ -54,7 +54,7 @@ def test_the_order_of_the_rows_does_not_matter(rows: list[Row], seed: int) -> No
 
 
 @settings(max_examples=10)
-@given(count=st.integers(600, 1_500), added=st.integers(1, 1_500), start=st.integers(0, 10**6))
+@given(count=st.integers(1_600, 2_500), added=st.integers(1, 1_500), start=st.integers(0, 10**6))
 def test_new_rows_never_move_old_ones(count: int, added: int, start: int) -> None:
     rows = [{"text": f"Story {start + index}"} for index in range(count + added)]
     before, after = split(rows[:count], DataKind.TEXT), split(rows, DataKind.TEXT)
@@ -92,10 +92,38 @@ def test_a_small_file_still_has_two_rows_in_each_split(count: int, sizes: tuple[
             assert found == sizes
 
 
-def test_a_hundred_prompts_give_at_least_ten_to_each_split() -> None:
-    for start in range(0, 10_000, 100):
-        splits = split([_pair(start + i) for i in range(100)], DataKind.PAIRS)
-        assert min(map(len, _parts(splits))) >= 10
+@pytest.mark.parametrize(
+    ("count", "held_out"), [(15, 3), (50, 10), (100, 20), (150, 30), (499, 99), (500, 100), (700, 100), (900, 100)]
+)
+def test_a_small_file_holds_out_a_fifth_and_a_larger_one_a_hundred_at_least(count: int, held_out: int) -> None:
+    for start in range(0, 3_000, 1_000):
+        rows = [_pair(start + i) for i in range(count)]
+        train, validation, test = map(len, _parts(split(rows, DataKind.PAIRS)))
+        # Above a few hundred prompts the tenth of the hashes may be more than the least number.
+        assert held_out <= validation <= max(held_out, count // 7)
+        assert held_out <= test <= max(held_out, count // 7)
+        assert train == count - validation - test
+        given = [_pair(f"given {i}") for i in range(40)]
+        apart = split(rows, DataKind.PAIRS, validation_rows=given)
+        assert len(apart.validation) == 40
+        assert held_out <= len(apart.test) <= max(held_out, count // 7)
+
+
+@pytest.mark.parametrize("count", [10, 37, 150, 480, 1_000, 5_000])
+def test_the_estimate_of_what_is_held_out_is_near(count: int) -> None:
+    splits = split([_pair(i) for i in range(count)], DataKind.PAIRS)
+    for part in (splits.validation, splits.test):
+        assert len(part) == pytest.approx(about_held_out(count), abs=max(1, 0.15 * about_held_out(count)))
+
+
+def test_old_training_rows_of_a_file_that_grows_past_500_prompts_are_never_held_out() -> None:
+    """So that a model of the job before can be tested on the rows of the next."""
+    rows = [_pair(i) for i in range(2_000)]
+    before = split(rows[:500], DataKind.PAIRS)
+    for count in (600, 900, 2_000):
+        after = split(rows[:count], DataKind.PAIRS)
+        assert _prompts(before.train) <= _prompts(after.train)
+        assert not _prompts(after.test) & (_prompts(before.train) | _prompts(before.validation))
 
 
 def test_too_few_different_prompts_are_refused() -> None:

@@ -221,10 +221,10 @@ def test_a_new_metric_has_a_column_in_the_leaderboard_and_can_be_sorted_by(brier
         one.model_copy(update={"metrics": FOUND.model_copy(update={"brier": value})})
         for one, value in ((untuned(), 0.5), (default(), 0.25))
     ]
-    table = leaderboard.table(case(tried), leaderboard.View(sort="brier"))
+    table = leaderboard.table(case(tried), leaderboard.View(sort="brier"), None)
     assert [(column.label, column.description) for column in table.columns] == [(BRIER.label, BRIER.description)]
     assert [row.metrics["brier"] for row in table.rows] == [0.25, 0.5]
-    assert leaderboard.table(case(), leaderboard.View()).columns == ()
+    assert leaderboard.table(case(), leaderboard.View(), None).columns == ()
 
 
 def test_a_new_metric_has_a_row_where_jobs_are_compared(brier: MetricSpec) -> None:

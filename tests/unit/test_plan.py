@@ -313,9 +313,47 @@ def test_once_the_best_are_repeated_no_design_is_added() -> None:
 
 def test_the_reserve_is_estimated_from_complete_trials_alone() -> None:
     plan = plan_of(20)
-    assert reserve([], plan) == 0.0
-    design = SPACE.sample(_Nth(3))
-    assert reserve([complete(2, design, 1.0, device_seconds=4.0)], plan) == 4.0 * 4 * 2
+    assert reserve([], plan, 900.0) == 0.0
+    tried = [complete(2 + n, SPACE.sample(_Nth(n)), 1.0, device_seconds=4.0) for n in range(3)]
+    assert reserve(tried, plan, 900.0) == 4.0 * 4 * 2
+    waiting = Past(number=5, design=SPACE.sample(_Nth(4)), state=TrialState.LEASED, device_seconds=50.0)
+    assert reserve([*tried, waiting], plan, 900.0) == 4.0 * 4 * 2
+
+
+def test_repeats_reserve_a_third_of_a_small_budget_and_nothing_before_there_are_finalists() -> None:
+    plan = plan_of(20)
+    tried = [complete(2 + n, SPACE.sample(_Nth(n)), 1.0, device_seconds=4.0) for n in range(3)]
+    assert reserve(tried, plan, 48.0) == pytest.approx((12 + 48) / 3)
+    assert reserve(tried[:2], plan, 48.0) == 0.0
+    default = complete(1, SPACE.sample(_Nth(5)), 1.0, device_seconds=6.0)
+    assert reserve([default], plan, 48.0) == 6.0, "one design is to be finished"
+
+
+@pytest.mark.parametrize(
+    ("budget", "trials", "designs", "finished", "repeats"),
+    [
+        (9.0, 6, 4, 3, 2),
+        (4.5, 6, 4, 2, 0),
+        (3.5, 6, 3, 1, 0),
+        (2.5, 6, 0, 0, 0),
+        (9.0, 24, 19, 3, 1),
+        (40.0, 24, 22, 4, 8),
+    ],
+)
+def test_a_small_budget_tries_designs_then_finishes_them_then_repeats_them(
+    budget: float, trials: int, designs: int, finished: int, repeats: int
+) -> None:
+    """A full training takes 1 second."""
+    job = Job(plan_of(trials), budget=budget)
+    job.run()
+    searched = [past for past in job.trials[2:] if past.confirms is None]
+    found = len(searched), len([past for past in searched if past.value is not None])
+    assert found[0] >= designs
+    assert found[1] >= finished
+    assert len([past for past in job.trials if past.confirms is not None]) >= repeats
+    remaining = job.remaining()
+    assert remaining is not None
+    assert remaining >= 0
 
 
 def test_no_dropped_trial_is_promoted() -> None:

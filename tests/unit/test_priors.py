@@ -75,7 +75,7 @@ def test_the_baselines_are_the_untuned_model_and_plain_lora(kind: DataKind, reci
     assert plain.recipe == recipe
     assert stage.update == Lora(rank=16, alpha=32)
     assert stage.optimiser.learning_rate == significant(default_learning_rate(recipe, "lora", 576))
-    assert (stage.optimiser.batch_size, stage.optimiser.epochs) == (8, 1.0)
+    assert (stage.optimiser.batch_size, stage.optimiser.epochs, stage.optimiser.schedule) == (8, 1.0, "cosine")
 
 
 def test_the_default_uses_dpo_s_own_beta() -> None:

@@ -146,6 +146,30 @@ def test_samples_reach_every_branch() -> None:
     assert {design.stages[0].optimiser.epochs for design in designs} == {1.0, 2.0, 3.0}
 
 
+def test_the_schedule_is_an_axis_where_several_are_pinned() -> None:
+    plain, both = space_of(), space_of(pin=Pin(schedule=("constant", "cosine")))
+    constant = space_of(pin=Pin(schedule=("constant",)))
+    assert {stage.optimiser.schedule for design in samples(plain, 20) for stage in design.stages} == {"cosine"}
+    assert {stage.optimiser.schedule for design in samples(constant, 20) for stage in design.stages} == {"constant"}
+    assert {design.stages[0].optimiser.schedule for design in samples(both, 20)} == {"constant", "cosine"}
+    for design in samples(both, 20):
+        answers = both.encode(design)
+        assert answers["schedule"] == design.stages[0].optimiser.schedule
+        assert both.decode(answers) == design
+    assert "schedule" not in plain.encode(samples(plain, 1)[0])
+    with pytest.raises(IllegalDesign):
+        plain.encode(samples(constant, 1)[0])
+    _, baseline = baselines(constant)
+    assert baseline.stages[0].optimiser.schedule == "constant"
+
+
+@pytest.mark.parametrize(("rows", "limit"), [(20, 20.0), (300, 20.0), (1000, 6.0), (100_000, 3.0)])
+def test_trials_at_a_constant_rate_find_their_length_themselves_within_a_limit(rows: int, limit: float) -> None:
+    assert space_of(rows=rows, pin=Pin(schedule=("constant",))).epochs == (limit,)
+    assert space_of(rows=rows, pin=Pin(schedule=("constant",), epochs=(2.0,))).epochs == (2.0,)
+    assert space_of(rows=rows).epochs == (1.0, 2.0, 3.0)
+
+
 def test_edits_follow_each_model() -> None:
     tiny, smol, flat = SPACES["pairs"].models
     assert (tiny.choices["layers"], tiny.choices["kv_heads"], tiny.top_layers) == ((6, 5, 4), (4, 2, 1), (1, 2))

@@ -145,6 +145,7 @@ def test_the_order_of_a_pin_matters_for_models_only() -> None:
         ({"rope_factor": (65,)}, "search.pin.rope_factor", "65.0 is not possible"),
         ({"batch_size": (8, 301)}, "search.pin.batch_size", "301 is not possible; choose from 1 to the 300 training"),
         ({"rank": (0,)}, "search.pin.rank", "0 is not possible; choose from 1 to 1024"),
+        ({"schedule": ()}, "search.pin.schedule", "choose from cosine; constant"),
         ({"epochs": (0.0,)}, "search.pin.epochs", "0.0 is not possible; choose from numbers above 0"),
         ({"learning_rate_multiplier": (-1.0,)}, "search.pin.learning_rate_multiplier", "-1.0 is not possible"),
         ({"beta": (0.1,)}, "search.pin.beta", " dpo.* only sft, clm"),

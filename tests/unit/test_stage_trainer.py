@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
-from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
+from transformers import PreTrainedModel, get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
 
 from luthier.algorithms import Algorithm, Clm, Dpo, Ipo, Kto, Orpo, Sft, Simpo
 from luthier.design import Optimiser
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
-from luthier.updates import Full, Lora, LoraPlus, Update
+from luthier.updates import AdaLora, Full, Lora, LoraPlus, Update
 from tests import data_samples
 from tests.covering import params
 from tests.textbook import first_step, largest_difference, logps
@@ -23,6 +23,7 @@ from tests.textbook import target_logps as textbook_logps
 from workers.cache import Base
 from workers.train import stage_trainer, updates
 from workers.train.algorithms import objective
+from workers.train.average import EXPONENT
 from workers.train.data.tokenize import Renderer, Tokens
 from workers.train.stage_trainer import StageTrainer, StepReport, data_order, learning_rate
 
@@ -98,9 +99,71 @@ def test_the_learning_rate_is_transformers_cosine_schedule_with_warmup(total: in
     adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=recipe.learning_rate)
     schedule = get_cosine_schedule_with_warmup(adamw, int(warmup * total), total)
     for step in range(total):
-        assert learning_rate(recipe, step, total) == pytest.approx(schedule.get_last_lr()[0], rel=1e-12, abs=1e-18)
+        rate = learning_rate(recipe, step, total, per_epoch=5)
+        assert rate == pytest.approx(schedule.get_last_lr()[0], rel=1e-12, abs=1e-18)
         adamw.step()
         schedule.step()
+
+
+@pytest.mark.parametrize("per_epoch", [1, 7, 40])
+def test_a_constant_rate_is_transformers_schedule_with_a_warmup_within_the_first_epoch(per_epoch: int) -> None:
+    recipe = Optimiser(learning_rate=3e-4, warmup=0.3, schedule="constant")
+    adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=recipe.learning_rate)
+    schedule = get_constant_schedule_with_warmup(adamw, int(0.3 * per_epoch))
+    for step in range(60):
+        assert learning_rate(recipe, step, 60, per_epoch) == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
+        adamw.step()
+        schedule.step()
+
+
+# Averaged weights
+
+
+def test_the_average_weighs_the_steps_by_a_power_of_their_number(tiny: Base) -> None:
+    """The recursion is the closed form of Karras et al. (2024): weights in proportion to t^(γ+1) - (t-1)^(γ+1)."""
+    recipe = Optimiser(learning_rate=1e-3, batch_size=2, epochs=2.0, schedule="constant")
+    trained = trainer(tiny, Sft(), recipe, double=True)
+    name = next(iter(trained.parameters))
+    seen = []
+    while not trained.done:
+        trained.advance()
+        seen.append(trained.parameters[name].detach().clone())
+    powers = [step ** (EXPONENT + 1) for step in range(len(seen) + 1)]
+    expected = sum((powers[i + 1] - powers[i]) * weights for i, weights in enumerate(seen)) / powers[-1]
+    with trained.result():
+        assert largest_difference(trained.parameters[name], expected) < 1e-12
+    assert torch.equal(trained.parameters[name], seen[-1]), "training goes on from the weights themselves"
+    trained.finish()
+    assert largest_difference(trained.parameters[name], expected) < 1e-12
+    width = math.sqrt((EXPONENT + 1) / (EXPONENT + 3)) / (EXPONENT + 2)
+    assert 1 / width == pytest.approx(6, rel=0.02)
+
+
+@pytest.mark.parametrize("update", [Full(), Lora(rank=4), AdaLora(rank=2)], ids=lambda update: update.kind)
+def test_a_constant_rate_has_the_result_of_each_shorter_training_on_its_way(update: Update, tiny: Base) -> None:
+    recipe = Optimiser(learning_rate=2e-3, batch_size=2, epochs=1.4, warmup=0.2, schedule="constant")
+    short = trainer(tiny, Sft(), recipe, update=update)
+    while not short.done:
+        short.advance()
+    short.finish()
+    long = trainer(tiny, Sft(), recipe.model_copy(update={"epochs": 3.0}), update=update)
+    while long.step < short.steps:
+        long.advance()
+    with long.result():
+        for name, parameter in long.parameters.items():
+            assert torch.equal(parameter, short.parameters[name]), name
+    assert not long.done
+
+
+def test_a_cosine_schedule_ends_with_its_last_weights(tiny: Base) -> None:
+    trained = trainer(tiny, Sft(), Optimiser(learning_rate=1e-3, batch_size=4))
+    while not trained.done:
+        trained.advance()
+    last = {name: parameter.detach().clone() for name, parameter in trained.parameters.items()}
+    with trained.result():
+        assert all(torch.equal(parameter, last[name]) for name, parameter in trained.parameters.items())
+    trained.finish()
+    assert all(torch.equal(parameter, last[name]) for name, parameter in trained.parameters.items())
 
 
 # Steps

@@ -37,11 +37,17 @@ def test_every_state_leads_to_an_end() -> None:
         assert any(end.terminal for end in reachable(state))
 
 
-def test_ends_are_final() -> None:
+EXTENDED = {JobState.SUCCEEDED, TrialState.PRUNED}  # what goes on again if a user extends a job
+
+
+def test_ends_are_final_but_for_an_extension() -> None:
     ends = {"succeeded", "failed", "cancelled", "complete", "pruned", "infeasible"}
     for state in (*JobState, *TrialState):
         assert state.terminal is (state.value in ends)
-        assert state.terminal is (reachable(state) == {state})
+        if state not in EXTENDED:
+            assert state.terminal is (reachable(state) == {state})
+    assert JOB_TRANSITIONS[JobState.SUCCEEDED] == {JobState.QUEUED}
+    assert TRIAL_TRANSITIONS[TrialState.PRUNED] == {TrialState.WAITING}
 
 
 def test_losing_a_machine_is_not_a_failure_and_failing_is_not_being_pruned() -> None:

@@ -162,3 +162,21 @@ def test_scores_at_rungs_count_less_than_final_scores() -> None:
     ]
     end, first, second = believed
     assert end > second > first > 0.0
+
+
+@pytest.mark.parametrize("epochs", [0.5, 8.0, 20.0])
+def test_a_past_design_keeps_its_length_unless_the_new_job_pins_it(epochs: float) -> None:
+    found = plain(1)[0]
+    stages = [
+        stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update={"epochs": epochs})})
+        for stage in found.stages
+    ]
+    long = found.model_copy(update={"stages": tuple(stages)})
+    open_ = job(long).model_copy(update={"any_length": True})
+    assert first_designs(SPACE, [open_]) == [long]
+    assert origin(SPACE, long, [open_]) == "memory"
+    assert first_designs(SPACE, [job(long)]) == []
+    elsewhere = space_of(pin=Pin(update=("ia3",)))
+    assert first_designs(elsewhere, [open_]) == [], "the rest of the design must be in the space"
+    history = [complete(0, UNTUNED, 3.0), complete(1, DEFAULT, 2.0)]
+    assert propose(SPACE, history, 0, 12, [open_]) == long

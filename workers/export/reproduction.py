@@ -39,6 +39,7 @@ from workers.templates import render, rewards
 from workers.train import updates
 from workers.train.algorithms import objective, trainer
 from workers.train.architectures.edits import per_layer, place_of_layers
+from workers.train.average import EXPONENT
 from workers.train.data.tokenize import Row
 from workers.train.updates.adalora import PRUNINGS, SETTLED, WARMUP
 from workers.train.updates.lora import low_rank_targets
@@ -157,6 +158,7 @@ def _script(
         virtual=any(isinstance(stage.update, VirtualTokens) for stage in design.stages),
         targets=[_targets(model, stage.update) for stage in design.stages],
         adaptive={"start": AdaLora.START, "warmup": WARMUP, "settled": SETTLED, "prunings": PRUNINGS},
+        average_exponent=EXPONENT,
         seed=assignment.seed,
         source=assignment.base.source,
         teacher=None if assignment.teacher is None else assignment.teacher.source,

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import get_cosine_schedule_with_warmup
+from transformers import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
 
 Row = dict[str, Any]
 
+AVERAGED = 3.9  # exponent of the moving average of weights at a constant learning rate
 NUMBER = re.compile(
     r"(?:(?<![A-Za-z0-9_.)])[-+−])?(?<![A-Za-z0-9_.])"
     r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d+)?"
@@ -190,16 +191,24 @@ def learn_the_best(
     batch_size: int,
     max_new_tokens: int,
     learning_rate: float,
-    warmup: float,
+    schedule: str,
+    warmup: int,
     weight_decay: float,
 ) -> None:
-    """RAFT: each step trains on the best of the answers sampled per prompt, unless all have the same reward."""
+    """RAFT: each step trains on the best of the answers sampled per prompt, unless all have the same reward.
+
+    `schedule` "cosine" decays to zero after `warmup` steps; under "constant" the model ends with the average weights.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate)
     steps = math.ceil(len(questions) / batch_size)
-    schedule = get_cosine_schedule_with_warmup(optimizer, int(warmup * steps), steps)
+    if schedule == "constant":
+        rates = get_constant_schedule_with_warmup(optimizer, warmup)
+    else:
+        rates = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
+    means = [parameter.detach().clone() for parameter in trained]
     model.eval()
     for start in range(0, len(questions), batch_size):
         best = []
@@ -219,4 +228,11 @@ def learn_the_best(
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-        schedule.step()
+        rates.step()
+        kept = (1 - batch_size / (start + batch_size)) ** AVERAGED
+        for mean, parameter in zip(means, trained, strict=True):
+            mean.mul_(kept).add_(parameter.detach(), alpha=1 - kept)
+    if schedule == "constant":
+        with torch.no_grad():
+            for mean, parameter in zip(means, trained, strict=True):
+                parameter.copy_(mean)

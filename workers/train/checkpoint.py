@@ -30,6 +30,9 @@ class Checkpoint:
     update.NAME              the weight update's own state (AdaLoRA's ranks)
     reference                [examples, sequences per example]: reference log-probabilities
     first.NAME               the trained parameters at the start of the stage, where these are the reference
+    average.NAME             the moving average of the trained parameters, at a constant learning rate
+    best.NAME, best_step     the average that is the stage's result so far, and its step, if one was kept
+    stopped                  the stage ends here, before its last step
     updates                  number of steps that changed parameters, if fewer than all
     carried.NAME             all weights of the model, once an earlier stage's update was merged into it
     scorer.NAME              the reward model that an earlier stage trained

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -32,7 +33,10 @@ class Progress:
     before, share  share of the whole training that was done before the step, and is done now
     next_stage     whether the step was its stage's last and another stage follows
     model          the model in training; in a reward model's stage its own copy of the policy
+    result         gives the model, for a while, the weights that the stage would end with if it ended now
     scorer         the reward model in training, in its stage only
+    keep_best      makes the result of this moment the stage's result; None where only the end has a result
+    stop           ends the stage after this step
     checkpoint     makes a checkpoint of this moment
     """
 
@@ -42,7 +46,10 @@ class Progress:
     next_stage: bool
     report: StepReport
     model: CausalModel
+    result: Callable[[], AbstractContextManager[None]]
     scorer: Scorer | None
+    keep_best: Callable[[], None] | None
+    stop: Callable[[], None]
     checkpoint: Callable[[], Checkpoint]
 
 
@@ -57,11 +64,13 @@ class Trained:
     """The result of all stages.
 
     whole_base  whether the update applies to the base model as registered, not to an edited or merged one
+    design      the design, with the epochs after which each stage had its result
     tokens      tokens trained on, over all stages and leases
     scorer      the reward model, if a stage trained one
     """
 
     applied: Applied
+    design: Design
     whole_base: bool
     tokens: int
     scorer: Scorer | None = None
@@ -114,9 +123,10 @@ def _train(
     carried = resume.part("carried") if resume else {}  # the whole model, once an update was merged into it
     if carried:
         model.load_state_dict(carried)
-    scorer = restored(copy.deepcopy(model), trained) if resume and (trained := resume.part("scorer")) else None
+    scorer = restored(copy.deepcopy(model), tensors) if resume and (tensors := resume.part("scorer")) else None
     applied: Applied | None = None
     shares = _shares(design, examples_of)
+    trained = list[Stage]()
     for index, stage in enumerate(design.stages[first:], first):
         rewarding = isinstance(stage.algorithm, RewardModel)
         if applied is not None and (rewarding or stage.update != design.stages[index - 1].update):
@@ -145,11 +155,14 @@ def _train(
             report = trainer.advance()
             tokens += report.tokens
             watch.after_step(_progress(trainer, report, index, tokens, shares, earlier))
+        optimiser = trainer.finish()
+        trained.append(stage.model_copy(update={"optimiser": optimiser}))
         if rewarding:
             scorer = Scorer(model=learning.merge(), head_1D=trainer.head[HEAD].detach())
     assert applied is not None, "a design without stages that change the policy is not trained"
     whole_base = not carried and not design.architecture.edited
-    return Trained(applied=applied, whole_base=whole_base, tokens=tokens, scorer=scorer)
+    design = design.model_copy(update={"stages": (*design.stages[:first], *trained)})
+    return Trained(applied=applied, design=design, whole_base=whole_base, tokens=tokens, scorer=scorer)
 
 
 def _rewarded(world: World | None, scorer: Scorer | None) -> World | None:
@@ -187,6 +200,9 @@ def _progress(
         next_stage=trainer.done and stage + 1 < len(shares),
         report=report,
         model=trainer.model,
+        result=trainer.result,
         scorer=Scorer(model=trainer.model, head_1D=trainer.head[HEAD]) if HEAD in trainer.head else None,
+        keep_best=None if trainer.average is None else trainer.keep_best,
+        stop=trainer.stop,
         checkpoint=lambda: Checkpoint(position=position, tensors=trainer.state() | earlier),
     )

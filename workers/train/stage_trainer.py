@@ -1,4 +1,4 @@
-"""Train one trial through one of its stages: batches, loss, gradient accumulation, clipping, AdamW, schedule.
+"""Train one trial through one of its stages: batches, loss, gradient accumulation, clipping, AdamW, schedule, average.
 
 Nothing here is shared between trainers, so two of them in one process do not affect each other's numbers.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,7 @@ from luthier.errors import TrialFailed
 from luthier.trial import TRAIN_LOSS
 from workers.train.algorithms import Example, Objective
 from workers.train.algorithms.base import Batch, ReadsModel
+from workers.train.average import WeightAverage
 from workers.train.data.padding_free import UnpaddedRows, lay_out, within
 from workers.train.forward import TOKEN_CAP, CausalModel, target_logps
 from workers.train.updates import Applied
@@ -37,16 +39,25 @@ def data_order(rows: int, epochs: float, seed: int) -> list[int]:
     return order[:total]
 
 
-def learning_rate(optimiser: Optimiser, step: int, total: int) -> float:
-    """Return the rate of a step: linear warm-up, then cosine decay to zero.
+def learning_rate(optimiser: Optimiser, step: int, total: int, per_epoch: int) -> float:
+    """Return the rate of a step of `total`, of which `per_epoch` make an epoch: linear warm-up, then the schedule.
 
-    The same as transformers' `get_cosine_schedule_with_warmup`.
+    The same as transformers' `get_cosine_schedule_with_warmup` and `get_constant_schedule_with_warmup`.
     """
-    warmup = int(optimiser.warmup * total)
+    warmup = warmup_steps(optimiser, total, per_epoch)
     if step < warmup:
         return optimiser.learning_rate * step / max(1, warmup)
-    progress = (step - warmup) / max(1, total - warmup)
-    return optimiser.learning_rate * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+    match optimiser.schedule:
+        case "constant":
+            return optimiser.learning_rate
+        case "cosine":
+            progress = (step - warmup) / max(1, total - warmup)
+            return optimiser.learning_rate * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+def warmup_steps(optimiser: Optimiser, total: int, per_epoch: int) -> int:
+    """Return the number of warm-up steps. At a constant rate it does not depend on the length of the training."""
+    return int(optimiser.warmup * (total if optimiser.schedule == "cosine" else per_epoch))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +76,7 @@ class StageTrainer:
     parameters  the parameters that move, by name: the update's, and the `head` of an objective that has one
     reference   [examples, sequences per example]: log-probabilities under the stage's initial weights, if needed
     first       the initial values of the moving parameters, if the objective needs the initial model itself
+    best        the weights that were kept as the stage's result, and `best_step` when; empty: it is the last step's
     """
 
     def __init__(
@@ -82,6 +94,7 @@ class StageTrainer:
         self.device = applied.model.device
         self.order = data_order(len(examples), optimiser.epochs, seed)
         self.steps = math.ceil(len(self.order) / optimiser.batch_size)
+        self.per_epoch = math.ceil(len(examples) / optimiser.batch_size)
         self.step = 0
         self.updates = 0  # steps that changed the parameters; a batch of rollouts without a signal changes none
         # Biases and norm scales have no weight decay, as in transformers' Trainer.
@@ -95,7 +108,12 @@ class StageTrainer:
         )
         self.reference: torch.Tensor | None = None
         self.first: dict[str, torch.Tensor] = {}
-        applied.begin(self.steps)
+        self.best: dict[str, torch.Tensor] = {}
+        self.best_step = 0
+        self._stopped = False
+        self.average = WeightAverage(self.parameters) if optimiser.schedule == "constant" else None
+        # A run at a constant rate has no length of its own: what follows the length settles within an epoch.
+        applied.begin(self.steps if self.average is None else self.per_epoch)
 
     @property
     def model(self) -> CausalModel:
@@ -107,7 +125,33 @@ class StageTrainer:
 
     @property
     def done(self) -> bool:
-        return self.step >= self.steps
+        return self._stopped or self.step >= self.steps
+
+    def result(self) -> AbstractContextManager[None]:
+        """Give the model, for a while, the weights that the stage would end with if it ended now."""
+        return nullcontext() if self.average is None else self.average.applied()
+
+    def keep_best(self) -> None:
+        """Make the weights of this step the stage's result. Needs a constant learning rate."""
+        assert self.average is not None, "a schedule that decays has a result only at its end"
+        self.best, self.best_step = self.average.snapshot(), self.step
+
+    def stop(self) -> None:
+        """End the stage here."""
+        self._stopped = True
+
+    def finish(self) -> Optimiser:
+        """Give the model the stage's result. Return the optimiser with the epochs after which it has this result."""
+        if self.average is None:
+            return self.optimiser
+        if self.best:
+            self.average.restore(self.best)
+        self.average.keep()
+        step = self.best_step or self.step
+        if step == self.steps:
+            return self.optimiser
+        seen = step * self.optimiser.batch_size
+        return self.optimiser.model_copy(update={"epochs": seen / len(self.examples)})
 
     def keep_reference(self) -> None:
         """Make the present weights the reference model. Keep only what the objective compares with."""
@@ -151,9 +195,11 @@ class StageTrainer:
             batch = Batch(examples=drawn, signals=[self.reference[i] for i in chosen])
         else:
             batch = self.objective.batch(drawn, self)
-        rate = learning_rate(self.optimiser, self.step, self.steps)
+        rate = learning_rate(self.optimiser, self.step, self.steps, self.per_epoch)
         tokens, values = self._learn(batch, rate) if batch.examples else (0, {TRAIN_LOSS: 0.0, "grad_norm": 0.0})
         self.step += 1
+        if self.average is not None:
+            self.average.after_step(self.step)
         values = {**values, "learning_rate": rate, **batch.values}
         return StepReport(step=self.step, of=self.steps, tokens=tokens, values=values)
 
@@ -210,6 +256,13 @@ class StageTrainer:
         if self.reference is not None:
             tensors["reference"] = self.reference
         tensors |= {f"first.{name}": tensor for name, tensor in self.first.items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
+        if self.best:
+            tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+            tensors["best_step"] = torch.tensor(self.best_step)
+        if self._stopped:
+            tensors["stopped"] = torch.tensor(True)
         if self.updates != self.step:
             tensors["updates"] = torch.tensor(self.updates)
         return tensors | {f"update.{name}": tensor for name, tensor in self.applied.state().items()}
@@ -232,5 +285,11 @@ class StageTrainer:
         self.first = {
             name: tensors[at].to(self.device) for name in self.parameters if (at := f"first.{name}") in tensors
         }
+        if self.average is not None:
+            self.average.restore({name: tensors[f"average.{name}"] for name in self.parameters})
+        if "best_step" in tensors:
+            self.best = {name: tensors[f"best.{name}"] for name in self.parameters}
+            self.best_step = int(tensors["best_step"])
+        self._stopped = "stopped" in tensors
         own = {name: tensor for name, tensor in tensors.items() if name.startswith("update.")}
         self.applied.restore({name.removeprefix("update."): tensor for name, tensor in own.items()})

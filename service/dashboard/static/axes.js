@@ -7,6 +7,7 @@ const TITLES = {
   algorithm: "Learning algorithm",
   update: "Weight update",
   placement: "Adapter placement (target_modules)",
+  schedule: "Learning-rate schedule",
   rank: "LoRA rank",
   epochs: "Epochs",
   batch_size: "Batch size",
@@ -15,8 +16,9 @@ const TITLES = {
   window: "Attention window",
   rope_factor: "RoPE scaling factor",
   learning_rate_multiplier: "Learning-rate multiplier",
+  learning_rate: "Learning rate",
 };
-export const BOXED = ["model", "algorithm", "update", "placement"];
+export const BOXED = ["model", "algorithm", "update", "placement", "schedule"];
 
 export const title = (name) => TITLES[name] ?? name.replaceAll("_", " ").replace(/^./, (first) => first.toUpperCase());
 

@@ -17,20 +17,22 @@ function best() {
     const [x, y, text] = [[], [], []];
     let spent = 0;
     let sofar = null;
+    let seeds = 0; // of the best so far
     land.number.forEach((number, i) => {
       spent += land.device_seconds[i];
       if (land.score[i] === null) return;
       sofar = sofar === null ? land.score[i] : better(sofar, land.score[i]);
+      if (sofar === land.score[i]) seeds = land.seeds[i];
       x.push(over.value === "seconds" ? spent : number);
       y.push(sofar);
-      text.push(`#${number} ${land.summary[i]}`);
+      text.push([`#${number} ${land.summary[i]}`, ` (n=${seeds})`]);
     });
     x.push(over.value === "seconds" ? spent : land.number.at(-1));
     y.push(sofar);
     const look = { x, y, color: series(k) };
     return [
       { ...look, kind: "line", stepped: true, width: 2 },
-      { ...look, kind: "dots", size: 5, says: (i) => `${text[i] ?? ""}\n${figure(y[i])} ${land.unit}`.trim() },
+      { ...look, kind: "dots", size: 5, says: (i) => `${text[i]?.[0] ?? ""}\n${figure(y[i])} ${land.unit}${text[i]?.[1] ?? ""}`.trim() },
     ];
   });
   const units = [...new Set(lands.map((land) => land.unit))];

@@ -8,7 +8,7 @@ import { duration } from "./plot.js";
 const form = $("#design");
 const { job, trial } = form.dataset;
 const start = JSON.parse(form.dataset.start);
-const SIZED = ["rank", "epochs", "batch_size", "learning_rate_multiplier", "layers", "kv_heads", "window", "rope_factor"];
+const SIZED = ["rank", "epochs", "batch_size", "learning_rate", "learning_rate_multiplier", "layers", "kv_heads", "window", "rope_factor"];
 const chosen = Object.fromEntries(BOXED.map((name) => [name, new Set(name in start ? [String(start[name])] : [])]));
 const typed = Object.fromEntries(SIZED.filter((name) => name in start).map((name) => [name, String(start[name])]));
 const RANKED = JSON.parse(form.dataset.ranked); // the updates with a rank, and those with a placement

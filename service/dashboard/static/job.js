@@ -154,8 +154,9 @@ function tinted(i, otherwise) {
 }
 
 const scored = (i, value, words) => {
-  const { number, unit } = data.landscape;
-  return `${label(number[i])}\n${words}\n${figure(value)} ${unit}`;
+  const { number, unit, score, seeds } = data.landscape;
+  const mean = score[i] === null ? "" : ` (n=${seeds[i]})`;
+  return `${label(number[i])}\n${words}\n${figure(value)} ${unit}${mean}`;
 };
 
 // One parameter against the score ------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ function slice() {
   return {
     marks: [points(false), points(true)],
     x: numeric
-      ? { title: axis.axis, log, ticks: log || values.length < 7 ? ticks(values) : null }
+      ? { title: axis.axis === "learning rate" ? "learning rate (× its default)" : axis.axis, log, ticks: log || values.length < 7 ? ticks(values) : null }
       : { title: axis.axis, names: values.map(String).sort() },
     y: { title: land.unit },
   };

@@ -10,6 +10,7 @@ const form = $("#job");
 const field = form.elements;
 const pins = Object.fromEntries(BOXED.map((name) => [name, new Set()]));
 const typed = {}; // the text of the numeric fields, by axis
+const limits = {}; // the constraints of the job that the form is filled in from
 const PATIENCE = 250; // milliseconds after the last change
 let environments = null;
 let turn = 0;
@@ -25,6 +26,10 @@ function grader() {
     default: return { type: field.grader.value };
   }
 }
+
+// About how many of so many rows are trained on: the service holds out a tenth for validation and for test each, but at
+// least 100, or a fifth of fewer rows.
+const toTrain = (rows) => rows - 2 * Math.max(Math.round(rows / 10), Math.min(100, Math.floor(rows / 5)));
 
 const count = (name) => (field[name].value === "" ? undefined : Number(field[name].value));
 
@@ -55,7 +60,7 @@ function body() {
     validation_file: (source() === "file" && field.validation_file.value) || undefined,
     task,
     search,
-    constraints: memory ? { memory_bytes: Math.round(memory * 1e9) } : undefined,
+    constraints: { ...limits, memory_bytes: memory ? Math.round(memory * 1e9) : undefined },
     suffix: field.suffix.value || undefined,
     seed: count("seed"),
   };
@@ -72,7 +77,7 @@ function show(space) {
     refill($(`#axis-${name}`), [make("h3", {}, title(name)), ...members(axis, pins[name], { changed: later })]);
   }
   const place = $("#axis-numbers");
-  const shown = space.axes.filter((axis) => !BOXED.includes(axis.name) && (axis.low !== null || axis.choices.length || typed[axis.name]));
+  const shown = space.axes.filter((axis) => !BOXED.includes(axis.name) && (axis.low !== null || axis.choices.length || typed[axis.name] || axis.name === "learning_rate"));
   if (space.problem && place.children.length) return; // keep the fields, so that the reader can correct them
   refill(place, shown.map((axis) => {
     const input = make("input", { id: `number-${axis.name}`, value: typed[axis.name] ?? "", placeholder: axis.pinned ? "" : searched(axis), title: axis.takes ?? "", inputmode: "decimal" });
@@ -101,6 +106,8 @@ function cost(space) {
     estimate.feasible ? null : ["Does not fit", estimate.why],
   ] : []);
   $("#prices").textContent = estimate && !space.problem ? prices(estimate) : "";
+  $("#warnings").textContent = space.warnings.join(" ");
+  $("#warnings").hidden = !space.warnings.length;
   if (!estimate && !space.problem) $("#costs-words").textContent += " The cost can be estimated only after the environment has generated its rows.";
 }
 
@@ -115,7 +122,7 @@ async function look() {
   $("#costs").setAttribute("aria-busy", "true");
   try {
     const asked = body();
-    if (source() === "environment") Object.assign(asked, { kind: field.environment.value.startsWith("tools/") ? "chat" : "pairs", rows: Math.round(0.8 * asked.task.environment.rows) });
+    if (source() === "environment") Object.assign(asked, { kind: field.environment.value.startsWith("tools/") ? "chat" : "pairs", rows: toTrain(asked.task.environment.rows) });
     const space = await call("POST", "/v1/designs/space", asked);
     if (mine !== turn) return;
     show(space);
@@ -181,7 +188,7 @@ form.addEventListener("submit", async (event) => {
 });
 
 // Fills in the form from an earlier job.
-async function prefill({ task, search, pin, suffix, validation_file }) {
+async function prefill({ task, search, pin, constraints, suffix, validation_file }) {
   for (const name of ["trials", "finalists", "confirmations"]) field[name].value = search[name];
   if (search.device_seconds) field.minutes.value = search.device_seconds / 60;
   field.objective.value = search.objective;
@@ -195,13 +202,15 @@ async function prefill({ task, search, pin, suffix, validation_file }) {
     field.grader_json.value = JSON.stringify(task.grader, null, 2);
     $("#grader-own").hidden = false;
   }
-  for (const [name, value] of Object.entries(pin)) {
-    if (BOXED.includes(name)) pins[name].add(String(value));
+  for (const [name, values] of Object.entries(pin)) {
+    if (BOXED.includes(name)) for (const value of values) pins[name].add(String(value));
     else {
-      typed[name] = String(value);
+      typed[name] = values.join(", ");
       $("#finer").open = true;
     }
   }
+  if (constraints.memory_bytes) field.memory.value = constraints.memory_bytes / 1e9;
+  Object.assign(limits, constraints);
   if (task.environment) {
     field.source.value = "environment";
     for (const part of $$("[data-source]")) part.hidden = part.dataset.source !== "environment";

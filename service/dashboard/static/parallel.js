@@ -214,7 +214,7 @@ export function parallel(element, { count, clear, pick, choose }) {
     }
     tip.hidden = best === null;
     if (best !== null) {
-      tip.textContent = `#${land.number[best]} ${land.summary[best]}: ${figure(land.last[best])} ${land.unit} (${land.state[best]})`;
+      tip.textContent = `#${land.number[best]} ${land.summary[best]}: ${figure(land.last[best])} ${land.unit} (${land.state[best]}${land.score[best] === null ? "" : `, n=${land.seeds[best]}`})`;
     }
     drawLines(best);
   }

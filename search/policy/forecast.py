@@ -1,0 +1,63 @@
+"""Foretell what a budget buys before a search starts: the scheduler's rules, applied to an average design."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from luthier.trial import RUNGS
+from search.policy.asha import ETA
+from search.policy.scheduler import BASELINES, REPEATS_SHARE, Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """How many designs are tried besides the baselines, trained to the end, and repeated with other seeds."""
+
+    designs: int
+    finished: int
+    repeats: int
+    device_seconds: float
+
+
+def forecast(plan: Plan, *, untuned: float, full: float, budget: float | None) -> Forecast:
+    """Return what a budget in device-seconds buys; None: no limit.
+
+    `untuned`: device-seconds to score the untuned base. `full`: those of a full training run of an average design.
+    """
+    left = (math.inf if budget is None else budget) - untuned - full
+    searched = max(0, plan.trials - len(BASELINES))
+    finalists = min(plan.finalists, searched)
+    shares = (1.0,) if searched == finalists else (*RUNGS, 1.0)
+    costs = [full * (share - before) for share, before in zip(shares, (0.0, *shares), strict=False)]
+    wanted = plan.confirmations * (finalists + 1)
+    reached = [0] * len(shares)  # how many designs reached each share
+    spent = 0.0
+
+    def climbs(level: int) -> bool:
+        """Whether a design is promoted to this level next: one of ETA of those that reached the level below."""
+        return level > 0 and reached[level] < reached[level - 1] // ETA and costs[level] <= left
+
+    while reached[0] < searched:
+        level = next((level for level in reversed(range(len(shares))) if climbs(level)), 0)
+        kept = 0.0 if reached[0] < finalists else min(wanted * full, REPEATS_SHARE * (spent + left))
+        finishing = 0.0 if reached[-1] else sum(costs[1:])
+        if level == 0 and left < costs[0] + finishing + kept:
+            break
+        reached[level] += 1
+        spent, left = spent + costs[level], left - costs[level]
+    # The best that are not trained to the end yet come from the highest level.
+    rest = costs[-1] if len(costs) > 1 and reached[-2] > reached[-1] else sum(costs[1:])
+    while len(shares) > 1 and reached[-1] < min(finalists, reached[0]) and rest <= left:
+        reached[-1] += 1
+        spent, left = spent + rest, left - rest
+        rest = costs[-1] if reached[-2] > reached[-1] else sum(costs[1:])
+    most = plan.confirmations * (min(finalists, reached[-1]) + 1)
+    repeats = min(most, int(max(0.0, left) // full) if math.isfinite(left) and full > 0 else most)
+    total = untuned + full + spent + repeats * full
+    return Forecast(
+        designs=reached[0],
+        finished=reached[-1],
+        repeats=repeats,
+        device_seconds=total if budget is None else min(total, budget),
+    )

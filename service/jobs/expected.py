@@ -1,0 +1,105 @@
+"""What the budget of a job is expected to buy, said when it is created."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import psutil
+
+from luthier.api_types import DesignEstimate, Expected
+from luthier.store import Connection, workers
+from luthier.store.rows import JobRecord
+from luthier.task import Search
+from luthier.trial import RUNGS
+from luthier.worker_protocol import Device
+from search.policy.forecast import Forecast, forecast
+from search.policy.priors import baselines
+from search.policy.scheduler import BASELINES, Plan
+from search.space.space import Space
+from service.context import Context
+from service.jobs import budget, costs
+
+
+def expected(ctx: Context, c: Connection, job: JobRecord, designs: Space, now: datetime) -> Expected:
+    """Return the forecast for a job whose rows are in the store, on the live workers, or else on this machine's CPU."""
+    live_workers = workers.live(c, now, ctx.settings.lease_seconds)
+    if live_workers:
+        room = costs.room(live_workers[0].device, costs.sharing(live_workers[0], live_workers))
+    else:
+        memory = psutil.virtual_memory().total
+        room = costs.room(Device(kind="cpu", name="this machine's CPU", memory_bytes=memory))
+    ledger = costs.Ledger(ctx, c)
+    price = ledger.calibration(room.device)
+    untuned, default = (
+        costs.priced(ledger.entry(base).facts, design, ledger.workload(job, base), price, room).seconds
+        for design in baselines(designs)
+        for base in [design.architecture.base]
+    )
+    return _expected(
+        job.search,
+        budget.remaining(job, (), len(live_workers), now),
+        untuned=untuned,
+        full=default,
+        epochs=baselines(designs)[1].stages[0].optimiser.epochs,
+        device=room.device.name,
+        worker_count=len(live_workers),
+        calibrated_from=price.trials,
+    )
+
+
+def previewed(search: Search, default: DesignEstimate, worker_count: int, now: datetime) -> Expected:
+    """Return the forecast for a request, from the estimate of the plain LoRA default."""
+    limits = [] if search.device_seconds is None else [search.device_seconds]
+    if search.deadline is not None and search.deadline.tzinfo is not None:
+        limits.append(max(0.0, (search.deadline - now).total_seconds()) * max(1, worker_count))
+    return _expected(
+        search,
+        min(limits) if limits else None,
+        untuned=default.parts.seconds["judging"],
+        full=default.seconds,
+        epochs=default.design.stages[0].optimiser.epochs,
+        device=default.device,
+        worker_count=worker_count,
+        calibrated_from=default.calibrated_from,
+    )
+
+
+def _expected(
+    search: Search,
+    limit: float | None,
+    *,
+    untuned: float,
+    full: float,
+    epochs: float,
+    device: str,
+    worker_count: int,
+    calibrated_from: int,
+) -> Expected:
+    plan = Plan(trials=search.trials, finalists=search.finalists, confirmations=search.confirmations, seed=0)
+    found = forecast(plan, untuned=untuned, full=full, budget=limit)
+    return Expected(
+        designs=found.designs,
+        finished=found.finished,
+        repeats=found.repeats,
+        epochs=epochs,
+        first_share=RUNGS[0] if search.trials - len(BASELINES) > search.finalists else 1.0,
+        device_seconds=found.device_seconds,
+        seconds=found.device_seconds / max(1, worker_count),
+        device=device,
+        workers=worker_count,
+        calibrated_from=calibrated_from,
+        warning=None if limit is None else _warning(search, found, untuned + full, full, limit),
+    )
+
+
+def _warning(search: Search, found: Forecast, both: float, full: float, limit: float) -> str | None:
+    """`both`: device-seconds of the two baselines."""
+    wanted = search.trials - len(BASELINES)
+    if found.designs >= wanted:
+        return None
+    if found.designs == 0:
+        return (
+            f"{limit:.0f} device-seconds are expected to buy nothing but the two baselines, which take about "
+            f"{both:.0f}: no design would be tried. Give at least {both + 2 * full:.0f}."
+        )
+    return f"{limit:.0f} device-seconds are expected to suffice for {found.designs} of the {wanted} designs."
