@@ -355,8 +355,8 @@ def test_a_lucky_finalist_is_overtaken_once_repeated(service: Service, worker: F
     )
     job_id = service.submit(search={"trials": 4, "finalists": 2, "confirmations": 2})
     worker.work_until_ended(service.client, job_id)
-    assert service.client.best(job_id).number == 3
-    assert service.client.best(job_id).artifacts
+    assert service.client.best(job_id).winner == 3
+    assert service.client.best(job_id, trial="3").artifacts
 
 
 # Refusals

@@ -162,13 +162,13 @@ def test_rows_that_differ_by_white_space_are_all_judged() -> None:
 
 
 def test_files_without_near_duplicates_are_split_as_ever() -> None:
-    """The digests were recorded before near-duplicates were looked for. Jobs are compared across versions."""
+    """The digests were recorded without the search for near-duplicates. Jobs are compared across versions."""
     rows = [{"prompt": f"Question {i % 180}", "completion": f"answer {i % 7}", "id": i} for i in range(400)]
     splits = split(rows, DataKind.PAIRS)
-    assert _digest(splits) == "1fddce9e61b27b9f9f3c183c8465ebf2953f0d13d1e7bb83f4a67eb03b02044c"
+    assert _digest(splits) == "0acf65a0b6ae150fb309823d5035e15a0db49f32fa6df65b48caa39919de228b"
     texts = [{"text": f"Chapter {i}: {'tide moon harbour rope '[i % 5 :]}{i * i}"} for i in range(300)]
     splits = split(texts, DataKind.TEXT, validation_rows=texts[:20])
-    assert _digest(splits) == "2bf8aa39c8f61a8e18f4d7213fefb5cadb97d3439ce12e9865408aeb774679be"
+    assert _digest(splits) == "c49889e5abb2b5fbdb00cfdfd10b5ffb1e4ea95514fd0ca7eb3252b22742322e"
 
 
 def _digest(splits: Splits) -> str:
