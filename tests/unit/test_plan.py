@@ -336,7 +336,7 @@ def test_repeats_reserve_a_third_of_a_small_budget_and_nothing_before_there_are_
         (4.5, 6, 4, 2, 0),
         (3.5, 6, 3, 1, 0),
         (2.5, 6, 0, 0, 0),
-        (9.0, 24, 19, 3, 1),
+        (9.0, 24, 18, 3, 1),
         (40.0, 24, 22, 4, 8),
     ],
 )
