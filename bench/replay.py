@@ -14,7 +14,7 @@ from luthier.design import Design
 from luthier.trial import TrialState
 from search.policy import asha
 from search.policy.history import Past
-from search.policy.scheduler import End, Promote, Try
+from search.policy.scheduler import End, MarkInfeasible, Promote, Try
 
 RESUME_SECONDS: Final = 0.2  # cost of a pause: saving the checkpoint, uploading it and loading it again
 
@@ -31,7 +31,7 @@ class Curves(Protocol):
 class Searcher(Protocol):
     """A search algorithm: chooses what to train next, and what happens to a trial at a rung."""
 
-    def next(self, history: Sequence[Past]) -> Try | Promote | End | None:
+    def next(self, history: Sequence[Past]) -> Try | MarkInfeasible | Promote | End | None:
         """Return the next step; None to wait for a running trial."""
         ...
 
@@ -66,6 +66,10 @@ def replay(
     order, now, spent, free = count(), 0.0, 0.0, workers
     while True:
         while free and (step := searcher.next(history)) is not None and not isinstance(step, End):
+            if isinstance(step, MarkInfeasible):
+                refused = {"state": TrialState.INFEASIBLE, "error": step.why}
+                history.append(Past.model_validate({"number": len(history), "design": step.design} | refused))
+                continue
             number = _begin(history, step)
             heapq.heappush(
                 running, (now + _segment(table, history[number], isinstance(step, Promote)), next(order), number)

@@ -19,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from bench.atlas.table import Table, tables
 from bench.replay import Scored, replay
-from bench.searchers import SEARCHERS, Luthier
+from bench.searchers import SEARCHERS, Luthier, known
 from search.policy.history import Past
 
 WITHIN: Final = 0.01
@@ -76,7 +77,8 @@ def early(table: Table, seed: int, workers: int, trials: int) -> dict[str, tuple
     """Return device-seconds and regret of a whole job of `trials` designs, with and without early finish."""
     found: dict[str, tuple[float, float]] = {}
     for name in ("early", "full"):
-        searcher = Luthier(table.task.space, seed, trials, early_finish=name == "early")
+        recorded = partial(known, table)
+        searcher = Luthier(table.task.space, seed, trials, early_finish=name == "early", recorded=recorded)
         seen = [scored for scored in replay(table, searcher, workers) if scored.design.stages]
         found[name] = seen[-1].spent, _regret(table, seen, math.inf)
     return found
@@ -112,7 +114,7 @@ def compare_early(table: Table, seeds: int, workers: int, trials: int) -> dict[s
 def cancelled(table: Table, seed: int, workers: int, budget: float) -> tuple[int, int]:
     """Return how many trials a job of `budget` device-seconds starts, and how many still run when these are spent."""
     history: list[Past] = []
-    searcher = Luthier(table.task.space, seed, JOBS[0], budget=budget)
+    searcher = Luthier(table.task.space, seed, JOBS[0], budget=budget, recorded=partial(known, table))
     for _ in replay(table, searcher, workers, budget, history):
         pass
     return len(history), sum(past.open for past in history)

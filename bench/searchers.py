@@ -20,9 +20,10 @@ from bench.atlas.table import Table
 from bench.replay import Decision
 from luthier.design import Design
 from search.policy import asha, scheduler
+from search.policy.choose_sampler import LUTHIER
 from search.policy.history import Past
 from search.policy.priors import baselines, priors
-from search.policy.scheduler import End, Plan, Promote, Try, next_step
+from search.policy.scheduler import End, MarkInfeasible, Plan, Promote, Try, next_step
 from search.policy.warm_start import SimilarJob
 from search.space.samplers import Enumeration, Sampled
 from search.space.space import Space
@@ -234,7 +235,10 @@ class _Storage(InMemoryStorage):
 
 
 class Luthier:
-    """`search.policy.scheduler.next_step`, as the service calls it. Without `similar_jobs` there is no warm start."""
+    """`search.policy.scheduler.next_step`, as the service calls it. Without `similar_jobs` there is no warm start.
+
+    Designs that are not `recorded` are refused before they start, and cost nothing.
+    """
 
     def __init__(
         self,
@@ -245,22 +249,26 @@ class Luthier:
         *,
         early_finish: bool = False,
         budget: float | None = None,
+        recorded: Callable[[Design], bool] = lambda design: True,
+        sampler: str = LUTHIER,
     ) -> None:
-        self._space, self._similar_jobs, self._budget = space, similar_jobs, budget
+        self._space, self._similar_jobs, self._budget, self._recorded = space, similar_jobs, budget, recorded
         self.seen: Sequence[Past] = ()
-        self._plan = Plan(trials=trials, finalists=3, confirmations=0, seed=seed, early_finish=early_finish)
+        self._plan = Plan(
+            trials=trials, finalists=3, confirmations=0, seed=seed, early_finish=early_finish, sampler=sampler
+        )
 
-    def next(self, history: Sequence[Past]) -> Try | Promote | End | None:
+    def next(self, history: Sequence[Past]) -> Try | MarkInfeasible | Promote | End | None:
         self.seen = list(history)
         step = next_step(
             self._space,
             history,
             self._plan,
             remaining=self._remaining(history),
-            why_infeasible=lambda design: None,
+            why_infeasible=lambda design: None if self._recorded(design) else "it is not recorded",
             similar_jobs=self._similar_jobs,
         )
-        assert step is None or isinstance(step, Try | Promote | End)
+        assert step is None or isinstance(step, Try | MarkInfeasible | Promote | End)
         return step
 
     def at_rung(self, history: Sequence[Past], number: int) -> Decision:
@@ -272,6 +280,12 @@ class Luthier:
 
     def completed(self, past: Past) -> None:
         pass
+
+
+def of_table(table: Table, seed: int, similar_jobs: Sequence[SimilarJob] = (), sampler: str = LUTHIER) -> Luthier:
+    """Return Luthier's search of a whole table."""
+    recorded = partial(known, table)
+    return Luthier(table.task.space, seed, len(table.curves), similar_jobs, recorded=recorded, sampler=sampler)
 
 
 def known(table: Table, design: Design) -> bool:
@@ -304,10 +318,10 @@ def _ray(number: int) -> Any:
 Make = Callable[[Table, int], Any]
 
 SEARCHERS: Final[dict[str, Make]] = {
-    "Luthier": lambda table, seed: Luthier(table.task.space, seed, len(table.curves)),
-    "Luthier, with a past job": lambda table, seed: Luthier(
-        table.task.space, seed, len(table.curves), [past_job(table.task, seed)]
-    ),
+    "Luthier": lambda table, seed: of_table(table, seed),
+    "Luthier, with a past job": lambda table, seed: of_table(table, seed, [past_job(table.task, seed)]),
+    "the same, with sampler tpe": lambda table, seed: of_table(table, seed, sampler="tpe"),
+    "the same, with sampler random": lambda table, seed: of_table(table, seed, sampler="random"),
     "promotion + random + priors": lambda table, seed: AshaRandom(table, seed, len(table.curves)),
     "promotion + TPE + priors": lambda table, seed: AshaTpe(table, seed, len(table.curves)),
     "random": RandomSearch,

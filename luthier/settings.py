@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from luthier.logs import LogFormat
+
+
+def _listed(value: Any) -> Any:
+    """Split a text at its commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class GraderSettings(BaseSettings):
@@ -65,6 +71,11 @@ class Settings(GraderSettings, LogSettings):
     )
     vllm_api_key: SecretStr | None = Field(
         default=None, description="API key for LUTHIER_VLLM_URL; never stored or shown"
+    )
+    samplers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(),
+        description="import paths of Optuna samplers that jobs may name in `search.sampler`, separated by commas, e.g. "
+        "optuna.samplers:QMCSampler",
     )
     tick_seconds: float = Field(default=0.5, gt=0, description="how often the service updates its jobs")
     secret: SecretStr | None = Field(

@@ -344,6 +344,14 @@ class Search(Frozen):
     early_finish: bool = Field(
         default=True, description="end the search early if further designs are not expected to improve the result"
     )
+    sampler: str = Field(
+        default="luthier",
+        min_length=1,
+        max_length=200,
+        exclude_if=lambda sampler: sampler == "luthier",  # jobs older than the field keep their text
+        description="what proposes designs after the first ones: `luthier`, Optuna's `tpe`, `gp` or `random`, or the "
+        "import path of an Optuna sampler that the setting LUTHIER_SAMPLERS allows, such as `package.module:Class`",
+    )
     pin: Pin = Pin()
 
 

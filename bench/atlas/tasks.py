@@ -49,7 +49,8 @@ GRID: Final[dict[str, Any]] = {
     "layers": (6,),
     "kv_heads": (4,),
     "window": (0,),
-    "learning_rate_multiplier": (0.25, 0.5, 1.0, 2.0, 4.0),
+    # Recorded are 0.25 to 4 times Tinker's rule, which is 0.125 to 2 times the default of full and top_layers.
+    "learning_rate_multiplier": (0.125, 0.25, 0.5, 1.0, 2.0, 4.0),
     "batch_size": (2, 8),
     "epochs": (1.0, 2.0),
 }

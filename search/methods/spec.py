@@ -182,6 +182,16 @@ class UpdateCost:
     """FLOPs of adding it to the model and merging it."""
 
 
+Branch = Literal[
+    "full",
+    "partial",  # some of the layers
+    "scales",  # vectors: norms, biases, rescalings
+    "tokens",  # virtual tokens
+    "low_rank",  # LoRA and its near-twins, which tie once their learning rates are tuned
+    "adapters",  # other adapters: rotations, and scaled random matrices
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class UpdateSpec:
     """A weight update: the models and algorithms it suits, its default learning rate, size and cost."""
@@ -193,8 +203,8 @@ class UpdateSpec:
     four_bit: bool = False  # needs CUDA and bitsandbytes; searched only if all workers have them, or if pinned
     mergeable: bool = True  # otherwise the base model cannot be edited, and all stages need this same update
 
-    learning_rate: float  # default peak rate, relative to that of full fine-tuning
-    group: Literal["weights", "scales", "tokens", "adapters"]  # of similar updates
+    learning_rate: float  # default peak rate, relative to the rule for full fine-tuning
+    group: Branch  # of similar updates: the search shares its proposals among these groups
     size: Size | None = None
     cost: UpdateCost
 

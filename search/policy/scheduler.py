@@ -19,6 +19,7 @@ from luthier.design import Design
 from luthier.trial import RUNGS
 from luthier.values import Frozen
 from search.policy import asha, ranking
+from search.policy.choose_sampler import LUTHIER
 from search.policy.history import Past
 from search.policy.propose import Source, origin, propose
 from search.policy.ranking import DEFAULT, UNTUNED
@@ -40,6 +41,7 @@ class Plan(Frozen):
     confirmations: int = Field(ge=0, description="repeats of each finalist and of the default, each with another seed")
     seed: int
     early_finish: bool = Field(default=True, description="stop when further designs are unlikely to improve the best")
+    sampler: str = Field(default=LUTHIER, description="what proposes designs: a name or import path of choose_sampler")
     extended_from: int = Field(
         default=0, ge=0, description="of an extended search: the number of its first trial since; 0: not extended"
     )
@@ -121,7 +123,7 @@ def next_step(
     if end is None:
         if (promoted := asha.promotable(history)) is not None and _affordable(promoted, budget_left):
             return _promote(promoted)
-        design = propose(space, history, plan.seed, plan.trials, similar_jobs)
+        design = propose(space, history, plan.seed, plan.trials, similar_jobs, plan.sampler)
         # Once repeats have begun, the set of designs is fixed until the search is extended, even if workers have
         # joined since.
         repeating = any(past.confirms is not None for past in _since(history, plan))

@@ -4,7 +4,7 @@ The kernel is a weighted sum of an additive part and a product over the axes (Du
 Processes"). The additive part transfers what is known about one axis to designs that differ on the others; the product
 models interactions between all axes. The scores are normal scores of the ranks, so one set of constants works for all
 objectives. No hyperparameters are fitted: with ten to sixty trials, fixed length scales predict better than those of
-maximum likelihood.
+maximum likelihood. The prior mean is what recorded jobs say of such designs (`expectation`).
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from search.policy.expectation import expected
 from search.policy.features import Features
 
 Vector = NDArray[np.float64]
 
-ADDITIVE: Final = 0.6  # weight of the additive part of the kernel; the product has the rest
+# Weights of the additive part of the kernel, and of the level of a group of updates, which a few scores of it tell; the
+# product has the rest.
+ADDITIVE, LEVEL = 0.45, 0.2
 # Noise variance of a score. At the end of training it comes from the seed. At a rung it is larger, because the ranking
 # there differs from the final one: on recorded curves the rank correlation is 0.4 to 0.7 at the first rung and 0.85 at
 # the second.
 NOISE, RUNG_NOISE = 0.05, (0.4, 0.15)
 NAMES: Final = ("recipe", "objectives", "last_objective", "update", "update_group", "last_update_group")
 LEARNING_RATE: Final = "learning_rate"
+LEAST_VARIANCE: Final = 1e-9
 
 
 class Observation(NamedTuple):
@@ -38,20 +42,43 @@ class Observation(NamedTuple):
 
 
 class Surrogate:
-    """The posterior of the Gaussian process, given N observations."""
+    """The posterior of the Gaussian process, given N observations; without any it is the prior."""
 
     def __init__(self, observations: Sequence[Observation]) -> None:
         self._observed = [observation.design for observation in observations]
-        kernel_NN = _kernel(self._observed, self._observed)
-        self._root_NN = np.linalg.cholesky(kernel_NN + np.diag([observation.noise for observation in observations]))
+        expected_N = np.array([expected(design) for design in self._observed])
+        # Ranks are relative to the trials so far: the mean of what is expected of these is the mean of the scores.
+        self._offset = float(expected_N.mean()) if observations else 0.0
         scores_N = np.array([observation.score for observation in observations])
-        self._weights_N = np.linalg.solve(self._root_NN.T, np.linalg.solve(self._root_NN, scores_N))
+        noise_NN = np.diag([observation.noise for observation in observations])
+        kernel_NN = _kernel(self._observed, self._observed) + noise_NN if observations else noise_NN
+        self._root_NN = np.linalg.cholesky(kernel_NN)
+        surprise_N = scores_N - (expected_N - self._offset)
+        self._weights_N = np.linalg.solve(self._root_NN.T, np.linalg.solve(self._root_NN, surprise_N))
 
     def predict(self, designs: Sequence[Features]) -> tuple[Vector, Vector]:
         """Return the mean and the standard deviation of the score of each of M designs."""
+        mean_M, half_NM = self._posterior(designs)
+        return mean_M, np.sqrt(np.maximum(1.0 - (half_NM**2).sum(axis=0), LEAST_VARIANCE))
+
+    def draw(self, designs: Sequence[Features], seed: int) -> Vector:
+        """Return one joint draw of the scores of M designs from the posterior."""
+        mean_M, half_NM = self._posterior(designs)
+        covariance_MM = _kernel(designs, designs) - half_NM.T @ half_NM
+        variance_M, axes_MM = np.linalg.eigh(covariance_MM)
+        # An axis that a design lacks counts as at its mean, which differs between sets of designs: some variances may
+        # come out below zero.
+        root_M = np.sqrt(np.maximum(variance_M, 0.0))
+        drawn_M: Vector = mean_M + axes_MM @ (root_M * np.random.default_rng(seed).standard_normal(len(designs)))
+        return drawn_M
+
+    def _posterior(self, designs: Sequence[Features]) -> tuple[Vector, Vector]:
+        """Return the means of M designs, and the factor whose square is what the N observations tell of them."""
+        prior_M = np.array([expected(design) for design in designs]) - self._offset
+        if not self._observed:
+            return prior_M, np.zeros((0, len(designs)))
         kernel_MN = _kernel(designs, self._observed)
-        half_NM = np.linalg.solve(self._root_NN, kernel_MN.T)
-        return kernel_MN @ self._weights_N, np.sqrt(np.maximum(1.0 - (half_NM**2).sum(axis=0), 1e-9))
+        return prior_M + kernel_MN @ self._weights_N, np.linalg.solve(self._root_NN, kernel_MN.T)
 
 
 def normal_scores(count: int) -> list[float]:
@@ -74,8 +101,9 @@ def _kernel(one: Sequence[Features], other: Sequence[Features]) -> Vector:
     together = [rate_MN * update_MN, rate_MN * update_MN * recipe_MN]
     parts = [recipe_MN, update_MN, rate_MN, *together, *near.values()]
     product_MN = np.prod([recipe_MN, update_MN, rate_MN, *near.values()], axis=0)
-    both_MN: Vector = ADDITIVE * np.mean(parts, axis=0) + (1 - ADDITIVE) * product_MN
-    return both_MN
+    level_MN = LEVEL * same["update_group"]
+    all_MN: Vector = level_MN + ADDITIVE * np.mean(parts, axis=0) + (1 - ADDITIVE - LEVEL) * product_MN
+    return all_MN
 
 
 def _near(one: Sequence[float | None], other: Sequence[float | None]) -> Vector:

@@ -33,7 +33,7 @@ EPOCHS: Final = (1.0, 2.0, 3.0)
 SEARCHED_SCHEDULES: Final[tuple[Schedule, ...]] = ("cosine",)
 # Where each trial ends at its best moment, the epochs only limit it: enough for SEEN rows, within LIMITS.
 SEEN, LIMITS = 6000, (3, 20)
-MULTIPLIERS: Final = Interval(low=0.2, high=5.0)
+MULTIPLIERS: Final = Interval(low=0.2, high=20.0)
 
 
 class ModelSpace(Frozen):
@@ -207,6 +207,14 @@ def multipliers(pin: Pin) -> Values:
     """Return the learning-rate multipliers to search."""
     pinned = pin.learning_rate_multiplier
     return MULTIPLIERS if pinned is None else _positive("learning_rate_multiplier", pinned)
+
+
+def edits_asked(pin: Pin, constraints: Constraints | None, models: Sequence[ModelSpace]) -> bool:
+    """Return whether the job asks for edited models: by a pin on an edit, or by a limit on size or memory."""
+    pinned = [spec.edit for spec in EDITS if getattr(pin, spec.edit) is not None]
+    limits = constraints or Constraints()
+    limited = limits.parameters is not None or limits.memory_bytes is not None
+    return limited or any(edit in model.edits for edit in pinned for model in models)
 
 
 def rates(pin: Pin) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 The rule is Tinker's (thinking-machines-lab/tinker-cookbook, `hyperparam_utils.py`), measured on Llama-type models: 5e-5
 for full fine-tuning, or ten times that for LoRA of any rank, times (2000 / hidden size) ** 0.781. The factors of
-algorithms and updates are in their declarations (`search.methods`).
+algorithms and updates are in their declarations (`search.methods`); full fine-tuning's is 2.
 """
 
 from __future__ import annotations

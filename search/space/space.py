@@ -56,6 +56,9 @@ class Space(Frozen):
     epochs: tuple[float, ...]
     schedules: tuple[Schedule, ...] = Field(description="of the learning rate; an axis where there are several")
     settings: dict[str, Values] = Field(description="the algorithms' hyperparameters, by axis")
+    edits_asked: bool = Field(
+        default=False, description="whether a pin on an edit, or a limit on size or memory, asks for edited models"
+    )
 
     @classmethod
     def for_job(
@@ -96,6 +99,7 @@ class Space(Frozen):
             epochs=axes.epochs(pin, schedules, rows),
             schedules=schedules,
             settings=axes.settings(recipes, pin),
+            edits_asked=axes.edits_asked(pin, constraints, left),
         )
 
     def sample(self, suggest: Suggest) -> Design:
@@ -170,6 +174,11 @@ class Space(Frozen):
     def distributions(self, design: Design) -> dict[str, BaseDistribution]:
         """Return Optuna's distribution for each axis of `encode`."""
         return self._replay(design).distributions
+
+    def parameters(self, design: Design) -> tuple[dict[str, Value], dict[str, BaseDistribution]]:
+        """Return the values by axis and their distributions: what `encode` and `distributions` return, at once."""
+        replay = self._replay(design)
+        return replay.values, replay.distributions
 
     @property
     def teachers(self) -> dict[str, tuple[str, ...]]:

@@ -16,6 +16,7 @@ from luthier.store import Connection, files, jobs, models, workers
 from luthier.store.rows import FileRecord, JobRecord, new_id
 from luthier.task import DataKind, JudgeSpec, Pin, Search
 from luthier.trial import JobState
+from search.policy.choose_sampler import check_sampler
 from search.report import resolution
 from search.space import axes, validate
 from search.space.learning_rate import default_learning_rate
@@ -48,6 +49,7 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
     Raises UserError or one of its subclasses, with the field at fault as `param`.
     """
     _check_budget(body.search, now)
+    check_sampler(body.search.sampler, ctx.settings.samplers)
     _check_integrations(ctx, body)
     body = graded(body)
     seed = secrets.randbelow(MAX_SEED) if body.seed is None else body.seed

@@ -188,6 +188,7 @@ def plan_of(job: JobRecord) -> Plan:
         confirmations=search.confirmations,
         seed=job.seed,
         early_finish=search.early_finish,
+        sampler=search.sampler,
         extended_from=job.extended_from,
     )
 

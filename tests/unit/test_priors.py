@@ -10,6 +10,7 @@ from luthier.errors import IllegalDesign
 from luthier.task import DataKind, Pin
 from luthier.updates import Lora
 from search.policy.priors import PRIORS, baselines, priors
+from search.policy.sampler import PRIORS_FIRST
 from search.space.axes import Interval
 from search.space.learning_rate import default_learning_rate, significant
 from tests.unit.search_samples import SMOL, TINY, space_of
@@ -24,26 +25,26 @@ def kinds(union: object) -> set[str]:
 @pytest.mark.parametrize(
     ("algorithm", "update", "hidden", "rate"),
     [
-        ("sft", "full", 2000, 5e-5),
+        ("sft", "full", 2000, 1e-4),
         ("clm", "lora", 2000, 5e-4),
         ("sft", "rslora", 2000, 5e-4),
         ("sft", "dora", 2000, 5e-4),
-        ("sft", "top_layers", 2000, 1e-4),
+        ("sft", "top_layers", 2000, 2e-4),
         ("sft", "layernorm", 2000, 1.25e-2),
         ("sft", "pissa", 2000, 2.5e-4),
         ("sft", "lora_plus", 2000, 1.25e-4),
         ("sft", "ia3", 2000, 2.5e-2),
-        ("dpo", "full", 2000, 5e-6),
+        ("dpo", "full", 2000, 1e-5),
         ("dpo", "lora", 2000, 5e-5),
-        ("ipo", "full", 2000, 5e-6),
-        ("simpo", "full", 2000, 5e-6),
-        ("orpo", "full", 2000, 1.5e-5),
-        ("grpo", "full", 2000, 5e-6),
-        ("rloo", "full", 2000, 5e-6),
-        ("raft", "full", 2000, 2.5e-5),
-        ("kto", "full", 2000, 5e-6),
-        ("sft", "full", 4000, 5e-5 / 2**0.781),
-        ("sft", "full", 1000, 5e-5 * 2**0.781),
+        ("ipo", "full", 2000, 1e-5),
+        ("simpo", "full", 2000, 1e-5),
+        ("orpo", "full", 2000, 3e-5),
+        ("grpo", "full", 2000, 1e-5),
+        ("rloo", "full", 2000, 1e-5),
+        ("raft", "full", 2000, 5e-5),
+        ("kto", "full", 2000, 1e-5),
+        ("sft", "full", 4000, 1e-4 / 2**0.781),
+        ("sft", "full", 1000, 1e-4 * 2**0.781),
     ],
 )
 def test_default_learning_rates_follow_the_rule(algorithm: str, update: str, hidden: int, rate: float) -> None:
@@ -114,12 +115,20 @@ def test_there_are_eight_to_twelve_priors_all_different_and_in_the_space(
 
 
 @pytest.mark.parametrize(("kind", "rewarded"), TASKS)
-def test_the_first_four_priors_differ_in_program_update_and_architecture(kind: DataKind, rewarded: bool) -> None:
+def test_full_fine_tuning_and_lora_at_several_rates_are_among_the_first_designs(kind: DataKind, rewarded: bool) -> None:
     space = space_of(kind, rewarded=rewarded)
-    first = priors(space)[:4]
+    first = [baselines(space)[1], *priors(space)[:PRIORS_FIRST]]
     assert len({design.recipe for design in first}) >= min(2, len(space.recipes))
-    assert len({stage.update.kind for design in first for stage in design.stages}) >= 3
-    assert len({design.architecture for design in first}) >= 2
+    assert len({design.stages[0].optimiser.epochs for design in first}) >= 2
+    for update in ("full", "lora"):
+        stages = [design.stages[0] for design in priors(space)[: PRIORS_FIRST + 1] + first[:1]]
+        rates = {
+            round(stage.optimiser.learning_rate / default_learning_rate(stage.algorithm.kind, update, 128))
+            for stage in stages
+            if stage.update.kind == update
+        }
+        assert len(rates) >= 2, update
+        assert max(rates) >= 2
 
 
 @pytest.mark.parametrize(("kind", "rewarded"), TASKS)

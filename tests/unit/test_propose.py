@@ -19,7 +19,8 @@ from luthier.trial import TrialState
 from luthier.updates import Lora
 from search.policy.history import Past
 from search.policy.priors import baselines, priors
-from search.policy.propose import PRIORS_FIRST, origin, propose
+from search.policy.propose import origin, propose
+from search.policy.sampler import PRIORS_FIRST
 from search.space.learning_rate import default_learning_rate
 from search.space.space import Space
 from tests.unit.search_samples import SMOL, TINY, AtRandom, complete, space_of
@@ -83,12 +84,12 @@ def test_the_first_priors_take_at_most_half_of_the_budget_after_the_baselines(bu
 
 
 @pytest.mark.parametrize("kind", DataKind)
-def test_the_first_eight_trials_cover_programs_updates_and_architectures(kind: DataKind) -> None:
+def test_the_first_ten_trials_cover_programs_updates_and_rates(kind: DataKind) -> None:
     space = space_of(kind)
-    first = [past.design for past in run(space, 24, seed=0, value=lambda _: 1.0)][:8]
-    assert len({design.recipe for design in first if design.stages}) >= min(2, len(space.recipes))
+    first = [past.design for past in run(space, 24, seed=0, value=lambda _: 1.0)][1:10]
+    assert len({design.recipe for design in first}) >= min(2, len(space.recipes))
     assert len({stage.update.kind for design in first for stage in design.stages}) >= 3
-    assert len({design.architecture for design in first}) >= 2
+    assert len({design.stages[0].optimiser.learning_rate for design in first}) >= 5
 
 
 def test_proposals_gather_where_the_loss_is_low() -> None:
@@ -111,11 +112,11 @@ def test_the_same_rows_and_seed_give_the_same_proposal_in_any_order() -> None:
 
 def test_another_seed_or_another_row_gives_another_proposal() -> None:
     history = [*searched(16, seed=5)]
-    first = propose(SPACE, history, seed=5, trials=16)
-    assert first is not None
-    assert propose(SPACE, history, seed=6, trials=16) != first
-    lost = Past(number=16, design=SPACE.sample(AtRandom(0)), state=TrialState.CANCELLED)  # teaches nothing, but counts
-    assert propose(SPACE, [*history, lost], seed=5, trials=16) != first
+    by_seed = [propose(SPACE, history, seed=seed, trials=16) for seed in range(6)]
+    assert len(set(by_seed)) >= 3
+    lost = [Past(number=16, design=baselines(SPACE)[0], state=TrialState.CANCELLED)]  # teaches nothing, but counts
+    by_row = [propose(SPACE, [*history, *lost], seed=seed, trials=16) for seed in range(6)]
+    assert sum(one != other for one, other in zip(by_seed, by_row, strict=True)) >= 3
 
 
 @cache
@@ -194,9 +195,7 @@ def test_workers_at_the_same_time_try_different_things() -> None:
         design = propose(SPACE, together, seed=4, trials=60)
         assert design is not None
         together.append(Past(number=number, design=design, state=TrialState.LEASED))
-    alone = [propose(SPACE, [*known, *lost(count)], seed=4, trials=60) for count in range(8)]
-    spread = {design.stages[0].update.kind for design in alone if design is not None}
-    assert len({past.design.stages[0].update.kind for past in together[16:]}) >= len(spread)
+    assert len({past.design.stages[0].update.kind for past in together[16:]}) >= 3
     assert len({past.design for past in together}) == 24
 
 
@@ -208,12 +207,6 @@ def test_waiting_trials_keep_others_away_like_running_ones() -> None:
         for state in (TrialState.LEASED, TrialState.WAITING)
     )
     assert first == second
-
-
-def lost(count: int) -> list[Past]:
-    """Trials that teach nothing, but count."""
-    designs = [SPACE.sample(AtRandom(900 + seed)) for seed in range(count)]
-    return [Past(number=16 + i, design=design, state=TrialState.CANCELLED) for i, design in enumerate(designs)]
 
 
 @pytest.mark.parametrize("state", [TrialState.INFEASIBLE, TrialState.CANCELLED])

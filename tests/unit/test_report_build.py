@@ -164,7 +164,7 @@ def test_the_front_is_of_complete_designs_and_the_base(report: Report) -> None:
 
 def test_the_next_steps_follow_from_the_rows(report: Report) -> None:
     rate, loss, once, never, close = report.next_steps
-    assert all(part in rate for part in ("learning rate", "4.6", "upper", "0.2 to 5"))
+    assert all(part in rate for part in ("learning rate", "is 18,", "upper", "0.2 to 20"))
     assert all(part in loss for part in ("training loss", "0.654", "0.549"))
     assert once.endswith("once: clm.")
     assert "never tried: top_layers" in never

@@ -244,9 +244,9 @@ def test_one_tried_value_is_no_evidence() -> None:
 
 
 def test_stopped_designs_count_as_evidence() -> None:
-    won = complete(2, design(Full(), rate=4.9), 0.6, test=0.6)
+    won = complete(2, design(Full(), rate=19.6), 0.6, test=0.6)
     rising = [
-        stopped(3 + n, design(Full(), rate=rate), 0.95 - rate / 10) for n, rate in enumerate((0.3, 0.8, 2.0, 4.0))
+        stopped(3 + n, design(Full(), rate=rate), 0.95 - rate / 40) for n, rate in enumerate((1.2, 3.2, 8.0, 16.0))
     ]
     found = advice([untuned(), won, *rising])
     assert "learning rate multiplier" in found
