@@ -315,6 +315,20 @@ def deciding(objective: Objective) -> MetricSpec:
     return next(spec for spec in METRICS if spec.objective == objective)
 
 
+def objective_value(found: Metrics, objective: Objective) -> float:
+    """Return the number to minimise: bits per byte for `perplexity`, minus the reward for `reward`.
+
+    Raises MissingMetric if the judge did not report the metric.
+    """
+    metric = deciding(objective)
+    value = metric.value(found)
+    if value is None:
+        raise MissingMetric(
+            f"the objective is {objective}, but the judge reported no {metric.label}", param=f"metrics.{metric.name}"
+        )
+    return metric.sign * value
+
+
 def progress(found: Metrics, objective: Objective) -> float:
     """Return the number to minimise that shows how far a training has come towards its objective.
 
@@ -323,13 +337,7 @@ def progress(found: Metrics, objective: Objective) -> float:
     """
     if objective == "reward" and found.margin is not None:
         return -found.margin
-    metric = deciding(objective)
-    value = metric.value(found)
-    if value is None:
-        raise MissingMetric(
-            f"the objective is {objective}, but the judge reported no {metric.label}", param=f"metrics.{metric.name}"
-        )
-    return metric.sign * value
+    return objective_value(found, objective)
 
 
 def phrases(place: Place, found: Metrics) -> str:

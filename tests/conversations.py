@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from transformers import AddedToken, PreTrainedTokenizerBase
 
+from workers.train.data.tokenize import Renderer, Tokens
+
 Message = dict[str, Any]
 
 PUBLISHED: Final = files("trl") / "chat_templates"
@@ -31,36 +33,44 @@ TOOLS: Final = [
 _CALL: Final = {"type": "function", "id": "call00001", "function": {"name": "paint", "arguments": {"wall": "north"}}}
 
 
-def _user(text: str) -> Message:
+def user(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def _says(text: str, **more: Any) -> Message:
+def assistant(text: str, **more: Any) -> Message:
     return {"role": "assistant", "content": text, **more}
 
 
 CONVERSATIONS: Final[dict[str, list[Message]]] = {
-    "single": [_user("Which wall?"), _says("The north wall.")],
-    "system": [{"role": "system", "content": "Be short."}, _user("Which wall?"), _says("The north wall.")],
-    "multi-turn": [_user("Which wall?"), _says("The north wall."), _user("And then?"), _says("The south wall.")],
+    "single": [user("Which wall?"), assistant("The north wall.")],
+    "system": [{"role": "system", "content": "Be short."}, user("Which wall?"), assistant("The north wall.")],
+    "multi-turn": [user("Which wall?"), assistant("The north wall."), user("And then?"), assistant("The south wall.")],
     "reasoning": [
-        _user("Which wall?"),
-        _says("The north wall.", reasoning_content="North is damp."),
-        _user("And then?"),
-        _says("The south wall.", reasoning_content="South is left."),
+        user("Which wall?"),
+        assistant("The north wall.", reasoning_content="North is damp."),
+        user("And then?"),
+        assistant("The south wall.", reasoning_content="South is left."),
     ],
     "tool calls": [
-        _user("Paint a wall."),
+        user("Paint a wall."),
         {"role": "assistant", "content": "", "tool_calls": [_CALL]},
         {"role": "tool", "name": "paint", "tool_call_id": "call00001", "content": "wet"},
-        _says("It is painted."),
+        assistant("It is painted."),
     ],
-    "starts with the assistant": [_says("Which wall shall I paint?"), _user("North."), _says("As you like.")],
-    "ends with the user": [_user("Which wall?"), _says("The north wall."), _user("Thank you.")],
-    "two user turns": [_user("Which wall?"), _user("Be quick."), _says("The north wall.")],
-    "empty system": [{"role": "system", "content": ""}, _user("Which wall?"), _says("The north wall.")],
-    "developer": [{"role": "developer", "content": "Be short."}, _user("Which wall?"), _says("The north wall.")],
+    "starts with the assistant": [assistant("Which wall shall I paint?"), user("North."), assistant("As you like.")],
+    "ends with the user": [user("Which wall?"), assistant("The north wall."), user("Thank you.")],
+    "two user turns": [user("Which wall?"), user("Be quick."), assistant("The north wall.")],
+    "empty system": [{"role": "system", "content": ""}, user("Which wall?"), assistant("The north wall.")],
+    "developer": [{"role": "developer", "content": "Be short."}, user("Which wall?"), assistant("The north wall.")],
 }
+
+
+def renderer(tokenizer: PreTrainedTokenizerBase) -> Renderer:
+    return Renderer(tokenizer, window=1024, max_tokens=1024)
+
+
+def target_text(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> str:
+    return str(tokenizer.decode([id_ for id_, is_target in zip(tokens.ids, tokens.target, strict=True) if is_target]))
 
 
 def speaking(tokenizer: PreTrainedTokenizerBase, template: str) -> PreTrainedTokenizerBase:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from luthier.errors import MissingMetric
-from luthier.metrics import deciding, progress
+from luthier.metrics import objective_value, progress
 from luthier.task import Objective
 from luthier.trial import Metrics, TrialState
 from luthier.values import Frozen
@@ -23,20 +22,6 @@ class Choice(Frozen):
     trial: Past
     beats_base: bool
     beats_default: bool
-
-
-def objective_value(metrics: Metrics, objective: Objective) -> float:
-    """Return the number to minimise: bits per byte for `perplexity`, minus the reward for `reward`.
-
-    Raises MissingMetric if the judge did not report the metric.
-    """
-    metric = deciding(objective)
-    value = metric.value(metrics)
-    if value is None:
-        raise MissingMetric(
-            f"the objective is {objective}, but the judge reported no {metric.label}", param=f"metrics.{metric.name}"
-        )
-    return metric.sign * value
 
 
 def rung_score(metrics: Metrics, objective: Objective) -> RungScore:

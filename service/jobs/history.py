@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from luthier.metrics import objective_value
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import Metrics, TrialState
 from search.policy import scheduler
 from search.policy.history import Past
-from search.policy.ranking import finalists, objective_value, rung_score
+from search.policy.ranking import finalists, rung_score
 
 BASELINES = scheduler.BASELINES
 

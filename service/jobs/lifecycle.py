@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from luthier.errors import Conflict, MissingMetric
+from luthier.metrics import objective_value
 from luthier.store import Connection, artifacts, jobs, leases, trials, webhooks
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState, TrialState
 from luthier.worker_protocol import Finished
-from search.policy.ranking import best, objective_value
+from search.policy.ranking import best
 from service.context import Context
 from service.jobs import budget, events, history, schedule_failures
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from luthier.api_types import Curves, Landscape, RungMark, Span, Timeline, TrialCurve, WorkerSpans
-from luthier.metrics import deciding
+from luthier.metrics import deciding, objective_value
 from luthier.store import Connection, events, jobs, measurements, trials
-from search.policy.ranking import objective_value
 from search.report import charts as designs
 from service.context import Context
 from service.results import report

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerBase
 
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
-from tests.conversations import TOOLS, speaking
+from tests.conversations import TOOLS, assistant, renderer, speaking, target_text, user
 from workers.cache import Base
-from workers.train.data.tokenize import Renderer, Tokens
 
 SAID = 'She said "no",\n\tthen <b>C:\\new</b> & naïve 🙂.'
 END = "<|im_end|>\n"
@@ -28,22 +26,6 @@ def writing(tiny: Base, content: str) -> PreTrainedTokenizerBase:
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
     return own
-
-
-def renderer(tokenizer: PreTrainedTokenizerBase) -> Renderer:
-    return Renderer(tokenizer, window=1024, max_tokens=1024)
-
-
-def target_text(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> str:
-    return str(tokenizer.decode([id_ for id_, is_target in zip(tokens.ids, tokens.target, strict=True) if is_target]))
-
-
-def user(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": text}
 
 
 HTML = "m.content | replace('&', '&amp;') | replace('<', '&lt;') | replace('>', '&gt;')"

@@ -6,27 +6,13 @@ import copy
 from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerBase
 
 from luthier.task import DataKind
-from tests.conversations import TOOLS, speaking
+from tests.conversations import TOOLS, renderer, speaking, target_text, user
 from workers.cache import Base
-from workers.train.data.tokenize import Renderer, Tokens
 
 EMPTY = "<think>\n\n</think>\n\n"
 CALL = {"type": "function", "function": {"name": "paint", "arguments": {"wall": "north"}}}
-
-
-def renderer(tokenizer: PreTrainedTokenizerBase) -> Renderer:
-    return Renderer(tokenizer, window=1024, max_tokens=1024)
-
-
-def target_text(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> str:
-    return str(tokenizer.decode([id_ for id_, is_target in zip(tokens.ids, tokens.target, strict=True) if is_target]))
-
-
-def user(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": text}
 
 
 THOUGHTS: dict[str, dict[str, Any]] = {

@@ -1,23 +1,15 @@
 """What becomes of columns beside a question and an answer: passages and choices."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from luthier.dataset import Loaded, load, write_rows
 from luthier.errors import DatasetError
 from luthier.task import DataKind
+from tests.uploads import Row, load_rows
 
-Row = dict[str, Any]
 PAIR = {"prompt": "Name a town.", "completion": "Ely"}
 ASKED = {"question": "Who rows?", "answer": "B"}
-
-
-def _load(folder: Path, rows: list[Row]) -> Loaded:
-    path = folder / "upload"
-    path.write_bytes(write_rows(rows))
-    return load(path, "train.jsonl", max_row_bytes=2**22)
 
 
 @pytest.mark.parametrize(
@@ -39,22 +31,22 @@ def _load(folder: Path, rows: list[Row]) -> Loaded:
     ],
 )
 def test_passages_and_choices_are_put_into_the_prompt_of_a_question(beside: Row, prompt: str, tmp_path: Path) -> None:
-    loaded = _load(tmp_path, [ASKED | beside] * 12)
+    loaded = load_rows(tmp_path, [ASKED | beside] * 12)
     assert (loaded.format, loaded.rows[0]["prompt"], loaded.unused_columns) == ("question_answer", prompt, ())
     columns = [column for column in beside if column != "question"]
     assert [f"`{column}`" in note for column, note in zip(columns, loaded.notes, strict=True)] == [True] * len(columns)
     assert all(column in loaded.rows[0] for column in columns if column != "context")
-    again = _load(tmp_path, loaded.rows)
+    again = load_rows(tmp_path, loaded.rows)
     assert [row["prompt"] for row in again.rows] == [prompt] * 12
 
 
 def test_a_list_is_the_input_of_an_instruction_and_its_context(tmp_path: Path) -> None:
     rows = [{"instruction": "Sum.", "input": ["1", "2"], "output": "3"}] * 12
-    assert _load(tmp_path, rows).rows[0]["prompt"] == "Sum.\n\n1\n2"
+    assert load_rows(tmp_path, rows).rows[0]["prompt"] == "Sum.\n\n1\n2"
     rows = [{"instruction": "Sum.", "context": ["1", "2"], "response": "3"}] * 12
-    assert _load(tmp_path, rows).rows[0]["prompt"] == "Sum.\n\n1\n2"
+    assert load_rows(tmp_path, rows).rows[0]["prompt"] == "Sum.\n\n1\n2"
     with pytest.raises(DatasetError, match=r"12 faults:\n  - row 1, field `input`"):
-        _load(tmp_path, [{"instruction": "Sum.", "input": [1, 2], "output": "3"}] * 12)
+        load_rows(tmp_path, [{"instruction": "Sum.", "input": [1, 2], "output": "3"}] * 12)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +67,7 @@ def test_a_list_is_the_input_of_an_instruction_and_its_context(tmp_path: Path) -
     ],
 )
 def test_what_may_belong_to_a_prompt_and_is_not_in_it_is_noted(row: Row, tmp_path: Path) -> None:
-    loaded = _load(tmp_path, [row] * 12)
+    loaded = load_rows(tmp_path, [row] * 12)
     assert loaded.unused_columns
     [note] = [note for note in loaded.notes if "prompts do not contain" in note]
     assert all(f"`{column}`" in note for column in loaded.unused_columns)
@@ -90,7 +82,7 @@ def test_what_may_belong_to_a_prompt_and_is_not_in_it_is_noted(row: Row, tmp_pat
     ],
 )
 def test_what_is_in_the_prompt_or_empty_needs_no_note(row: Row, tmp_path: Path) -> None:
-    assert _load(tmp_path, [row] * 12).notes == ()
+    assert load_rows(tmp_path, [row] * 12).notes == ()
 
 
 @pytest.mark.parametrize(
@@ -106,11 +98,11 @@ def test_passages_and_choices_of_another_shape_than_most_are_faults(
 ) -> None:
     rows = [ASKED | {column: good if n != 4 else bad} for n in range(12)]
     with pytest.raises(DatasetError, match=rf"1 fault:\n  - row 5, field `{column}`"):
-        _load(tmp_path, rows)
+        load_rows(tmp_path, rows)
 
 
 def test_a_question_that_is_read_as_plain_text_is_noted(tmp_path: Path) -> None:
-    loaded = _load(tmp_path, [ASKED | {"text": "Bo rowed."}] * 12)
+    loaded = load_rows(tmp_path, [ASKED | {"text": "Bo rowed."}] * 12)
     assert loaded.kind is DataKind.TEXT
     [note] = loaded.notes
     assert "`question`, `answer`" in note

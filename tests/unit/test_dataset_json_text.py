@@ -2,28 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from luthier.dataset import Loaded, load, write_rows
 from luthier.errors import DatasetError
+from tests.uploads import Row, load_rows
 
-Row = dict[str, Any]
 PAIR = {"prompt": "Name a town.", "completion": "Ely"}
-
-
-def _load(folder: Path, rows: list[Row]) -> Loaded:
-    path = folder / "upload"
-    path.write_bytes(write_rows(rows))
-    return load(path, "train.jsonl", max_row_bytes=2**22)
 
 
 @pytest.mark.parametrize("column", ["messages", "conversations"])
 def test_messages_in_a_text_are_named_where_they_are_wrong(column: str, tmp_path: Path) -> None:
     said = json.dumps([{"role": "robot", "content": "a"}, {"role": "assistant", "content": "b"}])
     with pytest.raises(DatasetError, match=rf"row 1, field `{column}\[0\]\.role`.*'robot'"):
-        _load(tmp_path, [{column: said}] * 12)
+        load_rows(tmp_path, [{column: said}] * 12)
 
 
 CHAT = [{"role": "user", "content": "It's late?"}, {"role": "assistant", "content": "No."}]
@@ -43,9 +35,9 @@ TURNS = [{"value": "Is it late?", "from": "human"}, {"value": "No.", "from": "gp
 )
 def test_messages_as_python_prints_them_are_refused_in_every_column(row: Row, column: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=rf"12 faults:\n  - row 1, field `{column}`: .*JSON"):
-        _load(tmp_path, [row] * 12)
+        load_rows(tmp_path, [row] * 12)
 
 
 def test_python_code_is_no_message(tmp_path: Path) -> None:
     code = "[{'role': 'admin', 'name': 'Al'}]"
-    assert _load(tmp_path, [PAIR | {"completion": code}] * 12).rows[0]["completion"] == code
+    assert load_rows(tmp_path, [PAIR | {"completion": code}] * 12).rows[0]["completion"] == code

@@ -1,22 +1,14 @@
 """Which `label` columns have preference labels of KTO, and which are not used."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from luthier.dataset import Loaded, load, write_rows
 from luthier.errors import DatasetError
 from luthier.task import DataKind
+from tests.uploads import Row, load_rows
 
-Row = dict[str, Any]
 PAIR = {"prompt": "Name a town.", "completion": "Ely"}
-
-
-def _load(folder: Path, rows: list[Row]) -> Loaded:
-    path = folder / "upload"
-    path.write_bytes(write_rows(rows))
-    return load(path, "train.jsonl", max_row_bytes=2**22)
 
 
 def _labelled(*labels: object) -> list[Row]:
@@ -44,7 +36,7 @@ def _labelled(*labels: object) -> list[Row]:
 def test_labels_that_are_no_verdicts_are_not_used_and_the_note_says_why(
     values: list[object], named: str, tmp_path: Path
 ) -> None:
-    loaded = _load(tmp_path, _labelled(*values * 20))
+    loaded = load_rows(tmp_path, _labelled(*values * 20))
     assert (loaded.kind, loaded.unused_columns) == (DataKind.PAIRS, ("label",))
     assert [row["label"] for row in loaded.rows[: len(values)]] == values
     [note] = loaded.notes
@@ -61,9 +53,9 @@ def test_a_few_odd_values_among_verdicts_are_faults_of_their_rows(
     values = [good, bad] * 30
     values[40] = values[7] = odd
     with pytest.raises(DatasetError, match=r"2 faults:\n  - row 8, field `label`.*\n  - row 41, field `label`"):
-        _load(tmp_path, _labelled(*values))
+        load_rows(tmp_path, _labelled(*values))
 
 
 def test_the_tag_of_kto_is_asked_for_whatever_its_values(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"10 faults:\n  - row 2, field `kto_tag`"):
-        _load(tmp_path, [PAIR | {"kto_tag": n % 2 + 1} for n in range(20)])
+        load_rows(tmp_path, [PAIR | {"kto_tag": n % 2 + 1} for n in range(20)])

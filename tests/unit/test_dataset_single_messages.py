@@ -2,22 +2,14 @@
 
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from luthier.dataset import Loaded, load, write_rows
 from luthier.errors import DatasetError
 from luthier.task import DataKind
+from tests.uploads import Row, load_rows
 
-Row = dict[str, Any]
 PAIR = {"prompt": "Name a town.", "completion": "Ely"}
-
-
-def _load(folder: Path, rows: list[Row]) -> Loaded:
-    path = folder / "upload"
-    path.write_bytes(write_rows(rows))
-    return load(path, "train.jsonl", max_row_bytes=2**22)
 
 
 def _thread(number: int) -> list[Row]:
@@ -74,7 +66,7 @@ CHATGPT = {"mapping": {"a": {"message": {"content": {"parts": ["Hi"]}}, "parent"
 )
 def test_messages_and_trees_are_refused_and_the_layout_to_write_is_named(rows: list[Row], tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"has 1 fault:\n  - row 1, columns .*\"messages\": \[") as refused:
-        _load(tmp_path, rows)
+        load_rows(tmp_path, rows)
     assert "CSV" not in str(refused.value)
 
 
@@ -88,12 +80,12 @@ def test_messages_and_trees_are_refused_and_the_layout_to_write_is_named(rows: l
     ],
 )
 def test_texts_with_other_columns_are_texts(rows: list[Row], tmp_path: Path) -> None:
-    assert _load(tmp_path, rows).kind is DataKind.TEXT
+    assert load_rows(tmp_path, rows).kind is DataKind.TEXT
 
 
 def test_texts_that_may_be_replies_are_noted(tmp_path: Path) -> None:
     rows: list[Row] = [{"id": n, "parent_id": n - 1 if n else None, "text": f"Story {n}"} for n in range(12)]
-    [note] = _load(tmp_path, rows).notes
+    [note] = load_rows(tmp_path, rows).notes
     assert "`parent_id`" in note
     assert '"messages"' in note
 
@@ -102,4 +94,4 @@ def test_texts_that_may_be_replies_are_noted(tmp_path: Path) -> None:
     "beside", [{"role": "user", "parent_id": "x"}, {"replies": [], "message_id": "m", "parent_id": "p"}]
 )
 def test_whole_conversations_may_have_the_columns_of_messages(beside: Row, tmp_path: Path) -> None:
-    assert _load(tmp_path, [PAIR | beside] * 12).kind is DataKind.PAIRS
+    assert load_rows(tmp_path, [PAIR | beside] * 12).kind is DataKind.PAIRS

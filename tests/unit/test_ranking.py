@@ -5,10 +5,11 @@ from pydantic import ValidationError
 
 from luthier.design import Design
 from luthier.errors import MissingMetric
+from luthier.metrics import objective_value
 from luthier.trial import Metrics, TrialState
 from search.policy.history import Past, RungScore
 from search.policy.priors import baselines
-from search.policy.ranking import best, finalists, mean_value, objective_value, rank, rung_score
+from search.policy.ranking import best, finalists, mean_value, rank, rung_score
 from tests.unit.search_samples import AtRandom, complete, space_of
 
 SPACE = space_of()
