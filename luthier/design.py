@@ -147,8 +147,5 @@ class Design(Frozen):
 
 def _stage_summary(stage: Stage) -> str:
     o = stage.optimiser
-    schedule = "" if o.schedule == "cosine" else f" {o.schedule}"
-    return (
-        f"{stage.algorithm.kind} {stage.update.short()} lr {o.learning_rate:.2g}{schedule} ×{o.epochs:g}ep "
-        f"b{o.batch_size}"
-    )
+    length = f"×{o.epochs:g}ep" if o.schedule == "cosine" else f"constant ≤{o.epochs:g}ep"  # it ends at its best moment
+    return f"{stage.algorithm.kind} {stage.update.short()} lr {o.learning_rate:.2g} {length} b{o.batch_size}"

@@ -126,7 +126,10 @@ def _hyperparameters(design: Design, facts: ModelFacts | None) -> str:
     first = design.stages[0].optimiser
     width = None if facts is None else facts.hidden_size
     rates = " and ".join(dict.fromkeys(rate_words(stage, width) for stage in design.stages))
-    return f"Learning rate {rates}, batch size {first.batch_size}, {count_of(first.epochs)}."
+    length = count_of(first.epochs)
+    if first.schedule == "constant":
+        rates, length = f"{rates}, constant", f"at most {length}"
+    return f"Learning rate {rates}, batch size {first.batch_size}, {length}."
 
 
 def _architecture(design: Design, facts: ModelFacts | None) -> str:

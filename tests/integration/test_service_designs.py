@@ -73,7 +73,7 @@ def test_a_change_stands_beside_what_it_changes(service: Service, file: str) -> 
     [
         ({"update": "full"}, "tiny-chat → sft full"),
         ({"epochs": 3}, "×3ep"),
-        ({"schedule": "constant"}, " constant ×1ep"),
+        ({"schedule": "constant"}, " constant ≤1ep"),
         ({"schedule": "cosine"}, " ×1ep"),
         ({"layers": 4}, "4 layers"),
         ({"kv_heads": 2, "update": "dora"}, "2 KV heads) → sft dora r16"),
