@@ -9,17 +9,28 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final, Literal, Protocol
 
-from bench.atlas.table import Curve
 from luthier.design import Design
 from luthier.trial import TrialState
 from search.policy import asha
-from search.policy.history import Past
+from search.policy.history import Past, RungScore
 from search.policy.scheduler import End, MarkInfeasible, Promote, Try
 
 RESUME_SECONDS: Final = 0.2  # cost of a pause: saving the checkpoint, uploading it and loading it again
 
 
 Decision = Literal["continue", "pause", "stop"]
+
+
+class Curve(Protocol):
+    """A design's learning curve: its scores at the rungs it reaches, and at last the final one."""
+
+    def cost_at(self, at: int) -> float:
+        """Return the device-seconds up to a score."""
+        ...
+
+    def score_at(self, at: int) -> RungScore: ...
+
+    def ends_at(self, at: int) -> bool: ...
 
 
 class Curves(Protocol):
@@ -92,7 +103,7 @@ def replay(
         match searcher.at_rung(history, number):
             case "continue":
                 if past.goal is not None and len(past.measured) > past.goal:
-                    history[number] = past.model_copy(update={"goal": asha.above(past.goal)})
+                    history[number] = past.model_copy(update={"goal": asha.above(past.design, past.goal)})
                 heapq.heappush(running, (now + _segment(table, past, False), next(order), number))
             case "pause":
                 free += 1
@@ -115,16 +126,16 @@ def _begin(history: list[Past], step: Try | Promote) -> int:
 
 def _segment(table: Curves, past: Past, resumed: bool) -> float:
     """Device-seconds until the trial's next score."""
-    costs = table.curve(past.design).costs
-    at = len(past.measured)
-    return costs[at] - (costs[at - 1] if at else 0.0) + RESUME_SECONDS * resumed
+    curve, at = table.curve(past.design), len(past.measured)
+    return curve.cost_at(at) - (curve.cost_at(at - 1) if at else 0.0) + RESUME_SECONDS * resumed
 
 
 def _scored(table: Curves, past: Past) -> Past:
     """The trial after its next score."""
     curve = table.curve(past.design)
     at = len(past.measured)
-    changes = {"device_seconds": curve.costs[at]}
-    if at == len(curve.scores) - 1:
-        return past.model_copy(update=changes | {"state": TrialState.COMPLETE, "value": curve.value})
-    return past.model_copy(update=changes | {"measured": (*past.measured, curve.scores[at])})
+    changes = {"device_seconds": curve.cost_at(at)}
+    if curve.ends_at(at):
+        value = curve.score_at(at).value
+        return past.model_copy(update=changes | {"state": TrialState.COMPLETE, "value": value})
+    return past.model_copy(update=changes | {"measured": (*past.measured, curve.score_at(at))})

@@ -145,7 +145,7 @@ class AshaRandom:
     def next(self, history: Sequence[Past]) -> Try | Promote | None:
         if (past := asha.promotable(history)) is not None:
             assert past.goal is not None
-            return Promote(number=past.number, goal=asha.above(past.goal))
+            return Promote(number=past.number, goal=asha.above(past.design, past.goal))
         tried = {past.design.digest() for past in history}
         while self._coming:
             design = self._coming.pop(0)

@@ -33,7 +33,7 @@ def paragraphs(cache: Path, count: int = PARAGRAPHS) -> Path:
     file = cache / f"python-tutorial-{count}.jsonl"
     if not file.exists():
         found: list[str] = []
-        for page in _tutorial(cache):
+        for page in pages(cache, "tutorial"):
             blocks = (" ".join(block.split()) for block in re.split(r"\n\s*\n", page) if block[:1].isalpha())
             found += [block for block in blocks if SHORTEST_PARAGRAPH <= len(block) <= LONGEST_PARAGRAPH]
         _write(file, ({"text": text} for text in found[:count]))
@@ -97,8 +97,8 @@ def encoder(cache: Path) -> Path:
     return folder
 
 
-def _tutorial(cache: Path) -> list[str]:
-    """Return the source text of the tutorial's pages, sorted by file name."""
+def pages(cache: Path, part: str) -> list[str]:
+    """Return the source text of the pages of a part of Python's documentation, sorted by file name."""
     folder = cache / "packages" / PAGES_PACKAGE
     folder.mkdir(parents=True, exist_ok=True)
     if not list(folder.glob("*.deb")):
@@ -108,10 +108,10 @@ def _tutorial(cache: Path) -> list[str]:
     archive = cache / "packages" / f"{PAGES_PACKAGE}.tar"
     archive.write_bytes(unpacked)
     with tarfile.open(archive) as files:
-        names = sorted(name for name in files.getnames() if re.search(r"_sources/tutorial/\w+\.rst\.txt$", name))
-        pages = [stream.read().decode() for name in names if (stream := files.extractfile(name))]
+        names = sorted(name for name in files.getnames() if re.search(rf"_sources/{part}/\w+\.rst\.txt$", name))
+        found = [stream.read().decode() for name in names if (stream := files.extractfile(name))]
     archive.unlink()
-    return pages
+    return found
 
 
 def _shortest(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

