@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--server", default="http://127.0.0.1:8420", help="a running `luthier serve`")
     parser.add_argument("--model", default="auto", help="a registered base model (default: any)")
     parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default="auto", help="at most; auto: until it stops improving")
     parser.add_argument("--ask", default="How are you?", help="what to ask the base model and the result")
     options = parser.parse_args()
     key = os.environ.get("LUTHIER_API_KEY", "a service without keys accepts any")
@@ -31,6 +32,7 @@ def main() -> int:
         job = client.fine_tuning.jobs.create(
             training_file=file.id,
             model=options.model,
+            method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": options.epochs}}},
             extra_body={"search": {"trials": options.trials, "confirmations": 0}},  # Luthier's additions
         )
         print(f"Job {job.id} on file {file.id}")

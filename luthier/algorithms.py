@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,11 +12,14 @@ from luthier.values import Member
 class AlgorithmMember(Member):
     """Base of the learning algorithms."""
 
+    likelihood: ClassVar[bool] = False  # whether it raises the likelihood of the data, and is measured by it
+
 
 class Clm(AlgorithmMember):
     """Causal language modelling (continued pre-training): every token of the text is a target."""
 
     kind: Literal["clm"] = "clm"
+    likelihood: ClassVar[bool] = True
 
     def describe(self) -> str:
         return "causal language modelling (continued pre-training): every token is a target"
@@ -26,6 +29,7 @@ class Sft(AlgorithmMember):
     """Supervised fine-tuning (Ouyang et al. 2022): only the answer's tokens are targets."""
 
     kind: Literal["sft"] = "sft"
+    likelihood: ClassVar[bool] = True
 
     def describe(self) -> str:
         return "supervised fine-tuning: only the tokens of the answers are targets"
@@ -39,6 +43,7 @@ class Gkd(AlgorithmMember):
     """
 
     kind: Literal["gkd"] = "gkd"
+    likelihood: ClassVar[bool] = True
     teacher: str = Field(min_length=1, description="name of the base model that is distilled")
     share: float = Field(default=0.5, ge=0, le=1, description="share λ of steps on the student's own answers")
     beta: float = Field(
@@ -199,6 +204,7 @@ class Mlm(AlgorithmMember):
     """
 
     kind: Literal["mlm"] = "mlm"
+    likelihood: ClassVar[bool] = True
     mask: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that are selected and predicted")
 
     def describe(self) -> str:

@@ -134,6 +134,11 @@ class Design(Frozen):
         return "+".join(stage.algorithm.kind for stage in self.stages) or "base"
 
     @property
+    def self_ending(self) -> bool:
+        """Whether the training ends at its best moment, so that its length is not fixed beforehand."""
+        return bool(self.stages) and self.stages[-1].optimiser.schedule == "constant"
+
+    @property
     def teacher(self) -> str | None:
         """The base model that a stage distils, if there is one."""
         return next((t for stage in self.stages if (t := getattr(stage.algorithm, "teacher", None))), None)
@@ -147,5 +152,5 @@ class Design(Frozen):
 
 def _stage_summary(stage: Stage) -> str:
     o = stage.optimiser
-    length = f"×{o.epochs:g}ep" if o.schedule == "cosine" else f"constant ≤{o.epochs:g}ep"  # it ends at its best moment
+    length = f"{'×' if o.schedule == 'cosine' else '≤'}{o.epochs:g}ep"  # at a constant rate it ends at its best moment
     return f"{stage.algorithm.kind} {stage.update.short()} lr {o.learning_rate:.2g} {length} b{o.batch_size}"

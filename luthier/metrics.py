@@ -340,6 +340,16 @@ def progress(found: Metrics, objective: Objective) -> float:
     return objective_value(found, objective)
 
 
+def rank_key(found: Metrics, objective: Objective) -> tuple[float, float]:
+    """Return the key by which trainings under way are compared; lower is better. Raises MissingMetric.
+
+    It is their progress. Where that is the objective itself, ties, which are common for rewards on few rows, are broken
+    by bits per byte; otherwise by the objective.
+    """
+    value, shown = objective_value(found, objective), progress(found, objective)
+    return shown, found.bits_per_byte if shown == value else value
+
+
 def phrases(place: Place, found: Metrics) -> str:
     """Return the metrics that a place shows as part of a sentence: `0.91 bits per byte, perplexity 12.5`.
 

@@ -182,7 +182,9 @@ class TriedReport(Resource):
     origin: str
     state: str = Field(description="state as text: complete, stopped at 1/9, failed, …")
     confirms: int | None = Field(description="for a repeat: the trial that it repeats with another seed")
-    share: float = Field(description="share of its training that was done at its last score")
+    share: float | None = Field(
+        description="share of its training that was done at its last score; None if it might have gone on"
+    )
     score: float | None = Field(
         description="its own on the validation rows; that of the last rung if it was not complete"
     )

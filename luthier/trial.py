@@ -9,26 +9,45 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
-from functools import cache
 from typing import Final
 
 from pydantic import Field, model_validator
 
+from luthier.design import Design
 from luthier.values import Frozen
 
-# Shares of a trial's whole training at which it is scored, compared with other trials, and possibly paused.
-RUNGS: Final = (1 / 9, 1 / 3)
+# At a rung a trial is scored, compared with other trials, and possibly paused. Each rung lies RUNG_FACTOR times as far
+# into the training as the one before. A training of fixed length has rungs at these shares of it.
+RUNG_FACTOR: Final = 3
+RUNGS: Final = (1 / RUNG_FACTOR**2, 1 / RUNG_FACTOR)
+# A training that ends at its best moment has as many rungs as it reaches. The first lies after a quarter of the
+# training rows, within these limits. Rungs count rows, not steps, so that a rung costs the same at every batch size.
+FIRST_RUNG_SHARE, FIRST_RUNG_ROWS = 1 / 4, (256, 2048)
 # Rows, generations and (of encoders) windows that a trial is scored on at a rung and after a stage.
 RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
 RUNG_PAIRS: Final = 96  # preference pairs: each is right or wrong, and 32 would have a standard error of 9 %
 
+# A self-ending training is scored after so many optimiser steps of a stage, and then each time that it is longer by the
+# factor. These moments lie between the rungs.
+FIRST_MOMENT, MOMENT_FACTOR = 4, 1.5
+
 TRAIN_LOSS: Final = "train_loss"  # the curve that every trained trial has
 
 
-@cache
-def rung_name(rung: int) -> str:
-    """Return the share of the training at which a rung is, as text: `1/9`."""
-    return str(Fraction(RUNGS[rung]).limit_denominator(100))
+def first_rung(rows: int) -> int:
+    """Return after how many rows the first rung of a self-ending training lies, given the number of training rows."""
+    least, most = FIRST_RUNG_ROWS
+    return min(most, max(least, round(rows * FIRST_RUNG_SHARE)))
+
+
+def top_rung(design: Design) -> int | None:
+    """Return the last rung before the end of the training; None where the training has no fixed length."""
+    return None if design.self_ending else len(RUNGS) - 1
+
+
+def rung_name(design: Design, rung: int) -> str:
+    """Return where a rung of a design is, as text: `1/9` of its training, or `rung 1` where it has no fixed length."""
+    return f"rung {rung + 1}" if design.self_ending else str(Fraction(RUNGS[rung]).limit_denominator(100))
 
 
 class JobState(StrEnum):
@@ -171,6 +190,14 @@ class Usage(Frozen):
     steps: int = Field(ge=0, description="training steps in those seconds")
     judge_seconds: float = Field(ge=0, description="spent in scoring, at rungs and at the end")
     judged_rows: int = Field(ge=0, description="rows scored in those seconds")
+
+
+class StageLength(Frozen):
+    """How long a stage was trained, and how long to the weights that are its result."""
+
+    steps: int = Field(ge=0, description="optimiser steps to the stage's result: at a constant rate its best moment")
+    epochs: float = Field(ge=0, description="the same in passes over the training rows")
+    trained: int = Field(ge=0, description="optimiser steps that were trained")
 
 
 class Point(Frozen):

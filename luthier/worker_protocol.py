@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from luthier.design import Design
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import JudgeSpec
-from luthier.trial import RUNGS, LogLine, Metrics, Point, RowScores, Sample, Usage
+from luthier.trial import FIRST_RUNG_ROWS, LogLine, Metrics, Point, RowScores, Sample, StageLength, Usage
 from luthier.values import Frozen
+
+MOST_RUNGS: Final = 32  # each lies three times as far as the one before, so that no training reaches this one
 
 
 class Device(Frozen):
@@ -77,6 +79,9 @@ class Assignment(Frozen):
         default=None,
         description="next rung, where the service decides whether to continue; None: train to the end",
     )
+    first_rung: int = Field(
+        default=FIRST_RUNG_ROWS[0], ge=1, description="rows read before the first rung of a self-ending training"
+    )
     device_seconds: float = Field(ge=0, description="used by earlier leases of this trial")
     weights: Artifact | None = Field(
         default=None, description="only for a champion (an earlier job's winner): weights to judge without training"
@@ -100,10 +105,11 @@ class Directive(Frozen):
     """The response to a heartbeat.
 
     `stop` carries the reason: the job was cancelled, or its budget is spent. `pause` means: save a checkpoint and
-    return the trial as `waiting`. A trial whose training is done is judged and finished instead.
+    return the trial as `waiting`. A trial whose training is done is judged and finished instead. `wrap_up` means: the
+    budget is nearly spent, so a training that has a result at every step ends now, with that of its best moment.
     """
 
-    action: Literal["continue", "stop", "pause"]
+    action: Literal["continue", "stop", "pause", "wrap_up"]
     reason: str | None = None
     expires_at: datetime
 
@@ -116,10 +122,13 @@ class CheckpointSaved(Claim):
 
 
 class RungReached(Claim):
-    """The trial has reached a share of its full token budget. `metrics` are the judge's, on fewer rows."""
+    """The trial has reached a rung. `metrics` are the judge's, on fewer rows.
 
-    rung: int = Field(ge=0, lt=len(RUNGS))
-    share: float = Field(gt=0, le=1)
+    A self-ending training reports the rung before which it ends, too: it would score the same there.
+    """
+
+    rung: int = Field(ge=0, le=MOST_RUNGS)
+    share: float = Field(gt=0, le=1, description="of the longest training that the design allows")
     stage: int
     step: int
     metrics: Metrics
@@ -162,6 +171,7 @@ class Finished(Claim):
     usage: Usage | None = None
     artifacts: tuple[Artifact, ...] = ()
     trained_tokens: int = Field(default=0, ge=0)
+    lengths: tuple[StageLength, ...] = Field(default=(), description="of each stage, once all are trained")
     error: str | None = None
     points: tuple[Point, ...] = ()
     lines: tuple[LogLine, ...] = ()

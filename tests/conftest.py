@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when a test imports it; worker processes inherit it
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["COLUMNS"] = "200"  # read by the console when it is made: what it says must not break in the middle
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a run in the background: its children would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Each client would load all the world's certificates, which takes 40 ms, to speak plain HTTP with a service here.
 httpx._transports.default.create_ssl_context = functools.cache(httpx._transports.default.create_ssl_context)

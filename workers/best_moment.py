@@ -1,7 +1,7 @@
-"""The best moment of a training at a constant learning rate, and when to stop looking for a better one.
+"""The best moment of a stage at a constant learning rate, and when to stop looking for a better one.
 
-The training is scored on validation rows at moments that lie further and further apart. The weights of the best moment
-are its result. The training ends when it is much longer than to the best moment (early stopping: Prechelt 1998).
+A stage is scored on validation rows at moments that lie further and further apart. The weights of the best moment are
+its result. The stage ends when it is much longer than to the best moment (early stopping: Prechelt 1998).
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from typing import Final, Self
 
 from pydantic import BaseModel, Field
 
-from luthier.metrics import progress
 from luthier.task import Objective
-from luthier.trial import Metrics
+from luthier.trial import FIRST_MOMENT, MOMENT_FACTOR, Metrics
 
-FIRST: Final = 4  # optimiser steps before the first moment
-FACTOR: Final = 1.5  # from one moment to the next
-# The training ends at so many times the steps of its best moment. Rewards of few answers are noisier than likelihoods.
-PATIENCE: Final[dict[Objective, float]] = {"perplexity": FACTOR**2, "reward": FACTOR**3}
+# The stage ends at so many times the steps of its best moment. Rewards of few answers are noisier than likelihoods.
+PATIENCE: Final[dict[Objective, float]] = {"perplexity": MOMENT_FACTOR**2, "reward": MOMENT_FACTOR**3}
 
 
 class Moments(BaseModel):
-    """The moments of a training so far. It is saved with each checkpoint."""
+    """The moments of a stage so far. It is saved with each checkpoint."""
 
+    rows_before: int = Field(default=0, description="rows that earlier stages have read")
     last: int = Field(default=0, description="step of the last moment")
     best_step: int = 0
-    best: Metrics | None = None
+    best_score: tuple[float, float] | None = Field(default=None, description="as `rank_key`: lower is better")
+    best: Metrics | None = Field(default=None, description="None in the stage of a reward model")
 
     def due(self, step: int) -> bool:
-        """Return whether the training is to be scored at this step."""
-        return step >= max(FIRST, math.ceil(self.last * FACTOR))
+        """Return whether the stage is to be scored at this step."""
+        return step >= max(FIRST_MOMENT, math.ceil(self.last * MOMENT_FACTOR))
 
-    def after(self, step: int, metrics: Metrics, objective: Objective) -> Self:
+    def after(self, step: int, score: tuple[float, float], metrics: Metrics | None) -> Self:
         """Return the moments with this one, which is the best one if `best_step` is its step."""
-        if self.best is None or progress(metrics, objective) < progress(self.best, objective):
-            return type(self)(last=step, best_step=step, best=metrics)
+        if self.best_score is None or score < self.best_score:
+            changes = {"last": step, "best_step": step, "best_score": score, "best": metrics}
+            return self.model_copy(update=changes)
         return self.model_copy(update={"last": step})
 
     def over(self, objective: Objective) -> bool:

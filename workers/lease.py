@@ -31,6 +31,7 @@ class Lease:
         self.assignment = assignment
         self.interval = lease_seconds / 4
         self.meter = Meter()
+        self.wrap_up = False  # the budget ends: a training that has a result should end with it
         self.tokens = 0  # trained on so far, in all leases of the trial
         self._began = time.monotonic()
         self._points: list[Point] = []
@@ -121,6 +122,8 @@ class Lease:
                 self._order = self._order or Stopped(directive.reason or "the service asked the trial to stop")
             case "pause":
                 self._paused = True
+            case "wrap_up":
+                self._paused, self.wrap_up = False, True
             case "continue":
                 self._paused = False  # the job was resumed before the trial could stop
 

@@ -103,7 +103,7 @@ def _train(
         scorer=trained.scorer,
         tokens=trained.tokens,
         stage_scores=tuple(watch.stage_scores),
-        design=trained.design,
+        lengths=trained.lengths,
     )
 
 

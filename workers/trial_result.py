@@ -8,7 +8,7 @@ from pathlib import Path
 
 from luthier.design import Design
 from luthier.metrics import phrases
-from luthier.trial import Metrics, RowScores, Sample
+from luthier.trial import Metrics, RowScores, Sample, StageLength
 from luthier.worker_protocol import Artifact, Finished, Judged
 from workers import cache
 from workers.evaluate.judge import general_bits_per_byte, judge_rows
@@ -29,7 +29,7 @@ class Candidate:
     scorer        the reward model, if the design trained one
     tokens        tokens trained on, in all leases together
     stage_scores  scores on held-out rows after each stage but the last
-    design        the design as it was trained, if other than the trial's: a stage may have ended before its last step
+    lengths       how long each stage was trained
     """
 
     model: CausalModel
@@ -37,7 +37,15 @@ class Candidate:
     scorer: Scorer | None = None
     tokens: int = 0
     stage_scores: Sequence[StageScores] = ()
-    design: Design | None = None
+    lengths: Sequence[StageLength] = ()
+
+    def as_trained(self, design: Design) -> Design:
+        """Return the design with the epochs after which each stage had its result."""
+        stages = [
+            stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update={"epochs": length.epochs})})
+            for stage, length in zip(design.stages, self.lengths, strict=False)
+        ]
+        return design.model_copy(update={"stages": (*stages, *design.stages[len(stages) :])})
 
 
 def conclude(service: ServiceClient, lease: Lease, candidate: Candidate, scratch: Path) -> Finished:
@@ -75,6 +83,7 @@ def conclude(service: ServiceClient, lease: Lease, candidate: Candidate, scratch
         usage=lease.meter.usage(),
         artifacts=artifacts,
         trained_tokens=candidate.tokens,
+        lengths=tuple(candidate.lengths),
         points=lease.drain(),
         lines=lease.drain_lines(),
         samples=samples,
@@ -92,8 +101,7 @@ def _export(
     service: ServiceClient, lease: Lease, candidate: Candidate, folder: Path, metrics: Metrics, test_metrics: Metrics
 ) -> tuple[Artifact, ...]:
     assignment = lease.assignment
-    if candidate.design is not None:
-        assignment = assignment.model_copy(update={"design": candidate.design})
+    assignment = assignment.model_copy(update={"design": candidate.as_trained(assignment.design)})
     exported = export(
         folder,
         model=candidate.model,

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from luthier.design import Stage
+from luthier.design import Design, Stage
 from luthier.errors import BlobMissing, Interrupted, Paused
-from luthier.metrics import curve_phrases, held_out, phrases
-from luthier.task import DataKind, JudgeSpec, rung_rows
-from luthier.trial import RUNG_GENERATIONS, RUNG_ROWS, RUNG_WINDOWS, RUNGS, Metrics, rung_name
+from luthier.metrics import curve_phrases, held_out, phrases, rank_key
+from luthier.task import DataKind, JudgeSpec, Objective, rung_rows
+from luthier.trial import RUNG_FACTOR, RUNG_GENERATIONS, RUNG_ROWS, RUNG_WINDOWS, RUNGS, Metrics, first_rung, rung_name
 from luthier.worker_protocol import CheckpointSaved, RungReached
 from workers import cache
 from workers.best_moment import Moments
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 RESUME: Final = "resume"  # folder of the checkpoint to resume from
 STAGE_SCORES: Final = "brought.json"  # file in a checkpoint; the old name stays, so that old checkpoints still resume
 MOMENTS: Final = "moments.json"  # file in a checkpoint
+REWARD_ACCURACY: Final = "valid_reward_accuracy"
 ROUNDING: Final = 1e-9  # stage shares are sums of fractions; without it a rung at a stage's end could be crossed twice
 
 StageScores = dict[str, float]  # curve values on held-out rows at the end of a stage, by name
@@ -62,6 +63,7 @@ class TrialWatch:
         self.folder = scratch / "checkpoint"
         self.folder.mkdir()
         self._saved_at = time.monotonic()
+        self._pieces: int | None = None  # of long text: training examples in all rows
         saved = scratch / RESUME / STAGE_SCORES
         self.stage_scores: list[StageScores] = json.loads(saved.read_text()) if saved.is_file() else []
         known = scratch / RESUME / MOMENTS
@@ -72,6 +74,8 @@ class TrialWatch:
         assignment = self.lease.assignment
         train_rows = self.service.get_blob(assignment.train)
         found = cache.examples(assignment.base, assignment.judge, train_rows, stage.algorithm)
+        if assignment.judge.kind is DataKind.TEXT:
+            self._pieces = len(found)
         self.lease.meter.stepping()  # the set-up of a stage counts as part of its first step
         return found
 
@@ -87,108 +91,178 @@ class TrialWatch:
         self.lease.tokens = position.tokens
         self.lease.record(position.stage, position.step, progress.report.values)
         rungs = self._crossed(progress)
-        due = self._due(progress, at_rung=bool(rungs))
-        scored = bool(rungs) or due or (progress.next_stage and progress.scorer is None)
-        metrics = self._judge(progress) if scored else None
-        scores = self._scores(progress, metrics)
-        if due and metrics is not None and self._long_past_the_best(progress, metrics):
+        due, ends = self._due(progress, at_rung=bool(rungs)), progress.last_step
+        at_stage_end = ends and not progress.last_stage
+        metrics = self._judge(progress, at_rung=bool(rungs)) if self._scored(progress, rungs, due, ends) else None
+        scores = self._scores(progress, metrics, due or at_stage_end)
+        if due and self._long_past_the_best(progress, metrics, scores):
             progress.stop()
-            rungs = [rung for rung, share in enumerate(RUNGS) if progress.before < share - ROUNDING]  # they are passed
-        if progress.next_stage:
-            self.stage_scores.append(scores)
+            ends, at_stage_end = True, not progress.last_stage
+        if due and ends and progress.last_stage:
+            rungs = [self._next_rung(progress, rungs)]  # what it would score there is known
+        if at_stage_end:
+            self.stage_scores.append(self._result(scores))
         self.lease.record(position.stage, position.step, scores)
-        self._say(progress, scores)
+        self._say(progress, scores, ends)
+        found = self._compared(progress, metrics)
         # Two rungs can fall on one step: the answer to the later one counts.
-        best = self.moments.best or metrics  # what stopping here would give
-        goes_on = [self._report_rung(rung, progress, best) for rung in rungs if best is not None]
+        goes_on = [self._report_rung(rung, progress, found) for rung in rungs if found is not None]
+        if at_stage_end:
+            read = 0 if progress.scorer is not None else progress.rows
+            self.moments = Moments(rows_before=self.moments.rows_before + read)
         try:
             self.lease.check()
-            if goes_on and not goes_on[-1]:
-                raise Paused(f"paused at {rung_name(rungs[-1])}; resumes if promoted")
+            # A training that has ended is judged: that takes less than to resume it later.
+            if goes_on and not goes_on[-1] and not (ends and progress.last_stage):
+                raise Paused(f"paused at {rung_name(self._design, rungs[-1])}; resumes if promoted")
         except Interrupted:
             self._save(progress)
             raise
-        if progress.share < 1.0 and time.monotonic() - self._saved_at >= self.checkpoint_seconds:
+        if not (ends and progress.last_stage) and time.monotonic() - self._saved_at >= self.checkpoint_seconds:
             self._save(progress)
 
-    def _say(self, progress: Progress, scores: StageScores) -> None:
+    @property
+    def _first_rung(self) -> int:
+        """How many rows, or pieces of long text, are read before the first rung."""
+        return self.lease.assignment.first_rung if self._pieces is None else first_rung(self._pieces)
+
+    @property
+    def _design(self) -> Design:
+        return self.lease.assignment.design
+
+    def _scored(self, progress: Progress, rungs: Sequence[int], due: bool, ends: bool) -> bool:
+        """Return whether the judge scores the model after this step. A reward model has its own score."""
+        if progress.scorer is not None:
+            return False
+        return bool(rungs) or due or (ends and not progress.last_stage)
+
+    def _say(self, progress: Progress, scores: StageScores, ends: bool) -> None:
         """Log the start and the end of each stage; the curves show what happens between."""
         stage, step = progress.position.stage, progress.position.step
         if step == 1:
-            design = self.lease.assignment.design.stages[stage]
+            design = self._design.stages[stage]
             self.lease.say(f"Stage {stage + 1} ({design.algorithm.kind}, {design.update.kind}): first step done")
-        if progress.next_stage:
-            self.lease.say(f"Stage {stage + 1} finished after {step} steps: {curve_phrases(scores)}")
-        elif progress.share > 1.0 - ROUNDING:
+        if ends and not progress.last_stage:
+            found = curve_phrases(self.stage_scores[-1])
+            self.lease.say(f"Stage {stage + 1} finished after {step} steps: {found}")
+        elif ends:
             self.lease.say(
                 f"Training finished: {step} steps in the last stage, {progress.position.tokens} tokens in all"
             )
 
     def _due(self, progress: Progress, *, at_rung: bool) -> bool:
-        """Return whether the last stage, at a constant rate, is at a moment when its result may be the best."""
-        last = progress.position.stage + 1 == len(self.lease.assignment.design.stages)
-        at_end = progress.share > 1.0 - ROUNDING
-        moment = at_rung or at_end or self.moments.due(progress.position.step)
-        return last and progress.keep_best is not None and moment
+        """Return whether a stage at a constant rate is at a moment when its result may be the best."""
+        if progress.keep_best is None:
+            return False
+        return at_rung or progress.last_step or self.lease.wrap_up or self.moments.due(progress.position.step)
 
-    def _long_past_the_best(self, progress: Progress, metrics: Metrics) -> bool:
-        """Take in the score of a moment. Return whether the training should end before its last step."""
-        step, objective = progress.position.step, self.lease.assignment.judge.objective
-        self.moments = self.moments.after(step, metrics, objective)
+    def _measure(self, progress: Progress) -> Objective:
+        """Return what a stage is measured by: the last one by the job's objective, others by what they are for."""
+        if progress.last_stage:
+            return self.lease.assignment.judge.objective
+        return "perplexity" if self._design.stages[progress.position.stage].algorithm.likelihood else "reward"
+
+    def _long_past_the_best(self, progress: Progress, metrics: Metrics | None, scores: StageScores) -> bool:
+        """Take in the score of a moment. Return whether the stage should end before its last step."""
+        step, measure = progress.position.step, self._measure(progress)
+        score = (-scores[REWARD_ACCURACY], 0.0) if metrics is None else rank_key(metrics, measure)
+        self.moments = self.moments.after(step, score, metrics)
         if self.moments.best_step == step:
             assert progress.keep_best is not None, "only a constant rate has such moments"
             progress.keep_best()
-        if progress.share > 1.0 - ROUNDING or not self.moments.over(objective):
+        if progress.last_step:
             return False
-        self.lease.say(
-            f"Stopped after step {step}: the score on validation rows was best at step {self.moments.best_step}, whose "
-            "weights are kept"
-        )
+        if self.lease.wrap_up:
+            self.lease.say(f"Stopped after step {step}, as the job's budget ends: {self._best_is()}")
+            return True
+        # The first rows say little: learning may begin with a loss, and rewards may be zero for a while.
+        if progress.rows < self._first_rung or not self.moments.over(measure):
+            return False
+        self.lease.say(f"Stopped after step {step}: {self._best_is()}")
         return True
+
+    def _best_is(self) -> str:
+        return f"the score on validation rows was best at step {self.moments.best_step}, whose weights are kept"
+
+    def _compared(self, progress: Progress, metrics: Metrics | None) -> Metrics | None:
+        """Return what ending at this step would give, where that is known."""
+        best = self.moments.best if progress.last_stage else None
+        return best or metrics
+
+    def _result(self, scores: StageScores) -> StageScores:
+        """Return the scores of a stage that ends: those of its best moment where it has one."""
+        best = self.moments.best
+        if best is not None:
+            return held_out(best, self.lease.assignment.judge.kind)
+        return scores if self.moments.best_score is None else {REWARD_ACCURACY: -self.moments.best_score[0]}
 
     def _crossed(self, progress: Progress) -> list[int]:
         """Return the rungs that the last step reached. None at the end of training, where the judge scores all rows."""
+        if self._design.self_ending:
+            if progress.scorer is not None:
+                return []
+            batch = self._design.stages[progress.position.stage].optimiser.batch_size
+            before = self.moments.rows_before + (progress.position.step - 1) * batch
+            return list(range(self._rungs_within(before), self._rungs_within(self.moments.rows_before + progress.rows)))
         if progress.share > 1.0 - ROUNDING:
             return []
         return [rung for rung, share in enumerate(RUNGS) if progress.before < share - ROUNDING <= progress.share]
+
+    def _next_rung(self, progress: Progress, crossed: Sequence[int]) -> int:
+        """Return the rung that a training ends before; the one that it ends at, if it does."""
+        return crossed[-1] if crossed else self._rungs_within(self.moments.rows_before + progress.rows)
+
+    def _rungs_within(self, rows: int) -> int:
+        """Return how many rungs lie within the first `rows` rows read."""
+        count = 0
+        while self._first_rung * RUNG_FACTOR**count <= rows:
+            count += 1
+        return count
 
     def _report_rung(self, rung: int, progress: Progress, metrics: Metrics) -> bool:
         """Report the scores at a rung. Return whether the trial continues."""
         reached = RungReached(
             **self.lease.claim,
             rung=rung,
-            share=RUNGS[rung],
+            share=min(1.0, progress.share) if self._design.self_ending else RUNGS[rung],
             stage=progress.position.stage,
             step=progress.position.step,
             metrics=metrics,
         )
-        self.lease.say(f"At {rung_name(rung)} of training: {phrases('log', metrics)}")
+        at = f"{rung_name(self._design, rung)}, {self.moments.rows_before + progress.rows} rows"
+        where = at if self._design.self_ending else f"{rung_name(self._design, rung)} of training"
+        self.lease.say(f"At {where}: {phrases('log', metrics)}")
         return self.service.rung(self.lease.assignment.trial_id, reached).action == "continue"
 
-    def _judge(self, progress: Progress) -> Metrics:
-        """Score the model in training with the judge, on fewer rows."""
+    def _judge(self, progress: Progress, *, at_rung: bool) -> Metrics:
+        """Score the model in training with the judge, on fewer rows.
+
+        Answers are not graded where only the likelihood is needed: at the moments of an early stage.
+        """
         base, spec = self.lease.assignment.base, self.lease.assignment.judge
-        fewer = {
+        fewer: dict[str, object] = {
             "max_rows": rung_rows(spec.kind),
             "max_generations": min(spec.max_generations, RUNG_GENERATIONS),
             "pseudo_windows": min(spec.pseudo_windows, RUNG_WINDOWS),
         }
+        if not (at_rung or progress.last_stage or progress.last_step) and self._measure(progress) == "perplexity":
+            fewer |= {"grader": None, "environment": None}
         rows = rung_subset(cache.rows(self.service.get_blob(spec.validation)), spec)
         with self.lease.meter.judging(len(rows)), progress.result():
             return judge(progress.model, cache.tokenizer(base, spec), spec.model_copy(update=fewer), rows)
 
-    def _scores(self, progress: Progress, metrics: Metrics | None) -> StageScores:
-        """Return the judge's metrics as curve values; at the end of a reward model's stage its pairwise accuracy."""
+    def _scores(self, progress: Progress, metrics: Metrics | None, of_scorer: bool) -> StageScores:
+        """Return the judge's metrics as curve values; of a reward model its accuracy on pairs, if asked for."""
         base, spec = self.lease.assignment.base, self.lease.assignment.judge
-        if progress.scorer is not None and progress.next_stage:
+        if progress.scorer is not None:
+            if not of_scorer:
+                return {}
             # Scoring pairs is cheap, and few pairs would say little, so all rows that the judge reads are used.
             rows = cache.rows(self.service.get_blob(spec.validation))[: spec.max_rows]
             render = renderer(cache.tokenizer(base, spec), spec)
             with progress.result():
-                return {"valid_reward_accuracy": pair_accuracy(progress.scorer, render, rows)}
-        if metrics is None:
-            return {}
-        return held_out(metrics, spec.kind)
+                return {REWARD_ACCURACY: pair_accuracy(progress.scorer, render, rows)}
+        return {} if metrics is None else held_out(metrics, spec.kind)
 
     def _save(self, progress: Progress) -> None:
         scores = self.folder / STAGE_SCORES

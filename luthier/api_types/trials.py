@@ -9,7 +9,7 @@ from pydantic import Field
 from luthier.api_types.base import Resource
 from luthier.design import Design
 from luthier.task import Objective
-from luthier.trial import Metrics, TrialState
+from luthier.trial import Metrics, StageLength, TrialState
 from luthier.worker_protocol import Artifact
 
 
@@ -38,7 +38,10 @@ class Trial(Resource):
     confirms: int | None = Field(
         default=None, description="for a repeat: number of the trial that it repeats with another seed"
     )
-    rung: int | None = Field(description="highest rung reached: 0 is 1/9 of the training, 1 is 1/3")
+    rung: int | None = Field(
+        description="highest rung reached, counted from 0. Each lies three times as far as the one before: at a "
+        "constant rate in rows read; under `cosine` 0 is 1/9 of the training and 1 is 1/3."
+    )
     goal: int | None = Field(default=None, description="rung at which it pauses unless promoted; null: the end")
     paused: bool = Field(default=False, description="whether it is paused at its goal and may be promoted")
     measured: tuple[Metrics, ...] = Field(
@@ -68,6 +71,9 @@ class Trial(Resource):
         default=None, description="the same on the test rows, over the seeds that were scored there"
     )
     error: str | None
+    lengths: tuple[StageLength, ...] | None = Field(
+        default=None, description="how long each stage was trained, and to its result; null before the end"
+    )
     stages: tuple[StageScore, ...] = Field(default=(), description="scores after each stage except the last")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from fractions import Fraction
 from typing import Final
 
 from pydantic import BaseModel
@@ -53,8 +52,8 @@ def duration(seconds: float) -> str:
 
 def show_expected(found: Expected) -> None:
     """Print what the budget of a job is expected to buy."""
-    share = Fraction(found.first_share).limit_denominator(100)
-    first = "trained to the end" if share == 1 else f"compared at {share} of {found.epochs:g} epochs"
+    after = found.first_share * found.epochs
+    first = "trained to the end" if found.first_share == 1 else f"first compared after {after:.2g} epochs"
     guess = "" if found.calibrated_from else " (a guess: no trial was measured on such a device yet)"
     where = f"{found.workers} live workers" if found.workers else f"no live worker; estimated for {found.device}"
     console.print(
@@ -120,7 +119,7 @@ def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
             style="bold" if trial.id == winner else "",
         )
         if trial.measured and trial.metrics is None:
-            rung = f"at {rung_name(len(trial.measured) - 1)}, on fewer rows"
+            rung = f"at {rung_name(trial.design, len(trial.measured) - 1)}, on fewer rows"
             table.add_row("", Text(f"{rung}: {phrases('headline', trial.measured[-1])}", style="dim"))
         for score in trial.stages:
             stage = f"after stage {score.stage + 1}, {score.algorithm} {score.update}"
@@ -137,9 +136,9 @@ def _scored(trial: Trial) -> Metrics | None:
 def state_of(trial: Trial) -> str:
     """Return the state as text, with the rung of a paused or pruned trial."""
     if trial.paused and trial.rung is not None:
-        return f"paused at {rung_name(trial.rung)}"
+        return f"paused at {rung_name(trial.design, trial.rung)}"
     if trial.state is TrialState.PRUNED and trial.rung is not None:
-        return f"pruned at {rung_name(trial.rung)}"
+        return f"pruned at {rung_name(trial.design, trial.rung)}"
     return trial.state.value
 
 

@@ -17,6 +17,7 @@ from luthier.task import DataKind, JudgeSpec
 from luthier.values import Frozen
 
 ESTIMATE: Final = "estimate: 4 bytes of UTF-8 per token"
+PIECE: Final[int] = JudgeSpec.model_fields["window"].default  # tokens of long text that are one training example
 MAX_LENGTH: Final[int] = JudgeSpec.model_fields["max_tokens"].default
 
 
@@ -81,6 +82,12 @@ class Profile(Frozen):
         reached = list(accumulate(reversed(self.row_lengths.counts)))
         edges = reversed(self.row_lengths.edges)
         return next((edge for edge, count in zip(edges, reached, strict=True) if count * 10 >= self.rows), 0)
+
+    def examples(self, rows: int) -> int:
+        """Return about how many training examples so many of the rows are: long texts are read in pieces."""
+        if self.kind is not DataKind.TEXT or not self.rows:
+            return rows
+        return max(rows, round(rows * self.tokens / self.rows / PIECE))
 
 
 def profile(

@@ -88,6 +88,8 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
         changes |= {"attempts": _t.attempts - 1}
     kept = ("metrics", "test_metrics", "usage")
     changes |= {name: value for name in kept if (value := getattr(report, name)) is not None}
+    if report.lengths:
+        changes["lengths"] = report.lengths
     assert outcome in TRIAL_TRANSITIONS[TrialState.LEASED]
     record = _try_to_change(c, trial_id, report, changes)
     if record is None:

@@ -12,7 +12,7 @@ from luthier.design import Design
 from luthier.keys import Scope
 from luthier.schedule import AliasOrigin, CatchUp, Contest, Overlap, RunState, Trigger
 from luthier.task import Constraints, DataKind, Extension, JudgeSpec, Search, Task, TruncatedRows
-from luthier.trial import JobState, Metrics, TrialState, Usage
+from luthier.trial import JobState, Metrics, StageLength, TrialState, Usage
 from luthier.values import Frozen
 from luthier.worker_protocol import Device
 
@@ -109,6 +109,7 @@ class TrialRecord(Frozen):
     test_metrics: Metrics | None = None
     usage: Usage | None = None
     trained_tokens: int = 0
+    lengths: tuple[StageLength, ...] | None = Field(default=None, description="of each stage, once all are trained")
     checkpoint: str | None = Field(default=None, description="digest of the latest checkpoint's manifest")
     error: str | None = None
     stopped: bool = Field(default=False, description="whether a user asked to stop it")

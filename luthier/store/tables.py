@@ -33,7 +33,7 @@ from luthier.keys import Scope
 from luthier.models.base_model import ModelFacts
 from luthier.schedule import CatchUp, Contest, Overlap, RunState
 from luthier.task import Constraints, DataKind, Extension, JudgeSpec, Search, Task, TruncatedRows
-from luthier.trial import JobState, Metrics, RowScores, Sample, TrialState, Usage
+from luthier.trial import JobState, Metrics, RowScores, Sample, StageLength, TrialState, Usage
 from luthier.worker_protocol import Answered, Device, GenerationState, Question
 
 
@@ -180,6 +180,7 @@ trials = Table(
     Column("test_metrics", Document(Metrics)),
     Column("usage", Document(Usage)),
     Column("trained_tokens", BigInteger, nullable=False),
+    Column("lengths", Document(tuple[StageLength, ...])),
     Column("checkpoint", String),
     Column("error", Prose),
     # The worker that ended the lease `fence`, so that a repeated report is recognised.

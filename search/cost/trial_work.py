@@ -14,9 +14,10 @@ from typing import Final
 from luthier.design import Architecture, Design, Stage
 from luthier.models.base_model import ModelFacts
 from luthier.task import DataKind, rung_rows
-from luthier.trial import RUNG_GENERATIONS, RUNG_WINDOWS, RUNGS
+from luthier.trial import RUNG_GENERATIONS, RUNG_WINDOWS
 from luthier.updates import Update, VirtualTokens
 from search.cost.flops import TOKEN_CAP, Kind, backward, decoding, forward, likelihood
+from search.cost.length import expected_epochs, moments, rung_shares
 from search.cost.memory import FLOAT, Memory, kept_once, kept_per_token, sampling_bytes, scoring_bytes
 from search.cost.parameters import moving, shape
 from search.methods import ALGORITHM_OF, UPDATE_OF, StageGoal
@@ -66,11 +67,11 @@ def plan(facts: ModelFacts, design: Design, job: Workload, kind: Kind) -> Plan:
             constant = constant._replace(copies=constant.copies + saved)
     phases = [stage.training_memory(constant) for stage in stages]
     phases += [stage.sampling_memory(constant) for stage in stages if stage.group]
-    rungs = _rungs(stages)
+    scorings = _scorings(design, stages)
     trainable = max((stage.moving.numbers for stage in stages), default=0)
     rows_at_rungs = min(rung_rows(job.kind), job.validation, job.max_rows)
     share_at_rungs = min(1.0, rows_at_rungs / max(1, min(max(job.validation, job.test), job.max_rows)))
-    if rungs:
+    if scorings:
         phases.append(
             constant._replace(
                 scoring=scoring * share_at_rungs,
@@ -85,13 +86,13 @@ def plan(facts: ModelFacts, design: Design, job: Workload, kind: Kind) -> Plan:
     return Plan(
         training=Work().plus(*(stage.training() for stage in stages)),
         rollouts=Work().plus(*(stage.rollouts() for stage in stages)),
-        judging=judging.plus(scoring_at_rung.times(rungs)),
+        judging=judging.plus(scoring_at_rung.times(scorings)),
         other=_other(base, model, design, stages, job),
         phases=tuple(phases),
         tokens=sum(stage.tokens for stage in stages),
         drawn=sum(stage.drawn for stage in stages),
         steps=sum(stage.steps for stage in stages),
-        judged_rows=judged_rows + rungs * rows_at_rungs,
+        judged_rows=judged_rows + scorings * rows_at_rungs,
         parameters=model.parameters + max((stage.moving.added for stage in stages), default=0),
         trainable=trainable,
         inference=decoding(model, None, 1, 0.0, 1, batch=1, adapted=False),
@@ -109,7 +110,8 @@ class _Stage:
         self.moving: Moving = moving(model, stage.update)
         self.examples = self.spec.examples(stage.algorithm, job)
         self.group = self.spec.rollouts(stage.algorithm)
-        seen = max(1, round(self.examples.number * stage.optimiser.epochs))
+        self.epochs = expected_epochs(stage.optimiser, round(self.examples.number))
+        seen = max(1, round(self.examples.number * self.epochs))
         self.batch = min(stage.optimiser.batch_size, seen)
         self.steps = math.ceil(seen / stage.optimiser.batch_size)
         self.seen = float(seen)  # examples over all epochs
@@ -148,7 +150,7 @@ class _Stage:
             targets=0.0 if self.trains_reward_model else self.seen * examples.targets,
             length=examples.tokens / examples.sequences,
         )
-        references = self.spec.reference_passes(self.algorithm, self.stage.optimiser.epochs)
+        references = self.spec.reference_passes(self.algorithm, self.epochs)
         work = forward(self.model, training_passes, self.update, self.moving).plus(
             backward(self.model, training_passes, self.update, self.moving),
             forward(self.model, training_passes, self.update, self.moving).times(references),
@@ -215,10 +217,13 @@ def _virtual(update: Update) -> int:
     return update.tokens if isinstance(update, VirtualTokens) else 0
 
 
-def _rungs(stages: Sequence[_Stage]) -> int:
-    """Return how often some rows are scored during training: at the rungs and between stages."""
+def _scorings(design: Design, stages: Sequence[_Stage]) -> int:
+    """Return how often some rows are scored during training: at rungs, at moments and between stages."""
     steps = sum(stage.steps for stage in stages)
-    rung_steps = {math.ceil(share * steps - ROUNDING) for share in RUNGS} - {steps}
+    shares = rung_shares(design, round(stages[0].examples.number)) if stages else ()
+    rung_steps = {math.ceil(share * steps - ROUNDING) for share in shares} - {steps}
+    if design.self_ending:
+        return len(rung_steps) + sum(moments(stage.steps) for stage in stages if not stage.trains_reward_model)
     return len(rung_steps) + max(0, len(stages) - 1)
 
 

@@ -3,8 +3,11 @@
 A trial is scored at each rung. It pauses there unless it ranks in the top 1/ETA of all trials ever scored at that rung,
 or of those with the same objective sequence (what its stages maximise, in order). Without the second rule, methods that
 improve late (preference optimisation, reinforcement learning) would always stop at the first rung. A paused trial is
-promoted later if enough worse trials arrive; it then resumes from its checkpoint. A rung is a share of the trial's own
-training, so every trial is compared under its own learning-rate schedule.
+promoted later if enough worse trials arrive; it then resumes from its checkpoint.
+
+A trial whose length is fixed has its rungs at shares of its own training, so that every trial is compared under its own
+learning-rate schedule. A trial that ends at its best moment has rungs at numbers of rows, without a last one. Its score
+there is that of the best moment so far: what the trial would give if it ended at the rung.
 """
 
 from __future__ import annotations
@@ -13,18 +16,19 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from luthier.trial import RUNGS, TrialState
+from luthier.design import Design
+from luthier.trial import RUNG_FACTOR, TrialState, top_rung
 from search.policy.features import objective_sequence
 from search.policy.history import Past
 from search.policy.ranking import DEFAULT
 
-ETA: Final = 3
+ETA: Final = RUNG_FACTOR  # so each rung costs about as much, over all trials, as the one before
 FIRST: Final = 0  # the first rung at which trials pause
 
 
 def promotable(history: Sequence[Past]) -> Past | None:
     """Return the paused trial to promote next: the best one on the highest rung that has one in its top 1/ETA."""
-    for rung in reversed(range(len(RUNGS))):
+    for rung in reversed(range(rungs(history))):
         for past in _top(rung_score(history, rung)):
             if past.paused and past.goal == rung:
                 return past
@@ -45,7 +49,7 @@ def not_promotable(history: Sequence[Past], coming: int, finalists: int) -> list
     are never returned. Failed trials count in the rank at a rung, but not as finalists.
     """
     found: list[Past] = []
-    for rung in range(len(RUNGS)):
+    for rung in range(rungs(history)):
         ranked = rung_score(history, rung)
         climbing = sum(
             len(past.measured) <= rung and past.confirms is None for past in history if past.open or past.paused
@@ -65,15 +69,21 @@ def can_be_finalist(past: Past) -> bool:
     return past.number != DEFAULT and past.state in states
 
 
-def above(rung: int) -> int | None:
+def above(design: Design, rung: int) -> int | None:
     """Return the next goal of a trial promoted from `rung`; None means the end of training."""
-    return rung + 1 if rung + 1 < len(RUNGS) else None
+    return None if rung == top_rung(design) else rung + 1
+
+
+def rungs(history: Sequence[Past]) -> int:
+    """Return how many rungs any trial has reached."""
+    return max((len(past.measured) for past in history), default=0)
 
 
 def rung_score(history: Sequence[Past], rung: int) -> list[Past]:
     """Return all trials scored at the rung, best first. Repeats with other seeds are left out."""
-    scored = [past for past in history if len(past.measured) > rung and past.confirms is None]
-    return sorted(scored, key=lambda past: (past.measured[rung].rank_key, past.number))
+    found = {past.number: past.score_at(rung) for past in history if past.confirms is None}
+    scored = [(score.rank_key, past) for past in history if (score := found.get(past.number)) is not None]
+    return [past for _, past in sorted(scored, key=lambda one: (one[0], one[1].number))]
 
 
 def overall_ranking(history: Sequence[Past]) -> list[Past]:
@@ -84,7 +94,7 @@ def overall_ranking(history: Sequence[Past]) -> list[Past]:
     """
     done = [past for past in history if past.value is not None and past.confirms is None and past.design.stages]
     ordered = sorted(done, key=lambda past: (past.value, past.number))
-    for rung in reversed(range(len(RUNGS))):
+    for rung in reversed(range(rungs(history))):
         level = rung_score(history, rung)
         at_rung = {past.number for past in level}
         further = [past for past in ordered if past.number in at_rung]

@@ -44,4 +44,5 @@ def expected(design: Features) -> float:
     valley, numbers = VALLEYS[design.names["update_group"]], design.numbers
     best = valley.best + LATE_SHIFT * (design.names["last_objective"] in LATE_GOALS)
     off = min(abs(numbers["learning_rate"] - best), FARTHEST)
-    return valley.level + valley.curvature * off**2 + EPOCHS * numbers["epochs"] + BATCH * numbers["batch_size"]
+    length = EPOCHS * numbers.get("epochs", 0.0)  # a training that ends at its best moment has none
+    return valley.level + valley.curvature * off**2 + length + BATCH * numbers["batch_size"]

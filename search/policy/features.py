@@ -38,10 +38,11 @@ def features(design: Design, hidden_size: int) -> Features:
     numbers = {
         "learning_rate": math.log(first.optimiser.learning_rate / default) / math.log(4),
         "batch_size": math.log(first.optimiser.batch_size, 8),
-        "epochs": math.log(first.optimiser.epochs, 3),
         "size": UNCHANGED if size is None else math.log(size, 16),
         "edits": float(architecture.edited),
     }
+    if not design.self_ending:
+        numbers["epochs"] = math.log(first.optimiser.epochs, 3)
     settings = {
         f"{stage.algorithm.kind}.{name}": math.log(1e-3 + value, 8)
         for stage in design.stages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from luthier.trial import RUNGS
@@ -20,15 +21,18 @@ class Forecast:
     device_seconds: float
 
 
-def forecast(plan: Plan, *, untuned: float, full: float, budget: float | None) -> Forecast:
+def forecast(
+    plan: Plan, *, untuned: float, full: float, budget: float | None, rungs: Sequence[float] = RUNGS
+) -> Forecast:
     """Return what a budget in device-seconds buys; None: no limit.
 
     `untuned`: device-seconds to score the untuned base. `full`: those of a full training run of an average design.
+    `rungs`: the shares of such a run at which it is compared with others.
     """
     left = (math.inf if budget is None else budget) - untuned - full
     searched = max(0, plan.trials - len(BASELINES))
     finalists = min(plan.finalists, searched)
-    shares = (1.0,) if searched == finalists else (*RUNGS, 1.0)
+    shares = (1.0,) if searched == finalists else (*rungs, 1.0)
     costs = [full * (share - before) for share, before in zip(shares, (0.0, *shares), strict=False)]
     wanted = plan.confirmations * (finalists + 1)
     reached = [0] * len(shares)  # how many designs reached each share

@@ -48,6 +48,16 @@ class Past(Frozen):
         """Whether it is paused at its goal, waiting to be promoted."""
         return self.state is TrialState.WAITING and self.goal is not None and len(self.measured) > self.goal
 
+    def score_at(self, rung: int) -> RungScore | None:
+        """Return the score at a rung; None if it has none.
+
+        A training that has ended at its best moment would score the same at all later rungs.
+        """
+        if rung < len(self.measured):
+            return self.measured[rung]
+        ended = self.state is TrialState.COMPLETE and self.design.self_ending
+        return self.measured[-1] if ended and self.measured else None
+
     @model_validator(mode="after")
     def _scored_when_complete(self) -> Self:
         if self.state is TrialState.COMPLETE and self.value is None:

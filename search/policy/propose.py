@@ -1,8 +1,9 @@
 """Propose the next design: a pure function of the search space, the job's trials so far and a seed.
 
-The baselines come first, then the best designs of similar jobs (warm start) and a few priors. After that, an Optuna
-sampler proposes: Luthier's own (`sampler`), or another one. No state is kept between calls: the sampler's study is
-rebuilt from the stored trials, so a restarted service makes the same proposal, whatever the order of the trials.
+The baselines come first, then the best designs of similar jobs (warm start) and a few priors. A best design on the end
+of an axis is tried beyond it (`widen`). After that, an Optuna sampler proposes: Luthier's own (`sampler`), or another.
+No state is kept between calls: the sampler's study is rebuilt from the stored trials, so a restarted service makes the
+same proposal, whatever the order of the trials.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from search.policy.priors import baselines, priors
 from search.policy.sampler import PRIORS_FIRST
 from search.policy.study import asked
 from search.policy.warm_start import SimilarJob, first_designs
+from search.policy.widen import beyond, widened
 from search.space.samplers import Enumeration
 from search.space.space import Space
 
@@ -40,10 +42,15 @@ def propose(
     `seed` and the length of the history.
     """
     tried = {past.design.digest() for past in history}
+    start, space = space, widened(space, history)
     first = [*first_designs(space, similar_jobs), *priors(space)[:PRIORS_FIRST]][: (trials - 1) // 2]
     ordered = sorted(history, key=lambda past: past.number)
     proposals = chain(
-        baselines(space), first, _sampled(space, ordered, seed, sampler), _enumerated(space, seed, len(history))
+        baselines(space),
+        first,
+        beyond(start, history),
+        _sampled(space, ordered, seed, sampler),
+        _enumerated(space, seed, len(history)),
     )
     return next((design for design in proposals if design.digest() not in tried), None)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from luthier.metrics import objective_value, progress
+from luthier.metrics import objective_value, rank_key
 from luthier.task import Objective
 from luthier.trial import Metrics, TrialState
 from luthier.values import Frozen
@@ -27,12 +27,10 @@ class Choice(Frozen):
 def rung_score(metrics: Metrics, objective: Objective) -> RungScore:
     """Return a trial's score at a rung. Raises MissingMetric if the judge did not report the objective.
 
-    Trials are ranked by their progress: after 1/9 of training preference accuracy hardly predicts the final value, and
-    the mean margin does. Other rewards are ranked directly; ties, which are common on few rows, are broken by bits per
-    byte.
+    Trials are ranked by their progress: early in the training preference accuracy hardly predicts the final value, and
+    the mean margin does.
     """
-    value, shown = objective_value(metrics, objective), progress(metrics, objective)
-    return RungScore(value, (shown, metrics.bits_per_byte if shown == value else value))
+    return RungScore(objective_value(metrics, objective), rank_key(metrics, objective))
 
 
 def rank(history: Sequence[Past]) -> list[Past]:

@@ -16,7 +16,7 @@ from typing import Final
 from pydantic import Field
 
 from luthier.design import Design
-from luthier.trial import RUNGS
+from luthier.trial import RUNG_FACTOR, RUNGS, top_rung
 from luthier.values import Frozen
 from search.policy import asha, ranking
 from search.policy.choose_sampler import LUTHIER
@@ -30,6 +30,8 @@ MAX_INFEASIBLE: Final = 20  # proposing stops after this many infeasible designs
 # Early finish: how many designs in a row bring no new best, as a minimum and as a share of the job's trials.
 PATIENCE, PATIENCE_SHARE = 12, 1 / 3
 REPEATS_SHARE: Final = 1 / 3  # the largest share of the budget, without the baselines, that is reserved for repeats
+# A paused trial without a fixed length is expected to train for at least this share of its training so far.
+LEAST_REST: Final = 0.5
 BASELINES: Final = (UNTUNED, DEFAULT)
 
 
@@ -121,7 +123,7 @@ def next_step(
     budget_left = _budget_left(history, remaining)
     end = _no_more_designs(history, plan, budget_left)
     if end is None:
-        if (promoted := asha.promotable(history)) is not None and _affordable(promoted, budget_left):
+        if (promoted := asha.promotable(history)) is not None and _affordable(history, promoted, budget_left):
             return _promote(promoted)
         design = propose(space, history, plan.seed, plan.trials, similar_jobs, plan.sampler)
         # Once repeats have begun, the set of designs is fixed until the search is extended, even if workers have
@@ -144,7 +146,7 @@ def goes_on(history: Sequence[Past], number: int, remaining: float | None) -> bo
     """
     past = next(past for past in history if past.number == number)
     others = [other for other in history if other.number != number]
-    return asha.goes_on(history, number) and _affordable(past, _budget_left(others, remaining))
+    return asha.goes_on(history, number) and _affordable(history, past, _budget_left(others, remaining))
 
 
 def not_promotable(history: Sequence[Past], plan: Plan, remaining: float | None) -> list[Past]:
@@ -192,12 +194,27 @@ def _reserved_for_repeats(history: Sequence[Past], plan: Plan, remaining: float)
 
 
 def full_training_seconds(history: Sequence[Past]) -> float:
-    """Return the mean device-seconds of a full training run over complete and paused trials; 0 if there are none.
+    """Return the mean device-seconds of a whole training over complete and paused trials; 0 if there are none.
 
-    A paused trial is extrapolated from its rung.
+    A paused trial of fixed length is extrapolated from its rung. One without is not known to be near its end: it counts
+    only where no trial is complete, as if it ended one rung later.
     """
+    known, guessed = list[float](), list[float]()
+    for past in history:
+        if past.design.stages and past.value is not None:
+            known.append(past.device_seconds)
+        elif past.paused and past.design.stages:
+            top = top_rung(past.design)
+            level = len(past.measured) if top is None else top + 1
+            (guessed if top is None else known).append(past.device_seconds * _growth(past, level))
+    found = known or guessed
+    return sum(found) / len(found) if found else 0.0
+
+
+def first_rung_seconds(history: Sequence[Past]) -> float:
+    """Return the mean device-seconds of a training up to the first rung; 0 without complete and paused trials."""
     known = [
-        past.device_seconds / (1.0 if past.value is not None else RUNGS[len(past.measured) - 1])
+        past.device_seconds / RUNG_FACTOR ** _level(past)
         for past in history
         if past.design.stages and (past.value is not None or past.paused)
     ]
@@ -206,24 +223,38 @@ def full_training_seconds(history: Sequence[Past]) -> float:
 
 def committed_seconds(history: Sequence[Past]) -> float:
     """Estimate the device-seconds that running and queued trials still need to reach their goals."""
-    usual, by_number = full_training_seconds(history), {past.number: past for past in history}
+    by_number = {past.number: past for past in history}
+    whole, first = full_training_seconds(history), first_rung_seconds(history)
     left = 0.0
     for past in history:
         if past.open:
-            full = usual if past.confirms is None else by_number[past.confirms].device_seconds
-            left += max(0.0, share_of_training(past.goal) * full - past.device_seconds)
+            usual = whole if past.confirms is None else by_number[past.confirms].device_seconds
+            at_goal = usual if past.goal is None else first * RUNG_FACTOR**past.goal
+            left += max(0.0, at_goal - past.device_seconds)
     return left
 
 
-def continuation_seconds(past: Past, goal: int | None) -> float:
+def continuation_seconds(history: Sequence[Past], past: Past, goal: int | None) -> float:
     """Estimate the device-seconds that a paused trial needs to reach rung `goal`, or its end if None."""
-    done = RUNGS[len(past.measured) - 1]
-    return past.device_seconds * (share_of_training(goal) - done) / done
+    if goal is None and top_rung(past.design) is None:
+        return max(full_training_seconds(history) - past.device_seconds, past.device_seconds * LEAST_REST)
+    return past.device_seconds * (_growth(past, len(RUNGS) if goal is None else goal) - 1.0)
 
 
-def share_of_training(goal: int | None) -> float:
-    """Return the share of a full training run at rung `goal`, or at the end if None."""
-    return 1.0 if goal is None else RUNGS[goal]
+def _growth(past: Past, level: int) -> float:
+    """By what factor a paused trial's training grows from its rung to rung `level`; the end is one after the last."""
+    return float(RUNG_FACTOR ** (level - len(past.measured) + 1))
+
+
+def _level(past: Past) -> float:
+    """How many rungs after the first one a complete or paused trial is; the end of a fixed length is one more.
+
+    A training that ended by itself ended between the last two rungs that it has a score of: in the middle, on average.
+    """
+    if past.value is None:
+        return len(past.measured) - 1
+    top = top_rung(past.design)
+    return max(0.0, len(past.measured) - 1.5) if top is None else top + 1
 
 
 def _since(history: Sequence[Past], plan: Plan) -> list[Past]:
@@ -236,9 +267,9 @@ def _budget_left(history: Sequence[Past], remaining: float | None) -> float:
     return math.inf if remaining is None else remaining - committed_seconds(history)
 
 
-def _affordable(past: Past, budget_left: float) -> bool:
+def _affordable(history: Sequence[Past], past: Past, budget_left: float) -> bool:
     assert past.goal is not None, "only a trial at a rung can be promoted"
-    return continuation_seconds(past, asha.above(past.goal)) <= budget_left
+    return continuation_seconds(history, past, asha.above(past.design, past.goal)) <= budget_left
 
 
 def _designs(history: Sequence[Past]) -> list[Past]:
@@ -257,7 +288,7 @@ def _no_more_designs(history: Sequence[Past], plan: Plan, budget_left: float) ->
         why = latest[0].error or latest[0].design.summary()
         return End(code=EndCode.REFUSED, reason=f"the last {refused} proposed designs cannot run: {why}")
     kept = 0.0 if math.isinf(budget_left) else reserve(history, plan, budget_left + committed_seconds(history))
-    if budget_left <= kept + full_training_seconds(history) * share_of_training(asha.FIRST):
+    if budget_left <= kept + first_rung_seconds(history):
         return RESERVED
     return _early_finish(history, plan) if plan.early_finish else None
 
@@ -293,12 +324,12 @@ def _try(
 
 def _promote(past: Past) -> Promote:
     assert past.goal is not None, "a trial pauses only at a rung"
-    return Promote(number=past.number, goal=asha.above(past.goal))
+    return Promote(number=past.number, goal=asha.above(past.design, past.goal))
 
 
 def _finish(history: Sequence[Past], plan: Plan, end: End, budget_left: float) -> Step | None:
     """The next step once no further design is started: promote, finish the finalists, repeat the best, then `end`."""
-    if (promoted := asha.promotable(history)) is not None and _affordable(promoted, budget_left):
+    if (promoted := asha.promotable(history)) is not None and _affordable(history, promoted, budget_left):
         return _promote(promoted)
     if (finalist := _paused_finalist(history, plan.finalists, budget_left)) is not None:
         return Promote(number=finalist.number, goal=None)
@@ -317,10 +348,15 @@ def _paused_finalist(history: Sequence[Past], count: int, budget_left: float) ->
     It is among the best `count` at its rung, without failed trials and the default. No running trial can still reach
     that rung and overtake it, and the budget covers the rest of its training.
     """
-    for rung in reversed(range(len(RUNGS))):
+    for rung in reversed(range(asha.rungs(history))):
         coming = any(past.open and past.goal is not None and past.goal <= rung for past in history)
         ranked = [past for past in asha.rung_score(history, rung) if asha.can_be_finalist(past)]
         for past in ranked[:count]:
-            if past.paused and past.goal == rung and not coming and continuation_seconds(past, None) <= budget_left:
+            if (
+                past.paused
+                and past.goal == rung
+                and not coming
+                and continuation_seconds(history, past, None) <= budget_left
+            ):
                 return past
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import Final
+from typing import Any, Final
 
 from pydantic import Field
 
@@ -96,23 +96,26 @@ def similarity_of(one: JobContext, other: JobContext) -> float:
 def _in_space(space: Space, design: Design, job: SimilarJob) -> Design | None:
     """The design, moved to the space's first model if it has another one; None if the space does not contain it.
 
-    Where the length is open, the design keeps its own, and only the rest of it must be in the space.
+    Where the length is open, the design keeps its own, and only the rest of it must be in the space. Where trainings
+    end at their best moment, its length is only a limit, which is that of the space.
     """
     base = design.architecture.base
+    if "cosine" not in space.schedules:
+        design = _with(design, epochs=max(space.epochs), schedule="constant")
     try:
         if base not in {model.name for model in space.models}:
             design = _on_first_model(design, job.hidden_sizes[base], space)
-        space.encode(_with_epochs(design, space.epochs[0]) if job.any_length else design)
+        space.encode(_with(design, epochs=space.epochs[0]) if job.any_length else design)
     except IllegalDesign:
         return None
     return design
 
 
-def _with_epochs(design: Design, epochs: float) -> Design:
-    """The design, with this length in all stages that have the length of the first one."""
+def _with(design: Design, **settings: Any) -> Design:
+    """The design, with these settings of the optimiser in all stages that have the length of the first one."""
     length = design.stages[0].optimiser.epochs
     stages = [
-        stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update={"epochs": epochs})})
+        stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update=settings)})
         if stage.optimiser.epochs == length
         else stage
         for stage in design.stages

@@ -30,6 +30,7 @@ from luthier.report import (
 )
 from luthier.trial import JobState, TrialState, rung_name
 from search.format import count, seconds
+from search.policy.scheduler import full_training_seconds
 from search.report import pareto, phrases, resolution
 from search.report.caveats import missing, weaknesses
 from search.report.importance import importance
@@ -158,8 +159,10 @@ def _judge(case: Case, compared: Sequence[ComparisonReport]) -> JudgeReport:
 def _budget(case: Case) -> BudgetReport:
     stopped = [tried for tried in case.designs if tried.stopped]
     spent = sum(tried.past.device_seconds for tried in case.tried)
-    whole = {tried.number: tried.past.device_seconds / tried.share for tried in stopped if tried.share > 0}
-    saved = sum(whole[tried.number] - tried.past.device_seconds for tried in stopped if tried.number in whole)
+    usual = full_training_seconds(case.history)
+    scored = [tried for tried in stopped if tried.past.measured]
+    whole = [tried.past.device_seconds / share if (share := tried.share) else usual for tried in scored]
+    saved = sum(max(0.0, cost - tried.past.device_seconds) for cost, tried in zip(whole, scored, strict=True))
     designs = sum(tried.past.device_seconds for tried in case.designs)
     share = saved / (designs + saved) if saved > 0 else None
     origins = dict.fromkeys(tried.origin for tried in case.tried)
@@ -361,9 +364,9 @@ def state(tried: Tried) -> str:
     """Return a trial's state in words, such as `stopped at 1/9`."""
     past = tried.past
     if past.paused:
-        return f"paused at {rung_name(len(past.measured) - 1)}"
+        return f"paused at {rung_name(past.design, len(past.measured) - 1)}"
     if tried.stopped and past.measured:
-        return f"stopped at {rung_name(len(past.measured) - 1)}"
+        return f"stopped at {rung_name(past.design, len(past.measured) - 1)}"
     return {TrialState.LEASED: "running"}.get(past.state, past.state.value)
 
 
@@ -384,8 +387,9 @@ def _why_rejected(case: Case, tried: Tried) -> str | None:
                 if promoted > 1
                 else f"{'only the first' if promoted else 'none'} continues"
             )
+            place = rung_name(tried.past.design, rung)
             how = "Paused" if tried.past.paused else "Stopped"
-            return f"{how} at {rung_name(rung)} of training: {score} {case.unit}, rank {rank} of {scored} ({top})."
+            return f"{how} at {place}: {score} {case.unit}, rank {rank} of {scored} ({top})."
         case TrialState.PRUNED:
             return "Stopped before its first score."
         case TrialState.CANCELLED:

@@ -24,10 +24,10 @@ from pydantic import Field
 
 from luthier.design import Design
 from luthier.models.base_model import ModelFacts
-from luthier.trial import RUNGS, TrialState
+from luthier.trial import TrialState
 from luthier.values import Frozen
 from search.methods import ALGORITHM_OF
-from search.policy import ranking
+from search.policy import asha, ranking
 from search.policy.history import Past
 from search.policy.ranking import DEFAULT
 from search.space.learning_rate import multiplier, rate_words
@@ -135,7 +135,8 @@ def relative_ranks(history: Sequence[Past]) -> dict[int, float]:
 
     The untuned base and repeats are left out.
     """
-    scores = {past.number: _scores(past) for past in history if past.design.stages and past.confirms is None}
+    rungs = asha.rungs(history)
+    scores = {past.number: _scores(past, rungs) for past in history if past.design.stages and past.confirms is None}
     numbers = [number for number, found in scores.items() if any(score is not None for score in found)]
     if not numbers:
         return {}
@@ -155,9 +156,9 @@ def relative_ranks(history: Sequence[Past]) -> dict[int, float]:
     return dict(zip(numbers, found, strict=True))
 
 
-def _scores(past: Past) -> list[float | None]:
-    at_rungs: list[float | None] = [rung_score.rank_key[0] for rung_score in past.measured[: len(RUNGS)]]
-    at_rungs += [None] * (len(RUNGS) - len(at_rungs))
+def _scores(past: Past, rungs: int) -> list[float | None]:
+    found = [past.score_at(rung) for rung in range(rungs)]
+    at_rungs = [None if score is None else score.rank_key[0] for score in found]
     whole = past.value if past.state is TrialState.COMPLETE else None
     return [*at_rungs, whole]
 

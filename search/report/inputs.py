@@ -52,10 +52,12 @@ class Tried(Frozen):
         return self.past.state is not TrialState.INFEASIBLE or self.past.device_seconds > 0
 
     @property
-    def share(self) -> float:
-        """Share of its training that was done at its last score."""
+    def share(self) -> float | None:
+        """Share of its training that was done at its last score; None if the whole length is not known."""
         if self.complete:
             return 1.0
+        if self.past.design.self_ending and self.past.measured:
+            return None
         return RUNGS[min(len(self.past.measured), len(RUNGS)) - 1] if self.past.measured else 0.0
 
 
@@ -185,7 +187,7 @@ class Case(Frozen):
     @cached_property
     def _rung_ranks(self) -> list[dict[int, int]]:
         """For each rung, the rank of each trial that was scored there, by number."""
-        ranked = (asha.rung_score(self.history, rung) for rung in range(len(RUNGS)))
+        ranked = (asha.rung_score(self.history, rung) for rung in range(asha.rungs(self.history)))
         return [{past.number: rank for rank, past in enumerate(trials, start=1)} for trials in ranked]
 
 

@@ -23,9 +23,10 @@ from pydantic import AwareDatetime, Field
 from luthier.errors import IllegalDesign
 from luthier.metrics import deciding
 from luthier.task import Objective
-from luthier.trial import RUNGS, TrialState
+from luthier.trial import RUNG_FACTOR, TrialState
 from luthier.values import Frozen
 from search.policy.history import Past
+from search.policy.widen import widened
 from search.space.samplers import Value
 from search.space.space import Space
 
@@ -58,6 +59,8 @@ def write_study(
     attributes: Mapping[str, Any],
 ) -> None:
     """Write the study to a new file at `path`. Without a `space` no trial has parameters."""
+    if space is not None:
+        space = widened(space, [told.past for told in trials])
     storage = RDBStorage(f"sqlite:///{path}")
     try:
         direction = StudyDirection.MINIMIZE if deciding(objective).lower_is_better else StudyDirection.MAXIMIZE
@@ -75,9 +78,9 @@ def _frozen(told: Told, objective: Objective, space: Space | None) -> FrozenTria
     state = State.RUNNING if past.paused else STATES[past.state]
     sign = float(deciding(objective).sign)
     params, distributions = _parameters(past, space)
-    reached = {round(100 * RUNGS[rung]): sign * value for rung, (value, _) in enumerate(past.measured)}
+    reached = {RUNG_FACTOR**rung: sign * value for rung, (value, _) in enumerate(past.measured)}
     if past.value is not None:
-        reached[100] = sign * past.value
+        reached[RUNG_FACTOR ** len(reached)] = sign * past.value
     started = told.started_at or told.finished_at
     return FrozenTrial(
         number=past.number,

@@ -6,7 +6,7 @@ lists the possible values. The order of pinned values has no effect, except for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar, get_args
 
 from pydantic import Field
@@ -26,13 +26,14 @@ FOUR_BIT: Final = frozenset(kind for kind, spec in UPDATE_OF.items() if spec.fou
 PLACEMENTS: Final[tuple[str, ...]] = get_args(Placement)
 PLACED: Final = tuple(kind for kind, spec in UPDATE_OF.items() if issubclass(spec.member, Placed))
 TEACHER_PINS: Final = {spec.kind: pin_name(spec.kind, "teacher") for spec in ALGORITHMS if spec.needs_teacher}
+MULTIPLIER, BATCH_SIZE, RANK = "learning_rate_multiplier", "batch_size", "rank"  # axes that are numbers
 RANKS: Final = (4, 8, 16, 32, 64)
 MOST_RANK: Final = 1024
 BATCH_SIZES: Final = (4, 8, 16, 32)
 EPOCHS: Final = (1.0, 2.0, 3.0)
-SEARCHED_SCHEDULES: Final[tuple[Schedule, ...]] = ("cosine",)
+SEARCHED_SCHEDULES: Final[tuple[Schedule, ...]] = ("constant",)
 # Where each trial ends at its best moment, the epochs only limit it: enough for SEEN rows, within LIMITS.
-SEEN, LIMITS = 6000, (3, 20)
+SEEN, LIMITS = 12000, (3, 60)
 MULTIPLIERS: Final = Interval(low=0.2, high=20.0)
 
 
@@ -189,7 +190,7 @@ def epochs(pin: Pin, schedules: Sequence[Schedule], rows: int) -> tuple[float, .
     """Return the numbers of epochs to search; at a constant rate alone, the limit for `rows` training rows."""
     if pin.epochs is not None:
         return _positive("epochs", pin.epochs)
-    if tuple(schedules) == ("constant",):
+    if "cosine" not in schedules:
         least, most = LIMITS
         return (float(min(most, max(least, round(SEEN / rows)))),)
     return EPOCHS
@@ -207,6 +208,18 @@ def multipliers(pin: Pin) -> Values:
     """Return the learning-rate multipliers to search."""
     pinned = pin.learning_rate_multiplier
     return MULTIPLIERS if pinned is None else _positive("learning_rate_multiplier", pinned)
+
+
+def open_axes(pin: Pin, settings: Mapping[str, Values]) -> tuple[str, ...]:
+    """Return the numeric axes that nobody pinned."""
+    fixed = () if pin.learning_rate is None else (MULTIPLIER,)
+    found = [name for name in (MULTIPLIER, BATCH_SIZE, RANK) if name not in fixed]
+    numeric = [name for name, values in settings.items() if isinstance(values, Interval) or _numbers(values)]
+    return tuple(name for name in (*found, *numeric) if getattr(pin, name) is None)
+
+
+def _numbers(values: Sequence[object]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def edits_asked(pin: Pin, constraints: Constraints | None, models: Sequence[ModelSpace]) -> bool:

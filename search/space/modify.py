@@ -98,10 +98,17 @@ def _own(design: Design, change: Mapping[str, Value]) -> dict[str, Value]:
     if not design.stages:
         return {}
     first = design.stages[0]
-    found: dict[str, Value] = {"epochs": first.optimiser.epochs, "batch_size": first.optimiser.batch_size}
+    found: dict[str, Value] = {"batch_size": first.optimiser.batch_size}
+    if not _rescheduled(first, change):
+        found["epochs"] = first.optimiser.epochs
     if (rank := getattr(first.update, "rank", None)) is not None:
         found["rank"] = rank
     return {name: value for name, value in found.items() if name not in change}
+
+
+def _rescheduled(stage: Stage, change: Mapping[str, Value]) -> bool:
+    """Return whether the change sets another schedule: epochs are a length under one and a limit under the other."""
+    return change.get("schedule", stage.optimiser.schedule) != stage.optimiser.schedule
 
 
 def _kept(design: Design, result: Design, change: Mapping[str, Value], widths: tuple[int, int]) -> Design:
@@ -116,7 +123,8 @@ def _kept(design: Design, result: Design, change: Mapping[str, Value], widths: t
             added = after.model_copy(update={"update": update})
             stages.append(_added(added, stages[0], change, widths[1]) if design.stages else added)
             continue
-        own = {name: value for name, value in before.optimiser if name not in change and name != "learning_rate"}
+        given_up = {*change, "learning_rate", *(["epochs"] if _rescheduled(before, change) else [])}
+        own = {name: value for name, value in before.optimiser if name not in given_up}
         rate = after.optimiser.learning_rate
         if not change.keys() & RATES:
             rate = _scaled(before.optimiser.learning_rate, _default(before, widths[0]), _default(after, widths[1]))

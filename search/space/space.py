@@ -56,6 +56,8 @@ class Space(Frozen):
     epochs: tuple[float, ...]
     schedules: tuple[Schedule, ...] = Field(description="of the learning rate; an axis where there are several")
     settings: dict[str, Values] = Field(description="the algorithms' hyperparameters, by axis")
+    open_axes: tuple[str, ...] = Field(default=(), description="numeric axes that nobody pinned: they may grow")
+    rows: int = Field(default=1, ge=1, description="training examples: rows, or pieces of long text")
     edits_asked: bool = Field(
         default=False, description="whether a pin on an edit, or a limit on size or memory, asks for edited models"
     )
@@ -87,6 +89,7 @@ class Space(Frozen):
         recipes = axes.recipe_names(kind, pin, family, rewarded=rewarded, taught=taught)
         recipes = axes.possible_recipes(recipes, left, pin)
         schedules = axes.schedules(pin)
+        settings = axes.settings(recipes, pin)
         return cls(
             kind=kind,
             family=family,
@@ -98,7 +101,9 @@ class Space(Frozen):
             batch_sizes=axes.batch_sizes(rows, pin),
             epochs=axes.epochs(pin, schedules, rows),
             schedules=schedules,
-            settings=axes.settings(recipes, pin),
+            settings=settings,
+            open_axes=axes.open_axes(pin, settings),
+            rows=rows,
             edits_asked=axes.edits_asked(pin, constraints, left),
         )
 

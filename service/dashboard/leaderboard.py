@@ -16,7 +16,7 @@ from luthier.design import Design
 from luthier.errors import UserError
 from luthier.metrics import listed, shown, values_at
 from luthier.models.base_model import ModelFacts
-from luthier.trial import TrialState
+from luthier.trial import TrialState, rung_name
 from luthier.values import Frozen
 from search.policy.ranking import DEFAULT, UNTUNED
 from search.report.build import state
@@ -105,7 +105,7 @@ class Row(Frozen):
     standing: float | None
     score: float | None
     seeds: int
-    rung: str | None = Field(description="share of training at the rung of the score; None: scored at the end")
+    rung: str | None = Field(description="the rung of the score, as in `rung_name`; None: scored at the end")
     test: float | None
     metrics: dict[str, float] = Field(description="on the validation rows, by name")
     parameters: int | None
@@ -254,7 +254,7 @@ def _row(case: Case, tried: Tried, best: Tried | None, places: dict[int, int], s
         standing=standing.get(tried.number),
         score=_score(case, tried) if scored else None,
         seeds=len(case.seeds(tried.number)) if whole else 1,
-        rung=None if tried.complete or not past.measured else f"{tried.share:.0%}",
+        rung=None if tried.complete or not past.measured else rung_name(past.design, len(past.measured) - 1),
         test=case.metric.value(case.mean_on_test(tried.number)) if whole else case.test_value(tried),
         metrics={} if metrics is None else values_at("leaderboard", metrics),
         parameters=size(case, tried),

@@ -148,7 +148,7 @@ def _trained(trial: TrialRecord) -> float:
     if trial.state is TrialState.COMPLETE:
         return 1.0
     if trial.rung is not None:
-        return RUNGS[trial.rung]
+        return RUNGS[min(trial.rung, len(RUNGS) - 1)]
     return RUNGS[0] if trial.state.terminal else 0.0
 
 

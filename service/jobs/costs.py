@@ -186,7 +186,11 @@ def priced(
     limit: int | None = None,
     seconds: float | None = None,
 ) -> Estimate:
-    """Return the design's cost on this device, and whether it fits there and within `limit` in bytes."""
+    """Return the design's cost on this device, and whether it fits there and within `limit` in bytes.
+
+    `seconds` limits only trainings of a fixed length: others end when the budget does.
+    """
+    seconds = None if design.self_ending else seconds
     most = place.memory_bytes if limit is None else min(place.memory_bytes, limit)
     found = estimate(facts, design, load, price, memory_bytes=most, seconds=seconds)
     four_bit = [stage.update.kind for stage in design.stages if stage.update.kind in FOUR_BIT]

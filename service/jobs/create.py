@@ -81,8 +81,9 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
     if training.kind is DataKind.UNPAIRED:
         _check_labels(splits, "training_file" if validation is None else "validation_file")
     grader = judge.grader_of(body, training.kind)
-    length = Profile.model_validate(training.profile).long_rows
-    designs, pin = designs_of(body, fixed, training.kind, length, entries, len(splits.train), four_bit=four_bit)
+    profile = Profile.model_validate(training.profile)
+    examples = profile.examples(len(splits.train))
+    designs, pin = designs_of(body, fixed, training.kind, profile.long_rows, entries, examples, four_bit=four_bit)
     search = body.search.model_copy(update={"pin": pin})
     clock = now if checked.timed else None
     frozen = judge.freeze(ctx, body, training, grader, splits, designs, tools=place is not None, clock=clock)

@@ -40,9 +40,9 @@ class _Data:
     job: JobRecord | None
 
     def space(self, entries: Sequence[BaseModelEntry], pin: Pin) -> Space:
-        return Space.for_job(
-            self.profile.kind, self.rows, entries, pin, length=self.profile.long_rows, rewarded=self.rewarded
-        )
+        examples = self.profile.examples(self.rows)
+        length = self.profile.long_rows
+        return Space.for_job(self.profile.kind, examples, entries, pin, length=length, rewarded=self.rewarded)
 
 
 def answer(ctx: Context, c: Connection, body: EstimateDesign, now: datetime) -> DesignEstimate:

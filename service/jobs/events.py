@@ -74,7 +74,8 @@ def trial_ended(c: Connection, trial: TrialRecord, now: datetime) -> None:
             _info(c, trial.job_id, f"{name} stopped after {seconds}.", now, _end(trial))
         case TrialState.WAITING if trial.paused:
             assert trial.rung is not None
-            text = f"{name} paused at {rung_name(trial.rung)}, with {numbers(trial.measured[-1])}; resumes if promoted."
+            place = rung_name(trial.design, trial.rung)
+            text = f"{name} paused at {place}, with {numbers(trial.measured[-1])}; resumes if promoted."
             _info(c, trial.job_id, text, now, {**_end(trial), "state": "paused"})
         case TrialState.WAITING:
             _info(c, trial.job_id, f"{name} was returned by its worker and waits for another.", now, _end(trial))
@@ -94,23 +95,29 @@ def worker_lost(c: Connection, trial: TrialRecord, now: datetime) -> None:
 def goes_on(c: Connection, trial: TrialRecord, now: datetime) -> None:
     """Log a trial that was just scored at a rung and continues."""
     assert trial.rung is not None
-    score = f"{_name(trial)} is in the top third at {rung_name(trial.rung)}, with {numbers(trial.measured[-1])}"
+    place = rung_name(trial.design, trial.rung)
+    score = f"{_name(trial)} is in the top third at {place}, with {numbers(trial.measured[-1])}"
     _info(c, trial.job_id, f"{score}; it continues.", now)
 
 
 def promoted(c: Connection, paused: TrialRecord, goal: int | None, now: datetime) -> None:
     assert paused.rung is not None
-    to = "the end" if goal is None else rung_name(goal)
-    _info(c, paused.job_id, f"Trial {paused.number}, paused at {rung_name(paused.rung)}, is promoted to {to}.", now)
+    to = "the end" if goal is None else rung_name(paused.design, goal)
+    place = rung_name(paused.design, paused.rung)
+    _info(c, paused.job_id, f"Trial {paused.number}, paused at {place}, is promoted to {to}.", now)
 
 
 def pruned(c: Connection, trials: Sequence[TrialRecord], now: datetime) -> None:
     """Log the paused trials that will not be promoted any more, one event for each rung."""
-    for rung, some in groupby(sorted(trials, key=lambda trial: trial.rung or 0), key=lambda trial: trial.rung or 0):
+
+    def place(trial: TrialRecord) -> str:
+        return rung_name(trial.design, trial.rung or 0)
+
+    for at, some in groupby(sorted(trials, key=place), key=place):
         stopped = list(some)
         numbers = ", ".join(str(trial.number) for trial in stopped)
         which = f"{'Trial' if len(stopped) == 1 else 'Trials'} {numbers}"
-        _info(c, stopped[0].job_id, f"{which} stopped at {rung_name(rung)} of training: not in the top third.", now)
+        _info(c, stopped[0].job_id, f"{which} stopped at {at}: not in the top third.", now)
 
 
 def refused(c: Connection, trial: TrialRecord, now: datetime) -> None:

@@ -7,11 +7,12 @@ from datetime import datetime
 import psutil
 
 from luthier.api_types import DesignEstimate, Expected
+from luthier.design import Design
 from luthier.store import Connection, workers
 from luthier.store.rows import JobRecord
 from luthier.task import Search
-from luthier.trial import RUNGS
 from luthier.worker_protocol import Device
+from search.cost.length import expected_epochs, rung_shares
 from search.policy.forecast import Forecast, forecast
 from search.policy.priors import baselines
 from search.policy.scheduler import BASELINES, Plan
@@ -40,15 +41,16 @@ def expected(ctx: Context, c: Connection, job: JobRecord, designs: Space, now: d
         budget.remaining(job, (), len(live_workers), now),
         untuned=untuned,
         full=default,
-        epochs=baselines(designs)[1].stages[0].optimiser.epochs,
+        default=baselines(designs)[1],
+        rows=ctx.count_rows(job.train),
         device=room.device.name,
         worker_count=len(live_workers),
         calibrated_from=price.trials,
     )
 
 
-def previewed(search: Search, default: DesignEstimate, worker_count: int, now: datetime) -> Expected:
-    """Return the forecast for a request, from the estimate of the plain LoRA default."""
+def previewed(search: Search, default: DesignEstimate, rows: int, worker_count: int, now: datetime) -> Expected:
+    """Return the forecast for a request with so many training rows, from the estimate of the plain LoRA default."""
     limits = [] if search.device_seconds is None else [search.device_seconds]
     if search.deadline is not None and search.deadline.tzinfo is not None:
         limits.append(max(0.0, (search.deadline - now).total_seconds()) * max(1, worker_count))
@@ -57,7 +59,8 @@ def previewed(search: Search, default: DesignEstimate, worker_count: int, now: d
         min(limits) if limits else None,
         untuned=default.parts.seconds["judging"],
         full=default.seconds,
-        epochs=default.design.stages[0].optimiser.epochs,
+        default=default.design,
+        rows=rows,
         device=default.device,
         worker_count=worker_count,
         calibrated_from=default.calibrated_from,
@@ -70,19 +73,21 @@ def _expected(
     *,
     untuned: float,
     full: float,
-    epochs: float,
+    default: Design,
+    rows: int,
     device: str,
     worker_count: int,
     calibrated_from: int,
 ) -> Expected:
     plan = Plan(trials=search.trials, finalists=search.finalists, confirmations=search.confirmations, seed=0)
-    found = forecast(plan, untuned=untuned, full=full, budget=limit)
+    shares = rung_shares(default, rows) if search.trials - len(BASELINES) > search.finalists else ()
+    found = forecast(plan, untuned=untuned, full=full, budget=limit, rungs=shares)
     return Expected(
         designs=found.designs,
         finished=found.finished,
         repeats=found.repeats,
-        epochs=epochs,
-        first_share=RUNGS[0] if search.trials - len(BASELINES) > search.finalists else 1.0,
+        epochs=sum(expected_epochs(stage.optimiser, rows) for stage in default.stages),
+        first_share=shares[0] if shares else 1.0,
         device_seconds=found.device_seconds,
         seconds=found.device_seconds / max(1, worker_count),
         device=device,

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from luthier.errors import MissingMetric, UserError
 from luthier.store import Connection, generations, jobs, leases, measurements, models, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord, WorkerRecord
+from luthier.trial import first_rung
 from luthier.worker_protocol import (
     Assignment,
     CheckpointSaved,
@@ -23,6 +24,7 @@ from luthier.worker_protocol import (
     RungVerdict,
 )
 from search.policy import asha
+from search.policy.ranking import UNTUNED
 from search.policy.scheduler import goes_on
 from service.context import Context
 from service.jobs import alias_promotion, budget, events, history, lifecycle, reconcile
@@ -62,6 +64,7 @@ def acquire(ctx: Context, worker_id: str, now: datetime) -> Assignment | None:
             judge=job.judge,
             checkpoint=trial.checkpoint,
             goal=trial.goal,
+            first_rung=first_rung(ctx.count_rows(job.train)),
             device_seconds=trial.device_seconds,
             weights=None if trial.weights_of is None else alias_promotion.weights(c, trial.weights_of),
         )
@@ -76,10 +79,12 @@ def heartbeat(ctx: Context, trial_id: str, report: Heartbeat, now: datetime) -> 
         measurements.add_lines(c, trial_id, report.fence, report.lines)
         job = jobs.get(c, trial.job_id)
         reason = _stop_reason(c, job, trial, now) or (STOPPED if trial.stopped else None)
+        ends = reason is None and trial.design.self_ending and _budget_ends(c, job, now, ctx.settings.lease_seconds)
     assert trial.expires_at is not None  # it has just been renewed
     if reason is None and job.paused:
         return Directive(action="pause", expires_at=trial.expires_at)
-    return Directive(action="stop" if reason else "continue", reason=reason, expires_at=trial.expires_at)
+    action: Literal["stop", "wrap_up", "continue"] = "stop" if reason else "wrap_up" if ends else "continue"
+    return Directive(action=action, reason=reason, expires_at=trial.expires_at)
 
 
 def save_checkpoint(ctx: Context, trial_id: str, saved: CheckpointSaved) -> None:
@@ -112,7 +117,7 @@ def reach_rung(ctx: Context, trial_id: str, reached: RungReached, now: datetime)
             if not goes_on(past, trial.number, budget.remaining(job, rows, worker_count, now)):
                 return RungVerdict(action="pause", goal=trial.goal)
             events.goes_on(c, trial, now)
-            trial = leases.raise_goal(c, trial_id, reached, asha.above(trial.goal))
+            trial = leases.raise_goal(c, trial_id, reached, asha.above(trial.design, trial.goal))
     return RungVerdict(action="continue", goal=trial.goal)
 
 
@@ -159,6 +164,17 @@ def _lease(c: Connection, worker_id: str, now: datetime, lease_seconds: float) -
         leases.finish(c, trial.id, ended, now)
         trials.cancel_waiting(c, job.id, now)
     return None
+
+
+def _budget_ends(c: Connection, job: JobRecord, now: datetime, lease_seconds: float) -> bool:
+    """Return whether the budget that is left is needed to judge the trials that are running.
+
+    A judgement takes as long as that of the untuned base model.
+    """
+    rows = trials.of_job(c, job.id)
+    left = budget.remaining(job, rows, len(workers.live(c, now, lease_seconds)), now)
+    judging = next((trial.device_seconds for trial in rows if trial.number == UNTUNED), 0.0)
+    return left is not None and left <= judging * budget.running(rows)
 
 
 def _stop_reason(c: Connection, job: JobRecord, trial: TrialRecord, now: datetime) -> str | None:

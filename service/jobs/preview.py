@@ -58,7 +58,8 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
         create.check_models(fixed, entries)
         pin = merge(body.search.pin, fixed)
         length = 0 if training is None else _profile(training).long_rows
-        found, _ = create.designs_of(request, fixed, kind, length, usable, rows, four_bit=four_bit)
+        examples = rows if training is None else _profile(training).examples(rows)
+        found, _ = create.designs_of(request, fixed, kind, length, usable, examples, four_bit=four_bit)
     except UserError as error:
         problem = ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code)
     rewarded = body.task.rewarded or (body.method is not None and body.method.type == "reinforcement")
@@ -78,7 +79,7 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
         trainings=trainings,
         default=default,
         device_seconds=seconds,
-        expected=None if default is None else previewed(body.search, default, len(live_workers), now),
+        expected=None if default is None else previewed(body.search, default, rows or 1, len(live_workers), now),
         workers=len(live_workers),
         warnings=() if warning is None else (warning,),
     )

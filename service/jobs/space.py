@@ -43,7 +43,7 @@ def _space(
         profile = Profile.model_validate(files.get(c, job.training_file).profile)
     return Space.for_job(
         job.judge.kind,
-        ctx.count_rows(job.train),
+        profile.examples(ctx.count_rows(job.train)),
         entries,
         pin,
         constraints,

@@ -10,6 +10,7 @@ from luthier.store import Connection, files, jobs, measurements, trials
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import TRAIN_LOSS, TrialState
 from search.policy.scheduler import RESERVED, EndCode
+from search.policy.widen import widened
 from search.report.build import explain
 from search.report.inputs import Case
 from search.report.recommend import chosen
@@ -26,7 +27,10 @@ def report(ctx: Context, job_id: str) -> Report:
         case = case_of(c, ctx, job, rows)
         shown = {one.number for one in (case.winner, chosen(case)) if one is not None}
         answers = {row.number: views.samples(c, row) for row in rows if row.number in shown}
-    return explain(case.model_copy(update={"space": space.space_if_any(ctx, job), "answers": answers}))
+    searched = space.space_if_any(ctx, job)
+    if searched is not None:
+        searched = widened(searched, case.history)
+    return explain(case.model_copy(update={"space": searched, "answers": answers}))
 
 
 def case_of(c: Connection, ctx: Context, job: JobRecord, rows: Sequence[TrialRecord]) -> Case:

@@ -169,6 +169,7 @@ def trial(
         mean_metrics=_mean(one.metrics for one in seeds),
         mean_test_metrics=_mean(one.test_metrics for one in seeds),
         error=record.error,
+        lengths=record.lengths,
         stages=tuple(
             api.StageScore(
                 stage=index,

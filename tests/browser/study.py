@@ -30,7 +30,7 @@ def bits(design: Design, seed: int, share: float = 1.0) -> float:
         return 2.412
     stage = design.stages[0]
     spread = random.Random(f"{design.digest()} {seed}").gauss(0, 0.006)
-    off = math.log10(stage.optimiser.learning_rate * stage.optimiser.batch_size / 4e-3)
+    off = math.log10(stage.optimiser.learning_rate * stage.optimiser.batch_size / 2e-3)
     rank = getattr(stage.update, "rank", 8)
     floor = 1.52 + 0.09 * min(4.0, off * off) + UPDATES.get(stage.update.kind, 0.08) - 0.012 * math.log2(rank)
     floor -= 0.03 * min(3.0, stage.optimiser.epochs)

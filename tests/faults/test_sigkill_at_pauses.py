@@ -26,7 +26,14 @@ def live(tmp_path: Path) -> Iterator[Live]:
 
 
 def submit(client: Client, file: str, **search: Any) -> str:
-    pin = {"epochs": [4], "batch_size": [4], "algorithm": ["sft"], "layers": [6], "kv_heads": [4]}
+    pin = {
+        "schedule": ["cosine"],
+        "epochs": [4],
+        "batch_size": [4],
+        "algorithm": ["sft"],
+        "layers": [6],
+        "kv_heads": [4],
+    }
     search = {"trials": TRIALS, "confirmations": 0, "memory": False, "pin": pin, **search}
     return client.create_job(training_file=file, search=search, seed=11).id
 

@@ -40,7 +40,8 @@ def demo(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subpr
     """The script, begun."""
     file = tmp_path_factory.mktemp("data") / "pairs.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in data_samples.pairs(640)))
-    command = [sys.executable, "-P", "-m", "demo.openai_client", str(file), "--server", live.server, "--trials", "2"]
+    command = [sys.executable, "-P", "-m", "demo.openai_client", str(file), "--server", live.server]
+    command += ["--trials", "2", "--epochs", "1"]
     with subprocess.Popen([*command, "--ask", ASK], stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()

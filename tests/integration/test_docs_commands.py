@@ -3,7 +3,8 @@
 The README goes first, and what it leaves is there for all other pages: a service at port 8420 with a worker, a base
 model `my-model`, the dataset `data.jsonl`, and a job that has ended (`last`, `JOB_ID`, with `FILE_ID`). A page's blocks
 run in their order in one folder and one shell; those in Python share their names. What is quoted is filled in here:
-the port, `/path/to/…`, the ids, and budgets: where a page says how many trials, only the two baselines are run. Jobs
+the port, `/path/to/…`, the ids, and budgets: where a page says how many trials, only the two baselines are run, and the
+LoRA default for one epoch. Jobs
 that a page leaves running are cancelled after it.
 """
 
@@ -83,7 +84,7 @@ class Reader:
         assert failed == 0, "".join(said)
 
     def filled(self, text: str) -> str:
-        text = re.sub(r"--trials \d+", "--trials 2 --confirmations 0", text)
+        text = re.sub(r"--trials \d+(?!.*--epochs)", "--trials 2 --confirmations 0 --epochs 1", text)
         text = re.sub(r'(\\?")trials\1: \d+', r"\1trials\1: 2, \1confirmations\1: 0", text)
         places = {
             "http://127.0.0.1:8420": self.live.server,

@@ -62,7 +62,7 @@ def test_optuna_reads_the_job_as_it_was(job: tuple[Service, str], file: Path) ->
     failed = next(trial for trial in study.trials if trial.state is TrialState.FAIL)
     assert failed.user_attrs["error"] == "it burst"
     pruned = next(trial for trial in study.trials if trial.state is TrialState.PRUNED)
-    assert set(pruned.intermediate_values) <= {11, 33}
+    assert set(pruned.intermediate_values) <= {1, 3, 9, 27, 81}
     assert pruned.intermediate_values
 
 

@@ -130,11 +130,11 @@ def test_a_manual_design_comes_after_the_baselines_and_runs_to_its_end(
     added = service.client.add_trial(running, change={"update": "full", "epochs": 2})
     assert (added.number >= 2, added.origin, added.goal) == (True, "user", None)
     assert "full" in added.summary
-    assert "×2ep" in added.summary
+    assert "≤2ep" in added.summary
     with pytest.raises(Conflict, match=f"rial {added.number} "):
         service.client.add_trial(running, design=added.design.model_dump(mode="json"))
     edited = service.client.add_trial(running, trial=added.id, change={"epochs": 3})
-    assert "×3ep" in edited.summary
+    assert "≤3ep" in edited.summary
     assert worker.work_until_ended(service.client, running) == "succeeded"
     trials = service.client.trials(running)
     assert [trial.state for trial in trials if trial.origin == "user"] == [TrialState.COMPLETE] * 2

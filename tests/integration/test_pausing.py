@@ -17,7 +17,7 @@ import torch
 from luthier.algorithms import Algorithm, Dpo, Grpo, Sft
 from luthier.design import Architecture, Design, Optimiser, Schedule, Stage
 from luthier.task import DataKind, JudgeSpec, StringCheck
-from luthier.trial import RUNG_PAIRS, RUNG_ROWS, RUNGS, TRAIN_LOSS
+from luthier.trial import RUNG_PAIRS, RUNG_ROWS, RUNGS, TRAIN_LOSS, rung_name
 from luthier.updates import AdaLora, Full, Lora, Update
 from luthier.worker_protocol import (
     Assignment,
@@ -170,6 +170,7 @@ def service(plan: Plan, folder: Path, tiny: Base, goal: int | None) -> Service:
         ),
         checkpoint=None,
         goal=goal,
+        first_rung=4,
         device_seconds=0,
     )
     ctx = Service(folder, assignment)
@@ -207,7 +208,9 @@ def test_a_promoted_trial_is_an_uninterrupted_one(name: str, tiny: Base, tmp_pat
         assert ended.usage is not None
         assert ended.usage.steps > 0
 
-    assert [reached.rung for reached in pausing.rungs] == [0, 1]
+    assert [reached.rung for reached in pausing.rungs] == list(range(len(pausing.rungs)))
+    averaged = pausing.assignment.design.self_ending
+    assert len(pausing.rungs) == 2 + averaged, "a training without a fixed length reports the rung of its end, too"
     assert [dict(reached) | {"fence": 0} for reached in pausing.rungs] == [
         dict(reached) | {"fence": 0} for reached in whole.rungs
     ]
@@ -216,8 +219,9 @@ def test_a_promoted_trial_is_an_uninterrupted_one(name: str, tiny: Base, tmp_pat
     assert [getattr(ended, name) for name in same] == [getattr(unbroken, name) for name in same]
     assert weights(ended) == weights(unbroken) != {}
     assert len(ended.samples) == 3
-    assert [share for line in whole.log for share in ("1/9", "1/3") if share in line] == ["1/9", "1/3"]
-    assert [share for line in pausing.log for share in ("1/9", "1/3") if f"aused at {share}" in line] == ["1/9", "1/3"]
+    names = [rung_name(pausing.assignment.design, rung) for rung in (0, 1)]
+    assert [name for line in whole.log for name in names if f"At {name}" in line] == names
+    assert [name for line in pausing.log for name in names if f"aused at {name}" in line] == names
     assert sum("esumes from the checkpoint" in line for line in pausing.log) == 2
 
 
@@ -240,7 +244,8 @@ def test_a_constant_rate_ends_past_its_best_moment_whose_weights_count(
     assert last == max(losses)
     assert ended.metrics is not None
     assert ended.metrics.perplexity == pytest.approx(math.exp(losses[best]), rel=1e-6)
-    assert [reached.rung for reached in ctx.rungs] == [0, 1]
+    read = 2 * last
+    assert [reached.rung for reached in ctx.rungs] == list(range(math.floor(math.log(read / 4, 3)) + 2)), "and the next"
     assert ctx.rungs[-1].metrics.perplexity == pytest.approx(math.exp(losses[best]))
     [record] = [one.files["luthier.json"] for one in ended.artifacts if one.kind == "merged"]
     exported = Design.model_validate(json.loads(ctx.get_blob(record).read_text())["design"])

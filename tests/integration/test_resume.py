@@ -293,7 +293,7 @@ def test_a_checkpoint_is_safetensors_and_json_only(tiny: Base, tmp_path: Path) -
     position = json.loads((tmp_path / "state.json").read_text())
     assert (position["stage"], position["step"]) == (1, 2)
     prefixes = {name.split(".")[0] for name in checkpoint.load(tmp_path).tensors}
-    assert prefixes == {"weights", "moment1", "moment2", "carried", "reference"}
+    assert prefixes == {"weights", "moment1", "moment2", "carried", "lengths", "reference"}
 
 
 def test_a_checkpoint_of_an_adapter_holds_the_adapter_alone(tiny: Base, tmp_path: Path) -> None:

@@ -72,9 +72,10 @@ def test_a_change_stands_beside_what_it_changes(service: Service, file: str) -> 
     ("change", "summary"),
     [
         ({"update": "full"}, "tiny-chat → sft full"),
-        ({"epochs": 3}, "×3ep"),
-        ({"schedule": "constant"}, " constant ≤1ep"),
-        ({"schedule": "cosine"}, " ×1ep"),
+        ({"epochs": 3}, " ≤3ep"),
+        ({"schedule": "constant"}, " ≤60ep"),
+        ({"schedule": "cosine"}, " ×3ep"),
+        ({"schedule": "cosine", "epochs": 2}, " ×2ep"),
         ({"layers": 4}, "4 layers"),
         ({"kv_heads": 2, "update": "dora"}, "2 KV heads) → sft dora r16"),
         ({"update": "top_layers", "top_layers": 2}, "top 2 layers"),
@@ -202,7 +203,8 @@ def test_a_trial_that_would_run_out_of_time_is_not_started(service: Service) -> 
     worker.register()
     first = service.submit(search={"trials": 6, "finalists": 1, "confirmations": 0})
     worker.work_until_ended(service.client, first)
-    second = service.submit(search={"trials": 6, "device_seconds": 10.0, "confirmations": 0})
+    fixed = {"schedule": ["cosine"], "epochs": [1, 2, 3]}
+    second = service.submit(search={"trials": 6, "device_seconds": 10.0, "confirmations": 0, "pin": fixed})
     worker.work_until_ended(service.client, second)
     told = [trial.error for trial in service.client.trials(second) if trial.state is TrialState.INFEASIBLE]
     assert any("s are left" in str(error) for error in told)

@@ -88,7 +88,7 @@ def test_a_trial_pauses_at_its_goal_and_says_how_it_stands(service: Service, wor
     assert (paused.measured, paused.metrics, paused.attempts) == ((metrics(4.0),), None, 0)
     [event] = [one for one in service.client.events(job_id) if (one.data or {}).get("state") == "paused"]
     assert (event.data or {})["number"] == 2
-    assert "1/9" in event.message
+    assert "rung 1" in event.message
     assert "4 bits per byte" in event.message
     progress = service.client.job(job_id).luthier
     assert (progress.trials_done, progress.trials_paused, progress.trials_total) == (3, 1, 14)
@@ -104,7 +104,7 @@ def test_a_trial_among_the_best_third_goes_on_and_its_goal_is_raised(service: Se
     verdict = worker.reach(assignment, 0)
     assert (verdict.action, verdict.goal) == ("continue", 1)
     assert trial(service, job_id, 4).goal == 1
-    assert sum(message.startswith("Trial 4 is in the top third at 1/9") for message in service.messages(job_id)) == 1
+    assert sum(message.startswith("Trial 4 is in the top third at rung 1") for message in service.messages(job_id)) == 1
     again = worker.reach(assignment, 0)
     assert again == verdict, "said again, it is answered again"
     assert sum("in the top third" in message for message in service.messages(job_id)) == 1
@@ -124,7 +124,9 @@ def test_a_paused_trial_is_promoted_once_worse_ones_have_come_and_goes_on_from_i
     other.register()
     promoted = take(other, 2)
     assert (promoted.goal, promoted.checkpoint, promoted.fence) == (1, manifest, 2)
-    assert any(message.startswith("Trial 2") and "promoted to 1/3" in message for message in service.messages(job_id))
+    assert any(
+        message.startswith("Trial 2") and "promoted to rung 2" in message for message in service.messages(job_id)
+    )
     assert trial(service, job_id, 2).paused is False
 
 

@@ -133,6 +133,7 @@ def test_why_earlier_jobs_ended_is_read_from_their_events(database: Database) ->
         add_job(c, "ftjob-running")
         for column in ("ended_reason", "truncation", "extensions"):
             c.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
+        c.execute(text("ALTER TABLE trials DROP COLUMN lengths"))
         c.execute(text("UPDATE alembic_version SET version_num = '0006'"))
     database.upgrade()
     with database.read() as c:

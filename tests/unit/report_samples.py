@@ -1,4 +1,7 @@
-"""A job's rows as a search of a dozen designs leaves them: halving, confirmations, a failure and a refusal."""
+"""A job's rows as a search of a dozen designs leaves them: halving, confirmations, a failure and a refusal.
+
+The lengths of the trainings are fixed, as under a cosine schedule; `ending_by_themselves` is the same search without.
+"""
 
 import math
 import random
@@ -183,8 +186,25 @@ def case(tried: Sequence[Tried] | None = None, **changes: object) -> Case:
         rows=(480, 60, 60),
         tried=found,
         facts={"smol": SMOL.facts},
-        space=space_of(models=(SMOL,)),
+        space=space_of(models=(SMOL,), schedule="cosine"),
         ended="all 14 trials are done",
         curve=tuple(2.0 / (1 + step / 40) + 0.01 * random.Random(step).random() for step in range(120)),
     )
     return made.model_copy(update=changes)
+
+
+def self_ending(design: Design) -> Design:
+    stages = [
+        stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update={"schedule": "constant"})})
+        for stage in design.stages
+    ]
+    return design.model_copy(update={"stages": tuple(stages)})
+
+
+def ending_by_themselves() -> Case:
+    """The same search, where trainings end at their best moment."""
+    tried = [
+        one.model_copy(update={"past": one.past.model_copy(update={"design": self_ending(one.past.design)})})
+        for one in searched()
+    ]
+    return case(tried, space=space_of(models=(SMOL,)))

@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from luthier.design import Design
+from luthier.design import Design, Schedule
 from luthier.models.base_model import BaseModelEntry, ModelFacts
 from luthier.task import Constraints, DataKind, Pin
 from luthier.trial import TrialState
@@ -49,10 +49,15 @@ def space_of(
     parameters: int | None = None,
     length: int = 0,
     rewarded: bool = False,
+    schedule: Schedule | None = None,
 ) -> Space:
+    """A job's space. Trainings end at their best moment, or with `schedule="cosine"` after 1, 2 or 3 epochs."""
+    pin = pin or Pin()
+    if schedule is not None:
+        pin = pin.model_copy(update={"schedule": (schedule,)})
     rewarded = rewarded or kind is DataKind.PROMPTS  # which are refused without
     limits = Constraints(parameters=parameters)
-    return Space.for_job(kind, rows, models, pin or Pin(), limits, length=length, rewarded=rewarded)
+    return Space.for_job(kind, rows, models, pin, limits, length=length, rewarded=rewarded)
 
 
 class AtRandom:

@@ -3,20 +3,21 @@
 import pytest
 
 from luthier.task import DataKind, Pin
-from luthier.trial import RUNGS, TrialState, rung_name
-from search.policy.asha import ETA, above, goes_on, not_promotable, overall_ranking, promotable, rung_score
+from luthier.trial import RUNGS, TrialState, first_rung, rung_name, top_rung
+from search.policy.asha import ETA, above, goes_on, not_promotable, overall_ranking, promotable, rung_score, rungs
 from search.policy.history import Past, RungScore
 from search.policy.priors import baselines
+from search.space.space import Space
 from tests.unit.search_samples import AtRandom, scored, space_of
 
-SPACE = space_of()
+SPACE, FIXED = space_of(), space_of(schedule="cosine")
 ALIVE = (TrialState.WAITING, TrialState.LEASED)
 ENDED = [state for state in TrialState if state.terminal]
 
 
-def past(number: int, *scores: float, goal: int | None = 0, **fields: object) -> Past:
+def past(number: int, *scores: float, goal: int | None = 0, space: Space = SPACE, **fields: object) -> Past:
     """A trial that scored so at its rungs, and waits."""
-    design = SPACE.sample(AtRandom(number))
+    design = space.sample(AtRandom(number))
     return Past(
         **{
             "number": number,
@@ -29,8 +30,8 @@ def past(number: int, *scores: float, goal: int | None = 0, **fields: object) ->
     )
 
 
-def complete(number: int, *scores: float) -> Past:
-    return past(number, *scores, goal=None, state=TrialState.COMPLETE, value=scores[-1])
+def complete(number: int, *scores: float, space: Space = SPACE) -> Past:
+    return past(number, *scores, goal=None, state=TrialState.COMPLETE, value=scores[-1], space=space)
 
 
 def at_first(*scores: float) -> list[Past]:
@@ -51,9 +52,25 @@ def numbers(found: list[Past]) -> list[int]:
     return [one.number for one in found]
 
 
-def test_rungs_are_shares_of_the_training_that_people_can_read() -> None:
-    assert [rung_name(rung) for rung in range(len(RUNGS))] == ["1/9", "1/3"]
-    assert [above(rung) for rung in range(len(RUNGS))] == [1, None]
+def test_a_training_of_fixed_length_has_two_rungs_at_shares_of_it_that_people_can_read() -> None:
+    fixed = FIXED.sample(AtRandom(0))
+    assert [rung_name(fixed, rung) for rung in range(len(RUNGS))] == ["1/9", "1/3"]
+    assert [above(fixed, rung) for rung in range(len(RUNGS))] == [1, None]
+    assert top_rung(fixed) == 1
+
+
+def test_a_training_that_ends_at_its_best_moment_has_numbered_rungs_without_a_last_one() -> None:
+    design = SPACE.sample(AtRandom(0))
+    assert [rung_name(design, rung) for rung in range(4)] == ["rung 1", "rung 2", "rung 3", "rung 4"]
+    assert [above(design, rung) for rung in (0, 1, 2, 9)] == [1, 2, 3, 10]
+    assert top_rung(design) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "first"), [(1, 256), (1000, 256), (1024, 256), (4000, 1000), (8192, 2048), (10**6, 2048)]
+)
+def test_the_first_rung_lies_after_a_quarter_of_the_rows_within_limits(rows: int, first: int) -> None:
+    assert first_rung(rows) == first
 
 
 @pytest.mark.parametrize("count", range(3))
@@ -231,3 +248,65 @@ def test_the_overall_ranking_leaves_out_unscored_trials_the_untuned_model_and_re
     untuned = Past(number=0, design=baselines(SPACE)[0], state=TrialState.COMPLETE, value=0.0)
     again = complete(9, 1.0, 1.0, 1.0).model_copy(update={"confirms": 2})
     assert numbers(overall_ranking([untuned, past(7), past(2, 1.0), again])) == [2]
+
+
+# Trainings without a fixed length
+
+
+def test_a_training_without_a_fixed_length_is_promoted_rung_after_rung() -> None:
+    history = at_first(*(float(number) for number in range(27)))
+    while (one := promotable(history)) is not None:
+        goal = above(one.design, len(one.measured) - 1)
+        assert goal == len(one.measured)
+        arrived = past(one.number, *[one.measured[0].value] * (goal + 1), goal=goal)
+        history = [arrived if other.number == one.number else other for other in history]
+    assert [len(rung_score(history, rung)) for rung in range(rungs(history))] == [27, 9, 3, 1]
+    assert numbers([one for one in history if one.goal == 3]) == [2]
+
+
+@pytest.mark.parametrize(("others", "promoted"), [(1, False), (2, True)])
+def test_a_trial_can_pause_at_a_late_rung_and_is_promoted_like_at_the_first(others: int, promoted: bool) -> None:
+    late = [past(number, 9.0, 9.0, 9.0, float(number), goal=3) for number in range(2, 3 + others)]
+    assert promotable(late) == (late[0] if promoted else None)
+    assert numbers(not_promotable(late, 0, finalists=1)) == list(range(3, 3 + others))
+
+
+def test_a_trial_that_has_ended_at_its_best_moment_ranks_with_its_last_score_at_all_later_rungs() -> None:
+    ended, late = complete(2, 3.0, 2.0), past(3, 4.0, 3.0, 2.5, 2.4, goal=3)
+    assert [ended.score_at(rung) for rung in range(4)] == [*scored(3.0, 2.0, 2.0, 2.0)]
+    assert [numbers(rung_score([late, ended], rung)) for rung in range(4)] == [[2, 3]] * 4
+    worse = [complete(number, 9.0) for number in (4, 5)]
+    assert promotable([late, *worse]) == late, "three are compared at the fourth rung"
+    assert promotable([late, ended, *worse]) is None, "the only promotion is taken"
+
+
+@pytest.mark.parametrize("state", [state for state in TrialState if state is not TrialState.COMPLETE])
+def test_a_trial_that_is_not_complete_ranks_only_where_it_was_scored(state: TrialState) -> None:
+    one = past(2, 3.0, 2.0, goal=None, state=state)
+    assert [one.score_at(rung) is None for rung in range(4)] == [False, False, True, True]
+
+
+def test_a_training_of_fixed_length_ranks_only_at_its_own_rungs() -> None:
+    one = complete(2, 3.0, 2.0, space=FIXED)
+    assert [one.score_at(rung) is None for rung in range(3)] == [False, False, True]
+
+
+def test_an_unscored_trial_ranks_nowhere() -> None:
+    untuned = Past(number=0, design=baselines(SPACE)[0], state=TrialState.COMPLETE, value=0.0)
+    unscored = past(2, goal=None, state=TrialState.COMPLETE, value=1.0)
+    assert [one.score_at(rung) for one in (untuned, unscored) for rung in (0, 3)] == [None] * 4
+    assert rungs([untuned, unscored]) == 0
+    assert promotable([untuned, unscored]) is None
+
+
+def test_a_trial_climbing_to_a_late_rung_may_lift_others_there() -> None:
+    late = [past(number, 9.0, 9.0, float(number), goal=2) for number in (2, 3, 4)]
+    assert numbers(not_promotable(late, 0, finalists=1)) == [3, 4]
+    climbing = [past(number, 9.0, 9.0, goal=2, state=TrialState.LEASED) for number in (5, 6, 7)]
+    assert numbers(not_promotable([*late, *climbing], 0, finalists=1)) == [4]
+
+
+def test_the_overall_ranking_compares_at_the_last_rung_that_both_reached() -> None:
+    """Trial 3 was only third at the first rung, and is the better of the two at the third."""
+    history = [past(2, 1.0, 1.0, 4.0, goal=2), past(3, 2.0, 2.0, 3.0, goal=2), past(4, 1.5, 3.0, goal=1), past(5, 2.5)]
+    assert numbers(overall_ranking(history)) == [3, 2, 4, 5]

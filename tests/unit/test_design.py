@@ -288,7 +288,7 @@ def test_the_epochs_of_a_constant_rate_are_a_limit_and_the_field_is_new() -> Non
     stage = DESIGN.stages[0]
     constant = stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update={"schedule": "constant"})})
     limited = DESIGN.model_copy(update={"stages": (constant,)})
-    assert limited.summary().endswith("lr 0.0002 constant ≤1ep b8")
+    assert limited.summary().endswith("lr 0.0002 ≤1ep b8")
     assert '"schedule":"constant"' in limited.canonical()
     assert "schedule" not in DESIGN.canonical(), "designs of before keep their digests"
     assert limited.digest() != DESIGN.model_copy(update={"stages": (stage,)}).digest()

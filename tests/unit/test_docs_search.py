@@ -1,10 +1,21 @@
 """docs/search.md names every field that steers a search, with its default."""
 
 import re
+from fractions import Fraction
 from pathlib import Path
 
+import pytest
+
 from luthier.task import Search
-from luthier.trial import RUNG_GENERATIONS, RUNG_PAIRS, RUNG_ROWS, RUNGS, rung_name
+from luthier.trial import (
+    FIRST_RUNG_ROWS,
+    FIRST_RUNG_SHARE,
+    RUNG_FACTOR,
+    RUNG_GENERATIONS,
+    RUNG_PAIRS,
+    RUNG_ROWS,
+    RUNGS,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "search.md").read_text("utf-8")
 NOTHING = {"device_seconds": "no limit", "deadline": "none", "pin": "nothing"}
@@ -19,9 +30,12 @@ def test_the_table_has_every_field_with_its_default() -> None:
 
 
 def test_the_page_names_the_rungs_and_how_many_rows_are_scored_there() -> None:
-    assert [rung_name(rung) for rung in range(len(RUNGS))] == ["1/9", "1/3"]
     _, _, section = PAGE.partition("**Early stopping.**")
     paragraph = section.partition("\n\n")[0]
-    assert "a ninth" in paragraph
-    assert "a third" in paragraph
-    assert re.findall(r"\d+", paragraph) == [str(RUNG_ROWS), str(RUNG_PAIRS), str(RUNG_GENERATIONS)]
+    assert (FIRST_RUNG_SHARE, RUNG_FACTOR) == (1 / 4, 3)
+    assert "a quarter" in paragraph
+    assert "three times" in paragraph
+    numbers = [int(found.replace(",", "")) for found in re.findall(r"(?<![\d/])\d[\d,]*(?!/)\b", paragraph)]
+    assert numbers == [*FIRST_RUNG_ROWS, RUNG_ROWS, RUNG_PAIRS, RUNG_GENERATIONS]
+    assert [Fraction(found) for found in re.findall(r"\d/\d", paragraph)] == [Fraction(1, 9), Fraction(1, 3)]
+    assert [pytest.approx(1 / 9), pytest.approx(1 / 3)] == list(RUNGS)

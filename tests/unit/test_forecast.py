@@ -4,14 +4,16 @@ import pytest
 
 from search.policy.forecast import forecast
 from search.policy.scheduler import Plan
-from tests.unit.test_plan import Job, plan_of
+from search.space.space import Space
+from tests.unit.test_plan import FIXED, SPACE, Job, plan_of
 
 
 @pytest.mark.parametrize(("budget", "trials"), [(9.0, 6), (4.5, 6), (2.5, 6), (9.0, 24), (20.0, 24), (60.0, 24)])
-def test_a_forecast_is_close_to_what_the_search_does(budget: float, trials: int) -> None:
+@pytest.mark.parametrize("space", [SPACE, FIXED], ids=["constant", "cosine"])
+def test_a_forecast_is_close_to_what_the_search_does(space: Space, budget: float, trials: int) -> None:
     """In the simulated job the untuned base and every full training take 1 second."""
     plan = plan_of(trials)
-    job = Job(plan, budget=budget)
+    job = Job(plan, space=space, budget=budget)
     job.run()
     searched = [past for past in job.trials[2:] if past.confirms is None]
     repeats = sum(past.confirms is not None for past in job.trials)
@@ -20,6 +22,28 @@ def test_a_forecast_is_close_to_what_the_search_does(budget: float, trials: int)
     assert found.finished == pytest.approx(sum(past.value is not None for past in searched), abs=2)
     assert found.repeats == pytest.approx(repeats, abs=2)
     assert found.device_seconds <= budget
+
+
+@pytest.mark.parametrize("budget", [30.0, 60.0, 120.0])
+def test_a_forecast_is_close_where_trainings_have_more_rungs(budget: float) -> None:
+    """Each full training takes 9 seconds, and is compared at 1/81, 1/27, 1/9 and 1/3 of it."""
+    job = Job(plan_of(24), length=lambda past: 9.0, budget=budget)
+    job.run()
+    searched = [past for past in job.trials[2:] if past.confirms is None]
+    rungs = [1 / 3**n for n in (4, 3, 2, 1)]
+    found = forecast(plan_of(24), untuned=1.0, full=9.0, budget=budget, rungs=rungs)
+    assert found.designs == pytest.approx(len(searched), abs=3)
+    assert found.finished == pytest.approx(sum(past.value is not None for past in searched), abs=1)
+    assert found.repeats == pytest.approx(sum(past.confirms is not None for past in job.trials), abs=1)
+    assert found.device_seconds <= budget
+
+
+def test_the_rungs_decide_how_many_designs_a_budget_buys() -> None:
+    plan = plan_of(24)
+    whole, early, late = (
+        forecast(plan, untuned=1.0, full=9.0, budget=40.0, rungs=rungs).designs for rungs in ((), (1 / 81,), (1 / 3,))
+    )
+    assert 0 < whole < late < early
 
 
 def test_without_a_limit_all_is_bought() -> None:

@@ -13,7 +13,7 @@ from workers.service_client import ServiceClient
 
 
 class Service(ServiceClient):
-    action: Literal["continue", "stop", "pause"] = "continue"
+    action: Literal["continue", "stop", "pause", "wrap_up"] = "continue"
 
     def heartbeat(self, trial_id: str, heartbeat: Heartbeat) -> Directive:
         return Directive(action=self.action, reason="cancelled by job-b", expires_at=NOW)
@@ -53,3 +53,12 @@ def test_what_is_trained_is_judged_and_exported_before_the_pause(service: Servic
     lease.beat()
     with pytest.raises(Stopped, match="job-b"):
         lease.check()
+
+
+def test_training_is_told_that_the_budget_ends_and_may_go_on_to_its_result(service: Service, lease: Lease) -> None:
+    lease.beat()
+    assert not lease.wrap_up
+    service.action = "wrap_up"
+    lease.beat()
+    assert lease.wrap_up
+    lease.check()

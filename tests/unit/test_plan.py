@@ -7,7 +7,7 @@ import pytest
 
 from luthier.design import Design
 from luthier.task import Pin
-from luthier.trial import RUNGS, TrialState
+from luthier.trial import RUNG_FACTOR, RUNGS, TrialState
 from search.policy import asha, proposals
 from search.policy.history import Past
 from search.policy.ranking import best
@@ -29,7 +29,7 @@ from search.policy.scheduler import (
 from search.space.space import Space
 from tests.unit.search_samples import complete, scored, space_of
 
-SPACE = space_of()
+SPACE, FIXED = space_of(), space_of(schedule="cosine")
 FEW = Pin(
     algorithm=("sft",), update=("full",), layers=(6,), kv_heads=(4,), epochs=(1,), batch_size=(8,),
     learning_rate_multiplier=(1.0, 2.0),
@@ -57,13 +57,21 @@ def quality(past: Past) -> float:
     return 9.0 if number == 0 else 3.0 + (number * 7 % 23) / 100
 
 
+def one_second(past: Past) -> float:
+    return 1.0
+
+
 @dataclass
 class Job:
-    """A job's trials, as the service and its workers would move them."""
+    """A job's trials, as the service and its workers would move them.
+
+    The first rung is after 1/9 s. `length` is how many seconds a training takes, where it is not fixed.
+    """
 
     plan: Plan
     space: Space = field(default_factory=lambda: SPACE)
     score: Callable[[Past], float] = quality
+    length: Callable[[Past], float] = one_second
     fails: Callable[[Past], bool] = lambda past: False
     why_infeasible: Callable[[Design], str | None] = fits
     budget: float | None = None
@@ -114,17 +122,21 @@ class Job:
             self.change(past.number, state=TrialState.FAILED, device_seconds=0.5)
             return
         value = self.score(past)
+        whole = self.length(past) if past.design.self_ending else 1.0
         while past.goal is not None and past.design.stages:
-            spent = RUNGS[past.goal]
+            # A training that ends between two rungs is scored at the later one.
+            spent = min(whole, RUNGS[0] * RUNG_FACTOR**past.goal)
             past = self.change(past.number, measured=scored(value) * (past.goal + 1), device_seconds=spent)
             if not goes_on(self.trials, past.number, self.remaining()):
                 return
-            past = self.change(past.number, goal=asha.above(past.goal))
+            past = self.change(past.number, goal=asha.above(past.design, past.goal))
+            if spent == whole:
+                break
         if self.fails(past):
             self.change(past.number, state=TrialState.FAILED, device_seconds=0.5)
             return
-        measured = scored(value) * len(RUNGS) if past.design.stages else ()
-        self.change(past.number, state=TrialState.COMPLETE, value=value, device_seconds=1.0, measured=measured)
+        measured = scored(value) * rungs_of(past.design, whole)
+        self.change(past.number, state=TrialState.COMPLETE, value=value, device_seconds=whole, measured=measured)
 
     def change(self, number: int, **fields: object) -> Past:
         self.trials[number] = self.trials[number].model_copy(update=fields)
@@ -135,6 +147,13 @@ class Job:
 
     def whole(self) -> set[int]:
         return {past.number for past in self.designs() if past.state is TrialState.COMPLETE}
+
+
+def rungs_of(design: Design, whole: float) -> int:
+    """How many rungs a training of so many seconds is scored at."""
+    if not design.self_ending:
+        return len(RUNGS) if design.stages else 0
+    return 1 + next(rung for rung in range(99) if RUNGS[0] * RUNG_FACTOR**rung >= whole - 1e-9)
 
 
 def of_kind(steps: Sequence[Step], kind: type) -> list:
@@ -157,8 +176,11 @@ def test_all_other_designs_first_train_to_the_first_rung() -> None:
 
 @pytest.mark.parametrize("worker_count", [1, 2, 5])
 @pytest.mark.parametrize("trials", [6, 9, 14, 30])
-def test_a_job_trains_its_best_designs_to_the_end_and_repeats_them(trials: int, worker_count: int) -> None:
-    job = Job(plan_of(trials))
+@pytest.mark.parametrize("space", [SPACE, FIXED], ids=["constant", "cosine"])
+def test_a_job_trains_its_best_designs_to_the_end_and_repeats_them(
+    space: Space, trials: int, worker_count: int
+) -> None:
+    job = Job(plan_of(trials), space=space)
     end = job.run(worker_count)
     assert end.code is EndCode.TRIALS
     assert str(trials) in end.reason
@@ -181,6 +203,35 @@ def test_those_promoted_are_those_of_the_top_third() -> None:
     beyond = {past.number for past in job.trials if len(past.measured) > 1 and past.confirms is None}
     assert {past.number for past in first[: len(first) // 3]} <= beyond
     assert len(beyond) <= len(first) // 2, "and few that were overtaken later"
+
+
+@pytest.mark.parametrize("worker_count", [1, 4])
+@pytest.mark.parametrize(("length", "rungs"), [(1.0, 3), (2.0, 4), (9.0, 5)])
+def test_the_best_climb_rung_after_rung_as_far_as_their_trainings_go(
+    length: float, rungs: int, worker_count: int
+) -> None:
+    """The first rung is after 1/9 s, so that a training of 9 s ends at the fifth."""
+    job = Job(plan_of(60), length=lambda past: length)
+    assert job.run(worker_count).code is EndCode.TRIALS
+    reached = [len(asha.rung_score(job.trials, rung)) for rung in range(rungs)]
+    assert asha.rungs(job.trials) >= rungs
+    assert reached[0] == 59, "all designs and the default"
+    assert 59 // 3 <= reached[1] <= 59 // 2
+    assert 59 // 9 <= reached[2] <= 59 // 5
+    assert reached[-1] >= 2
+    assert sorted(reached, reverse=True) == reached
+    ranked = sorted(job.designs()[2:], key=lambda past: (quality(past), past.number))
+    assert {past.number for past in ranked[:3]} <= job.whole()
+
+
+def test_a_budget_is_kept_to_however_long_trainings_turn_out() -> None:
+    job = Job(plan_of(60), length=lambda past: 1.0 + (past.confirms or past.number) % 4, budget=20.0)
+    assert job.run().code is EndCode.DEVICE_SECONDS
+    assert len(job.designs()) > 20
+    assert len(job.whole()) >= 2 + 3
+    remaining = job.remaining()
+    assert remaining is not None
+    assert remaining >= 0
 
 
 @pytest.mark.parametrize("finalists", [1, 3])
@@ -253,7 +304,10 @@ def test_when_all_trials_fail_the_job_ends() -> None:
 
 
 def test_when_promoted_trials_fail_the_next_best_are_trained_to_the_end() -> None:
-    job = Job(plan_of(12), fails=lambda past: past.number > 1 and past.confirms is None and past.goal is None)
+    def fails(past: Past) -> bool:
+        return past.number > 1 and past.confirms is None and (past.goal is None or len(past.measured) > 1)
+
+    job = Job(plan_of(12), fails=fails)
     job.run()
     assert job.whole() == {0, 1}
     assert all(past.state is TrialState.FAILED for past in job.trials[2:] if past.confirms is None)
@@ -337,7 +391,7 @@ def test_repeats_reserve_a_third_of_a_small_budget_and_nothing_before_there_are_
         (3.5, 6, 3, 1, 0),
         (2.5, 6, 0, 0, 0),
         (9.0, 24, 18, 3, 1),
-        (40.0, 24, 22, 4, 8),
+        (40.0, 24, 22, 3, 8),
     ],
 )
 def test_a_small_budget_tries_designs_then_finishes_them_then_repeats_them(

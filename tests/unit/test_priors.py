@@ -75,7 +75,11 @@ def test_the_baselines_are_the_untuned_model_and_plain_lora(kind: DataKind, reci
     assert plain.recipe == recipe
     assert stage.update == Lora(rank=16, alpha=32)
     assert stage.optimiser.learning_rate == significant(default_learning_rate(recipe, "lora", 576))
-    assert (stage.optimiser.batch_size, stage.optimiser.epochs, stage.optimiser.schedule) == (8, 1.0, "cosine")
+    assert (stage.optimiser.batch_size, stage.optimiser.schedule) == (8, "constant")
+    assert (stage.optimiser.epochs,) == space_of(kind).epochs, "the limit"
+    _, fixed = baselines(space_of(kind, models=(SMOL, TINY), schedule="cosine"))
+    same = stage.optimiser.model_copy(update={"epochs": 1.0, "schedule": "cosine"})
+    assert fixed.stages[0] == stage.model_copy(update={"optimiser": same})
 
 
 def test_the_default_uses_dpo_s_own_beta() -> None:
@@ -119,7 +123,8 @@ def test_full_fine_tuning_and_lora_at_several_rates_are_among_the_first_designs(
     space = space_of(kind, rewarded=rewarded)
     first = [baselines(space)[1], *priors(space)[:PRIORS_FIRST]]
     assert len({design.recipe for design in first}) >= min(2, len(space.recipes))
-    assert len({design.stages[0].optimiser.epochs for design in first}) >= 2
+    fixed = priors(space_of(kind, rewarded=rewarded, schedule="cosine"))[:PRIORS_FIRST]
+    assert len({design.stages[0].optimiser.epochs for design in fixed}) >= 2, "where the length is an axis"
     for update in ("full", "lora"):
         stages = [design.stages[0] for design in priors(space)[: PRIORS_FIRST + 1] + first[:1]]
         rates = {

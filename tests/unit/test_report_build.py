@@ -10,6 +10,7 @@ from luthier.task import DataKind, EnvironmentSpec, JudgeSpec, Pin, Search, Task
 from luthier.trial import JobState, RowScores, TrialState
 from luthier.updates import Dora, Full, Lora
 from search.format import about
+from search.policy.scheduler import full_training_seconds
 from search.report.build import explain
 from search.report.recommend import RELATION
 from tests.unit.report_samples import (
@@ -19,6 +20,7 @@ from tests.unit.report_samples import (
     complete,
     default,
     design,
+    ending_by_themselves,
     row_scores,
     searched,
     stopped,
@@ -121,6 +123,25 @@ def test_what_was_rejected_says_why_with_its_numbers(report: Report) -> None:
     assert all(part in why[7] for part in ("Stopped", "1/3", "0.84 bits per byte", "5 of 6", "2"))
     assert "the loss of stage 1 is not a number after step 12" in why[9]
     assert "it needs about 9.1 GiB, and the largest device has 8.0 GiB" in why[10]
+
+
+def test_where_trainings_end_by_themselves_rungs_have_numbers_and_shares_are_not_known() -> None:
+    """What early stopping saved is reckoned with the mean of the trainings that ended."""
+    ending = ending_by_themselves()
+    report = explain(ending)
+    by_number = {one.number: one for one in report.tried}
+    assert (by_number[3].state, by_number[3].share, by_number[3].score) == ("stopped at rung 1", None, 0.99)
+    assert (by_number[7].state, by_number[7].share, by_number[7].score) == ("stopped at rung 2", None, 0.84)
+    assert (by_number[5].state, by_number[5].share) == ("complete", 1.0)
+    why = {one.number: one.words for one in report.rejected}
+    assert all(part in why[4] for part in ("Stopped", "rung 1", "1.21 bits per byte", "10 of 11", "3"))
+    whole = full_training_seconds(ending.history)
+    assert whole == pytest.approx(sum((90, 120, 240, 130, *[90] * 8)) / 12)
+    assert report.budget.saved == pytest.approx(5 * (whole - 12) + 2 * (whole - 36))
+
+
+def test_the_limit_of_trainings_that_end_by_themselves_is_not_said_to_lie_at_an_edge() -> None:
+    assert "number of epochs" not in sentences(explain(ending_by_themselves()))
 
 
 def test_seeds_are_shown_with_mean_and_spread(report: Report) -> None:

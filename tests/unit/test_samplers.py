@@ -20,6 +20,7 @@ from search.policy.priors import baselines, priors
 from search.policy.propose import propose
 from search.policy.sampler import LuthierSampler
 from search.policy.study import told
+from search.policy.widen import widened
 from search.space.samplers import Sampled
 from tests.doc_blocks import blocks
 from tests.unit.search_samples import SMOL, TINY, complete, scored, space_of
@@ -29,7 +30,7 @@ NAMES = [*SAMPLERS, OTHER]
 PINNED = space_of(DataKind.PREFERENCE, Pin(update=("full", "dora"), layers=(4, 6), epochs=(2.0,)), models=(TINY, SMOL))
 FEW = Pin(
     algorithm=("sft",), update=("lora",), placement=("all",), layers=(6,), kv_heads=(4,), batch_size=(8,),
-    epochs=(1.0,), learning_rate_multiplier=(1.0, 2.0),
+    rank=(4, 8, 16, 32, 64), epochs=(1.0,), learning_rate_multiplier=(1.0, 2.0),
 )  # fmt: skip
 
 
@@ -65,7 +66,8 @@ def test_proposals_stay_in_the_space_and_are_new(name: str) -> None:
         design = propose(PINNED, history, 1, 24, sampler=name)
         assert design is not None
         assert design.digest() not in {past.design.digest() for past in history}
-        assert PINNED.decode(PINNED.encode(design)) == design
+        wide = widened(PINNED, history)
+        assert wide.decode(wide.encode(design)) == design
         assert design.stages[0].update.kind in {"full", "dora"}
         assert design.stages[0].optimiser.epochs == 2.0
         history.append(complete(len(history), design, 2.0 + len(history) / 100))

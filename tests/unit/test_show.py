@@ -20,6 +20,15 @@ DESIGN = Design(
     architecture=Architecture(base="tiny"),
     stages=(Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=Optimiser(learning_rate=1e-3)),),
 )
+SELF_ENDING = DESIGN.model_copy(
+    update={
+        "stages": (
+            DESIGN.stages[0].model_copy(
+                update={"optimiser": Optimiser(learning_rate=1e-3, epochs=20.0, schedule="constant")}
+            ),
+        )
+    }
+)
 MEASURED = Metrics(perplexity=12.5, bits_per_byte=0.9, tokens=100, rows=32)
 
 
@@ -65,6 +74,26 @@ def test_the_state_says_where_a_trial_pauses_or_was_given_up(
 ) -> None:
     assert state_of(trial(state=state, rung=rung, paused=paused)) == said
     assert said in printed(trial(state=state, rung=rung, paused=paused))
+
+
+@pytest.mark.parametrize(
+    ("state", "rung", "paused", "said"),
+    [
+        (TrialState.WAITING, 0, True, "paused at rung 1"),
+        (TrialState.WAITING, 3, True, "paused at rung 4"),
+        (TrialState.PRUNED, 2, False, "pruned at rung 3"),
+        (TrialState.COMPLETE, 4, False, "complete"),
+    ],
+)
+def test_rungs_of_a_training_without_a_fixed_length_have_numbers(
+    state: TrialState, rung: int, paused: bool, said: str
+) -> None:
+    measured = (MEASURED,) * (rung + 1)
+    one = trial(state=state, rung=rung, paused=paused, design=SELF_ENDING, measured=measured)
+    assert state_of(one) == said
+    shown = printed(one)
+    assert said in shown
+    assert f"at rung {rung + 1}, on fewer rows" in shown
 
 
 def test_what_was_measured_at_a_rung_stands_under_a_trial_without_a_score() -> None:

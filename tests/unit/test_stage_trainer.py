@@ -15,6 +15,7 @@ from luthier.algorithms import Algorithm, Clm, Dpo, Ipo, Kto, Orpo, Sft, Simpo
 from luthier.design import Optimiser
 from luthier.errors import TrialFailed
 from luthier.task import DataKind
+from luthier.trial import StageLength
 from luthier.updates import AdaLora, Full, Lora, LoraPlus, Update
 from tests import data_samples
 from tests.covering import params
@@ -153,6 +154,32 @@ def test_a_constant_rate_has_the_result_of_each_shorter_training_on_its_way(upda
         for name, parameter in long.parameters.items():
             assert torch.equal(parameter, short.parameters[name]), name
     assert not long.done
+
+
+def test_a_stage_ends_with_the_weights_of_its_best_moment_and_says_how_long_it_was(tiny: Base) -> None:
+    recipe = Optimiser(learning_rate=2e-3, batch_size=2, epochs=2.0, schedule="constant")
+    trained = trainer(tiny, Sft(), recipe)
+    for _ in range(3):
+        trained.advance()
+    trained.keep_best()
+    with trained.result():
+        best = {name: parameter.detach().clone() for name, parameter in trained.parameters.items()}
+    for _ in range(2):
+        trained.advance()
+    trained.stop()
+    assert trained.done
+    assert trained.finish() == StageLength(steps=3, epochs=6 / len(trained.examples), trained=5)
+    assert all(torch.equal(parameter, best[name]) for name, parameter in trained.parameters.items())
+
+
+def test_a_stage_that_is_best_at_its_last_step_has_the_epochs_of_its_design(tiny: Base) -> None:
+    for schedule in ("constant", "cosine"):
+        trained = trainer(tiny, Sft(), Optimiser(learning_rate=1e-3, batch_size=4, epochs=1.1, schedule=schedule))
+        while not trained.done:
+            trained.advance()
+        if schedule == "constant":
+            trained.keep_best()
+        assert trained.finish() == StageLength(steps=trained.steps, epochs=1.1, trained=trained.steps)
 
 
 def test_a_cosine_schedule_ends_with_its_last_weights(tiny: Base) -> None:

@@ -1,8 +1,10 @@
 """The warm start: how similar two jobs are, which designs a past job passes on, and when these are tried."""
 
+import math
+
 import pytest
 
-from luthier.design import Design
+from luthier.design import Design, Schedule
 from luthier.task import DataKind, Pin
 from luthier.trial import TrialState
 from search.policy.features import features
@@ -22,7 +24,7 @@ from search.policy.warm_start import (
 from search.space.learning_rate import default_learning_rate
 from tests.unit.search_samples import SMOL, TINY, complete, samples, space_of
 
-SPACE = space_of()
+SPACE, FIXED = space_of(), space_of(schedule="cosine")
 UNTUNED, DEFAULT = baselines(SPACE)
 HIDDEN = {"tiny": TINY.facts.hidden_size}
 
@@ -150,7 +152,7 @@ def test_the_surrogate_reproduces_its_observations_and_is_less_certain_elsewhere
     seen = [features(design, HIDDEN["tiny"]) for design in samples(SPACE, 12)]
     surrogate = Surrogate(list(map(Observation, seen, normal_scores(12))))
     mean_M, deviation_M = surrogate.predict(seen)
-    assert sorted(range(12), key=lambda i: mean_M[i]) == list(range(12))
+    assert list(mean_M) == pytest.approx(normal_scores(12), abs=2 * math.sqrt(NOISE))
     strange = seen[0].model_copy(update={"numbers": seen[0].numbers | {"learning_rate": 30.0}})
     assert surrogate.predict([strange])[1][0] > max(deviation_M)
 
@@ -164,19 +166,57 @@ def test_scores_at_rungs_count_less_than_final_scores() -> None:
     assert end > second > first > 0.0
 
 
+def with_length(design: Design, epochs: float, schedule: Schedule = "cosine") -> Design:
+    changes = {"epochs": epochs, "schedule": schedule}
+    stages = [
+        stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update=changes)}) for stage in design.stages
+    ]
+    return design.model_copy(update={"stages": tuple(stages)})
+
+
 @pytest.mark.parametrize("epochs", [0.5, 8.0, 20.0])
 def test_a_past_design_keeps_its_length_unless_the_new_job_pins_it(epochs: float) -> None:
-    found = plain(1)[0]
-    stages = [
-        stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update={"epochs": epochs})})
-        for stage in found.stages
-    ]
-    long = found.model_copy(update={"stages": tuple(stages)})
+    long = with_length(plain(1)[0], epochs)
     open_ = job(long).model_copy(update={"any_length": True})
-    assert first_designs(SPACE, [open_]) == [long]
-    assert origin(SPACE, long, [open_]) == "memory"
-    assert first_designs(SPACE, [job(long)]) == []
-    elsewhere = space_of(pin=Pin(update=("ia3",)))
+    assert first_designs(FIXED, [open_]) == [long]
+    assert origin(FIXED, long, [open_]) == "memory"
+    assert first_designs(FIXED, [job(long)]) == []
+    elsewhere = space_of(pin=Pin(update=("ia3",)), schedule="cosine")
     assert first_designs(elsewhere, [open_]) == [], "the rest of the design must be in the space"
-    history = [complete(0, UNTUNED, 3.0), complete(1, DEFAULT, 2.0)]
-    assert propose(SPACE, history, 0, 12, [open_]) == long
+    untuned, default = baselines(FIXED)
+    history = [complete(0, untuned, 3.0), complete(1, default, 2.0)]
+    assert propose(FIXED, history, 0, 12, [open_]) == long
+
+
+@pytest.mark.parametrize("any_length", [True, False])
+@pytest.mark.parametrize("epochs", [1.0, 8.0, 500.0])
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_where_trainings_end_by_themselves_a_past_design_has_the_limit_of_the_new_job(
+    schedule: Schedule, epochs: float, any_length: bool
+) -> None:
+    found = plain(1)[0]
+    past = job(with_length(found, epochs, schedule)).model_copy(update={"any_length": any_length})
+    assert found.self_ending
+    assert first_designs(SPACE, [past]) == [found]
+    assert origin(SPACE, found, [past]) == "memory"
+    assert propose(SPACE, [complete(0, UNTUNED, 3.0), complete(1, DEFAULT, 2.0)], 0, 12, [past]) == found
+    (limited,) = first_designs(space_of(pin=Pin(epochs=(2.0,))), [past])
+    assert limited == with_length(found, 2.0, "constant")
+
+
+def test_two_lengths_of_a_past_design_are_one_where_trainings_end_by_themselves() -> None:
+    one, other = plain(2)
+    past = job(with_length(one, 1.0), with_length(one, 3.0)), job(with_length(other, 2.0))
+    assert first_designs(SPACE, past) == [one, other]
+
+
+def test_all_stages_of_a_past_design_end_by_themselves_in_the_new_job() -> None:
+    space = space_of(DataKind.PREFERENCE, Pin(algorithm=("sft+dpo",)))
+    found = next(design for design in samples(space, 50) if not design.architecture.edited)
+    assert first_designs(space, [job(with_length(found, 2.0))]) == [found]
+
+
+@pytest.mark.parametrize("any_length", [True, False])
+def test_a_design_that_ended_by_itself_is_not_moved_to_where_the_length_is_fixed(any_length: bool) -> None:
+    past = job(plain(1)[0]).model_copy(update={"any_length": any_length})
+    assert first_designs(FIXED, [past]) == []

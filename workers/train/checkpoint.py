@@ -34,6 +34,7 @@ class Checkpoint:
     best.NAME, best_step     the average that is the stage's result so far, and its step, if one was kept
     stopped                  the stage ends here, before its last step
     updates                  number of steps that changed parameters, if fewer than all
+    lengths                  [finished stages, 3]: steps to the result, the same in epochs, steps trained
     carried.NAME             all weights of the model, once an earlier stage's update was merged into it
     scorer.NAME              the reward model that an earlier stage trained
     """

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from luthier.algorithms import RewardModel
 from luthier.design import Design, Stage
 from luthier.errors import Infeasible
+from luthier.trial import StageLength
 from workers.train import updates
 from workers.train.algorithms import Context, Example, Teacher, objective
 from workers.train.checkpoint import Checkpoint, Position
@@ -31,7 +32,9 @@ class Progress:
     """A trial after an optimiser step.
 
     before, share  share of the whole training that was done before the step, and is done now
-    next_stage     whether the step was its stage's last and another stage follows
+    rows           training rows that the stage has read, over all epochs
+    last_step      whether the step was its stage's last
+    last_stage     whether no other stage follows
     model          the model in training; in a reward model's stage its own copy of the policy
     result         gives the model, for a while, the weights that the stage would end with if it ended now
     scorer         the reward model in training, in its stage only
@@ -43,7 +46,9 @@ class Progress:
     position: Position
     before: float
     share: float
-    next_stage: bool
+    rows: int
+    last_step: bool
+    last_stage: bool
     report: StepReport
     model: CausalModel
     result: Callable[[], AbstractContextManager[None]]
@@ -64,13 +69,13 @@ class Trained:
     """The result of all stages.
 
     whole_base  whether the update applies to the base model as registered, not to an edited or merged one
-    design      the design, with the epochs after which each stage had its result
+    lengths     how long each stage was trained
     tokens      tokens trained on, over all stages and leases
     scorer      the reward model, if a stage trained one
     """
 
     applied: Applied
-    design: Design
+    lengths: Sequence[StageLength]
     whole_base: bool
     tokens: int
     scorer: Scorer | None = None
@@ -126,7 +131,7 @@ def _train(
     scorer = restored(copy.deepcopy(model), tensors) if resume and (tensors := resume.part("scorer")) else None
     applied: Applied | None = None
     shares = _shares(design, examples_of)
-    trained = list[Stage]()
+    lengths = _lengths(resume)
     for index, stage in enumerate(design.stages[first:], first):
         rewarding = isinstance(stage.algorithm, RewardModel)
         if applied is not None and (rewarding or stage.update != design.stages[index - 1].update):
@@ -149,20 +154,30 @@ def _train(
         else:
             trainer.keep_reference()
         earlier = {f"carried.{name}": tensor for name, tensor in carried.items()}
+        if lengths:
+            earlier["lengths"] = torch.tensor(
+                [[one.steps, one.epochs, one.trained] for one in lengths], dtype=torch.float64
+            )
         if scorer:
             earlier |= {f"scorer.{name}": tensor for name, tensor in scorer.tensors().items()}
         while not trainer.done:
             report = trainer.advance()
             tokens += report.tokens
             watch.after_step(_progress(trainer, report, index, tokens, shares, earlier))
-        optimiser = trainer.finish()
-        trained.append(stage.model_copy(update={"optimiser": optimiser}))
+        lengths.append(trainer.finish())
         if rewarding:
             scorer = Scorer(model=learning.merge(), head_1D=trainer.head[HEAD].detach())
     assert applied is not None, "a design without stages that change the policy is not trained"
     whole_base = not carried and not design.architecture.edited
-    design = design.model_copy(update={"stages": (*design.stages[:first], *trained)})
-    return Trained(applied=applied, design=design, whole_base=whole_base, tokens=tokens, scorer=scorer)
+    return Trained(applied=applied, lengths=lengths, whole_base=whole_base, tokens=tokens, scorer=scorer)
+
+
+def _lengths(resume: Checkpoint | None) -> list[StageLength]:
+    """Return the lengths of the stages that were finished before the checkpoint."""
+    if resume is None or "lengths" not in resume.tensors:
+        return []
+    rows = resume.tensors["lengths"].tolist()
+    return [StageLength(steps=round(steps), epochs=epochs, trained=round(trained)) for steps, epochs, trained in rows]
 
 
 def _rewarded(world: World | None, scorer: Scorer | None) -> World | None:
@@ -197,7 +212,9 @@ def _progress(
         position=position,
         before=before + shares[stage] * (trainer.step - 1) / trainer.steps,
         share=before + shares[stage] * trainer.step / trainer.steps,
-        next_stage=trainer.done and stage + 1 < len(shares),
+        rows=min(trainer.step * trainer.optimiser.batch_size, len(trainer.order)),
+        last_step=trainer.done,
+        last_stage=stage + 1 == len(shares),
         report=report,
         model=trainer.model,
         result=trainer.result,

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from luthier.design import Optimiser
 from luthier.errors import TrialFailed
-from luthier.trial import TRAIN_LOSS
+from luthier.trial import TRAIN_LOSS, StageLength
 from workers.train.algorithms import Example, Objective
 from workers.train.algorithms.base import Batch, ReadsModel
 from workers.train.average import WeightAverage
@@ -140,18 +140,16 @@ class StageTrainer:
         """End the stage here."""
         self._stopped = True
 
-    def finish(self) -> Optimiser:
-        """Give the model the stage's result. Return the optimiser with the epochs after which it has this result."""
-        if self.average is None:
-            return self.optimiser
-        if self.best:
-            self.average.restore(self.best)
-        self.average.keep()
+    def finish(self) -> StageLength:
+        """Give the model the stage's result. Return how long the training was."""
+        if self.average is not None:
+            if self.best:
+                self.average.restore(self.best)
+            self.average.keep()
         step = self.best_step or self.step
-        if step == self.steps:
-            return self.optimiser
         seen = step * self.optimiser.batch_size
-        return self.optimiser.model_copy(update={"epochs": seen / len(self.examples)})
+        epochs = self.optimiser.epochs if step == self.steps else seen / len(self.examples)
+        return StageLength(steps=step, epochs=epochs, trained=self.step)
 
     def keep_reference(self) -> None:
         """Make the present weights the reference model. Keep only what the objective compares with."""

@@ -10,6 +10,7 @@ const page = document.getElementById("trial");
 const LIVE_SECONDS = 3;
 const MOST = 1500; // points of a curve that are drawn
 const FEW = 20; // curves with at most this many points show each point
+const best = JSON.parse(page.dataset.best); // by stage; null where the last step is the best one
 let points = null;
 let live = "live" in page.dataset;
 
@@ -31,7 +32,8 @@ function curves() {
     found.set(name, curve);
   }
   const parts = [...begin.values()].filter((at) => at > 0);
-  return { found, parts };
+  const kept = [...begin].filter(([stage]) => best[stage]).map(([stage, at]) => at + best[stage]);
+  return { found, parts, kept };
 }
 
 function thin({ x, y }) {
@@ -40,12 +42,15 @@ function thin({ x, y }) {
   return every > 1 ? { x: x.filter(kept), y: y.filter(kept) } : { x, y };
 }
 
-const rules = (parts) => parts.map((x) => ({ x, color: colour("faint"), dash: "6 4" }));
+const rules = (parts, kept = []) => [
+  ...parts.map((x) => ({ x, color: colour("faint"), dash: "6 4" })),
+  ...kept.map((x) => ({ x, color: colour("brand") })),
+];
 const says = ({ x, y }) => (i) => `step ${x[i]}: ${figure(y[i])}`;
 
 function loss() {
   if (!points) return { empty: "Loading the curves …" };
-  const { found, parts } = curves();
+  const { found, parts, kept } = curves();
   const there = (split) => curvesOf("loss", split).filter(({ name }) => found.has(name));
   const trained = there("training");
   if (!trained.length) return { empty: live ? "No points yet: they appear with the first training steps." : "No curve was recorded." };
@@ -57,7 +62,7 @@ function loss() {
     const held = found.get(name);
     marks.push({ ...held, kind: "dots", size: 9, color: colour("brand"), edge: colour("sheet"), says: (i) => `${label}, ${says(held)(i)}` });
   }
-  return { marks, rules: rules(parts), x: { title: "step" }, y: {} };
+  return { marks, rules: rules(parts, kept), x: { title: "step" }, y: {} };
 }
 
 function other() {
