@@ -296,12 +296,16 @@ class Pin(_SettingPins):
         description="RoPE scaling: context length as a multiple of the model's own; 1: no scaling. All trials of the "
         "job use the max_length of the longest context",
     )
-    epochs: tuple[float, ...] | None = Field(default=None, description="passes over the training rows")
+    epochs: tuple[float, ...] | None = Field(
+        default=None,
+        description="passes over the training rows: at most so many, as a trial ends at its best moment; exactly so "
+        "many under a cosine schedule",
+    )
     schedule: tuple[Schedule, ...] | None = Field(
         default=None,
         exclude_if=lambda schedule: schedule is None,
-        description="learning rate after the warm-up: cosine decay to zero (the default), or constant with averaged "
-        "weights",
+        description="learning rate after the warm-up: constant with averaged weights (the default), or cosine decay to "
+        "zero",
     )
     batch_size: tuple[int, ...] | None = Field(default=None, description="rows in one optimiser step")
     learning_rate_multiplier: tuple[float, ...] | None = Field(

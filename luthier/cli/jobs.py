@@ -113,10 +113,12 @@ def submit(
             help=f"Only search this weight update: {', '.join(kinds(Update))} (qlora needs CUDA). Repeat for several.",
         ),
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training rows (default: searched).")] = None,
+    epochs: Annotated[float | None, typer.Option(help="At most so many passes over the training rows.")] = None,
     schedule: Annotated[
         list[LearningRateSchedule] | None,
-        typer.Option(help="Learning rate after the warm-up: cosine decay, or constant with averaged weights."),
+        typer.Option(
+            help="Learning rate after the warm-up: constant with averaged weights (the default), or cosine decay."
+        ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows in one optimiser step (default: searched).")] = None,
     learning_rate: Annotated[
