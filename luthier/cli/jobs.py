@@ -164,9 +164,9 @@ def submit(
         if grader is not None:
             client.validate_grader(body["task"]["grader"])  # before a large file is uploaded
         if file is not None:
-            body["training_file"] = client.upload(file).id
+            body["training_file"] = _uploaded(client, file, quiet=json)
         if validation is not None:
-            body["validation_file"] = client.upload(validation).id
+            body["validation_file"] = _uploaded(client, validation, quiet=json)
         if dry_run:
             _preview(client, body, json)
             return
@@ -186,6 +186,14 @@ def submit(
         ended = follow_job(client, job.id)
         if ended is not None:
             _conclude(client, ended, json)
+
+
+def _uploaded(client: Client, file: Path, *, quiet: bool) -> str:
+    """Upload a dataset and return its id; show what became of its rows, unless `quiet`."""
+    uploaded = client.upload(file)
+    for note in () if quiet else client.dataset(uploaded.id).notes:
+        console.print(f"{file.name}: {note}", style="yellow", highlight=False, markup=False)
+    return uploaded.id
 
 
 def _preview(client: Client, body: dict[str, Any], json: bool) -> None:

@@ -80,7 +80,8 @@ class Client(Line):
 
     def upload_stream(self, stream: IO[bytes], filename: str) -> FileObject:
         """Like `upload`, from a stream; the extension of `filename` gives the file type."""
-        return self._one(FileObject, "POST", "/v1/files", files={"file": (filename, stream)}, data=_PURPOSE)
+        form: dict[str, Any] = {"files": {"file": (filename, stream)}, "data": _PURPOSE}
+        return self._one(FileObject, "POST", "/v1/files", **form, timeout=self._patient)
 
     def files(self, *, limit: int | None = None) -> list[FileObject]:
         """Return all files, or the first `limit`, newest first."""
@@ -115,7 +116,7 @@ class Client(Line):
         """
         options["training_file"] = training_file
         body = {name: value for name, value in options.items() if value is not None}
-        return self._one(Job, "POST", _JOBS, json=body)
+        return self._one(Job, "POST", _JOBS, json=body, timeout=self._patient)
 
     def environments(self) -> list[Environment]:
         """Return the environments for `task.environment`."""
@@ -170,7 +171,7 @@ class Client(Line):
         body: dict[str, Any] = {name: value for name, value in more.items() if value is not None}
         if deadline is not None:
             body["deadline"] = deadline.isoformat()
-        return self._one(Job, "POST", f"{_JOBS}/{job_id}/extend", json=body)
+        return self._one(Job, "POST", f"{_JOBS}/{job_id}/extend", json=body, timeout=self._patient)
 
     def events(self, job_id: str, *, limit: int | None = None) -> list[Event]:
         """Return all events of a job, or the first `limit`, newest first."""
@@ -270,12 +271,12 @@ class Client(Line):
         `question` are the fields of POST /v1/designs/estimate; None values are not sent.
         """
         body = {name: value for name, value in question.items() if value is not None}
-        return self._one(DesignEstimate, "POST", "/v1/designs/estimate", json=body)
+        return self._one(DesignEstimate, "POST", "/v1/designs/estimate", json=body, timeout=self._patient)
 
     def design_space(self, training_file: str | None = None, **options: Any) -> DesignSpace:
         """Return what a job would search and cost, and why other values are not legal; `options` as in `create_job`."""
         body = {name: value for name, value in {"training_file": training_file, **options}.items() if value is not None}
-        return self._one(DesignSpace, "POST", "/v1/designs/space", json=body)
+        return self._one(DesignSpace, "POST", "/v1/designs/space", json=body, timeout=self._patient)
 
     def curves(self, job_id: str, name: str = TRAIN_LOSS, *, points: int = 200) -> Curves:
         """Return one curve of all trials, each downsampled to `points` points, and the trials' scores at rungs."""
@@ -387,7 +388,7 @@ class Client(Line):
         """Create a schedule. `job` is the body of POST /v1/fine_tuning/jobs; its `training_file` may be
         {"newest": filename}. `options` are the other fields of POST /v1/schedules; None values are not sent."""
         body = {"name": name, "cron": cron, "job": job} | {key: v for key, v in options.items() if v is not None}
-        return self._one(Schedule, "POST", _SCHEDULES, json=body)
+        return self._one(Schedule, "POST", _SCHEDULES, json=body, timeout=self._patient)
 
     def schedules(self, *, limit: int | None = None) -> list[Schedule]:
         """Return all schedules, or the first `limit`, newest first."""
@@ -406,7 +407,7 @@ class Client(Line):
 
     def run_schedule(self, schedule_id: str) -> ScheduleRun:
         """Run a schedule now, even if it is disabled; return the run."""
-        return self._one(ScheduleRun, "POST", f"{_SCHEDULES}/{schedule_id}/run")
+        return self._one(ScheduleRun, "POST", f"{_SCHEDULES}/{schedule_id}/run", timeout=self._patient)
 
     def schedule_runs(self, schedule_id: str, *, limit: int | None = None) -> list[ScheduleRun]:
         """Return all runs of a schedule, or the first `limit`, the latest first."""

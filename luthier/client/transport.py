@@ -42,9 +42,10 @@ class Line:
     def __init__(self, base_url: str = DEFAULT_URL, *, api_key: str | None = None, timeout: float = 60.0) -> None:
         """`api_key` defaults to the environment variable LUTHIER_API_KEY; raises UserError if it is not a valid key.
 
-        `timeout` is in seconds; an upload is validated before the service responds.
+        `timeout` is in seconds. Uploads and the creation of jobs wait for as long as the service checks the rows.
         """
         self.base_url = base_url.rstrip("/")
+        self._patient = httpx.Timeout(timeout, read=None)
         # No proxy: the service is on this machine or in its network.
         self._http = httpx.Client(
             base_url=self.base_url, headers=authorization(api_key), timeout=timeout, trust_env=False
@@ -89,6 +90,11 @@ class Line:
                     response.read()
                     raise error_of(response)
                 yield response
+        except httpx.ReadTimeout as error:
+            raise Unreachable(
+                f"The Luthier service at {self.base_url} was reached, but has not answered in time. It may still work "
+                "on the request."
+            ) from error
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
             raise Unreachable(f"No Luthier service answers at {self.base_url}: {reason}") from error

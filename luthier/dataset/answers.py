@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from luthier.dataset import messages, sharegpt
 from luthier.dataset.errors import unexpected
+from luthier.dataset.json_rows import parse
 from luthier.dataset.rows import Row
 from luthier.errors import DatasetError
 
-_PYTHON: Final = re.compile(  # str() of a list of messages
-    r"\s*\[\s*\{\s*'(?:role|from|content|value)'\s*:.*\]\s*", re.DOTALL
+_PYTHON: Final = re.compile(  # str() of a list of messages, or of one message
+    r"\s*\[?\s*\{\s*'(?:role|from|content|value)'\s*:.*\}\s*\]?\s*", re.DOTALL
 )
 _PYTHON_SPEAKER: Final = re.compile(r"'(?:role|from)'\s*:\s*'(?:system|user|human|assistant|gpt|tool)'")
 _SPEAKERS: Final = {"prompt": "user", "completion": "assistant", "chosen": "assistant", "rejected": "assistant"}
@@ -54,11 +55,13 @@ def as_chat(row: Row) -> Row:
 
 
 def with_history(row: Row, history: list[Row]) -> Row:
-    """Return a normalised row with messages before its prompt."""
+    """Return a normalised row with messages before its prompt, but after the prompt's system message."""
     if not history:
         return row
     chat = as_chat(row)
-    return chat | {"prompt": [*history, *chat["prompt"]]}
+    prompt = chat["prompt"]
+    start = next((place for place, turn in enumerate(prompt) if turn["role"] not in ("system", "developer")), 0)
+    return chat | {"prompt": [*prompt[:start], *history, *prompt[start:]]}
 
 
 def with_system(row: Row, text: str) -> Row:
@@ -78,16 +81,39 @@ def with_system(row: Row, text: str) -> Row:
 
 
 def history(value: Any) -> list[Row]:
-    """Return Alpaca's earlier rounds, `[[question, answer], …]`, as messages."""
-    rounds = value or []
+    """Return earlier rounds as messages, from `[[question, answer], …]`, from messages, or from JSON text of either.
+
+    Raises DatasetError for anything else, and for messages that do not end with an answer.
+    """
+    rounds = _in_text(value) or []
     if not isinstance(rounds, list):
         raise unexpected("history", "a list of [question, answer]", rounds)
+    if any(isinstance(said, dict) for said in rounds):
+        return messages.rounds(sharegpt.as_messages(rounds, "history"), "history")
     found: list[Row] = []
     for index, pair in enumerate(rounds):
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(said, str) for said in pair):
             raise unexpected(f"history[{index}]", "[question, answer], both strings", pair)
         found += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
     return found
+
+
+def has_rounds(value: Any) -> bool:
+    """Return whether a value can be read as earlier rounds."""
+    try:
+        return bool(history(value))
+    except DatasetError:
+        return False
+
+
+def _in_text(value: Any) -> Any:
+    """Return the list that a text is the JSON of, as in a cell of CSV; any other value unchanged."""
+    if not isinstance(value, str) or not value.strip().startswith("["):
+        return value.strip() if isinstance(value, str) else value
+    try:
+        return parse(value)
+    except ValueError:
+        return value
 
 
 def string(row: Row, field: str) -> str:

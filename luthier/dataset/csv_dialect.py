@@ -14,6 +14,8 @@ from luthier.dataset.json_rows import lines
 
 _DECLARED: Final = re.compile(r'"?sep=(.)"?[\s,;|]*', re.IGNORECASE)
 
+_QUOTED: Final = re.compile(r'"[^"]*"')  # a name in quotes may contain any separator
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
@@ -48,13 +50,14 @@ def recognise(stream: BufferedReader, limit: int) -> Dialect:
     """Return the dialect of a file, which is read several times.
 
     The separator is what a line `sep=;` says; else the comma, or a tab, a semicolon or a bar where the header has no
-    comma. Spaces after a separator are ignored in a file that has them before opening quotes.
+    comma outside of quotes. Spaces after a separator are ignored in a file that has them before opening quotes.
     """
     first = next((text for text in _texts(stream, limit) if text.strip()), "")
     if declared := _DECLARED.fullmatch(first):
         separator = declared[1]
     else:
-        separator = next((mark for mark in "\t;|" if "," not in first and mark in first), ",")
+        names = _QUOTED.sub("", first)
+        separator = next((mark for mark in "\t;|" if "," not in names and mark in names), ",")
     plain = Dialect(separator=separator, declared=declared is not None)
     if separator == "\t" and _quotes_are_text(stream, limit, plain):
         return Dialect(separator=separator, declared=plain.declared, quoted=False)

@@ -6,44 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from luthier.dataset import labels, question_parts, single_messages
+from luthier.dataset import labels, question_parts, single_messages, unused
+from luthier.dataset.answers import has_rounds
 from luthier.dataset.errors import columns
-from luthier.dataset.formats import FORMATS, SYSTEM, Format, Reading, accepted, is_open, labelled
-from luthier.dataset.json_rows import parse
-from luthier.dataset.messages import ROLES
+from luthier.dataset.formats import FORMATS, HISTORY, SYSTEM, Format, Reading, accepted, is_open, labelled
 from luthier.dataset.rows import COLUMNS, Row
-from luthier.dataset.sharegpt import ROLES as SPEAKERS
 from luthier.dataset.tool_calls import unanswered_calls
 from luthier.errors import DatasetError
 from luthier.task import DataKind
 
-_CHATS: Final = ("messages", "conversations")
-_LISTS: Final = (*_CHATS, "prompt", "completion", "chosen", "rejected")
-_ANSWERS: Final = ("answer", "output", "target", "solution", "text")
 _MOST_COLUMNS: Final = 100
-_KNOWN: Final = {column for known in FORMATS for column in (*known.required, *known.optional)}
-_SAID: Final = {"content", "tool_calls", "function_call"}
 _OPEN: Final = "messages without an answer"  # stands among the columns of a row
-
-
-def with_known_names(row: Row) -> Row:
-    """Return the row with accepted columns in lower case, where it spells them otherwise, such as `Prompt`."""
-    if row.keys() <= _KNOWN:
-        return row
-    named = {column: column.strip().lower() for column in row if column not in _KNOWN}
-    renamed = {column: name for column, name in named.items() if name in _KNOWN and name not in row}
-    return {renamed.get(column, column): value for column, value in row.items()} if renamed else row
-
-
-def with_parsed_messages(row: Row) -> Row:
-    """Return the row with messages that stand in it as JSON text as lists; other texts are unchanged."""
-    parsed = {
-        column: _list_in(value, of_messages=column not in _CHATS)
-        for column in _LISTS
-        if isinstance(value := row.get(column), str)
-    }
-    found = {column: value for column, value in parsed.items() if value is not None}
-    return row | found if found else row
 
 
 def detect(rows: Sequence[Row]) -> Reading:
@@ -76,32 +49,35 @@ def unused_columns(rows: Sequence[Row], reading: Reading) -> tuple[str, ...]:
     return tuple(seen)[:_MOST_COLUMNS]
 
 
-def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, unused: Sequence[str]) -> tuple[str, ...]:
-    """Return which values were changed when they were read, as sentences."""
+def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, names: Sequence[str]) -> tuple[str, ...]:
+    """Return which values were changed when they were read, as sentences. `names`: the columns that are not used."""
     found: list[str] = []
-    if reading.system and (count := sum(not labels.missing(row.get(reading.system)) for row in raw)):
-        found.append(f"The column `{reading.system}` is the system message of {count:,} rows.")
+    for column in reading.system:
+        count = sum(not labels.missing(row.get(column)) for row in raw)
+        found.append(f"The column `{column}` is the system message of {count:,} rows.")
+    if reading.history and HISTORY not in reading.format.optional:
+        found.append(f"The column `{HISTORY}` has earlier rounds of the chat, which are put before the prompt.")
     if reading.format.asked:
         found += question_parts.placed(reading.format.asked, reading.beside)
     if "prompt" in COLUMNS[reading.format.kind]:
-        found += question_parts.missing(raw, normal, unused)
+        found += question_parts.missing(raw, normal, names)
     for column in labels.COLUMNS:
         if column in reading.format.required:
             found += labels.reading((row[column] for row in raw), column)
-    if reading.format.kind in (DataKind.PAIRS, DataKind.CHAT) and "label" in unused:
-        found += labels.unread(raw)
-    if reading.format.kind is DataKind.PROMPTS and (answers := [name for name in _ANSWERS if name in unused]):
-        found.append(
-            f"The rows are prompts for reinforcement learning, and only graders see {columns(answers)}. To train on "
-            "such a column, call it `completion`."
-        )
+    if reading.format.kind in (DataKind.PAIRS, DataKind.CHAT):
+        for column in labels.PLAIN:
+            found += labels.unread(raw, column) if column in names else ()
+    found += unused.notes(raw, reading.format, names)
     if reading.format.kind is DataKind.TEXT:
-        found += single_messages.note(unused)
-    if reading.format.kind is DataKind.TEXT and (pairs := _pairs_in(unused)):
+        found += single_messages.note(names)
+    if reading.format.kind is DataKind.TEXT and (pairs := _pairs_in(names)):
         found.append(
             f"The rows are read as plain text, and {columns(pairs)} are not used. To train on these, call the column "
             "`text` otherwise; `context` is put into the prompt."
         )
+    if reading.format.kind not in (DataKind.TEXT, DataKind.PROMPTS) and (pairs := _pairs_in(names)):
+        read = columns(reading.format.required)
+        found.append(f"The rows are read from {read}, and {columns(pairs)} are not used. Leave one of the two out.")
     moved = sum(
         bool(ids := _result_ids(read)) and _result_ids(row) != ids for row, read in zip(raw, normal, strict=True)
     )
@@ -113,18 +89,26 @@ def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, unused: S
 
 
 def _reading(rows: Sequence[Row], found: Format) -> Reading:
-    system = next((name for name in SYSTEM if any(not labels.missing(row.get(name)) for row in rows)), None)
-    if found.kind is DataKind.TEXT:
-        system = None
-    past = "history" in found.optional and any(row.get("history") for row in rows)
+    text = found.kind is DataKind.TEXT
+    system = () if text else tuple(name for name in SYSTEM if any(not labels.missing(row.get(name)) for row in rows))
+    past = found.begun and _has_history(rows, always=HISTORY in found.optional)
     beside = question_parts.columns_beside(rows, found.asked, found.required[1]) if found.asked else ()
-    return Reading(format=found, chat=system is not None or past, system=system, beside=beside)
+    return Reading(format=found, chat=bool(system) or past, system=system, history=past, beside=beside)
 
 
-def _pairs_in(unused: Sequence[str]) -> tuple[str, ...]:
+def _has_history(rows: Sequence[Row], *, always: bool) -> bool:
+    """Return whether the rows have earlier rounds of a chat. `always`: whatever the column has is to be read as such.
+
+    Otherwise it is, if at least half of what it has can be: `history` may as well be that of a patient.
+    """
+    given = [row[HISTORY] for row in rows if row.get(HISTORY) not in (None, [], "")]
+    return bool(given) and (always or 2 * sum(map(has_rounds, given)) >= len(given))
+
+
+def _pairs_in(names: Sequence[str]) -> tuple[str, ...]:
     """Return the first question and answer among columns that are not used; nothing without both."""
     pairs = (known.required for known in FORMATS if known.kind is DataKind.PAIRS)
-    return next((pair for pair in pairs if set(pair) <= set(unused)), ())
+    return next((pair for pair in pairs if set(pair) <= set(names)), ())
 
 
 def _signature(row: Row) -> frozenset[str]:
@@ -143,28 +127,6 @@ def _fits(known: Format, signature: frozenset[str]) -> bool:
             return _OPEN in signature
         case _:
             return True
-
-
-def _list_in(text: str, *, of_messages: bool) -> list[Any] | None:
-    """Return the list that a text is the JSON of; None for any other text. `of_messages`: only a list of messages."""
-    if not text.lstrip().startswith("["):
-        return None
-    try:
-        value = parse(text)
-    except ValueError:
-        return None
-    if not isinstance(value, list) or not value:
-        return None
-    return value if not of_messages or all(map(_is_message, value)) else None
-
-
-def _is_message(value: Any) -> bool:
-    """Return whether a JSON value has a known speaker and what it says; other objects are the text of an answer."""
-    if not isinstance(value, dict):
-        return False
-    if value.get("role") in ROLES:
-        return bool(value.keys() & _SAID)
-    return value.get("from") in SPEAKERS and isinstance(value.get("value"), str)
 
 
 def _result_ids(row: Row) -> list[Any]:

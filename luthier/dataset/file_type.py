@@ -35,6 +35,9 @@ _ENDINGS: Final = {
     ".md": Container.TEXT,
 }
 
+_JSON_START: Final = re.compile(
+    r'(?:\[\s*)*\{\s*"(?:[^"\\]|\\.)*"\s*:|\[\s*"(?:[^"\\]|\\.)*"\s*,'
+)  # of an object or a list
 _PARQUET: Final = b"PAR1"
 _SIGNATURES: Final = (
     (b"PK\x03\x04", "a ZIP archive (or an Office document)"),
@@ -103,6 +106,8 @@ def _by_first_character(named: Container, start: bytes, filename: str) -> Contai
             raise DatasetError(f"{filename} looks like JSON, not like CSV. Rename it to .jsonl.")
         case Container.TEXT if bracket == b"{" and _is_json(_first_line(start)):
             raise DatasetError(f"{filename} looks like JSON Lines, not like plain text. Rename it to .jsonl.")
+        case Container.TEXT if bracket in (b"{", b"[") and _starts_json(start):
+            raise DatasetError(f"{filename} looks like JSON, not like plain text. Rename it to .json.")
         case Container.PARQUET:
             raise DatasetError(f"{filename} is not Parquet: the file does not start with PAR1")
         case _:
@@ -119,6 +124,21 @@ def _is_json(line: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _starts_json(head: bytes) -> bool:
+    """Return whether a file that starts with a bracket is JSON: one value, the beginning of one, or several of them.
+
+    Prose may start with a bracket too, and Markdown with an object of its own, its front matter.
+    """
+    text = head.decode(errors="ignore")
+    try:
+        value, end = json.JSONDecoder().raw_decode(text)
+    except RecursionError:
+        return True
+    except ValueError:
+        return _JSON_START.match(text) is not None
+    return bool(value) and text[end:].lstrip()[:1] in ("", ",", "{", "[")
 
 
 def _accepted() -> str:

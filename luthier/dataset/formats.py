@@ -5,7 +5,7 @@ Other columns are kept unchanged: graders read them as `{{item.…}}`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Final
@@ -25,14 +25,23 @@ from luthier.dataset.answers import (
 from luthier.dataset.errors import columns, unexpected
 from luthier.dataset.labels import COLUMNS as LABEL_COLUMNS
 from luthier.dataset.labels import label
-from luthier.dataset.preferences import implicit_preference, openai_preference, preference, sharegpt_preference
+from luthier.dataset.preferences import (
+    chat_preference,
+    implicit_preference,
+    openai_preference,
+    preference,
+    sharegpt_preference,
+    two_chats,
+)
 from luthier.dataset.rows import COLUMNS, Row
 from luthier.dataset.tool_calls import row_tools
 from luthier.errors import DatasetError
 from luthier.task import DataKind
 
 SYSTEM: Final = ("system", "system_prompt")
-_MEDIA: Final = ("images", "videos", "audios")
+HISTORY: Final = "history"
+CHATS: Final = ("messages", "conversations")  # columns of whole chats
+MEDIA: Final = ("images", "videos", "audios", "image", "video", "audio")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +50,8 @@ class Format:
 
     `optional` columns are used if present. Each format but `text` also uses the columns for tools and for a system
     prompt. `asked` is the column of a prompt that a passage and choices may stand beside. `kept` columns are used, and
-    stay in the row under their own name too, because graders refer to it.
+    stay in the row under their own name too, because graders refer to it. `begun`: a column of earlier rounds may stand
+    beside the prompt.
     """
 
     name: str
@@ -50,6 +60,7 @@ class Format:
     optional: tuple[str, ...] = ()
     asked: str | None = None
     kept: tuple[str, ...] = ()
+    begun: bool = False
     convert: Callable[[Row], Row]
 
     @property
@@ -64,20 +75,20 @@ class Reading:
     """How the rows of one file are read: their format, and what all of its rows have in common.
 
     `chat`: strings become messages in all rows, because some row has a system prompt or a history.
-    `system`: the column of the system prompt. `beside`: the columns that are put into the prompt; all but `context`
-    stay in the row too, for graders.
+    `system`: the columns of system prompts. `history`: earlier rounds are put before the prompt. `beside`: the columns
+    that are put into the prompt; all but `context` stay in the row too, for graders.
     """
 
     format: Format
     chat: bool = False
-    system: str | None = None
+    system: tuple[str, ...] = ()
+    history: bool = False
     beside: tuple[str, ...] = ()
 
     @cached_property
     def used(self) -> frozenset[str]:
         """The columns that training uses."""
-        others = set(SYSTEM) - {self.system} if self.system else set()
-        return (self.format.used - others) | set(self.beside)
+        return self.format.used | set(self.beside) | ({HISTORY} if self.history else set())
 
     @cached_property
     def _taken(self) -> frozenset[str]:
@@ -91,7 +102,7 @@ class Reading:
                 f"columns {columns(row) or '(none)'}: expected {columns(missing)} too; the file has the format "
                 f"{self.format.name}, and all rows of a file must have the same one"
             )
-        for column in _MEDIA:
+        for column in MEDIA:
             if row.get(column):
                 raise DatasetError(f"field `{column}`: images, video and audio are not supported; remove the column")
         asked = self.format.asked
@@ -100,13 +111,22 @@ class Reading:
             check_json(row, self.format.required)
         normal = self.format.convert(given)
         if self.format.kind is not DataKind.TEXT:
+            normal = with_history(normal, history(row.get(HISTORY))) if self.history else normal
             normal = as_chat(normal) if self.chat else normal
-            normal = with_system(normal, optional_string(row, self.system) if self.system else "")
+            normal = with_system(normal, _system(row, self.system))
             found = normal.get("tools") or row_tools(row)
             normal |= {"tools": found} if found else {}
         return normal | {
             column: value for column, value in row.items() if column not in self._taken and column not in normal
         }
+
+
+def _system(row: Row, columns_: Sequence[str]) -> str:
+    """Return the system prompt of a row. Raises DatasetError if two columns have different ones."""
+    given = {column: text for column in columns_ if (text := optional_string(row, column)).strip()}
+    if len({text.strip() for text in given.values()}) > 1:
+        raise DatasetError(f"fields {columns(given)}: expected only one system prompt, found two that differ")
+    return next(iter(given.values()), "")
 
 
 def check_shape(row: Row, first: Row, kind: DataKind) -> None:
@@ -166,8 +186,7 @@ def _sharegpt(row: Row) -> Row:
 
 
 def _alpaca(row: Row, answer: str) -> Row:
-    asked = _with_input(row)
-    return with_history(answered(asked, "instruction", {"completion": answer}), history(row.get("history")))
+    return answered(_with_input(row), "instruction", {"completion": answer})
 
 
 def _alpaca_preference(row: Row) -> Row:
@@ -201,6 +220,7 @@ def _pairs(asked: str, answer: str) -> Format:
         required=(asked, answer),
         asked=asked,
         kept=() if answer == "completion" else (answer,),
+        begun=True,
         convert=partial(_pair, asked=asked, answer=answer),
     )
 
@@ -211,7 +231,20 @@ def _preferences(asked: str) -> Format:
         kind=DataKind.PREFERENCE,
         required=(asked, "chosen", "rejected"),
         asked=asked,
+        begun=True,
         convert=partial(preference, asked=asked),
+    )
+
+
+def _rejected_responses(asked: str) -> Format:
+    """ms-swift's preferences: a pair, and the rejected answer in a third column."""
+    return Format(
+        name=f"{asked}_rejected_response",
+        kind=DataKind.PREFERENCE,
+        required=(asked, "response", "rejected_response"),
+        asked=asked,
+        begun=True,
+        convert=partial(preference, asked=asked, chosen="response", rejected="rejected_response"),
     )
 
 
@@ -235,6 +268,7 @@ FORMATS: Final = (  # more specific ones come first, and files that several form
         required=("instruction", "chosen", "rejected"),
         optional=("input",),
         asked="instruction",
+        begun=True,
         convert=_alpaca_preference,
     ),
     _preferences("question"),
@@ -246,6 +280,19 @@ FORMATS: Final = (  # more specific ones come first, and files that several form
         required=("chosen", "rejected"),
         convert=implicit_preference,
     ),
+    Format(
+        name="messages_rejected_response",
+        kind=DataKind.PREFERENCE,
+        required=("messages", "rejected_response"),
+        convert=chat_preference,
+    ),
+    Format(
+        name="messages_rejected_messages",
+        kind=DataKind.PREFERENCE,
+        required=("messages", "rejected_messages"),
+        convert=two_chats,
+    ),
+    *(_rejected_responses(asked) for asked in ("prompt", "query", "question")),
     Format(name="messages", kind=DataKind.CHAT, required=("messages",), convert=_chat),
     Format(name="open_messages", kind=DataKind.PROMPTS, required=("messages",), convert=_open_chat),
     Format(name="sharegpt", kind=DataKind.CHAT, required=("conversations",), convert=_sharegpt),
@@ -253,20 +300,22 @@ FORMATS: Final = (  # more specific ones come first, and files that several form
         name="alpaca",
         kind=DataKind.PAIRS,
         required=("instruction", "output"),
-        optional=("input", "history"),
+        optional=("input", HISTORY),
         asked="instruction",
+        begun=True,
         convert=partial(_alpaca, answer="output"),
     ),
     _pairs("prompt", "completion"),
     _pairs("prompt", "response"),
-    Format(name="prompt", kind=DataKind.PROMPTS, required=("prompt",), convert=_prompt),
+    Format(name="prompt", kind=DataKind.PROMPTS, required=("prompt",), begun=True, convert=_prompt),
     Format(name="text", kind=DataKind.TEXT, required=("text",), convert=_text),
     Format(
         name="instruction_response",
         kind=DataKind.PAIRS,
         required=("instruction", "response"),
-        optional=("input", "history"),
+        optional=("input", HISTORY),
         asked="instruction",
+        begun=True,
         kept=("response",),
         convert=partial(_alpaca, answer="response"),
     ),

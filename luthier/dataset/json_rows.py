@@ -96,8 +96,16 @@ def array_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[t
                 raise DatasetError(f"the file ends after row {number} without a closing bracket: it looks truncated")
             case other:
                 raise DatasetError(f"a comma or a closing bracket is missing after row {number}, found {other!r}")
-    if window.next_character():
-        raise DatasetError("the file continues after the end of the JSON array")
+    match window.next_character():
+        case "":
+            return
+        case "[":
+            raise DatasetError(
+                "the file has several JSON arrays. If each is a row, write it as an object that names its columns, "
+                'such as {"prompt": …, "completion": …}'
+            )
+        case _:
+            raise DatasetError("the file continues after the end of the JSON array")
 
 
 def parse(text: str) -> Any:

@@ -64,7 +64,8 @@ UNDESIRABLE: Final = frozenset(
     }
 )
 TAG: Final = "kto_tag"  # LLaMA-Factory's column, which never means anything else
-COLUMNS: Final = ("label", TAG)
+PLAIN: Final = ("label", "labels")  # columns that may as well have classes
+COLUMNS: Final = (*PLAIN, TAG)
 _MOST_OTHERS: Final = 0.1  # of the values of a column of labels
 
 
@@ -83,16 +84,23 @@ def column_of_labels(rows: Sequence[Row]) -> str | None:
     """Return the column that has the labels, or None if the rows have none."""
     if any(not missing(row.get(TAG)) for row in rows):
         return TAG
-    return "label" if any(not missing(row.get("label")) for row in rows) and why_no_labels(rows) is None else None
+    return next(
+        (
+            column
+            for column in PLAIN
+            if any(not missing(row.get(column)) for row in rows) and why_no_labels(rows, column) is None
+        ),
+        None,
+    )
 
 
-def why_no_labels(rows: Iterable[Row]) -> str | None:
-    """Return why the values of a `label` column are not KTO labels, as the end of a sentence; None if they are.
+def why_no_labels(rows: Iterable[Row], column: str) -> str | None:
+    """Return why the values of such a column are not KTO labels, as the end of a sentence; None if they are.
 
     They are if at most a tenth of the values are other ones: then these are faults. Besides other values, both labels
     must occur, or true or false: `good` and `fine`, or 1 and 2, are rather two classes. In -1, 0 and 1, 0 is neutral.
     """
-    counts = Counter(_word(value) for row in rows if not missing(value := row.get("label")))
+    counts = Counter(_word(value) for row in rows if not missing(value := row.get(column)))
     other = Counter({word: count for word, count in counts.items() if _desirable(word) is None})
     if {"-1", "-1.0"} & counts.keys() and {"0", "0.0"} & counts.keys():
         return "it has both -1 and 0, so 0 is neither desirable nor undesirable"
@@ -115,11 +123,11 @@ def reading(values: Iterable[Any], column: str) -> tuple[str, ...]:
     return (f"The column `{column}` was read as KTO labels: {read}.",)
 
 
-def unread(rows: Iterable[Row]) -> tuple[str, ...]:
-    """Return a note that says why a `label` column is not used; nothing if it is empty."""
-    why = why_no_labels(rows)
+def unread(rows: Iterable[Row], column: str) -> tuple[str, ...]:
+    """Return a note that says why such a column is not used; nothing if it is empty."""
+    why = why_no_labels(rows, column)
     advice = f"To train with KTO, give true and false in the column `{TAG}`."
-    return () if why is None else (f"The column `label` is not used: {why}. {advice}",)
+    return () if why is None else (f"The column `{column}` is not used: {why}. {advice}",)
 
 
 def missing(value: Any) -> bool:

@@ -2,8 +2,9 @@
 
 A message has a `role` and a string `content`. An assistant message may have `tool_calls` in OpenAI's shape, with the
 arguments as an object (templates write them as JSON), a `weight` of 0 or 1, and its reasoning. Templates read the
-reasoning as `reasoning_content`, so this key is set too where the message calls it `reasoning` or `thinking`. Unknown
-keys are kept, because a template may use them.
+reasoning as `reasoning_content`, so this key is set too where the message calls it `reasoning` or `thinking`. What
+other programs call a message that is not trained on becomes a weight of 0. Unknown keys are kept, because a template
+may use them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from luthier.errors import DatasetError
 
 Message = Mapping[str, Any]
 
+MOST: Final = 2_000  # messages of a chat: templates are rendered once for each turn, so longer ones would take hours
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
+_TRAINED: Final = ("train", "training", "trainable", "loss", "loss_scale")  # of Axolotl and ms-swift: false is weight 0
+_MASKED: Final = ("masked",)  # of torchtune: true is weight 0
+_PARTS: Final = ("train_detail", "training_detail")  # of Axolotl: which characters are trained on
 _REASONING: Final = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -58,10 +63,20 @@ def answer(value: Any, field: str) -> list[Row]:
     return found
 
 
+def rounds(value: Any, field: str) -> list[Row]:
+    """Validate earlier messages of a chat: they end with an assistant message."""
+    found = messages(value, field)
+    if found[-1]["role"] != "assistant":
+        raise _wrong_end(field, "an assistant message at the end", found)
+    return found
+
+
 def messages(value: Any, field: str) -> list[Row]:
     """Validate messages one by one, and put the results of tools in the order of their calls."""
     if not isinstance(value, list) or not value:
         raise unexpected(field, "a list of messages, or its JSON text", value)
+    if len(value) > MOST:
+        raise unexpected(field, f"at most {MOST:,} messages (divide longer chats)", value)
     found = [item if _is_plain(item) else _message(item, f"{field}[{index}]") for index, item in enumerate(value)]
     return ordered_results(found, field)
 
@@ -81,6 +96,9 @@ def _message(value: Any, field: str) -> Row:
     role = rest.pop("role", None)
     if role not in ROLES:
         raise unexpected(f"{field}.role", f"one of {', '.join(ROLES)}", role)
+    if role != "assistant" and (on := _flagged(rest, field, trained=True)):
+        raise DatasetError(f"field `{field}.{on[0]}`: only the messages of an assistant are trained on")
+    rest = _weighted(rest, field)
     if role != "assistant" and rest.get("weight") in (0, False):
         del rest["weight"]  # it is never trained on anyway
     if (rest.get("tool_calls") or "weight" in rest) and role != "assistant":
@@ -99,6 +117,39 @@ def _message(value: Any, field: str) -> Row:
     if role == "assistant":
         rest |= _reasoning(rest, field)
     return {"role": role, "content": content, **({"tool_calls": calls} if calls else {}), **rest}
+
+
+def _weighted(message: Row, field: str) -> Row:
+    """Return a message with a weight of 0 if any of its flags says that it is not trained on, and without the flags.
+
+    Raises DatasetError for a flag that is neither true nor false, for one that contradicts the weight, and for one
+    that is about a part of the message.
+    """
+    for name in _PARTS:
+        if message.get(name):
+            raise DatasetError(
+                f"field `{field}.{name}`: a message is trained on as a whole or not at all; leave `{name}` out, or set "
+                "the message's `weight` to 0"
+            )
+    off = _flagged(message, field, trained=False)
+    rest = {name: value for name, value in message.items() if name not in (*_TRAINED, *_MASKED, *_PARTS)}
+    if off and rest.get("weight") not in (None, 0):
+        raise DatasetError(f"field `{field}`: its `weight` and `{off[0]}` contradict each other")
+    return rest | {"weight": 0} if off else rest
+
+
+def _flagged(message: Row, field: str, *, trained: bool) -> list[str]:
+    """Return the flags of a message that say that it is trained on, or is not. Raises DatasetError for other values."""
+    found = []
+    for name in (*_TRAINED, *_MASKED):
+        value = message.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, bool | int | float) or value not in (0, 1):
+            raise unexpected(f"{field}.{name}", "true or false", value)
+        if (bool(value) is not (name in _MASKED)) is trained:
+            found.append(name)
+    return found
 
 
 def _reasoning(message: Row, field: str) -> Row:
@@ -132,6 +183,8 @@ def _text_part(part: Any, field: str) -> str:
     text = part.get("text")
     if not isinstance(text, str):
         raise unexpected(f"{field}.text", "a string", text)
+    if _weighted(part, field).get("weight", 1) != 1:
+        raise DatasetError(f"field `{field}`: only a whole message can be left out of training, not a part of it")
     return text
 
 

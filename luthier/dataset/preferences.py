@@ -12,30 +12,51 @@ from luthier.dataset.tool_calls import tools
 from luthier.errors import DatasetError
 
 
-def preference(row: Row, asked: str) -> Row:
-    """Return a row with its prompt in the column `asked`. Answers that repeat the prompt as messages lose it."""
-    if _starts_with_prompt(row["chosen"]) or _starts_with_prompt(row["rejected"]):
-        return _stripped(row, asked)
-    return different(answered(row, asked, {"chosen": "chosen", "rejected": "rejected"}))
+def preference(row: Row, asked: str, chosen: str = "chosen", rejected: str = "rejected") -> Row:
+    """Return a row with its prompt and its answers in these columns. Answers that repeat the prompt as messages lose
+    it."""
+    if _starts_with_prompt(row[chosen]) or _starts_with_prompt(row[rejected]):
+        return _stripped(row | {"chosen": row[chosen], "rejected": row[rejected]}, asked)
+    return different(answered(row, asked, {"chosen": chosen, "rejected": rejected}))
 
 
-def implicit_preference(row: Row) -> Row:
+def chat_preference(row: Row) -> Row:
+    """ms-swift's preference: a chat that ends with the chosen answer, and the rejected one beside it."""
+    *prompt, chosen = messages.conversation(sharegpt.as_messages(row["messages"], "messages"), "messages")
+    if not prompt:
+        raise DatasetError("field `messages`: expected a prompt before the answer, found only an answer")
+    given = row["rejected_response"]
+    said = [{"role": "assistant", "content": given}] if isinstance(given, str) else given
+    rejected = messages.answer(sharegpt.as_messages(said, "rejected_response"), "rejected_response")
+    return different({"prompt": messages.prompt(prompt, "messages"), "chosen": [chosen], "rejected": rejected})
+
+
+def two_chats(row: Row) -> Row:
+    """ms-swift's preference of two whole chats, of which `messages` is the chosen one."""
+    return implicit_preference(row, "messages", "rejected_messages")
+
+
+def implicit_preference(row: Row, chosen: str = "chosen", rejected: str = "rejected") -> Row:
     """TRL's preference format without a prompt: the messages that both answers start with are the prompt."""
-    for field in ("chosen", "rejected"):
+    for field in (chosen, rejected):
         if not isinstance(row[field], list):
             raise unexpected(field, "a list of messages that starts with the prompt (or a `prompt` column)", row[field])
-    chosen, rejected = _conversation(row, "chosen"), _conversation(row, "rejected")
+    good, bad = _conversation(row, chosen), _conversation(row, rejected)
     same = 0
-    while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
+    while same < min(len(good), len(bad)) and good[same] == bad[same]:
         same += 1
-    if same == len(chosen) == len(rejected):
-        raise DatasetError("fields `chosen` and `rejected`: expected two different answers, found the same one twice")
+    if same == len(good) == len(bad):
+        raise DatasetError(
+            f"fields `{chosen}` and `{rejected}`: expected two different answers, found the same one twice"
+        )
     if same == 0:
-        raise DatasetError("fields `chosen` and `rejected`: expected the same prompt at the start of both, found none")
+        raise DatasetError(
+            f"fields `{chosen}` and `{rejected}`: expected the same prompt at the start of both, found none"
+        )
     return {
-        "prompt": messages.prompt(chosen[:same], "prompt"),
-        "chosen": messages.answer(chosen[same:], "chosen"),
-        "rejected": messages.answer(rejected[same:], "rejected"),
+        "prompt": messages.prompt(good[:same], "prompt"),
+        "chosen": messages.answer(good[same:], chosen),
+        "rejected": messages.answer(bad[same:], rejected),
     }
 
 

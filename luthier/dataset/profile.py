@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -18,6 +18,8 @@ from luthier.values import Frozen
 
 ESTIMATE: Final = "estimate: 4 bytes of UTF-8 per token"
 PIECE: Final[int] = JudgeSpec.model_fields["window"].default  # tokens of long text that are one training example
+Count = Callable[[Sequence[str]], list[int]]
+_COUNTED_AT_ONCE: Final = 1_000_000  # characters
 MAX_LENGTH: Final[int] = JudgeSpec.model_fields["max_tokens"].default
 
 
@@ -95,7 +97,7 @@ def profile(
     kind: DataKind,
     *,
     source_format: str = "trl",
-    count_tokens: Callable[[str], int] | None = None,
+    count_tokens: Count | None = None,
     counted_by: str = "tokenizer",
     validation_rows: Sequence[Row] | None = None,
     unused_columns: tuple[str, ...] = (),
@@ -103,18 +105,16 @@ def profile(
 ) -> Profile:
     """Return the profile of normalised rows. `counted_by` names the tokenizer; without `count_tokens`, estimate.
 
+    `count_tokens` returns the number of tokens of each of the texts that it is given, about a megabyte at a time.
     `unused_columns` and `notes` are those of the file that was read; the profile's own notes follow them.
     """
-    count = count_tokens or _estimate
     prompt_lengths, target_lengths, row_lengths = [], [], []
-    size = 0
-    for row in rows:
-        prompt, targets = _texts(row, kind)
-        prompt_lengths.append(sum(map(count, prompt)))
-        lengths = [sum(map(count, target)) for target in targets]
+    for prompt, lengths in _lengths(rows, kind, count_tokens or _estimate):
+        prompt_lengths.append(prompt)
         target_lengths += lengths
-        row_lengths.append(prompt_lengths[-1] + max(lengths))
-        size += sum(len(text.encode()) for texts in (prompt, *targets) for text in texts)
+        row_lengths.append(prompt + max(lengths))
+    texts = (text for row in rows for said in _parts(row, kind) for text in said)
+    size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
     measured = count_tokens is not None and kind is not DataKind.TEXT
     different = len({exact_hash(row, kind) for row in rows})
     duplicates = len(rows) - different
@@ -143,6 +143,33 @@ def profile(
         leaks=leaked,
         notes=(*notes, *_notes(duplicates, near_repeats, near, leaked)),
     )
+
+
+def _lengths(rows: Iterable[Row], kind: DataKind, count: Count) -> Iterator[tuple[int, list[int]]]:
+    """Yield the tokens of each row's prompt, and of each of its targets. Many texts are counted at once."""
+    waiting: list[list[list[str]]] = []  # the prompt and the targets of rows
+    size = 0
+    for row in rows:
+        waiting.append(_parts(row, kind))
+        size += sum(len(text) for said in waiting[-1] for text in said)
+        if size >= _COUNTED_AT_ONCE:
+            yield from _counted(waiting, count)
+            waiting, size = [], 0
+    yield from _counted(waiting, count)
+
+
+def _counted(rows: Sequence[list[list[str]]], count: Count) -> Iterator[tuple[int, list[int]]]:
+    different = list({text: None for parts in rows for said in parts for text in said})
+    tokens = dict(zip(different, count(different), strict=True)) if different else {}
+    for parts in rows:
+        prompt, *targets = (sum(tokens[text] for text in said) for said in parts)
+        yield prompt, targets
+
+
+def _parts(row: Row, kind: DataKind) -> list[list[str]]:
+    """Return a row's prompt, followed by each of its targets."""
+    prompt, targets = _texts(row, kind)
+    return [prompt, *targets]
 
 
 def _texts(row: Row, kind: DataKind) -> tuple[list[str], list[list[str]]]:
@@ -174,8 +201,8 @@ def _said(message: Row) -> str:
     return f"{message.get('reasoning_content') or ''}{message['content']}{written}"
 
 
-def _estimate(text: str) -> int:
-    return math.ceil(len(text.encode()) / 4)
+def _estimate(texts: Sequence[str]) -> list[int]:
+    return [math.ceil(len(text.encode()) / 4) for text in texts]
 
 
 def _quantiles(lengths: Sequence[int]) -> Lengths:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from luthier.dataset import detect, single_messages
+from luthier.dataset import detect, message_texts, not_rows, single_messages
+from luthier.dataset.column_names import KnownNames, in_lower_case
 from luthier.dataset.errors import Faults
 from luthier.dataset.file_type import Container, recognise
 from luthier.dataset.formats import Reading, check_shape
@@ -17,10 +18,12 @@ from luthier.dataset.plain_text import PIECE_CHARACTERS, text_rows
 from luthier.dataset.rows import Row
 from luthier.dataset.tables import csv_rows, parquet_rows
 from luthier.dataset.unstorable import left_out
+from luthier.dataset.unused import fault as without_answers
 from luthier.errors import DatasetError
 from luthier.task import DataKind
 
 MIN_ROWS: Final = 10
+ParquetReader = Callable[[Path, int, int, Faults], Iterator[tuple[int, Row]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,37 +41,42 @@ class Loaded:
     notes: tuple[str, ...]
 
 
-def load(path: Path, filename: str, *, max_row_bytes: int, max_bytes: int = 2**30) -> Loaded:
+def load(
+    path: Path, filename: str, *, max_row_bytes: int, max_bytes: int = 2**30, parquet: ParquetReader = parquet_rows
+) -> Loaded:
     """Read a dataset file that the user named `filename`.
 
     Accepted are JSON Lines, JSON arrays, CSV, Parquet, plain text and Markdown, in UTF-8. The whole file is read, as
     all rows decide its format. `max_row_bytes` limits the size of one row, and `max_bytes` the unpacked size of a
-    compressed file. Rows are numbered from 1; in JSON Lines the number of a row is that of its line.
+    compressed file. `parquet` reads Parquet files: the service does so in another process. Rows are numbered from 1; in
+    JSON Lines the number of a row is that of its line.
 
     Raises DatasetError with the first 20 faults (the first one of each row), for fewer than 10 rows, and for unpaired
     preference labels that are all equal.
     """
     container = recognise(path, filename)
-    faults = Faults()
-    numbers: list[int] = []
-    raw: list[Row] = []
-    try:
-        for number, row in _numbered_rows(path, container, max_row_bytes, max_bytes, faults):
-            numbers.append(number)
-            raw.append(detect.with_parsed_messages(detect.with_known_names(row)))
-    except DatasetError as broken:
-        faults.add(broken.message)
-    if not raw:
+    faults, names = Faults(), KnownNames()
+    numbered = _named(_numbered_rows(path, container, max_row_bytes, max_bytes, faults, parquet), names, faults)
+    if not numbered:
         raise faults.error(filename) if faults.count else _too_few(filename, container, 0)
-    if fault := single_messages.fault(raw):
-        faults.add(f"row {numbers[0]}, {fault}", number=numbers[0])
+    numbers, given = [number for number, _ in numbered], [row for _, row in numbered]
+    if wrong := single_messages.fault(list(map(in_lower_case, given))) or not_rows.fault(given):
+        faults.add(f"row {numbers[0]}, {wrong}", number=numbers[0])
         raise faults.error(filename)
+    texts = message_texts.parsed(given)
+    for index, wrong in texts.faults.items():
+        faults.add(f"row {numbers[index]}, {wrong}", number=numbers[index])
+    numbers = [number for index, number in enumerate(numbers) if index not in texts.faults]
+    raw = [row for index, row in enumerate(texts.rows) if index not in texts.faults]
     try:
         reading = detect.detect(raw)
     except DatasetError as unknown:
         hint = " The first line of a CSV file names its columns." if container is Container.CSV else ""
         faults.add(f"row {numbers[0]}, {unknown.message}{hint}", number=numbers[0])
         raise faults.error(filename) from unknown
+    unused = detect.unused_columns(raw, reading)
+    if wrong := without_answers(raw, reading.format, unused):
+        faults.add(f"row {numbers[0]}, {wrong}", number=numbers[0])
     rows = _normalised(numbers, raw, reading, faults)
     if faults.count:
         raise faults.error(filename)
@@ -78,9 +86,22 @@ def load(path: Path, filename: str, *, max_row_bytes: int, max_bytes: int = 2**3
     if kind is DataKind.UNPAIRED and len({row["label"] for row in rows}) < 2:
         verdict = "desirable" if rows[0]["label"] else "undesirable"
         raise DatasetError(f"{filename} has only {verdict} rows. KTO needs desirable and undesirable ones.")
-    unused = detect.unused_columns(raw, reading)
-    notes = (*detect.notes(raw, rows, reading, unused), *left_out(rows))
+    notes = (*names.notes(), *texts.notes, *detect.notes(raw, rows, reading, unused), *left_out(rows))
     return Loaded(kind=kind, format=reading.format.name, rows=rows, unused_columns=unused, notes=notes)
+
+
+def _named(rows: Iterator[tuple[int, Row]], names: KnownNames, faults: Faults) -> list[tuple[int, Row]]:
+    """Return the numbered rows, with known names, until the file ends or breaks off."""
+    found: list[tuple[int, Row]] = []
+    try:
+        for number, row in rows:
+            try:
+                found.append((number, names.given_to(row)))
+            except DatasetError as fault:
+                faults.add(f"row {number}, {fault.message}", number=number)
+    except DatasetError as broken:
+        faults.add(broken.message)
+    return found
 
 
 def _normalised(numbers: list[int], raw: list[Row], reading: Reading, faults: Faults) -> list[Row]:
@@ -98,10 +119,10 @@ def _normalised(numbers: list[int], raw: list[Row], reading: Reading, faults: Fa
 
 
 def _numbered_rows(
-    path: Path, container: Container, max_row_bytes: int, max_bytes: int, faults: Faults
+    path: Path, container: Container, max_row_bytes: int, max_bytes: int, faults: Faults, parquet: ParquetReader
 ) -> Iterator[tuple[int, Row]]:
     if container is Container.PARQUET:
-        yield from parquet_rows(path, max_row_bytes, max_bytes, faults)
+        yield from parquet(path, max_row_bytes, max_bytes, faults)
         return
     with path.open("rb") as file:
         stream = with_unix_line_ends(file)

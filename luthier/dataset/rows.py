@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from luthier.task import DataKind
 
 Row = dict[str, Any]
+
+MOST_COLUMNS: Final = 10_000  # of a row
 
 COLUMNS: dict[DataKind, tuple[str, ...]] = {
     DataKind.TEXT: ("text",),
@@ -33,6 +36,11 @@ def read_rows(data: bytes) -> list[Row]:
     return [json.loads(line) for line in data.split(b"\n") if line]
 
 
+def too_many_columns(count: int) -> str:
+    """Return the fault of a row or a file with more than 10,000 columns, to be appended to its name."""
+    return f"has {count:,} columns, which is more than the limit of {MOST_COLUMNS:,}"
+
+
 def tools_field(row: Row) -> str | None:
     """Return the first field of a normalised row (not of kind text) that has tools, tool calls or replies, or None."""
     if row.get("tools"):
@@ -48,8 +56,8 @@ def tools_field(row: Row) -> str | None:
 
 
 def fold(text: str) -> str:
-    """Return the text with case and white space normalised."""
-    return " ".join(text.casefold().split())
+    """Return the text with case, white space and composed characters (Unicode's form NFC) normalised."""
+    return " ".join(unicodedata.normalize("NFC", text.casefold()).split())
 
 
 def prompt_text(row: Row, kind: DataKind) -> str:
@@ -86,9 +94,13 @@ def row_hash(row: Row, kind: DataKind) -> str:
 
 
 def exact_hash(row: Row, kind: DataKind) -> str:
-    """Return the same of the columns as they stand there: case and white space matter, as in code."""
+    """Return the same of the columns as they stand there: case and white space matter, as in code.
+
+    Composed and decomposed characters (Unicode's forms NFC and NFD) are the same text.
+    """
     content = [row[column] for column in COLUMNS[kind]]
-    return text_hash(json.dumps([*content, row.get("tools")], ensure_ascii=False, sort_keys=True))
+    written = json.dumps([*content, row.get("tools")], ensure_ascii=False, sort_keys=True)
+    return text_hash(unicodedata.normalize("NFC", written))
 
 
 def text_hash(text: str) -> str:

@@ -1,11 +1,12 @@
 """Recognise files whose rows are single messages, or trees of replies, instead of whole conversations.
 
-OpenAssistant's and ChatGPT's exports are such files. Read as plain text, they would train on messages out of their
-conversation. So they are refused.
+The exports of OpenAssistant, ChatGPT, Slack and Telegram are such files. Read as plain text, they would train on
+messages out of their conversation. So they are refused.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,11 +15,13 @@ from luthier.dataset.rows import Row
 
 _WHOLE: Final = ("messages", "conversations", "completion", "response", "answer", "output", "chosen")  # conversations
 _TEXTS: Final = ("text", "content", "body", "message", "value")
-_PARENTS: Final = ("parent_id", "parent_message_id", "parent", "reply_to")
+_PARENTS: Final = ("parent_id", "parent_message_id", "parent", "reply_to", "reply_to_message_id", "thread_ts")
 _REPLIES: Final = ("replies", "children")
 _SPEAKERS: Final = ("role", "from", "speaker", "author", "sender")
 _ASKING: Final = frozenset({"prompter", "user", "human"})
 _ANSWERING: Final = frozenset({"assistant", "gpt", "bot", "chatbot", "model"})
+_PEOPLE: Final = ("user", "user_id", "user_name", "username", "name", "bot_id", "from_id", "author_id", *_SPEAKERS)
+_STAMPS: Final = re.compile(r"\d{9,}\.\d+")  # Slack's `ts`: seconds, which name the message too
 _OTHERS: Final = frozenset({"system", "developer", "tool"})
 _CONVERT: Final = (
     'Write each conversation as one row, {"messages": [{"role": "user", "content": …}, {"role": "assistant", '
@@ -36,9 +39,13 @@ def fault(rows: Sequence[Row]) -> str | None:
     said = [row for row in parts if _is_message(row)]
     speakers = {speaker for row in said if (speaker := _speaker(row)) is not None}
     replies = any(row.get(column) is not None for row in said for column in _PARENTS)
-    if 2 * len(said) < len(rows) or not (replies or (speakers & _ASKING and speakers & _ANSWERING)):
+    posted = [row for row in parts if _is_posted(row)]
+    if 2 * len(posted) >= len(rows):
+        said = posted
+    elif 2 * len(said) < len(rows) or not (replies or (speakers & _ASKING and speakers & _ANSWERING)):
         return None
-    beside = [column for column in (*_PARENTS, *_SPEAKERS) if any(column in row for row in said)]
+    marks = dict.fromkeys((*_PARENTS, *_PEOPLE, *(("type", "ts") if posted else ())))
+    beside = [column for column in marks if any(column in row for row in said)]
     return (
         f"columns {columns(rows[0])}: each row is one message of a conversation. {_CONVERT} To train on each text "
         f"alone, leave out {columns(beside)}."
@@ -73,6 +80,17 @@ def _is_message(row: Row) -> bool:
     if not any(isinstance(row.get(column), str) for column in _TEXTS):
         return False
     return _speaker(row) is not None or ("message_id" in row and any(column in row for column in _PARENTS))
+
+
+def _is_posted(row: Row) -> bool:
+    """Return whether a row is a message that somebody wrote in a chat program, such as Slack or Telegram."""
+    if not any(isinstance(row.get(column), str) for column in _TEXTS):
+        return False
+    if all(row.get(column) in (None, "") for column in _PEOPLE):
+        return False
+    return row.get("type") == "message" or (
+        isinstance(stamp := row.get("ts"), str) and _STAMPS.fullmatch(stamp) is not None
+    )
 
 
 def _speaker(row: Row) -> str | None:

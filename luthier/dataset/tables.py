@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import datetime
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from io import BufferedReader
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Final
 from luthier.dataset import csv_dialect
 from luthier.dataset.errors import Faults, columns, shorten
 from luthier.dataset.json_rows import lines, too_long
-from luthier.dataset.rows import Row
+from luthier.dataset.rows import MOST_COLUMNS, Row, too_many_columns
 from luthier.dataset.unstorable import Unstorable
 from luthier.errors import DatasetError
 
@@ -53,17 +54,19 @@ def csv_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[tup
 def parquet_rows(path: Path, limit: int, max_bytes: int, faults: Faults) -> Iterator[tuple[int, Row]]:
     """Yield each row of a Parquet file, counted from 1. `max_bytes` limits the unpacked size of the file.
 
-    Cells that JSON cannot hold are `Unstorable`, because columns that no training uses may have them.
+    Cells that JSON cannot hold are `Unstorable`, because columns that no training uses may have them. A few bytes can
+    unpack to gigabytes before their size is known: files of others are read in a process with limits (parquet_process).
     """
     import pyarrow
     import pyarrow.parquet
 
     number, unpacked = 0, 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+            _check_names(file.schema_arrow.names)
             groups = range(file.num_row_groups)
             _check_unpacked(sum(file.metadata.row_group(group).total_byte_size for group in groups), max_bytes)
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
                 unpacked += batch.nbytes
                 _check_unpacked(unpacked, max_bytes)
                 cells = {name: _column(batch.column(index)) for index, name in enumerate(batch.schema.names)}
@@ -73,8 +76,17 @@ def parquet_rows(path: Path, limit: int, max_bytes: int, faults: Faults) -> Iter
                         faults.add(f"row {number} {too_long(limit)}", number=number)
                         continue
                     yield number, {name: column[index] for name, column in cells.items()}
+    except MemoryError:
+        raise  # pyarrow's is an ArrowException too
     except (pyarrow.ArrowException, OSError) as error:
         raise DatasetError(f"the Parquet file cannot be read: {shorten(str(error), 200)}") from error
+
+
+def _check_names(names: list[str]) -> None:
+    if len(names) > MOST_COLUMNS:
+        raise DatasetError(f"the file {too_many_columns(len(names))}")
+    if repeated := _repeated(names):
+        raise DatasetError(f"the file has the columns {columns(repeated)} more than once")
 
 
 def _column(cells: Any) -> list[Any]:
@@ -138,17 +150,25 @@ def _row(header: list[str], fields: list[str]) -> Row:
         raise DatasetError(f"has {len(fields)} fields, the header has {len(header)}")
     if all(header):
         return dict(zip(header, filled, strict=True))
+    several = header.count("") > 1
     for place, (name, value) in enumerate(zip(header, filled, strict=True), start=1):
-        if not name and value.strip() and header.count("") > 1:
+        if not name and value.strip() and several:
             raise DatasetError(f"has the value {shorten(value)!r} in column {place}, which the header does not name")
     return {name: value for name, value in zip(header, filled, strict=True) if name or value.strip()}
 
 
 def _header(records: Iterator[list[str]]) -> list[str]:
     header = [name.strip() for name in next((fields for fields in records if any(map(str.strip, fields))), [])]
-    if repeated := {name for name in header if name and header.count(name) > 1}:
-        raise DatasetError(f"the header names {columns(sorted(repeated))} more than once")
+    if len(header) > MOST_COLUMNS:
+        raise DatasetError(f"the header {too_many_columns(len(header))}")
+    if repeated := _repeated(header):
+        raise DatasetError(f"the header names {columns(repeated)} more than once")
     return header
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that occur more than once, sorted; an empty name is none."""
+    return sorted(name for name, count in Counter(names).items() if name and count > 1)
 
 
 def _csv_fault(error: csv.Error, limit: int) -> str:

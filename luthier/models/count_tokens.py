@@ -1,7 +1,7 @@
 """Count tokens of texts with a model's tokenizer.json, in a child process: `python -P -m luthier.models.count_tokens`.
 
-The argument is the file. A line of standard input is a text as JSON, and the reply is its number of tokens, without
-special tokens. The process limits its memory, and its CPU time for each text.
+The argument is the file. A line of standard input is a list of texts as JSON, and the reply is a list of their numbers
+of tokens, without special tokens. The process limits its memory, and its CPU time for each list.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -21,8 +22,8 @@ from luthier.errors import LuthierError
 from luthier.graders.subprocess import Child
 from luthier.models import confined
 
-TEXT_SECONDS: Final = 30.0  # CPU time of one text
-WALL_SECONDS: Final = 2 * TEXT_SECONDS
+LIST_SECONDS: Final = 30.0  # CPU time of a list, and more for each byte of it
+COUNTED_PER_SECOND: Final = 50_000  # bytes of text, by a slow tokenizer on a slow machine
 KEPT: Final = 2  # processes that wait for the next texts
 
 
@@ -37,15 +38,16 @@ class Counters:
         self._children: OrderedDict[tuple[Path, int], Child] = OrderedDict()
         self._lock = Lock()
 
-    def count(self, file: Path, text: str) -> int:
-        """Return the number of tokens of a text. Raises Uncounted."""
+    def count(self, file: Path, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text. Raises Uncounted."""
         try:
-            answer = self._child(file).ask(text)
+            answer = self._child(file).ask(list(texts), 2 * _seconds(texts))
         except (LuthierError, OSError) as error:  # it ended, before or while it was asked
             raise Uncounted(f"{file}: {error}") from error
-        if not answer.isdigit():
+        if not answer.startswith("["):
             raise Uncounted(f"{file} cannot count the tokens of a text: {answer or 'its process was ended'}")
-        return int(answer)
+        found: list[int] = json.loads(answer)
+        return found
 
     def _child(self, file: Path) -> Child:
         try:
@@ -55,11 +57,15 @@ class Counters:
         with self._lock:
             if key not in self._children:
                 start = partial(child_process.piped, "luthier.models.count_tokens", str(file))
-                self._children[key] = Child("tokenizer", start, WALL_SECONDS)
+                self._children[key] = Child("tokenizer", start, 2 * LIST_SECONDS)
                 while len(self._children) > KEPT:
                     self._children.popitem(last=False)[1].close()
             self._children.move_to_end(key)
             return self._children[key]
+
+
+def _seconds(texts: Sequence[str]) -> float:
+    return LIST_SECONDS + sum(map(len, texts)) / COUNTED_PER_SECOND
 
 
 def main() -> int:
@@ -67,10 +73,11 @@ def main() -> int:
     child_process.limit_memory(confined.MEMORY_BYTES)
     tokenizer: Tokenizer | None = None
     for line in sys.stdin:
-        confined.limit_step(TEXT_SECONDS)
+        texts: list[str] = json.loads(line)
+        confined.limit_step(_seconds(texts))
         try:
             tokenizer = tokenizer or Tokenizer.from_file(file)
-            reply = str(len(tokenizer.encode(json.loads(line), add_special_tokens=False).ids))
+            reply = json.dumps([len(found.ids) for found in tokenizer.encode_batch(texts, add_special_tokens=False)])
         except BaseException as error:  # panics of the tokenizers library are no Exception
             reply = confined.describe(error)
         confined.limit_step(0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from luthier import dataset
+from luthier.dataset.parquet_process import confined_rows
 from luthier.models.base_model import BaseModelEntry
 from luthier.models.count_tokens import Counters, Uncounted
 from luthier.store import files, models
@@ -42,7 +44,13 @@ def ingest(ctx: Context, path: Path, filename: str) -> FileRecord:
     The profile counts tokens with a base model's tokenizer; without one, it estimates them.
     """
     settings = ctx.settings
-    loaded = dataset.load(path, filename, max_row_bytes=settings.max_row_bytes, max_bytes=settings.max_upload_bytes)
+    loaded = dataset.load(
+        path,
+        filename,
+        max_row_bytes=settings.max_row_bytes,
+        max_bytes=settings.max_upload_bytes,
+        parquet=confined_rows,
+    )
     profile = _profile(ctx, loaded)
     with path.open("rb") as stream:
         raw, size = ctx.store_blob(stream)
@@ -79,9 +87,10 @@ def _profile(ctx: Context, loaded: dataset.Loaded) -> dataset.Profile:
     return profile()
 
 
-class TokenCounter(NamedTuple):
+@dataclass(frozen=True)
+class TokenCounter:
     model: str
-    count: Callable[[str], int]
+    count: Callable[[Sequence[str]], list[int]]
 
 
 def token_counter(entries: Sequence[BaseModelEntry]) -> TokenCounter | None:

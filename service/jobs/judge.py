@@ -84,7 +84,8 @@ def grader_of(body: CreateJob, kind: DataKind) -> Grader | None:
     if kind is DataKind.PROMPTS and requested is None:
         raise IllegalDesign(
             "Prompts rows have no reference answers. Give task.grader, which scores the generated answers, or upload "
-            "prompts with completions.",
+            "prompts with completions. Chats are prompts if their last message is not the assistant's: end each chat "
+            "with the answer to learn.",
             param="task.grader",
         )
     if kind in GRADED:

@@ -107,6 +107,18 @@ NAMES_AND_KINDS = [
     _file("JSON Lines called .parquet", "train.parquet", _jsonl(), r"train\.parquet.*PAR1"),
     _file("JSON Lines called .csv", "train.csv", _jsonl(), r"JSON, .*CSV.*\.jsonl"),
     _file("JSON Lines called .txt", "train.txt", _jsonl(), r"JSON Lines.*plain text.*\.jsonl"),
+    _file(
+        "a JSON array called .txt", "train.txt", b"[\n" + b",\n".join(_pairs()) + b"]", r"JSON, .*plain text.*\.json\."
+    ),
+    _file("an array in one line called .md", "train.md", b"[" + b",".join(_pairs(5000)) + b"]", r"JSON, .*\.json\."),
+    _file(
+        "an indented object called .md",
+        "train.md",
+        lambda: json.dumps({"rows": [{"text": "a"}] * 5000}, indent=1).encode(),
+        r"JSON, .*plain text.*\.json\.",
+    ),
+    _file("indented rows called .txt", "rows.txt", b'{\n "text": "a"\n}\n' * 12, r"JSON, .*plain text.*\.json\."),
+    _file("a list of texts called .txt", "train.txt", b'["Once.",\n "Twice."]', r"JSON, .*plain text.*\.json\."),
     _file("a web page called .jsonl", "train.jsonl", b"<!DOCTYPE html><html>404</html>", r"HTML"),
     _file(
         "a Git LFS pointer",
@@ -279,6 +291,36 @@ JSON = [
         "train.json",
         b'["a", "b"]',
         r"has 2 faults:\n  - row 1: .*object.*'a'",
+    ),
+    _file(
+        "a list of values in each line",
+        "train.jsonl",
+        b'["What is 1 + 1?", "2"]\n' * 12,
+        r"(?s)has 3 faults:\n  - row 1: .*several JSON arrays.*\"completion\"",
+    ),
+    _file(
+        "pandas' table by columns",
+        "train.json",
+        _all(question={str(n): "Why?" for n in range(12)}, answer={str(n): "So." for n in range(12)}),
+        r"row 1, columns `question`, `answer`: .*by its columns.*records",
+    ),
+    _file(
+        "a table by columns, as lists",
+        "train.jsonl",
+        _all(instruction=["a"] * 12, output=["b"] * 12),
+        r"row 1, columns `instruction`, `output`: .*by its columns.*records",
+    ),
+    _file(
+        "pandas' table split",
+        "train.json",
+        _all(columns=["text"], index=[0], data=[["a"]]),
+        r"row 1, columns `columns`, `index`, `data`: .*by its columns.*records",
+    ),
+    _file(
+        "rows within an object",
+        "train.json",
+        _all(version=2, examples=[{"text": "a"}] * 12),
+        r"row 1, columns `version`, `examples`: .*list `examples`",
     ),
     _file("a JSON string", "train.json", b'"hello"', r"row 1: .*object.*'hello'"),
     BadFile(

@@ -1,5 +1,6 @@
 """CSV files as spreadsheets and scripts write them."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,26 @@ FIRST = {"prompt": "q0", "completion": "a0"}
 def test_spreadsheets_are_read(text: str, tmp_path: Path) -> None:
     loaded = _load(tmp_path, "train.csv", text)
     assert (len(loaded.rows), loaded.rows[0], loaded.unused_columns) == (12, FIRST, ())
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_a_comma_in_quotes_in_the_header_separates_nothing(mark: str, tmp_path: Path) -> None:
+    text = f'prompt{mark}completion{mark}"source, with page"\n' + _rows(end=f"{mark}p. 7", mark=mark)
+    assert _load(tmp_path, "train.csv", text).rows[0] == {**FIRST, "source, with page": "p. 7"}
+    text = f'"prompt, short",completion,"a{mark}b"\n' + _rows(end=",1")
+    with pytest.raises(DatasetError, match=r"columns `prompt, short`, `completion`"):
+        _load(tmp_path, "train.csv", text)
+
+
+def test_a_wide_file_is_read_in_a_time_that_grows_with_its_width(tmp_path: Path) -> None:
+    def seconds(columns: int) -> float:
+        names = ["prompt", "completion", *(f"c{n}" for n in range(columns - 2))]
+        text = ",".join(names) + "\n" + "".join(",".join(["x"] * columns) + "\n" for _ in range(12))
+        started = time.process_time()
+        assert len(_load(tmp_path, "train.csv", text).unused_columns) == 100
+        return time.process_time() - started
+
+    assert seconds(10_000) < 60 * max(seconds(1_000), 0.01)  # a quadratic loop takes a hundred times as long
 
 
 def test_an_index_without_a_name_is_a_column_that_is_not_used(tmp_path: Path) -> None:

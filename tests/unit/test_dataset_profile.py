@@ -1,6 +1,7 @@
 """The numbers of a dataset."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,8 +11,12 @@ from luthier.dataset.profile import MAX_LENGTH
 from luthier.task import DataKind, JudgeSpec
 
 
-def _words(text: str) -> int:
-    return len(text.split())
+def _words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
+
+
+def _characters(texts: Sequence[str]) -> list[int]:
+    return list(map(len, texts))
 
 
 def _profile(rows: list[Row], kind: DataKind, **options: Any) -> Profile:
@@ -57,7 +62,9 @@ def test_tools_count_as_prompt_and_tool_calls_as_target() -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     calls = [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
     messages = [{"role": "user", "content": "go"}, {"role": "assistant", "content": "", "tool_calls": calls}]
-    found = profile([{"messages": messages, "tools": tools}], DataKind.CHAT, count_tokens=len, counted_by="characters")
+    found = profile(
+        [{"messages": messages, "tools": tools}], DataKind.CHAT, count_tokens=_characters, counted_by="characters"
+    )
     assert found.prompt_lengths is not None
     assert found.prompt_lengths.max == len(json.dumps(tools)) + 2
     assert found.target_lengths.max == len(json.dumps(calls))
@@ -91,6 +98,29 @@ def test_repeats_are_counted_beyond_the_first_whatever_their_extra_columns() -> 
     assert (found.duplicates, found.near_repeats) == (3, 0)
     [note] = found.notes
     assert note.startswith("3 rows duplicate")
+
+
+def test_composed_and_decomposed_characters_are_duplicates_and_leaks() -> None:
+    row, other = ({"prompt": prompt, "completion": "Oui"} for prompt in ("D\u00e9j\u00e0 ?", "De\u0301ja\u0300 ?"))
+    found = _profile([row, other], DataKind.PAIRS, validation_rows=[other])
+    assert (found.duplicates, found.near_repeats, found.leaks) == (1, 0, 1)
+
+
+def test_many_texts_are_counted_at_once_and_repeated_ones_once() -> None:
+    asked: list[list[str]] = []
+
+    def count(texts: Sequence[str]) -> list[int]:
+        asked.append(list(texts))
+        return _characters(texts)
+
+    rows = [{"prompt": f"{n} " * 60_000, "completion": "yes"} for n in range(20)] + [
+        {"prompt": "0", "completion": "yes"}
+    ]
+    found = profile(rows, DataKind.PAIRS, count_tokens=count, counted_by="characters")
+    assert 2 <= len(asked) <= 4
+    assert all(texts.count("yes") == 1 for texts in asked)
+    assert found.tokens == sum(len(row["prompt"]) + len(row["completion"]) for row in rows)
+    assert found.row_lengths.counts[3] == 1
 
 
 def test_rows_that_differ_by_case_or_white_space_are_no_duplicates() -> None:

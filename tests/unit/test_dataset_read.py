@@ -64,6 +64,15 @@ def test_a_row_far_beyond_the_limit_is_refused_without_being_held_in_memory(
     assert peak < 16 * 2**20
 
 
+@pytest.mark.parametrize(
+    "start",
+    ['{\n"title": "Of brackets"\n}\n\n', "[a link](https://a.example)\n", "{{ macro }}\n", '["Hm," he said.]\n', "{\n"],
+)
+def test_prose_may_start_with_a_bracket(start: str, tmp_path: Path) -> None:
+    text = start + "\n\n".join("word " * 350 for _ in range(12))
+    assert _load(tmp_path, "book.md", text.encode()).rows[0]["text"].startswith(start.strip())
+
+
 def test_a_row_of_just_the_limit_is_accepted(tmp_path: Path) -> None:
     lines = [json.dumps({"text": "x" * 88}).encode() for _ in range(10)]
     assert {len(line) for line in lines} == {100}

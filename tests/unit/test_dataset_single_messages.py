@@ -49,6 +49,10 @@ CHATGPT = {"mapping": {"a": {"message": {"content": {"parts": ["Hi"]}}, "parent"
         [SAID] * 12,
         [{"text": "Hi", "author": "ann", "children": [{"text": "Hello"}]}] * 12,
         [{"title": "A chat"} | CHATGPT] * 12,
+        [{"user": f"W{n % 3}", "ts": f"17000000{n:02}.000200", "text": "Hi"} for n in range(12)],
+        [{"type": "message", "bot_id": "B1", "text": "Deployed"}] * 12,
+        [{"id": n, "type": "message", "from": "Ann", "from_id": "user7", "text": "Hi"} for n in range(12)],
+        [{"Role": ("user", "assistant")[n % 2], "Content": f"Line {n}"} for n in range(20)],
     ],
     ids=[
         "messages",
@@ -62,6 +66,10 @@ CHATGPT = {"mapping": {"a": {"message": {"content": {"parts": ["Hi"]}}, "parent"
         "trees of rows",
         "children",
         "ChatGPT",
+        "Slack",
+        "Slack's bots",
+        "Telegram",
+        "in capitals",
     ],
 )
 def test_messages_and_trees_are_refused_and_the_layout_to_write_is_named(rows: list[Row], tmp_path: Path) -> None:
@@ -77,6 +85,7 @@ def test_messages_and_trees_are_refused_and_the_layout_to_write_is_named(rows: l
         [{"text": f"Story {n}", "role": "assistant"} for n in range(12)],
         [{"text": f"Story {n}", "parent_id": "book", "id": n} for n in range(12)],
         [{"text": f"Story {n}", "children": 2} for n in range(12)],
+        [{"text": f"Story {n}", "user": "ann", "ts": 1700000000 + n, "type": "story"} for n in range(12)],
     ],
 )
 def test_texts_with_other_columns_are_texts(rows: list[Row], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """No prompt in two splits, whatever the order of the rows, and no row moved by new ones."""
 
 import random
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import pytest
@@ -142,6 +143,22 @@ def test_the_same_prompt_in_other_spacing_and_case_stays_in_its_split() -> None:
     ):
         assert _prompts(alone) == _prompts(together)
         assert len(together) == 2 * len(alone)
+
+
+def test_composed_and_decomposed_characters_are_the_same_prompt() -> None:
+    rows = [{"prompt": f"¿Où est la {n}ᵉ clé à côté d'Ōsaka, 각?", "completion": "là"} for n in range(60)]
+    again = [{column: unicodedata.normalize("NFD", text) for column, text in row.items()} for row in rows]
+    parts = split(rows + again, DataKind.PAIRS)
+    assert [len(part) for part in _parts(parts)] == [72, 12, 12]  # twelve prompts each are scored once
+    train, validation, test = map(_prompts, _parts(parts))
+    assert not train & validation | train & test | validation & test
+    assert {row["prompt"] for row in parts.train} == {
+        form["prompt"]
+        for row, other in zip(rows, again, strict=True)
+        if fold(row["prompt"]) in train
+        for form in (row, other)
+    }  # what is trained on stays as it is written
+    assert prompt_hash(rows[0], DataKind.PAIRS) == prompt_hash(again[0], DataKind.PAIRS)
 
 
 def test_repeats_are_trained_on_but_judged_once() -> None:
