@@ -28,7 +28,6 @@ from workers.train.data.tokenize import Renderer, Row, Tokens
 from workers.train.data.tool_template import with_tool_template
 from workers.train.data.turns import reasoning
 
-SECONDS: Final = 300.0  # CPU time of one order
 _SPELT_ROWS: Final = 20
 _FIELDS: Final[dict[DataKind, tuple[str, ...]]] = {  # what a model reads of a row
     DataKind.TEXT: ("text",),
@@ -151,10 +150,11 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
-        confined.limit_step(SECONDS)
+        order = CheckOrder.model_validate_json(json.loads(line))
+        confined.limit_step(order.seconds)
         reply: dict[str, Any]
         try:
-            reply = {"checks": check(CheckOrder.model_validate_json(json.loads(line))).model_dump(mode="json")}
+            reply = {"checks": check(order).model_dump(mode="json")}
         except LuthierError as error:
             reply = {"failed": error.message}
         except BaseException as error:  # panics of the tokenizers library are no Exception

@@ -43,7 +43,8 @@ def parsed(rows: Sequence[Row]) -> Parsed:
     found = [_chats(row) for row in rows]
     faults: dict[int, str] = {}
     notes: list[str] = []
-    for column in _MAY_BE:
+    present = {column for row in rows for column in row}
+    for column in (column for column in _MAY_BE if column in present):
         lists = {index: said for index, row in enumerate(found) if (said := _in(row.get(column))) is not None}
         if not lists:
             continue

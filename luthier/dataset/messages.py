@@ -19,7 +19,7 @@ from luthier.errors import DatasetError
 
 Message = Mapping[str, Any]
 
-MOST: Final = 2_000  # messages of a chat: templates are rendered once for each turn, so longer ones would take hours
+MOST: Final = 1_000  # messages of a chat: templates render all of them for each turn, so longer ones would take hours
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 _TRAINED: Final = ("train", "training", "trainable", "loss", "loss_scale")  # of Axolotl and ms-swift: false is weight 0
 _MASKED: Final = ("masked",)  # of torchtune: true is weight 0

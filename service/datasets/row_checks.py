@@ -18,6 +18,7 @@ from luthier import child_process, dataset
 from luthier.dataset import Row, Splits
 from luthier.dataset.errors import LISTED
 from luthier.dataset.row_checks import CheckOrder, RowChecks
+from luthier.dataset.rows import COLUMNS
 from luthier.errors import DatasetError, IllegalDesign
 from luthier.graders.subprocess import Child
 from luthier.models.base_model import BaseModelEntry
@@ -28,6 +29,7 @@ _HALF: Final = 0.5  # a base that cannot show more of the rows than this is left
 _NOTED: Final = 1.1  # how many times the tokens of the chats are worth a note
 SECONDS: Final = 60.0  # wall-clock time of a file of rows, and more for each byte of it
 CHECKED_PER_SECOND: Final = 50_000  # bytes of rows, on a slow machine
+RENDERED_PER_SECOND: Final = 20_000  # messages: a chat of n messages is rendered up to n times
 _child: Final = Child("rows", partial(child_process.piped, "workers.check_rows"), SECONDS)
 
 
@@ -165,9 +167,10 @@ def _checked(entry: BaseModelEntry, kind: DataKind, rows: Sequence[Row], *, tool
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
         file.write(content)
         file.flush()
-        order = CheckOrder(source=entry.source, rows=file.name, kind=kind, tools=tools)
+        seconds = SECONDS + len(content) / CHECKED_PER_SECOND + _renderings(rows, kind) / RENDERED_PER_SECOND
+        order = CheckOrder(source=entry.source, rows=file.name, kind=kind, tools=tools, seconds=seconds)
         try:
-            answer = _child.ask(order.model_dump_json(), SECONDS + len(content) / CHECKED_PER_SECOND)
+            answer = _child.ask(order.model_dump_json(), seconds)
         except TimeoutError as late:
             answer = json.dumps({"failed": str(late)})
     reply = json.loads(answer) if answer else {"failed": "its chat template takes too much time or memory"}
@@ -176,6 +179,12 @@ def _checked(entry: BaseModelEntry, kind: DataKind, rows: Sequence[Row], *, tool
             f"The rows cannot be rendered for base model {entry.name}: {reply['failed']}", param="model"
         )
     return RowChecks.model_validate(reply["checks"])
+
+
+def _renderings(rows: Sequence[Row], kind: DataKind) -> int:
+    """Return how many messages are rendered, if each turn of a chat is rendered with all messages before it."""
+    said = (row[column] for row in rows for column in COLUMNS[kind])
+    return sum(len(messages) ** 2 for messages in said if isinstance(messages, list))
 
 
 def _refusal(

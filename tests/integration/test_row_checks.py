@@ -111,6 +111,23 @@ def test_a_check_that_never_ends_is_stopped_and_names_the_model(shop: Service, m
     assert create(shop, chats(), model="tiny-chat")["code"] == 200
 
 
+def test_chats_of_many_turns_have_more_time(shop: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    class Late:
+        def ask(self, question: str, seconds: float) -> str:
+            given.append(seconds)
+            assert json.loads(question)["seconds"] == seconds
+            raise TimeoutError("late")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(row_checks, "_child", Late())
+        for turns in (1, 200):
+            rows: list[Body] = [{"messages": chats(turns)[n % turns]["messages"] * turns} for n in range(20)]
+            assert create(shop, rows, model="strict")["code"] == 400
+    assert given[1] - given[0] > 20 * 400**2 / row_checks.RENDERED_PER_SECOND
+
+
 def test_most_rows_may_not_be_dropped(shop: Service) -> None:
     refused = create(shop, chats(odd=tuple(range(1, 31))), model="strict", on_bad_rows="drop")
     assert refused["code"] == 400
