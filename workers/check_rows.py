@@ -28,7 +28,7 @@ from workers.train.data.tokenize import Renderer, Row, Tokens
 from workers.train.data.tool_template import with_tool_template
 from workers.train.data.turns import reasoning
 
-SECONDS: Final = 300.0  # CPU time of one order
+LOADING_SECONDS: Final = 60.0  # CPU time to load a tokenizer
 _SPELT_ROWS: Final = 20
 _FIELDS: Final[dict[DataKind, tuple[str, ...]]] = {  # what a model reads of a row
     DataKind.TEXT: ("text",),
@@ -42,7 +42,9 @@ _FIELDS: Final[dict[DataKind, tuple[str, ...]]] = {  # what a model reads of a r
 
 def check(order: CheckOrder) -> RowChecks:
     """Return what each row becomes. Raises LuthierError if the tokenizer cannot be loaded."""
+    confined.limit_step(LOADING_SECONDS)
     render = Renderer(_tokenizer(order.source, order.tools), window=sys.maxsize, max_tokens=sys.maxsize)
+    confined.limit_step(order.seconds)  # all rows together: a template may be slow for some rows only
     faults: dict[int, str] = {}
     lengths: list[tuple[int, int]] = []
     spelt: dict[int, str] = {}
@@ -151,7 +153,6 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
-        confined.limit_step(SECONDS)
         reply: dict[str, Any]
         try:
             reply = {"checks": check(CheckOrder.model_validate_json(json.loads(line))).model_dump(mode="json")}
