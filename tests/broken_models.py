@@ -132,6 +132,27 @@ def _no_merges(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
+def _adapter(*files: str, base: bool = True) -> Break:
+    """Leave files of PEFT in the folder, or nothing else."""
+
+    def broken(folder: Path) -> None:
+        for name in files:
+            content = {"peft_type": "IA3", "base_model_name_or_path": "org/base", "target_modules": ["k_proj"]}
+            if name.endswith(".json"):
+                (folder / name).write_text(json.dumps(content))
+            else:
+                shutil.copyfile(folder / "model.safetensors", folder / name)
+        if not base:
+            (folder / "config.json").unlink()
+            (folder / "model.safetensors").unlink()
+
+    return broken
+
+
+def _generation(**settings: Any) -> Break:
+    return lambda folder: (folder / "generation_config.json").write_text(json.dumps(settings))
+
+
 # By name: how the folder is broken, and what the error must name.
 BROKEN: Final[Mapping[str, tuple[Break, str]]] = {
     "weights that are a pointer of Git LFS": (_write("model.safetensors", POINTER), r"model\.safetensors.*Git LFS"),
@@ -209,6 +230,42 @@ BROKEN: Final[Mapping[str, tuple[Break, str]]] = {
     "a template that is a pipe": (_pipe, "regular file"),
     "a template of many bytes": (template("x" * (2**20 + 1)), "1,048,577"),
     "a template of too much text": (template("{{ 'x' * 2000000 }}"), "2,000,000"),
+    "an adapter beside the model": (
+        _adapter("adapter_config.json", "adapter_model.safetensors"),
+        r"adapter_config\.json, adapter_model\.safetensors",
+    ),
+    "the settings of an adapter beside the model": (_adapter("adapter_config.json"), r"\(adapter_config\.json\)"),
+    "the weights of an adapter beside the model": (
+        _adapter("adapter_model-00001-of-00001.safetensors"),
+        r"adapter_model-00001-of-00001\.safetensors",
+    ),
+    "an adapter alone": (
+        _adapter("adapter_config.json", "adapter_model.safetensors", base=False),
+        "only a PEFT adapter.*merge",
+    ),
+    "weights in 4 bits": (config(quantization_config={"quant_method": "awq", "bits": 4}), "quant_method = 'awq'"),
+    "weights in 8 bits": (config(quantization_config={"load_in_8bit": True}), "bitsandbytes"),
+    "weights in a type that nobody knows": (
+        config(quantization_config={"quant_method": "own"}),
+        "quant_method = 'own'",
+    ),
+    "weights that were quantised somehow": (config(quantization_config={"bits": 4}), "quant_method = None"),
+    "quantised weights of the text part": (
+        config(
+            model_type="gemma3",
+            architectures=["Gemma3ForConditionalGeneration"],
+            text_config={"quantization_config": {"quant_method": "hqq"}},
+        ),
+        r"text_config\.quantization_config\.quant_method = 'hqq'",
+    ),
+    "a padding token after the last": (config(pad_token_id=4096), r"config\.json says pad_token_id = 4,096"),
+    "padding tokens in a list": (config(pad_token_id=[0]), "pad_token_id"),
+    "an end token that is a word": (config(eos_token_id=["<eos>"]), "eos_token_id|refused by transformers"),
+    "an end token of answers that is a word": (_generation(eos_token_id=[2, "<eos>"]), r"generation_config.*'<eos>'"),
+    "a padding token of answers after the last": (_generation(pad_token_id=70_000), "pad_token_id = 70,000"),
+    "a length of answers that is a text": (_generation(max_new_tokens="many"), "max_new_tokens = 'many'"),
+    "settings of answers that transformers refuses": (_generation(max_new_tokens=-3), r"generation_config\.json"),
+    "a context of almost nothing": (config(max_position_embeddings=7), "context of 7 tokens.* 8 "),
     "a config that is a link to itself": (_loop("config.json"), r"config\.json"),
     "weights that are a link to themselves": (_loop("model.safetensors"), r"model\.safetensors"),
     "a config that is a link to nothing": (_dangling, "does not exist"),

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoTokenizer,
@@ -27,6 +28,7 @@ from luthier.models import confined
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import JudgeSpec
 from workers.evaluate.judge import renderer
+from workers.import_model.neutral_config import QUANTISED, neutral
 from workers.train.algorithms import Example, objective
 from workers.train.architectures.edits import start_head
 from workers.train.data.tool_template import with_tool_template
@@ -107,7 +109,19 @@ def _tool_tokenizer(entry: BaseModelEntry) -> PreTrainedTokenizerBase:
 
 
 def _load(entry: BaseModelEntry) -> PreTrainedModel:
-    settings = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    if (Path(entry.source) / "adapter_config.json").exists():
+        raise Infeasible(
+            f"base model {entry.name} cannot be loaded from {entry.source}: it has an adapter_config.json, and "
+            "transformers would load that adapter too. Remove the files of the adapter, or merge it"
+        )
+    config = neutral(AutoConfig.from_pretrained(entry.source, trust_remote_code=False))
+    packed = getattr(config, QUANTISED, None) is not None
+    settings: dict[str, Any] = {
+        "config": config,
+        "dtype": torch.float32,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
     model: PreTrainedModel
     match entry.facts.family:
         case "decoder":
@@ -116,6 +130,8 @@ def _load(entry: BaseModelEntry) -> PreTrainedModel:
             with torch.random.fork_rng(devices=[]):
                 model, info = AutoModelForMaskedLM.from_pretrained(entry.source, output_loading_info=True, **settings)
             start_head(model, info["missing_keys"])
+    if packed:
+        torch.nn.Module.to(model, torch.float32)  # transformers unpacks to half precision, whatever `dtype` says
     if getattr(model.config, "rescale_every", 0):
         model.config.rescale_every = 0  # RWKV would halve weights in place under `eval()`, for float16
     return model

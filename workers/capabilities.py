@@ -1,29 +1,38 @@
 """Find out which weight updates and edits an architecture allows. A confined child process runs this module.
 
 Each is tried on the twin, a tiny model of the same class and settings with random weights: it is trained, merged,
-saved, and loaded again by plain transformers. The service does so once for an architecture.
+saved, and loaded again by plain transformers. The service does so once for an architecture. A twin that cannot be
+trained at all stands for its model, unless the small sizes may be the reason.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any, Final, get_args
+from pathlib import Path
+from typing import Any, Final, TypedDict, get_args
 
 import torch
 import transformers
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from luthier.design import Architecture
-from luthier.errors import UserError
+from luthier.errors import Infeasible, UserError
 from luthier.models import confined
 from luthier.models.base_model import ModelFacts
 from luthier.updates import BitFit, QLora, Update, UpdateMember, VirtualTokens
+from workers.import_model import standard_config
+from workers.train.forward import layout
 from workers.train.try_out import try_edit, try_update
 
 SEED: Final = 0
 SPREAD: Final = 0.2  # of the random weights: predictions are far from uniform
+QUIET: Final = 0.02  # as most families start; numbers stay small
+ROW: Final = 16  # tokens that a model without memory for its weights reads
+_NUMBER: Final = re.compile(r"\d+")
 MOST_PARAMETERS: Final = 50_000_000  # of a twin; settings that are not known here may have kept it large
 CPU_SECONDS: Final = 240
 MEMORY_BYTES: Final = 32 * 2**30  # of addresses: the libraries map many files
@@ -32,16 +41,25 @@ _SMALL: Final = {"rank": 4, "layers": 1, "tokens": 4, "block": 8}
 _BASE: Final = "twin"
 
 
-def work(question: dict[str, Any], step: confined.Step) -> dict[str, str]:
-    """Return the updates and edits that fail on the twin, with the reason. Raises UserError if all do.
+class Answer(TypedDict):
+    """What was found: the updates and edits that fail, by kind, or why no model with these settings can be trained."""
 
-    The question has the `config` of the twin and the `facts` of the model.
+    unsupported: dict[str, str]
+    untrainable: str | None
+
+
+def work(question: dict[str, Any], step: confined.Step) -> Answer:
+    """Return what fails on the twin, with the reason. Raises UserError, or any error, if the tries themselves fail.
+
+    The question has the `config` of the twin, the `facts` of the model and its `folder`.
     """
     facts = ModelFacts.model_validate(question["facts"])
     warnings.simplefilter("ignore")  # the libraries' advice on models that nobody sees
     step(f"Building a tiny {facts.architecture}")
     transformers.utils.logging.set_verbosity_error()
     model = build(question["config"], facts)
+    if (reason := unreadable(model, question, facts)) is not None:
+        return Answer(unsupported={}, untrainable=reason)
     found: dict[str, str] = {}
     tried = 0
     for update in updates(facts):
@@ -50,21 +68,63 @@ def work(question: dict[str, Any], step: confined.Step) -> dict[str, str]:
         if reason := try_update(model, update):
             found[update.kind] = reason
     if len(found) == tried:
-        raise UserError(f"a tiny {facts.architecture} cannot be trained: {next(iter(found.values()))}", param="source")
+        return Answer(unsupported={}, untrainable=next(iter(found.values())))
     if "lora" in found:
         found[QLora.kind_name()] = found["lora"]
     for edit, architecture in edits(facts, model):
         step(f"Trying to edit {edit} of a tiny {facts.architecture}")
         if reason := try_edit(model, architecture):
             found[edit] = reason
-    return found
+    return Answer(unsupported=found, untrainable=None)
 
 
-def build(config: dict[str, Any], facts: ModelFacts) -> PreTrainedModel:
+def unreadable(twin: PreTrainedModel, question: dict[str, Any], facts: ModelFacts) -> str | None:
+    """Return why models with the settings of the twin cannot be read or differentiated; None if they can.
+
+    Raises UserError where it may be the small sizes of the twin that are at fault, and not the settings.
+    """
+    try:
+        layout(twin)
+    except Infeasible as fault:
+        if fault.__cause__ is not None and not _fails_alike(Path(question["folder"]), facts, fault.__cause__):
+            raise UserError(f"the tiny model is at fault: {fault.message}", param="source") from fault
+        if fault.__cause__ is None and _reads(build(question["config"], facts, spread=QUIET)):
+            raise UserError(f"the tiny model is at fault: {fault.message}", param="source") from fault
+        return fault.message
+    return None
+
+
+def _reads(model: PreTrainedModel) -> bool:
+    try:
+        layout(model)
+    except Infeasible:
+        return False
+    return True
+
+
+def _fails_alike(folder: Path, facts: ModelFacts, cause: BaseException) -> bool:
+    """Return whether the model itself, without memory for its weights, fails in a forward pass as its twin did."""
+    reading = {} if facts.family == "encoder" else {"use_cache": False}
+    config, _ = standard_config.load(folder)
+    with FakeTensorMode():
+        model = _family(facts).from_config(config, dtype=torch.float32).eval()
+        ids_1T = torch.zeros((1, min(ROW, facts.context)), dtype=torch.long)
+        try:
+            model(input_ids=ids_1T, **reading).logits.sum()
+        except Exception as error:  # any family's code may fail in any way
+            return type(error) is type(cause) and _NUMBER.sub("", str(error)) == _NUMBER.sub("", str(cause))
+    return False
+
+
+def _family(facts: ModelFacts) -> Any:
+    return AutoModelForMaskedLM if facts.family == "encoder" else AutoModelForCausalLM
+
+
+def build(config: dict[str, Any], facts: ModelFacts, spread: float = SPREAD) -> PreTrainedModel:
     """Return the twin with this config, in float32. Raises UserError if it is not tiny."""
-    family: Any = AutoModelForMaskedLM if facts.family == "encoder" else AutoModelForCausalLM
+    family = _family(facts)
     loaded = AutoConfig.for_model(**config)
-    loaded.get_text_config(decoder=True).initializer_range = SPREAD
+    loaded.get_text_config(decoder=True).initializer_range = spread
     with torch.device("meta"):
         numbers = family.from_config(loaded).num_parameters()
     if numbers > MOST_PARAMETERS:

@@ -28,6 +28,7 @@ from workers.train.data.tokenize import Renderer, Row, Tokens
 from workers.train.data.tool_template import with_tool_template
 from workers.train.data.turns import reasoning
 
+LOADING_SECONDS: Final = 60.0  # CPU time to load a tokenizer
 _SPELT_ROWS: Final = 20
 _FIELDS: Final[dict[DataKind, tuple[str, ...]]] = {  # what a model reads of a row
     DataKind.TEXT: ("text",),
@@ -41,7 +42,9 @@ _FIELDS: Final[dict[DataKind, tuple[str, ...]]] = {  # what a model reads of a r
 
 def check(order: CheckOrder) -> RowChecks:
     """Return what each row becomes. Raises LuthierError if the tokenizer cannot be loaded."""
+    confined.limit_step(LOADING_SECONDS)
     render = Renderer(_tokenizer(order.source, order.tools), window=sys.maxsize, max_tokens=sys.maxsize)
+    confined.limit_step(order.seconds)  # all rows together: a template may be slow for some rows only
     faults: dict[int, str] = {}
     lengths: list[tuple[int, int]] = []
     spelt: dict[int, str] = {}
@@ -151,7 +154,6 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
         order = CheckOrder.model_validate_json(json.loads(line))
-        confined.limit_step(order.seconds)
         reply: dict[str, Any]
         try:
             reply = {"checks": check(order).model_dump(mode="json")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -73,6 +74,8 @@ def add(
     )
     for kind, reason in (model.facts.unsupported or {}).items():
         console.print(f"  not possible: {kind}: {reason}", markup=False)
+    for note in _notes(model.facts):
+        console.print(f"  {note}", markup=False)
 
 
 @app.command()
@@ -92,6 +95,8 @@ def show(
         raise UserError(f"{name} is no base model. `luthier models list` lists them.", param="name")
     entry = BaseModelEntry(name=model.id, source=model.source or model.id, facts=model.facts)
     console.print(f"{model.id}: {model.facts.architecture}, {model.facts.family}, from {_source(model)}", markup=False)
+    for note in _notes(model.facts):
+        console.print(note, markup=False)
     refusals = {spec.kind: update_refusal(spec.kind, entry) for spec in UPDATES}
     refusals |= {spec.edit: edit_refusal(spec.edit, entry) for spec in EDITS}
     table = Table(box=None, header_style="bold")
@@ -100,6 +105,14 @@ def show(
     for kind, reason in refusals.items():
         table.add_row(kind, "no" if reason else "yes", Text(reason or ""))
     console.print(table)
+
+
+def _notes(facts: ModelFacts) -> Iterator[str]:
+    """Yield what else a user should know of a base model."""
+    if facts.untried is not None:
+        yield f"not tried, so every update and edit is offered: {facts.untried}"
+    if facts.chat_fault is not None:
+        yield f"no chats: {facts.chat_fault}"
 
 
 def _source(model: Model) -> str:

@@ -15,7 +15,7 @@ class CheckOrder(Frozen):
     rows: str = Field(description="file of JSON Lines in TRL's columns")
     kind: DataKind
     tools: bool = Field(description="whether any row has tools, so that the chat template must show them")
-    seconds: float = Field(default=300.0, description="CPU time")
+    seconds: float = Field(description="CPU time to render and tokenise all rows; a process that takes more is ended")
 
 
 class RowChecks(Frozen):

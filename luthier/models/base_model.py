@@ -26,8 +26,10 @@ HEADLESS_ENCODERS: Final = ("BertModel", "RobertaModel", "XLMRobertaModel", "Dis
 OFFSET_POSITIONS: Final = ("roberta", "xlm-roberta", "camembert")
 # Where families that have no `max_position_embeddings` keep the longest sequence.
 CONTEXTS: Final = ("max_position_embeddings", "max_seq_len", "seq_length", "max_sequence_length")
+LEAST_CONTEXT: Final = 8  # tokens that a job reads at least (JudgeSpec.window and .max_tokens)
 # The context of a model without any limit (state-space models), unless its tokenizer names one.
 UNLIMITED_CONTEXT: Final = 8192
+_NO_LIMIT: Final = -1  # what XLNet's config class says in place of a longest sequence
 # Families whose linear layers are transformers' Conv1D, which stores weights as (inputs, outputs).
 _CONV1D: Final = ("gpt2", "openai-gpt")
 _LAYER: Final = re.compile(r"(?:^|\.)\w*(?:layers?|blocks?|h)\.(?P<index>\d+)\.")
@@ -129,6 +131,16 @@ class ModelFacts(Frozen):
         description="weight updates and edits, by kind, that failed on a tiny model of this architecture, and why; "
         "null if none did, or none was tried",
     )
+    chat_fault: str | None = Field(
+        default=None,
+        exclude_if=lambda reason: reason is None,
+        description="why the chat template of the folder cannot show a plain chat; `chat_template` is then false",
+    )
+    untried: str | None = Field(
+        default=None,
+        exclude_if=lambda reason: reason is None,
+        description="why the updates and edits could not be tried, so that all are offered",
+    )
 
 
 class BaseModelEntry(Frozen):
@@ -162,7 +174,9 @@ def read_facts(folder: Path, config: StandardConfig | None = None) -> ModelFacts
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     context = _context(values, folder)
     heads = values.get("num_attention_heads") or 1  # models without attention have none
-    template = chat_template.in_use(chat_templates(folder))
+    templates = chat_templates(folder)
+    template = chat_template.in_use(templates)
+    chat_fault = chat_template.plain_fault(templates) if templates else None
     try:
         return ModelFacts(
             architecture=architecture,
@@ -174,7 +188,8 @@ def read_facts(folder: Path, config: StandardConfig | None = None) -> ModelFacts
             kv_heads=_kv_heads(values, heads),
             vocab_size=values["vocab_size"],
             context=context,
-            chat_template=template is not None,
+            chat_template=template is not None and chat_fault is None,
+            chat_fault=chat_fault,
             attention_window=_attention_window(values, context),
             biases=any(name.endswith(".bias") for name in shapes),
             tools=template is not None and chat_template.with_tools(template) is not None,
@@ -216,7 +231,7 @@ def unsupported(folder: Path, what: str) -> UserError:
 def _context(config: Mapping[str, Any], folder: Path) -> int:
     """Return the longest sequence in tokens."""
     for name in CONTEXTS:
-        if config.get(name) is not None:
+        if config.get(name) not in (None, _NO_LIMIT):
             return int(config[name]) - _positions_before_the_first(config)
     settings = folder / "tokenizer_config.json"
     found = model_files.json_object(settings).get("model_max_length") if settings.is_file() else None

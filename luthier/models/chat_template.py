@@ -1,4 +1,4 @@
-"""Check whether a chat template shows tools, and add them to ChatML templates that do not.
+"""Check whether a chat template shows plain chats and tools, and add tools to ChatML templates that lack them.
 
 Many templates silently leave out tools and tool calls, so a model would learn empty turns. The check renders
 conversations and looks for their content. To plain ChatML templates, tools are added in the Hermes format, as in
@@ -35,6 +35,14 @@ _PLAIN: Final[Sequence[Sequence[Message]]] = (
     [_USER, _ASSISTANT, _USER],
 )
 
+# A chat of one turn, in words that templates keep even if they trim them or change their case.
+_CHAT: Final[Sequence[Message]] = (
+    {"role": "user", "content": "question 17"},
+    {"role": "assistant", "content": "answer 23"},
+)
+_SETTING: Final = {"role": "system", "content": "setting 5"}
+_FAULT_CHARACTERS: Final = 200
+
 _TOOL: Final = {
     "type": "function",
     "function": {
@@ -57,6 +65,33 @@ _SHOWN: Final = ("listed_tool", "described thus", "called_tool", "place 41", "re
 def in_use(templates: Mapping[str, str]) -> str | None:
     """Return the template, of a tokenizer's templates by name, that renders conversations with tools."""
     return templates.get("tool_use", templates.get("default"))
+
+
+def plain_fault(templates: Mapping[str, str]) -> str | None:
+    """Return why a tokenizer's templates, by name, cannot show a chat of one turn and its answer; None if they can.
+
+    A template that asks for a system message is given one, and one that reads only OpenAI's parts of content those.
+    """
+    template = templates.get("default")
+    if template is None:
+        return f"it has the chat templates {', '.join(sorted(templates))}, and none of the name default"
+    faults: list[str] = []
+    for chat in (_CHAT, [_SETTING, *_CHAT], _in_parts(_CHAT), _in_parts([_SETTING, *_CHAT])):
+        try:
+            shown = render(template, chat, now=_MOMENTS[0]).casefold()
+        except Exception as error:  # a template is third-party code, and may raise anything
+            text = " ".join(str(error).split())[:_FAULT_CHARACTERS]
+            faults.append(f"its chat template cannot show a plain chat: {type(error).__name__}: {text}")
+            continue
+        lost = [str(message["role"]) for message in _CHAT if message["content"].casefold() not in shown]
+        if not lost:
+            return None
+        faults.append(f"its chat template leaves out the text of the {' and the '.join(lost)}")
+    return faults[0]
+
+
+def _in_parts(chat: Sequence[Message]) -> list[Message]:
+    return [message | {"content": [{"type": "text", "text": message["content"]}]} for message in chat]
 
 
 @lru_cache(maxsize=64)

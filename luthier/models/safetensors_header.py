@@ -41,6 +41,11 @@ def tensors(folder: Path) -> dict[str, Tensor]:
 
     They are those that the index names, if there is one and no single file, else those of all files.
     """
+    return {name: tensor for inside in by_file(folder).values() for name, tensor in inside.items()}
+
+
+def by_file(folder: Path) -> dict[Path, dict[str, Tensor]]:
+    """Return the tensors of each file of a model by name. Raises UserError as `tensors` does."""
     files = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith(OTHER_FORMAT))
     index = folder / INDEX
     indexed = index.exists() and not (folder / "model.safetensors").exists()
@@ -50,13 +55,12 @@ def tensors(folder: Path) -> dict[str, Tensor]:
     if not files:
         raise refused(folder, "has no *.safetensors weights (pickled weights are never loaded)")
     _check_parts(files)
-    found: dict[str, Tensor] = {}
+    found: dict[Path, dict[str, Tensor]] = {}
     for file in files:
-        inside = read(file)
+        inside = found[file] = read(file)
         if lost := [name for name, place in by_name.items() if place == file.name and name not in inside]:
             raise refused(file, f"lacks the tensor {lost[0]}, which {INDEX} places there")
-        found |= inside
-    if not any(math.prod(tensor.shape) for tensor in found.values()):
+    if not any(math.prod(tensor.shape) for inside in found.values() for tensor in inside.values()):
         raise refused(folder, "has weights without a single number")
     return found
 

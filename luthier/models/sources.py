@@ -23,7 +23,7 @@ from filelock import FileLock
 from luthier.errors import LuthierError, UserError
 from luthier.models import confined
 from luthier.models.base_model import ModelFacts
-from luthier.models.capabilities import with_capabilities
+from luthier.models.capabilities import untried, with_capabilities
 from luthier.models.confined import Step, silent
 from luthier.models.model_files import part_of
 
@@ -69,18 +69,20 @@ def facts_of(folder: Path, home: Path, step: Step = silent) -> ModelFacts:
     """
     found = _inspected(folder, step)
     if found.twin is None:
-        return found.facts
-    return with_capabilities(found.facts, found.twin, found.architecture, home / "models", step)
+        return untried(found.facts, f"there is no tiny model of its kind: {found.untwinned}")
+    return with_capabilities(found.facts, found.twin, found.architecture, home / "models", step, source=folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Inspected:
-    """What was found in a folder whose files had this stamp. `twin`: the config of a tiny model, None without one."""
+    """What was found in a folder whose files had this stamp. `twin`: the config of a tiny model, None without one;
+    `untwinned` says why then."""
 
     stamp: frozenset[tuple[object, ...]]
     facts: ModelFacts
     twin: dict[str, Any] | None
     architecture: str
+    untwinned: str
 
 
 _inspections: Final[dict[Path, _Inspected]] = {}
@@ -99,6 +101,7 @@ def _inspected(folder: Path, step: Step) -> _Inspected:
         facts=ModelFacts.model_validate(read["facts"]),
         twin=read["twin"],
         architecture=read["architecture"] or "",
+        untwinned=read["untwinned"] or "",
     )
     _inspections[folder] = found
     return found

@@ -27,24 +27,32 @@ from luthier.task import DataKind, TruncatedRows
 
 _HALF: Final = 0.5  # a base that cannot show more of the rows than this is left out even where rows may be dropped
 _NOTED: Final = 1.1  # how many times the tokens of the chats are worth a note
-SECONDS: Final = 60.0  # wall-clock time of a file of rows, and more for each byte of it
-CHECKED_PER_SECOND: Final = 50_000  # bytes of rows, on a slow machine
+SECONDS: Final = 60.0  # wall-clock time to begin with a file of rows; the rest may take BUSY times its CPU time
+BUSY: Final = 2.0
+# CPU time of all rows of a file, once the tokenizer is loaded. Published templates and tokenizers take a tenth of it.
+TEMPLATE_SECONDS: Final = 8.0
+READ_PER_SECOND: Final = 50_000  # bytes of rows
 RENDERED_PER_SECOND: Final = 20_000  # messages: a chat of n messages is rendered up to n times
+_ENDED: Final = "its chat template takes more than {seconds:.0f} seconds for them, or too much memory"
 _child: Final = Child("rows", partial(child_process.piped, "workers.check_rows"), SECONDS)
+
+
+class _Unrendered(Exception):
+    """The rows cannot be rendered at all for a base model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
     """The rows of each file that the job uses, and the base models that it does not.
 
-    excluded  names of base models that cannot show the rows
+    excluded  base models that cannot show the rows, by name, and why
     rows      rows of the training file, and of the validation file if there is one
     dropped   numbers of the rows of each file that are left out
     checks    for each remaining base model, what the rows of each file become
     notes     for the job's event log
     """
 
-    excluded: frozenset[str]
+    excluded: dict[str, str]
     rows: list[list[Row]]
     dropped: tuple[frozenset[int], ...] = ()
     checks: dict[str, list[RowChecks]] = field(default_factory=dict)
@@ -126,15 +134,16 @@ def check(
     kind, rows = given[0][0].kind, [own for _, own in given]
     entries = [entry for entry in candidates if entry.facts.family == "decoder" and Path(entry.source).is_dir()]
     if kind is DataKind.TEXT or not entries:
-        return Checked(excluded=frozenset(), rows=rows)
+        return Checked(excluded={}, rows=rows)
     checks, failed = dict[str, list[RowChecks]](), dict[str, str]()
     for entry in entries:
         try:
             checks[entry.name] = [_checked(entry, kind, own, tools=tools) for own in rows]
-        except IllegalDesign as error:
-            failed[entry.name] = error.message
+        except _Unrendered as fault:
+            failed[entry.name] = f"the rows cannot be rendered: {fault}"
     if not checks:
-        raise IllegalDesign(" ".join(failed.values()), param="model")
+        reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        raise IllegalDesign(f"No base model can read the rows. {reasons}", param="model")
     bad = {name: sum(len(found.faults) for found in files) for name, files in checks.items()}
     total = sum(map(len, rows))
     most = total * _HALF if on_bad_rows == "drop" else 0
@@ -143,7 +152,8 @@ def check(
         best = min(bad, key=lambda name: bad[name])
         raise _refusal(best, [record.filename for record, _ in given], checks[best], on_bad_rows)
     used = {name: files for name, files in checks.items() if name in usable}
-    notes = [*failed.values(), *(_left_out(name, checks[name]) for name in sorted(bad.keys() - usable))]
+    excluded = failed | {name: _unshown(checks[name]) for name in sorted(bad.keys() - usable)}
+    notes = [f"Base model {name} is left out: {why}." for name, why in excluded.items()]
     kept, dropped = [], []
     for file, (record, own) in enumerate(given):
         gone = frozenset(number for name in usable for number in checks[name][file].faults)
@@ -153,7 +163,7 @@ def check(
             notes.append(_dropped(record.filename, gone, used, file))
     notes += _observed(used)
     return Checked(
-        excluded=frozenset(failed.keys() | bad.keys() - usable),
+        excluded=excluded,
         rows=kept,
         dropped=tuple(dropped),
         checks=used,
@@ -167,17 +177,15 @@ def _checked(entry: BaseModelEntry, kind: DataKind, rows: Sequence[Row], *, tool
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
         file.write(content)
         file.flush()
-        seconds = SECONDS + len(content) / CHECKED_PER_SECOND + _renderings(rows, kind) / RENDERED_PER_SECOND
+        seconds = TEMPLATE_SECONDS + len(content) / READ_PER_SECOND + _renderings(rows, kind) / RENDERED_PER_SECOND
         order = CheckOrder(source=entry.source, rows=file.name, kind=kind, tools=tools, seconds=seconds)
         try:
-            answer = _child.ask(order.model_dump_json(), seconds)
+            answer = _child.ask(order.model_dump_json(), SECONDS + BUSY * seconds)
         except TimeoutError as late:
             answer = json.dumps({"failed": str(late)})
-    reply = json.loads(answer) if answer else {"failed": "its chat template takes too much time or memory"}
+    reply = json.loads(answer) if answer else {"failed": _ENDED.format(seconds=seconds)}
     if "failed" in reply:
-        raise IllegalDesign(
-            f"The rows cannot be rendered for base model {entry.name}: {reply['failed']}", param="model"
-        )
+        raise _Unrendered(reply["failed"])
     return RowChecks.model_validate(reply["checks"])
 
 
@@ -200,10 +208,9 @@ def _refusal(
     return DatasetError(headline, faults=faults[:LISTED], param="training_file")
 
 
-def _left_out(name: str, files: Sequence[RowChecks]) -> str:
+def _unshown(files: Sequence[RowChecks]) -> str:
     number, message = next((number, text) for found in files for number, text in found.faults.items())
-    count = sum(len(found.faults) for found in files)
-    return f"Base model {name} is left out: it cannot show {count} rows (first: row {number}, {message})."
+    return f"it cannot show {sum(len(found.faults) for found in files)} rows (first: row {number}, {message})"
 
 
 def _dropped(filename: str, gone: frozenset[int], used: dict[str, list[RowChecks]], file: int) -> str:

@@ -24,7 +24,7 @@ from search.space.space import Space
 from service.context import Context
 from service.datasets import environments, row_checks
 from service.datasets.row_checks import Checked
-from service.jobs import events, judge
+from service.jobs import base_models, events, judge
 from service.jobs.openai_method import Fixed, fixed_elsewhere, for_goal, for_objective, graded, ignored, merge
 from service.schemas.requests import MAX_SEED, CreateJob
 
@@ -64,10 +64,11 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
     four_bit = bool(live_workers) and all(worker.device.four_bit for worker in live_workers)
     fixed = fixed_elsewhere(body, training.kind)
     check_models(fixed, entries)
-    if conversational(_rows(ctx, training)[0]):
-        entries = _with_chat_template(entries)
-    place = _tools_at(ctx, training, validation)
     requested = {value.value for value in fixed if value.axis == "model"} | set(body.search.pin.model or ())
+    pinned = bool(body.search.pin.model)
+    unfit = base_models.unfit(entries, chats=conversational(_rows(ctx, training)[0]))
+    entries = base_models.usable(entries, unfit, requested, pinned=pinned)
+    place = _tools_at(ctx, training, validation)
     if place is not None:
         entries = _with_tools(place, entries, requested)
     checked = row_checks.check(
@@ -76,7 +77,7 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
         on_bad_rows=body.on_bad_rows,
         tools=place is not None,
     )
-    entries = [entry for entry in entries if entry.name not in checked.excluded]
+    entries = base_models.usable(entries, checked.excluded, requested, pinned=pinned)
     splits = _split(checked, training, validation)
     if training.kind is DataKind.UNPAIRED:
         _check_labels(splits, "training_file" if validation is None else "validation_file")
@@ -107,7 +108,7 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
         truncation=checked.truncation(frozen.max_tokens),
     )
     unused = () if body.method is None else ignored(body.method)
-    notes = (*checked.notes, *splits.notes, *lengths, *unused, *rate_notes(designs))
+    notes = (*base_models.note(unfit), *checked.notes, *splits.notes, *lengths, *unused, *rate_notes(designs))
     few = too_few(frozen, len(splits.validation), len(splits.test))
     return Admitted(
         job=record, filename=training.filename, generated=generated, notes=notes, designs=designs, warnings=few
@@ -215,17 +216,6 @@ def check_models(fixed: Sequence[Fixed], entries: Sequence[BaseModelEntry]) -> N
 def conversational(row: Row) -> bool:
     """Return whether the row is a list of messages, which needs a chat template. All rows of a dataset are alike."""
     return "messages" in row or not isinstance(row.get("prompt", ""), str)
-
-
-def _with_chat_template(entries: Sequence[BaseModelEntry]) -> list[BaseModelEntry]:
-    found = [entry for entry in entries if entry.facts.chat_template]
-    if not found:
-        raise IllegalDesign(
-            "The rows are conversations, which need a base model with a chat template. Registered without one: "
-            f"{', '.join(entry.name for entry in entries)}.",
-            param="model",
-        )
-    return found
 
 
 def _tools_at(ctx: Context, training: FileRecord, validation: FileRecord | None) -> str | None:

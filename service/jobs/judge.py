@@ -8,6 +8,7 @@ from typing import Final
 from luthier import dataset, graders
 from luthier.dataset import Profile, Splits
 from luthier.errors import GraderFault, IllegalDesign, UserError
+from luthier.models.base_model import LEAST_CONTEXT
 from luthier.store.rows import FileRecord
 from luthier.task import DataKind, Grader, JudgeSpec, Objective, TextSimilarity
 from luthier.values import Frozen
@@ -33,8 +34,14 @@ def limits(designs: Space, profile: Profile) -> Limits:
 
     The defaults apply, or the shortest reach of the models if that is less. Where RoPE scaling extends a context, the
     extended reach applies: a design with the longer context would otherwise never be scored on long rows.
+    Raises IllegalDesign for a model that can read next to nothing.
     """
     reach = min(model.reach for model in designs.models)
+    if reach < LEAST_CONTEXT:
+        names = ", ".join(model.name for model in designs.models if model.reach < LEAST_CONTEXT)
+        raise IllegalDesign(
+            f"A job reads at least {LEAST_CONTEXT} tokens, and {names} has a context of {reach}.", param="model"
+        )
     extended = any(model.reach > model.context for model in designs.models)
     defaults = JudgeSpec.model_fields
     window, max_tokens = (

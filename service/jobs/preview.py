@@ -21,7 +21,7 @@ from search.space import validate
 from search.space.options import offer
 from search.space.space import Space
 from service.context import Context
-from service.jobs import budget, create, estimate, judge
+from service.jobs import base_models, budget, create, estimate, judge
 from service.jobs.expected import previewed
 from service.jobs.openai_method import fixed_elsewhere, graded, merge
 from service.schemas.requests import EstimateDesign, LookAtSpace
@@ -48,7 +48,8 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
     rows = body.rows if training is None else estimate.rows_to_train(_profile(training))
     generated = body.rows if body.task.environment is None else body.task.environment.rows
     held_out = dataset.about_held_out(generated if training is None else _profile(training).rows)
-    left_out = {} if training is None else _left_out(ctx, training, entries)
+    chats, tools = (False, False) if training is None else _traits(ctx.blobs, training.rows, training.kind)
+    left_out = base_models.unfit(entries, chats=chats, tools=tools)
     usable = [entry for entry in entries if entry.name not in left_out]
     found: Space | None = None
     pin, problem = body.search.pin, None
@@ -57,6 +58,7 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
         fixed = fixed_elsewhere(request, kind)
         create.check_models(fixed, entries)
         pin = merge(body.search.pin, fixed)
+        base_models.usable(entries, left_out, pin.model or (), pinned=bool(body.search.pin.model))
         length = 0 if training is None else _profile(training).long_rows
         examples = rows if training is None else _profile(training).examples(rows)
         found, _ = create.designs_of(request, fixed, kind, length, usable, examples, four_bit=four_bit)
@@ -104,18 +106,6 @@ def _family(kind: DataKind, entries: Sequence[BaseModelEntry]) -> Family:
     available = {entry.facts.family for entry in entries}
     fitting = [one for one in validate.FAMILIES if one in available and validate.recipes(kind, one, rewarded=True)]
     return fitting[0] if fitting else "decoder"
-
-
-def _left_out(ctx: Context, training: FileRecord, entries: Sequence[BaseModelEntry]) -> dict[str, str]:
-    """Return, by base model that cannot render such rows, the reason."""
-    chats, tools = _traits(ctx.blobs, training.rows, training.kind)
-    why: dict[str, str] = {}
-    for entry in entries:
-        if chats and not entry.facts.chat_template:
-            why[entry.name] = "it has no chat template, and the rows are conversations"
-        elif tools and not entry.facts.tools:
-            why[entry.name] = "its chat template does not render tools, which the rows use"
-    return why
 
 
 @lru_cache(maxsize=64)

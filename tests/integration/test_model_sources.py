@@ -71,8 +71,8 @@ def test_a_file_that_cannot_be_converted_is_named_and_leaves_nothing(tmp_path: P
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     tiny_gguf.write(TINY_CHAT, part, F32, without="blk.3.ffn_up.weight")
     for file, why in (
-        (other, ".*GGUF magic invalid"),
-        (cut, ".+"),
+        (other, "is no GGUF file"),
+        (cut, "is cut off"),
         (part, r"lacks 1 .*model\.layers\.3\.mlp\.up_proj\.weight.*llama-gguf-split --merge"),
     ):
         with pytest.raises(UserError, match=rf"{file.name} {why}"):
@@ -132,7 +132,7 @@ def test_a_source_that_is_nothing_is_refused_with_what_it_may_be(bare: Service, 
 
 def test_the_service_says_why_a_gguf_file_cannot_be_converted(bare: Service, tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"no model at all, but long enough to be read")
-    with pytest.raises(UserError, match=r"bad\.gguf .*GGUF magic invalid"):
+    with pytest.raises(UserError, match=r"bad\.gguf is no GGUF file"):
         bare.client.add_model("bad", str(tmp_path / "bad.gguf"))
     assert bare.client.models() == []
 

@@ -237,3 +237,50 @@ def test_a_model_that_rescales_its_weights_for_float16_keeps_them(tiny: cache.Ba
     entry = tiny.entry.model_copy(update={"name": "rwkv", "source": str(tmp_path)})
     loaded = cache.load(entry).model  # which reads rows with it
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"_attn_implementation": "flash_attention_9"},
+        {"attn_implementation": "flex_attention_of_another_machine"},
+        {"return_dict": False},
+        {"output_hidden_states": True, "use_cache": False},
+    ],
+    ids=str,
+)
+def test_what_the_last_user_of_a_folder_set_changes_nothing(
+    changes: dict[str, object], tiny: Base, tmp_path: Path
+) -> None:
+    folder = broken_models.copy(tmp_path / "model", broken_models.config(**changes))
+    loaded = cache.load(tiny.entry.model_copy(update={"source": str(folder)}))
+    ids = torch.tensor([[1, 55, 901, 7]])
+    with torch.no_grad():
+        assert torch.equal(loaded.model(input_ids=ids).logits, tiny.model(input_ids=ids).logits)
+    assert loaded.model.config.return_dict
+    assert not loaded.model.config.output_hidden_states
+
+
+def test_weights_in_eight_bit_floats_are_unpacked(tiny: Base, tmp_path: Path) -> None:
+    """Their blocks have scales of their own, which are 0.5 here."""
+    packed = {"quant_method": "fp8", "weight_block_size": [128, 128], "modules_to_not_convert": ["lm_head"]}
+    folder = broken_models.copy(tmp_path / "model", broken_models.config(quantization_config=packed))
+    weights = load_file(folder / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    for key in [key for key in weights if key.endswith("_proj.weight")]:
+        rows, columns = weights[key].shape
+        weights[key] = (weights[key] * 2).to(torch.float8_e4m3fn)
+        weights[f"{key}_scale_inv"] = torch.full((math.ceil(rows / 128), math.ceil(columns / 128)), 0.5)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    loaded = cache.load(tiny.entry.model_copy(update={"source": str(folder)}))
+    found = loaded.model.get_parameter(name)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, tiny.model.get_parameter(name), rtol=0.1, atol=1e-3)
+    assert not hasattr(loaded.model.config, "quantization_config")
+
+
+def test_a_folder_with_an_adapter_is_no_base(tiny: Base, tmp_path: Path) -> None:
+    """One that was registered before such folders were refused."""
+    folder = broken_models.copy(tmp_path / "model", BROKEN["the settings of an adapter beside the model"][0])
+    with pytest.raises(Infeasible, match=r"adapter_config\.json"):
+        cache.load(tiny.entry.model_copy(update={"source": str(folder)}))

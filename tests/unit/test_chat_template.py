@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from typing import Any
 
 import pytest
 
-from luthier.models.chat_template import in_use, render, shows_tools, with_tools
+from luthier.models.chat_template import in_use, plain_fault, render, shows_tools, with_tools
 from tests import data_samples
 from tests.conftest import TINY
 
@@ -106,3 +107,37 @@ def test_of_several_templates_the_one_for_tools_is_in_use() -> None:
     assert in_use({"default": "a", "rag": "b", "tool_use": "c"}) == "c"
     assert in_use({"default": "a", "rag": "b"}) == "a"
     assert in_use({}) is None
+
+
+@pytest.mark.parametrize(
+    "name", sorted(file.name.removesuffix(".jinja") for file in PUBLISHED.iterdir() if file.name.endswith(".jinja"))
+)
+def test_published_templates_show_a_plain_chat(name: str) -> None:
+    assert plain_fault({"default": published(name)}) is None
+
+
+PARTS = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
+TURNS = "{% for m in messages %}{{ m.role }}: {{ m.content|upper|trim }}\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("templates", "why"),
+    [
+        ({"default": "{{ raise_exception('only images') }}"}, "only images"),
+        ({"default": "{% import 'macros.jinja' as m %}" + TURNS}, "TypeError|TemplateNotFound|no loader"),
+        ({"default": "{{ settings.style.name }}" + TURNS}, "undefined"),
+        ({"default": "<s>"}, "leaves out the text of the user and the assistant"),
+        ({"default": "{{ messages[0].content }}"}, "the text of the assistant"),
+        ({"default": ""}, "leaves out"),
+        ({"rag": TURNS, "tool_use": TURNS}, "rag, tool_use"),
+    ],
+)
+def test_a_template_that_cannot_show_a_plain_chat_is_known_with_the_reason(templates: dict[str, str], why: str) -> None:
+    assert re.search(why, plain_fault(templates) or "")
+
+
+def test_a_template_may_change_the_case_or_ask_for_a_system_message_or_for_parts() -> None:
+    assert plain_fault({"default": TURNS}) is None
+    assert plain_fault({"default": PARTS}) is None
+    strict = "{% if messages[0].role != 'system' %}{{ raise_exception('no system') }}{% endif %}" + TURNS
+    assert plain_fault({"default": strict, "rag": "{{ broken"}) is None

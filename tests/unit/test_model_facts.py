@@ -87,17 +87,22 @@ def test_a_model_without_a_tensor_named_bias_has_none(tiny_entry: BaseModelEntry
     assert not tiny_entry.facts.biases
 
 
+BOTH = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+
+
 @pytest.mark.parametrize(
     ("template", "speaks", "tools"),
     [
         (None, False, False),
         ("", False, False),
-        ("{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}", True, False),
+        (BOTH, True, False),
         ((TINY / "chat_template.jinja").read_text(), True, True),
-        ([{"name": "default", "template": "{{ messages[0].content }}"}], True, False),
+        ([{"name": "default", "template": BOTH}], True, False),
+        ([{"name": "default", "template": "{{ messages[0].content }}"}], False, False),
+        ([{"name": "rag", "template": BOTH}], False, False),
         (
             [
-                {"name": "default", "template": "{{ messages[0].content }}"},
+                {"name": "default", "template": BOTH},
                 {
                     "name": "tool_use",
                     "template": (files("trl") / "chat_templates" / "qwen2_5.jinja").read_text("utf-8"),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import AutoConfig, PretrainedConfig
 
+from luthier.errors import UserError
+from luthier.models.base_model import ModelFacts
+from tests.conftest import TINY
 from tests.unit.search_samples import entry
 from workers import capabilities
+from workers.import_model import standard_config
 from workers.import_model.twin import CONTEXT, LAYERS, SHORT, VOCABULARY, WIDTH, identity, twin
 from workers.train.layout_probe import row_layout
 from workers.train.layouts import RowLayout
@@ -75,10 +80,40 @@ def test_what_fails_on_the_twin_is_named_with_the_reason() -> None:
     """GPT-2 keeps queries, keys and values in one matrix."""
     facts = entry(biases=True, attention_window=None, rope=None).facts
     steps: list[str] = []
-    found = capabilities.work({"facts": facts.model_dump(), "config": twin(config("gpt2")).to_dict()}, steps.append)
+    found = capabilities.work(question(config("gpt2"), facts), steps.append)["unsupported"]
     assert "k_proj" in found["kv_heads"]
     assert {"full", "lora", "bitfit", "window", "rope_factor"}.isdisjoint(found)
     assert any("lora" in step for step in steps)
+
+
+def question(whole: PretrainedConfig, facts: ModelFacts, folder: Path = TINY) -> dict[str, Any]:
+    return {"facts": facts.model_dump(), "config": twin(whole).to_dict(), "folder": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "why"),
+    [
+        ("granite", {"logits_scaling": 0.0}, "not finite"),
+        ("llama", {"rms_norm_eps": -4.0}, "not finite"),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 0.0}}, "not finite"),
+        ("xlnet", {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}, "tokens that follow"),
+    ],
+)
+def test_settings_with_which_no_model_can_be_trained_are_found(kind: str, settings: dict[str, Any], why: str) -> None:
+    found = capabilities.work(question(config(kind, **settings), entry().facts), lambda step: None)
+    assert why in str(found["untrainable"])
+    assert found["unsupported"] == {}
+
+
+def test_a_twin_that_fails_alone_is_no_reason_to_refuse_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes that do not fit each other may be those of the twin alone, or those of the model too."""
+    asked = question(config("llama"), entry().facts)
+    asked["config"]["num_key_value_heads"] = 3
+    with pytest.raises(UserError, match="tiny model is at fault"):
+        capabilities.work(asked, lambda step: None)
+    wrong = config("llama", hidden_size=128, num_attention_heads=16, num_key_value_heads=7, num_hidden_layers=1)
+    monkeypatch.setattr(standard_config, "load", lambda folder: (wrong, "LlamaForCausalLM"))
+    assert "RuntimeError" in str(capabilities.work(asked, lambda step: None)["untrainable"])
 
 
 def test_a_window_shorter_than_the_rows_of_the_probe_is_seen() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,22 @@ from tests import broken_models
 from tests.conftest import TINY, TINY_ENCODER
 from tests.zoo.build import build, save
 from tests.zoo.declarations import DECLARATIONS
-from workers.import_model.weights import misfit
+from workers.import_model import standard_config, weight_values, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 MEMBERS = [
     pytest.param(name, marks=() if declared.covering else pytest.mark.slow) for name, declared in DECLARATIONS.items()
 ]
+
+
+def misfit(folder: Path) -> str | None:
+    """Return what does not fit, without what the child makes of errors."""
+    encoder = standard_config.standard(folder).family == "encoder"
+    model = weights.hollow(standard_config.load(folder)[0], encoder=encoder)
+    return weights.misfit(folder, model, encoder=encoder)
+
+
 SMALL = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 
 
@@ -117,10 +126,8 @@ def test_encoders_fit_with_and_without_a_head(family: str, headless: bool, tmp_p
 
 
 def test_what_cannot_be_compared_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quantised = broken_models.copy(tmp_path / "q", broken_models.config(intermediate_size=100))
-    config = json.loads((quantised / "config.json").read_text())
-    (quantised / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))
-    assert misfit(quantised) is None
+    change = broken_models.config(intermediate_size=100, quantization_config={"quant_method": "fp8"})
+    assert fault(broken_models.copy(tmp_path / "q", change)) is None
     asked = confined.ask
 
     def slow(module: str, *question: Any, **limits: Any) -> Any:
@@ -136,3 +143,86 @@ def test_what_cannot_be_compared_is_not_refused(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("folder", [TINY, TINY_ENCODER], ids=lambda folder: folder.name)
 def test_the_tests_own_models_fit(folder: Path) -> None:
     assert misfit(folder) is None
+    assert fault(folder) is None
+
+
+def fault(folder: Path) -> str | None:
+    return weights.work({"folder": str(folder)}, lambda step: None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_act": "swoosh"},
+        {"rope_parameters": {"rope_type": "spiral", "rope_theta": 1e4}},
+        {"pad_token_id": 4096},
+        {"model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"], "hidden_act": "swoosh"},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_transformers_cannot_build_is_refused_with_its_reason(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    found = fault(broken_models.copy(tmp_path / "model", broken_models.config(**changes)))
+    assert found is not None
+    assert "cannot be built" in found
+
+
+def last(matrix: torch.Tensor, number: float) -> torch.Tensor:
+    """Return a copy with another last number."""
+    copy = matrix.clone()
+    copy.view(-1)[-1] = number
+    return copy
+
+
+def numbers(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> broken_models.Break:
+    def broken(folder: Path) -> None:
+        file = folder / "model.safetensors"
+        save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+    return broken
+
+
+DOWN, NORM = "model.layers.5.mlp.down_proj.weight", "model.norm.weight"
+VALUES: dict[str, tuple[broken_models.Break, str]] = {
+    "infinity in the last place of a matrix": (numbers(lambda t: t | {DOWN: last(t[DOWN], float("inf"))}), DOWN),
+    "NaN in a norm, in half precision": (
+        numbers(lambda t: {k: v.bfloat16() for k, v in t.items()} | {NORM: torch.full((128,), torch.nan)}),
+        NORM,
+    ),
+    "matrices of zeros beside whole norms": (
+        numbers(lambda t: {k: v * 0 if v.ndim > 1 else v for k, v in t.items()}),
+        "zeros",
+    ),
+    "one matrix of 16-bit integers": (numbers(lambda t: t | {DOWN: (t[DOWN] * 999).to(torch.int16)}), DOWN),
+    "bytes": (numbers(lambda t: {k: v.to(torch.uint8) if v.ndim > 1 else v for k, v in t.items()}), "U8"),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_numbers_that_no_model_can_have_are_refused_by_tensor(name: str, tmp_path: Path) -> None:
+    change, named = VALUES[name]
+    found = fault(broken_models.copy(tmp_path / "model", change))
+    assert found is not None
+    assert named in found
+
+
+def test_a_large_model_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share of the rows is read of each tensor; a matrix that is full of NaN is still found."""
+    monkeypatch.setattr(weight_values, "READ", 2**18)
+    monkeypatch.setattr(weight_values, "SLICE", 2**14)
+    assert fault(TINY) is None
+    full = numbers(lambda t: t | {DOWN: torch.full_like(t[DOWN], torch.nan)})
+    assert DOWN in str(fault(broken_models.copy(tmp_path / "model", full)))
+
+
+def test_buffers_may_hold_anything(tmp_path: Path) -> None:
+    """Older files keep masks and positions."""
+    extra = {
+        "model.layers.0.self_attn.mask": torch.full((8, 8), -torch.inf),
+        "model.layers.0.self_attn.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8),
+        "model.position_ids": torch.arange(8).expand(1, 8).contiguous(),
+    }
+    assert fault(broken_models.copy(tmp_path / "model", numbers(lambda t: t | extra))) is None
+    scalar = numbers(lambda t: t | {"model.scale.weight": torch.tensor(3.0)})
+    assert fault(broken_models.copy(tmp_path / "scalar", scalar)) is None

@@ -18,8 +18,10 @@ from typing import Final
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from luthier.errors import TrialFailed, UserError
 from luthier.models import model_files, safetensors_header
 
+CONFIG: Final = "config.json"
 GENERATION: Final = "generation_config.json"
 _TYPES: Final = {"BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -33,7 +35,10 @@ def checkpoint_dtype(source: Path) -> torch.dtype:
 
 
 def save_model(model: PreTrainedModel, folder: Path, source: Path) -> None:
-    """Save a model as its base in `source` was saved. The model itself has the type of the base from then on."""
+    """Save a model as its base in `source` was saved. The model itself has the type of the base from then on.
+
+    Raises TrialFailed if the folder is then no whole model.
+    """
     own = source / GENERATION
     torch.nn.Module.to(model, checkpoint_dtype(source))
     if own.is_file():
@@ -41,6 +46,26 @@ def save_model(model: PreTrainedModel, folder: Path, source: Path) -> None:
     model.save_pretrained(folder)
     if own.is_file():
         shutil.copyfile(own, folder / GENERATION)
+    check_whole(model, folder)
+
+
+def check_whole(model: PreTrainedModel, folder: Path) -> None:
+    """Raise TrialFailed unless a folder holds the config and all the weights of a model.
+
+    transformers saves something else of models that it takes for adapted ones. Numbers are counted, because it renames
+    and splits tensors when it saves them.
+    """
+    left_out = set(model._keys_to_ignore_on_save or ())
+    needed = sum(tensor.numel() for name, tensor in model.named_parameters() if name not in left_out)
+    try:
+        written = sum(prod(tensor.shape) for tensor in safetensors_header.tensors(folder).values())
+    except UserError as error:
+        raise TrialFailed(f"the export is not whole: {error.message}") from error
+    if not (folder / CONFIG).is_file() or written < needed:
+        names = ", ".join(sorted(file.name for file in folder.iterdir()))
+        raise TrialFailed(
+            f"the export is not whole: {written:,} of {needed:,} parameters were saved, in the files {names}"
+        )
 
 
 def stop_at(folder: Path, ends: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from peft import PeftModelForCausalLM
 
-from luthier.errors import BlobMissing, TrialFailed
+from luthier.errors import BlobMissing, Infeasible, TrialFailed, UserError
 from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.worker_protocol import Artifact
 from workers import cache
@@ -32,8 +32,11 @@ def load(service: ServiceClient, base: BaseModelEntry, weights: Artifact, scratc
         raise TrialFailed(f"the weights of the champion were deleted: {error.message}") from error
     match weights.kind:
         case "merged":
-            entry = BaseModelEntry(name="champion", source=str(folder), facts=read_facts(folder, standard(folder)))
-            return cache.load(entry).model
+            try:
+                facts = read_facts(folder, standard(folder))
+            except UserError as error:
+                raise Infeasible(f"the champion is no whole model: {error.message}") from error
+            return cache.load(BaseModelEntry(name="champion", source=str(folder), facts=facts)).model
         case "adapter":
             model = copy.deepcopy(cache.base(base).model)
             return PeftModelForCausalLM.from_pretrained(model, folder).eval()

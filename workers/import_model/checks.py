@@ -12,11 +12,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from luthier.errors import UserError
 from luthier.models import chat_template, confined, model_files, safetensors_header
-from luthier.models.base_model import ModelFacts, StandardConfig, chat_templates, read_facts
+from luthier.models.base_model import LEAST_CONTEXT, ModelFacts, StandardConfig, chat_templates, read_facts
 from luthier.models.confined import Step, describe
 from luthier.models.model_files import refused
 from luthier.models.safetensors_header import Tensor
-from workers.import_model import standard_config
+from workers.import_model import special_tokens, standard_config
 
 TEMPLATE_SECONDS: Final = 3.0  # CPU time of all renderings; those of published templates take milliseconds
 LONGEST_RENDERING: Final = 2**20  # characters of a conversation of one short message
@@ -24,6 +24,8 @@ LONGEST_RENDERING: Final = 2**20  # characters of a conversation of one short me
 _OTHER_MODALITY: Final = re.compile(r"image|video|audio", re.IGNORECASE)
 _LAYERS_SHARE_WEIGHTS: Final = "num_hidden_groups"  # ALBERT's
 _LAYER: Final = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)\.")
+# Files of PEFT. transformers loads an adapter beside a model with it, and only the adapter is saved again.
+_ADAPTER: Final = ("adapter_config.json", "adapter_model*.safetensors")
 _OPTIONAL: Final = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
 
@@ -32,7 +34,8 @@ def facts(folder: Path, step: Step = lambda name: None) -> ModelFacts:
     step(f"Reading the files of {folder}")
     if not folder.is_dir():
         raise refused(folder, "is not a folder")
-    model_files.check(folder / "config.json")
+    _check_adapter(folder)
+    model_files.check(folder / standard_config.NAME)
     if not (folder / "tokenizer.json").is_symlink() and not (folder / "tokenizer.json").exists():
         raise refused(folder, "has no tokenizer.json (a fast tokenizer is required)")
     model_files.check(folder / "tokenizer.json", most_bytes=model_files.LARGEST_TOKENIZER)
@@ -46,13 +49,36 @@ def facts(folder: Path, step: Step = lambda name: None) -> ModelFacts:
     _check_sizes(folder, config, tensors)
     step(f"Loading the tokenizer of {folder}")
     _check_tokenizer(folder, config)
+    special_tokens.check(folder, config)
     step(f"Rendering the chat template of {folder}")
     confined.limit_step(TEMPLATE_SECONDS)
     for name, template in templates.items():
         _check_template(folder, name, template)
     found = read_facts(folder, config)
     confined.limit_step(0)
+    if found.context < LEAST_CONTEXT:
+        raise refused(
+            folder,
+            f"has a context of {found.context} tokens (max_position_embeddings or its like), and at least "
+            f"{LEAST_CONTEXT} are needed",
+        )
     return found
+
+
+def _check_adapter(folder: Path) -> None:
+    """Raise UserError for a folder with an adapter: only the weights of a whole model are trained and exported."""
+    found = ", ".join(sorted(file.name for pattern in _ADAPTER for file in folder.glob(pattern)))
+    if not found:
+        return
+    if not (folder / standard_config.NAME).exists():
+        raise refused(
+            folder, f"holds only a PEFT adapter ({found}): merge it into its base model, and register the merged model"
+        )
+    raise refused(
+        folder,
+        f"holds a PEFT adapter beside the model ({found}), and transformers would load both. Remove these files if the "
+        "adapter is already merged into the weights; merge it first if it is not",
+    )
 
 
 def _check_sizes(folder: Path, config: StandardConfig, tensors: Mapping[str, Tensor]) -> None:

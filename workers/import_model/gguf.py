@@ -23,7 +23,7 @@ from luthier.models import confined
 from luthier.models.base_model import ORIGIN
 from luthier.models.model_files import part_of
 from luthier.models.sources import conversion_seconds
-from workers.import_model import standard_config
+from workers.import_model import gguf_header, standard_config
 
 UNQUANTISED: Final = ("F64", "F32", "F16", "BF16")
 # Padding tokens of common families, dedicated ones first.
@@ -52,12 +52,12 @@ def limits(question: dict[str, str]) -> confined.Limits:
 def convert(gguf: Path, folder: Path) -> None:
     """Write model and tokenizer into the new `folder`, completely or not at all. Raises UserError if that fails."""
     try:
-        origin = {"origin": gguf.name, "quantised": quantisation(GGUFReader(gguf))}
+        origin = {"origin": gguf.name, "quantised": quantisation(gguf_header.read(gguf))}
         model, tokenizer = _load(gguf)
     except UserError:
         raise
     except Exception as error:  # a damaged file makes the libraries fail with all kinds of errors
-        raise UserError(f"{gguf} cannot be converted: {error or type(error).__name__}", param="source") from error
+        raise UserError(f"{gguf} cannot be converted: {confined.describe(error)}", param="source") from error
     part = part_of(folder)
     shutil.rmtree(part, ignore_errors=True)
     model.save_pretrained(part)
@@ -67,13 +67,11 @@ def convert(gguf: Path, folder: Path) -> None:
     part.rename(folder)
 
 
-def quantisation(reader: Any) -> str | None:
+def quantisation(reader: GGUFReader) -> str | None:
     """Return the type of most of the weights, such as `Q4_1`; None if they are not quantised."""
     sizes: Counter[str] = Counter()
     for tensor in reader.tensors:
         sizes[tensor.tensor_type.name] += int(tensor.n_elements)
-    if not sizes:
-        raise ValueError("it contains no tensors")
     usual = sizes.most_common(1)[0][0]
     return None if usual in UNQUANTISED else usual
 

@@ -16,8 +16,8 @@ QUESTION: Final = "folder"
 
 
 def work(question: dict[str, str], step: confined.Step) -> dict[str, Any]:
-    """Return the `facts` of the folder in the question, the config of its `twin` (None if there is none) and the id of
-    its `architecture`. Raises UserError for what is wrong with the folder."""
+    """Return the `facts` of the folder in the question, the config of its `twin` and the id of its `architecture`; both
+    are None if there is no twin, and `untwinned` says why. Raises UserError for what is wrong with the folder."""
     # In an interpreter of its own, importing torch would take ten times as long as all the rest.
     cast("dict[str, Any]", sys.modules).setdefault("torch", None)
     from workers.import_model import checks, standard_config
@@ -29,12 +29,13 @@ def work(question: dict[str, str], step: confined.Step) -> dict[str, Any]:
     try:
         small = twin(standard_config.load(folder)[0])
     except Exception as error:  # a config class may refuse sizes in any way; the model is as good without a twin
-        print(confined.describe(error), file=sys.stderr)
-        return {"facts": facts.model_dump(mode="json"), "twin": None, "architecture": None}
+        why = confined.describe(error)
+        return {"facts": facts.model_dump(mode="json"), "twin": None, "architecture": None, "untwinned": why}
     return {
         "facts": facts.model_dump(mode="json"),
         "twin": small.to_dict(),
         "architecture": identity(small, facts.architecture),
+        "untwinned": None,
     }
 
 

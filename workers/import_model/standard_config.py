@@ -23,6 +23,7 @@ from luthier.errors import UserError
 from luthier.models import model_files
 from luthier.models.base_model import CONTEXTS, DECODERS, HEADLESS_ENCODERS, StandardConfig, unsupported
 from luthier.models.confined import describe
+from workers.import_model.neutral_config import neutral, quantisation_fault
 
 NAME: Final = "config.json"
 TEXT: Final = "text_config"
@@ -69,8 +70,11 @@ def load(folder: Path) -> tuple[PretrainedConfig, str]:
         raise _fault(folder, f"has the model_type {kind}, which transformers {transformers.__version__} does not know")
     architecture = _architecture(folder, raw, kind)
     _check_values(folder, raw)
+    if (why := quantisation_fault(raw)) is not None:
+        raise _fault(folder, why)
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True), architecture
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return neutral(config), architecture
     except Exception as error:  # the classes check their values in many ways
         raise _fault(folder, f"is refused by transformers: {describe(error)}") from error
 

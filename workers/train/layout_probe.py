@@ -139,7 +139,8 @@ def _marks(config: PretrainedConfig) -> dict[str, int]:
 
 def _context(config: PretrainedConfig) -> float:
     """Return the longest row in tokens; infinity for a model without positions."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None) or math.inf
+    found = getattr(config.get_text_config(), "max_position_embeddings", None) or 0
+    return found if found > 0 else math.inf  # XLNet's is -1
 
 
 def _lengths(marks: Iterable[int], context: float, budget: int) -> list[int]:
