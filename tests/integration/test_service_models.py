@@ -249,7 +249,7 @@ def test_conversations_are_refused_where_no_model_has_a_chat_template(bare: Serv
         {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes."}]}
         for n in range(30)
     ]
-    with pytest.raises(IllegalDesign, match=r"chat template.*mute") as refused:
+    with pytest.raises(IllegalDesign, match=r"mute: it has no chat template") as refused:
         bare.submit(rows)
     assert refused.value.param == "model"
     bare.add_model("tiny-chat")
