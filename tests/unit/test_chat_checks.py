@@ -33,7 +33,7 @@ def checks(folder: Path, rows: Rows, kind: DataKind = DataKind.CHAT, template: s
     file = folder / "rows.jsonl"
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     tools = any(row.get("tools") for row in rows)
-    return check(CheckOrder(source=str(source), rows=str(file), kind=kind, tools=tools))
+    return check(CheckOrder(source=str(source), rows=str(file), kind=kind, tools=tools, seconds=60.0))
 
 
 def chat(rounds: int) -> dict[str, Any]:
