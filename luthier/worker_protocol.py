@@ -110,6 +110,9 @@ class Directive(Frozen):
     """
 
     action: Literal["continue", "stop", "pause", "wrap_up"]
+    wrap_up_at: float | None = Field(
+        default=None, description="device-seconds of the trial from which it wraps up, without another heartbeat"
+    )
     reason: str | None = None
     expires_at: datetime
 

@@ -31,7 +31,7 @@ class Lease:
         self.assignment = assignment
         self.interval = lease_seconds / 4
         self.meter = Meter()
-        self.wrap_up = False  # the budget ends: a training that has a result should end with it
+        self._wraps_up_at: float | None = None  # device-seconds of the trial
         self.tokens = 0  # trained on so far, in all leases of the trial
         self._began = time.monotonic()
         self._points: list[Point] = []
@@ -53,6 +53,11 @@ class Lease:
     def device_seconds(self) -> float:
         """Seconds that the trial has used in all its leases."""
         return self.assignment.device_seconds + time.monotonic() - self._began
+
+    @property
+    def wrap_up(self) -> bool:
+        """Whether the budget ends: a training that has a result should end with it."""
+        return self._wraps_up_at is not None and self.device_seconds >= self._wraps_up_at
 
     def __enter__(self) -> Lease:
         self._thread.start()
@@ -117,14 +122,13 @@ class Lease:
                     self._points[:0] = points
                     self._lines[:0] = lines
                 raise
+        self._wraps_up_at = 0.0 if directive.action == "wrap_up" else directive.wrap_up_at
         match directive.action:
             case "stop":
                 self._order = self._order or Stopped(directive.reason or "the service asked the trial to stop")
             case "pause":
                 self._paused = True
-            case "wrap_up":
-                self._paused, self.wrap_up = False, True
-            case "continue":
+            case "continue" | "wrap_up":
                 self._paused = False  # the job was resumed before the trial could stop
 
     def _renew(self) -> None:

@@ -30,6 +30,7 @@ from service.context import Context
 from service.jobs import alias_promotion, budget, events, history, lifecycle, reconcile
 
 STOPPED: Final = "a user stopped the trial"
+JUDGEMENTS: Final = 2.0
 
 
 def register(ctx: Context, hello: Hello, now: datetime) -> WorkerRecord:
@@ -79,12 +80,16 @@ def heartbeat(ctx: Context, trial_id: str, report: Heartbeat, now: datetime) -> 
         measurements.add_lines(c, trial_id, report.fence, report.lines)
         job = jobs.get(c, trial.job_id)
         reason = _stop_reason(c, job, trial, now) or (STOPPED if trial.stopped else None)
-        ends = reason is None and trial.design.self_ending and _budget_ends(c, job, now, ctx.settings.lease_seconds)
+        left = None
+        if reason is None and trial.design.self_ending:
+            left = _left_to_train(c, job, now, ctx.settings.lease_seconds)
     assert trial.expires_at is not None  # it has just been renewed
     if reason is None and job.paused:
         return Directive(action="pause", expires_at=trial.expires_at)
+    ends = left is not None and left <= 0
     action: Literal["stop", "wrap_up", "continue"] = "stop" if reason else "wrap_up" if ends else "continue"
-    return Directive(action=action, reason=reason, expires_at=trial.expires_at)
+    wrap_up_at = None if left is None else report.device_seconds + max(0.0, left)
+    return Directive(action=action, wrap_up_at=wrap_up_at, reason=reason, expires_at=trial.expires_at)
 
 
 def save_checkpoint(ctx: Context, trial_id: str, saved: CheckpointSaved) -> None:
@@ -166,15 +171,17 @@ def _lease(c: Connection, worker_id: str, now: datetime, lease_seconds: float) -
     return None
 
 
-def _budget_ends(c: Connection, job: JobRecord, now: datetime, lease_seconds: float) -> bool:
-    """Return whether the budget that is left is needed to judge the trials that are running.
+def _left_to_train(c: Connection, job: JobRecord, now: datetime, lease_seconds: float) -> float | None:
+    """Return how long each running trial may still train, so that the budget suffices to judge them; None: no limit.
 
-    A judgement takes as long as that of the untuned base model.
+    A judgement takes as long as that of the untuned base model; JUDGEMENTS of them leave some room.
     """
     rows = trials.of_job(c, job.id)
     left = budget.remaining(job, rows, len(workers.live(c, now, lease_seconds)), now)
+    if left is None:
+        return None
     judging = next((trial.device_seconds for trial in rows if trial.number == UNTUNED), 0.0)
-    return left is not None and left <= judging * budget.running(rows)
+    return left / max(1, budget.running(rows)) - JUDGEMENTS * judging
 
 
 def _stop_reason(c: Connection, job: JobRecord, trial: TrialRecord, now: datetime) -> str | None:

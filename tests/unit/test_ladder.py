@@ -183,7 +183,7 @@ def test_a_trial_that_wraps_up_ends_with_its_result_even_if_it_may_not_go_on(
     tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial = Climb(tiny, tmp_path, stage(), pause=0)
-    trial.lease.wrap_up = True
+    trial.lease._wraps_up_at = 0.0
     assert trial.train_on(monkeypatch) == [StageLength(steps=1, epochs=2 / 24, trained=1)]
 
 
@@ -201,7 +201,7 @@ def test_when_the_budget_ends_each_stage_ends_with_what_it_has(
     stages: list[Stage], tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial = Climb(tiny, tmp_path, *stages)
-    trial.lease.wrap_up = True
+    trial.lease._wraps_up_at = 0.0
     assert trial.train_on(monkeypatch) == [StageLength(steps=1, epochs=2 / 24, trained=1)] * len(stages)
     assert [(one.stage, one.step) for one in trial.service.reports][-1] == (len(stages) - 1, 1)
 

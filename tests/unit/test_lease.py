@@ -14,9 +14,11 @@ from workers.service_client import ServiceClient
 
 class Service(ServiceClient):
     action: Literal["continue", "stop", "pause", "wrap_up"] = "continue"
+    wrap_up_at: float | None = None
 
     def heartbeat(self, trial_id: str, heartbeat: Heartbeat) -> Directive:
-        return Directive(action=self.action, reason="cancelled by job-b", expires_at=NOW)
+        ends = {"reason": "cancelled by job-b", "wrap_up_at": self.wrap_up_at}
+        return Directive(action=self.action, expires_at=NOW, **ends)
 
 
 @pytest.fixture
@@ -61,4 +63,14 @@ def test_training_is_told_that_the_budget_ends_and_may_go_on_to_its_result(servi
     service.action = "wrap_up"
     lease.beat()
     assert lease.wrap_up
+    lease.check()
+
+
+@pytest.mark.parametrize(("after", "told"), [(0.0, True), (1000.0, False)])
+def test_training_ends_at_the_told_time_without_another_heartbeat(
+    after: float, told: bool, service: Service, lease: Lease
+) -> None:
+    service.wrap_up_at = after
+    lease.beat()
+    assert lease.wrap_up is told
     lease.check()
