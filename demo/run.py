@@ -30,7 +30,8 @@ def main() -> int:
         luthier(server, "models", "add", MODEL, str(model))
         options = ["--objective", "perplexity", "--grader", "text_similarity", "--trials", str(TRIALS)]
         options += ["--finalists", "2", "--confirmations", "1"]
-        options += ["--epochs", "1", "--batch-size", "8", "--seed", "0", "--follow"]
+        options += ["--schedule", "cosine", "--epochs", "1"]  # rungs within one epoch of few rows
+        options += ["--batch-size", "8", "--seed", "0", "--follow"]
         console.print(f"\n[bold]3. The job[/bold] `luthier submit {data} {' '.join(options)}`", highlight=False)
         code = luthier(server, "submit", str(data), *options)
         if code == 0:

@@ -6,6 +6,7 @@ fetched and never stored in the repository. The encoder is Apache-2.0.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -99,19 +100,19 @@ def encoder(cache: Path) -> Path:
 
 def pages(cache: Path, part: str) -> list[str]:
     """Return the source text of the pages of a part of Python's documentation, sorted by file name."""
-    folder = cache / "packages" / PAGES_PACKAGE
+    with tarfile.open(fileobj=io.BytesIO(debian(PAGES_PACKAGE, cache))) as files:
+        names = sorted(name for name in files.getnames() if re.search(rf"_sources/{part}/\w+\.rst\.txt$", name))
+        return [stream.read().decode() for name in names if (stream := files.extractfile(name))]
+
+
+def debian(package: str, cache: Path) -> bytes:
+    """Return the files of a Debian package as a tar archive. It is downloaded with apt-get, and not installed."""
+    folder = cache / "packages" / package
     folder.mkdir(parents=True, exist_ok=True)
     if not list(folder.glob("*.deb")):
-        subprocess.run(["apt-get", "download", "-qq", PAGES_PACKAGE], cwd=folder, check=True)
-    [package] = folder.glob("*.deb")
-    unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE, check=True).stdout
-    archive = cache / "packages" / f"{PAGES_PACKAGE}.tar"
-    archive.write_bytes(unpacked)
-    with tarfile.open(archive) as files:
-        names = sorted(name for name in files.getnames() if re.search(rf"_sources/{part}/\w+\.rst\.txt$", name))
-        found = [stream.read().decode() for name in names if (stream := files.extractfile(name))]
-    archive.unlink()
-    return found
+        subprocess.run(["apt-get", "download", "-qq", package], cwd=folder, check=True)
+    [archive] = folder.glob("*.deb")
+    return subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE, check=True).stdout
 
 
 def _shortest(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ import io
 import json
 import random
 import re
-import subprocess
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,13 +98,7 @@ def _manual() -> Sequence[Row]:
 
 def _dictionary() -> Sequence[Row]:
     """Entries of the Free On-line Dictionary of Computing."""
-    folder = CACHE / "packages" / DICTIONARY_PACKAGE
-    folder.mkdir(parents=True, exist_ok=True)
-    if not list(folder.glob("*.deb")):
-        subprocess.run(["apt-get", "download", "-qq", DICTIONARY_PACKAGE], cwd=folder, check=True)
-    [package] = folder.glob("*.deb")
-    unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE, check=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(unpacked)) as files:
+    with tarfile.open(fileobj=io.BytesIO(tour_data.debian(DICTIONARY_PACKAGE, CACHE))) as files:
         member = files.extractfile("./usr/share/dictd/foldoc.dict.dz")
         assert member is not None
         text = gzip.decompress(member.read()).decode("utf-8", "replace")
@@ -122,7 +115,7 @@ def _instruction() -> Sequence[Row]:
 
 
 def _reviews() -> Sequence[Row]:
-    """Snippets of movie reviews, to be told good from bad."""
+    """Snippets of movie reviews. The answer is `good` or `bad`."""
     archive = fetch.download(REVIEWS_PACKAGE, CACHE, "--no-binary=vaderSentiment")
     with tarfile.open(archive) as files:
         [outer] = [name for name in files.getnames() if name.endswith("hutto_ICWSM_2014.tar.gz")]

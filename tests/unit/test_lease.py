@@ -66,11 +66,11 @@ def test_training_is_told_that_the_budget_ends_and_may_go_on_to_its_result(servi
     lease.check()
 
 
-@pytest.mark.parametrize(("after", "told"), [(0.0, True), (1000.0, False)])
+@pytest.mark.parametrize(("seconds", "ends"), [(0.0, True), (1000.0, False)])
 def test_training_ends_at_the_told_time_without_another_heartbeat(
-    after: float, told: bool, service: Service, lease: Lease
+    seconds: float, ends: bool, service: Service, lease: Lease
 ) -> None:
-    service.wrap_up_at = after
+    service.wrap_up_at = seconds
     lease.beat()
-    assert lease.wrap_up is told
+    assert lease.wrap_up == ends
     lease.check()
