@@ -42,27 +42,31 @@ _FIELDS: Final[dict[DataKind, tuple[str, ...]]] = {  # what a model reads of a r
 
 def check(order: CheckOrder) -> RowChecks:
     """Return what each row becomes. Raises LuthierError if the tokenizer cannot be loaded."""
-    confined.limit_step(LOADING_SECONDS)
-    render = Renderer(_tokenizer(order.source, order.tools), window=sys.maxsize, max_tokens=sys.maxsize)
-    confined.limit_step(order.seconds)  # all rows together: a template may be slow for some rows only
+    with confined.limited_step(LOADING_SECONDS):
+        render = Renderer(_tokenizer(order.source, order.tools), window=sys.maxsize, max_tokens=sys.maxsize)
+    with confined.limited_step(order.seconds):  # all rows together: a template may be slow for some rows only
+        return _render_all(render, Path(order.rows), order.kind)
+
+
+def _render_all(render: Renderer, rows: Path, kind: DataKind) -> RowChecks:
     faults: dict[int, str] = {}
     lengths: list[tuple[int, int]] = []
     spelt: dict[int, str] = {}
     several: dict[int, list[tuple[int, int]]] = {}
     unreasoned = 0
-    with Path(order.rows).open(encoding="utf-8") as lines:
+    with rows.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             row = json.loads(line)
             try:
-                made = rendered(render, row, order.kind)
-                lengths.append(_lengths(made, order.kind))
-                if order.kind is DataKind.CHAT and len(made) > 1:
-                    several[number] = [_lengths([text], order.kind) for text in made]
-                unreasoned += _leaves_out_reasoning(render, row, order.kind)
+                made = rendered(render, row, kind)
+                lengths.append(_lengths(made, kind))
+                if kind is DataKind.CHAT and len(made) > 1:
+                    several[number] = [_lengths([text], kind) for text in made]
+                unreasoned += _leaves_out_reasoning(render, row, kind)
             except TrialFailed as fault:
                 faults[number] = fault.message
                 lengths.append((0, 0))
-            if len(spelt) < _SPELT_ROWS and (token := _spelt(render, row, order.kind)):
+            if len(spelt) < _SPELT_ROWS and (token := _spelt(render, row, kind)):
                 spelt[number] = token
     return RowChecks(
         faults=faults,
@@ -161,7 +165,6 @@ def main() -> int:
             reply = {"failed": error.message}
         except BaseException as error:  # panics of the tokenizers library are no Exception
             reply = {"failed": confined.describe(error)}
-        confined.limit_step(0)
         print(json.dumps(reply), flush=True)
     return 0
 

@@ -83,15 +83,14 @@ def _too_large(what: str) -> str:
 def main() -> int:
     child_process.limit_memory(MEMORY_BYTES)
     for line in sys.stdin:
-        confined.limit_step(CPU_SECONDS)
         reply: dict[str, str] = {}
         try:
-            _read(**json.loads(line))
+            with confined.limited_step(CPU_SECONDS):
+                _read(**json.loads(line))
         except DatasetError as fault:
             reply = {"failed": fault.message}
         except MemoryError:
             reply = {"failed": _too_large("memory")}
-        confined.limit_step(0)
         print(json.dumps(reply), flush=True)
     return 0
 

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
@@ -126,14 +126,16 @@ def answer(work: Callable[[Any, Step], Any], limits: Callable[[Any], Limits] = l
     return 0
 
 
-def limit_step(cpu_seconds: float) -> None:
-    """End this process after so much more CPU time, whatever it is doing.
-
-    A second call replaces the first; 0 removes the limit. The system ends it, so a loop inside of a library's call is
-    ended too.
-    """
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+@contextlib.contextmanager
+def limited_step(cpu_seconds: float) -> Iterator[None]:
+    """End this process if the step takes more CPU time. The system ends it, even inside of a library's call."""
+    handler = signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, handler)
 
 
 def describe(error: BaseException) -> str:

@@ -74,13 +74,13 @@ def main() -> int:
     tokenizer: Tokenizer | None = None
     for line in sys.stdin:
         texts: list[str] = json.loads(line)
-        confined.limit_step(_seconds(texts))
         try:
-            tokenizer = tokenizer or Tokenizer.from_file(file)
-            reply = json.dumps([len(found.ids) for found in tokenizer.encode_batch(texts, add_special_tokens=False)])
+            with confined.limited_step(_seconds(texts)):
+                tokenizer = tokenizer or Tokenizer.from_file(file)
+                counts = [len(found.ids) for found in tokenizer.encode_batch(texts, add_special_tokens=False)]
+            reply = json.dumps(counts)
         except BaseException as error:  # panics of the tokenizers library are no Exception
             reply = confined.describe(error)
-        confined.limit_step(0)
         print(reply, flush=True)
     return 0
 

@@ -51,11 +51,10 @@ def facts(folder: Path, step: Step = lambda name: None) -> ModelFacts:
     _check_tokenizer(folder, config)
     special_tokens.check(folder, config)
     step(f"Rendering the chat template of {folder}")
-    confined.limit_step(TEMPLATE_SECONDS)
-    for name, template in templates.items():
-        _check_template(folder, name, template)
-    found = read_facts(folder, config)
-    confined.limit_step(0)
+    with confined.limited_step(TEMPLATE_SECONDS):
+        for name, template in templates.items():
+            _check_template(folder, name, template)
+        found = read_facts(folder, config)
     if found.context < LEAST_CONTEXT:
         raise refused(
             folder,
