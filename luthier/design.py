@@ -139,6 +139,11 @@ class Design(Frozen):
         return bool(self.stages) and self.stages[-1].optimiser.schedule == "constant"
 
     @property
+    def epochs(self) -> float:
+        """Passes over the training rows, at most, of all stages. That of a reward model trains another model."""
+        return sum(stage.optimiser.epochs for stage in self.stages if stage.algorithm.kind != "reward_model")
+
+    @property
     def teacher(self) -> str | None:
         """The base model that a stage distils, if there is one."""
         return next((t for stage in self.stages if (t := getattr(stage.algorithm, "teacher", None))), None)

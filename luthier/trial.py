@@ -21,7 +21,8 @@ from luthier.values import Frozen
 RUNG_FACTOR: Final = 3
 RUNGS: Final = (1 / RUNG_FACTOR**2, 1 / RUNG_FACTOR)
 # A training that ends at its best moment has as many rungs as it reaches. The first lies after a quarter of the
-# training rows, within these limits. Rungs count rows, not steps, so that a rung costs the same at every batch size.
+# training rows, within these limits, but leaves room for two more. Rungs count rows, not steps, so that a rung costs
+# the same at every batch size.
 FIRST_RUNG_SHARE, FIRST_RUNG_ROWS = 1 / 4, (256, 2048)
 # Rows, generations and (of encoders) windows that a trial is scored on at a rung and after a stage.
 RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
@@ -34,10 +35,11 @@ FIRST_MOMENT, MOMENT_FACTOR = 4, 1.5
 TRAIN_LOSS: Final = "train_loss"  # the curve that every trained trial has
 
 
-def first_rung(rows: int) -> int:
+def first_rung(design: Design, rows: int) -> int:
     """Return after how many rows the first rung of a self-ending training lies, given the number of training rows."""
     least, most = FIRST_RUNG_ROWS
-    return min(most, max(least, round(rows * FIRST_RUNG_SHARE)))
+    at_most = int(rows * design.epochs / RUNG_FACTOR ** len(RUNGS))
+    return max(1, min(most, max(least, round(rows * FIRST_RUNG_SHARE)), at_most))
 
 
 def top_rung(design: Design) -> int | None:

@@ -124,7 +124,7 @@ class TrialWatch:
     @property
     def _first_rung(self) -> int:
         """How many rows, or pieces of long text, are read before the first rung."""
-        return self.lease.assignment.first_rung if self._pieces is None else first_rung(self._pieces)
+        return self.lease.assignment.first_rung if self._pieces is None else first_rung(self._design, self._pieces)
 
     @property
     def _design(self) -> Design:

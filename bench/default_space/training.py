@@ -71,7 +71,7 @@ class Training:
             train="train",
             judge=task.judge("validation", "test"),
             checkpoint=None,
-            first_rung=first_rung(TRAIN),
+            first_rung=first_rung(design, TRAIN),
             device_seconds=0.0,
         )
         self._model: Any = None

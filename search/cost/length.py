@@ -27,7 +27,7 @@ def rung_shares(design: Design, rows: int) -> tuple[float, ...]:
         return RUNGS
     counted = [stage.optimiser for stage in design.stages if stage.algorithm.kind != "reward_model"]
     whole = rows * sum(expected_epochs(optimiser, rows) for optimiser in counted)
-    first = first_rung(rows) / whole
+    first = first_rung(design, rows) / whole
     count = max(0, math.ceil(-math.log(first, RUNG_FACTOR)))
     return tuple(first * RUNG_FACTOR**rung for rung in range(count))
 

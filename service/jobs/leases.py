@@ -65,7 +65,7 @@ def acquire(ctx: Context, worker_id: str, now: datetime) -> Assignment | None:
             judge=job.judge,
             checkpoint=trial.checkpoint,
             goal=trial.goal,
-            first_rung=first_rung(ctx.count_rows(job.train)),
+            first_rung=first_rung(trial.design, ctx.count_rows(job.train)),
             device_seconds=trial.device_seconds,
             weights=None if trial.weights_of is None else alias_promotion.weights(c, trial.weights_of),
         )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from luthier.design import Design, Optimiser
 from luthier.task import DataKind, Pin
 from luthier.trial import RUNGS, TrialState, first_rung, rung_name, top_rung
 from search.policy.asha import ETA, above, goes_on, not_promotable, overall_ranking, promotable, rung_score, rungs
@@ -48,6 +49,13 @@ def preferred(recipe: str, number: int, *scores: float, **fields: object) -> Pas
     return of(DataKind.PREFERENCE, recipe, number, *scores, **fields)
 
 
+def lasting(epochs: float) -> Design:
+    """Return a self-ending design of one stage that is limited to so many epochs."""
+    design = SPACE.sample(AtRandom(0))
+    optimiser = Optimiser(learning_rate=1e-4, epochs=epochs, schedule="constant")
+    return design.model_copy(update={"stages": (design.stages[-1].model_copy(update={"optimiser": optimiser}),)})
+
+
 def numbers(found: list[Past]) -> list[int]:
     return [one.number for one in found]
 
@@ -67,10 +75,18 @@ def test_a_training_that_ends_at_its_best_moment_has_numbered_rungs_without_a_la
 
 
 @pytest.mark.parametrize(
-    ("rows", "first"), [(1, 256), (1000, 256), (1024, 256), (4000, 1000), (8192, 2048), (10**6, 2048)]
+    ("rows", "first"), [(39, 256), (1000, 256), (1024, 256), (4000, 1000), (8192, 2048), (10**6, 2048)]
 )
 def test_the_first_rung_lies_after_a_quarter_of_the_rows_within_limits(rows: int, first: int) -> None:
-    assert first_rung(rows) == first
+    assert first_rung(lasting(60.0), rows) == first
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "first"),
+    [(10, 60.0, 66), (60, 1.0, 6), (60, 3.0, 20), (1000, 1.0, 111), (3, 1.0, 1), (1, 0.5, 1)],
+)
+def test_a_short_training_has_room_for_two_more_rungs(rows: int, epochs: float, first: int) -> None:
+    assert first_rung(lasting(epochs), rows) == first
 
 
 @pytest.mark.parametrize("count", range(3))

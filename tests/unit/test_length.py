@@ -52,9 +52,11 @@ def test_a_limit_below_an_epoch_is_expected_to_be_reached(limit: float) -> None:
     ("rows", "limit", "shares"),
     [
         (1000, 6.0, [256 / 1500, 768 / 1500]),
-        (20, 20.0, [256 / 400]),
-        (20, 3.0, []),  # 60 rows: it ends before the first rung
-        (256, 1.0, []),  # it ends at the first rung
+        (20, 20.0, [44 * 3**n / 400 for n in range(3)]),
+        (20, 3.0, [6 * 3**n / 60 for n in range(3)]),
+        (256, 1.0, [28 * 3**n / 256 for n in range(3)]),
+        (4, 1.0, [1 / 4, 3 / 4]),
+        (1, 1.0, []),  # it ends at the first rung
         (6912, 3.0, [1 / 4, 3 / 4]),
         (100_000, 3.0, [2048 * 3**n / 100_000 for n in range(4)]),
     ],
@@ -71,7 +73,7 @@ def test_rungs_of_a_self_ending_training_are_shares_of_the_expected_one(
 def test_all_stages_read_rows_before_a_rung() -> None:
     one, two = rung_shares(design(SFT), 1000), rung_shares(design(SFT, DPO), 1000)
     assert one[0] == pytest.approx(2 * two[0])
-    assert two == pytest.approx([first_rung(1000) * 3**n / 3000 for n in range(3)])
+    assert two == pytest.approx([first_rung(design(SFT, DPO), 1000) * 3**n / 3000 for n in range(3)])
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 5, 6, 7, 20, 21, 100, 187, 1000])
