@@ -13,7 +13,8 @@ import pytest
 from luthier.dataset import read_rows
 from luthier.errors import Conflict, DatasetError, NotFound, TooLarge
 from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
-from tests.unit.bad_files import BAD_FILES, BadFile
+from tests.unit.bad_file import BadFile
+from tests.unit.bad_files import BAD_FILES
 
 pytest_plugins = ("tests.integration.service_fixtures",)
 

@@ -7,7 +7,8 @@ import pytest
 from luthier.dataset import load
 from luthier.errors import DatasetError
 from luthier.settings import Settings
-from tests.unit.bad_files import BAD_FILES, BadFile
+from tests.unit.bad_file import BadFile
+from tests.unit.bad_files import BAD_FILES
 
 
 @pytest.mark.parametrize("bad", BAD_FILES, ids=lambda bad: bad.case)
