@@ -116,9 +116,11 @@ class Plan:
     other_answers: bool = False  # the held-out rows have each other's answers, so what is learnt by heart is wrong
 
 
-def stage(algorithm: Algorithm, update: Update, *, epochs: float = 1, schedule: Schedule = "cosine") -> Stage:
+def stage(
+    algorithm: Algorithm, update: Update, *, epochs: float = 1, schedule: Schedule = "cosine", rate: float = 2e-3
+) -> Stage:
     recipe = Optimiser(
-        learning_rate=2e-3, batch_size=2, epochs=epochs, warmup=0.1, weight_decay=0.01, schedule=schedule
+        learning_rate=rate, batch_size=2, epochs=epochs, warmup=0.1, weight_decay=0.01, schedule=schedule
     )
     return Stage(algorithm=algorithm, update=update, optimiser=recipe)
 
@@ -229,7 +231,8 @@ def test_a_promoted_trial_is_an_uninterrupted_one(name: str, tiny: Base, tmp_pat
 def test_a_constant_rate_ends_past_its_best_moment_whose_weights_count(
     goal: int | None, tiny: Base, tmp_path: Path
 ) -> None:
-    plan = Plan(stages=(stage(Sft(), Full(), epochs=30, schedule="constant"),), other_answers=True)
+    overfitting = stage(Sft(), Lora(rank=2), epochs=30, schedule="constant", rate=1e-2)
+    plan = Plan(stages=(overfitting,), other_answers=True)
     ctx = service(plan, tmp_path / "one", tiny, goal=goal)
     ended = ctx.work()
     if goal is not None:
