@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -42,6 +43,13 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
             return CHRISTMAS + timedelta(days=next(days))
 
     monkeypatch.setattr(chat_template_utils, "datetime", Days)
+    chat_template_utils._compile_jinja_template.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def templates_compiled_anew() -> Iterator[None]:
+    """A compiled template keeps the clock of the test that stopped it last."""
+    yield
     chat_template_utils._compile_jinja_template.cache_clear()
 
 
