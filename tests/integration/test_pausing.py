@@ -126,9 +126,9 @@ def stage(
 
 
 PLANS = {
+    "sft full, averaged": Plan(stages=(stage(Sft(), Full(), schedule="constant"),)),
     "sft full": Plan(stages=(stage(Sft(), Full()),)),
     "sft lora": Plan(stages=(stage(Sft(), Lora(rank=2)),)),
-    "sft full, averaged": Plan(stages=(stage(Sft(), Full(), schedule="constant"),)),
     "sft adalora": Plan(stages=(stage(Sft(), AdaLora(rank=2)),)),
     "sft lora, graded": Plan(stages=(stage(Sft(), Lora(rank=2)),), graded=True),
     "grpo lora": Plan(stages=(stage(Grpo(group=2), Lora(rank=2)),), graded=True, rows=18),
