@@ -99,6 +99,13 @@ def submit(
         int | None, typer.Option(help="Repeats of each finalist with other seeds (default: 2).")
     ] = None,
     objective: Annotated[Objective, typer.Option(help="Metric to optimise for.")] = Objective.AUTO,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|IMPORT-PATH",
+            help="What proposes designs: luthier (the default), tpe, gp, random, or an Optuna sampler that is allowed.",
+        ),
+    ] = None,
     grader: Annotated[str | None, typer.Option(metavar="NAME|JSON|@FILE", help=GRADER_HELP)] = None,
     algorithm: Annotated[
         list[str] | None,
@@ -152,8 +159,14 @@ def submit(
         "learning_rate": _one(learning_rate),
     }
     search: dict[str, Any] = {"objective": objective, "pin": {k: v for k, v in pin.items() if v}}
-    limits = {"trials": trials, "device_seconds": seconds, "finalists": finalists, "confirmations": confirmations}
-    search |= {k: v for k, v in limits.items() if v is not None}
+    settings = {
+        "trials": trials,
+        "device_seconds": seconds,
+        "finalists": finalists,
+        "confirmations": confirmations,
+        "sampler": sampler,
+    }
+    search |= {k: v for k, v in settings.items() if v is not None}
     body: dict[str, Any] = {"search": search, "task": {"goal": task}, "on_bad_rows": on_bad_rows}
     if grader is not None:
         body["task"]["grader"] = read_grader(grader)

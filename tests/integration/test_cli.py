@@ -158,6 +158,7 @@ def test_ctrl_c_stops_the_watching_and_not_the_job(live: Live, data: Path) -> No
         (["submit", "{data}", "--trials", "0"], "trials"),
         (["submit", "{data}", "--seconds", "-1"], "device_seconds"),
         (["submit", "{data}", "--finalists", "0"], "finalists"),
+        (["submit", "{data}", "--sampler", "annealing"], "sampler"),
         (["submit", "{data}", "--confirmations", "11"], "confirmations"),
         (["trials", "ftjob-nope"], "ftjob-nope"),
         (["models", "add", "x", "/nowhere"], "/nowhere"),
