@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -92,10 +93,11 @@ class Engineer:
         pass
 
 
+ENGINEER: Final = "engineer, eight runs"
 SEARCHES: Final[dict[str, Callable[[Task, int], Any]]] = {
     "Luthier": lambda task, seed: Luthier(task.space, seed, TRIALS, early_finish=False),
     "Luthier, sampler tpe": lambda task, seed: Luthier(task.space, seed, TRIALS, early_finish=False, sampler="tpe"),
-    "engineer, eight runs": lambda task, seed: Engineer(task),
+    ENGINEER: lambda task, seed: Engineer(task),
 }
 
 
@@ -143,21 +145,29 @@ def share_of_gain(task: str, test: float) -> float:
 
 
 def show() -> None:
-    """Print the median share of the gain of each search at its end, and the CPU seconds to 95 % of the gain."""
+    """Print each search's share of the gain at its end and when the engineer's runs end, and its seconds to 95 %."""
     for task in TASKS:
-        of_task = [line for line in results() if line["task"] == task.name]
+        of_task = [line for line in results() if line["task"] == task.name and line["found"]]
+        of_engineer = [line["spent"] for line in of_task if line["search"] == ENGINEER]
         for name in SEARCHES:
-            runs = [line for line in of_task if line["search"] == name and line["found"]]
-            if not runs:
+            runs = [line for line in of_task if line["search"] == name]
+            if not runs or not of_engineer:
                 continue
-            shares = sorted(share_of_gain(task.name, line["found"][-1]["test"]) for line in runs)
-            seconds = sorted(line["spent"] for line in runs)
-            reached = sorted(_seconds_to(task.name, line, 0.95) for line in runs)
+            equal = statistics.median(of_engineer)
+            ends = [share_of_gain(task.name, line["found"][-1]["test"]) for line in runs]
+            then = [_share_after(task.name, line, equal) for line in runs]
+            reached = statistics.median(_seconds_to(task.name, line, 0.95) for line in runs)
             print(
-                f"{task.name:12} {name:24} {len(runs)} seeds: gain {shares[0]:.0%} to {shares[-1]:.0%}, median "
-                f"{shares[len(shares) // 2]:.0%}; {seconds[len(seconds) // 2]:.0f} s; to 95 %: "
-                f"{reached[len(reached) // 2]:.0f} s"
+                f"{task.name:12} {name:22} {len(runs)} seeds: gain {min(ends):.0%} to {max(ends):.0%}, median "
+                f"{statistics.median(ends):.0%}, in {statistics.median(line['spent'] for line in runs):.0f} s; median "
+                f"after {equal:.0f} s: {statistics.median(then):.0%}; to 95 %: {reached:.0f} s"
             )
+
+
+def _share_after(task: str, line: dict[str, Any], seconds: float) -> float:
+    """Return which share of the gain a search had after so many seconds: 0, the untuned base, if it had nothing."""
+    found = [one["test"] for one in line["found"] if one["spent"] <= seconds]
+    return share_of_gain(task, found[-1]) if found else 0.0
 
 
 def _seconds_to(task: str, line: dict[str, Any], share: float) -> float:
