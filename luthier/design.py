@@ -157,5 +157,5 @@ class Design(Frozen):
 
 def _stage_summary(stage: Stage) -> str:
     o = stage.optimiser
-    length = f"{'×' if o.schedule == 'cosine' else '≤'}{o.epochs:g}ep"  # at a constant rate it ends at its best moment
+    length = f"{'×' if o.schedule == 'cosine' else '≤'}{o.epochs:g}ep"  # under `constant` it is a limit
     return f"{stage.algorithm.kind} {stage.update.short()} lr {o.learning_rate:.2g} {length} b{o.batch_size}"

@@ -2,8 +2,8 @@
 
 The event log, tables, pages, charts, reports, model cards, exports and trackers read it. A new metric needs a
 `MetricSpec` in `METRICS`, a field of `luthier.trial.Metrics` (the stored shape), its computation in
-`workers/evaluate`, and a case in the tests of the judge. A new curve needs a `CurveSpec` in `CURVES` and a training
-step that reports it.
+`workers/evaluate/judge.py`, and a case in `tests/unit/test_metrics_registry.py`. A new curve needs a `CurveSpec` in
+`CURVES` and a training step that reports it.
 """
 
 from __future__ import annotations

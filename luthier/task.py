@@ -327,7 +327,7 @@ class Search(Frozen):
     device_seconds: float | None = Field(
         default=None, gt=0, description="budget, summed over all workers; nothing runs past it"
     )
-    deadline: datetime | None = Field(default=None, description="wall-clock time; nothing runs past it")
+    deadline: datetime | None = Field(default=None, description="wall-clock time at which running trials are stopped")
     objective: Literal["auto", "perplexity", "reward"] = Field(default="auto", description="metric to optimise for")
     finalists: int = Field(
         default=3,

@@ -20,17 +20,17 @@ from luthier.values import Frozen
 # into the training as the one before. A training of fixed length has rungs at these shares of it.
 RUNG_FACTOR: Final = 3
 RUNGS: Final = (1 / RUNG_FACTOR**2, 1 / RUNG_FACTOR)
-# A training that ends at its best moment has as many rungs as it reaches. The first lies after a quarter of the
-# training rows, within these limits, but leaves room for two more. Rungs count rows, not steps, so that a rung costs
-# the same at every batch size.
+# A self-ending training (schedule `constant`) has no last rung. Rung 1 is a quarter of the training rows, within these
+# limits, and at most a ninth of the longest possible training. A rung is a number of rows read, not of steps, so that
+# it costs the same at every batch size.
 FIRST_RUNG_SHARE, FIRST_RUNG_ROWS = 1 / 4, (256, 2048)
 LEAST_RUNG_ROWS: Final = 32  # of short trainings: a step at the largest batch that is searched
 # Rows, generations and (of encoders) windows that a trial is scored on at a rung and after a stage.
 RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
 RUNG_PAIRS: Final = 96  # preference pairs: each is right or wrong, and 32 would have a standard error of 9 %
 
-# A self-ending training is scored after so many optimiser steps of a stage, and then each time that it is longer by the
-# factor. These moments lie between the rungs.
+# A stage of a self-ending training is first scored after FIRST_MOMENT optimiser steps. Each later moment is at
+# MOMENT_FACTOR times the steps of the one before. Rungs are scored in addition.
 FIRST_MOMENT, MOMENT_FACTOR = 4, 1.5
 
 TRAIN_LOSS: Final = "train_loss"  # the curve that every trained trial has
@@ -198,7 +198,7 @@ class Usage(Frozen):
 class StageLength(Frozen):
     """How long a stage was trained, and how long to the weights that are its result."""
 
-    steps: int = Field(ge=0, description="optimiser steps to the stage's result: at a constant rate its best moment")
+    steps: int = Field(ge=0, description="optimiser steps to the stage's result: under `constant` its best moment")
     epochs: float = Field(ge=0, description="the same in passes over the training rows")
     trained: int = Field(ge=0, description="optimiser steps that were trained")
 

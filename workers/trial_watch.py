@@ -80,8 +80,10 @@ class TrialWatch:
         return found
 
     def after_step(self, progress: Progress) -> None:
-        """Record the step. Raises Paused at a rung, and whatever `lease.check` raises, after a checkpoint if it can
-        resume."""
+        """Record the step. Raises Paused at a rung, and what `lease.check` raises.
+
+        If the trial can resume, a checkpoint is saved first.
+        """
         self.lease.meter.stepped(progress.report.tokens)
         self._observe(progress)
         self.lease.meter.stepping()
@@ -99,7 +101,7 @@ class TrialWatch:
             progress.stop()
             ends, at_stage_end = True, not progress.last_stage
         if due and ends and progress.last_stage:
-            rungs = [self._next_rung(progress, rungs)]  # what it would score there is known
+            rungs = [self._next_rung(progress, rungs)]  # it would have the same best score there
         if at_stage_end:
             self.stage_scores.append(self._result(scores))
         self.lease.record(position.stage, position.step, scores)
@@ -151,7 +153,7 @@ class TrialWatch:
             )
 
     def _due(self, progress: Progress, *, at_rung: bool) -> bool:
-        """Return whether a stage at a constant rate is at a moment when its result may be the best."""
+        """Return whether a stage under `constant` is scored after this step, as its result may be the best one."""
         if progress.keep_best is None:
             return False
         return at_rung or progress.last_step or self.lease.wrap_up or self.moments.due(progress.position.step)
@@ -163,12 +165,12 @@ class TrialWatch:
         return "perplexity" if self._design.stages[progress.position.stage].algorithm.likelihood else "reward"
 
     def _long_past_the_best(self, progress: Progress, metrics: Metrics | None, scores: StageScores) -> bool:
-        """Take in the score of a moment. Return whether the stage should end before its last step."""
+        """Record the score of this step, and keep its weights if it is the best. Return whether the stage ends."""
         step, measure = progress.position.step, self._measure(progress)
         score = (-scores[REWARD_ACCURACY], 0.0) if metrics is None else rank_key(metrics, measure)
         self.moments = self.moments.after(step, score, metrics)
         if self.moments.best_step == step:
-            assert progress.keep_best is not None, "only a constant rate has such moments"
+            assert progress.keep_best is not None, "only a stage under `constant` is scored at moments"
             progress.keep_best()
         if progress.last_step:
             return False
@@ -185,7 +187,7 @@ class TrialWatch:
         return f"the score on validation rows was best at step {self.moments.best_step}, whose weights are kept"
 
     def _compared(self, progress: Progress, metrics: Metrics | None) -> Metrics | None:
-        """Return what ending at this step would give, where that is known."""
+        """Return the metrics to report at a rung: those of the best moment so far, or else of this step."""
         best = self.moments.best if progress.last_stage else None
         return best or metrics
 
@@ -209,7 +211,7 @@ class TrialWatch:
         return [rung for rung, share in enumerate(RUNGS) if progress.before < share - ROUNDING <= progress.share]
 
     def _next_rung(self, progress: Progress, crossed: Sequence[int]) -> int:
-        """Return the rung that a training ends before; the one that it ends at, if it does."""
+        """Return the rung to report at the end of a training: the one that it ends at, or else the next one above."""
         return crossed[-1] if crossed else self._rungs_within(self.moments.rows_before + progress.rows)
 
     def _rungs_within(self, rows: int) -> int:

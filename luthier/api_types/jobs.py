@@ -145,7 +145,7 @@ class CheckpointFacts(Resource):
     trial: str
     number: int
     stage: int
-    share: float = Field(description="share of the trial's whole training; 1: the end")
+    share: float = Field(description="share of the longest training that the design allows; 1: the end of the training")
     usable: bool = Field(description="whether its weights are stored, so that completions can use it")
     metrics: Metrics
 

@@ -39,8 +39,8 @@ class Trial(Resource):
         default=None, description="for a repeat: number of the trial that it repeats with another seed"
     )
     rung: int | None = Field(
-        description="highest rung reached, counted from 0. Each lies three times as far as the one before: at a "
-        "constant rate in rows read; under `cosine` 0 is 1/9 of the training and 1 is 1/3."
+        description="highest rung reached, counted from 0. Each lies three times as far as the one before: under "
+        "`constant` in rows read; under `cosine` 0 is 1/9 of the training and 1 is 1/3."
     )
     goal: int | None = Field(default=None, description="rung at which it pauses unless promoted; null: the end")
     paused: bool = Field(default=False, description="whether it is paused at its goal and may be promoted")
@@ -104,7 +104,7 @@ class Best(Resource):
     test_metrics: Metrics | None
     base_test_metrics: Metrics | None
     default_test_metrics: Metrics | None
-    seeds: int = Field(default=1, ge=1, description="number of seeds of the winner")
+    seeds: int = Field(default=1, ge=1, description="number of seeds of the recommended design")
     default_seeds: int = Field(default=1, ge=1, description="number of seeds of the plain LoRA default")
     artifacts: tuple[Artifact, ...]
     model: str | None = Field(

@@ -8,8 +8,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from luthier.algorithms import Algorithm
 from luthier.cli.options import JsonOption
 from luthier.cli.show import as_json, console
+from luthier.errors import UserError
+from luthier.updates import Update
+from luthier.values import kinds
 
 
 def cells(
@@ -24,12 +28,16 @@ def cells(
     """
     from search.space.verified import recorded  # other commands of the client do not need the search
 
+    _check("--algorithm", algorithm, kinds(Algorithm))
+    _check("--update", update, kinds(Update))
     found = [
         cell for cell in recorded() if algorithm in (None, *cell.program.split("+")) and update in (None, cell.update)
     ]
     if json:
         as_json(found)
         return
+    if not found:
+        console.print("This combination has no test result: no search offers it.")
     for (recipe, edited), group in groupby(found, key=lambda cell: (cell.program, bool(cell.edit))):
         shown = list(group)
         title = f"{recipe} on {shown[0].data} data" + (", edited architecture" if edited else "")
@@ -56,3 +64,9 @@ def cells(
             )
         console.print(table)
         console.print()
+
+
+def _check(option: str, name: str | None, choices: tuple[str, ...]) -> None:
+    """Raise UserError for a name that is none of the choices."""
+    if name is not None and name not in choices:
+        raise UserError(f"{option}: {name!r} does not exist. Choose from {', '.join(choices)}.", param=option)

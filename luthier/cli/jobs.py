@@ -96,7 +96,8 @@ def submit(
         int | None, typer.Option(help="Number of best designs to train to the end and repeat (default: 3).")
     ] = None,
     confirmations: Annotated[
-        int | None, typer.Option(help="Repeats of each finalist with other seeds (default: 2).")
+        int | None,
+        typer.Option(help="Repeats of each finalist and of the LoRA default, with other seeds (default: 2)."),
     ] = None,
     objective: Annotated[Objective, typer.Option(help="Metric to optimise for.")] = Objective.AUTO,
     sampler: Annotated[
@@ -120,7 +121,13 @@ def submit(
             help=f"Only search this weight update: {', '.join(kinds(Update))} (qlora needs CUDA). Repeat for several.",
         ),
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="At most so many passes over the training rows.")] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            help="Passes over the training rows: at most so many, or exactly so many with --schedule cosine "
+            "(default: a limit from 3 to 60, by the number of rows)."
+        ),
+    ] = None,
     schedule: Annotated[
         list[LearningRateSchedule] | None,
         typer.Option(
@@ -378,8 +385,8 @@ def resume(job: JobArgument, server: ServerOption = None) -> None:
 
 def extend(
     job: JobArgument,
-    trials: Annotated[int | None, typer.Option(min=1, help="Further designs to try.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Further device-seconds.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Additional designs to try.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Additional device-seconds.")] = None,
     deadline: Annotated[
         datetime | None,
         typer.Option(
@@ -390,7 +397,7 @@ def extend(
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Let a search that has ended go on with more budget; no trial is repeated."""
+    """Continue a search that has ended, with more budget. The trials so far are kept and not trained again."""
     if trials is None and seconds is None and deadline is None:
         raise UserError("Give --trials, --seconds or --deadline.", param="--trials")
     with connect(server) as client:
@@ -402,7 +409,7 @@ def extend(
                 as_json(found)
             else:
                 limit = "" if search.device_seconds is None else f", {search.device_seconds:g} device-seconds"
-                console.print(f"{found.id} goes on: now {search.trials} trials{limit} in all.")
+                console.print(f"{found.id} continues. Its budget is now {search.trials} trials{limit}.")
             return
         ended = follow_job(client, found.id)
         if ended is not None:

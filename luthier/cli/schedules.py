@@ -64,11 +64,12 @@ def add(
         Overlap | None, typer.Option(help="What to do while an earlier run is still active (default: skip).")
     ] = None,
     misfire_grace_seconds: Annotated[
-        float | None, typer.Option(help="Delay after which a tick counts as missed (default: 300).")
+        float | None, typer.Option(help="Seconds of delay after which a tick counts as missed (default: 300).")
     ] = None,
     catch_up: Annotated[CatchUp | None, typer.Option(help="Which missed ticks to run late (default: latest).")] = None,
     catch_up_seconds: Annotated[
-        float | None, typer.Option(help="Oldest missed tick to run late (default: 86400, a day).")
+        float | None,
+        typer.Option(help="Do not run missed ticks that are older than this, in seconds (default: 86400, a day)."),
     ] = None,
     alert_after: Annotated[
         int | None, typer.Option(help="Failed runs in a row after which webhooks are notified (default: 3).")

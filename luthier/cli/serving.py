@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import threading
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime
@@ -19,7 +21,7 @@ from filelock import FileLock, Timeout
 from luthier import child_process, logs
 from luthier.cli.options import HomeOption, open_store, settings_of
 from luthier.cli.show import console
-from luthier.errors import Conflict, UserError
+from luthier.errors import Conflict, LuthierError, UserError
 from luthier.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,18 +86,37 @@ def _serve(settings: Settings, workers: int) -> None:
         log_config=None,
         timeout_graceful_shutdown=10,
     )
-    socket = config.bind_socket()
-    address = f"http://{_reachable(settings.host)}:{socket.getsockname()[1]}"
+    listening = _listen(settings.host, settings.port)
+    address = f"http://{_reachable(settings.host)}:{listening.getsockname()[1]}"
     engine = LocalEngine(settings.home_dir, workers, app.state.worker_key)
     where = f"{address} (dashboard; API: {address}/docs)"
     console.print(f"Luthier serves {settings.home_dir} at {where}, {workers} local worker(s)")
     engine.start(address)
     try:
-        _Server(config, engine).run(sockets=[socket])
+        _Server(config, engine).run(sockets=[listening])
     except KeyboardInterrupt:  # uvicorn raises the signal again after its shutdown
         console.print("Stopped. Running trials continue when the service is started again.")
     finally:
         engine.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to the address. Raises LuthierError that names the port, where it cannot be."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        if error.errno == errno.EADDRINUSE:
+            raise LuthierError(f"Port {port} is in use. Choose another with --port.", param="--port") from None
+        raise LuthierError(
+            f"The service cannot listen on {host}, port {port}: {error.strerror or error}. Choose another address with "
+            "--host, or another port with --port.",
+            param="--port" if error.errno == errno.EACCES else "--host",
+        ) from error
+    found.set_inheritable(True)
+    return found
 
 
 def _reachable(host: str) -> str:

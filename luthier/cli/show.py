@@ -55,15 +55,20 @@ def show_expected(found: Expected) -> None:
     after = found.first_share * found.epochs
     first = "trained to the end" if found.first_share == 1 else f"first compared after {after:.2g} epochs"
     guess = "" if found.calibrated_from else " (a guess: no trial was measured on such a device yet)"
-    where = f"{found.workers} live workers" if found.workers else f"no live worker; estimated for {found.device}"
+    live = _count(found.workers, "live worker")
+    where = live if found.workers else f"no live worker; estimated for {found.device}"
     console.print(
-        f"Expected: 2 baselines and {found.designs} designs, {first}; {found.finished} trained to the end, "
-        f"{found.repeats} repeats. About {duration(found.device_seconds)} of device time, {duration(found.seconds)} in "
-        f"all, on {where}{guess}.",
+        f"Expected: 2 baselines and {_count(found.designs, 'design')}, {first}; {found.finished} trained to the end, "
+        f"{_count(found.repeats, 'repeat')}. About {duration(found.device_seconds)} of device time, "
+        f"{duration(found.seconds)} in all, on {where}{guess}.",
         highlight=False,
     )
     if found.warning is not None:
         console.print(f"[yellow]{found.warning}[/yellow]", highlight=False)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def jobs_table(jobs: Sequence[Job]) -> Table:
@@ -138,7 +143,7 @@ def state_of(trial: Trial) -> str:
     if trial.paused and trial.rung is not None:
         return f"paused at {rung_name(trial.design, trial.rung)}"
     if trial.state is TrialState.PRUNED and trial.rung is not None:
-        return f"pruned at {rung_name(trial.design, trial.rung)}"
+        return f"stopped at {rung_name(trial.design, trial.rung)}"
     return trial.state.value
 
 

@@ -34,7 +34,7 @@ def what_if(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Change one setting, e.g. rank=64, update=full, layers=20, epochs=3; repeat for several.",
+            help="Change one setting, e.g. rank=64, update=full, layers=20, batch_size=4; repeat for several.",
         ),
     ] = None,
     device: Annotated[

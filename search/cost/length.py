@@ -1,4 +1,7 @@
-"""How long a training is expected to be, where its design only limits it."""
+"""How many epochs a training is expected to take, and where its rungs lie in it.
+
+Under `constant` a training ends by itself, and `epochs` is only its limit.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from typing import Final
 from luthier.design import Design, Optimiser
 from luthier.trial import FIRST_MOMENT, MOMENT_FACTOR, RUNG_FACTOR, RUNGS, first_rung
 
-EXPECTED_ROWS: Final = 1500  # read by a training that ends at its best moment, but at least one epoch
+# Rows that a self-ending stage is expected to read, but at least one epoch and at most its limit.
+EXPECTED_ROWS: Final = 1500
 
 
 def expected_epochs(optimiser: Optimiser, rows: int) -> float:
-    """Return the epochs that a stage on so many rows is expected to take: at a constant rate it ends by itself."""
+    """Return the epochs that a stage on so many rows is expected to take: under `constant` it ends by itself."""
     if optimiser.schedule == "cosine":
         return optimiser.epochs
     return min(optimiser.epochs, max(1.0, EXPECTED_ROWS / rows))
@@ -33,5 +37,5 @@ def rung_shares(design: Design, rows: int) -> tuple[float, ...]:
 
 
 def moments(steps: int) -> int:
-    """Return how often a stage of so many optimiser steps is scored at a constant rate, without rungs."""
+    """Return at how many moments a self-ending stage of so many optimiser steps is scored. Rungs are not counted."""
     return 1 + max(0, math.ceil(math.log(max(1.0, steps / FIRST_MOMENT), MOMENT_FACTOR)))

@@ -20,7 +20,7 @@ class Valley(NamedTuple):
 
     level: float  # at the best learning rate, for one epoch of batches of 8 rows
     best: float  # learning rate, as the power of four of its factor on the default
-    curvature: float  # rise at four times, or a quarter of, the best rate
+    curvature: float  # how much worse the score is at four times, or at a quarter of, the best rate
 
 
 VALLEYS: Final[Mapping[str, Valley]] = {

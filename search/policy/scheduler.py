@@ -100,7 +100,7 @@ class End(Frozen):
 
 RESERVED: Final = End(
     code=EndCode.DEVICE_SECONDS,
-    reason="the remaining budget is reserved for finishing and repeating the best designs",
+    reason="the budget left for designs is too small for another one",
 )
 Step = Try | MarkInfeasible | Promote | Repeat | End
 WhyInfeasible = Callable[[Design], str | None]  # why a design cannot run on any worker; None if it can
@@ -165,9 +165,9 @@ def to_repeat(history: Sequence[Past], plan: Plan) -> list[Past]:
 def reserve(history: Sequence[Past], plan: Plan, remaining: float) -> float:
     """Estimate the device-seconds to keep for finishing one design and for repeating the best, from the trials so far.
 
-    `remaining` is what the job may still spend. Designs come first: nothing is kept for repeats until as many designs
-    have been tried as can be finalists, and never more than REPEATS_SHARE of the budget. In an extended search both
-    count from the extension.
+    `remaining` is what the job may still spend. Designs come first: nothing is kept for repeats until `finalists`
+    designs have been tried. After that at most REPEATS_SHARE of the budget is kept, the baselines not counted. In an
+    extended search both are counted from the extension.
     """
     ranked = ranking.rank(history)
     full = [past.device_seconds for past in ranked[: plan.finalists]]
@@ -196,8 +196,8 @@ def _reserved_for_repeats(history: Sequence[Past], plan: Plan, remaining: float)
 def full_training_seconds(history: Sequence[Past]) -> float:
     """Return the mean device-seconds of a whole training over complete and paused trials; 0 if there are none.
 
-    A paused trial of fixed length is extrapolated from its rung. One without is not known to be near its end: it counts
-    only where no trial is complete, as if it ended one rung later.
+    A paused trial of fixed length is extrapolated from its rung. The end of a self-ending trial is unknown: it counts
+    only if no trial is complete, and then as if it ended one rung later.
     """
     known, guessed = list[float](), list[float]()
     for past in history:
@@ -249,7 +249,8 @@ def _growth(past: Past, level: int) -> float:
 def _level(past: Past) -> float:
     """How many rungs after the first one a complete or paused trial is; the end of a fixed length is one more.
 
-    A training that ended by itself ended between the last two rungs that it has a score of: in the middle, on average.
+    A training that ended by itself also reported the next rung. It ended between the last two rungs that it reported:
+    on average, half-way.
     """
     if past.value is None:
         return len(past.measured) - 1

@@ -21,8 +21,8 @@ from search.policy.features import Features
 
 Vector = NDArray[np.float64]
 
-# Weights of the additive part of the kernel, and of the level of a group of updates, which a few scores of it tell; the
-# product has the rest.
+# Weights of the parts of the kernel: the additive part, and the level of each group of updates, which is known after a
+# few scores of the group. The product has the rest.
 ADDITIVE, LEVEL = 0.45, 0.2
 # Noise variance of a score. At the end of training it comes from the seed. At a rung it is larger, because the ranking
 # there differs from the final one: on recorded curves the rank correlation is 0.4 to 0.7 at the first rung and 0.85 at
@@ -47,7 +47,7 @@ class Surrogate:
     def __init__(self, observations: Sequence[Observation]) -> None:
         self._observed = [observation.design for observation in observations]
         expected_N = np.array([expected(design) for design in self._observed])
-        # Ranks are relative to the trials so far: the mean of what is expected of these is the mean of the scores.
+        # Normal scores have mean zero over the trials so far. So the expected scores are shifted to the same mean.
         self._offset = float(expected_N.mean()) if observations else 0.0
         scores_N = np.array([observation.score for observation in observations])
         noise_NN = np.diag([observation.noise for observation in observations])

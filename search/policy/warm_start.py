@@ -96,8 +96,8 @@ def similarity_of(one: JobContext, other: JobContext) -> float:
 def _in_space(space: Space, design: Design, job: SimilarJob) -> Design | None:
     """The design, moved to the space's first model if it has another one; None if the space does not contain it.
 
-    Where the length is open, the design keeps its own, and only the rest of it must be in the space. Where trainings
-    end at their best moment, its length is only a limit, which is that of the space.
+    If the new job does not pin the epochs, the design keeps its own number; only its other values must be in the space.
+    Under `constant` the epochs are replaced by the limit of the space.
     """
     base = design.architecture.base
     if "cosine" not in space.schedules:

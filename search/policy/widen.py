@@ -1,7 +1,7 @@
 """Widen the numeric axes that nobody pinned where the best design lies on an end, until the best one lies inside.
 
 An axis grows on the side of that end, at most STEPS times. Then the best design is tried with a value beyond its own
-(`beyond`): a winner on an end that nothing was tried beyond would be no winner.
+(`beyond`). Otherwise the best design might win only because nothing beyond the end was tried.
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ def widened(space: Space, history: Sequence[Past]) -> Space:
 
 
 def beyond(space: Space, history: Sequence[Past]) -> Iterator[Design]:
-    """Yield the best design with one value moved past an end that it lies on, where no design like it lies beyond.
+    """Yield variants of the best design. In each, one value that lies at an end of its axis is moved beyond that end.
 
-    `space` is the one before it was widened. Designs are alike if they have the same recipe and weight update.
+    An axis is left out if a design of the same recipe and weight update was already tried there. `space` is the one
+    before it was widened.
     """
     if (best := _best(history)) is None:
         return

@@ -176,9 +176,10 @@ def _budget(case: Case) -> BudgetReport:
     )
     repeats = sum(tried.past.confirms is not None for tried in case.tried)
     complete = sum(tried.complete for tried in case.designs)
+    trained = [tried for tried in case.designs if tried.past.design.stages]
     words = [
-        f"{len(case.designs)} of {count(case.search.trials, 'requested design')} tried: {complete} trained to the end, "
-        f"{len(stopped)} stopped early."
+        f"{len(trained)} of {count(case.search.trials - 1, 'requested design')} tried besides the untuned base: "
+        f"{sum(tried.complete for tried in trained)} trained to the end, {len(stopped)} stopped early."
     ]
     if repeats:
         words.append(f"{count(repeats, 'repeat')} of the best designs with other seeds.")
@@ -383,7 +384,7 @@ def _why_rejected(case: Case, tried: Tried) -> str | None:
             rank, scored, promoted = case.rung_rank(tried)
             score = figure(case.shown(tried.past.measured[rung].value))
             top = (
-                f"the top {promoted} continue"
+                f"the top {promoted} of all continue"
                 if promoted > 1
                 else f"{'only the first' if promoted else 'none'} continues"
             )

@@ -25,13 +25,13 @@ def missing(case: Case) -> Iterator[str]:
             yield "The job has not started yet."
         case JobState.RUNNING:
             yield (
-                f"The job is still running: {done} of {count(case.search.trials, 'design')} are complete, stopped or "
+                f"The job is still running: {done} of {count(case.search.trials, 'trial')} are complete, stopped or "
                 "paused. The results may change."
             )
             if any(tried.past.confirms is not None for tried in case.tried):
                 yield "The best designs are being repeated with other seeds."
         case JobState.CANCELLED:
-            yield f"The job was cancelled after {done} of {count(case.search.trials, 'design')}."
+            yield f"The job was cancelled after {done} of {count(case.search.trials, 'trial')}."
         case JobState.FAILED:
             yield f"The job failed: {case.error or 'no reason was recorded'}."
         case JobState.SUCCEEDED:
@@ -86,7 +86,7 @@ def weaknesses(case: Case, judged: JudgeReport, compared: Sequence[ComparisonRep
     yield from _shrunk(case, won, compared)
     trained = [tried for tried in case.designs if tried.past.design.stages]
     if len(trained) < FEW_DESIGNS:
-        yield f"The search tried only {count(len(trained), 'design')}."
+        yield f"The search tried only {count(len(trained), 'design')} besides the untuned base."
     broken = [tried for tried in case.tried if tried.past.state is TrialState.FAILED]
     if broken:
         yield f"{len(broken)} of {count(len(case.tried), 'trial')} failed, so not every design was evaluated."

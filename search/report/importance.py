@@ -8,9 +8,9 @@ There are two figures for each axis:
   search is not a balanced experiment, and correlated axes explain the same variance.
 - *worth*: how much worse the best design would be if the axis had kept the default's value in every trial.
 
-Trials stopped at a rung count too: each pair of trials is compared at the latest point where both were scored, and a
-trial's relative rank is the share of the others that beat it. Of repeated designs only the first seed counts, so that
-all designs are compared by single runs.
+Trials stopped at a rung count too. Each pair of trials is compared at the latest point where both were scored. A
+trial's relative rank is the share of the other trials that beat it. Of repeated designs only the first seed counts, so
+that all designs are compared by single runs.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from luthier.api_types import TrialSample
 from luthier.metrics import MetricSpec, deciding, mean_metrics
 from luthier.models.base_model import ModelFacts
 from luthier.task import JudgeSpec, Search, Task
-from luthier.trial import RUNGS, JobState, Metrics, RowScores, TrialState
+from luthier.trial import RUNGS, JobState, Metrics, RowScores, StageLength, TrialState
 from luthier.values import Frozen
 from search.policy import asha, ranking
 from search.policy.history import Past
@@ -30,6 +30,7 @@ class Tried(Frozen):
     test_metrics: Metrics | None = None
     scores: RowScores | None = Field(default=None, description="per-row scores on the test rows")
     error: str | None = None
+    lengths: tuple[StageLength, ...] | None = Field(default=None, description="of each stage, once all are trained")
 
     @property
     def number(self) -> int:

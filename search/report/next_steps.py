@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from luthier.report import ComparisonReport
-from search.format import count
+from search.format import count, count_of
 from search.methods import ALGORITHM_OF, Interval
 from search.report.caveats import SEEDS
 from search.report.importance import RATE, axes_of, relative_ranks
@@ -43,7 +43,7 @@ def next_steps(case: Case, comparisons: Sequence[ComparisonReport]) -> tuple[str
 def _edges(case: Case, won: Tried, *, falling: bool) -> Iterator[str]:
     """Hyperparameters of the winner at the edge of the searched range, where the other designs point beyond it.
 
-    `falling`: the winner's training loss was still falling, which contradicts fewer epochs.
+    `falling`: the winner's training was too short, which contradicts fewer epochs.
     """
     space, design = case.space, won.past.design
     if space is None:
@@ -109,7 +109,21 @@ def _edge(value: float, axis: Interval | Sequence[float]) -> tuple[str | None, f
 
 
 def _falling(case: Case) -> Iterator[str]:
-    """A training loss that had not converged."""
+    """A training that was too short.
+
+    Under `cosine` its loss had not converged. Under `constant` a falling loss proves nothing, as the training goes on
+    beyond its best moment; but the validation score was best at the last step that the limit of epochs allows.
+    """
+    assert case.winner is not None, "a search without a winner has no next steps"
+    stages = case.winner.past.design.stages
+    if case.winner.past.design.self_ending:
+        length = case.winner.lengths[-1] if case.winner.lengths else None
+        if length is not None and length.steps == length.trained and length.epochs >= stages[-1].optimiser.epochs:
+            yield (
+                f"The winner's validation score was still improving when its training reached the limit of "
+                f"{count_of(length.epochs)}. Raise search.pin.epochs."
+            )
+        return
     fifth = len(case.curve) // 5
     if fifth < 4:
         return
@@ -117,7 +131,7 @@ def _falling(case: Case) -> Iterator[str]:
     if before > 0 and (before - last) / before > FALLING:
         yield (
             f"The winner's training loss was still falling at the end: from {before:.3g} in the second-to-last fifth "
-            f"of the steps to {last:.3g} in the last fifth. Train for longer."
+            f"of the steps to {last:.3g} in the last fifth. Search more epochs (search.pin.epochs)."
         )
 
 

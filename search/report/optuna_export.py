@@ -2,7 +2,8 @@
 
 The file is an export only: no search reads it. The axes are Optuna parameters with the distributions of the job's
 search space. A trial outside that space, such as the untuned base, has no parameters. Values are bits per byte, or the
-reward; intermediate values are the scores at rungs, at steps in percent of the training.
+reward. Intermediate values are the scores at rungs, at the steps 1, 3, 9 and so on. The final score follows at the next
+step.
 """
 
 from __future__ import annotations

@@ -95,8 +95,9 @@ def chosen(case: Case, recommendation: Recommendation | None = None) -> Tried | 
 
 
 def recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendation:
-    """Recommend the winner if it is significantly better than both baselines, else the cheapest one that is as good.
+    """Recommend the winner if it is significantly better than both baselines.
 
+    Otherwise recommend the base if the winner does not beat it, else the cheaper of the winner and the LoRA default.
     Where the job already names another trial as its result, the last sentence says so.
     """
     found = _recommend(case, compared)
@@ -128,9 +129,11 @@ def _recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendati
         )
         return Recommendation(take="untuned base", number=base.number, words=words)
     if won.number == DEFAULT:
+        others = any(tried.past.design.stages and tried.number != DEFAULT for tried in case.designs)
+        search = "No design of the search was better." if others else "No other design was tried."
         words = (
             f"{so_far}Use trial {won.number}, the plain-LoRA default. It is significantly better than the untuned "
-            "base, and the search found no better design.",
+            f"base. {search}",
         )
         return Recommendation(take="winner", number=won.number, words=words)
     if default is not None and default.verdict != "better beyond the noise":

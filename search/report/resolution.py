@@ -1,6 +1,7 @@
 """The smallest difference that the held-out rows can tell: measured in a report, estimated when a job is created.
 
-Measured: half of the 95 % interval of the difference between two designs on the test rows, over rows and seeds.
+Measured: half the width of the 95 % interval of the difference between two designs on the test rows. The interval is
+over rows and seeds.
 
 Estimated: a paired comparison on R rows tells differences of 1.96 · SPREAD / √R. SPREAD is the standard deviation, over
 rows, of the difference between two trained designs. For likelihood it is relative to the score: the median is 0.065
@@ -62,8 +63,10 @@ def warning(objective: Objective, validation: int, test: int) -> str | None:
 
 
 def measured(compared: Sequence[ComparisonReport]) -> tuple[float, ComparisonReport] | None:
-    """Return the smallest difference between two designs that the test rows and seeds can tell, and the comparison
-    that it was measured on: that with the runner-up or the default, else with the base."""
+    """Return the smallest difference that the test rows and seeds can distinguish, and the comparison that shows it.
+
+    The comparison is the first of: with the runner-up, with the default, with the base.
+    """
     order = ("runner-up", "plain-LoRA default", "untuned base")
     found = sorted(compared, key=lambda one: order.index(one.against))
     return None if not found else ((found[0].high - found[0].low) / 2, found[0])

@@ -12,7 +12,7 @@ from typing import Final, TypeVar, get_args
 from pydantic import Field
 
 from luthier.design import SCHEDULES, Schedule
-from luthier.errors import IllegalDesign, UserError
+from luthier.errors import IllegalDesign, UserError, unknown_base_model
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import Constraints, DataKind, Family, JudgeSpec, Pin, pin_name
 from luthier.updates import Placed, Placement
@@ -130,11 +130,11 @@ def possible_recipes(recipes: Sequence[str], models: Sequence[ModelSpace], pin: 
     idle = [recipe for recipe in recipes if recipe not in possible]
     if idle and (pin.algorithm is not None or not possible):
         reasons = filter(None, (validate.recipe_refusal(name, idle[0]) for name in names))
-        raise IllegalDesign(f"pin on update: {'; '.join(reasons)}", param="search.pin.update")
+        raise IllegalDesign(f"update: {'; '.join(reasons)}", param="search.pin.update")
     for name in pin.update or ():
         refusals = [validate.recipe_refusal(name, recipe) for recipe in possible]
         if all(refusals):
-            raise IllegalDesign(f"pin on update: {refusals[0]}", param="search.pin.update")
+            raise IllegalDesign(f"update: {refusals[0]}", param="search.pin.update")
     return possible
 
 
@@ -146,7 +146,7 @@ def with_devices(pin: Pin, entries: Sequence[BaseModelEntry], *, four_bit: bool)
     asked = [name for name in pin.update or () if name in FOUR_BIT]
     if asked and not four_bit:
         raise IllegalDesign(
-            f"pin on update: {_listed(asked)} quantises the base model to four bits. This requires CUDA and the "
+            f"update: {_listed(asked)} quantises the base model to four bits. This requires CUDA and the "
             "package bitsandbytes on every live worker (see `GET /v1/workers`).",
             param="search.pin.update",
         )
@@ -164,7 +164,7 @@ def update_names(pin: Pin, entries: Sequence[BaseModelEntry]) -> tuple[str, ...]
     for name in pin.update:
         if reasons := [reason for reason in refusals.get(name, ()) if name not in possible and reason]:
             raise IllegalDesign(
-                f"pin on update: {'; '.join(reasons)}; choose from {'; '.join(possible)}", param="search.pin.update"
+                f"update: {'; '.join(reasons)}; choose from {'; '.join(possible)}", param="search.pin.update"
             )
     _check("update", pin.update, possible.__contains__, possible)
     return tuple(name for name in possible if name in pin.update)
@@ -187,7 +187,7 @@ def batch_sizes(rows: int, pin: Pin) -> tuple[int, ...]:
 
 
 def epochs(pin: Pin, schedules: Sequence[Schedule], rows: int) -> tuple[float, ...]:
-    """Return the numbers of epochs to search; at a constant rate alone, the limit for `rows` training rows."""
+    """Return the numbers of epochs to search; under `constant` alone, the limit for `rows` training rows."""
     if pin.epochs is not None:
         return _positive("epochs", pin.epochs)
     if "cosine" not in schedules:
@@ -327,7 +327,7 @@ def model_spaces(
     fitted = tuple(model for model in map(_fitted, spaces) if model is not None)
     if not fitted:
         raise IllegalDesign(
-            f"pin on update: {_listed(spaces[0].updates)} cannot be merged into the weights, so it needs an unedited "
+            f"update: {_listed(spaces[0].updates)} cannot be merged into the weights, so it needs an unedited "
             "base model, but the pins on layers, kv_heads, window or rope_factor require an edit",
             param="search.pin.update",
         )
@@ -390,7 +390,10 @@ def _pinned(entries: Sequence[BaseModelEntry], pin: Pin) -> list[BaseModelEntry]
     by_name = {entry.name: entry for entry in entries}
     if pin.model is None:
         return list(by_name.values())
-    _check("model", pin.model, by_name.__contains__, list(by_name))
+    _check("model", pin.model, lambda _: True, list(by_name))  # refuses an empty pin
+    for name in pin.model:
+        if name not in by_name:
+            raise unknown_base_model(name, by_name, param="search.pin.model", error=IllegalDesign)
     return [by_name[name] for name in dict.fromkeys(pin.model)]
 
 
@@ -444,7 +447,7 @@ def _check_edit(spec: EditSpec, pin: Pin, entries: Sequence[BaseModelEntry]) -> 
     if changing and all(reasons):
         why = "; ".join(dict.fromkeys(filter(None, reasons)))
         choices = spec.always or "; ".join(described)
-        raise IllegalDesign(f"pin on {spec.edit}: {why}; choose from {choices}", param=f"search.pin.{spec.edit}")
+        raise IllegalDesign(f"{spec.edit}: {why}; choose from {choices}", param=f"search.pin.{spec.edit}")
     _check(spec.edit, pinned, lambda value: any(validate.takes(spec, entry, value) for entry in entries), described)
 
 
@@ -464,7 +467,7 @@ def _check(field: str, pinned: Sequence[T], possible: Callable[[T], bool], descr
     wrong = [value for value in pinned if not possible(value)]
     if wrong or not pinned:
         fault = f"{_listed(wrong)} is not possible" if wrong else "the list is empty"
-        raise IllegalDesign(f"pin on {field}: {fault}; choose from {'; '.join(described)}", param=f"search.pin.{field}")
+        raise IllegalDesign(f"{field}: {fault}; choose from {'; '.join(described)}", param=f"search.pin.{field}")
 
 
 def _positive(field: str, pinned: tuple[float, ...]) -> tuple[float, ...]:

@@ -57,13 +57,18 @@ def _recipes() -> Iterator[str]:
     ]
     yield "\n".join(never)
     yield "These recipes are searched by default, the usual one first. `search.pin.algorithm` accepts any legal recipe."
-    yield _table(("data", "recipes", "also, if the task has a reward", "encoders"), list(map(_searched, DataKind)))
+    yield _table(
+        ("data", "recipes", "also, if the task has a reward", "also, with a teacher", "encoders"),
+        list(map(_searched, DataKind)),
+    )
 
 
 def _searched(kind: DataKind) -> tuple[str, ...]:
     plain = recipes(kind)
     rewarded = [name for name in recipes(kind, rewarded=True) if name not in plain]
-    return kind, *(", ".join(f"`{name}`" for name in names) for names in (plain, rewarded, recipes(kind, "encoder")))
+    taught = [name for name in recipes(kind, taught=True) if name not in plain]
+    cells = (plain, rewarded, taught, recipes(kind, "encoder"))
+    return kind, *(", ".join(f"`{name}`" for name in names) for names in cells)
 
 
 def _updates() -> Iterator[str]:

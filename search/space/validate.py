@@ -61,15 +61,15 @@ def family(kind: DataKind, entries: Sequence[BaseModelEntry], pin: Pin) -> Famil
     both = "pseudo-perplexity of encoders cannot be compared with the perplexity of decoders; pin models of one family"
     if pin.model is not None and len(available) > 1:
         found = ", ".join(f"{entry.name} is {article(entry.facts.family)}" for entry in named)
-        raise IllegalDesign(f"pin on model: {found}, and the {both}", param="search.pin.model")
+        raise IllegalDesign(f"model: {found}, and the {both}", param="search.pin.model")
     if len(wanted) > 1:
         found = ", ".join(f"{recipe} is for {rules(recipe)[0].family}s" for recipe in known)
-        raise IllegalDesign(f"pin on algorithm: {found}, and the {both}", param="search.pin.algorithm")
+        raise IllegalDesign(f"algorithm: {found}, and the {both}", param="search.pin.algorithm")
     if pin.model is not None and wanted and available and wanted != available:
         names = ", ".join(f"{entry.name} is {article(entry.facts.family)}" for entry in named)
         possible = ", ".join(recipes(kind, *available)) or "no recipe"
         raise IllegalDesign(
-            f"pin on algorithm: {', '.join(pin.algorithm or ())} needs {article(*wanted)}, but {names}; "
+            f"algorithm: {', '.join(pin.algorithm or ())} needs {article(*wanted)}, but {names}; "
             f"for {kind} data and that model choose from {possible}",
             param="search.pin.algorithm",
         )

@@ -96,8 +96,9 @@ def goes_on(c: Connection, trial: TrialRecord, now: datetime) -> None:
     """Log a trial that was just scored at a rung and continues."""
     assert trial.rung is not None
     place = rung_name(trial.design, trial.rung)
-    score = f"{_name(trial)} is in the top third at {place}, with {numbers(trial.measured[-1])}"
-    _info(c, trial.job_id, f"{score}; it continues.", now)
+    among = "of all, or of those with the same objectives"
+    text = f"{_name(trial)} is in the top third at {place} ({among}), with {numbers(trial.measured[-1])}; it continues."
+    _info(c, trial.job_id, text, now)
 
 
 def promoted(c: Connection, paused: TrialRecord, goal: int | None, now: datetime) -> None:

@@ -174,7 +174,7 @@ def _lease(c: Connection, worker_id: str, now: datetime, lease_seconds: float) -
 def _left_to_train(c: Connection, job: JobRecord, now: datetime, lease_seconds: float) -> float | None:
     """Return how long each running trial may still train, so that the budget suffices to judge them; None: no limit.
 
-    A judgement takes as long as that of the untuned base model; JUDGEMENTS of them leave some room.
+    Scoring a trial is assumed to take as long as scoring the untuned base model. Time for JUDGEMENTS of these is kept.
     """
     rows = trials.of_job(c, job.id)
     left = budget.remaining(job, rows, len(workers.live(c, now, lease_seconds)), now)

@@ -30,6 +30,7 @@ def case_of(c: Connection, ctx: Context, job: JobRecord, rows: Sequence[TrialRec
             test_metrics=row.test_metrics,
             scores=found.get(row.id),
             error=row.error,
+            lengths=row.lengths,
         )
         for row, one in zip(rows, history.past(job, rows), strict=True)
     )

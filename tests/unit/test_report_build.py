@@ -7,11 +7,12 @@ import pytest
 from luthier.algorithms import RewardModel
 from luthier.report import Report, Verdict
 from luthier.task import DataKind, EnvironmentSpec, JudgeSpec, Pin, Search, Task, TextSimilarity
-from luthier.trial import JobState, RowScores, TrialState
+from luthier.trial import JobState, RowScores, StageLength, TrialState
 from luthier.updates import Dora, Full, Lora
 from search.format import about
 from search.policy.scheduler import full_training_seconds
 from search.report.build import explain
+from search.report.inputs import Tried
 from search.report.recommend import RELATION
 from tests.unit.report_samples import (
     DEFAULT,
@@ -192,6 +193,37 @@ def test_the_next_steps_follow_from_the_rows(report: Report) -> None:
     assert all(part in close for part in ("trial 6", "60 test rows"))  # three seeds are enough to be quiet about
 
 
+@pytest.mark.parametrize(
+    ("steps", "epochs", "trained", "said"),
+    [
+        (120, 12.0, 120, True),  # the best step is the last one that the limit allows
+        (50, 5.0, 120, False),  # it is earlier: a falling loss is overfitting
+        (50, 5.0, 50, False),  # the budget ended the training
+        (120, 12.0, 119, False),
+    ],
+)
+def test_a_training_that_ends_by_itself_was_too_short_only_if_its_limit_ended_it(
+    steps: int, epochs: float, trained: int, said: bool
+) -> None:
+    ended = ending_by_themselves()
+    length = StageLength(steps=steps, epochs=epochs, trained=trained)
+    tried = [with_limit(one, 12.0, length) if one.number == 5 else one for one in ended.tried]
+    words = explain(ended.model_copy(update={"tried": tuple(tried)})).next_steps
+    assert any("12 epochs" in one and "search.pin.epochs" in one for one in words) is said
+    assert not any("training loss" in one for one in words)
+
+
+def with_limit(tried: Tried, epochs: float, length: StageLength) -> Tried:
+    stages = [
+        stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update={"epochs": epochs})})
+        for stage in tried.past.design.stages
+    ]
+    design = tried.past.design.model_copy(update={"stages": tuple(stages)})
+    return tried.model_copy(
+        update={"past": tried.past.model_copy(update={"design": design}), "lengths": (length,) * len(stages)}
+    )
+
+
 def test_the_same_rows_make_the_same_report(report: Report) -> None:
     assert explain(case()) == report
 
@@ -225,6 +257,21 @@ def test_where_nothing_is_better_than_the_base_the_base_is_recommended() -> None
         found = explain(case([untuned(), default(test=1.1), complete(2, design(Full()), 0.7, test=test)]))
         assert (found.recommendation.take, found.recommendation.number) == ("untuned base", 0)
         assert RELATION[verdict] in found.recommendation.words[0]
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_the_untuned_base_is_not_counted_as_a_design_that_the_search_tried(others: int) -> None:
+    tried = [
+        untuned(),
+        default(),
+        *[complete(2 + n, design(Full(), batch=4 * n + 4), 0.9, test=0.9) for n in range(others)],
+    ]
+    report = explain(case(tried, search=Search(trials=6)))
+    assert f"{others + 1} of 5 " in report.budget.words[0]
+    assert f"{others + 1} trained" in report.budget.words[0]
+    assert sum(f"only {others + 1} design" in words for words in report.weaknesses) == (others + 1 < 5)
+    assert (report.recommendation.take, report.recommendation.number) == ("winner", 1)
+    assert ("No other design" in report.recommendation.words[0]) is (others == 0)
 
 
 def test_the_default_itself_may_win() -> None:
@@ -309,7 +356,7 @@ def test_a_running_job_says_that_all_may_change() -> None:
     waiting = stopped(3, design(Dora(rank=8)), 0.93, state=TrialState.WAITING)
     tried = [untuned(), default(), complete(2, design(Full()), 0.7, test=0.7), waiting]
     report = explain(case(tried, state=JobState.RUNNING, finished_at=None, fine_tuned_model=None, ended=None))
-    assert "4 of 14 designs" in report.missing[0]
+    assert "4 of 14" in report.missing[0]
     assert "so far" in report.headline
     assert report.recommendation.words[0].startswith("So far: ")
     assert {one.number: one.state for one in report.tried}[3] == "paused at 1/9"
@@ -325,7 +372,7 @@ def test_a_cancelled_job_keeps_what_it_found() -> None:
     cut = broken(3, design(Dora(rank=8)), TrialState.CANCELLED, "")
     tried = [untuned(), default(), complete(2, design(Full()), 0.7, test=0.7), cut]
     report = explain(case(tried, state=JobState.CANCELLED))
-    assert "3 of 14 designs" in report.missing[0]
+    assert "3 of 14" in report.missing[0]
     assert report.rejected[-1].number == 3
     assert "Cancelled" in report.rejected[-1].words
     assert any("3 seeds: trial 2" in words for words in report.missing)
@@ -398,7 +445,7 @@ def test_what_was_pinned_is_not_said_to_lie_at_an_edge() -> None:
     pinned = space_of(models=(SMOL,), pin=Pin(learning_rate_multiplier=(4.6,), epochs=(2.0,), update=("full",)))
     said = "\n".join(explain(case(space=pinned)).next_steps)
     assert "learning rate" not in said
-    assert "epochs" not in said
+    assert "number of epochs" not in said
     assert "Weight updates" not in said
 
 

@@ -63,7 +63,7 @@ def printed(*trials: Trial) -> str:
         (TrialState.WAITING, 0, True, "paused at 1/9"),
         (TrialState.WAITING, 1, True, "paused at 1/3"),
         (TrialState.WAITING, 0, False, "waiting"),
-        (TrialState.PRUNED, 1, False, "pruned at 1/3"),
+        (TrialState.PRUNED, 1, False, "stopped at 1/3"),
         (TrialState.PRUNED, None, False, "pruned"),
         (TrialState.LEASED, 1, False, "leased"),
         (TrialState.COMPLETE, 1, False, "complete"),
@@ -81,7 +81,7 @@ def test_the_state_says_where_a_trial_pauses_or_was_given_up(
     [
         (TrialState.WAITING, 0, True, "paused at rung 1"),
         (TrialState.WAITING, 3, True, "paused at rung 4"),
-        (TrialState.PRUNED, 2, False, "pruned at rung 3"),
+        (TrialState.PRUNED, 2, False, "stopped at rung 3"),
         (TrialState.COMPLETE, 4, False, "complete"),
     ],
 )

@@ -56,7 +56,7 @@ def learning_rate(optimiser: Optimiser, step: int, total: int, per_epoch: int) -
 
 
 def warmup_steps(optimiser: Optimiser, total: int, per_epoch: int) -> int:
-    """Return the number of warm-up steps. At a constant rate it does not depend on the length of the training."""
+    """Return the number of warm-up steps. Under `constant` it does not depend on the length of the training."""
     return int(optimiser.warmup * (total if optimiser.schedule == "cosine" else per_epoch))
 
 
@@ -112,7 +112,7 @@ class StageTrainer:
         self.best_step = 0
         self._stopped = False
         self.average = WeightAverage(self.parameters) if optimiser.schedule == "constant" else None
-        # A run at a constant rate has no length of its own: what follows the length settles within an epoch.
+        # A training under `constant` has no length of its own: what follows the length settles within an epoch.
         applied.begin(self.steps if self.average is None else self.per_epoch)
 
     @property
