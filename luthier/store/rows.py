@@ -88,7 +88,7 @@ class JobRecord(Frozen):
     def split_of(self, trial: TrialRecord) -> int:
         """Return the split that a trial is trained and validated on: 0 is the job's own, k is `resplits[k - 1]`."""
         repeat = trial.seed - self.seed
-        return repeat if trial.origin == "confirmation" and repeat <= len(self.resplits) else 0
+        return repeat if trial.origin == "confirmation" and 0 < repeat <= len(self.resplits) else 0
 
     def rows_of(self, trial: TrialRecord) -> Resplit:
         """Return the rows that a trial is trained and validated on."""
