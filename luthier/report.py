@@ -41,6 +41,10 @@ class JudgeReport(Resource):
     lower_is_better: bool
     validation_rows: int = Field(description="validation rows that are scored")
     test_rows: int = Field(description="test rows that are scored")
+    splits: int = Field(
+        default=1,
+        description="splits of the training and validation rows that finalists were compared on; 1: only the first one",
+    )
     smallest_difference: float | None = Field(
         default=None,
         description="smallest difference between two designs that the test rows and seeds can tell: half of the 95 % "
@@ -123,6 +127,7 @@ class ComparisonReport(Resource):
 class SeedScore(Resource):
     trial: int
     seed: int
+    split: int = Field(default=0, description="the split of the rows that it was trained and validated on")
     validation: float
     test: float | None
 
@@ -135,7 +140,10 @@ class SeedsReport(Resource):
     seeds: tuple[SeedScore, ...]
     validation_mean: float
     test_mean: float | None
-    spread: float | None = Field(description="highest minus lowest validation score; None for one seed")
+    spread: float | None = Field(
+        description="highest minus lowest validation score; None for one seed. Differences between splits of the "
+        "rows do not count"
+    )
 
 
 class ForgettingReport(Resource):

@@ -382,6 +382,8 @@ class Constraints(Frozen):
 class JudgeSpec(Frozen):
     """Everything that decides a score, fixed when the job starts and the same for every trial of the job.
 
+    Only repeats have other validation rows, where the job has further splits (`Resplit`).
+
     `validation` and `test` are digests of JSONL blobs. `window` and `max_tokens` do not depend on the context of the
     scored model: all models read the same text. The objective `perplexity` compares bits per byte, which ranks models
     of one tokenizer exactly as perplexity does. Encoders are scored by the pseudo-log-likelihood (Salazar et al. 2020).
@@ -430,6 +432,13 @@ class JudgeSpec(Frozen):
         exclude_if=lambda clock: clock is None,
         description="the time that chat templates show in all texts of the job; null where none shows it",
     )
+
+
+class Resplit(Frozen):
+    """A further split of a job's training and validation rows, as digests of JSONL blobs. The test rows stay."""
+
+    train: str
+    validation: str
 
 
 class TruncatedRows(Frozen):

@@ -41,6 +41,13 @@ class Expected(Resource):
     designs: int = Field(description="designs to try besides the two baselines")
     finished: int = Field(description="of these, how many are trained to the end")
     repeats: int = Field(description="repeats of the best designs and the default with other seeds")
+    repeat_seconds: float = Field(default=0.0, description="what the repeats cost, in device-seconds")
+    splits: int = Field(
+        default=1,
+        ge=1,
+        description="splits of the training and validation rows that all finalists are expected to be compared on. "
+        "With fewer than 100 validation rows each repeat trains on another split; 1: all on the same rows",
+    )
     epochs: float = Field(description="length of a full training run of the default")
     first_share: float = Field(description="share of a full training after which designs are first compared")
     device_seconds: float = Field(description="cost of all this, or the budget")
@@ -68,6 +75,9 @@ class Progress(Resource):
     trials_paused: int = Field(default=0, description="designs that are paused at a rung and may still be promoted")
     confirmations_done: int = Field(default=0, description="repeats with other seeds that have ended")
     confirmations_total: int = Field(default=0, description="repeats with other seeds to run in total")
+    splits: int = Field(
+        default=1, ge=1, description="splits of the training and validation rows that finalists are compared on"
+    )
     device_seconds: float = Field(description="spent so far, over all workers")
     best: Standing | None = Field(
         description="best trial so far on the validation rows; once the job has succeeded, the recommended one"

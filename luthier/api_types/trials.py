@@ -38,6 +38,12 @@ class Trial(Resource):
     confirms: int | None = Field(
         default=None, description="for a repeat: number of the trial that it repeats with another seed"
     )
+    split: int = Field(
+        default=0,
+        ge=0,
+        description="the split of the rows that it is trained and validated on; 0: that of all designs; a repeat has "
+        "another one where the validation rows are few",
+    )
     rung: int | None = Field(
         description="highest rung reached, counted from 0. Each lies three times as far as the one before: under "
         "`constant` in rows read; under `cosine` 0 is 1/9 of the training and 1 is 1/3."

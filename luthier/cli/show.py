@@ -55,14 +55,21 @@ def show_expected(found: Expected) -> None:
     after = found.first_share * found.epochs
     first = "trained to the end" if found.first_share == 1 else f"first compared after {after:.2g} epochs"
     guess = "" if found.calibrated_from else " (a guess: no trial was measured on such a device yet)"
+    price = f" ({duration(found.repeat_seconds)})" if found.repeats else ""
     live = _count(found.workers, "live worker")
     where = live if found.workers else f"no live worker; estimated for {found.device}"
     console.print(
         f"Expected: 2 baselines and {_count(found.designs, 'design')}, {first}; {found.finished} trained to the end, "
-        f"{_count(found.repeats, 'repeat')}. About {duration(found.device_seconds)} of device time, "
+        f"{_count(found.repeats, 'repeat')}{price}. About {duration(found.device_seconds)} of device time, "
         f"{duration(found.seconds)} in all, on {where}{guess}.",
         highlight=False,
     )
+    if found.splits > 1:
+        console.print(
+            f"Few validation rows: the finalists are compared on {found.splits} splits of the rows, and each repeat "
+            "trains on another one.",
+            highlight=False,
+        )
     if found.warning is not None:
         console.print(f"[yellow]{found.warning}[/yellow]", highlight=False)
 

@@ -4,14 +4,19 @@ A row's split depends only on its prompt: the same prompt is never in two splits
 and new rows do not move old ones. Prompts that nearly repeat one another are in the same split as one of them, whose
 hash counts for all; new rows can change such a group. Files of less than a thousand prompts are an exception: so that
 designs can be told apart, a larger share is held out, which takes the prompts with the next lowest hashes.
+
+Where fewer than a hundred validation rows were split off, the training and validation rows can be split in further ways
+(cross-validation): the prompts that were not taken for test are cut into as many parts as fit, in the order of their
+hashes, and each part in turn is the validation split. The next parts are those of another order.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from luthier.dataset.near_duplicates import MOST_PROMPTS, near_duplicates
@@ -21,7 +26,7 @@ from luthier.task import DataKind
 
 _TEST_SHARE: Final = 0.1
 _VALIDATION_SHARE: Final = 0.1
-_ENOUGH: Final = 100  # held-out prompts in each of both splits, where the file has them
+ENOUGH: Final = 100  # held-out prompts in each of both splits, where the file has them
 _SMALL_PART: Final = 5  # a small file has a fifth of its prompts in each of both
 _BY_SYSTEM: Final = (
     "Rows with the same question under different system messages count as different prompts, as there are few others."
@@ -29,6 +34,15 @@ _BY_SYSTEM: Final = (
 _MIN_PROMPTS: Final = 2
 _LARGEST_SHARE: Final = 0.05  # of the prompts, in a group of near-duplicates
 _LARGE_GROUP: Final = 3  # prompts, in a group of near-duplicates of a small file
+_ORDERS: Final = 12  # orders of the prompts that further splits are looked for in
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """A further split of the training and validation rows, in the order of `Splits`."""
+
+    train: list[Row]
+    validation: list[Row]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,22 +50,26 @@ class Splits:
     """The three splits. Training rows are in the file's order.
 
     Validation and test rows are in the order of their hashes, so that the first ones are a random sample. `notes` say
-    which rows were left out, and why.
+    which rows were left out, and why. `folds` are further splits of the training and validation rows.
     """
 
     train: list[Row]
     validation: list[Row]
     test: list[Row]
     notes: tuple[str, ...]
+    folds: tuple[Fold, ...] = ()
 
 
-def split(rows: Sequence[Row], kind: DataKind, *, validation_rows: Sequence[Row] | None = None) -> Splits:
+def split(
+    rows: Sequence[Row], kind: DataKind, *, validation_rows: Sequence[Row] | None = None, folds: int = 0
+) -> Splits:
     """Split rows by the hash u in [0, 1) of their folded prompt: u < 0.1 is test, u < 0.2 validation, else train.
 
     If `validation_rows` is given, it is the validation split, and training rows whose prompts repeat one of it, or
     nearly do, are left out. Rows that repeat another one exactly are kept once in validation and test. Validation and
     test have at least `least_held_out` prompts each. Prompts that nearly repeat one another count as one, unless these
-    are too many (`_together`). Raises DatasetError if there are too few different prompts.
+    are too many (`_together`). `folds`: how many further splits are wanted; there are none if `validation_rows` is
+    given or the validation rows are `ENOUGH`. Raises DatasetError if there are too few different prompts.
     """
     hashed, given = _hashed(rows, kind), _hashed(validation_rows or (), kind)
     others = 1 if validation_rows is not None else 2
@@ -83,12 +101,19 @@ def split(rows: Sequence[Row], kind: DataKind, *, validation_rows: Sequence[Row]
         apart=sum(prompt in (found or {}) and prompt not in groups for prompt, _ in (*hashed, *given)),
         searched=found is not None,
     )
-    return Splits(train=train, validation=validation, test=test, notes=(*notes, *([_BY_SYSTEM] if by_system else [])))
+    few = validation_rows is None and len(validation) < ENOUGH
+    return Splits(
+        train=train,
+        validation=validation,
+        test=test,
+        notes=(*notes, *([_BY_SYSTEM] if by_system else [])),
+        folds=tuple(islice(_folds(hashed, parts, groups, kind), folds if few else 0)),
+    )
 
 
 def least_held_out(prompts: int) -> int:
     """Return the least number of prompts in validation and in test: 100, or a fifth of a smaller file; at least 2."""
-    return max(_MIN_PROMPTS, min(_ENOUGH, prompts // _SMALL_PART))
+    return max(_MIN_PROMPTS, min(ENOUGH, prompts // _SMALL_PART))
 
 
 def about_held_out(rows: int) -> int:
@@ -136,6 +161,32 @@ def _parts(
         test=set(prompts[:test_end]),
         left_out=(),
     )
+
+
+def _folds(
+    hashed: Sequence[tuple[str, Row]], parts: _Parts, groups: Mapping[str, str], kind: DataKind
+) -> Iterator[Fold]:
+    """Yield further splits of the prompts in training and validation, with as many prompts in validation.
+
+    The validation parts of one order of the prompts are disjoint; the first one of the first order is the validation
+    split itself. Splits are skipped whose rows could not be scored.
+    """
+    prompts, size = sorted({*parts.train, *parts.validation}), len(parts.validation)
+    for order in range(_ORDERS):
+        if order:
+            prompts.sort(key=lambda prompt: text_hash(f"{order} {prompt}"))
+        for part in range(0 if order else 1, len(prompts) // size):
+            chosen = set(prompts[part * size : (part + 1) * size])
+            rest = {prompt for prompt in prompts if prompt not in chosen}
+            train = [row for prompt, row in hashed if groups.get(prompt, prompt) in rest]
+            validation, _ = _once(hashed, chosen, groups, kind)
+            if all(_both_labels(rows, kind) for rows in (train, validation)):
+                yield Fold(train=train, validation=validation)
+
+
+def _both_labels(rows: Sequence[Row], kind: DataKind) -> bool:
+    """Return whether the rows have both labels, where they are labelled."""
+    return kind is not DataKind.UNPAIRED or len({row["label"] for row in rows}) == 2
 
 
 def _together(found: Mapping[str, str], prompts: int) -> dict[str, str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import JSON, Connection, select, type_coerce, union_all
+from sqlalchemy import JSON, Connection, Select, column, func, select, true, type_coerce, union_all
 
 from luthier.errors import Conflict
 from luthier.store import tables, trials
@@ -61,18 +61,29 @@ def drop_checkpoint(c: Connection, trial_id: str) -> set[str]:
 def unreferenced(c: Connection, digests: Collection[str]) -> set[str]:
     """Return the digests that no file, job, artifact or checkpoint refers to; their blobs can be deleted."""
     judge = type_coerce(tables.jobs.c.judge, JSON)
-    references = (
-        tables.files.c.raw,
-        tables.files.c.rows,
-        tables.jobs.c.train,
-        judge["validation"].as_string(),
-        judge["test"].as_string(),
-        _files.c.digest,
-        tables.checkpoint_blobs.c.digest,
-    )
+    references = [
+        select(reference)
+        for reference in (
+            tables.files.c.raw,
+            tables.files.c.rows,
+            tables.jobs.c.train,
+            judge["validation"].as_string(),
+            judge["test"].as_string(),
+            _files.c.digest,
+            tables.checkpoint_blobs.c.digest,
+        )
+    ]
+    references += [_of_resplits(c, "train"), _of_resplits(c, "validation")]
     left = sorted(set(digests))
     used: set[str] = set()
     for start in range(0, len(left), _BATCH):
         batch = left[start : start + _BATCH]
-        used |= set(c.scalars(union_all(*(select(column).where(column.in_(batch)) for column in references))))
+        used |= set(c.scalars(union_all(*(found.where(found.selected_columns[0].in_(batch)) for found in references))))
     return set(left) - used
+
+
+def _of_resplits(c: Connection, part: str) -> Select[Any]:
+    """Select the digests of the further splits of all jobs."""
+    each = func.json_each if c.dialect.name == "sqlite" else func.json_array_elements
+    one = each(tables.jobs.c.resplits).table_valued(column("value", JSON))
+    return select(one.c.value[part].as_string()).select_from(tables.jobs).join(one, true())

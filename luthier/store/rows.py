@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field
 from luthier.design import Design
 from luthier.keys import Scope
 from luthier.schedule import AliasOrigin, CatchUp, Contest, Overlap, RunState, Trigger
-from luthier.task import Constraints, DataKind, Extension, JudgeSpec, Search, Task, TruncatedRows
+from luthier.task import Constraints, DataKind, Extension, JudgeSpec, Resplit, Search, Task, TruncatedRows
 from luthier.trial import JobState, Metrics, StageLength, TrialState, Usage
 from luthier.values import Frozen
 from luthier.worker_protocol import Device
@@ -74,11 +74,31 @@ class JobRecord(Frozen):
         default=None, description="what its length limit does to the rows; None: not checked, as of plain text"
     )
     extensions: tuple[Extension, ...] = Field(default=(), description="the earliest first")
+    resplits: tuple[Resplit, ...] = Field(
+        default=(),
+        description="further splits of the training and validation rows: the k-th one is for the k-th repeats; empty: "
+        "repeats use the rows of all other trials",
+    )
 
     @property
     def extended_from(self) -> int:
         """The number of the first trial since the job was last extended; 0 if it was not."""
         return self.extensions[-1].first_trial if self.extensions else 0
+
+    def split_of(self, trial: TrialRecord) -> int:
+        """Return the split that a trial is trained and validated on: 0 is the job's own, k is `resplits[k - 1]`."""
+        repeat = trial.seed - self.seed
+        return repeat if trial.origin == "confirmation" and 0 < repeat <= len(self.resplits) else 0
+
+    def rows_of(self, trial: TrialRecord) -> Resplit:
+        """Return the rows that a trial is trained and validated on."""
+        split = self.split_of(trial)
+        own = Resplit(train=self.train, validation=self.judge.validation)
+        return self.resplits[split - 1] if split else own
+
+    def judge_of(self, trial: TrialRecord) -> JudgeSpec:
+        """Return the judge with the validation rows of a trial. The test rows are the same for all."""
+        return self.judge.model_copy(update={"validation": self.rows_of(trial).validation})
 
 
 class TrialRecord(Frozen):

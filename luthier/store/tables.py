@@ -32,7 +32,7 @@ from luthier.design import Design
 from luthier.keys import Scope
 from luthier.models.base_model import ModelFacts
 from luthier.schedule import CatchUp, Contest, Overlap, RunState
-from luthier.task import Constraints, DataKind, Extension, JudgeSpec, Search, Task, TruncatedRows
+from luthier.task import Constraints, DataKind, Extension, JudgeSpec, Resplit, Search, Task, TruncatedRows
 from luthier.trial import JobState, Metrics, RowScores, Sample, StageLength, TrialState, Usage
 from luthier.worker_protocol import Answered, Device, GenerationState, Question
 
@@ -150,6 +150,7 @@ jobs = Table(
     Column("ended_reason", String(16)),
     Column("truncation", Document(tuple[TruncatedRows, ...])),
     Column("extensions", Document(tuple[Extension, ...]), nullable=False),
+    Column("resplits", Document(tuple[Resplit, ...]), nullable=False),
     Index(None, "created_at", "id"),
     Index(None, "state", "created_at", "id"),
 )

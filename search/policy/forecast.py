@@ -18,6 +18,7 @@ class Forecast:
     designs: int
     finished: int
     repeats: int
+    rounds: int  # repeats that each finalist and the default gets
     device_seconds: float
 
 
@@ -56,12 +57,14 @@ def forecast(
         reached[-1] += 1
         spent, left = spent + rest, left - rest
         rest = costs[-1] if reached[-2] > reached[-1] else sum(costs[1:])
-    most = plan.confirmations * (min(finalists, reached[-1]) + 1)
+    repeated = min(finalists, reached[-1]) + 1
+    most = plan.confirmations * repeated
     repeats = min(most, int(max(0.0, left) // full) if math.isfinite(left) and full > 0 else most)
     total = untuned + full + spent + repeats * full
     return Forecast(
         designs=reached[0],
         finished=reached[-1],
         repeats=repeats,
+        rounds=repeats // repeated,
         device_seconds=total if budget is None else min(total, budget),
     )

@@ -31,6 +31,9 @@ class Past(Frozen):
     )
     measured: tuple[RungScore, ...] = Field(default=(), description="scores at the rungs it reached, in order")
     confirms: int | None = Field(default=None, description="the trial that this one repeats with another seed")
+    split: int = Field(
+        default=0, ge=0, description="the split of the rows that it is trained and scored on; 0: the one of all designs"
+    )
     error: str | None = Field(default=None, description="why it failed or is infeasible")
 
     @property

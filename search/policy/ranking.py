@@ -1,6 +1,10 @@
 """Rank a job's trials by their score on the validation rows; ties go to the cheaper trial.
 
 The untuned base is a baseline, not a candidate: it wins only if no trained design is complete.
+
+Where the validation rows are few, repeats are trained and scored on further splits of the rows. Some splits are harder
+than others by more than designs differ, so means over different splits do not compare. Designs are ranked by what their
+means would be on the first split, on which all are scored.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ def rank(history: Sequence[Past]) -> list[Past]:
     The value of a repeated design is the mean over its seeds. Repeated designs come before all others, because the best
     of many single runs is partly lucky.
     """
-    repeated, found = {past.confirms for past in history}, means(history)
+    repeated, found = {past.confirms for past in history}, comparable_means(history)
     designs = [past for past in _complete(history) if past.design.stages and past.confirms is None]
     return sorted(
         designs,
@@ -56,7 +60,7 @@ def finalists(history: Sequence[Past], count: int, extended_from: int = 0) -> li
     if not extended_from:
         return [past for past in rank(history) if past.number != DEFAULT][:count]
     begun = [past for past in history if past.confirms is None or past.number < extended_from]
-    found = means(begun)
+    found = comparable_means(begun)
     designs = [past for past in rank(begun) if past.number != DEFAULT]
     return sorted(designs, key=lambda past: (found[past.number], past.device_seconds, past.number))[:count]
 
@@ -91,6 +95,54 @@ def means(history: Sequence[Past]) -> dict[int, float]:
     return {number: sum(found) / len(found) for number, found in values.items()}
 
 
+def comparable_means(history: Sequence[Past]) -> dict[int, float]:
+    """Return `means`, less what each is better or worse by for the splits that it is of.
+
+    The numbers of all designs compare with one another. Without further splits they are the means.
+    """
+    effects, splits = split_effects(history), dict[int, list[int]]()
+    for past in _complete(history):
+        splits.setdefault(past.number if past.confirms is None else past.confirms, []).append(past.split)
+    return {
+        number: mean - sum(effects[split] for split in splits[number]) / len(splits[number])
+        for number, mean in means(history).items()
+    }
+
+
+def split_effects(history: Sequence[Past]) -> dict[int, float]:
+    """Return how much higher the objective is on each split than on the first one, which has 0.
+
+    It is the mean over the designs that are scored on both.
+    """
+    effects = {0: 0.0}
+    scored = _by_split(history)
+    for split in sorted({split for found in scored.values() for split in found} - {0}):
+        apart = [found[split] - found[0] for found in scored.values() if split in found and 0 in found]
+        effects[split] = sum(apart) / len(apart) if apart else 0.0
+    return effects
+
+
+def on_same_rows(history: Sequence[Past], one: int, other: int) -> tuple[float, float]:
+    """Return the mean objectives of two complete designs over the splits that both are scored on."""
+    scored = _by_split(history)
+    shared = sorted(scored[one].keys() & scored[other].keys())
+    first, second = (sum(scored[number][split] for split in shared) / len(shared) for number in (one, other))
+    return first, second
+
+
+def _by_split(history: Sequence[Past]) -> dict[int, dict[int, float]]:
+    """Return the objective of each design by split, as means over its seeds there."""
+    values: dict[int, dict[int, list[float]]] = {}
+    for past in _complete(history):
+        assert past.value is not None, "complete trials have a value"
+        design = values.setdefault(past.number if past.confirms is None else past.confirms, {})
+        design.setdefault(past.split, []).append(past.value)
+    return {
+        number: {split: sum(found) / len(found) for split, found in splits.items()} for number, splits in values.items()
+    }
+
+
 def _beats(winner: Past, history: Sequence[Past], number: int) -> bool:
     baseline = next((past for past in _complete(history) if past.number == number), None)
-    return baseline is not None and mean_value(winner, history) < mean_value(baseline, history)
+    found = comparable_means(history)
+    return baseline is not None and found[winner.number] < found[number]

@@ -47,6 +47,9 @@ class Plan(Frozen):
     extended_from: int = Field(
         default=0, ge=0, description="of an extended search: the number of its first trial since; 0: not extended"
     )
+    resplit: bool = Field(
+        default=False, description="whether each repeat of a design is trained and scored on another split of the rows"
+    )
 
 
 class Try(Frozen):
@@ -336,11 +339,19 @@ def _finish(history: Sequence[Past], plan: Plan, end: End, budget_left: float) -
         return Promote(number=finalist.number, goal=None)
     if any(past.open for past in history if past.confirms is None):
         return None
-    for past in to_repeat(history, plan):
-        repeats = sum(other.confirms == past.number for other in history)
+    waiting = [(_repeats(history, past), past) for past in to_repeat(history, plan)]
+    if (
+        plan.resplit
+    ):  # scores of a split compare only with one another, so all designs are repeated on it before the next
+        waiting.sort(key=lambda pair: pair[0])
+    for repeats, past in waiting:
         if repeats < plan.confirmations and past.device_seconds <= budget_left:
             return Repeat(number=past.number, seed_offset=repeats + 1)
     return None if any(past.open for past in history) else end
+
+
+def _repeats(history: Sequence[Past], past: Past) -> int:
+    return sum(other.confirms == past.number for other in history)
 
 
 def _paused_finalist(history: Sequence[Past], count: int, budget_left: float) -> Past | None:

@@ -135,6 +135,12 @@ def _judge(case: Case, compared: Sequence[ComparisonReport]) -> JudgeReport:
         f"Scored on {count(validation, 'validation row')} to rank the designs, and on {count(test, 'test row')} for "
         "this report.",
     ]
+    if case.splits > 1:
+        words.append(
+            f"The finalists and the default are ranked by their means over {case.splits} splits. A design that was not "
+            "repeated, and the untuned base, are compared with them on the first split only. The test rows are the "
+            "same for all."
+        )
     if not case.lower_is_better and (judge.grader is not None or judge.environment is not None):
         words.append(f"At most the first {judge.max_generations} rows of each are answered and graded.")
     told = resolution.measured(compared)
@@ -151,6 +157,7 @@ def _judge(case: Case, compared: Sequence[ComparisonReport]) -> JudgeReport:
         lower_is_better=case.lower_is_better,
         validation_rows=validation,
         test_rows=test,
+        splits=case.splits,
         smallest_difference=None if told is None else told[0],
         words=tuple(words),
     )
@@ -182,7 +189,8 @@ def _budget(case: Case) -> BudgetReport:
         f"{sum(tried.complete for tried in trained)} trained to the end, {len(stopped)} stopped early."
     ]
     if repeats:
-        words.append(f"{count(repeats, 'repeat')} of the best designs with other seeds.")
+        where = " and on other splits of the rows" if case.splits > 1 else ""
+        words.append(f"{count(repeats, 'repeat')} of the best designs with other seeds{where}.")
     limit = "" if case.search.device_seconds is None else f" of {seconds(case.search.device_seconds)} allowed"
     words.append(f"Device time: {seconds(spent)}{limit}.")
     if share is not None:
@@ -266,6 +274,7 @@ def _seeds(case: Case) -> Iterator[SeedsReport]:
             SeedScore(
                 trial=one.number,
                 seed=one.seed,
+                split=one.past.split,
                 validation=case.shown(one.past.value),
                 test=case.test_value(one),
             )
@@ -273,7 +282,7 @@ def _seeds(case: Case) -> Iterator[SeedsReport]:
             if one.past.value is not None
         ]
         tested = [seed.test for seed in seeds if seed.test is not None]
-        found = [seed.validation for seed in seeds]
+        found = [value for one in case.seeds(tried.number) if (value := case.own_on_first_split(one)) is not None]
         yield SeedsReport(
             number=tried.number,
             summary=tried.past.design.summary(),
@@ -319,7 +328,7 @@ def front(case: Case) -> Iterator[FrontReport]:
     prices = [
         pareto.Price(
             number=tried.number,
-            value=case.value(tried) if case.lower_is_better else -case.value(tried),
+            value=case.comparable(tried),
             parameters=size(case, tried),
             device_seconds=tried.past.device_seconds,
         )

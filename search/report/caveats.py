@@ -78,7 +78,7 @@ def weaknesses(case: Case, judged: JudgeReport, compared: Sequence[ComparisonRep
     for one in compared:
         if one.against == "runner-up" and one.verdict == "not distinguishable":
             yield f"The winner is not significantly different from the runner-up (trial {one.number}) on the test rows."
-    equal = [tried.number for tried in case.ranked[1:] if case.value(tried) == case.value(won)]
+    equal = [tried.number for tried in case.ranked[1:] if case.comparable(tried) == case.comparable(won)]
     if equal:
         numbers = ", ".join(map(str, equal))
         others = f"{'Trial' if len(equal) == 1 else 'Trials'} {numbers}"
@@ -97,7 +97,8 @@ def _shrunk(case: Case, won: Tried, compared: Sequence[ComparisonReport]) -> Ite
     against = next((one for one in compared if one.against == "plain-LoRA default"), None)
     if against is None:
         return
-    lead = abs(case.value(won) - case.value(case.by_number[against.number]))
+    mine, theirs = case.pair(won, case.by_number[against.number])
+    lead = abs(mine - theirs)
     better = (against.difference < 0) == case.lower_is_better
     tested = abs(against.difference) if better else -abs(against.difference)
     if lead > 0 and tested < lead / 2:

@@ -154,6 +154,28 @@ class Case(Frozen):
         """A complete design's score on the validation rows, averaged over its seeds."""
         return self.shown(self._means[tried.number])
 
+    def comparable(self, tried: Tried) -> float:
+        """A complete design's score, as an objective to minimise, on the rows that all designs are scored on.
+
+        It is its mean, without what its splits of the rows are harder or easier than the first one.
+        """
+        return self._comparable[tried.number]
+
+    def pair(self, one: Tried, other: Tried) -> tuple[float, float]:
+        """The scores of two complete designs over the splits of the rows that both are scored on."""
+        first, second = ranking.on_same_rows(self.history, one.number, other.number)
+        return self.shown(first), self.shown(second)
+
+    def own_on_first_split(self, tried: Tried) -> float | None:
+        """A trial's own score, without what its split of the rows is harder or easier than the first one."""
+        value = tried.past.value
+        return None if value is None else self.shown(value - self._split_effects[tried.past.split])
+
+    @property
+    def splits(self) -> int:
+        """On how many splits of the rows complete trials were trained and scored."""
+        return len({tried.past.split for tried in self.tried if tried.complete}) or 1
+
     def test_value(self, tried: Tried) -> float | None:
         """A trial's own score on the test rows."""
         return self.metric.value(tried.test_metrics)
@@ -174,6 +196,14 @@ class Case(Frozen):
     @cached_property
     def _means(self) -> dict[int, float]:
         return ranking.means(self.history)
+
+    @cached_property
+    def _comparable(self) -> dict[int, float]:
+        return ranking.comparable_means(self.history)
+
+    @cached_property
+    def _split_effects(self) -> dict[int, float]:
+        return ranking.split_effects(self.history)
 
     @cached_property
     def _seeds(self) -> dict[int, list[Tried]]:

@@ -25,7 +25,6 @@ from luthier.task import JudgeSpec, Objective
 Z: Final = 1.96
 SPREAD: Final[Mapping[Objective, float]] = {"perplexity": 0.065, "reward": 0.5}
 USUAL_GAIN: Final[Mapping[Objective, float]] = {"perplexity": 0.024, "reward": 0.28}
-ENOUGH: Final = 100  # rows that a split has at least, where the data has them
 
 
 def expected(objective: Objective, rows: int) -> float:
@@ -42,10 +41,10 @@ def scored_rows(judge: JudgeSpec, rows: int) -> int:
     return min(rows, judge.max_rows, judge.max_generations if graded else rows)
 
 
-def warning(objective: Objective, validation: int, test: int) -> str | None:
+def warning(objective: Objective, validation: int, test: int, *, splits: int = 1) -> str | None:
     """Return why these rows are too few to choose by; None if they can tell what tuning usually brings.
 
-    `validation`, `test`: rows that decide the score.
+    `validation`, `test`: rows that decide the score. `splits`: on how many splits of the rows finalists are compared.
     """
     rows = min(validation, test)
     difference, gain = expected(objective, rows), USUAL_GAIN[objective]
@@ -55,10 +54,11 @@ def warning(objective: Objective, validation: int, test: int) -> str | None:
     told, usual = (f"{100 * one:.1f} %" if share else f"{one:.2f}" for one in (difference, gain))
     of = "of the score" if share else "of reward"
     needed = math.ceil((Z * SPREAD[objective] / gain) ** 2)
+    finalists = f" (finalists on those of {splits} splits)" if splits > 1 else ""
     return (
-        f"Few rows to choose by: designs are ranked on {validation} validation rows and compared on {test} test rows, "
-        f"which can tell differences of about {told} {of}. Tuning usually brings {usual} or more over the default. "
-        f"About {needed} rows in each would tell that."
+        f"Few rows to choose by: designs are ranked on {validation} validation rows{finalists} and compared on {test} "
+        f"test rows, which can tell differences of about {told} {of}. Tuning usually brings {usual} or more over the "
+        f"default. About {needed} rows in each would tell that."
     )
 
 

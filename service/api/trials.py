@@ -13,7 +13,7 @@ from luthier.trial import Point
 from service.api.downloads import TAR, tar_of
 from service.context import Ctx, utc_now
 from service.jobs import manual_trials
-from service.results import card, serializers, weights
+from service.results import card, queries, weights
 from service.results import trials as views
 from service.schemas.params import After, JobId, TrialId
 from service.schemas.requests import AddTrial
@@ -45,7 +45,9 @@ def add_trial(ctx: Ctx, job_id: JobId, body: Annotated[AddTrial, Body(openapi_ex
 
     409 if the job is not running, has no trial left, or already has this design.
     """
-    return serializers.trial(manual_trials.add(ctx, job_id, body, utc_now()), None)
+    added = manual_trials.add(ctx, job_id, body, utc_now())
+    with ctx.database.read() as c:
+        return queries.trial(c, added)
 
 
 @router.get("/{trial_id}", summary="Get a trial")
@@ -59,7 +61,9 @@ def get_trial(ctx: Ctx, job_id: JobId, trial_id: TrialId) -> TrialDetails:
 def cancel_trial(ctx: Ctx, job_id: JobId, trial_id: TrialId) -> Trial:
     """A running trial stops at its next heartbeat; the job continues with the others. 409 for a trial that has
     ended."""
-    return serializers.trial(manual_trials.stop(ctx, job_id, trial_id, utc_now()), None)
+    stopped = manual_trials.stop(ctx, job_id, trial_id, utc_now())
+    with ctx.database.read() as c:
+        return queries.trial(c, stopped)
 
 
 @router.get("/{trial_id}/points", summary="Get a trial's curves")

@@ -117,23 +117,26 @@ def figures(
         best_number=None if best is None else best.number,
         seeds=None if best is None or not best.past.design.stages else len(case.seeds(best.number)),
         advice=None if recommendation.number is None else recommendation.words[0],
-        base=None if best is None or best.number == UNTUNED else _against(case, value, UNTUNED),
-        default=None if best is None or best.number == DEFAULT else _against(case, value, DEFAULT),
+        base=None if best is None or best.number == UNTUNED else _against(case, best, UNTUNED),
+        default=None if best is None or best.number == DEFAULT else _against(case, best, DEFAULT),
         took=None if ended is None else (ended - (record.started_at or record.created_at)).total_seconds(),
         left=max(0.0, (job.estimated_finish or 0) - now.timestamp()) if running else None,
         deadline=record.search.deadline,
     )
 
 
-def _against(case: Case, value: float | None, number: int) -> Against | None:
+def _against(case: Case, best: Tried, number: int) -> Against | None:
     other = case.by_number.get(number)
-    if other is None or not other.complete or value is None:
+    if other is None or not other.complete:
         return None
-    found = case.value(other)
-    change = None if found == 0 else value / found - 1
+    mine, theirs = case.pair(best, other)  # their means may be of other rows
+    change = None if theirs == 0 else mine / theirs - 1
     seeds = len(case.seeds(number)) if other.past.design.stages else None
     return Against(
-        other=found, seeds=seeds, change=change, better=value < found if case.lower_is_better else value > found
+        other=case.value(other),
+        seeds=seeds,
+        change=change,
+        better=mine < theirs if case.lower_is_better else mine > theirs,
     )
 
 

@@ -98,6 +98,10 @@ def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
     standing = job.luthier.best
     best = None if standing is None else metric.value(standing.metrics)
     base, default = _value(past, UNTUNED), _value(past, DEFAULT)
+    gain, better = None, False
+    if standing is not None and base is not None:
+        mine, theirs = ranking.on_same_rows(past, standing.number, UNTUNED)
+        gain, better = (mine / theirs - 1 if theirs else None), mine < theirs
     base = None if base is None else sign * base
     seconds = None
     if record.started_at is not None:
@@ -110,8 +114,8 @@ def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
         seeds=None if standing is None or standing.number == UNTUNED else standing.seeds,
         base=base,
         default=None if default is None else sign * default,
-        gain=None if best is None or not base else best / base - 1,
-        better=best is not None and base is not None and sign * best < sign * base,
+        gain=gain,
+        better=better,
         seconds=seconds,
     )
 

@@ -66,6 +66,7 @@ def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialId) -> 
     with ctx.database.read() as c:
         trial = trials.named(c, job_id, trial_id)
         job, rows = jobs.get(c, job_id), trials.of_job(c, job_id)
+        own_rows = job.rows_of(trial)
         detailed = views.details(c, trial)
         names = {worker.id: worker.name for worker in workers.list_(c)}
         log = measurements.lines_of(c, trial.id, LINES)
@@ -93,6 +94,9 @@ def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialId) -> 
         log=log,
         samples=samples,
         design=trial.design.model_dump_json(indent=2),
+        splits=1 + len(job.resplits),
+        train_rows=ctx.count_rows(own_rows.train),
+        validation_rows=ctx.count_rows(own_rows.validation),
         previous=_numbered(rows, trial.number - 1),
         following=_numbered(rows, trial.number + 1),
         takes_designs=job.state is JobState.RUNNING and len(budget.designs(rows)) < job.search.trials,
@@ -151,8 +155,9 @@ def export_trial(ctx: Ctx, job_id: JobId, trial_id: TrialId, table: str, form: s
 def _scores(job: JobRecord, trial: TrialRecord, base: TrialRecord, seeds: Sequence[TrialRecord]) -> list[Score]:
     """Return the scores on the validation rows and the test rows. `seeds`: the complete trials of its design."""
     metric = deciding(job.judge.objective)
+    on_first = base.metrics if job.split_of(trial) == 0 else None  # the base is scored on the first split only
     pairs = [
-        ("validation", trial.metrics, base.metrics, [one.metrics for one in seeds]),
+        ("validation", trial.metrics, on_first, [one.metrics for one in seeds]),
         ("test", trial.test_metrics, base.test_metrics, [one.test_metrics for one in seeds]),
     ]
     scores = []

@@ -90,20 +90,32 @@ class Checked:
                 notes.append(f"{name} reads at most {max_tokens} tokens of a row: {cut.truncated} rows are truncated.")
             if not cut.without_target:
                 continue
-            lost = self._used(found.without_target(max_tokens) for found in self.checks[name])
+            lost = self._lost(name, max_tokens)
             notes.append(
                 f"With {name}, the prompts of {len(lost)} rows fill the {max_tokens} tokens (first: row "
                 f"{lost[0][1]}). Their answers are not trained on, and they are in no metric."
             )
-            keys = {_key(self.numbered[file][number - 1]) for file, number in lost}
             for split, rows in (("validation", splits.validation), ("test", splits.test)):
-                if rows and all(_key(row) in keys for row in rows):
+                if not self._scorable(name, max_tokens, rows):
                     raise DatasetError(
                         f"With {name}, the prompt of every {split} row fills the {max_tokens} tokens that it reads. "
                         "Shorten the prompts, or use a base model with a longer context.",
                         param="training_file",
                     )
         return tuple(notes)
+
+    def scorable(self, max_tokens: int, rows: Sequence[Row]) -> bool:
+        """Return whether each base model can score at least one of the rows within the length limit."""
+        return all(self._scorable(name, max_tokens, rows) for name in self.checks)
+
+    def _scorable(self, name: str, max_tokens: int, rows: Sequence[Row]) -> bool:
+        lost = self._lost(name, max_tokens)
+        keys = {_key(self.numbered[file][number - 1]) for file, number in lost}
+        return not rows or any(_key(row) not in keys for row in rows)
+
+    def _lost(self, name: str, max_tokens: int) -> list[tuple[int, int]]:
+        """Return the rows whose targets all lie beyond the length limit, as file and number."""
+        return self._used(found.without_target(max_tokens) for found in self.checks[name])
 
     def _used(self, numbers: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
         """Return the rows with these numbers in each file, as file and number, without those that are dropped."""

@@ -37,6 +37,7 @@ def _trial(row: TrialRecord, past: Past) -> Told:
         "origin": row.origin,
         "seed": row.seed,
         "confirms": past.confirms,
+        "split": past.split or None,
         "device_seconds": row.device_seconds,
         "trained_tokens": row.trained_tokens,
         "metrics": None if row.metrics is None else row.metrics.model_dump(mode="json", exclude_none=True),

@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Final
 
 from luthier import dataset
-from luthier.dataset import Profile, Row, Splits
+from luthier.dataset import Fold, Profile, Row, Splits
 from luthier.errors import DatasetError, IllegalDesign, NotFound, UserError, unknown_base_model
 from luthier.models.base_model import BaseModelEntry
 from luthier.store import Connection, files, jobs, models, workers
 from luthier.store.rows import FileRecord, JobRecord, new_id
-from luthier.task import DataKind, JudgeSpec, Pin, Search
+from luthier.task import DataKind, JudgeSpec, Pin, Resplit, Search
 from luthier.trial import JobState
 from search.policy.choose_sampler import check_sampler
 from search.report import resolution
@@ -78,7 +78,7 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
         tools=place is not None,
     )
     entries = base_models.usable(entries, checked.excluded, requested, pinned=pinned)
-    splits = _split(checked, training, validation)
+    splits = _split(checked, training, validation, body.search.confirmations)
     if training.kind is DataKind.UNPAIRED:
         _check_labels(splits, "training_file" if validation is None else "validation_file")
     grader = judge.grader_of(body, training.kind)
@@ -89,6 +89,7 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
     clock = now if checked.timed else None
     frozen = judge.freeze(ctx, body, training, grader, splits, designs, tools=place is not None, clock=clock)
     lengths = checked.within(frozen.max_tokens, splits)
+    folds = [fold for fold in splits.folds if checked.scorable(frozen.max_tokens, fold.validation)]
     record = JobRecord(
         id=new_id("ftjob"),
         created_at=now,
@@ -106,10 +107,13 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
         suffix=body.suffix or None,
         metadata=dict(body.metadata or {}),
         truncation=checked.truncation(frozen.max_tokens),
+        resplits=tuple(_stored(ctx, fold) for fold in folds),
     )
     unused = () if body.method is None else ignored(body.method)
     notes = (*base_models.note(unfit), *checked.notes, *splits.notes, *lengths, *unused, *rate_notes(designs))
-    few = too_few(frozen, len(splits.validation), len(splits.test))
+    if folds:
+        notes = (*notes, further_splits(len(splits.validation), len(folds)))
+    few = too_few(frozen, len(splits.validation), len(splits.test), 1 + len(folds))
     return Admitted(
         job=record, filename=training.filename, generated=generated, notes=notes, designs=designs, warnings=few
     )
@@ -123,11 +127,23 @@ def queue(c: Connection, admitted: Admitted, now: datetime, notes: Sequence[str]
     events.created(c, admitted.job, admitted.filename, (*notes, *admitted.notes), admitted.warnings, now)
 
 
-def too_few(judge: JudgeSpec, validation: int, test: int) -> tuple[str, ...]:
-    """Return a warning if so many validation and test rows cannot tell what tuning usually brings; else nothing."""
+def too_few(judge: JudgeSpec, validation: int, test: int, splits: int) -> tuple[str, ...]:
+    """Return a warning if so many validation and test rows cannot tell what tuning usually brings; else nothing.
+
+    `splits`: on how many splits of the rows finalists are compared.
+    """
     rows = (resolution.scored_rows(judge, held_out) for held_out in (validation, test))
-    found = resolution.warning(judge.objective, *rows)
+    found = resolution.warning(judge.objective, *rows, splits=splits)
     return () if found is None else (found,)
+
+
+def further_splits(validation: int, further: int) -> str:
+    """Return that so few validation rows are made up for by further splits, and at which price."""
+    return (
+        f"There are fewer than {dataset.ENOUGH} validation rows ({validation}), so the finalists and the default are "
+        f"compared on {1 + further} splits of the rows (cross-validation): each repeat is trained on another split, "
+        "and costs a training."
+    )
 
 
 def rate_notes(designs: Space) -> Iterator[str]:
@@ -243,12 +259,17 @@ def _with_tools(place: str, entries: Sequence[BaseModelEntry], requested: set[st
     return found
 
 
-def _split(checked: Checked, training: FileRecord, validation: FileRecord | None) -> Splits:
+def _split(checked: Checked, training: FileRecord, validation: FileRecord | None, folds: int) -> Splits:
     given = None if validation is None else checked.rows[1]
     try:
-        return dataset.split(checked.rows[0], training.kind, validation_rows=given)
+        return dataset.split(checked.rows[0], training.kind, validation_rows=given, folds=folds)
     except DatasetError as error:
         raise DatasetError(f"{training.filename}: {error.message}", param="training_file") from error
+
+
+def _stored(ctx: Context, fold: Fold) -> Resplit:
+    train, validation = (ctx.store_bytes(dataset.write_rows(rows)) for rows in (fold.train, fold.validation))
+    return Resplit(train=train, validation=validation)
 
 
 def _check_labels(splits: Splits, validation: str) -> None:

@@ -125,8 +125,10 @@ def refused(c: Connection, trial: TrialRecord, now: datetime) -> None:
     _info(c, trial.job_id, f"Trial {trial.number} ({trial.design.summary()}) was not started: {trial.error}", now)
 
 
-def repeating(c: Connection, job_id: str, number: int, repeated: int, now: datetime) -> None:
-    _info(c, job_id, f"Trial {number} repeats the design of trial {repeated} with another seed.", now)
+def repeating(c: Connection, job: JobRecord, trial: TrialRecord, repeated: int, now: datetime) -> None:
+    split = job.split_of(trial)
+    where = f" on split {split + 1} of the rows" if split else ""
+    _info(c, job.id, f"Trial {trial.number} repeats the design of trial {repeated} with another seed{where}.", now)
 
 
 def stopping(c: Connection, trial: TrialRecord, now: datetime) -> None:

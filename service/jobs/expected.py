@@ -46,11 +46,17 @@ def expected(ctx: Context, c: Connection, job: JobRecord, designs: Space, now: d
         device=room.device.name,
         worker_count=len(live_workers),
         calibrated_from=price.trials,
+        further_splits=len(job.resplits),
     )
 
 
-def previewed(search: Search, default: DesignEstimate, rows: int, worker_count: int, now: datetime) -> Expected:
-    """Return the forecast for a request with so many training rows, from the estimate of the plain LoRA default."""
+def previewed(
+    search: Search, default: DesignEstimate, rows: int, worker_count: int, now: datetime, *, further_splits: int
+) -> Expected:
+    """Return the forecast for a request with so many training rows, from the estimate of the plain LoRA default.
+
+    `further_splits`: of the rows, on which repeats are trained.
+    """
     limits = [] if search.device_seconds is None else [search.device_seconds]
     if search.deadline is not None and search.deadline.tzinfo is not None:
         limits.append(max(0.0, (search.deadline - now).total_seconds()) * max(1, worker_count))
@@ -64,6 +70,7 @@ def previewed(search: Search, default: DesignEstimate, rows: int, worker_count: 
         device=default.device,
         worker_count=worker_count,
         calibrated_from=default.calibrated_from,
+        further_splits=further_splits,
     )
 
 
@@ -78,6 +85,7 @@ def _expected(
     device: str,
     worker_count: int,
     calibrated_from: int,
+    further_splits: int,
 ) -> Expected:
     plan = Plan(trials=search.trials, finalists=search.finalists, confirmations=search.confirmations, seed=0)
     shares = rung_shares(default, rows) if search.trials - len(BASELINES) > search.finalists else ()
@@ -86,6 +94,8 @@ def _expected(
         designs=found.designs,
         finished=found.finished,
         repeats=found.repeats,
+        repeat_seconds=found.repeats * full,
+        splits=1 + min(further_splits, found.rounds),
         epochs=sum(expected_epochs(stage.optimiser, rows) for stage in default.stages),
         first_share=shares[0] if shares else 1.0,
         device_seconds=found.device_seconds,
@@ -93,14 +103,21 @@ def _expected(
         device=device,
         workers=worker_count,
         calibrated_from=calibrated_from,
-        warning=None if limit is None else _warning(search, found, untuned + full, full, limit),
+        warning=None if limit is None else _warning(search, found, untuned + full, full, limit, further_splits),
     )
 
 
-def _warning(search: Search, found: Forecast, both: float, full: float, limit: float) -> str | None:
+def _warning(
+    search: Search, found: Forecast, both: float, full: float, limit: float, further_splits: int
+) -> str | None:
     """`both`: device-seconds of the two baselines."""
     wanted = search.trials - len(BASELINES)
     if found.designs >= wanted:
+        if further_splits and not found.rounds:
+            return (
+                f"{limit:.0f} device-seconds are not expected to suffice for training the finalists on another split "
+                "of the rows: they would be compared on the few validation rows of the first one."
+            )
         return None
     if found.designs == 0:
         return (

@@ -81,4 +81,5 @@ def _past(job: JobRecord, trial: TrialRecord, confirms: int | None) -> Past:
         goal=trial.goal,
         measured=tuple(rung_score(metrics, job.judge.objective) for metrics in trial.measured),
         confirms=confirms,
+        split=job.split_of(trial),
     )

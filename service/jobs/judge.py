@@ -127,7 +127,8 @@ def objective_of(body: CreateJob, kind: DataKind) -> Objective:
 def _check_grader(ctx: Context, grader: Grader, splits: Splits, kind: DataKind) -> None:
     """Check that the settings allow the grader, and that every row to be graded fills its templates."""
     most = JudgeSpec.model_fields["max_generations"].default
-    rows = (*splits.validation[:most], *splits.test[:most])
+    validation = (splits.validation, *(fold.validation for fold in splits.folds))
+    rows = [row for held_out in (*validation, splits.test) for row in held_out[:most]]
     items = [row if kind is DataKind.PROMPTS else {"reference": "", **row} for row in rows]
     try:
         graders.check(grader, items, ctx.settings)

@@ -50,6 +50,7 @@ def acquire(ctx: Context, worker_id: str, now: datetime) -> Assignment | None:
         if leased is None:
             return None
         job, trial = leased
+        rows = job.rows_of(trial)
         events.trial_started(c, trial, worker.name, now)
         return Assignment(
             trial_id=trial.id,
@@ -61,11 +62,11 @@ def acquire(ctx: Context, worker_id: str, now: datetime) -> Assignment | None:
             design=trial.design,
             base=models.get(c, trial.design.architecture.base),
             teacher=None if trial.design.teacher is None else models.get(c, trial.design.teacher),
-            train=job.train,
-            judge=job.judge,
+            train=rows.train,
+            judge=job.judge_of(trial),
             checkpoint=trial.checkpoint,
             goal=trial.goal,
-            first_rung=first_rung(trial.design, ctx.count_rows(job.train)),
+            first_rung=first_rung(trial.design, ctx.count_rows(rows.train)),
             device_seconds=trial.device_seconds,
             weights=None if trial.weights_of is None else alias_promotion.weights(c, trial.weights_of),
         )

@@ -69,6 +69,8 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
     default = _default(ctx, training, found, now)
     trainings = budget.whole_trainings(body.search)
     warning = None if problem is not None else _too_few(body, kind, training, held_out)
+    few = body.validation_file is None and held_out < dataset.ENOUGH
+    further = body.search.confirmations if few else 0
     seconds = None if default is None else trainings * default.seconds
     if seconds is not None and body.search.device_seconds is not None:
         seconds = min(seconds, body.search.device_seconds)
@@ -81,7 +83,9 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
         trainings=trainings,
         default=default,
         device_seconds=seconds,
-        expected=None if default is None else previewed(body.search, default, rows or 1, len(live_workers), now),
+        expected=None
+        if default is None
+        else previewed(body.search, default, rows or 1, len(live_workers), now, further_splits=further),
         workers=len(live_workers),
         warnings=() if warning is None else (warning,),
     )
@@ -95,7 +99,8 @@ def _too_few(body: LookAtSpace, kind: DataKind, training: FileRecord | None, hel
     limits = JudgeSpec.model_fields
     graded = objective == "reward" and (kind in judge.GRADED or training is None)
     rows = min(held_out, limits["max_generations" if graded else "max_rows"].default)
-    return resolution.warning(objective, rows, rows)
+    splits = 1 + body.search.confirmations if held_out < dataset.ENOUGH else 1
+    return resolution.warning(objective, rows, rows, splits=splits)
 
 
 def _profile(training: FileRecord) -> Profile:

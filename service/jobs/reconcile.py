@@ -159,8 +159,8 @@ def _take(
                 design = rows[step.number].design
                 row = trials.insert(c, job.id, number, design, job.seed + step.seed_offset, "confirmation", now)
                 done = row is not None
-                if done:
-                    events.repeating(c, job.id, number, step.number, now)
+                if row is not None:
+                    events.repeating(c, job, row, step.number, now)
         return trials.of_job(c, job.id) if done else None
 
 
@@ -190,6 +190,7 @@ def plan_of(job: JobRecord) -> Plan:
         early_finish=search.early_finish,
         sampler=search.sampler,
         extended_from=job.extended_from,
+        resplit=bool(job.resplits),
     )
 
 

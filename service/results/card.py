@@ -19,6 +19,10 @@ from service.results.report_html import plain
 from service.results.weights import Named
 
 ANSWERS = 3
+_SPLITS = (
+    "Each further seed was trained and validated on another split of the training and validation rows",
+    "(cross-validation); the untuned base was validated on the first split only. The test rows are the same for all.",
+)
 
 
 def section(c: Connection, named: Named) -> str:
@@ -38,6 +42,7 @@ def section(c: Connection, named: Named) -> str:
         "",
         f"Trial {trial.number} of job `{named.job.id}`. Scores are means over the seeds of a design, n of them; the",
         "weights here are those of the first.",
+        *(_SPLITS if any(named.job.split_of(seed) for _, _, seeds in table for seed in seeds) else ()),
         "",
         f"| | n | {' | '.join(heads)} |",
         f"| --- | --- |{' ---: |' * len(heads)}",

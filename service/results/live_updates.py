@@ -50,7 +50,7 @@ class Follower:
             news: list[News] = [*self._new_points(c, marks, changed)]
             repeats, seeds = history.repeats(rows), history.by_design(rows)
             news += [
-                serializers.trial(row, repeats.get(row.number), seeds=seeds.get(row.digest, ()))
+                serializers.trial(job, row, repeats.get(row.number), seeds=seeds.get(row.digest, ()))
                 for row in rows
                 if row.id in changed
             ]

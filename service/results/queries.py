@@ -41,7 +41,8 @@ def trial(c: Connection, record: TrialRecord) -> api.Trial:
     rows = trials.of_job(c, record.job_id)
     repeated = history.repeats(rows).get(record.number)
     scores = measurements.stage_scores(c, record.job_id).get(record.id)
-    return serializers.trial(record, repeated, scores, history.by_design(rows).get(record.digest, ()))
+    seeds = history.by_design(rows).get(record.digest, ())
+    return serializers.trial(jobs.get(c, record.job_id), record, repeated, scores, seeds)
 
 
 def all_workers(ctx: Context, c: Connection, now: datetime) -> tuple[api.Worker, ...]:

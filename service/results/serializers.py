@@ -72,6 +72,7 @@ def job(
             trials_paused=sum(trial.paused for trial in trials),
             confirmations_done=sum(trial.state.terminal for trial in budget.confirmations(trials)),
             confirmations_total=max(budget.planned_confirmations(record.search), len(budget.confirmations(trials))),
+            splits=1 + len(record.resplits),
             device_seconds=budget.device_seconds(trials),
             best=standing(record, trials),
             estimated_finish=estimated,
@@ -134,6 +135,7 @@ def best(named: weights.Named, artifacts: Sequence[Artifact]) -> api.Best:
 
 
 def trial(
+    job: JobRecord,
     record: TrialRecord,
     confirms: int | None,
     stage_scores: Mapping[int, Mapping[str, float]] | None = None,
@@ -152,6 +154,7 @@ def trial(
         seed=record.seed,
         origin=record.origin,
         confirms=confirms,
+        split=job.split_of(record),
         rung=record.rung,
         goal=record.goal,
         paused=record.paused,

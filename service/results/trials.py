@@ -14,7 +14,7 @@ from service.results import queries, serializers
 
 def listing(c: Connection, job_id: str, after: str | None, limit: int) -> Page[Trial]:
     """Return a page of a job's trials, by number. Raises NotFound for an unknown job or `after`."""
-    jobs.get(c, job_id)
+    job = jobs.get(c, job_id)
     rows = trials.of_job(c, job_id)
     start = 0
     if after is not None:
@@ -24,7 +24,8 @@ def listing(c: Connection, job_id: str, after: str | None, limit: int) -> Page[T
     repeats, scores, seeds = history.repeats(rows), measurements.stage_scores(c, job_id), history.by_design(rows)
     shown = rows[start : start + limit]
     data = tuple(
-        serializers.trial(row, repeats.get(row.number), scores.get(row.id), seeds.get(row.digest, ())) for row in shown
+        serializers.trial(job, row, repeats.get(row.number), scores.get(row.id), seeds.get(row.digest, ()))
+        for row in shown
     )
     return Page(data=data, has_more=start + limit < len(rows))
 

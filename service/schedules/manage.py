@@ -137,7 +137,8 @@ def _check_job(ctx: Context, job: ScheduledJob, now: datetime) -> None:
         error.param = f"job.{error.param}" if error.param else "job"
         raise
     generated = () if ready.generated is None else (ready.generated.raw, ready.generated.rows)
-    ctx.garbage.release({ready.job.train, ready.job.judge.validation, ready.job.judge.test, *generated})
+    further = {digest for split in ready.job.resplits for digest in (split.train, split.validation)}
+    ctx.garbage.release({ready.job.train, ready.job.judge.validation, ready.job.judge.test, *further, *generated})
 
 
 def _seconds(moment: datetime) -> int:

@@ -10,7 +10,7 @@ import pytest
 from luthier.api_types import Trial
 from luthier.design import Design
 from luthier.store import trials as store
-from luthier.trial import RUNGS, TrialState
+from luthier.trial import RUNGS, Metrics, TrialState
 from luthier.worker_protocol import Assignment, CheckpointSaved, Keep, RungReached
 from service.blob_gc import GRACE
 from service.jobs import costs
@@ -289,16 +289,16 @@ def test_of_a_budget_enough_is_kept_to_confirm_the_best(service: Service, worker
 
 
 def test_the_finalists_and_the_default_are_trained_from_other_seeds(service: Service, worker: FakeWorker) -> None:
-    worker.score = by_order(9.0, 5.0, 3.0, 4.0, 3.3, 3.6, 5.3, 5.6)
+    worker.score = by_order(9.0, 5.0, 3.0, 4.0, 3.3, 5.3, 3.6, 5.6)
     job_id = service.submit(search={"trials": 4, "finalists": 1, "confirmations": 2}, seed=70)
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
     found = service.client.trials(job_id)
     assert [(one.confirms, one.seed, one.origin) for one in found[4:]] == [
         (2, 71, "confirmation"),
-        (2, 72, "confirmation"),
         (1, 71, "confirmation"),
+        (2, 72, "confirmation"),
         (1, 72, "confirmation"),
-    ]
+    ], "each split of the few rows is done before the next"
     for one in found[4:]:
         assert one.confirms is not None
         assert one.design == found[one.confirms].design
@@ -351,10 +351,14 @@ def test_whoever_wins_after_confirmations_has_weights(service: Service, worker: 
 
 
 def test_a_lucky_finalist_is_overtaken_once_repeated(service: Service, worker: FakeWorker) -> None:
-    scores = {2: 3.0, 3: 3.1}
-    worker.score = lambda assignment: metrics(
-        {0: 9.0, 1: 5.0, **scores}.get(assignment.number, 4.0 if assignment.number in (4, 5) else 3.1)
-    )
+    scores, lucky = {0: 9.0, 1: 5.0, 2: 3.0, 3: 3.1}, set[str]()
+
+    def score(assignment: Assignment) -> Metrics:
+        if assignment.number == 2:
+            lucky.add(assignment.design.digest())
+        return metrics(scores.get(assignment.number, 4.0 if assignment.design.digest() in lucky else 3.1))
+
+    worker.score = score
     job_id = service.submit(search={"trials": 4, "finalists": 2, "confirmations": 2})
     worker.work_until_ended(service.client, job_id)
     assert service.client.best(job_id).winner == 3

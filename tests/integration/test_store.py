@@ -11,6 +11,7 @@ from luthier.errors import Conflict, NotFound
 from luthier.models.base_model import BaseModelEntry, ModelFacts
 from luthier.store import artifacts, events, files, jobs, leases, measurements, models, trials, workers
 from luthier.store.database import Database
+from luthier.task import Resplit
 from luthier.trial import JOB_TRANSITIONS, JobState, Point, TrialState
 from luthier.worker_protocol import Artifact, CheckpointSaved, Device, Finished, Hello
 from tests.integration.store_samples import (
@@ -422,14 +423,16 @@ def test_artifacts_are_replaced_whole(database: Database) -> None:
 
 
 def test_a_blob_is_kept_as_long_as_a_row_refers_to_it(database: Database) -> None:
+    resplits = tuple(Resplit(train=digest(f"train {k}"), validation=digest(f"validation {k}")) for k in (2, 3))
     split = {digest("train"), digest("validation"), digest("test")}
+    split |= {part for resplit in resplits for part in (resplit.train, resplit.validation)}
     upload = {digest("file-b raw"), digest("file-b rows")}
     export = {digest("weights"), digest("shared")}
     checkpoint = {digest("manifest"), digest("optimiser"), digest("shared")}
     unknown = {digest(str(i)) for i in range(2000)}
     with database.begin() as c:
         files.insert(c, file_record("file-b"))
-        add_job(c)
+        add_job(c, resplits=resplits)
         trial = add_trial(c)
         claim = claim_of(lease(c))
         saved = CheckpointSaved(

@@ -131,7 +131,7 @@ def test_why_earlier_jobs_ended_is_read_from_their_events(database: Database) ->
             events.add(c, job.id, "info", "message", "Trial 1 complete: 2 bits per byte.", NOW)
             events.add(c, job.id, "info", "message", f"No more trials: {words}.", NOW)
         add_job(c, "ftjob-running")
-        for column in ("ended_reason", "truncation", "extensions"):
+        for column in ("ended_reason", "truncation", "extensions", "resplits"):
             c.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
         c.execute(text("ALTER TABLE trials DROP COLUMN lengths"))
         c.execute(text("UPDATE alembic_version SET version_num = '0006'"))
@@ -142,6 +142,7 @@ def test_why_earlier_jobs_ended_is_read_from_their_events(database: Database) ->
         assert jobs.get(c, "ftjob-running").ended_reason is None
         assert jobs.get(c, "ftjob-running").truncation is None
         assert jobs.get(c, "ftjob-running").extensions == ()
+        assert jobs.get(c, "ftjob-running").resplits == ()
 
 
 def test_a_schema_of_a_newer_version_is_left_alone(database: Database) -> None:

@@ -66,3 +66,9 @@ def test_90_device_seconds_for_6_trials_try_all_designs_before_any_repeat() -> N
     assert origins[:6] == [False] * 6
     assert sum(past.value is not None for past in job.trials[2:6]) >= 3
     assert 0 < sum(origins) < 8
+
+
+def test_rounds_are_the_repeats_that_every_finalist_gets() -> None:
+    plan = Plan(trials=5, finalists=3, confirmations=2, seed=0)
+    found = [forecast(plan, untuned=1.0, full=1.0, budget=5.0 + spare) for spare in (20.0, 7.5, 4.5, 3.5)]
+    assert [(one.repeats, one.rounds) for one in found] == [(8, 2), (7, 1), (4, 1), (3, 0)]
