@@ -16,7 +16,7 @@ from luthier.dataset.json_rows import array_rows, jsonl_rows
 from luthier.dataset.line_ends import with_unix_line_ends
 from luthier.dataset.plain_text import PIECE_CHARACTERS, text_rows
 from luthier.dataset.rows import Row
-from luthier.dataset.tables import csv_rows, parquet_rows
+from luthier.dataset.tables import Unpacked, csv_rows, parquet_rows
 from luthier.dataset.unstorable import left_out
 from luthier.dataset.unused import fault as without_answers
 from luthier.errors import DatasetError
@@ -47,8 +47,8 @@ def load(
     """Read a dataset file that the user named `filename`.
 
     Accepted are JSON Lines, JSON arrays, CSV, Parquet, plain text and Markdown, in UTF-8. The whole file is read, as
-    all rows decide its format. `max_row_bytes` limits the size of one row, and `max_bytes` the unpacked size of a
-    compressed file. `parquet` reads Parquet files: the service does so in another process. Rows are numbered from 1; in
+    all rows decide its format. `max_row_bytes` limits the size of one row, and `max_bytes` that of all rows of a table.
+    `parquet` reads Parquet files: the service does so in another process. Rows are numbered from 1; in
     JSON Lines the number of a row is that of its line.
 
     Raises DatasetError with the first 20 faults (the first one of each row), for fewer than 10 rows, and for unpaired
@@ -132,7 +132,7 @@ def _numbered_rows(
             case Container.JSON:
                 yield from array_rows(stream, max_row_bytes, faults)
             case Container.CSV:
-                yield from csv_rows(stream, max_row_bytes, faults)
+                yield from csv_rows(stream, max_row_bytes, Unpacked(path.stat().st_size, max_bytes), faults)
             case Container.TEXT:
                 yield from text_rows(stream, max_row_bytes, faults)
 
