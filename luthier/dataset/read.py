@@ -31,7 +31,7 @@ class Loaded:
     """A file's rows in TRL's columns; `format` names the columns of the file.
 
     `unused_columns` are kept in the rows, but no training uses them. `notes` say which values were
-    changed when they were read.
+    changed when they were read. `warnings` are those of them that say what training does not use.
     """
 
     kind: DataKind
@@ -39,6 +39,7 @@ class Loaded:
     rows: list[Row]
     unused_columns: tuple[str, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def load(
@@ -86,8 +87,11 @@ def load(
     if kind is DataKind.UNPAIRED and len({row["label"] for row in rows}) < 2:
         verdict = "desirable" if rows[0]["label"] else "undesirable"
         raise DatasetError(f"{filename} has only {verdict} rows. KTO needs desirable and undesirable ones.")
-    notes = (*names.notes(), *texts.notes, *detect.notes(raw, rows, reading, unused), *left_out(rows))
-    return Loaded(kind=kind, format=reading.format.name, rows=rows, unused_columns=unused, notes=notes)
+    warnings = detect.warnings(raw, rows, reading, unused)
+    notes = (*names.notes(), *texts.notes, *detect.notes(raw, rows, reading), *warnings, *left_out(rows))
+    return Loaded(
+        kind=kind, format=reading.format.name, rows=rows, unused_columns=unused, notes=notes, warnings=warnings
+    )
 
 
 def _named(rows: Iterator[tuple[int, Row]], names: KnownNames, faults: Faults) -> list[tuple[int, Row]]:

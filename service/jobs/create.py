@@ -108,7 +108,15 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
         truncation=checked.truncation(frozen.max_tokens),
     )
     unused = () if body.method is None else ignored(body.method)
-    notes = (*base_models.note(unfit), *checked.notes, *splits.notes, *lengths, *unused, *rate_notes(designs))
+    notes = (
+        *profile.warnings,
+        *base_models.note(unfit),
+        *checked.notes,
+        *splits.notes,
+        *lengths,
+        *unused,
+        *rate_notes(designs),
+    )
     few = too_few(frozen, len(splits.validation), len(splits.test))
     return Admitted(
         job=record, filename=training.filename, generated=generated, notes=notes, designs=designs, warnings=few
