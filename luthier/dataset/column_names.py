@@ -67,6 +67,11 @@ class KnownNames:
         return (f"The case of column names does not matter, nor do spaces and marks. Read here: {read}.",)
 
 
+def is_known(name: str) -> bool:
+    """Return whether training knows a column of this name."""
+    return _letters(name) in _BY_LETTERS
+
+
 def _visible(name: str) -> str:
     """Return a name with escapes such as \\u200b for the characters that nobody sees."""
     return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from luthier.dataset import detect, message_texts, not_rows, single_messages
+from luthier.dataset import detect, message_texts, not_rows, single_messages, text_tables
 from luthier.dataset.column_names import KnownNames, in_lower_case
 from luthier.dataset.errors import Faults
 from luthier.dataset.file_type import Container, recognise
@@ -56,6 +56,8 @@ def load(
     preference labels that are all equal.
     """
     container = recognise(path, filename)
+    if container is Container.TEXT and (wrong := text_tables.fault(path, filename)):
+        raise DatasetError(wrong)
     faults, names = Faults(), KnownNames()
     numbered = _named(_numbered_rows(path, container, max_row_bytes, max_bytes, faults, parquet), names, faults)
     if not numbered:

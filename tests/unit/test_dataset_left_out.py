@@ -120,3 +120,24 @@ def test_prompts_of_code_and_prompts_that_are_alike_are_not_refused(tmp_path: Pa
     assert load_rows(tmp_path, rows).kind is DataKind.PAIRS
     alike = _rows({"prompt": "Write a poem.", "completion": "O {town}!", "question": None})
     assert load_rows(tmp_path, alike).kind is DataKind.PAIRS
+
+
+@pytest.mark.parametrize(
+    ("column", "parts"),
+    [
+        ("split", ("train", "test")),
+        ("Partition", ("training", "dev")),
+        ("is_test", (True, False)),
+        ("fold", (0, 1)),
+        ("data_split", ("train", "holdout")),
+    ],
+)
+def test_a_column_of_splits_is_named_with_its_parts(column: str, parts: tuple[object, object], tmp_path: Path) -> None:
+    rows = [row | {column: parts[n % 4 == 0]} for n, row in enumerate(_rows(PAIR))]
+    [warning] = load_rows(tmp_path, rows).warnings
+    assert f"`{column}`" in warning
+    assert "18 rows" in warning
+    one = [row | {column: parts[0]} for row in rows]
+    assert load_rows(tmp_path, one).warnings == ()
+    words = [row | {column: f"w{n % 3}"} for n, row in enumerate(rows)]
+    assert column == "fold" or load_rows(tmp_path, words).warnings == ()
