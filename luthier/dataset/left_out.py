@@ -30,7 +30,7 @@ _NO_PROSE: Final = re.compile(  # as a whole value: links, paths, and what has n
 )
 _METADATA: Final = re.compile(  # what text is called that is about the row
     r"(.*[\W_])?(id|ids|uuid|guid|hash|url|uri|link|path|file|filename|date|time|timestamp|created|updated|author|authors"
-    r"|user|username|annotator|worker|source|sources|origin|dataset|split|licen[cs]e|language|lang|locale|model|version"
+    r"|user|username|speaker|annotator|worker|source|sources|origin|dataset|split|licen[cs]e|language|lang|locale|model|version"
     r"|tag|tags|keywords|meta|metadata|category|categories|topic|topics|domain|type|difficulty|level|name)",
     re.IGNORECASE,
 )

@@ -31,7 +31,7 @@ PASSAGES: Final = (
     "text",
 )
 CHOICES: Final = ("choices", "options")
-_NOTED: Final = (*PASSAGES, *CHOICES, "input")  # in any case
+_NOTED: Final = {*PASSAGES, *CHOICES, "input"} - {"text"}  # in any case; `text` may be a whole example
 _LETTERS: Final = ("A", "B", "C", "D")
 _QUESTIONS: Final = ("question", "query")
 INPUTS: Final = ("inputs", "question", "query", "text", "sentence")  # of an instruction, where `input` is empty

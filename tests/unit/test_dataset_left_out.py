@@ -103,6 +103,25 @@ def test_identifiers_dates_links_constants_and_repeats_raise_no_warning(
 @pytest.mark.parametrize(
     "row",
     [
+        {"instruction": "Name {town}.", "input": "It is {n}.", "output": "{town}!", "text": "{town} {n}"},
+        {"messages": "M", "prompt": "Where is {town}?"},
+        {"text": "They went to {town} {n}.", "timestamp": "2019-04-25T12:{n}Z", "url": "https://a.b/{n}"},
+        {"text": "They went to {town} {n}.", "speaker": "{town}", "lang": "en", "license": "mit"},
+    ],
+)
+def test_whole_examples_and_metadata_raise_no_warning(row: Row, tmp_path: Path) -> None:
+    rows = _rows(row)
+    for each in rows:
+        if "output" in each:
+            each["text"] = f"Below is a task. {each['instruction']} {each['input']} Response: {each['output']}"
+        if "messages" in each:
+            each["messages"] = [{"role": "user", "content": each["prompt"]}, {"role": "assistant", "content": "There."}]
+    assert load_rows(tmp_path, rows).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
         {"prompt": "Answer the question.", "question": "Where is {town}?", "answer": "By the sea."},
         {"prompt": "Say where.", "input": "Where is {town}?", "completion": "{town} is by the sea."},
         {"prompt": "{n}: {{question}}", "question": "Where is it?", "response": "{n}"},
