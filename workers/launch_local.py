@@ -68,6 +68,12 @@ class LocalEngine:
             except subprocess.TimeoutExpired:
                 child.kill()
 
+    def kill(self) -> None:
+        """End all workers at once, without their checkpoints."""
+        self._stopping.set()
+        for child in self._children.values():
+            child.kill()
+
     def _keep(self, server: str) -> None:
         while not self._stopping.wait(RESTART_SECONDS):
             for index, child in self._children.items():

@@ -6,7 +6,9 @@ import errno
 import os
 import signal
 import socket
+import sys
 import threading
+import time
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -26,6 +28,8 @@ from luthier.settings import Settings
 
 if TYPE_CHECKING:
     from workers.launch_local import LocalEngine  # imported late, because it takes seconds
+
+IDLE_SECONDS = 1.0  # within which threads end that work for no request
 
 database = typer.Typer(help="The database.", no_args_is_help=True)
 
@@ -50,10 +54,26 @@ def serve(
         forking = nullcontext() if gpu_count() else child_process.fork_server()  # a fork cannot use a GPU
         with FileLock(settings.home_dir / "serve.lock", timeout=0), forking:
             _serve(settings, default_workers() if workers is None else workers)
+        _exit_without_threads()
     except Timeout:
         raise Conflict(
             f"Another `luthier serve` is using {settings.home_dir}. Choose another folder with --home."
         ) from None
+
+
+def _exit_without_threads() -> None:
+    """End the process if a thread still works for a request that was cancelled, such as the check of an upload.
+
+    Python would wait for it, minutes perhaps. Nothing is lost: what it works on is stored only at its end.
+    """
+    deadline = time.monotonic() + IDLE_SECONDS
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
 
 
 def _require_a_key(settings: Settings) -> None:
@@ -145,6 +165,8 @@ class _Server(uvicorn.Server):
             self._winding_down = threading.Thread(target=self._wind_down, args=(sig, frame), daemon=True)
             self._winding_down.start()
         else:
+            self.force_exit = True
+            self._engine.kill()
             super().handle_exit(sig, frame)
 
     def _wind_down(self, sig: int, frame: FrameType | None) -> None:

@@ -1,7 +1,11 @@
-"""The names of columns, whatever their case: files write `Prompt`, `LABEL` or ` System `."""
+"""The names of columns, however they are spelt: files write `Prompt`, ` LABEL`, `System Prompt` or `systemPrompt`.
+
+Marks that nobody sees in a name, such as a byte order mark or a zero-width space, do not count either.
+"""
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -18,8 +22,18 @@ _KNOWN: Final = {column for known in FORMATS for column in known.used} | {
     *labels.COLUMNS,
     *question_parts.PASSAGES,
     *question_parts.CHOICES,
+    *question_parts.INPUTS,
 }
 _LISTED: Final = 12
+_MARKS: Final = re.compile(r"[\W_\ufeff\u200b-\u200f\u2060]+")
+
+
+def _letters(name: str) -> str:
+    """Return the letters and digits of a name in lower case: what tells names apart."""
+    return _MARKS.sub("", name).lower()
+
+
+_BY_LETTERS: Final = {_letters(name): name for name in _KNOWN}
 
 
 class KnownNames:
@@ -49,8 +63,18 @@ class KnownNames:
         if not self._renamed:
             return ()
         first = sorted(self._renamed.items())[:_LISTED]
-        read = ", ".join(f"`{shorten(column)}` as `{name}`" for column, name in first)
-        return (f"The case of column names does not matter. Read here: {read}.",)
+        read = ", ".join(f"`{shorten(_visible(column))}` as `{name}`" for column, name in first)
+        return (f"The case of column names does not matter, nor do spaces and marks. Read here: {read}.",)
+
+
+def is_known(name: str) -> bool:
+    """Return whether training knows a column of this name."""
+    return _letters(name) in _BY_LETTERS
+
+
+def _visible(name: str) -> str:
+    """Return a name with escapes such as \\u200b for the characters that nobody sees."""
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in name)
 
 
 def in_lower_case(row: Row) -> Row:
@@ -65,11 +89,11 @@ def _renamed(names: tuple[str, ...]) -> dict[str, str]:
     """Return the columns to rename, with their known names."""
     spelt: dict[str, list[str]] = {}
     for column in names:
-        if (name := column.strip().lower()) in _KNOWN:
+        if (name := _BY_LETTERS.get(_letters(column))) is not None:
             spelt.setdefault(name, []).append(column)
     if twice := next((found for found in spelt.values() if len(found) > 1), None):
         raise DatasetError(
-            f"columns {columns(twice)}: their names differ only by case or spaces, so only one could be read. Rename "
-            "or remove the others"
+            f"columns {columns(twice)}: their names differ only by case, spaces or marks, so only one could be read. "
+            "Rename or remove the others"
         )
     return {column: name for name, [column] in spelt.items() if column != name}

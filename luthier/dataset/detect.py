@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from luthier.dataset import labels, question_parts, single_messages, unused
+from luthier.dataset import labels, left_out, question_parts, single_messages, unused
 from luthier.dataset.answers import has_rounds
 from luthier.dataset.errors import columns
 from luthier.dataset.formats import FORMATS, HISTORY, SYSTEM, Format, Reading, accepted, is_open, labelled
@@ -35,6 +35,9 @@ def detect(rows: Sequence[Row]) -> Reading:
         )
     wider = (known for known in FORMATS if set(known.required) > set(found.required) and fitting[known.name])
     found = next(wider, found)
+    if found.kind is DataKind.TEXT:
+        pairs = (known for known in FORMATS if known.kind is DataKind.PAIRS and 2 * fitting[known.name] >= len(rows))
+        found = next((known for known in pairs if not _rendered(rows, known.required)), found)
     if found.kind in (DataKind.PAIRS, DataKind.CHAT) and (column := labels.column_of_labels(rows)):
         found = labelled(found, column)
     return _reading(rows, found)
@@ -49,8 +52,8 @@ def unused_columns(rows: Sequence[Row], reading: Reading) -> tuple[str, ...]:
     return tuple(seen)[:_MOST_COLUMNS]
 
 
-def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, names: Sequence[str]) -> tuple[str, ...]:
-    """Return which values were changed when they were read, as sentences. `names`: the columns that are not used."""
+def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading) -> tuple[str, ...]:
+    """Return which values were changed when they were read, as sentences."""
     found: list[str] = []
     for column in reading.system:
         count = sum(not labels.missing(row.get(column)) for row in raw)
@@ -59,25 +62,9 @@ def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, names: Se
         found.append(f"The column `{HISTORY}` has earlier rounds of the chat, which are put before the prompt.")
     if reading.format.asked:
         found += question_parts.placed(reading.format.asked, reading.beside)
-    if "prompt" in COLUMNS[reading.format.kind]:
-        found += question_parts.missing(raw, normal, names)
     for column in labels.COLUMNS:
         if column in reading.format.required:
             found += labels.reading((row[column] for row in raw), column)
-    if reading.format.kind in (DataKind.PAIRS, DataKind.CHAT):
-        for column in labels.PLAIN:
-            found += labels.unread(raw, column) if column in names else ()
-    found += unused.notes(raw, reading.format, names)
-    if reading.format.kind is DataKind.TEXT:
-        found += single_messages.note(names)
-    if reading.format.kind is DataKind.TEXT and (pairs := _pairs_in(names)):
-        found.append(
-            f"The rows are read as plain text, and {columns(pairs)} are not used. To train on these, call the column "
-            "`text` otherwise; `context` is put into the prompt."
-        )
-    if reading.format.kind not in (DataKind.TEXT, DataKind.PROMPTS) and (pairs := _pairs_in(names)):
-        read = columns(reading.format.required)
-        found.append(f"The rows are read from {read}, and {columns(pairs)} are not used. Leave one of the two out.")
     moved = sum(
         bool(ids := _result_ids(read)) and _result_ids(row) != ids for row, read in zip(raw, normal, strict=True)
     )
@@ -88,12 +75,44 @@ def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, names: Se
     return tuple(found)
 
 
+def warnings(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, names: Sequence[str]) -> tuple[str, ...]:
+    """Return what training leaves out although it may matter, as sentences. `names`: the columns that are not used."""
+    found: list[str] = []
+    texts = left_out.left_out(raw, normal, reading.format.kind, names)
+    if "prompt" in COLUMNS[reading.format.kind]:
+        found += question_parts.missing(raw, normal, names)
+    if reading.format.kind in (DataKind.PAIRS, DataKind.CHAT):
+        for column in labels.PLAIN:
+            found += labels.unread(raw, column) if column in names else ()
+    found += unused.notes(raw, reading.format, names, texts)
+    if reading.format.kind is DataKind.TEXT:
+        found += single_messages.note(names)
+    if reading.format.kind is DataKind.TEXT and (pairs := _pairs_in(names)):
+        found.append(
+            f"The rows are read as plain text, and {columns(pairs)} are not used. To train on these, call the column "
+            "`text` otherwise; `context` is put into the prompt."
+        )
+    if reading.format.kind not in (DataKind.TEXT, DataKind.PROMPTS) and (pairs := _pairs_in(names)):
+        read = columns(reading.format.required)
+        found.append(f"The rows are read from {read}, and {columns(pairs)} are not used. Leave one of the two out.")
+    said = " ".join(found)
+    texts = {column: sample for column, sample in texts.items() if f"`{column}`" not in said}
+    found += left_out.note(texts, reading.format.kind)
+    return tuple(found)
+
+
 def _reading(rows: Sequence[Row], found: Format) -> Reading:
     text = found.kind is DataKind.TEXT
     system = () if text else tuple(name for name in SYSTEM if any(not labels.missing(row.get(name)) for row in rows))
     past = found.begun and _has_history(rows, always=HISTORY in found.optional)
     beside = question_parts.columns_beside(rows, found.asked, found.required[1]) if found.asked else ()
     return Reading(format=found, chat=bool(system) or past, system=system, history=past, beside=beside)
+
+
+def _rendered(rows: Sequence[Row], pair: Sequence[str]) -> bool:
+    """Return whether the text of most rows contains their question and its answer: then it is a whole example."""
+    whole = sum(all(str(row.get(column)).strip() in str(row.get("text")) for column in pair) for row in rows)
+    return 2 * whole >= len(rows)
 
 
 def _has_history(rows: Sequence[Row], *, always: bool) -> bool:

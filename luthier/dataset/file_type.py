@@ -41,6 +41,7 @@ _JSON_START: Final = re.compile(
 _PARQUET: Final = b"PAR1"
 _SIGNATURES: Final = (
     (b"PK\x03\x04", "a ZIP archive (or an Office document)"),
+    (b"\xd0\xcf\x11\xe0", "an Office document"),
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\x00", "xz"),
@@ -64,6 +65,24 @@ _SIGNATURES: Final = (
     (b"\xfe\xff", "UTF-16 text"),
     (b"version https://git-lfs", "a Git LFS pointer instead of the file itself"),
 )
+_REMEDIES: Final = {
+    "Office": "Unpack it, or save a sheet of Excel as CSV (UTF-8), and a document as plain text.",
+    "gzip": "Unpack it (gunzip) and upload the file in it.",
+    "bzip2": "Unpack it (bunzip2) and upload the file in it.",
+    "xz": "Unpack it (unxz) and upload the file in it.",
+    "Zstandard": "Unpack it (unzstd) and upload the file in it.",
+    "7-Zip": "Unpack it and upload the file in it.",
+    "UTF-16": "Save it as UTF-8.",
+    "zero bytes": "If it is text in UTF-16 or UTF-32, save it as UTF-8.",
+    "pickle": "Write its rows as JSON Lines.",
+    "SQLite": "Export the table as CSV or JSON Lines.",
+    "NumPy": "Write its rows as JSON Lines.",
+    "HDF5": "Write its rows as JSON Lines.",
+    "Arrow": "Write it as Parquet (datasets: to_parquet).",
+    "PDF": "Upload its text.",
+    "Git LFS": "Fetch it with `git lfs pull`.",
+    "Parquet": "Rename it to .parquet.",
+}
 
 
 def recognise(path: Path, filename: str) -> Container:
@@ -84,7 +103,10 @@ def recognise(path: Path, filename: str) -> Container:
         looks = "binary data (it contains zero bytes)"
     if looks:
         wanted = named or "one of the accepted formats"
-        raise DatasetError(f"{filename} looks like {looks}, not like {wanted}. Accepted extensions: {_accepted()}")
+        remedy = next((f" {advice}" for word, advice in _REMEDIES.items() if word in looks), "")
+        raise DatasetError(
+            f"{filename} looks like {looks}, not like {wanted}.{remedy} Accepted extensions: {_accepted()}"
+        )
     if named is None:
         raise DatasetError(f"The extension of {filename!r} is not accepted. Accepted extensions: {_accepted()}")
     return _by_first_character(named, head.removeprefix(BOM).lstrip(), filename)
@@ -92,10 +114,13 @@ def recognise(path: Path, filename: str) -> Container:
 
 def _by_first_character(named: Container, start: bytes, filename: str) -> Container:
     bracket = start[:1]
+    if named is not Container.TEXT and start[:14].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+        raise DatasetError(
+            f"{filename} looks like an HTML page or XML, not like {named}. If you downloaded it, take the link to the "
+            "file itself."
+        )
     match named:
         case Container.JSONL | Container.JSON:
-            if start[:14].lower().startswith((b"<!doctype html", b"<html")):
-                raise DatasetError(f"{filename} looks like an HTML page, not like {named}")
             if _first_line(start).strip() == b"{":
                 raise DatasetError(
                     f"{filename} contains an object over several lines. "

@@ -38,7 +38,18 @@ from luthier.dataset.tool_calls import row_tools
 from luthier.errors import DatasetError
 from luthier.task import DataKind
 
-SYSTEM: Final = ("system", "system_prompt")
+SYSTEM: Final = (
+    "system",
+    "system_prompt",
+    "system_message",
+    "system_msg",
+    "system_content",
+    "system_text",
+    "system_instruction",
+    "system_instructions",
+    "sys",
+    "sys_prompt",
+)
 HISTORY: Final = "history"
 CHATS: Final = ("messages", "conversations")  # columns of whole chats
 MEDIA: Final = ("images", "videos", "audios", "image", "video", "audio")

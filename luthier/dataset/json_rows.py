@@ -53,7 +53,7 @@ def jsonl_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[t
     """Yield each row with the number of its line; blank lines are skipped."""
     reader = _JsonReader()
     for line in lines(stream, limit, faults):
-        text = line.text.strip()
+        text = line.text.strip().removeprefix("\ufeff")  # of a second file, where two were put together
         if not text:
             continue
         try:

@@ -2,7 +2,9 @@
 
 Two prompts are near-duplicates if their shingles have a weighted Jaccard similarity of at least 0.7. A shingle that n
 of N prompts have weighs log(N / n) / n^¼. So a template that many prompts share counts little, and the values in it
-decide. Prompts with other numbers or operators are never near-duplicates: `3 + 3` is another question than `4 + 4`.
+decide. So are prompts that differ only by phrases which many prompts have, and lack elsewhere in the file
+(common_phrases). Prompts with other numbers or operators are never near-duplicates: `3 + 3` is another question than
+`4 + 4`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
+from luthier.dataset.common_phrases import same_but_for_phrases
 from luthier.dataset.rows import text_hash
 
 if TYPE_CHECKING:
@@ -70,6 +73,10 @@ def _searched(texts: Mapping[str, str], *, values: bool) -> dict[str, str]:
     for one, other in prompts.candidates():
         if prompts.similarity(one, other) >= SIMILARITY:
             groups.join(one, other)
+    if values:
+        for first, *others in same_but_for_phrases([texts[name] for name in names]):
+            for other in others:
+                groups.join(first, other)
     return {
         names[one]: min((names[other] for other in group), key=text_hash)  # any, but as random as a hash
         for group in groups.members()

@@ -47,7 +47,8 @@ def confined_rows(path: Path, limit: int, max_bytes: int, faults: Faults) -> Ite
                 faults.add(found["fault"], number=math.inf if number is None else number)
             else:
                 cells = {column: Unstorable(what) for column, what in found["unstorable"].items()}
-                yield found["number"], {column: cells.get(column, value) for column, value in found["row"].items()}
+                row = found["row"]  # of 10,000 columns, whose names would fill the memory if each row had its own
+                yield found["number"], {sys.intern(column): cells.get(column, row[column]) for column in row}
     reply = json.loads(answer) if answer else {"failed": _too_large("memory or time")}
     if "failed" in reply:
         raise DatasetError(reply["failed"])

@@ -77,6 +77,9 @@ class Profile(Frozen):
         description="validation rows whose prompts are also in the training file; None: no validation file"
     )
     notes: tuple[str, ...] = Field(description="what the numbers mean for training, as sentences")
+    warnings: tuple[str, ...] = Field(
+        default=(), description="the notes that say what training does not use; jobs repeat them in their events"
+    )
 
     @property
     def long_rows(self) -> int:
@@ -102,11 +105,12 @@ def profile(
     validation_rows: Sequence[Row] | None = None,
     unused_columns: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
 ) -> Profile:
     """Return the profile of normalised rows. `counted_by` names the tokenizer; without `count_tokens`, estimate.
 
     `count_tokens` returns the number of tokens of each of the texts that it is given, about a megabyte at a time.
-    `unused_columns` and `notes` are those of the file that was read; the profile's own notes follow them.
+    `unused_columns`, `notes` and `warnings` are those of the file that was read; the profile's own notes follow them.
     """
     prompt_lengths, target_lengths, row_lengths = [], [], []
     for prompt, lengths in _lengths(rows, kind, count_tokens or _estimate):
@@ -142,6 +146,7 @@ def profile(
         unused_columns=unused_columns,
         leaks=leaked,
         notes=(*notes, *_notes(duplicates, near_repeats, near, leaked)),
+        warnings=warnings,
     )
 
 

@@ -15,11 +15,26 @@ from luthier.dataset.json_rows import parse
 from luthier.dataset.rows import Row
 
 CONTEXT: Final = "context"
-PASSAGES: Final = (CONTEXT, "contexts", "passage", "passages", "article", "paragraph", "document", "documents")
+PASSAGES: Final = (
+    CONTEXT,
+    "contexts",
+    "passage",
+    "passages",
+    "article",
+    "paragraph",
+    "document",
+    "documents",
+    "story",
+    "dialogue",
+    "background",
+    "table",
+    "text",
+)
 CHOICES: Final = ("choices", "options")
-_NOTED: Final = (*PASSAGES, *CHOICES, "input")  # in any case
+_NOTED: Final = {*PASSAGES, *CHOICES, "input"} - {"text"}  # in any case; `text` may be a whole example
 _LETTERS: Final = ("A", "B", "C", "D")
 _QUESTIONS: Final = ("question", "query")
+INPUTS: Final = ("inputs", "question", "query", "text", "sentence")  # of an instruction, where `input` is empty
 _LABELS: Final = ("label", "key", "letter", "id")
 _VALUES: Final = ("text", "value", "content", "option")
 _LETTERED: Final = re.compile(r"\(?([A-Z])[).:]")
@@ -28,24 +43,30 @@ Part = list[tuple[str, str]]  # the lines of a passage or of choices, each with 
 
 
 def columns_beside(rows: Sequence[Row], asked: str, answer: str) -> tuple[str, ...]:
-    """Return the columns that are put into the prompt: at most one passage, and one of choices.
+    """Return the columns that are put into the prompt: at most one passage, one of choices, and one input.
 
     `asked` and `answer` are the columns of the question and of its answer. `context` goes with every question; the
     other columns only with `question` and `query`, because a `prompt` or an `instruction` may contain them in other
-    words. A column is put into the prompt if it can be in at least half of the rows that have it.
+    words. An instruction without an `input` has what the file calls otherwise. A column is put into the prompt if it
+    can be in at least half of the rows that have it, and does not contain the question, as a rendered example does.
     """
     passages = PASSAGES if asked in _QUESTIONS else (CONTEXT,)
     choices = CHOICES if asked in _QUESTIONS else ()
-    given = {column: [row for row in rows if not _empty(row.get(column))] for column in (*passages, *choices)}
+    inputs = INPUTS if asked == "instruction" and all(_empty(row.get("input")) for row in rows) else ()
+    every = (*passages, *choices, *inputs)
+    given = {column: [row for row in rows if not _empty(row.get(column))] for column in every}
 
     def readable(column: str) -> bool:
         fit = sum(
-            isinstance(row.get(asked), str) and bool(part(column, row[column])) and not _numbered(row, column, answer)
+            isinstance(row.get(asked), str)
+            and bool(part(column, row[column]))
+            and not _numbered(row, column, answer)
+            and not (column == "text" and row[asked].strip() in str(row[column]))
             for row in given[column]
         )
         return bool(fit) and 2 * fit >= len(given[column])
 
-    found = (next(filter(readable, names), None) for names in (passages, choices))
+    found = (next(filter(readable, names), None) for names in (passages, choices, inputs))
     return tuple(column for column in found if column is not None)
 
 
@@ -106,7 +127,7 @@ def missing(raw: Sequence[Row], normal: Sequence[Row], unused: Sequence[str]) ->
         for column in unused
         if (column in _LETTERS or column.strip().lower() in _NOTED)
         and any(
-            not all(text in _prompt(read) for text in _texts(row.get(column)))
+            not all(text in _prompt(read) for text in texts(row.get(column)))
             for row, read in zip(raw, normal, strict=True)
         )
     ]
@@ -163,17 +184,17 @@ def _empty(value: Any) -> bool:
     return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
     """Yield the strings that a value contains, at any depth."""
     match value:
         case str():
             yield value
         case list():
             for item in value:
-                yield from _texts(item)
+                yield from texts(item)
         case dict():
             for item in value.values():
-                yield from _texts(item)
+                yield from texts(item)
         case int() | float() if not isinstance(value, bool):
             yield str(value)
         case _:

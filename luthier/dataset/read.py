@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from luthier.dataset import detect, message_texts, not_rows, single_messages
+from luthier.dataset import detect, message_texts, not_rows, single_messages, text_tables
 from luthier.dataset.column_names import KnownNames, in_lower_case
 from luthier.dataset.errors import Faults
 from luthier.dataset.file_type import Container, recognise
@@ -16,7 +16,7 @@ from luthier.dataset.json_rows import array_rows, jsonl_rows
 from luthier.dataset.line_ends import with_unix_line_ends
 from luthier.dataset.plain_text import PIECE_CHARACTERS, text_rows
 from luthier.dataset.rows import Row
-from luthier.dataset.tables import csv_rows, parquet_rows
+from luthier.dataset.tables import Unpacked, csv_rows, parquet_rows
 from luthier.dataset.unstorable import left_out
 from luthier.dataset.unused import fault as without_answers
 from luthier.errors import DatasetError
@@ -31,7 +31,7 @@ class Loaded:
     """A file's rows in TRL's columns; `format` names the columns of the file.
 
     `unused_columns` are kept in the rows, but no training uses them. `notes` say which values were
-    changed when they were read.
+    changed when they were read. `warnings` are those of them that say what training does not use.
     """
 
     kind: DataKind
@@ -39,6 +39,7 @@ class Loaded:
     rows: list[Row]
     unused_columns: tuple[str, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def load(
@@ -47,14 +48,16 @@ def load(
     """Read a dataset file that the user named `filename`.
 
     Accepted are JSON Lines, JSON arrays, CSV, Parquet, plain text and Markdown, in UTF-8. The whole file is read, as
-    all rows decide its format. `max_row_bytes` limits the size of one row, and `max_bytes` the unpacked size of a
-    compressed file. `parquet` reads Parquet files: the service does so in another process. Rows are numbered from 1; in
+    all rows decide its format. `max_row_bytes` limits the size of one row, and `max_bytes` that of all rows of a table.
+    `parquet` reads Parquet files: the service does so in another process. Rows are numbered from 1; in
     JSON Lines the number of a row is that of its line.
 
     Raises DatasetError with the first 20 faults (the first one of each row), for fewer than 10 rows, and for unpaired
     preference labels that are all equal.
     """
     container = recognise(path, filename)
+    if container is Container.TEXT and (wrong := text_tables.fault(path, filename)):
+        raise DatasetError(wrong)
     faults, names = Faults(), KnownNames()
     numbered = _named(_numbered_rows(path, container, max_row_bytes, max_bytes, faults, parquet), names, faults)
     if not numbered:
@@ -86,8 +89,11 @@ def load(
     if kind is DataKind.UNPAIRED and len({row["label"] for row in rows}) < 2:
         verdict = "desirable" if rows[0]["label"] else "undesirable"
         raise DatasetError(f"{filename} has only {verdict} rows. KTO needs desirable and undesirable ones.")
-    notes = (*names.notes(), *texts.notes, *detect.notes(raw, rows, reading, unused), *left_out(rows))
-    return Loaded(kind=kind, format=reading.format.name, rows=rows, unused_columns=unused, notes=notes)
+    warnings = detect.warnings(raw, rows, reading, unused)
+    notes = (*names.notes(), *texts.notes, *detect.notes(raw, rows, reading), *warnings, *left_out(rows))
+    return Loaded(
+        kind=kind, format=reading.format.name, rows=rows, unused_columns=unused, notes=notes, warnings=warnings
+    )
 
 
 def _named(rows: Iterator[tuple[int, Row]], names: KnownNames, faults: Faults) -> list[tuple[int, Row]]:
@@ -132,7 +138,7 @@ def _numbered_rows(
             case Container.JSON:
                 yield from array_rows(stream, max_row_bytes, faults)
             case Container.CSV:
-                yield from csv_rows(stream, max_row_bytes, faults)
+                yield from csv_rows(stream, max_row_bytes, Unpacked(path.stat().st_size, max_bytes), faults)
             case Container.TEXT:
                 yield from text_rows(stream, max_row_bytes, faults)
 

@@ -2,7 +2,8 @@
 
 A row's split depends only on its prompt: the same prompt is never in two splits, the order of the rows does not matter,
 and new rows do not move old ones. Prompts that nearly repeat one another are in the same split as one of them, whose
-hash counts for all; new rows can change such a group. Files of less than a thousand prompts are an exception: so that
+hash counts for all; new rows can change such a group. So are chats that begin with the same round, and texts that
+continue one another. Files of less than a thousand prompts are an exception: so that
 designs can be told apart, a larger share is held out, which takes the prompts with the next lowest hashes.
 
 Where fewer than a hundred validation rows were split off, the training and validation rows can be split in further ways
@@ -21,6 +22,7 @@ from typing import Final
 
 from luthier.dataset.near_duplicates import MOST_PROMPTS, near_duplicates
 from luthier.dataset.rows import Row, exact_hash, prompt_hash, prompt_text, row_hash, system_text, text_hash
+from luthier.dataset.same_beginning import merged, same_beginning
 from luthier.errors import DatasetError
 from luthier.task import DataKind
 
@@ -75,14 +77,15 @@ def split(
     others = 1 if validation_rows is not None else 2
     found = near_duplicates_of([*rows, *(validation_rows or ())], kind)
     prompts = {prompt for prompt, _ in (*hashed, *given)}
-    groups = _together(found or {}, len(prompts))
+    begun = same_beginning([*rows, *(validation_rows or ())], kind)
+    groups = merged(_together(found or {}, len(prompts)), begun)
     parts = _parts(hashed, given, groups, others)
     if parts is None and groups:
         groups = {}
         parts = _parts(hashed, given, groups, others)
     by_system = parts is None
     if parts is None:
-        hashed, given, found = _with_system(hashed, kind), _with_system(given, kind), {}
+        hashed, given, found, begun = _with_system(hashed, kind), _with_system(given, kind), {}, {}
         parts = _parts(hashed, given, groups, others)
     leaked = {prompt for prompt, _ in given}
     if parts is None:
@@ -93,12 +96,14 @@ def split(
     validation, repeats = _once(held_out, parts.validation, groups, kind)
     test, test_repeats = _once(hashed, parts.test, groups, kind)
     train = [row for prompt, row in hashed if groups.get(prompt, prompt) in parts.train]
+    alone = {*(found or {}), *begun} - groups.keys()
     notes = _notes(
         leaked=sum(prompt in leaked for prompt, _ in hashed),
         near=sum(prompt not in leaked and groups.get(prompt, prompt) in parts.left_out for prompt, _ in hashed),
         repeats={"validation": repeats, "test": test_repeats},
-        together=sum(prompt in groups for prompt, _ in (*hashed, *given)),
-        apart=sum(prompt in (found or {}) and prompt not in groups for prompt, _ in (*hashed, *given)),
+        begun=sum(prompt in begun for prompt, _ in (*hashed, *given)) if groups else 0,
+        together=sum(prompt in groups and prompt in (found or {}) for prompt, _ in (*hashed, *given)),
+        apart=sum(prompt in alone for prompt, _ in (*hashed, *given)),
         searched=found is not None,
     )
     few = validation_rows is None and len(validation) < ENOUGH
@@ -234,20 +239,24 @@ def _once(
 
 
 def _notes(
-    *, leaked: int, near: int, repeats: Mapping[str, int], together: int, apart: int, searched: bool
+    *, leaked: int, near: int, repeats: Mapping[str, int], begun: int, together: int, apart: int, searched: bool
 ) -> tuple[str, ...]:
     notes = []
     if leaked:
         notes.append(f"Left out {leaked} training rows whose prompts are also in the validation file.")
     if near:
-        notes.append(f"Left out {near} training rows whose prompts nearly repeat one of the validation file.")
+        notes.append(
+            f"Left out {near} training rows whose prompts nearly repeat one of the validation file, or begin like it."
+        )
     notes += [f"Left out {count} duplicate rows of the {name} split." for name, count in repeats.items() if count]
+    if begun:
+        notes.append(f"{begun} rows begin like another one. These stay in one split.")
     if together:
         notes.append(f"{together} rows have prompts that nearly repeat another one. These stay in one split.")
     if apart:
         notes.append(
-            f"{apart} rows have prompts that nearly repeat another one, and may be in several splits: keeping so many "
-            "together would leave too few prompts for each split."
+            f"{apart} rows have prompts that nearly repeat another one, or begin like it, and may be in several "
+            "splits: keeping so many together would leave too few prompts for each split."
         )
     if not searched:
         notes.append(f"Near-duplicates were not searched for, because there are more than {MOST_PROMPTS:,} prompts.")

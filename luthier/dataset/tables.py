@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,10 +20,37 @@ from luthier.dataset.rows import MOST_COLUMNS, Row, too_many_columns
 from luthier.dataset.unstorable import Unstorable
 from luthier.errors import DatasetError
 
+LEAST_UNPACKED: Final = 2**26  # bytes that the rows of a small file may have
+MOST_TIMES: Final = 100  # its own size, that the rows of a larger file may have
 _BATCH_ROWS: Final = 16  # small, because a few bytes of Parquet can unpack to a long text in every row
 
 
-def csv_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[tuple[int, Row]]:
+class Unpacked:
+    """Adds up the bytes that a file's rows have as JSON, which a few bytes of a file can make many.
+
+    A column's name stands once in the file, but in each of its rows; and Parquet stores a repeated value only once.
+    """
+
+    def __init__(self, packed: int, max_bytes: int) -> None:
+        """`packed`: the bytes of the file. `max_bytes`: what the rows of any file may have."""
+        self._max_bytes = max_bytes
+        self._limit = min(max_bytes, max(LEAST_UNPACKED, MOST_TIMES * packed))
+        self._size = 0
+
+    def add(self, size: int) -> None:
+        """Raise DatasetError if the rows have more bytes than they may."""
+        self._size += size
+        if self._size <= self._limit:
+            return
+        if self._limit == self._max_bytes:
+            raise DatasetError(f"the file unpacks to more than {self._max_bytes:,} bytes (LUTHIER_MAX_UPLOAD_BYTES)")
+        raise DatasetError(
+            f"the file unpacks to more than {self._limit:,} bytes, {MOST_TIMES} times its size: leave out what is the "
+            "same in all rows, or upload the rows as JSON Lines"
+        )
+
+
+def csv_rows(stream: BufferedReader, limit: int, unpacked: Unpacked, faults: Faults) -> Iterator[tuple[int, Row]]:
     """Yield each record under the header as a row of strings, counted from 1; records without a value are skipped."""
     csv.field_size_limit(limit)  # global to the process, but the service has only one limit
     dialect = csv_dialect.recognise(stream, limit)
@@ -32,6 +60,7 @@ def csv_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[tup
         header = _header(records)
     except csv.Error as error:
         raise DatasetError(f"the header {_csv_fault(error, limit)}") from error
+    names = len(json.dumps(header)) + 4 * len(header)  # with the marks around values
     number = 0
     while True:
         try:
@@ -45,6 +74,7 @@ def csv_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[tup
         if not any(map(str.strip, fields)):
             continue
         number += 1
+        unpacked.add(names + sum(map(len, fields)))
         try:
             yield number, _row(header, fields)
         except DatasetError as error:
@@ -52,7 +82,7 @@ def csv_rows(stream: BufferedReader, limit: int, faults: Faults) -> Iterator[tup
 
 
 def parquet_rows(path: Path, limit: int, max_bytes: int, faults: Faults) -> Iterator[tuple[int, Row]]:
-    """Yield each row of a Parquet file, counted from 1. `max_bytes` limits the unpacked size of the file.
+    """Yield each row of a Parquet file, counted from 1. `max_bytes` limits the bytes of all rows as JSON.
 
     Cells that JSON cannot hold are `Unstorable`, because columns that no training uses may have them. A few bytes can
     unpack to gigabytes before their size is known: files of others are read in a process with limits (parquet_process).
@@ -60,22 +90,25 @@ def parquet_rows(path: Path, limit: int, max_bytes: int, faults: Faults) -> Iter
     import pyarrow
     import pyarrow.parquet
 
-    number, unpacked = 0, 0
+    number, unpacked = 0, Unpacked(path.stat().st_size, max_bytes)
     try:
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             _check_names(file.schema_arrow.names)
             groups = range(file.num_row_groups)
-            _check_unpacked(sum(file.metadata.row_group(group).total_byte_size for group in groups), max_bytes)
+            Unpacked(path.stat().st_size, max_bytes).add(
+                sum(file.metadata.row_group(group).total_byte_size for group in groups)
+            )
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
-                unpacked += batch.nbytes
-                _check_unpacked(unpacked, max_bytes)
                 cells = {name: _column(batch.column(index)) for index, name in enumerate(batch.schema.names)}
                 for index in range(batch.num_rows):
                     number += 1
-                    if batch.nbytes > limit and batch.slice(index, 1).nbytes > limit:
+                    row = {name: column[index] for name, column in cells.items()}
+                    size = len(json.dumps(row, ensure_ascii=False, default=str).encode(errors="replace"))
+                    unpacked.add(size)
+                    if size > limit:
                         faults.add(f"row {number} {too_long(limit)}", number=number)
                         continue
-                    yield number, {name: column[index] for name, column in cells.items()}
+                    yield number, row
     except MemoryError:
         raise  # pyarrow's is an ArrowException too
     except (pyarrow.ArrowException, OSError) as error:
@@ -181,8 +214,3 @@ def _csv_fault(error: csv.Error, limit: int) -> str:
         return "has a carriage return (\\r) in a line: save the file with the line ends of Windows or Unix"
     advice = ". Inside a field in quotes, write each quote twice" if "expected after" in reason else ""
     return f"is not CSV: {reason}{advice}"
-
-
-def _check_unpacked(size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise DatasetError(f"the file unpacks to more than {max_bytes:,} bytes (LUTHIER_MAX_UPLOAD_BYTES)")

@@ -96,14 +96,18 @@ def ordered_results(messages: list[Row], field: str) -> list[Row]:
 
 
 def unanswered_calls(messages: list[Row]) -> int:
-    """Return how many calls are followed by another message than their result. Calls at the very end do not count."""
-    missing, open_calls = 0, 0
+    """Return how many calls are followed by another message than their result. Calls at the very end do not count.
+
+    One result that names no call may be that of several.
+    """
+    missing, open_calls, results = 0, 0, list[Row]()
     for message in messages:
         if message["role"] == "tool":
-            open_calls -= 1
-        else:
-            missing += max(open_calls, 0)
-            open_calls = len(message.get("tool_calls") or ())
+            results.append(message)
+            continue
+        for_all = len(results) == 1 and results[0].get("tool_call_id") is None
+        missing += 0 if for_all else max(open_calls - len(results), 0)
+        open_calls, results = len(message.get("tool_calls") or ()), []
     return missing
 
 

@@ -6,10 +6,11 @@ Such a column is a mistake of its name more often than not. So a note says what 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
-from luthier.dataset.errors import columns
+from luthier.dataset.errors import columns, shorten
 from luthier.dataset.formats import CHATS, HISTORY, Format
 from luthier.dataset.labels import COLUMNS as LABELS
 from luthier.dataset.labels import missing
@@ -21,22 +22,35 @@ _ANSWERS: Final = re.compile(
     r"s?([\W_].*)?|text",
     re.IGNORECASE,
 )
-_OF_TEXT: Final = ("completion", "response", "output", "answer", "target", "summary", "highlights")
+_OF_TEXT: Final = (
+    *("completion", "response", "output", "answer", "target", "summary", "highlights"),
+    *("translation", "code", "sql", "paraphrase", "correction", "reply"),
+)
+_ASKED: Final = ("question", "query", "input", "inputs", "instruction", "text", "sentence")
+_PLACEHOLDER: Final = re.compile(r"\{+\s*(\w+)\s*\}+|%\((\w+)\)s")
 _REJECTED: Final = re.compile(r"(chosen|rejected|preferred|non_preferred)(_.*)?", re.IGNORECASE)
 _RATINGS: Final = re.compile(
     r"(.*_)?(rating|score|reward|feedback|thumbs?|thumbs_up|vote|verdict|quality|desirable|is_good|is_correct|correct)s?",
     re.IGNORECASE,
 )
 _WEIGHTS: Final = ("weight", "weights", "sample_weight", "loss", "loss_scale", "train")
+_SPLIT: Final = re.compile(r"(.*[\W_])?(splits?|partition|subset|set|fold)|is_?(train|test|val|eval)\w*", re.IGNORECASE)
+_PARTS: Final = frozenset(
+    {
+        *("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation"),
+        *("holdout", "held_out", "true", "false", "0", "1"),
+    }
+)
 
 
 def fault(rows: Sequence[Row], format_: Format, unused: Sequence[str]) -> str | None:
-    """Return what is wrong if plain text would be trained on without the answers beside it; else None.
+    """Return what is wrong if something else would be learned than the file says; else None.
 
-    A text that contains its answer, as a whole example does, is complete.
+    So it is with prompts that lack their question, and with plain text without the answers beside it. A text that
+    contains its answer, as a whole example does, is complete.
     """
-    if format_.kind is not DataKind.TEXT or any(column in unused for column in ("question", "instruction", "query")):
-        return None
+    if format_.kind is not DataKind.TEXT:
+        return _incomplete(rows, format_, unused)
     for name in _OF_TEXT:
         for column in (column for column in unused if column.strip().lower() == name):
             given = [row for row in rows if isinstance(row.get(column), str) and row[column].strip()]
@@ -50,11 +64,38 @@ def fault(rows: Sequence[Row], format_: Format, unused: Sequence[str]) -> str | 
     return None
 
 
-def notes(rows: Sequence[Row], format_: Format, unused: Sequence[str]) -> Iterator[str]:
-    """Yield what becomes of columns that are not used, as sentences."""
+def _incomplete(rows: Sequence[Row], format_: Format, unused: Sequence[str]) -> str | None:
+    """Return what is wrong if the prompts have placeholders for other columns, or are the same whatever is asked."""
+    asked = "prompt" if format_.name == "prompt" else format_.asked
+    prompts = [row.get(asked) for row in rows] if asked else []
+    if not asked or not all(isinstance(prompt, str) for prompt in prompts):
+        return None
+    named = [_placeholders(str(prompt)) & row.keys() - {asked} for prompt, row in zip(prompts, rows, strict=True)]
+    if 2 * sum(map(bool, named)) >= len(rows):
+        found = sorted(set().union(*named))
+        return f"columns `{asked}`, {columns(found)}: the prompt has {{{found[0]}}} in place of its text. Fill it in"
+    if len(rows) > 1 and len(set(map(str, prompts))) == 1:
+        for column in (column for column in unused if column in _ASKED):
+            apart = {str(row.get(column)) for row in rows if str(row[asked]).strip() not in str(row.get(column))}
+            if len(apart) > 1:
+                return (
+                    f"columns `{asked}`, `{column}`: the prompt is the same in all rows, and does not contain what is "
+                    f"in `{column}`. Call `{asked}` `system`, and `{column}` `prompt` or `question`"
+                )
+    return None
+
+
+def _placeholders(prompt: str) -> set[str]:
+    return {name for match in _PLACEHOLDER.findall(prompt) for name in match if name}
+
+
+def notes(rows: Sequence[Row], format_: Format, unused: Sequence[str], left_out: Collection[str]) -> Iterator[str]:
+    """Yield what becomes of columns that are not used, as sentences. `left_out`: those of them with a text."""
     used = [column for column in unused if any(not missing(row.get(column)) for row in rows)]
     kind = format_.kind
-    if kind is DataKind.PROMPTS and (answers := [name for name in used if _ANSWERS.fullmatch(name)]):
+    if kind is DataKind.PROMPTS and (
+        answers := [name for name in used if _ANSWERS.fullmatch(name) or name in left_out]
+    ):
         yield (
             f"The rows are prompts for reinforcement learning, and only graders see {columns(answers)}. To train on "
             "such a column, call it `completion`."
@@ -79,6 +120,14 @@ def notes(rows: Sequence[Row], format_: Format, unused: Sequence[str]) -> Iterat
         yield f"The rows are plain text, and no training learns {columns(found)}. To learn it, call it `completion`."
     if kind not in (DataKind.TEXT, DataKind.PROMPTS) and (found := [name for name in used if name.lower() in _WEIGHTS]):
         yield f"All rows count alike, whatever {columns(found)} says. A `weight` of 0 belongs to a message of a chat."
+    for column in (name for name in used if _SPLIT.fullmatch(name)):
+        parts = Counter(str(row[column]).strip() for row in rows if not missing(row.get(column)))
+        if len(parts) > 1 and (column.lower() == "fold" or all(part.lower() in _PARTS for part in parts)):
+            counts = ", ".join(f"{shorten(part, 20)} ({count:,} rows)" for part, count in parts.most_common(5))
+            yield (
+                f"All rows are split anew, whatever `{column}` says: {counts}. To keep its parts, upload the rows for "
+                "validation as a file of their own, and leave out those for test."
+            )
     if HISTORY in used and kind is not DataKind.TEXT:
         where = "it stands beside a whole chat" if set(CHATS) & set(format_.required) else "it has no rounds of a chat"
         yield f"The column `{HISTORY}` is not used, because {where}. Rounds are `[[question, answer], …]`."

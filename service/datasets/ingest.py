@@ -78,6 +78,7 @@ def _profile(ctx: Context, loaded: dataset.Loaded) -> dataset.Profile:
         source_format=loaded.format,
         unused_columns=loaded.unused_columns,
         notes=loaded.notes,
+        warnings=loaded.warnings,
     )
     if counter is not None:
         try:

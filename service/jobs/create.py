@@ -110,9 +110,16 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
         resplits=tuple(_stored(ctx, fold) for fold in folds),
     )
     unused = () if body.method is None else ignored(body.method)
-    notes = (*base_models.note(unfit), *checked.notes, *splits.notes, *lengths, *unused, *rate_notes(designs))
-    if folds:
-        notes = (*notes, further_splits(len(splits.validation), len(folds)))
+    notes = (
+        *profile.warnings,
+        *base_models.note(unfit),
+        *checked.notes,
+        *splits.notes,
+        *lengths,
+        *unused,
+        *rate_notes(designs),
+        *([further_splits(len(splits.validation), len(folds))] if folds else ()),
+    )
     few = too_few(frozen, len(splits.validation), len(splits.test), 1 + len(folds))
     return Admitted(
         job=record, filename=training.filename, generated=generated, notes=notes, designs=designs, warnings=few

@@ -13,7 +13,7 @@ from luthier.metrics import deciding, mean_metrics, phrases, seeds_count
 from luthier.schedule import Contest
 from luthier.store import Connection, events
 from luthier.store.rows import JobRecord, TrialRecord
-from luthier.task import Extension
+from luthier.task import DataKind, Extension
 from luthier.trial import Metrics, TrialState, rung_name
 from search.policy.ranking import Choice
 
@@ -28,6 +28,8 @@ def created(
             objective = f"the reward of {job.judge.environment.name} on held-out prompts"
         case "reward" if job.judge.grader is not None:
             objective = f"the mean grade of generated answers to held-out prompts ({job.judge.grader.name})"
+        case _ if job.judge.kind is DataKind.UNPAIRED:
+            objective = "how often a good held-out answer is preferred to a bad one (label_auc)"
         case _:
             objective = "accuracy on held-out preference pairs"
     _info(c, job.id, f"Created: {job.search.trials} trials on {file}. Objective: {objective}.", now)

@@ -12,7 +12,7 @@ import pytest
 
 from luthier.dataset import read_rows
 from luthier.errors import Conflict, DatasetError, NotFound, TooLarge
-from tests.integration.service_harness import FakeWorker, Service, serving, sums, wait_until
+from tests.integration.service_harness import FakeWorker, Service, serving, sums, unpaired, wait_until
 from tests.unit.bad_file import BadFile
 from tests.unit.bad_files import BAD_FILES
 
@@ -82,6 +82,22 @@ def test_unused_columns_and_near_duplicates_are_in_the_profile_and_on_the_page(s
     page = service.http.get(f"/datasets/{file_id}").text
     assert "<code>licence</code>, <code>topic</code>" in page
     assert note in page
+
+
+def test_text_that_is_not_learned_is_named_at_upload_on_the_page_and_in_the_jobs_events(service: Service) -> None:
+    rows = [row | {"remark": f"They say that sum {n} is hard"} for n, row in enumerate(sums())]
+    file_id = service.upload(rows)
+    profile = service.client.dataset(file_id)
+    [warning] = profile.warnings
+    assert "`remark`" in warning
+    assert warning in profile.notes
+    assert warning.split("`")[0] in service.http.get(f"/datasets/{file_id}").text
+    assert warning in service.messages(service.submit(rows, search={"trials": 2}))
+
+
+def test_a_job_on_good_and_bad_answers_names_its_own_objective(service: Service) -> None:
+    created = service.messages(service.submit(unpaired(), search={"trials": 2}))[0]
+    assert "label_auc" in created
 
 
 def test_rows_are_stored_normalised(service: Service, worker: FakeWorker) -> None:

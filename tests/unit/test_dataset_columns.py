@@ -101,8 +101,10 @@ def test_passages_and_choices_of_another_shape_than_most_are_faults(
         load_rows(tmp_path, rows)
 
 
-def test_a_question_that_is_read_as_plain_text_is_noted(tmp_path: Path) -> None:
+def test_a_question_beside_a_text_is_asked_about_it_and_one_inside_of_it_is_noted(tmp_path: Path) -> None:
     loaded = load_rows(tmp_path, [ASKED | {"text": "Bo rowed."}] * 12)
+    assert (loaded.kind, loaded.rows[0]["prompt"]) == (DataKind.PAIRS, f"Bo rowed.\n\n{ASKED['question']}")
+    loaded = load_rows(tmp_path, [ASKED | {"text": f"Q: {ASKED['question']} A: {ASKED['answer']}"}] * 12)
     assert loaded.kind is DataKind.TEXT
     [note] = loaded.notes
     assert "`question`, `answer`" in note

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from luthier.dataset import Row, Splits, near_duplicates, profile, split
+from luthier.dataset.common_phrases import same_but_for_phrases
 from luthier.dataset.near_duplicates import near_duplicates as search
 from luthier.dataset.rows import fold, text_hash
 from luthier.dataset.splits import near_duplicates_of
@@ -82,6 +83,43 @@ def test_other_values_in_a_template_are_other_prompts(prompts: list[str]) -> Non
     assert _groups(prompts) == []
     kept = split(_rows(prompts), DataKind.PAIRS) if len(prompts) > 9 else None
     assert kept is None or kept.notes == ()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{} Please answer.",
+        "Hi, {}",
+        "Answer the following question: {}",
+        "{} - thanks a lot!",
+        "Good day. {} I need it for school.",
+    ],
+)
+@pytest.mark.parametrize(
+    "template", ["What is the capital of {}?", "How do I reset my password for the {} application on my phone?"]
+)
+def test_prompts_of_a_template_with_and_without_a_phrase_are_near_duplicates(template: str, said: str) -> None:
+    asked = [template.format(word) for word in WORDS[:100]]
+    prompts = [prompt for each in asked for prompt in (each, said.format(each))]
+    if said.startswith("Good"):  # two phrases: those with one each tell that they are phrases
+        prompts += [prompt for each in asked[:5] for prompt in (f"Good day. {each}", f"{each} I need it for school.")]
+    found = _groups(prompts)
+    assert len(found) == 100
+    assert all(len({text for text in asked if any(text in prompt for prompt in group)}) == 1 for group in found)
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        [f"List the {word}{end}" for word in WORDS[:40] for end in ("", " in Kent", " in Essex")],
+        [f"Add up: {word}{end}" for word in WORDS[:40] for end in ("", ", 3", ", 4")],
+        [f"{speaker}: where is the {word}?" for word in WORDS[:40] for speaker in ("As a pirate", "As a cook")],
+        [f"Where is {word}? {WORDS[-n]} says by the sea." for n, word in enumerate(WORDS[:80])],
+    ],
+    ids=["places", "numbers", "speakers", "values at the end"],
+)
+def test_values_at_the_ends_of_prompts_are_no_phrases(prompts: list[str]) -> None:
+    assert list(same_but_for_phrases(sorted(map(fold, prompts)))) == []
 
 
 def test_numbers_make_prompts_different_but_not_documents() -> None:

@@ -51,8 +51,29 @@ def test_a_file_that_unpacks_to_gigabytes_is_refused_without_their_memory(nested
     assert path.stat().st_size < 100_000
     del text, values, column
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(DatasetError, match=r"memory|4,194,304 bytes|1,073,741,824 bytes"):
+    with pytest.raises(DatasetError, match=r"memory|4,194,304 bytes|100 times its size"):
         _load(path)
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MEMORY_BYTES / 8
     rows = [{"text": f"Once {n}."} for n in range(12)]
     assert len(_load(_write(tmp_path / "next", pyarrow.Table.from_pylist(rows))).rows) == 12
+
+
+def test_what_rows_unpack_to_is_limited_by_the_size_of_the_file(tmp_path: Path) -> None:
+    asked, long = [f"Ely {n}?" for n in range(1_000)], "z" * 100_000
+    for name, table in {
+        "repeated texts": {"prompt": asked, "completion": [long] * 1_000},
+        "nested texts": {"text": asked, "notes": [[long[:50_000]] * 2] * 1_000},
+        "long names": {"text": asked, "notes": [{long: 1}] * 1_000},
+    }.items():
+        with pytest.raises(DatasetError, match="100 times its size"):
+            _load(_write(tmp_path / name, pyarrow.table(table)))
+    words = pyarrow.array([f"{n % 700} {long[:9_000]}" for n in range(1_000)]).dictionary_encode()
+    path = _write(tmp_path / "dictionary", pyarrow.table({"prompt": asked, "completion": words}))
+    assert _load(path).rows[999]["completion"].startswith("299 zz")
+
+
+def test_a_name_of_a_csv_column_counts_in_each_row(tmp_path: Path) -> None:
+    path = tmp_path / "names.csv"
+    path.write_text(f"prompt,completion,{'z' * 100_000}\n" + "".join(f"Ely {n}?,Yes,\n" for n in range(1_000)))
+    with pytest.raises(DatasetError, match="100 times its size"):
+        load(path, path.name, max_row_bytes=2**22)

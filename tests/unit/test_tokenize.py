@@ -120,7 +120,28 @@ def test_tool_calls_are_content_too(tokenizer: PreTrainedTokenizerBase) -> None:
     row = {"messages": [{"role": "user", "content": "time?"}, {"role": "assistant", "tool_calls": call}]}
     [tokens] = renderer(speaking).answers(row, DataKind.CHAT)
     assert '"name": "clock"' in target_text(speaking, tokens)
-    assert tokens.target_bytes > 0
+    assert tokens.target_bytes == len('{"name": "clock", "arguments": {}}')
+
+
+def test_the_bytes_of_tool_calls_are_the_same_for_all_templates_and_near_those_of_their_targets(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    calls = [
+        {"type": "function", "function": {"name": name, "arguments": arguments}, "id": f"call_{name}"}
+        for name, arguments in (("now", {}), ("à", {"où": "là", "n": 3}))
+    ]
+    row = {"messages": [{"role": "user", "content": "time?"}, {"role": "assistant", "tool_calls": calls}]}
+    start = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% for c in m.tool_calls or [] %}"
+    end = "{% endfor %}\n{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    sizes = []
+    for call in (
+        '<call>{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}</call>',
+        "{{ c.function.name }}({{ c.function.arguments | tojson }})",
+    ):
+        [tokens] = renderer(with_template(tokenizer, start + call + end)).answers(row, DataKind.CHAT)
+        sizes.append(tokens.target_bytes)
+    written = ['{"name": "now", "arguments": {}}', '{"name": "à", "arguments": {"où": "là", "n": 3}}']
+    assert sizes == [sum(len(text.encode()) for text in written)] * 2
 
 
 AGENTS = JudgeSpec(kind=DataKind.CHAT, validation="v", test="t", objective="perplexity", tools=True)
@@ -139,8 +160,7 @@ def test_the_targets_of_an_agents_chat_are_its_words_its_calls_and_the_ends_of_i
         if m["role"] == "assistant"
     ]
     assert target_text(speaking, tokens) == "".join(f"{text}<|im_end|>\n" for text in said)
-    marks = len(call % "") - len('food{"animal": ""}')
-    assert tokens.target_bytes == sum(map(len, said)) - marks
+    assert tokens.target_bytes == sum(map(len, said)) - len("<tool_call>\n\n</tool_call>")
     whole = speaking.apply_chat_template(row["messages"], tools=row["tools"], tokenize=False)
     assert speaking.decode(tokens.ids) == whole
     assert "<tools>" in whole

@@ -1,7 +1,8 @@
 """The judge: score a model on held-out rows, in the same way for every trial of a job, however it was trained.
 
 Perplexity is exp of the mean negative log-likelihood over target tokens (eval_loss in other tools is its logarithm).
-Bits per byte is the same likelihood divided by the bytes of the targets' text, which compares across tokenizers.
+Bits per byte is the same likelihood divided by the bytes of the targets' text, which compares across tokenizers. The
+text is the dataset's, with tool calls as JSON, and without what a chat template adds: so it is the same for all models.
 
 Encoders have a pseudo-log-likelihood instead (Salazar et al. 2020): each token is masked alone and predicted from all
 others in its window. That takes a forward pass per token, so it is measured on a sample: evenly spaced windows, and

@@ -277,16 +277,21 @@ class ChatTemplate:
         raise TrialFailed("the chat template leaves out an answer when a turn follows: multi-turn rollouts fail")
 
     def content_bytes(self, message: Message, shown: str | None = None) -> int:
-        """Return the UTF-8 bytes of a message: its reasoning, its text, and name and arguments of each tool call.
+        """Return the UTF-8 bytes of a message: its reasoning, its text, and each tool call as JSON.
 
-        Reasoning counts only if it is in the text `shown`, where this is given: some templates leave it out.
+        A call is `{"name": …, "arguments": {…}}`, whatever the template writes: so the bytes are the same for all base
+        models, and about as many as the text that the model generates, even for a call without arguments. Reasoning
+        counts only if it is in the text `shown`, where this is given: some templates leave it out.
         """
         if message["role"] == "assistant" and self._unreasoned:
             message = without_reasoning(message, self._unreasoned)
         thought = reasoning(message)
         thought = "" if shown is not None and thought.strip() not in shown else thought
         functions = [call.get("function", call) for call in message.get("tool_calls") or ()]
-        calls = [function["name"] + json.dumps(function["arguments"], ensure_ascii=False) for function in functions]
+        calls = [
+            json.dumps({"name": function["name"], "arguments": function["arguments"]}, ensure_ascii=False)
+            for function in functions
+        ]
         return len("".join([thought, message.get("content") or "", *calls]).encode())
 
     @cached_property
