@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -194,12 +194,25 @@ class Usage(Frozen):
     judged_rows: int = Field(ge=0, description="rows scored in those seconds")
 
 
+# Why a stage ended: at its limit of epochs or steps; as its best moment was long past (early stopping); as the job's
+# budget ended; or as a user stopped the trial.
+StageEnd = Literal["limit", "best_long_past", "budget", "user"]
+
+
 class StageLength(Frozen):
     """How long a stage was trained, and how long to the weights that are its result."""
 
     steps: int = Field(ge=0, description="optimiser steps to the stage's result: under `constant` its best moment")
     epochs: float = Field(ge=0, description="the same in passes over the training rows")
     trained: int = Field(ge=0, description="optimiser steps that were trained")
+    ended: StageEnd | None = Field(
+        default=None, description="why it ended; null for trials of versions that did not record it"
+    )
+
+    @property
+    def improving(self) -> bool:
+        """Whether the last score of the stage was its best one, so that its length was too short."""
+        return self.steps == self.trained
 
 
 class Point(Frozen):
