@@ -6,6 +6,7 @@ lost, its trial goes back to `waiting` and resumes from its last checkpoint; tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
@@ -50,6 +51,16 @@ def top_rung(design: Design) -> int | None:
 def rung_name(design: Design, rung: int) -> str:
     """Return where a rung of a design is, as text: `1/9` of its training, or `rung 1` where it has no fixed length."""
     return f"rung {rung + 1}" if design.self_ending else str(Fraction(RUNGS[rung]).limit_denominator(100))
+
+
+def rungs_reached(design: Design, state: TrialState, measured: Sequence[Metrics]) -> Sequence[Metrics]:
+    """Return the metrics at the rungs that a trial reached.
+
+    A self-ending training that is complete has reported its end as one more rung, because it would score the same
+    there. That one is left out.
+    """
+    ended = design.self_ending and state is TrialState.COMPLETE
+    return measured[:-1] if ended else measured
 
 
 class JobState(StrEnum):

@@ -254,7 +254,7 @@ class TrialWatch:
             return True
         at = f"{rung_name(self._design, rung)}, {self.moments.rows_before + progress.rows} rows"
         where = at if self._design.self_ending else f"{rung_name(self._design, rung)} of training"
-        self.lease.say(f"At {where}: {phrases('log', metrics)}")
+        self.lease.say(f"At {where}: {phrases('log', metrics, self.lease.assignment.judge.objective)}")
         return self.service.rung(self.lease.assignment.trial_id, reached).action == "continue"
 
     def _judge(self, progress: Progress, *, at_rung: bool) -> Metrics:

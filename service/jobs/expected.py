@@ -100,6 +100,11 @@ def _expected(
 def _warning(search: Search, found: Forecast, both: float, full: float, limit: float) -> str | None:
     """`both`: device-seconds of the two baselines."""
     wanted = search.trials - len(BASELINES)
+    if limit < both:
+        return (
+            f"{limit:.0f} device-seconds are not expected to suffice for the two baselines, which take about "
+            f"{both:.0f}. Give at least {both + (2 * full if wanted else 0):.0f}."
+        )
     if found.designs >= wanted:
         return None
     if found.designs == 0:

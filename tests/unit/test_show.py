@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 from luthier.algorithms import Sft
-from luthier.api_types import Job, Progress, Trial
+from luthier.api_types import Job, Progress, Standing, Trial
 from luthier.cli.follow import _status_line
-from luthier.cli.show import state_of, trials_table
+from luthier.cli.show import ends, standing, state_of, trials_table
 from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import Constraints, DataKind, Search, Task
-from luthier.trial import JobState, Metrics, TrialState
+from luthier.trial import JobState, Metrics, StageEnd, StageLength, TrialState
 from luthier.updates import Lora
 
 DESIGN = Design(
@@ -55,6 +55,35 @@ def printed(*trials: Trial) -> str:
     out = StringIO()
     Console(file=out, width=160).print(trials_table(trials, None))
     return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("ended", "steps", "said"),
+    [
+        ("budget", 51, "budget at step 51, while"),
+        ("budget", 30, "budget at step 51"),
+        ("user", 51, "user"),
+        ("limit", 51, ""),
+    ],
+)
+def test_a_training_that_did_not_end_by_itself_says_so(ended: StageEnd, steps: int, said: str) -> None:
+    length = StageLength(steps=steps, epochs=4.0, trained=51, ended=ended)
+    found = " ".join(ends(trial(state=TrialState.COMPLETE, design=SELF_ENDING, metrics=MEASURED, lengths=(length,))))
+    assert said in found
+    assert ("improved" in found) == (steps == 51 and ended != "limit")
+    assert bool(found) == bool(said)
+
+
+def test_the_objective_of_the_job_comes_first() -> None:
+    best = Standing(trial="t", number=3, summary="s", metrics=MEASURED)
+    assert standing(best, "perplexity").startswith("#3: 0.9 bits per byte, perplexity 12.5")
+    graded = best.model_copy(update={"metrics": MEASURED.model_copy(update={"reward": 0.5})})
+    assert standing(graded, "reward").startswith("#3: reward 0.5")
+
+
+@pytest.mark.parametrize(("state", "word"), [(TrialState.LEASED, "running"), (TrialState.PRUNED, "stopped")])
+def test_states_have_the_words_of_the_pages(state: TrialState, word: str) -> None:
+    assert state_of(trial(state=state)) == word
 
 
 @pytest.mark.parametrize(
