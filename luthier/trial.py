@@ -25,6 +25,7 @@ RUNGS: Final = (1 / RUNG_FACTOR**2, 1 / RUNG_FACTOR)
 # limits, and at most a ninth of the longest possible training. A rung is a number of rows read, not of steps, so that
 # it costs the same at every batch size.
 FIRST_RUNG_SHARE, FIRST_RUNG_ROWS = 1 / 4, (256, 2048)
+LEAST_RUNG_ROWS: Final = 32  # of short trainings: a step at the largest batch that is searched
 # Rows, generations and (of encoders) windows that a trial is scored on at a rung and after a stage.
 RUNG_ROWS, RUNG_GENERATIONS, RUNG_WINDOWS = 32, 16, 16
 RUNG_PAIRS: Final = 96  # preference pairs: each is right or wrong, and 32 would have a standard error of 9 %
@@ -40,7 +41,7 @@ def first_rung(design: Design, rows: int) -> int:
     """Return after how many rows the first rung of a self-ending training lies, given the number of training rows."""
     least, most = FIRST_RUNG_ROWS
     at_most = int(rows * design.epochs / RUNG_FACTOR ** len(RUNGS))
-    return max(1, min(most, max(least, round(rows * FIRST_RUNG_SHARE)), at_most))
+    return max(LEAST_RUNG_ROWS, min(most, max(least, round(rows * FIRST_RUNG_SHARE)), at_most))
 
 
 def top_rung(design: Design) -> int | None:

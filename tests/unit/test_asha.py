@@ -83,7 +83,7 @@ def test_the_first_rung_lies_after_a_quarter_of_the_rows_within_limits(rows: int
 
 @pytest.mark.parametrize(
     ("rows", "epochs", "first"),
-    [(10, 60.0, 66), (60, 1.0, 6), (60, 3.0, 20), (1000, 1.0, 111), (3, 1.0, 1), (1, 0.5, 1)],
+    [(10, 60.0, 66), (60, 1.0, 32), (300, 1.0, 33), (150, 3.0, 50), (1000, 1.0, 111), (1, 0.5, 32)],
 )
 def test_a_short_training_has_room_for_two_more_rungs(rows: int, epochs: float, first: int) -> None:
     assert first_rung(lasting(epochs), rows) == first

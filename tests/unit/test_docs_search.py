@@ -10,6 +10,7 @@ from luthier.task import Search
 from luthier.trial import (
     FIRST_RUNG_ROWS,
     FIRST_RUNG_SHARE,
+    LEAST_RUNG_ROWS,
     RUNG_FACTOR,
     RUNG_GENERATIONS,
     RUNG_PAIRS,
@@ -44,7 +45,7 @@ def test_the_page_names_the_rungs_and_how_many_rows_are_scored_there() -> None:
     assert "a quarter" in where
     assert "three times" in where
     rule, _, example = where.partition("For example")
-    assert numbers(rule) == [1, *FIRST_RUNG_ROWS]
+    assert numbers(rule) == [1, *FIRST_RUNG_ROWS, LEAST_RUNG_ROWS]
     rows, epochs, *rungs = numbers(re.sub(r"rung \d|\(.*", "", example))
     first = first_rung(self_ending(design(Full(), epochs=epochs)), rows)
     assert rungs == [first * RUNG_FACTOR**rung for rung in range(3)]

@@ -211,7 +211,7 @@ def test_the_pieces_of_long_texts_count_instead_of_rows(
     trial = Climb(tiny, tmp_path, stage(), first_rung=4)
     trial.watch._pieces = 24
     trial.train_on(monkeypatch)
-    assert trial.rungs == [(0, 0, 3), (1, 0, 8), (2, 0, 23), (3, 0, 24)], "after 5, 15 and 45 pieces, and the end"
+    assert trial.rungs == [(0, 0, 16), (1, 0, 24)], "after 32 pieces, and the end"
 
 
 @pytest.mark.parametrize("stages", [[stage()], [stage(Sft()), stage(Dpo())]], ids=["one stage", "two stages"])

@@ -53,10 +53,10 @@ def test_a_limit_below_an_epoch_is_expected_to_be_reached(limit: float) -> None:
     [
         (1000, 6.0, [256 / 1500, 768 / 1500]),
         (20, 20.0, [44 * 3**n / 400 for n in range(3)]),
-        (20, 3.0, [6 * 3**n / 60 for n in range(3)]),
-        (256, 1.0, [28 * 3**n / 256 for n in range(3)]),
-        (4, 1.0, [1 / 4, 3 / 4]),
-        (1, 1.0, []),  # it ends at the first rung
+        (20, 3.0, [32 / 60]),
+        (256, 1.0, [32 / 256, 96 / 256]),
+        (32, 1.0, []),  # it ends at the first rung
+        (4, 1.0, []),  # it ends before
         (6912, 3.0, [1 / 4, 3 / 4]),
         (100_000, 3.0, [2048 * 3**n / 100_000 for n in range(4)]),
     ],
