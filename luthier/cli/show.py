@@ -24,7 +24,7 @@ errors = Console(stderr=True)
 UNTUNED: Final = 0  # the number of the untuned base, which has no seeds
 ANSWER: Final = 240  # characters of an answer, on the terminal
 
-CUT: Final[Mapping[StageEnd, str]] = {"budget": "cut by the budget", "user": "stopped by a user"}
+CUT: Final[Mapping[StageEnd | None, str]] = {"budget": "cut by the budget", "user": "stopped by a user"}
 TRIAL_COLOURS = {
     TrialState.COMPLETE: "green",
     TrialState.LEASED: "cyan",
@@ -55,8 +55,8 @@ def duration(seconds: float) -> str:
 
 def show_expected(found: Expected) -> None:
     """Print what the budget of a job is expected to buy."""
-    after = found.first_share * found.epochs
-    first = "trained to the end" if found.first_share == 1 else f"first compared after {after:.2g} epochs"
+    after = _count(float(f"{found.first_share * found.epochs:.2g}"), "epoch")
+    first = "trained to the end" if found.first_share == 1 else f"first compared after {after}"
     guess = "" if found.calibrated_from else " (a guess: no trial was measured on such a device yet)"
     live = _count(found.workers, "live worker")
     where = live if found.workers else f"no live worker; estimated for {found.device}"
@@ -70,8 +70,8 @@ def show_expected(found: Expected) -> None:
         console.print(f"[yellow]{found.warning}[/yellow]", highlight=False)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _count(number: float, noun: str) -> str:
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
 def jobs_table(jobs: Sequence[Job]) -> Table:

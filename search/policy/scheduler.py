@@ -195,8 +195,12 @@ def _reserved_for_repeats(history: Sequence[Past], plan: Plan, remaining: float)
 
 
 def seconds_for_another(history: Sequence[Past], plan: Plan) -> float:
-    """Return the device-seconds that must be left so that another design starts; 0 if no number of them suffices."""
+    """Return the device-seconds that must be left so that another design starts, or a paused trial that comes before it
+    is promoted; 0 if no number of them suffices."""
     committed = committed_seconds(history)
+    promoted = asha.promotable(history)
+    goal = None if promoted is None or promoted.goal is None else asha.above(promoted.design, promoted.goal)
+    first = 0.0 if promoted is None else continuation_seconds(history, promoted, goal)
 
     def ends(left: float) -> bool:
         found = _no_more_designs(history, plan, left)
@@ -210,7 +214,7 @@ def seconds_for_another(history: Sequence[Past], plan: Plan) -> float:
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (middle, high) if ends(middle) else (low, middle)
-    return committed + high
+    return committed + max(high, first)
 
 
 def full_training_seconds(history: Sequence[Past]) -> float:

@@ -123,10 +123,17 @@ def _recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendati
             "There is no recommendation, because the test rows do not show whether it is better than the untuned base.",
         )
         return Recommendation(take=None, number=None, words=words)
+    if base.rows < bootstrap.LEAST_ROWS and _better(case, won, case.by_number[base.number]):
+        words = (
+            f"{so_far}Trial {won.number} is the best design on the validation rows.",
+            f"There is no recommendation, because {count(base.rows, 'test row')} cannot show whether it is better than "
+            f"the untuned base; at least {bootstrap.LEAST_ROWS} could.",
+        )
+        return Recommendation(take=None, number=None, words=words)
     if base.verdict != "better beyond the noise":
         words = (
             f"{so_far}Use the untuned base. The best design, trial {won.number}, is {RELATION[base.verdict]} it on the "
-            f"test rows{_too_few(base)}.",
+            "test rows.",
         )
         return Recommendation(take="untuned base", number=base.number, words=words)
     if won.number == DEFAULT:
@@ -152,11 +159,9 @@ def _recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendati
     return Recommendation(take="winner", number=won.number, words=tuple(advice))
 
 
-def _too_few(compared: ComparisonReport) -> str:
-    """Return that the test rows are too few to tell, as the end of a sentence; nothing where they are enough."""
-    if compared.rows >= bootstrap.LEAST_ROWS:
-        return ""
-    return f": {count(compared.rows, 'row')} of the at least {bootstrap.LEAST_ROWS} that can show a difference"
+def _better(case: Case, one: Tried, other: Tried) -> bool:
+    """Return whether a design has the better mean on the validation rows."""
+    return case.metric.sign * case.value(one) < case.metric.sign * case.value(other)
 
 
 def _searched(case: Case) -> str:

@@ -188,6 +188,8 @@ def succeeded(
             "try more data or more trials."
         )
         _warn(c, job.id, text, now)
+    else:
+        _info(c, job.id, recommendation.words[-1], now)
 
 
 def extended(c: Connection, job: JobRecord, extension: Extension, now: datetime) -> None:

@@ -13,7 +13,7 @@ import pytest
 from luthier.algorithms import Algorithm, Dpo, Sft
 from luthier.design import Architecture, Design, Optimiser, Schedule, Stage
 from luthier.errors import Paused
-from luthier.trial import Metrics, StageLength
+from luthier.trial import Metrics, StageLength, TrialState, rungs_reached
 from luthier.updates import Lora
 from luthier.worker_protocol import RungReached, RungVerdict
 from tests.unit.test_trial_watch import Run, Service
@@ -203,6 +203,16 @@ def test_the_end_of_a_training_is_reported_as_such_and_not_logged_as_a_rung(
     assert [one.at_end for one in trial.service.reports] == [False, False, True]
     logged = [line.text for line in trial.lease.drain_lines() if line.text.startswith("At rung")]
     assert [text.split(",")[0] for text in logged] == ["At rung 1", "At rung 2"]
+
+
+def test_the_end_of_a_complete_training_is_not_one_of_its_rungs() -> None:
+    first, last = (Metrics(perplexity=2.0, bits_per_byte=value, tokens=10, rows=4) for value in (1.0, 0.5))
+    ending, fixed = (
+        Design(architecture=Architecture(base="tiny"), stages=(one,)) for one in (stage(), stage(schedule="cosine"))
+    )
+    assert list(rungs_reached(ending, TrialState.COMPLETE, (first, last))) == [first]
+    assert list(rungs_reached(ending, TrialState.PRUNED, (first, last))) == [first, last]
+    assert list(rungs_reached(fixed, TrialState.COMPLETE, (first, last))) == [first, last]
 
 
 def test_the_pieces_of_long_texts_count_instead_of_rows(

@@ -243,7 +243,7 @@ def test_a_new_metric_has_a_column_in_the_leaderboard_and_can_be_sorted_by(brier
 def test_a_new_metric_has_a_row_where_jobs_are_compared(brier: MetricSpec) -> None:
     lines = [jobs.Line.model_construct(job=job(FOUND)), jobs.Line.model_construct(job=job(None))]
     rows = dict(compare.metric_rows(lines))
-    assert rows["best: Brier score"] == ["0.1250", "–"]
+    assert rows["recommended: Brier score"] == ["0.1250", "–"]
     assert rows["best: perplexity"] == ["2.000", "–"]
 
 

@@ -406,7 +406,7 @@ def test_a_cancelled_job_keeps_what_it_found() -> None:
     cut = broken(3, design(Dora(rank=8)), TrialState.CANCELLED, "")
     tried = [untuned(), default(), complete(2, design(Full()), 0.7, test=0.7), cut]
     report = explain(case(tried, state=JobState.CANCELLED))
-    assert "3 of 14" in report.missing[0]
+    assert "4 of 14" in report.missing[0], "as many as have ended, like on the page"
     assert report.rejected[-1].number == 3
     assert "Cancelled" in report.rejected[-1].words
     assert any("3 seeds: trial 2" in words for words in report.missing)
