@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from pydantic import Field
@@ -153,6 +154,36 @@ class Design(Frozen):
         edits = self.architecture.edits()
         model = self.architecture.base + (f" ({', '.join(edits.values())})" if edits else "")
         return " → ".join([model, *map(_stage_summary, self.stages)]) if self.stages else f"{model}, untuned"
+
+
+def distinct(designs: Sequence[Design]) -> list[str]:
+    """Return the summary of each design; where another design has the same one, with the settings that differ."""
+    found = [design.summary() for design in designs]
+    alike: dict[str, dict[str, Design]] = {}
+    for words, design in zip(found, designs, strict=True):
+        alike.setdefault(words, {})[design.digest()] = design
+    for at, design in enumerate(designs):
+        others = list(alike[found[at]].values())
+        if len(others) > 1:
+            settings = [_settings(other) for other in others]
+            mine = _settings(design)
+            names = [name for name in mine if len({one.get(name) for one in settings}) > 1]
+            found[at] += f" ({', '.join(f'{name} {mine[name]}' for name in names)})"
+    return found
+
+
+def _settings(design: Design) -> dict[str, str]:
+    """Return all settings by name, prefixed by the stage where there are several."""
+    found = {name: _text(value) for name, value in design.architecture}
+    for index, stage in enumerate(design.stages, start=1):
+        prefix = f"stage {index} " if len(design.stages) > 1 else ""
+        for part in (stage.algorithm, stage.update, stage.optimiser):
+            found |= {f"{prefix}{name.replace('_', ' ')}": _text(value) for name, value in part}
+    return found
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _stage_summary(stage: Stage) -> str:

@@ -142,7 +142,7 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
         description="The mean log-likelihood per token of the better answers minus that of the worse ones.",
         lower_is_better=False,
         applies=lambda judge: judge.kind in _ORDERED,
-        shown=frozenset({"trial", "trackers"}),
+        shown=frozenset({"log", "trial", "trackers"}),
     ),
     MetricSpec(
         name="general_bits_per_byte",
@@ -350,13 +350,17 @@ def rank_key(found: Metrics, objective: Objective) -> tuple[float, float]:
     return shown, found.bits_per_byte if shown == value else value
 
 
-def phrases(place: Place, found: Metrics) -> str:
+def phrases(place: Place, found: Metrics, objective: Objective | None = None) -> str:
     """Return the metrics that a place shows as part of a sentence: `0.91 bits per byte, perplexity 12.5`.
 
-    Metrics that can rank trials come first.
+    The metric of the objective comes first, also where the place does not show it; then others that can rank trials.
     """
-    ranked_first = sorted(shown(place, found), key=lambda spec: spec.objective is None)
-    return ", ".join(spec.phrase(found) for spec in ranked_first)
+    first = None if objective is None else deciding(objective)
+    specs = shown(place, found)
+    if first is not None and first not in specs and first.value(found) is not None:
+        specs.append(first)
+    specs.sort(key=lambda spec: (spec is not first, spec.objective is None))
+    return ", ".join(spec.phrase(found) for spec in specs)
 
 
 def mean_metrics(seeds: Sequence[Metrics]) -> Metrics:
@@ -411,16 +415,16 @@ def curves_for_charts() -> list[dict[str, Any]]:
 
 def figure(value: float) -> str:
     """Format a score for a sentence: four significant digits."""
-    return f"{value:.4g}"
+    return f"{value + 0.0:.4g}"  # a negative zero has no sign
 
 
 def signed(difference: float) -> str:
     """Format a difference of scores with its sign."""
-    return f"{difference:+.4g}"
+    return f"{difference + 0.0:+.4g}"
 
 
 def cell(value: float | None) -> str:
     """Format a score for a table: always four digits, so that columns line up; a dash for None."""
     if value is None:
         return "–"
-    return f"{value:.0f}" if abs(value) >= 9999.5 else f"{value:#.4g}"
+    return f"{value:.0f}" if abs(value) >= 9999.5 else f"{value + 0.0:#.4g}"

@@ -323,7 +323,7 @@ MAX_TRIALS: Final = 10_000
 
 
 class Search(Frozen):
-    trials: int = Field(default=24, ge=1, le=MAX_TRIALS, description="designs to try, including the two baselines")
+    trials: int = Field(default=24, ge=2, le=MAX_TRIALS, description="designs to try, including the two baselines")
     device_seconds: float | None = Field(
         default=None, gt=0, description="budget, summed over all workers; nothing runs past it"
     )
@@ -367,6 +367,9 @@ class Extension(Frozen):
     trials: int = Field(default=0, ge=0, description="further designs")
     device_seconds: float | None = Field(default=None, description="further device-seconds")
     deadline: AwareDatetime | None = Field(default=None, description="the new deadline")
+    ran: float = Field(
+        default=0.0, ge=0, description="wall-clock seconds that the search had run since its start or last extension"
+    )
 
 
 class Constraints(Frozen):

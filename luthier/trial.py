@@ -6,10 +6,11 @@ lost, its trial goes back to `waiting` and resumes from its last checkpoint; tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -51,6 +52,16 @@ def top_rung(design: Design) -> int | None:
 def rung_name(design: Design, rung: int) -> str:
     """Return where a rung of a design is, as text: `1/9` of its training, or `rung 1` where it has no fixed length."""
     return f"rung {rung + 1}" if design.self_ending else str(Fraction(RUNGS[rung]).limit_denominator(100))
+
+
+def rungs_reached(design: Design, state: TrialState, measured: Sequence[Metrics]) -> Sequence[Metrics]:
+    """Return the metrics at the rungs that a trial reached.
+
+    A self-ending training that is complete has reported its end as one more rung, because it would score the same
+    there. That one is left out.
+    """
+    ended = design.self_ending and state is TrialState.COMPLETE
+    return measured[:-1] if ended else measured
 
 
 class JobState(StrEnum):
@@ -195,12 +206,25 @@ class Usage(Frozen):
     judged_rows: int = Field(ge=0, description="rows scored in those seconds")
 
 
+# Why a stage ended: at its limit of epochs or steps; as its best moment was long past (early stopping); as the job's
+# budget ended; or as a user stopped the trial.
+StageEnd = Literal["limit", "best_long_past", "budget", "user"]
+
+
 class StageLength(Frozen):
     """How long a stage was trained, and how long to the weights that are its result."""
 
     steps: int = Field(ge=0, description="optimiser steps to the stage's result: under `constant` its best moment")
     epochs: float = Field(ge=0, description="the same in passes over the training rows")
     trained: int = Field(ge=0, description="optimiser steps that were trained")
+    ended: StageEnd | None = Field(
+        default=None, description="why it ended; null for trials of versions that did not record it"
+    )
+
+    @property
+    def improving(self) -> bool:
+        """Whether the last score of the stage was its best one, so that its length was too short."""
+        return self.steps == self.trained
 
 
 class Point(Frozen):

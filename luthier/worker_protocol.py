@@ -97,6 +97,7 @@ class Claim(Frozen):
 
 class Heartbeat(Claim):
     device_seconds: float = Field(ge=0)
+    trained_tokens: int = Field(default=0, ge=0, description="in all leases of the trial so far")
     points: tuple[Point, ...] = ()
     lines: tuple[LogLine, ...] = ()
 
@@ -105,8 +106,9 @@ class Directive(Frozen):
     """The response to a heartbeat.
 
     `stop` carries the reason: the job was cancelled, or its budget is spent. `pause` means: save a checkpoint and
-    return the trial as `waiting`. A trial whose training is done is judged and finished instead. `wrap_up` means: the
-    budget is nearly spent, so a training that has a result at every step ends now, with that of its best moment.
+    return the trial as `waiting`. A trial whose training is done is judged and finished instead. `wrap_up` means: a
+    training that has a result at every step ends now, with that of its best moment. The budget is nearly spent; or,
+    with a reason, a user stopped the trial.
     """
 
     action: Literal["continue", "stop", "pause", "wrap_up"]
@@ -127,7 +129,7 @@ class CheckpointSaved(Claim):
 class RungReached(Claim):
     """The trial has reached a rung. `metrics` are the judge's, on fewer rows.
 
-    A self-ending training reports the rung before which it ends, too: it would score the same there.
+    A self-ending training reports the rung before which it ends, too, with `at_end`: it would score the same there.
     """
 
     rung: int = Field(ge=0, le=MOST_RUNGS)
@@ -135,6 +137,7 @@ class RungReached(Claim):
     stage: int
     step: int
     metrics: Metrics
+    at_end: bool = Field(default=False, description="the training has ended, so the answer does not matter")
 
 
 class RungVerdict(Frozen):

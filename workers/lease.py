@@ -32,6 +32,7 @@ class Lease:
         self.interval = lease_seconds / 4
         self.meter = Meter()
         self._wraps_up_at: float | None = None  # device-seconds of the trial
+        self.stopped = False  # whether it wraps up because a user stopped the trial
         self.tokens = 0  # trained on so far, in all leases of the trial
         self._began = time.monotonic()
         self._points: list[Point] = []
@@ -56,7 +57,7 @@ class Lease:
 
     @property
     def wrap_up(self) -> bool:
-        """Whether the budget ends: a training that has a result should end with it."""
+        """Whether a training that has a result should end with it: the budget ends, or a user stopped the trial."""
         return self._wraps_up_at is not None and self.device_seconds >= self._wraps_up_at
 
     def __enter__(self) -> Lease:
@@ -114,7 +115,13 @@ class Lease:
         """
         with self._sending:
             points, lines = self.drain(), self.drain_lines()
-            heartbeat = Heartbeat(**self.claim, device_seconds=self.device_seconds, points=points, lines=lines)
+            heartbeat = Heartbeat(
+                **self.claim,
+                device_seconds=self.device_seconds,
+                trained_tokens=self.tokens,
+                points=points,
+                lines=lines,
+            )
             try:
                 directive = self.service.heartbeat(self.assignment.trial_id, heartbeat)
             except LuthierError:
@@ -123,6 +130,7 @@ class Lease:
                     self._lines[:0] = lines
                 raise
         self._wraps_up_at = 0.0 if directive.action == "wrap_up" else directive.wrap_up_at
+        self.stopped = directive.action == "wrap_up" and directive.reason is not None
         match directive.action:
             case "stop":
                 self._order = self._order or Stopped(directive.reason or "the service asked the trial to stop")

@@ -55,7 +55,7 @@ def conclude(service: ServiceClient, lease: Lease, candidate: Candidate, scratch
     lease.trained()
     lease.check()
     metrics, _ = _score(service, lease, model, spec.validation)
-    lease.say(f"Judged on {metrics.rows} validation rows: {phrases('log', metrics)}")
+    lease.say(f"Judged on {metrics.rows} validation rows: {phrases('log', metrics, spec.objective)}")
     lease.check()
     wanted = service.judged(
         assignment.trial_id, Judged(**lease.claim, metrics=metrics, device_seconds=lease.device_seconds)
@@ -70,7 +70,7 @@ def conclude(service: ServiceClient, lease: Lease, candidate: Candidate, scratch
         test_metrics, test_scores = _score(service, lease, model, spec.test)
         forgetting = general_bits_per_byte(model, tokenizer, spec)
         test_scores = test_scores.model_copy(update={"general_bits_per_byte": forgetting})
-        lease.say(f"Judged on {test_metrics.rows} test rows: {phrases('log', test_metrics)}")
+        lease.say(f"Judged on {test_metrics.rows} test rows: {phrases('log', test_metrics, spec.objective)}")
         if wanted.keep and assignment.design.stages:
             artifacts = _export(service, lease, candidate, scratch / "export", metrics, test_metrics)
     return Finished(

@@ -13,7 +13,17 @@ from luthier.design import Design, Stage
 from luthier.errors import BlobMissing, Interrupted, Paused
 from luthier.metrics import curve_phrases, held_out, phrases, rank_key
 from luthier.task import DataKind, JudgeSpec, Objective, rung_rows
-from luthier.trial import RUNG_FACTOR, RUNG_GENERATIONS, RUNG_ROWS, RUNG_WINDOWS, RUNGS, Metrics, first_rung, rung_name
+from luthier.trial import (
+    RUNG_FACTOR,
+    RUNG_GENERATIONS,
+    RUNG_ROWS,
+    RUNG_WINDOWS,
+    RUNGS,
+    Metrics,
+    StageEnd,
+    first_rung,
+    rung_name,
+)
 from luthier.worker_protocol import CheckpointSaved, RungReached
 from workers import cache
 from workers.best_moment import Moments
@@ -97,10 +107,11 @@ class TrialWatch:
         at_stage_end = ends and not progress.last_stage
         metrics = self._judge(progress, at_rung=bool(rungs)) if self._scored(progress, rungs, due, ends) else None
         scores = self._scores(progress, metrics, due or at_stage_end)
-        if due and self._long_past_the_best(progress, metrics, scores):
-            progress.stop()
+        if due and (why := self._over(progress, metrics, scores)) is not None:
+            progress.stop(why)
             ends, at_stage_end = True, not progress.last_stage
-        if due and ends and progress.last_stage:
+        at_end = due and ends and progress.last_stage
+        if at_end:
             rungs = [self._next_rung(progress, rungs)]  # it would have the same best score there
         if at_stage_end:
             self.stage_scores.append(self._result(scores))
@@ -108,7 +119,7 @@ class TrialWatch:
         self._say(progress, scores, ends)
         found = self._compared(progress, metrics)
         # Two rungs can fall on one step: the answer to the later one counts.
-        goes_on = [self._report_rung(rung, progress, found) for rung in rungs if found is not None]
+        goes_on = [self._report_rung(rung, progress, found, at_end=at_end) for rung in rungs if found is not None]
         if at_stage_end:
             read = 0 if progress.scorer is not None else progress.rows
             self.moments = Moments(rows_before=self.moments.rows_before + read)
@@ -164,8 +175,9 @@ class TrialWatch:
             return self.lease.assignment.judge.objective
         return "perplexity" if self._design.stages[progress.position.stage].algorithm.likelihood else "reward"
 
-    def _long_past_the_best(self, progress: Progress, metrics: Metrics | None, scores: StageScores) -> bool:
-        """Record the score of this step, and keep its weights if it is the best. Return whether the stage ends."""
+    def _over(self, progress: Progress, metrics: Metrics | None, scores: StageScores) -> StageEnd | None:
+        """Record the score of this step, and keep its weights if it is the best. Return why the stage ends here; None
+        where it goes on, or this is its last step."""
         step, measure = progress.position.step, self._measure(progress)
         score = (-scores[REWARD_ACCURACY], 0.0) if metrics is None else rank_key(metrics, measure)
         self.moments = self.moments.after(step, score, metrics)
@@ -173,15 +185,17 @@ class TrialWatch:
             assert progress.keep_best is not None, "only a stage under `constant` is scored at moments"
             progress.keep_best()
         if progress.last_step:
-            return False
+            return None
         if self.lease.wrap_up:
-            self.lease.say(f"Stopped after step {step}, as the job's budget ends: {self._best_is()}")
-            return True
+            why: StageEnd = "user" if self.lease.stopped else "budget"
+            reason = "a user stopped the trial" if self.lease.stopped else "the job's budget ends"
+            self.lease.say(f"Stopped after step {step}, as {reason}: {self._best_is()}")
+            return why
         # The first rows say little: learning may begin with a loss, and rewards may be zero for a while.
         if progress.rows < self._first_rung or not self.moments.over(measure):
-            return False
+            return None
         self.lease.say(f"Stopped after step {step}: {self._best_is()}")
-        return True
+        return "best_long_past"
 
     def _best_is(self) -> str:
         return f"the score on validation rows was best at step {self.moments.best_step}, whose weights are kept"
@@ -221,8 +235,11 @@ class TrialWatch:
             count += 1
         return count
 
-    def _report_rung(self, rung: int, progress: Progress, metrics: Metrics) -> bool:
-        """Report the scores at a rung. Return whether the trial continues."""
+    def _report_rung(self, rung: int, progress: Progress, metrics: Metrics, *, at_end: bool) -> bool:
+        """Report the scores at a rung. Return whether the trial continues.
+
+        `at_end`: the training has ended; its score counts at the rung, but it is not shown as a rung.
+        """
         reached = RungReached(
             **self.lease.claim,
             rung=rung,
@@ -230,10 +247,14 @@ class TrialWatch:
             stage=progress.position.stage,
             step=progress.position.step,
             metrics=metrics,
+            at_end=at_end,
         )
+        if at_end:
+            self.service.rung(self.lease.assignment.trial_id, reached)
+            return True
         at = f"{rung_name(self._design, rung)}, {self.moments.rows_before + progress.rows} rows"
         where = at if self._design.self_ending else f"{rung_name(self._design, rung)} of training"
-        self.lease.say(f"At {where}: {phrases('log', metrics)}")
+        self.lease.say(f"At {where}: {phrases('log', metrics, self.lease.assignment.judge.objective)}")
         return self.service.rung(self.lease.assignment.trial_id, reached).action == "continue"
 
     def _judge(self, progress: Progress, *, at_rung: bool) -> Metrics:

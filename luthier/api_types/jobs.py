@@ -80,7 +80,8 @@ class Progress(Resource):
     )
     device_seconds: float = Field(description="spent so far, over all workers")
     best: Standing | None = Field(
-        description="best trial so far on the validation rows; once the job has succeeded, the recommended one"
+        description="the recommended trial, so far or finally; where nothing is recommended, the best one on the "
+        "validation rows"
     )
     estimated_finish: int | None
     notes: str = Field(default="", description="notes of users about the job")

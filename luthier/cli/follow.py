@@ -69,7 +69,7 @@ def _changes(client: Client, job_id: str) -> Iterator[tuple[Job, list[Event]]]:
 
 def _status_line(job: Job, now: float) -> str:
     state = job.luthier
-    best = f"best {standing(state.best)}" if state.best else "no score yet"
+    best = f"recommended so far {standing(state.best, state.objective)}" if state.best else "no score yet"
     paused = f", {state.trials_paused} paused" if state.trials_paused else ""
     repeated = f", repeats {state.confirmations_done}/{state.confirmations_total}"
     confirmed = repeated if state.trials_done == state.trials_total and state.confirmations_total else ""

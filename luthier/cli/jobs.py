@@ -197,8 +197,9 @@ def submit(
             if json:
                 as_json(job)
             else:
+                said = None if job.luthier.expected is None else job.luthier.expected.warning
                 for event in reversed(client.events(job.id)):
-                    if event.level == "warn":
+                    if event.level == "warn" and event.message != said:
                         console.print(event.message, style="yellow", highlight=False, markup=False)
                 console.print(f"{job.id} is {job.status}. `luthier trials {job.id}` shows its progress.")
             return
@@ -245,8 +246,8 @@ def _conclude(client: Client, job: Job, json: bool) -> None:
     if json:
         as_json(found)
         return
-    console.print(trials_table(client.trials(job.id), found.trial))
-    console.print(f"\n[bold]best[/bold]  #{found.number}: {found.summary}\n", highlight=False)
+    console.print(trials_table(client.trials(job.id), found.trial, found.objective))
+    console.print(f"\n[bold]{_title(found)}[/bold]  #{found.number}: {found.summary}\n", highlight=False)
     console.print(best_table(found))
     samples = client.samples(job.id, found.trial) if found.number != UNTUNED else []
     for table in answers(samples[:ANSWERS_SHOWN], f"trial {found.number}"):
@@ -257,6 +258,12 @@ def _conclude(client: Client, job: Job, json: bool) -> None:
     other = f" --trial {found.winner}" if found.number == UNTUNED and found.winner is not None else ""
     console.print(f"`luthier export {job.id} DIR{other}` writes the model, ", end="")
     console.print(f'`luthier generate {job.id} "prompt"{other}` tries it.')
+
+
+def _title(found: Best) -> str:
+    """Return what the named trial is: the recommended one, or the best one where there is no recommendation."""
+    given = found.recommendation is None or found.recommendation.number is not None
+    return "recommended" if given else "best on the validation rows"
 
 
 def _recommend(found: Best) -> None:
@@ -292,7 +299,8 @@ def trials(job: JobArgument, server: ServerOption = None, json: JsonOption = Fal
     if json:
         as_json(listing)
         return
-    console.print(trials_table(listing, found.luthier.best.trial if found.luthier.best else None))
+    recommended = found.luthier.best.trial if found.luthier.best else None
+    console.print(trials_table(listing, recommended, found.luthier.objective))
 
 
 def best(job: JobArgument, trial: TrialOption = None, server: ServerOption = None, json: JsonOption = False) -> None:
@@ -303,10 +311,8 @@ def best(job: JobArgument, trial: TrialOption = None, server: ServerOption = Non
         as_json(found)
         return
     seeds = "" if found.number == UNTUNED else f", {seeds_count(found.seeds)}"
-    console.print(
-        f"[bold]#{found.number}[/bold] {found.summary}  ({phrases('headline', found.metrics)}{seeds})\n",
-        highlight=False,
-    )
+    scores = phrases("headline", found.metrics, found.objective)
+    console.print(f"[bold]#{found.number}[/bold] {found.summary}  ({scores}{seeds})\n", highlight=False)
     console.print(best_table(found))
     _recommend(found)
     kinds = ", ".join(sorted(artifact.kind for artifact in found.artifacts)) or "none"

@@ -110,10 +110,10 @@ def _serve(settings: Settings, workers: int) -> None:
     address = f"http://{_reachable(settings.host)}:{listening.getsockname()[1]}"
     engine = LocalEngine(settings.home_dir, workers, app.state.worker_key)
     where = f"{address} (dashboard; API: {address}/docs)"
-    console.print(f"Luthier serves {settings.home_dir} at {where}, {workers} local worker(s)")
+    said = f"Luthier serves {settings.home_dir} at {where}, {workers} local worker{'' if workers == 1 else 's'}"
     engine.start(address)
     try:
-        _Server(config, engine).run(sockets=[listening])
+        _Server(config, engine, said).run(sockets=[listening])
     except KeyboardInterrupt:  # uvicorn raises the signal again after its shutdown
         console.print("Stopped. Running trials continue when the service is started again.")
     finally:
@@ -151,13 +151,22 @@ def _reachable(host: str) -> str:
 
 
 class _Server(uvicorn.Server):
-    """On SIGINT or SIGTERM the workers stop first, while the service still accepts their checkpoints."""
+    """On SIGINT or SIGTERM the workers stop first, while the service still accepts their checkpoints.
 
-    def __init__(self, config: uvicorn.Config, engine: LocalEngine) -> None:
+    `said` is printed once the service answers.
+    """
+
+    def __init__(self, config: uvicorn.Config, engine: LocalEngine, said: str) -> None:
         super().__init__(config)
         self._engine = engine
+        self._said = said
         self._winding_down: threading.Thread | None = None
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end as KeyboardInterrupt after the service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            console.print(self._said)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._winding_down is None:

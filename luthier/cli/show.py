@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -13,8 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.api_types import Best, Expected, Job, Standing, Trial, TrialSample
+from luthier.design import distinct
 from luthier.metrics import cell, curve_phrases, phrases, seeds_count, shown
-from luthier.trial import JobState, Metrics, TrialState, rung_name
+from luthier.task import Objective
+from luthier.trial import JobState, Metrics, StageEnd, TrialState, rung_name
 
 console = Console()
 errors = Console(stderr=True)
@@ -22,6 +24,7 @@ errors = Console(stderr=True)
 UNTUNED: Final = 0  # the number of the untuned base, which has no seeds
 ANSWER: Final = 240  # characters of an answer, on the terminal
 
+CUT: Final[Mapping[StageEnd | None, str]] = {"budget": "cut by the budget", "user": "stopped by a user"}
 TRIAL_COLOURS = {
     TrialState.COMPLETE: "green",
     TrialState.LEASED: "cyan",
@@ -52,8 +55,8 @@ def duration(seconds: float) -> str:
 
 def show_expected(found: Expected) -> None:
     """Print what the budget of a job is expected to buy."""
-    after = found.first_share * found.epochs
-    first = "trained to the end" if found.first_share == 1 else f"first compared after {after:.2g} epochs"
+    after = _count(float(f"{found.first_share * found.epochs:.2g}"), "epoch")
+    first = "trained to the end" if found.first_share == 1 else f"first compared after {after}"
     guess = "" if found.calibrated_from else " (a guess: no trial was measured on such a device yet)"
     price = f" ({duration(found.repeat_seconds)})" if found.repeats else ""
     live = _count(found.workers, "live worker")
@@ -74,19 +77,19 @@ def show_expected(found: Expected) -> None:
         console.print(f"[yellow]{found.warning}[/yellow]", highlight=False)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _count(number: float, noun: str) -> str:
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
 def jobs_table(jobs: Sequence[Job]) -> Table:
     table = Table(box=None, header_style="bold")
     for column in ("job", "created", "status", "trials"):
         table.add_column(column, no_wrap=True)
-    table.add_column("best so far")
+    table.add_column("recommended")
     table.add_column("model", overflow="fold")
     for job in jobs:
         progress = job.luthier
-        best = standing(progress.best) if progress.best else "–"
+        best = standing(progress.best, progress.objective) if progress.best else "–"
         table.add_row(
             job.id,
             f"{datetime.fromtimestamp(job.created_at).astimezone():%d %b %H:%M}",
@@ -98,13 +101,13 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
     return table
 
 
-def standing(best: Standing) -> str:
-    """Return the best trial in a few words: `#7: perplexity 3.2 (n=3)`."""
+def standing(best: Standing, objective: Objective) -> str:
+    """Return the recommended trial in a few words: `#7: 0.61 bits per byte, perplexity 3.2 (n=3)`."""
     seeds = "" if best.number == UNTUNED else f" ({seeds_count(best.seeds)})"
-    return f"#{best.number}: {phrases('headline', best.metrics)}{seeds}"
+    return f"#{best.number}: {phrases('headline', best.metrics, objective)}{seeds}"
 
 
-def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
+def trials_table(trials: Sequence[Trial], recommended: str | None, objective: Objective | None = None) -> Table:
     """Return a table of trials. Scores of a repeated design are means over its `n` seeds; a repeat has its own.
 
     A base model that all of them share is shown only in the title.
@@ -120,25 +123,36 @@ def trials_table(trials: Sequence[Trial], winner: str | None) -> Table:
     metrics = shown("terminal", *(trial.metrics for trial in trials))
     for column in (*(metric.heading for metric in metrics), "n", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
-    for trial in trials:
+    for trial, summary in zip(trials, distinct([trial.design for trial in trials]), strict=True):
         table.add_row(
             str(trial.number),
-            _design(trial, shared) + (" ★" if trial.id == winner else ""),
+            _design(trial, summary, shared) + (" ★" if trial.id == recommended else ""),
             Text(state_of(trial), style=TRIAL_COLOURS.get(trial.state, "")),
             *(cell(metric.value(_scored(trial))) for metric in metrics),
             str(trial.seeds or "") if trial.number != UNTUNED and trial.confirms is None else "",
             f"{trial.device_seconds:.0f}",
-            style="bold" if trial.id == winner else "",
+            style="bold" if trial.id == recommended else "",
         )
         if trial.measured and trial.metrics is None:
             rung = f"at {rung_name(trial.design, len(trial.measured) - 1)}, on fewer rows"
-            table.add_row("", Text(f"{rung}: {phrases('headline', trial.measured[-1])}", style="dim"))
+            table.add_row("", Text(f"{rung}: {phrases('log', trial.measured[-1], objective)}", style="dim"))
         for score in trial.stages:
             stage = f"after stage {score.stage + 1}, {score.algorithm} {score.update}"
             table.add_row("", Text(f"{stage}: {curve_phrases(score.model_dump())}", style="dim"))
+        for words in ends(trial):
+            table.add_row("", Text(words, style="dim"))
         if trial.error:
             table.add_row("", Text(trial.error, style="dim"))
     return table
+
+
+def ends(trial: Trial) -> Iterator[str]:
+    """Yield why the training ended where it did not end by itself."""
+    for index, length in enumerate(trial.lengths or (), start=1):
+        if length.ended in CUT:
+            still = ", while its validation score still improved" if length.improving else ""
+            stage = f"stage {index} " if len(trial.design.stages) > 1 else ""
+            yield f"{stage}{CUT[length.ended]} at step {length.trained}{still}"
 
 
 def _scored(trial: Trial) -> Metrics | None:
@@ -151,13 +165,13 @@ def state_of(trial: Trial) -> str:
         return f"paused at {rung_name(trial.design, trial.rung)}"
     if trial.state is TrialState.PRUNED and trial.rung is not None:
         return f"stopped at {rung_name(trial.design, trial.rung)}"
-    return trial.state.value
+    return {TrialState.LEASED: "running", TrialState.PRUNED: "stopped"}.get(trial.state, trial.state.value)
 
 
-def _design(trial: Trial, shared: str) -> str:
+def _design(trial: Trial, summary: str, shared: str) -> str:
     if trial.confirms is not None:
         return f"repeat of #{trial.confirms} with seed {trial.seed}"
-    return trial.summary.removeprefix(shared).lstrip(" →,")
+    return summary.removeprefix(shared).lstrip(" →,")
 
 
 def best_table(best: Best) -> Table:

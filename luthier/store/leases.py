@@ -7,7 +7,7 @@ that lease holds. A report under a lost lease changes nothing and raises LeaseLo
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, case, func, literal, not_, null, select
 
@@ -20,6 +20,8 @@ from luthier.trial import TRIAL_TRANSITIONS, JobState, TrialState
 from luthier.worker_protocol import CheckpointSaved, Claim, Finished, Judged, RungReached
 
 MAX_ATTEMPTS: Final = 3
+
+Number = TypeVar("Number", int, float)
 
 _trials = tables.trials
 _t = tables.trials.c
@@ -56,10 +58,20 @@ def acquire(c: Connection, owner: str, now: datetime, lease_seconds: float) -> T
 
 
 def renew(
-    c: Connection, trial_id: str, claim: Claim, now: datetime, lease_seconds: float, device_seconds: float
+    c: Connection,
+    trial_id: str,
+    claim: Claim,
+    now: datetime,
+    lease_seconds: float,
+    device_seconds: float,
+    trained_tokens: int = 0,
 ) -> TrialRecord:
     """Extend the lease to `now + lease_seconds`. Raises LeaseLost, or NotFound for an unknown trial."""
-    changes = {"expires_at": now + timedelta(seconds=lease_seconds), "device_seconds": _at_least(device_seconds)}
+    changes = {
+        "expires_at": now + timedelta(seconds=lease_seconds),
+        "device_seconds": _at_least(_t.device_seconds, device_seconds),
+        "trained_tokens": _at_least(_t.trained_tokens, trained_tokens),
+    }
     return _change(c, trial_id, claim, changes)
 
 
@@ -77,10 +89,8 @@ def finish(c: Connection, trial_id: str, report: Finished, now: datetime) -> Tri
         "owner": None,
         "expires_at": None,
         "finished_by": report.owner,
-        "device_seconds": _at_least(report.device_seconds),
-        "trained_tokens": case(
-            (_t.trained_tokens > report.trained_tokens, _t.trained_tokens), else_=report.trained_tokens
-        ),
+        "device_seconds": _at_least(_t.device_seconds, report.device_seconds),
+        "trained_tokens": _at_least(_t.trained_tokens, report.trained_tokens),
     }
     if outcome.terminal:
         changes |= {"finished_at": now, "error": report.error}
@@ -145,7 +155,7 @@ def raise_goal(c: Connection, trial_id: str, claim: Claim, goal: int | None) -> 
 
 def judge(c: Connection, trial_id: str, report: Judged) -> TrialRecord:
     """Store the validation score. Raises LeaseLost, or NotFound for an unknown trial."""
-    changes = {"metrics": report.metrics, "device_seconds": _at_least(report.device_seconds)}
+    changes = {"metrics": report.metrics, "device_seconds": _at_least(_t.device_seconds, report.device_seconds)}
     return _change(c, trial_id, report, changes)
 
 
@@ -183,9 +193,9 @@ def _held(trial_id: str, claim: Claim) -> tuple[ColumnElement[bool], ...]:
     return _t.id == trial_id, _t.state == TrialState.LEASED, _t.owner == claim.owner, _t.fence == claim.fence
 
 
-def _at_least(device_seconds: float) -> ColumnElement[float]:
+def _at_least(stored: ColumnElement[Number], total: Number) -> ColumnElement[Number]:
     """Totals only grow: a late or repeated report must not reduce them."""
-    return case((_t.device_seconds > device_seconds, _t.device_seconds), else_=device_seconds)
+    return case((stored > total, stored), else_=total)
 
 
 def _hold(c: Connection, trial_id: str, claim: Claim) -> TrialRecord:

@@ -1,6 +1,7 @@
 """The first designs of a search: the two baselines, and priors, which are designs known to work well.
 
-The baselines follow the pins on model, epochs and batch size, but not those on algorithm and weight update. Each prior
+The baselines follow the pins on model, epochs, batch size and learning rate, but not those on algorithm and weight
+update. A pinned learning rate is the default's only if it is meant for updates like LoRA. Each prior
 is sampled through the space itself (`Suggest`), so it always lies inside: where pins or the model exclude a value of
 the prior, the nearest allowed value is taken.
 """
@@ -16,10 +17,11 @@ from pydantic import Field
 from luthier.design import Architecture, Design
 from luthier.errors import IllegalDesign
 from luthier.task import DataKind
-from luthier.updates import Full, Lora
+from luthier.updates import Full, Lora, Update
 from luthier.values import Frozen
-from search.methods import EDIT_OF, SETTINGS
+from search.methods import EDIT_OF, SETTINGS, UPDATE_OF, Interval
 from search.space import space, validate
+from search.space.learning_rate import default_learning_rate
 from search.space.samplers import V
 from search.space.space import Space, algorithm, stages
 
@@ -201,12 +203,38 @@ def baselines(space: Space) -> tuple[Design, Design]:
         [algorithm(kind) for kind in usual.recipe.split("+")],
         update,
         update,
-        multiplier=usual.learning_rate_multiplier,
+        multiplier=_multiplier(space, usual, update),
+        rate=_rate(space, usual, update),
         batch_size=_nearest(space.batch_sizes, usual.batch_size),
         epochs=_nearest(space.epochs, usual.epochs),
         schedule=space.schedules[0],
     )
     return untuned, untuned.model_copy(update={"stages": plain})
+
+
+def _pinned_for(space: Space, update: Update) -> bool:
+    """Return whether a pinned learning rate is meant for this update: whether the pins allow one with the same default.
+
+    A rate that is pinned with full fine-tuning only would be a poor one for LoRA.
+    """
+    own = UPDATE_OF[update.kind].learning_rate
+    return any(UPDATE_OF[name].learning_rate == own for name in space.models[0].updates)
+
+
+def _multiplier(space: Space, usual: Prior, update: Update) -> float:
+    """Return the multiplier of the default; of pinned ones the nearest."""
+    wish = usual.learning_rate_multiplier
+    if isinstance(space.multipliers, Interval) or not _pinned_for(space, update):
+        return wish
+    return _nearest(space.multipliers, wish)
+
+
+def _rate(space: Space, usual: Prior, update: Update) -> float | None:
+    """Return the pinned learning rate that is nearest to the default's own; None where none is pinned for it."""
+    if not space.rates or not _pinned_for(space, update):
+        return None
+    algorithm = usual.recipe.split("+")[0]
+    return _nearest(space.rates, default_learning_rate(algorithm, update.kind, space.models[0].hidden_size))
 
 
 def priors(space: Space) -> list[Design]:

@@ -33,6 +33,7 @@ REPEATS_SHARE: Final = 1 / 3  # the largest share of the budget, without the bas
 # A paused trial without a fixed length is expected to train for at least this share of its training so far.
 LEAST_REST: Final = 0.5
 BASELINES: Final = (UNTUNED, DEFAULT)
+MOST_SECONDS, BISECTIONS = 1e12, 40
 
 
 class Plan(Frozen):
@@ -194,6 +195,29 @@ def _reserved_for_repeats(history: Sequence[Past], plan: Plan, remaining: float)
         return 0.0
     spent = sum(past.device_seconds for past in _since(history, plan) if past.number not in BASELINES)
     return REPEATS_SHARE * (spent + remaining)
+
+
+def seconds_for_another(history: Sequence[Past], plan: Plan) -> float:
+    """Return the device-seconds that must be left so that another design starts, or a paused trial that comes before it
+    is promoted; 0 if no number of them suffices."""
+    committed = committed_seconds(history)
+    promoted = asha.promotable(history)
+    goal = None if promoted is None or promoted.goal is None else asha.above(promoted.design, promoted.goal)
+    first = 0.0 if promoted is None else continuation_seconds(history, promoted, goal)
+
+    def ends(left: float) -> bool:
+        found = _no_more_designs(history, plan, left)
+        return found is not None and found.code is EndCode.DEVICE_SECONDS
+
+    low, high = 0.0, 1.0
+    while ends(high):
+        low, high = high, 2 * high
+        if high > MOST_SECONDS:
+            return 0.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if ends(middle) else (low, middle)
+    return committed + max(high, first)
 
 
 def full_training_seconds(history: Sequence[Past]) -> float:

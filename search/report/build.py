@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from luthier.api_types import Recommendation
+from luthier.design import distinct
 from luthier.metrics import figure, seeds_count
 from luthier.metrics import named as metric_named
 from luthier.report import (
@@ -50,6 +52,7 @@ def explain(case: Case) -> Report:
     judged = _judge(case, compared)
     recommendation = recommend(case, compared)
     named = chosen(case, recommendation)
+    summaries = distinct([tried.past.design for tried in case.tried])
     return Report(
         job=case.job,
         status=case.state,
@@ -64,16 +67,16 @@ def explain(case: Case) -> Report:
         winner=_winner(case, worths),
         comparisons=compared,
         recommendation=recommendation,
-        scores=tuple(_scores(case, named)),
+        scores=tuple(_scores(case, named, recommendation)),
         answers=_answers(case, named),
         seeds=tuple(_seeds(case)),
         forgetting=_forgetting(case),
         axes=worths,
         front=tuple(front(case)),
-        tried=tuple(_tried(case, tried) for tried in case.tried),
+        tried=tuple(_tried(case, tried, words) for tried, words in zip(case.tried, summaries, strict=True)),
         rejected=tuple(
-            RejectedReport(number=tried.number, summary=tried.past.design.summary(), words=why)
-            for tried in case.tried
+            RejectedReport(number=tried.number, summary=summary, words=why)
+            for tried, summary in zip(case.tried, summaries, strict=True)
             if (why := _why_rejected(case, tried)) is not None
         ),
         weaknesses=tuple(weaknesses(case, judged, compared)),
@@ -184,10 +187,22 @@ def _budget(case: Case) -> BudgetReport:
     repeats = sum(tried.past.confirms is not None for tried in case.tried)
     complete = sum(tried.complete for tried in case.designs)
     trained = [tried for tried in case.designs if tried.past.design.stages]
-    words = [
-        f"{len(trained)} of {count(case.search.trials - 1, 'requested design')} tried besides the untuned base: "
-        f"{sum(tried.complete for tried in trained)} trained to the end, {len(stopped)} stopped early."
-    ]
+    paused = sum(tried.past.paused for tried in trained)
+    found = {
+        "trained to the end": sum(tried.complete for tried in trained),
+        "stopped early": sum(tried.stopped for tried in trained) - paused,
+        "paused": paused,
+        "running or waiting": sum(tried.past.open for tried in trained),
+    }
+    found["failed or cancelled"] = len(trained) - sum(found.values())
+    shown = ", ".join(f"{number} {how}" for how, number in found.items() if number)
+    requested = count(case.search.trials - 1, "requested design")
+    words = [f"{len(trained)} of {requested} tried besides the untuned base{f': {shown}' if shown else ''}."]
+    budget_cut = sum(any(one.ended == "budget" for one in tried.lengths or ()) for tried in trained)
+    if budget_cut:
+        words.append(
+            f"The budget cut the training of {count(budget_cut, 'design')}, which have the result of their best moment."
+        )
     if repeats:
         where = " and on other splits of the rows" if case.splits > 1 else ""
         words.append(f"{count(repeats, 'repeat')} of the best designs with other seeds{where}.")
@@ -236,8 +251,10 @@ def _winner(case: Case, worths: Sequence[AxisReport]) -> WinnerReport | None:
     )
 
 
-def _scores(case: Case, named: Tried | None) -> Iterator[ScoreReport]:
+def _scores(case: Case, named: Tried | None, recommendation: Recommendation) -> Iterator[ScoreReport]:
     """Yield the metrics of the recommended trial, of the winner if that is another one, and of the baselines."""
+    if recommendation.number is None and case.named is None:
+        named = None  # it is merely the best so far
     shown: list[tuple[Role, Tried | None]] = [
         ("recommended", named),
         ("winner", case.winner),
@@ -346,7 +363,7 @@ def front(case: Case) -> Iterator[FrontReport]:
         )
 
 
-def _tried(case: Case, tried: Tried) -> TriedReport:
+def _tried(case: Case, tried: Tried, summary: str) -> TriedReport:
     past = tried.past
     score = past.value if tried.complete else past.measured[-1].value if past.measured else None
     own, own_test = None if score is None else case.shown(score), case.test_value(tried)
@@ -356,7 +373,7 @@ def _tried(case: Case, tried: Tried) -> TriedReport:
         mean, mean_test = case.value(tried), case.metric.value(case.mean_on_test(tried.number))
     return TriedReport(
         number=tried.number,
-        summary=past.design.summary(),
+        summary=summary,
         origin=tried.origin,
         state=state(tried),
         confirms=past.confirms,
@@ -377,7 +394,7 @@ def state(tried: Tried) -> str:
         return f"paused at {rung_name(past.design, len(past.measured) - 1)}"
     if tried.stopped and past.measured:
         return f"stopped at {rung_name(past.design, len(past.measured) - 1)}"
-    return {TrialState.LEASED: "running"}.get(past.state, past.state.value)
+    return {TrialState.LEASED: "running", TrialState.PRUNED: "stopped"}.get(past.state, past.state.value)
 
 
 def _why_rejected(case: Case, tried: Tried) -> str | None:
@@ -391,7 +408,6 @@ def _why_rejected(case: Case, tried: Tried) -> str | None:
         case _ if tried.stopped and tried.past.measured and tried.past.confirms is None:
             rung = len(tried.past.measured) - 1
             rank, scored, promoted = case.rung_rank(tried)
-            score = figure(case.shown(tried.past.measured[rung].value))
             top = (
                 f"the top {promoted} of all continue"
                 if promoted > 1
@@ -399,7 +415,7 @@ def _why_rejected(case: Case, tried: Tried) -> str | None:
             )
             place = rung_name(tried.past.design, rung)
             how = "Paused" if tried.past.paused else "Stopped"
-            return f"{how} at {place}: {score} {case.unit}, rank {rank} of {scored} ({top})."
+            return f"{how} at {place}: {case.rung_score(tried)}, rank {rank} of {scored} ({top})."
         case TrialState.PRUNED:
             return "Stopped before its first score."
         case TrialState.CANCELLED:

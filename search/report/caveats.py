@@ -19,13 +19,13 @@ SEEDS: Final = 3  # with fewer, the spread between seeds means little
 
 def missing(case: Case) -> Iterator[str]:
     """Yield a sentence for each result that is missing, and why."""
-    done = len([tried for tried in case.designs if tried.complete or tried.stopped])
+    done = sum(tried.past.state.terminal or tried.past.paused for tried in case.designs)
     match case.state:
         case JobState.VALIDATING_FILES | JobState.QUEUED:
             yield "The job has not started yet."
         case JobState.RUNNING:
             yield (
-                f"The job is still running: {done} of {count(case.search.trials, 'trial')} are complete, stopped or "
+                f"The job is still running: {done} of {count(case.search.trials, 'trial')} have ended or are "
                 "paused. The results may change."
             )
             if any(tried.past.confirms is not None for tried in case.tried):

@@ -9,8 +9,8 @@ There are two figures for each axis:
 - *worth*: how much worse the best design would be if the axis had kept the default's value in every trial.
 
 Trials stopped at a rung count too. Each pair of trials is compared at the latest point where both were scored. A
-trial's relative rank is the share of the other trials that beat it. Of repeated designs only the first seed counts, so
-that all designs are compared by single runs.
+trial's relative rank is the share of the other trials that beat it. For the share, only the first seed of a repeated
+design counts, so that all designs are compared by single runs; the worth compares means over seeds.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Worth(Frozen):
         default=None,
         ge=0,
         description="how much worse the best design with the default's value is than the best of all, in units of "
-        "the objective",
+        "the objective; both are means over their seeds",
     )
 
 
@@ -111,7 +111,8 @@ def importance(history: Sequence[Past], facts: Mapping[str, ModelFacts]) -> list
     ranks = relative_ranks(history)
     scored = [past for past in history if past.number in ranks]
     values = {past.number: axes_of(past.design, facts) for past in scored}
-    found = {past.number: past.value for past in ranking.rank(history) if past.value is not None}
+    means = ranking.means(history)
+    found = {past.number: means[past.number] for past in ranking.rank(history)}
     names = list(dict.fromkeys(name for having in values.values() for name in having))
     worths = [_worth(name, found, values, ranks) for name in names]
     designs = {past.number: past.design for past in history}
@@ -169,7 +170,8 @@ def _worth(
     values: Mapping[int, Mapping[str, Value]],
     ranks: Mapping[int, float],
 ) -> Worth:
-    """`found`: objectives of the complete designs, winner first. `values`: axis values of all scored designs."""
+    """`found`: objectives of the complete designs, as means over their seeds, best first. `values`: axis values of all
+    scored designs."""
     having = [number for number, axes in values.items() if name in axes]
     groups = _grouped([values[number][name] for number in having])
     counts = Counter(groups)
@@ -177,7 +179,7 @@ def _worth(
     default = values.get(DEFAULT, {}).get(name)
     best = next((values[number].get(name) for number in found), None)
     keeping = [value for number, value in found.items() if values[number].get(name, default) == default]
-    worth = None if default is None or not keeping else min(keeping) - min(found.values())
+    worth = None if default is None or not keeping else max(0.0, keeping[0] - next(iter(found.values())))
     return Worth(
         axis=name,
         group=_GROUPS.get(name, "hyperparameters"),

@@ -8,7 +8,7 @@ from functools import cached_property
 from pydantic import Field
 
 from luthier.api_types import TrialSample
-from luthier.metrics import MetricSpec, deciding, mean_metrics
+from luthier.metrics import MetricSpec, deciding, figure, mean_metrics, named
 from luthier.models.base_model import ModelFacts
 from luthier.task import JudgeSpec, Search, Task
 from luthier.trial import RUNGS, JobState, Metrics, RowScores, StageLength, TrialState
@@ -148,7 +148,7 @@ class Case(Frozen):
 
     def shown(self, value: float) -> float:
         """Convert an objective value, which is minimised, to a score as shown to users."""
-        return self.metric.sign * value
+        return self.metric.sign * value + 0.0  # the negative of zero is zero
 
     def value(self, tried: Tried) -> float:
         """A complete design's score on the validation rows, averaged over its seeds."""
@@ -187,6 +187,15 @@ class Case(Frozen):
     def mean_on_test(self, number: int) -> Metrics | None:
         """A design's metrics on the test rows, as means over its seeds that were scored there."""
         return _mean([tried.test_metrics for tried in self.seeds(number)])
+
+    def rung_score(self, tried: Tried) -> str:
+        """A trial's score at its last rung with its unit, and what ranks it there where that is another number."""
+        score = tried.past.measured[-1]
+        found = f"{figure(self.shown(score.value))} {self.unit}"
+        if score.rank_key[0] == score.value:
+            return found
+        margin = named("margin")
+        return f"{found}, {margin.label} {figure(margin.sign * score.rank_key[0])} {margin.unit}"
 
     def rung_rank(self, tried: Tried) -> tuple[int, int, int]:
         """A trial's rank at its last rung, how many trials were scored there, and how many of these are promoted."""

@@ -118,6 +118,14 @@ def _falling(case: Case) -> Iterator[str]:
     stages = case.winner.past.design.stages
     if case.winner.past.design.self_ending:
         length = case.winner.lengths[-1] if case.winner.lengths else None
+        cut = [one for one in case.winner.lengths or () if one.ended == "budget" and one.improving]
+        if cut:
+            long = count_of(float(f"{cut[-1].epochs:.3g}"))
+            yield (
+                f"The winner's validation score was still improving when the budget cut its training after {long}. "
+                "Give a new job more device-seconds (search.device_seconds) or time (search.deadline)."
+            )
+            return
         if length is not None and length.steps == length.trained and length.epochs >= stages[-1].optimiser.epochs:
             yield (
                 f"The winner's validation score was still improving when its training reached the limit of "

@@ -8,7 +8,8 @@ from typing import Final
 from luthier.api_types import Recommendation
 from luthier.metrics import figure, signed
 from luthier.report import Baseline, ComparisonReport, Verdict
-from search.format import millions, seconds
+from luthier.trial import rung_name
+from search.format import count, millions, seconds
 from search.policy.ranking import DEFAULT
 from search.report import bootstrap, pareto
 from search.report.inputs import Case, Tried
@@ -122,6 +123,13 @@ def _recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendati
             "There is no recommendation, because the test rows do not show whether it is better than the untuned base.",
         )
         return Recommendation(take=None, number=None, words=words)
+    if base.rows < bootstrap.LEAST_ROWS and _better(case, won, case.by_number[base.number]):
+        words = (
+            f"{so_far}Trial {won.number} is the best design on the validation rows.",
+            f"There is no recommendation, because {count(base.rows, 'test row')} cannot show whether it is better than "
+            f"the untuned base; at least {bootstrap.LEAST_ROWS} could.",
+        )
+        return Recommendation(take=None, number=None, words=words)
     if base.verdict != "better beyond the noise":
         words = (
             f"{so_far}Use the untuned base. The best design, trial {won.number}, is {RELATION[base.verdict]} it on the "
@@ -129,8 +137,7 @@ def _recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendati
         )
         return Recommendation(take="untuned base", number=base.number, words=words)
     if won.number == DEFAULT:
-        others = any(tried.past.design.stages and tried.number != DEFAULT for tried in case.designs)
-        search = "No design of the search was better." if others else "No other design was tried."
+        search = _searched(case)
         words = (
             f"{so_far}Use trial {won.number}, the plain-LoRA default. It is significantly better than the untuned "
             f"base. {search}",
@@ -150,6 +157,30 @@ def _recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendati
             + (f", but cheaper: {_price(case, other)}, against {_price(case, won)}." if cheaper else ".")
         )
     return Recommendation(take="winner", number=won.number, words=tuple(advice))
+
+
+def _better(case: Case, one: Tried, other: Tried) -> bool:
+    """Return whether a design has the better mean on the validation rows."""
+    return case.metric.sign * case.value(one) < case.metric.sign * case.value(other)
+
+
+def _searched(case: Case) -> str:
+    """Return what the search found besides the default, where none of its complete designs is better."""
+    others = [tried for tried in case.designs if tried.past.design.stages and tried.number != DEFAULT]
+    if case.state.terminal:
+        return "No design of the search was better." if others else "No other design was tried."
+    words = "The search is still running: " + (
+        "no complete design is better yet." if others else "no other design yet."
+    )
+    paused = [tried for tried in others if tried.past.paused]
+    if paused:
+        best = min(paused, key=lambda tried: (-len(tried.past.measured), tried.past.measured[-1].rank_key))
+        place = rung_name(best.past.design, len(best.past.measured) - 1)
+        words += (
+            f" {count(len(paused), 'design')} paused, of which trial {best.number} is the best: "
+            f"{case.rung_score(best)} at {place}, on fewer rows."
+        )
+    return words
 
 
 def _cheaper(case: Case, won: Tried, default: ComparisonReport, so_far: str) -> Recommendation:

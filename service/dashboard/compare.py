@@ -11,11 +11,11 @@ from luthier.errors import UserError
 from luthier.metrics import cell, shown
 from luthier.store import jobs, models, trials
 from luthier.store.rows import JobRecord
-from service.context import Ctx, utc_now
+from service.context import Ctx
 from service.dashboard import jobs as listing
 from service.dashboard.layout import duration, page, percent
 from service.dashboard.leaderboard import flat
-from service.results import serializers
+from service.jobs import outcome
 
 router = APIRouter(include_in_schema=False)
 
@@ -35,17 +35,14 @@ def compare(
     ids = list(dict.fromkeys(wanted or ()))
     if len(ids) > MOST:
         raise UserError(f"At most {MOST} jobs can be compared, not {len(ids)}", param="jobs")
-    now = utc_now()
     with ctx.database.read() as c:
         records = [jobs.get(c, job_id) for job_id in ids]
         rows = {record.id: trials.of_job(c, record.id) for record in records}
         lines = [listing.line(c, record, rows[record.id]) for record in records]
         facts = {entry.name: entry.facts for entry in models.list_(c)}
         others, _ = jobs.list_(c, None, OFFERED, {})
-        offered = [serializers.job(each, trials.of_job(c, each.id), now) for each in others if each.id not in ids][
-            :OFFERED
-        ]
-    best = [serializers.best_trial(record, rows[record.id]) for record in records]
+        best = [outcome.standing(c, record, rows[record.id]) for record in records]
+    offered = [each for each in others if each.id not in ids]
     designs = [{} if trial is None else flat(trial.design, facts) for trial in best]
     names = list(dict.fromkeys(name for design in designs for name in design))
     kinds = list(dict.fromkeys(f"{line.unit} on {line.name}" for line in lines))
@@ -59,7 +56,7 @@ def compare(
         rows=[
             *_rows(records, lines),
             *metric_rows(lines),
-            ("best trial", ["–" if each is None else f"#{each.number}" for each in best]),
+            ("recommended trial", ["–" if each is None else f"#{each.number}" for each in best]),
         ],
         designs=[(name, [design.get(name, "–") for design in designs]) for name in names],
     )
@@ -72,14 +69,14 @@ def _rows(records: list[JobRecord], lines: list[listing.Line]) -> Rows:
         ("kind of data", [line.job.luthier.kind.value for line in lines]),
         ("scored in", [line.unit for line in lines]),
         ("designs", [f"{line.job.luthier.trials_done} of {line.job.luthier.trials_total}" for line in lines]),
-        ("repeat seeds", [str(record.search.confirmations) for record in records]),
+        ("repeats with other seeds", [_repeats(line) for line in lines]),
         ("pinned", [_pins(record) for record in records]),
         ("device time", [duration(line.job.luthier.device_seconds) for line in lines]),
         ("wall-clock time", [duration(line.seconds) for line in lines]),
         ("untuned base", [cell(line.base) for line in lines]),
         ("LoRA default", [cell(line.default) for line in lines]),
-        ("best", [cell(line.best) for line in lines]),
-        ("seeds of the best", ["–" if line.seeds is None else str(line.seeds) for line in lines]),
+        ("recommended", [cell(line.best) for line in lines]),
+        ("seeds of the recommended", ["–" if line.seeds is None else str(line.seeds) for line in lines]),
         ("change from the base", [percent(line.gain) for line in lines]),
     ]
 
@@ -87,7 +84,14 @@ def _rows(records: list[JobRecord], lines: list[listing.Line]) -> Rows:
 def metric_rows(lines: Sequence[listing.Line]) -> Rows:
     """The metrics of each job's best design on the validation rows, as means over its seeds."""
     found = [None if line.job.luthier.best is None else line.job.luthier.best.metrics for line in lines]
-    return [(f"best: {spec.label}", [cell(spec.value(one)) for one in found]) for spec in shown("compare", *found)]
+    return [
+        (f"recommended: {spec.label}", [cell(spec.value(one)) for one in found]) for spec in shown("compare", *found)
+    ]
+
+
+def _repeats(line: listing.Line) -> str:
+    progress = line.job.luthier
+    return f"{progress.confirmations_done} of {progress.confirmations_total}"
 
 
 def _pins(record: JobRecord) -> str:

@@ -107,7 +107,11 @@ def _trials(ctx: Context, c: Connection, job_id: str) -> list[Line]:
         metrics = measured[row.number]
         judged = {} if metrics is None else {spec.name: spec.value(metrics) for spec in exported}
         lines.append(
-            {**shown, **judged, **{f"design: {name}": value for name, value in flat(row.design, case.facts).items()}}
+            {
+                **shown,
+                **judged,
+                **{f"design: {name}": value for name, value in flat(row.design, case.facts, for_people=False).items()},
+            }
         )
     return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from luthier.api_types import Job, Recommendation
 from luthier.metrics import curves_for_charts, shown
 from luthier.store import artifacts, events, jobs, trials
-from luthier.store.rows import JobRecord
+from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState
 from luthier.values import Frozen
 from search.policy.ranking import DEFAULT, UNTUNED
@@ -20,6 +21,8 @@ from search.report.recommend import chosen, comparisons, recommend
 from service.context import Ctx, utc_now
 from service.dashboard.layout import page
 from service.dashboard.leaderboard import Asked, table
+from service.jobs import budget
+from service.jobs.extend import suggested_seconds
 from service.results import queries, report, serializers
 from service.schemas.params import After, JobId
 
@@ -47,6 +50,7 @@ class Figures(Frozen):
     best: float | None
     best_number: int | None
     seeds: int | None
+    recommended: bool
     advice: str | None
     base: Against | None
     default: Against | None
@@ -67,6 +71,7 @@ def show_job(request: Request, ctx: Ctx, job_id: JobId, asked: Asked) -> Respons
         best = chosen(case, recommendation)
         kept = [] if best is None else [one.kind for one in artifacts.of_trial(c, best.id)]
         name = queries.data_name(c, record)
+    shown_figures = figures(case, best, recommendation, job, record, now)
     return page(
         request,
         "job.html.jinja",
@@ -78,8 +83,9 @@ def show_job(request: Request, ctx: Ctx, job_id: JobId, asked: Asked) -> Respons
         points=min(MOST_POINTS, max(FEWEST_POINTS, ALL_POINTS // max(1, len(rows)))),
         data=name,
         heading=heading(job, name),
-        figures=figures(case, best, recommendation, job, record, now),
-        table=table(case, asked, best),
+        figures=shown_figures,
+        table=table(case, asked, best, recommended=shown_figures.recommended),
+        extension=_extension(record, rows),
         axes=_axes(case),
         events=[serializers.event(event) for event in latest],
         more_events=more,
@@ -110,19 +116,37 @@ def figures(
     case: Case, best: Tried | None, recommendation: Recommendation, job: Job, record: JobRecord, now: datetime
 ) -> Figures:
     value = None if best is None else case.value(best)
-    ended = record.finished_at or (now if record.started_at else None)
     running = job.status is JobState.RUNNING and job.estimated_finish is not None
     return Figures(
         best=value,
         best_number=None if best is None else best.number,
         seeds=None if best is None or not best.past.design.stages else len(case.seeds(best.number)),
+        recommended=recommendation.number is not None or case.named is not None,
         advice=None if recommendation.number is None else recommendation.words[0],
         base=None if best is None or best.number == UNTUNED else _against(case, best, UNTUNED),
         default=None if best is None or best.number == DEFAULT else _against(case, best, DEFAULT),
-        took=None if ended is None else (ended - (record.started_at or record.created_at)).total_seconds(),
+        took=budget.wall_clock(record, now),
         left=max(0.0, (job.estimated_finish or 0) - now.timestamp()) if running else None,
         deadline=record.search.deadline,
     )
+
+
+class Extension(Frozen):
+    """What the button offers to add to the budget of an ended search."""
+
+    trials: int
+    device_seconds: float | None
+
+
+def _extension(record: JobRecord, rows: Sequence[TrialRecord]) -> Extension | None:
+    """Return half as many further trials, with the device-seconds that should suffice; None where there is no button.
+
+    A job with a deadline is extended by another one, which only the command line and the API take.
+    """
+    if record.state is not JobState.SUCCEEDED or record.fine_tuned_model is None or record.search.deadline is not None:
+        return None
+    more = max(2, record.search.trials // 2)
+    return Extension(trials=more, device_seconds=suggested_seconds(record, rows, more))
 
 
 def _against(case: Case, best: Tried, number: int) -> Against | None:

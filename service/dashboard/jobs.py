@@ -17,7 +17,7 @@ from search.policy.history import Past
 from search.policy.ranking import DEFAULT, UNTUNED
 from service.context import Ctx, utc_now
 from service.dashboard.layout import page
-from service.jobs import history
+from service.jobs import budget, history, outcome
 from service.results import queries, serializers
 from service.schemas.params import STORABLE, After, OfSchedule
 
@@ -94,7 +94,7 @@ def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
     past = history.past(record, rows)
     metric = deciding(record.judge.objective)
     sign = metric.sign
-    job = serializers.job(record, rows, utc_now())
+    job = serializers.job(record, rows, utc_now(), outcome.standing(c, record, rows))
     standing = job.luthier.best
     best = None if standing is None else metric.value(standing.metrics)
     base, default = _value(past, UNTUNED), _value(past, DEFAULT)
@@ -103,9 +103,6 @@ def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
         mine, theirs = ranking.on_same_rows(past, standing.number, UNTUNED)
         gain, better = (mine / theirs - 1 if theirs else None), mine < theirs
     base = None if base is None else sign * base
-    seconds = None
-    if record.started_at is not None:
-        seconds = ((record.finished_at or utc_now()) - record.started_at).total_seconds()
     return Line(
         job=job,
         name=queries.data_name(c, record),
@@ -116,7 +113,7 @@ def line(c: Connection, record: JobRecord, rows: list[TrialRecord]) -> Line:
         default=None if default is None else sign * default,
         gain=gain,
         better=better,
-        seconds=seconds,
+        seconds=budget.wall_clock(record, utc_now()),
     )
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from fastapi import Depends, Query
 from pydantic import AfterValidator, BaseModel, Field
 
-from luthier.design import Design
+from luthier.design import Design, distinct
 from luthier.errors import UserError
 from luthier.metrics import listed, shown, values_at
 from luthier.models.base_model import ModelFacts
@@ -87,7 +87,8 @@ def view(
 Asked = Annotated[View, Depends(view)]
 
 
-Role = Literal["winner", "default", "base"]  # winner: the trial that the job's results stand for
+# recommended: the trial that the job's results stand for; winner: the same while nothing is recommended yet
+Role = Literal["recommended", "winner", "default", "base"]
 
 
 class Row(Frozen):
@@ -140,9 +141,12 @@ class Table(Frozen):
         return row.summary.removeprefix(self.prefix).lstrip(" →,") or row.summary
 
 
-def table(case: Case, asked: View, best: Tried | None) -> Table:
-    """Return the part of the table that is asked for. `best`: the trial that the job's results stand for."""
-    everything = rows(case, best)
+def table(case: Case, asked: View, best: Tried | None, *, recommended: bool = True) -> Table:
+    """Return the part of the table that is asked for.
+
+    `best`: the trial that the job's results stand for. `recommended`: whether the report recommends it.
+    """
+    everything = rows(case, best, recommended=recommended)
     shared = {row.design.architecture.base for row in everything}
     prefix = shared.pop() if len(shared) == 1 else ""
     chosen = tuple(row for row in everything if row.number in asked.picked)
@@ -182,15 +186,22 @@ def columns(case: Case) -> tuple[Column, ...]:
     )
 
 
-def rows(case: Case, best: Tried | None) -> list[Row]:
+def rows(case: Case, best: Tried | None, *, recommended: bool = True) -> list[Row]:
     """Return all trials of a job as rows, by number."""
     standing = relative_ranks(case.history)
     places = {tried.number: place for place, tried in enumerate(case.ranked, start=1)}
-    return [_row(case, tried, best, places, standing) for tried in case.tried]
+    role: Role = "recommended" if recommended else "winner"
+    words = distinct([tried.past.design for tried in case.tried])
+    return [
+        _row(case, tried, said, _roles(tried, best, role), places, standing)
+        for tried, said in zip(case.tried, words, strict=True)
+    ]
 
 
-def flat(design: Design, facts: Mapping[str, ModelFacts] | None = None) -> dict[str, str]:
+def flat(design: Design, facts: Mapping[str, ModelFacts] | None = None, *, for_people: bool = True) -> dict[str, str]:
     """Return all settings of a design by name, prefixed by the stage if there are several stages.
+
+    `for_people`: epochs that are only a limit are shown as such.
 
     With `facts` of the base models, the multiplier of each learning rate stands beside it.
     """
@@ -201,7 +212,8 @@ def flat(design: Design, facts: Mapping[str, ModelFacts] | None = None) -> dict[
         found |= {f"{prefix}algorithm": stage.algorithm.kind, **_fields(stage.algorithm, prefix)}
         found |= {f"{prefix}update": stage.update.kind, **_fields(stage.update, prefix)}
         for name, value in _fields(stage.optimiser, prefix).items():
-            found[name] = value
+            limit = for_people and name == f"{prefix}epochs" and stage.optimiser.schedule == "constant"
+            found[name] = f"at most {value}" if limit else value
             if base is not None and name == f"{prefix}learning rate":
                 found[f"{name} multiplier"] = f"{multiplier(stage, base.hidden_size):g}"
     return found
@@ -236,7 +248,14 @@ def _said(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _row(case: Case, tried: Tried, best: Tried | None, places: dict[int, int], standing: dict[int, float]) -> Row:
+def _row(
+    case: Case,
+    tried: Tried,
+    words: str,
+    roles: tuple[Role, ...],
+    places: dict[int, int],
+    standing: dict[int, float],
+) -> Row:
     past = tried.past
     scored = tried.complete or past.measured
     whole = tried.complete and past.confirms is None
@@ -244,7 +263,7 @@ def _row(case: Case, tried: Tried, best: Tried | None, places: dict[int, int], s
     return Row(
         number=tried.number,
         id=tried.id,
-        summary=past.design.summary() if past.confirms is None else f"repeat of #{past.confirms}, seed {tried.seed}",
+        summary=words if past.confirms is None else f"repeat of #{past.confirms}, seed {tried.seed}",
         design=past.design,
         origin=tried.origin,
         seed=tried.seed,
@@ -259,7 +278,7 @@ def _row(case: Case, tried: Tried, best: Tried | None, places: dict[int, int], s
         metrics={} if metrics is None else values_at("leaderboard", metrics),
         parameters=size(case, tried),
         seconds=past.device_seconds,
-        roles=_roles(tried, best),
+        roles=roles,
         error=tried.error,
     )
 
@@ -271,9 +290,9 @@ def _score(case: Case, tried: Tried) -> float:
     return last(case, tried)
 
 
-def _roles(tried: Tried, best: Tried | None) -> tuple[Role, ...]:
+def _roles(tried: Tried, best: Tried | None, role: Role) -> tuple[Role, ...]:
     baseline: dict[int, Role] = {UNTUNED: "base", DEFAULT: "default"}
-    won: tuple[Role, ...] = ("winner",) if best is not None and tried.number == best.number else ()
+    won: tuple[Role, ...] = (role,) if best is not None and tried.number == best.number else ()
     return (*won, *([baseline[tried.number]] if tried.number in baseline else []))
 
 

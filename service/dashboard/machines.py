@@ -15,6 +15,7 @@ from luthier.trial import JobState, TrialState
 from service.context import Ctx, utc_now
 from service.dashboard.exports import table_file
 from service.dashboard.layout import page
+from service.jobs import outcome
 from service.results import queries, serializers
 
 router = APIRouter(include_in_schema=False)
@@ -95,4 +96,5 @@ def _succeeded(c: Connection) -> Sequence[JobRecord]:
 
 def _standing(c: Connection, job: JobRecord) -> Standing | None:
     """Return the design that the job's model stands for, with means over its seeds."""
-    return serializers.standing(job, trials.of_job(c, job.id))
+    rows = trials.of_job(c, job.id)
+    return serializers.standing(outcome.standing(c, job, rows), rows)

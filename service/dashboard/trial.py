@@ -10,11 +10,11 @@ from pydantic import BaseModel
 
 from luthier.design import Design
 from luthier.errors import NotFound
-from luthier.metrics import curves_for_charts, deciding, mean_metrics, shown
+from luthier.metrics import MetricSpec, curves_for_charts, deciding, mean_metrics, named, shown
 from luthier.store import jobs, measurements, models, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.task import pin_name
-from luthier.trial import JobState, rung_name
+from luthier.trial import JobState, StageEnd, rung_name, rungs_reached
 from luthier.values import Frozen
 from search.methods import EDITS, UPDATE_OF
 from search.policy.ranking import UNTUNED, rank
@@ -32,6 +32,13 @@ router = APIRouter(include_in_schema=False)
 
 LINES: Final = 200
 MOST_LINES: Final = 10_000
+ENDS: Final[dict[StageEnd | None, str]] = {
+    None: "trained to its last step",  # an earlier version did not record why
+    "limit": "trained to the limit of its length",
+    "best_long_past": "ended, as its best moment was long past",
+    "budget": "cut when the job’s budget ended",
+    "user": "stopped by a user",
+}
 ORIGINS: Final = {
     "baseline": "baseline",
     "prior": "prior: known to work for such data",
@@ -72,7 +79,7 @@ def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialId) -> 
         log = measurements.lines_of(c, trial.id, LINES)
         samples = views.samples(c, trial)
         data = queries.data_name(c, job)
-        best, _ = outcome.decide(c, ctx, job, rows)
+        best, recommendation = outcome.decide(c, ctx, job, rows)
     base = next(row for row in rows if row.number == UNTUNED)
     metric = deciding(job.judge.objective)
     return page(
@@ -82,10 +89,12 @@ def show_trial(request: Request, ctx: Ctx, job_id: JobId, trial_id: TrialId) -> 
         job=job,
         data=data,
         trial=detailed,
-        rungs=[(rung_name(trial.design, rung), metric.value(found)) for rung, found in enumerate(trial.measured)],
+        rungs=_rungs(trial, metric),
         best_steps=[one.steps if one.steps < one.trained else None for one in trial.lengths or ()],
         scores=_scores(job, trial, base, history.by_design(rows).get(trial.digest, [])),
         best=best is not None and best.id == trial.id,
+        recommended=recommendation.number is not None or job.best_trial_id is not None,
+        ends=ENDS,
         unit=metric.label_of(trial.metrics, base.metrics),
         others=[spec for spec in shown("trial", trial.metrics) if spec is not metric],
         curves=curves_for_charts(),
@@ -174,6 +183,19 @@ def _scores(job: JobRecord, trial: TrialRecord, base: TrialRecord, seeds: Sequen
             )
         )
     return scores
+
+
+def _rungs(trial: TrialRecord, metric: MetricSpec) -> list[tuple[str, float | None, float | None]]:
+    """Return the name of each rung that the trial reached, its score there, and the margin that ranked it."""
+    margin = named("margin")
+    return [
+        (
+            rung_name(trial.design, rung),
+            metric.value(found),
+            margin.value(found) if metric.objective == "reward" else None,
+        )
+        for rung, found in enumerate(rungs_reached(trial.design, trial.state, trial.measured))
+    ]
 
 
 def _numbered(rows: Sequence[TrialRecord], number: int) -> TrialRecord | None:

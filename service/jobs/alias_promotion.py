@@ -20,6 +20,7 @@ from luthier.store import Connection, aliases, artifacts, jobs, measurements, mo
 from luthier.store.rows import AliasRecord, JobRecord, TrialRecord
 from luthier.trial import RowScores, TrialState
 from luthier.worker_protocol import Artifact
+from search.format import count
 from search.report import bootstrap
 from search.report.recommend import RELATION
 from service.context import Context
@@ -142,10 +143,12 @@ def _compare(
     difference = found.objective
     interval = f"95% interval {signed(difference.low)} to {signed(difference.high)}"
     numbers = f"{signed(difference.difference)} {deciding(objective).label}, {interval}"
+    few = f", fewer than the {bootstrap.LEAST_ROWS} that the word significant needs"
     return Contest(
         champion=champion,
         promoted=found.verdict == "better beyond the noise",
-        why=f"{RELATION[found.verdict]} {champion}: {numbers}, on {found.rows} test rows",
+        why=f"{RELATION[found.verdict]} {champion}: {numbers}, on {count(found.rows, 'test row')}"
+        + (few if found.rows < bootstrap.LEAST_ROWS else ""),
         objective=objective,
         difference=difference.difference,
         low=difference.low,

@@ -59,6 +59,15 @@ def remaining(job: JobRecord, trials: Sequence[TrialRecord], worker_count: int, 
     return max(0.0, min(limits)) if limits else None
 
 
+def wall_clock(job: JobRecord, now: datetime) -> float | None:
+    """Return for how many seconds the job has run, without the time between its end and an extension; None before."""
+    if job.started_at is None:
+        return None
+    latest = ((job.finished_at or now) - job.started_at).total_seconds()
+    # An extended job that waits to run again still has the times of its earlier run.
+    return sum(one.ran for one in job.extensions) + (0.0 if job.state is JobState.QUEUED else latest)
+
+
 def open_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Return the trials that run or wait for a worker. Paused trials are not open."""
     return [trial for trial in trials if not trial.state.terminal and not trial.paused]

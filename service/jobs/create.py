@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from luthier import dataset
 from luthier.dataset import Fold, Profile, Row, Splits
@@ -27,8 +26,6 @@ from service.datasets.row_checks import Checked
 from service.jobs import base_models, events, judge
 from service.jobs.openai_method import Fixed, fixed_elsewhere, for_goal, for_objective, graded, ignored, merge
 from service.schemas.requests import MAX_SEED, CreateJob
-
-LEAST_TRIALS: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,12 +191,6 @@ def _training_file(c: Connection, body: CreateJob) -> FileRecord:
 
 
 def _check_budget(search: Search, now: datetime) -> None:
-    if search.trials < LEAST_TRIALS:
-        raise UserError(
-            f"search.trials must be at least {LEAST_TRIALS}, not {search.trials}. It includes the two baselines, "
-            "the untuned base model and the plain LoRA default.",
-            param="search.trials",
-        )
     if search.deadline is None:
         return
     if search.deadline.tzinfo is None:

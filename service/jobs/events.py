@@ -11,9 +11,9 @@ from luthier.api_types import Recommendation
 from luthier.errors import LuthierError
 from luthier.metrics import deciding, mean_metrics, phrases, seeds_count
 from luthier.schedule import Contest
-from luthier.store import Connection, events
+from luthier.store import Connection, events, jobs
 from luthier.store.rows import JobRecord, TrialRecord
-from luthier.task import DataKind, Extension
+from luthier.task import DataKind, Extension, Objective
 from luthier.trial import Metrics, TrialState, rung_name
 from search.policy.ranking import Choice
 
@@ -64,7 +64,7 @@ def trial_ended(c: Connection, trial: TrialRecord, now: datetime) -> None:
         case TrialState.COMPLETE:
             assert trial.metrics is not None  # the store refuses a complete trial without
             what = "was scored" if trial.origin == "champion" else "complete"
-            text = f"{name} {what}: {numbers(trial.metrics)}, after {seconds}."
+            text = f"{name} {what}: {numbers(trial.metrics, _objective(c, trial))}{_cut(trial)}, after {seconds}."
             data = {**_end(trial), "metrics": trial.metrics.model_dump(mode="json")}
             events.add(c, trial.job_id, "info", "metrics", text, now, data)
         case TrialState.FAILED:
@@ -77,7 +77,8 @@ def trial_ended(c: Connection, trial: TrialRecord, now: datetime) -> None:
         case TrialState.WAITING if trial.paused:
             assert trial.rung is not None
             place = rung_name(trial.design, trial.rung)
-            text = f"{name} paused at {place}, with {numbers(trial.measured[-1])}; resumes if promoted."
+            found = numbers(trial.measured[-1], _objective(c, trial))
+            text = f"{name} paused at {place}, with {found}; resumes if promoted."
             _info(c, trial.job_id, text, now, {**_end(trial), "state": "paused"})
         case TrialState.WAITING:
             _info(c, trial.job_id, f"{name} was returned by its worker and waits for another.", now, _end(trial))
@@ -99,7 +100,8 @@ def goes_on(c: Connection, trial: TrialRecord, now: datetime) -> None:
     assert trial.rung is not None
     place = rung_name(trial.design, trial.rung)
     among = "of all, or of those with the same objectives"
-    text = f"{_name(trial)} is in the top third at {place} ({among}), with {numbers(trial.measured[-1])}; it continues."
+    found = numbers(trial.measured[-1], _objective(c, trial))
+    text = f"{_name(trial)} is in the top third at {place} ({among}), with {found}; it continues."
     _info(c, trial.job_id, text, now)
 
 
@@ -142,10 +144,19 @@ def added_manually(c: Connection, trial: TrialRecord, now: datetime) -> None:
     _info(c, trial.job_id, f"Trial {trial.number} was added by a user: {trial.design.summary()}.", now)
 
 
-def new_best(c: Connection, trial: TrialRecord, base: Metrics | None, now: datetime) -> None:
+def new_best(
+    c: Connection, job: JobRecord, trial: TrialRecord, base: Metrics | None, *, beats_base: bool, now: datetime
+) -> None:
     assert trial.metrics is not None
-    against = f"; the untuned base has {numbers(base)}" if base is not None else ""
-    _info(c, trial.job_id, f"Trial {trial.number} is the best so far: {numbers(trial.metrics)}{against}.", now)
+    found = numbers(trial.metrics, job.judge.objective)
+    if base is None:
+        text = f"Trial {trial.number} is the best so far: {found}."
+    else:
+        which = (
+            "the best so far" if beats_base else "the best trained design so far, but not better than the untuned base"
+        )
+        text = f"Trial {trial.number} is {which}: {found}; the untuned base has {numbers(base, job.judge.objective)}."
+    _info(c, trial.job_id, text, now)
 
 
 def search_ended(c: Connection, job: JobRecord, reason: str, now: datetime) -> None:
@@ -164,13 +175,14 @@ def succeeded(
     """`named`: the trials of the design that the job's model stands for, one for each seed, the first trained first."""
     first, over = named[0], f" ({seeds_count(len(named))})" if named[0].design.stages else ""
     mean = mean_metrics([one.metrics for one in named if one.metrics is not None])
-    found = f"trial {first.number}, {numbers(mean)}{over} ({first.design.summary()})"
+    objective = job.judge.objective
+    found = f"trial {first.number}, {numbers(mean, objective)}{over} ({first.design.summary()})"
     _info(c, job.id, f"Finished: {found}. The model is called {job.fine_tuned_model}.", now)
     tests = [one.test_metrics for one in named if one.test_metrics is not None]
     if first.design.stages and tests and base is not None and base.test_metrics is not None:
-        tested = f"{numbers(mean_metrics(tests))} ({seeds_count(len(tests))})"
+        tested = f"{numbers(mean_metrics(tests), objective)} ({seeds_count(len(tests))})"
         words = f"On test rows, which the search did not see: {tested}; the untuned base has "
-        _info(c, job.id, f"{words}{numbers(base.test_metrics)}.", now)
+        _info(c, job.id, f"{words}{numbers(base.test_metrics, objective)}.", now)
     if recommendation.number is not None:
         log = _info if first.design.stages else _warn
         log(c, job.id, " ".join(recommendation.words), now)
@@ -180,6 +192,8 @@ def succeeded(
             "try more data or more trials."
         )
         _warn(c, job.id, text, now)
+    else:
+        _info(c, job.id, recommendation.words[-1], now)
 
 
 def extended(c: Connection, job: JobRecord, extension: Extension, now: datetime) -> None:
@@ -233,9 +247,21 @@ def contested(c: Connection, job_id: str, alias: str, contest: Contest, now: dat
     _info(c, job_id, f"alias/{alias} {outcome}: {contest.why}.", now)
 
 
-def numbers(metrics: Metrics) -> str:
-    """Return the metrics as a phrase."""
-    return phrases("log", metrics)
+def numbers(metrics: Metrics, objective: Objective) -> str:
+    """Return the metrics as a phrase, that of the objective first."""
+    return phrases("log", metrics, objective)
+
+
+def _objective(c: Connection, trial: TrialRecord) -> Objective:
+    return jobs.get(c, trial.job_id).judge.objective
+
+
+def _cut(trial: TrialRecord) -> str:
+    """Return that the budget or a user ended the training, as a clause; nothing where it ended by itself."""
+    ends = {length.ended for length in trial.lengths or ()}
+    if "user" in ends:
+        return ", stopped by a user"
+    return ", cut by the budget" if "budget" in ends else ""
 
 
 def _name(trial: TrialRecord) -> str:

@@ -13,6 +13,7 @@ from luthier.store.rows import JobRecord
 from luthier.task import Search
 from luthier.worker_protocol import Device
 from search.cost.length import expected_epochs, rung_shares
+from search.format import count
 from search.policy.forecast import Forecast, forecast
 from search.policy.priors import baselines
 from search.policy.scheduler import BASELINES, Plan
@@ -112,6 +113,11 @@ def _warning(
 ) -> str | None:
     """`both`: device-seconds of the two baselines."""
     wanted = search.trials - len(BASELINES)
+    if limit < both:
+        return (
+            f"{limit:.0f} device-seconds are not expected to suffice for the two baselines, which take about "
+            f"{both:.0f}. Give at least {both + (2 * full if wanted else 0):.0f}."
+        )
     if found.designs >= wanted:
         if further_splits and not found.rounds:
             return (
@@ -124,4 +130,4 @@ def _warning(
             f"{limit:.0f} device-seconds are expected to buy nothing but the two baselines, which take about "
             f"{both:.0f}: no design would be tried. Give at least {both + 2 * full:.0f}."
         )
-    return f"{limit:.0f} device-seconds are expected to suffice for {found.designs} of the {wanted} designs."
+    return f"{limit:.0f} device-seconds are expected to suffice for {found.designs} of {count(wanted, 'design')}."

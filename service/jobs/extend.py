@@ -6,6 +6,7 @@ before. The earlier model stays in use until the job ends again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -15,7 +16,7 @@ from luthier.store import files, jobs, models, trials, workers
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.task import MAX_TRIALS, Extension, Search
 from luthier.trial import JobState
-from search.policy.scheduler import End, EndCode, Step, next_step
+from search.policy.scheduler import End, EndCode, Step, next_step, seconds_for_another
 from service.context import Context
 from service.jobs import budget, costs, events, history, reconcile
 from service.jobs.space import space_of
@@ -28,6 +29,10 @@ _MISSING: Final = {
     EndCode.DEVICE_SECONDS: "device_seconds",
     EndCode.DEADLINE: "deadline",
 }
+
+
+_OPTIONS: Final = {"trials": "trials", "device_seconds": "seconds", "deadline": "deadline"}
+SPARE: Final = 1.1  # of suggested device-seconds, over what is needed
 
 
 def extend(ctx: Context, job_id: str, body: ExtendJob, now: datetime) -> JobRecord:
@@ -47,6 +52,7 @@ def extend(ctx: Context, job_id: str, body: ExtendJob, now: datetime) -> JobReco
         trials=body.trials or 0,
         device_seconds=body.device_seconds,
         deadline=body.deadline,
+        ran=0.0 if job.started_at is None else ((job.finished_at or now) - job.started_at).total_seconds(),
     )
     search = _larger(job.search, extension, budget.device_seconds(rows), now)
     _check_room(ctx, job.model_copy(update={"search": search, "extensions": (*job.extensions, extension)}), rows, now)
@@ -123,8 +129,37 @@ def _check_room(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], now: 
     end = budget.overrun(job, rows, now) or _first_step(ctx, job, rows, now)
     if isinstance(end, End):
         param = _MISSING.get(end.code)
-        more = "" if param is None else f" Give more: `{param}`."
+        more = "" if param is None else f" Give more: `{param}` (`luthier extend --{_OPTIONS[param]}`)."
+        if end.code is EndCode.DEVICE_SECONDS and job.search.device_seconds is not None:
+            given = job.extensions[-1].device_seconds or 0.0
+            least = math.ceil(given + needed_seconds(job, rows) - job.search.device_seconds)
+            more = f" Give at least {least} more: `{param}` (`luthier extend --seconds {least}`)."
         raise UserError(f"The search would end at once: {end.reason}.{more}", param=param)
+
+
+def needed_seconds(job: JobRecord, rows: Sequence[TrialRecord]) -> float:
+    """Return the device-seconds in all, with those spent, from which an extended job starts another design.
+
+    `job`: as it will be.
+    """
+    past = history.past(job, history.reopened(rows))
+    return budget.device_seconds(rows) + seconds_for_another(past, reconcile.plan_of(job))
+
+
+def suggested_seconds(job: JobRecord, rows: Sequence[TrialRecord], more: int) -> float | None:
+    """Return further device-seconds that should suffice for so many further trials; None for a job without a limit.
+
+    That is what as many designs have cost so far, on top of what was overspent, and never less than what is needed.
+    """
+    limit = job.search.device_seconds
+    if limit is None:
+        return None
+    search = job.search.model_copy(update={"trials": job.search.trials + more})
+    extension = Extension(at=job.created_at, first_trial=max(1, len(rows)), trials=more)
+    extended = job.model_copy(update={"search": search, "extensions": (*job.extensions, extension)})
+    spent, tried = budget.device_seconds(rows), max(1, len(budget.designs(rows)))
+    usual = spent + more * spent / tried
+    return float(math.ceil(max(usual, needed_seconds(extended, rows) * SPARE) - limit))
 
 
 def _first_step(ctx: Context, job: JobRecord, rows: Sequence[TrialRecord], now: datetime) -> Step | None:

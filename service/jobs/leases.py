@@ -75,16 +75,21 @@ def acquire(ctx: Context, worker_id: str, now: datetime) -> Assignment | None:
 def heartbeat(ctx: Context, trial_id: str, report: Heartbeat, now: datetime) -> Directive:
     """Renew the lease, store the reported points and log lines, and return what the worker is to do."""
     with ctx.database.begin() as c:
-        trial = leases.renew(c, trial_id, report, now, ctx.settings.lease_seconds, report.device_seconds)
+        seconds, tokens = report.device_seconds, report.trained_tokens
+        trial = leases.renew(c, trial_id, report, now, ctx.settings.lease_seconds, seconds, tokens)
         workers.touch(c, report.owner, now)
         measurements.add(c, trial_id, report.points)
         measurements.add_lines(c, trial_id, report.fence, report.lines)
         job = jobs.get(c, trial.job_id)
-        reason = _stop_reason(c, job, trial, now) or (STOPPED if trial.stopped else None)
+        reason = _stop_reason(c, job, trial, now)
         left = None
-        if reason is None and trial.design.self_ending:
+        if reason is None and not trial.stopped and trial.design.self_ending:
             left = _left_to_train(c, job, now, ctx.settings.lease_seconds)
     assert trial.expires_at is not None  # it has just been renewed
+    if reason is None and trial.stopped:
+        # What has a result at every step ends with it; of any other training nothing is left.
+        how: Literal["wrap_up", "stop"] = "wrap_up" if trial.design.self_ending else "stop"
+        return Directive(action=how, reason=STOPPED, expires_at=trial.expires_at)
     if reason is None and job.paused:
         return Directive(action="pause", expires_at=trial.expires_at)
     ends = left is not None and left <= 0
@@ -113,6 +118,8 @@ def reach_rung(ctx: Context, trial_id: str, reached: RungReached, now: datetime)
     with ctx.database.begin() as c:
         job = jobs.lock(c, trials.get(c, trial_id).job_id)
         trial = leases.reach_rung(c, trial_id, reached, now)
+        if reached.at_end:
+            return RungVerdict(action="continue", goal=trial.goal)
         while trial.goal is not None and reached.rung >= trial.goal:
             rows = trials.of_job(c, job.id)
             try:

@@ -122,7 +122,7 @@ def _rank_again(c: Connection, job: JobRecord, trial: TrialRecord, now: datetime
     choice = best(past)
     if choice is not None and choice.trial.number == trial.number and trial.design.stages:
         base = next((row.metrics for row in rows if row.number == history.BASELINES[0]), None)
-        events.new_best(c, trial, base, now)
+        events.new_best(c, job, trial, base, beats_base=choice.beats_base, now=now)
     kept = history.keepers(job, past)
     # While an extended job runs, its earlier model stays in use.
     dropped = [

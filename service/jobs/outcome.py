@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from luthier.api_types import Recommendation
 from luthier.store import Connection, measurements, models
 from luthier.store.rows import JobRecord, TrialRecord
+from luthier.trial import TrialState
 from search.report.inputs import Case, Tried
 from search.report.recommend import chosen, comparisons, recommend
 from service.context import Context
@@ -19,6 +20,21 @@ from service.jobs import history
 
 def case_of(c: Connection, ctx: Context, job: JobRecord, rows: Sequence[TrialRecord]) -> Case:
     """Return what recommendations and charts are made of, from the job's stored rows."""
+    counts = ctx.count_rows(job.train), ctx.count_rows(job.judge.validation), ctx.count_rows(job.judge.test)
+    return _case(c, job, rows, counts)
+
+
+def standing(c: Connection, job: JobRecord, rows: Sequence[TrialRecord]) -> TrialRecord | None:
+    """Return the trial that the job's results stand for, as `decide` does; None before a trial is complete."""
+    if job.best_trial_id is not None:
+        return next(row for row in rows if row.id == job.best_trial_id)
+    if not any(row.state is TrialState.COMPLETE and row.design.stages for row in rows):
+        return next((row for row in rows if row.state is TrialState.COMPLETE), None)
+    found = chosen(_case(c, job, rows, (0, 0, 0)))  # no recommendation depends on how many rows there are
+    return None if found is None else next(row for row in rows if row.number == found.number)
+
+
+def _case(c: Connection, job: JobRecord, rows: Sequence[TrialRecord], counts: tuple[int, int, int]) -> Case:
     found = measurements.scores_of_job(c, job.id)
     tried = tuple(
         Tried(
@@ -44,7 +60,7 @@ def case_of(c: Connection, ctx: Context, job: JobRecord, rows: Sequence[TrialRec
         task=job.task,
         judge=job.judge,
         search=job.search,
-        rows=(ctx.count_rows(job.train), ctx.count_rows(job.judge.validation), ctx.count_rows(job.judge.test)),
+        rows=counts,
         tried=tried,
         facts={entry.name: entry.facts for entry in models.list_(c)},
         named=next((row.number for row in rows if row.id == job.best_trial_id), None),

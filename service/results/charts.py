@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from luthier.api_types import Curves, Landscape, RungMark, Span, Timeline, TrialCurve, WorkerSpans
 from luthier.metrics import deciding, objective_value
 from luthier.store import Connection, events, jobs, measurements, trials
+from luthier.store.rows import RungRecord
+from luthier.trial import TrialState
 from search.report import charts as designs
 from service.context import Context
 from service.results import report
@@ -22,6 +24,7 @@ def curves(c: Connection, job_id: str, name: str, limit: int) -> Curves:
     numbers = {mark.id: mark.number for mark in marks}
     ends = {trial_id: _ends(points) for trial_id, points in found.items()}
     sign = deciding(job.judge.objective).sign
+    complete = {mark.id for mark in marks if mark.state is TrialState.COMPLETE}
     return Curves(
         name=name,
         names=tuple(measurements.names(c, job_id)),
@@ -31,9 +34,10 @@ def curves(c: Connection, job_id: str, name: str, limit: int) -> Curves:
                 number=numbers[rung.trial_id],
                 rung=rung.rung,
                 step=rung.step + sum(ends.get(rung.trial_id, {}).get(stage, 0) for stage in range(rung.stage)),
-                score=sign * objective_value(rung.metrics, job.judge.objective),
+                score=sign * objective_value(rung.metrics, job.judge.objective) + 0.0,
             )
             for rung in trials.rungs(c, job_id)
+            if rung.trial_id not in complete or not _at_end(rung, ends.get(rung.trial_id, {}))
         ),
     )
 
@@ -89,6 +93,11 @@ def _curve(number: int, points: Points, limit: int) -> TrialCurve:
         step=tuple(before[stage] + step for stage, step, _ in kept),
         value=tuple(float(f"{value:.6g}") for _, _, value in kept),
     )
+
+
+def _at_end(rung: RungRecord, ends: Mapping[int, int]) -> bool:
+    """Return whether a complete trial's training ended there, so that it is not shown as a rung."""
+    return bool(ends) and (rung.stage, rung.step) == max(ends.items())
 
 
 def _ends(points: Points) -> dict[int, int]:

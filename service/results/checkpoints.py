@@ -9,7 +9,7 @@ from luthier.errors import NotFound
 from luthier.metrics import held_out
 from luthier.store import Connection, artifacts, jobs, measurements, trials
 from luthier.store.rows import JobRecord, RungRecord, TrialRecord
-from luthier.trial import Metrics, TrialState
+from luthier.trial import Metrics, TrialState, rungs_reached
 from service.inference.model_names import trial_name, usable_name
 
 
@@ -33,7 +33,12 @@ def of_job(c: Connection, job: JobRecord) -> list[Checkpoint]:
     """Return all checkpoints, newest first. Only the end of a trial with kept weights can be used as a model."""
     losses = measurements.train_losses(c, job.id)
     rows = {trial.id: trial for trial in trials.of_job(c, job.id)}
-    found = [_at_rung(job, rows[rung.trial_id], rung, losses) for rung in trials.rungs(c, job.id)]
+    found = [
+        _at_rung(job, trial, rung, losses)
+        for rung in trials.rungs(c, job.id)
+        for trial in [rows[rung.trial_id]]
+        if rung.rung < len(rungs_reached(trial.design, trial.state, trial.measured))
+    ]
     ended = (row for row in rows.values() if row.state is TrialState.COMPLETE and row.design.stages)
     found += [_at_end(c, job, trial, losses) for trial in ended]
     return sorted(found, key=lambda checkpoint: (checkpoint.created_at, checkpoint.id), reverse=True)

@@ -15,7 +15,7 @@ from luthier.store import Connection, events, jobs, measurements, trials
 from luthier.store.rows import EventRecord, JobRecord, TrialMark, TrialRecord
 from luthier.trial import TrialState
 from service.context import Context, utc_now
-from service.jobs import costs, history
+from service.jobs import costs, history, outcome
 from service.results import serializers
 
 News = Job | Trial | CurvePoints | Event
@@ -67,7 +67,7 @@ class Follower:
         rows = rows or trials.of_job(c, job.id)
         self._spent, self._sent_at = sum(row.device_seconds for row in rows), now
         left = None if job.state.terminal else costs.work_left(self._ctx, c, job, rows, now)
-        return serializers.job(job, rows, now, left)
+        return serializers.job(job, rows, now, outcome.standing(c, job, rows), left)
 
     def _stale(self, marks: Sequence[TrialMark], now: datetime) -> bool:
         spent = sum(mark.device_seconds for mark in marks)

@@ -11,7 +11,7 @@ from luthier.store import Connection, aliases, files, jobs, measurements, models
 from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState
 from service.context import Context, utc_now
-from service.jobs import costs, history
+from service.jobs import costs, history, outcome
 from service.results import serializers
 
 PAGE: Final = 1000  # jobs read at once
@@ -23,7 +23,7 @@ def job(c: Connection, record: JobRecord, ctx: Context | None = None) -> api.Job
     work_left = None
     if ctx is not None and record.state is JobState.RUNNING:
         work_left = costs.work_left(ctx, c, record, rows, now)
-    return serializers.job(record, rows, now, work_left)
+    return serializers.job(record, rows, now, outcome.standing(c, record, rows), work_left)
 
 
 def data_name(c: Connection, record: JobRecord) -> str:

@@ -15,7 +15,6 @@ from luthier.store.rows import AliasRecord, EventRecord, FileRecord, JobRecord, 
 from luthier.task import Pin
 from luthier.trial import Metrics
 from luthier.worker_protocol import Artifact
-from search.policy import ranking
 from service.inference.model_names import usable_name
 from service.jobs import budget, history
 from service.results import weights
@@ -37,13 +36,17 @@ def dataset(record: FileRecord) -> api.Dataset:
 
 
 def job(
-    record: JobRecord, trials: Sequence[TrialRecord], now: datetime, work_left: tuple[float, int] | None = None
+    record: JobRecord,
+    trials: Sequence[TrialRecord],
+    now: datetime,
+    best: TrialRecord | None,
+    work_left: tuple[float, int] | None = None,
 ) -> api.Job:
-    """`work_left`: the device-seconds that it still needs, as estimated, and how many workers share them."""
+    """`best`: the trial that its results stand for. `work_left`: the device-seconds that it still needs, as estimated,
+    and how many workers share them."""
     seconds, worker_count = work_left or (None, 1)
     finish = budget.estimated_finish(record, trials, now, work_left=seconds, worker_count=worker_count)
     estimated = None if finish is None else _seconds(finish)
-    best = best_trial(record, trials)
     return api.Job(
         id=record.id,
         created_at=_seconds(record.created_at),
@@ -74,7 +77,7 @@ def job(
             confirmations_total=max(budget.planned_confirmations(record.search), len(budget.confirmations(trials))),
             splits=1 + len(record.resplits),
             device_seconds=budget.device_seconds(trials),
-            best=standing(record, trials),
+            best=standing(best, trials),
             estimated_finish=estimated,
             notes=record.notes,
             tags=record.tags,
@@ -86,17 +89,8 @@ def job(
     )
 
 
-def best_trial(record: JobRecord, trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """Return the trial that the succeeded job names as its result; before, the best one on the validation rows."""
-    if record.best_trial_id is not None:
-        return next(trial for trial in trials if trial.id == record.best_trial_id)
-    choice = ranking.best(history.past(record, trials))
-    return None if choice is None else next(trial for trial in trials if trial.number == choice.trial.number)
-
-
-def standing(record: JobRecord, trials: Sequence[TrialRecord]) -> api.Standing | None:
-    """Return the trial of `best_trial` in short, with means over its seeds; None before a trial is complete."""
-    best = best_trial(record, trials)
+def standing(best: TrialRecord | None, trials: Sequence[TrialRecord]) -> api.Standing | None:
+    """Return a trial in short, with means over its seeds; None before a trial is complete."""
     if best is None:
         return None
     found = [one.metrics for one in history.seeds(trials, best.number) if one.metrics is not None]

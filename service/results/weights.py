@@ -75,7 +75,10 @@ def _why_not(found: Named, form: Stored, kept: Sequence[str]) -> str:
         return f"The model of job {job.id} was deleted."
     which = f"Trial {trial.number} ({trial.design.summary()})"
     if not trial.design.stages:
-        other = "" if found.winner is None else f" The best trained design is trial {found.winner}: name it in `trial`."
+        other = ""
+        if found.winner is not None:
+            how = f"name it in `trial` (`luthier export --trial {found.winner}`)"
+            other = f" The best trained design is trial {found.winner}: {how}."
         return f"{which} is the untuned base model, which has no weights of its own.{other}"
     if form == "adapter" and "merged" in kept:
         return f"{which} has no adapter that fits the registered base model. Use format=merged."

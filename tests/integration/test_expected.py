@@ -36,6 +36,12 @@ def test_a_budget_for_the_baselines_alone_is_warned_of_at_creation(service: Serv
     assert levels == ["warn"]
 
 
+def test_a_budget_below_the_baselines_is_warned_of_where_nothing_else_is_asked_for(service: Service) -> None:
+    found = created(service, trials=2, device_seconds=0.01)["luthier"]["expected"]
+    assert found["designs"] == 0
+    assert "two baselines" in found["warning"]
+
+
 def test_a_dry_run_creates_no_job(service: Service, tmp_path: Path) -> None:
     file = tmp_path / "sums.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in sums()))

@@ -1,6 +1,8 @@
 """A search that has ended goes on with more budget: nothing is repeated, and the winner may change."""
 
+import html
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,8 +13,9 @@ from openai import OpenAI
 
 from luthier.errors import Conflict, UserError
 from luthier.store import aliases, jobs, trials
-from luthier.trial import Metrics, TrialState
+from luthier.trial import JobState, Metrics, TrialState
 from luthier.worker_protocol import Assignment
+from service.jobs import budget
 from tests.commands import run
 from tests.integration.service_harness import FakeWorker, Service, metrics, row_scores
 from tests.integration.test_service_halving import pause
@@ -194,3 +197,40 @@ def test_the_command_line_and_the_page_extend_a_job(service: Service, worker: Fa
     assert (search["trials"], search["device_seconds"]) == (6, 130.0)
     assert "/extend" not in service.http.get(f"/jobs/{job_id}").text
     assert run("extend", "last", "--server", service.url).returncode == 2
+
+
+def test_a_refused_extension_says_how_much_suffices(service: Service, worker: FakeWorker) -> None:
+    job_id = service.submit(search={**SMALL, "trials": 8, "device_seconds": 4.0}, seed=7)
+    for _ in range(2):
+        worker.work(worker.take())
+    running = worker.take()
+    worker.heartbeat(running, seconds=30.0)
+    worker.finish(running, outcome="cancelled", device_seconds=30.0)
+    assert worker.work_until_ended(service.client, job_id) == "succeeded"
+    with pytest.raises(UserError) as refused:
+        service.client.extend(job_id, trials=2)
+    assert refused.value.param == "device_seconds"
+    least = int(re.search(r"--seconds (\d+)", refused.value.message).group(1))  # type: ignore[union-attr]
+    with pytest.raises(UserError) as refused:
+        service.client.extend(job_id, trials=2, device_seconds=least / 2)
+    assert refused.value.param == "device_seconds"
+    body = re.search(r'/extend" data-body="([^"]+)"', service.http.get(f"/jobs/{job_id}").text)
+    assert body is not None
+    offered = json.loads(html.unescape(body.group(1)))
+    assert offered["device_seconds"] >= least
+    assert service.client.extend(job_id, trials=2, device_seconds=least).luthier.search.device_seconds == 4.0 + least
+
+
+def test_the_wall_clock_time_of_an_extended_job_counts_all_its_runs(service: Service, worker: FakeWorker) -> None:
+    job_id = ended(service, worker)
+    with service.context.database.read() as c:
+        before = jobs.get(c, job_id)
+    first = budget.wall_clock(before, datetime.now(UTC))
+    service.client.extend(job_id, trials=2)
+    with service.context.database.read() as c:
+        again = jobs.get(c, job_id)
+    assert again.extensions[0].ran == first
+    assert again.started_at is not None
+    later = again.started_at + timedelta(seconds=90)
+    found = again.model_copy(update={"state": JobState.RUNNING, "finished_at": None})
+    assert budget.wall_clock(found, later) == pytest.approx((first or 0.0) + 90)

@@ -148,7 +148,7 @@ def test_charts_and_pages_name_it(done: Done) -> None:
     assert won == [str(done.recommended)]
     for number in (0, 1, 3):
         trial = done.service.http.get(f"/jobs/{done.job.id}/trials/{number}").text
-        assert ('<span class="pill good">best</span>' in trial) == (number == done.recommended)
+        assert ('<span class="pill good">recommended</span>' in trial) == (number == done.recommended)
     models = done.service.http.get("/models").text
     row = models[models.index(str(done.job.fine_tuned_model)) :]
     assert f"/jobs/{done.job.id}/trials/{done.recommended}" in row[: row.index("</tr>")]

@@ -94,6 +94,20 @@ def test_log_lines_that_are_sent_twice_stand_there_once(service: Service, worker
     assert ([one["text"] for one in newest["data"]], newest["has_more"]) == (["Judged"], True)
 
 
+def test_a_stopped_training_that_has_a_result_at_every_step_ends_with_it(
+    service: Service, worker: Talking, running: str
+) -> None:
+    worker.work(worker.take())
+    held = worker.take()
+    assert held.design.self_ending
+    service.client.cancel_trial(running, str(held.number))
+    told = worker.heartbeat(held)
+    assert (told["action"], told["reason"]) == ("wrap_up", STOPPED)
+    worker.work(held)
+    found = service.client.trial(running, held.trial_id)
+    assert (found.stopped, found.state, found.metrics is None) == (True, TrialState.COMPLETE, False)
+
+
 def test_a_running_trial_that_is_stopped_ends_at_its_next_heartbeat_and_the_job_goes_on(
     service: Service, worker: Talking, running: str
 ) -> None:

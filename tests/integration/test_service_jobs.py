@@ -443,3 +443,13 @@ def _save_checkpoint(worker: FakeWorker, assignment: Assignment, step: int) -> s
     saved = CheckpointSaved(**worker.claim(assignment), manifest=manifest, blobs=(state,), stage=0, step=step)
     worker.post(f"/v1/trials/{assignment.trial_id}/checkpoint", saved)
     return manifest
+
+
+@pytest.mark.parametrize(("base", "best"), [(9.0, True), (2.0, False)])
+def test_only_a_trial_that_is_better_than_the_base_is_called_the_best_so_far(
+    service: Service, worker: FakeWorker, base: float, best: bool
+) -> None:
+    worker.score = lambda assignment: metrics(base if assignment.number == 0 else 4.0)
+    job_id = service.submit(search={"trials": 2, "confirmations": 0})
+    assert worker.work_until_ended(service.client, job_id) == "succeeded"
+    assert any("Trial 1 is the best so far" in said for said in service.messages(job_id)) is best

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from luthier.trial import RowScores
-from search.report.bootstrap import comparable, compare, score
+from search.report.bootstrap import LEAST_ROWS, comparable, compare, score
 
 
 def likelihoods(nll: Sequence[float], tokens: int = 10, size: float = 40.0) -> RowScores:
@@ -71,6 +71,14 @@ def test_the_interval_of_a_mean_is_the_normal_one_where_rows_are_many() -> None:
 def test_more_reward_is_better() -> None:
     assert compare([graded([1.0] * 9)], [graded([0.0] * 9)], "reward").verdict == "better beyond the noise"
     assert compare([graded([0.0] * 9)], [graded([1.0] * 9)], "reward").verdict == "worse beyond the noise"
+
+
+@pytest.mark.parametrize("rows", [1, 2, LEAST_ROWS - 1, LEAST_ROWS])
+def test_few_rows_call_no_difference_significant(rows: int) -> None:
+    assert 2 * 0.5 ** (LEAST_ROWS - 1) > 0.05 > 2 * 0.5**LEAST_ROWS, "a sign test"
+    found = compare([likelihoods([10.0] * rows)], [likelihoods([20.0] * rows)], "perplexity")
+    assert found.objective.certain
+    assert found.verdict == ("better beyond the noise" if rows >= LEAST_ROWS else "not distinguishable")
 
 
 def test_seeds_are_averaged_and_drawn() -> None:

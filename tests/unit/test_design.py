@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from luthier.algorithms import Clm, Dpo, Ipo, Orpo, Sft, Simpo
-from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.design import Architecture, Design, Optimiser, Stage, distinct
 from luthier.updates import (
     AdaLora,
     BitFit,
@@ -292,3 +292,15 @@ def test_the_epochs_of_a_constant_rate_are_a_limit_and_the_field_is_new() -> Non
     assert '"schedule":"constant"' in limited.canonical()
     assert "schedule" not in DESIGN.canonical(), "designs of before keep their digests"
     assert limited.digest() != DESIGN.model_copy(update={"stages": (stage,)}).digest()
+
+
+def test_designs_with_the_same_summary_are_told_apart_by_the_settings_that_differ() -> None:
+    def tuned(beta: float, batch: int = 8) -> Design:
+        optimiser = Optimiser(learning_rate=1e-3, batch_size=batch)
+        stage = Stage(algorithm=Dpo(beta=beta), update=Lora(rank=4), optimiser=optimiser)
+        return Design(architecture=Architecture(base="tiny"), stages=(stage,))
+
+    first, second, other = tuned(0.1), tuned(0.05), tuned(0.1, batch=4)
+    assert first.summary() == second.summary()
+    words = distinct([first, second, other, first])
+    assert words == [f"{first.summary()} (beta 0.1)", f"{second.summary()} (beta 0.05)", other.summary(), words[0]]

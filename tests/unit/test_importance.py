@@ -75,6 +75,15 @@ def test_what_staying_at_the_default_would_have_cost() -> None:
     assert (batch.default, batch.best, batch.worth) == ("8", "8", 0.0)
 
 
+def test_what_staying_would_have_cost_is_a_difference_of_means_over_seeds() -> None:
+    def repeat(number: int, of: Past, value: float) -> Past:
+        return complete(number, of.design, value).model_copy(update={"confirms": of.number})
+
+    won, lora = complete(2, design(Full()), 1.0), complete(3, design(Lora(rank=64)), 1.5)
+    history = started(won, lora, repeat(4, won, 1.2), repeat(5, lora, 1.9))
+    assert worths(history)["weight update"].worth == pytest.approx(1.7 - 1.1)
+
+
 def test_axes_are_in_the_order_of_the_four_axes() -> None:
     groups = [worth.group for worth in importance(started(complete(2, design(Full(), layers=5), 1.0)), FACTS)]
     assert list(dict.fromkeys(groups)) == [

@@ -13,7 +13,7 @@ import pytest
 from luthier.algorithms import Algorithm, Dpo, Sft
 from luthier.design import Architecture, Design, Optimiser, Schedule, Stage
 from luthier.errors import Paused
-from luthier.trial import Metrics, StageLength
+from luthier.trial import Metrics, StageLength, TrialState, rungs_reached
 from luthier.updates import Lora
 from luthier.worker_protocol import RungReached, RungVerdict
 from tests.unit.test_trial_watch import Run, Service
@@ -119,7 +119,7 @@ def test_rungs_of_a_training_of_fixed_length_are_shares_of_it(
     tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial = Climb(tiny, tmp_path, stage(schedule="cosine"))
-    assert trial.train_on(monkeypatch, best_at(4)) == [StageLength(steps=24, epochs=2.0, trained=24)]
+    assert trial.train_on(monkeypatch, best_at(4)) == [StageLength(steps=24, epochs=2.0, trained=24, ended="limit")]
     assert trial.rungs == [(0, 0, 3), (1, 0, 8)]
     assert [one.share for one in trial.service.reports] == pytest.approx([1 / 9, 1 / 3])
 
@@ -129,7 +129,9 @@ def test_the_score_at_a_rung_is_that_of_the_best_moment_so_far(
 ) -> None:
     """It is scored after 2, 4, 6, 9 and 14 steps; rewards are given up at 3.4 times the steps of the best moment."""
     trial = Climb(tiny, tmp_path, stage())
-    assert trial.train_on(monkeypatch, best_at(4)) == [StageLength(steps=4, epochs=8 / 24, trained=14)]
+    assert trial.train_on(monkeypatch, best_at(4)) == [
+        StageLength(steps=4, epochs=8 / 24, trained=14, ended="best_long_past")
+    ]
     assert trial.rungs == [(0, 0, 2), (1, 0, 6), (2, 0, 14)]
     assert [one.metrics.bits_per_byte for one in trial.service.reports] == pytest.approx([1.02, 1.0, 1.0])
 
@@ -145,8 +147,8 @@ def test_the_rows_of_all_stages_count_and_each_stage_ends_at_its_own_best_moment
     trial = Climb(tiny, tmp_path, stage(Sft()), stage(Dpo()), first_rung=10)
     lengths = trial.train_on(monkeypatch, score)
     assert lengths == [
-        StageLength(steps=4, epochs=8 / 24, trained=trial.watch.moments.rows_before // 2),
-        StageLength(steps=24, epochs=2.0, trained=24),
+        StageLength(steps=4, epochs=8 / 24, trained=trial.watch.moments.rows_before // 2, ended="best_long_past"),
+        StageLength(steps=24, epochs=2.0, trained=24, ended="limit"),
     ]
     read = trial.watch.moments.rows_before
     assert trial.rungs == [(0, 0, 5), (1, 1, (30 - read) // 2), (2, 1, 24)]
@@ -175,7 +177,7 @@ def test_a_training_that_has_ended_is_judged_wherever_it_ranks(
 ) -> None:
     trial = Climb(tiny, tmp_path, stage(), pause=2)
     lengths = trial.train_on(monkeypatch, best_at(4))
-    assert lengths == [StageLength(steps=4, epochs=8 / 24, trained=14)]
+    assert lengths == [StageLength(steps=4, epochs=8 / 24, trained=14, ended="best_long_past")]
     assert trial.rungs[-1] == (2, 0, 14)
 
 
@@ -184,7 +186,33 @@ def test_a_trial_that_wraps_up_ends_with_its_result_even_if_it_may_not_go_on(
 ) -> None:
     trial = Climb(tiny, tmp_path, stage(), pause=0)
     trial.lease._wraps_up_at = 0.0
-    assert trial.train_on(monkeypatch) == [StageLength(steps=1, epochs=2 / 24, trained=1)]
+    assert trial.train_on(monkeypatch) == [StageLength(steps=1, epochs=2 / 24, trained=1, ended="budget")]
+
+
+def test_a_trial_that_a_user_stops_says_so(tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Climb(tiny, tmp_path, stage(), pause=0)
+    trial.lease._wraps_up_at, trial.lease.stopped = 0.0, True
+    assert [one.ended for one in trial.train_on(monkeypatch)] == ["user"]
+
+
+def test_the_end_of_a_training_is_reported_as_such_and_not_logged_as_a_rung(
+    tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = Climb(tiny, tmp_path, stage())
+    trial.train_on(monkeypatch, best_at(4))
+    assert [one.at_end for one in trial.service.reports] == [False, False, True]
+    logged = [line.text for line in trial.lease.drain_lines() if line.text.startswith("At rung")]
+    assert [text.split(",")[0] for text in logged] == ["At rung 1", "At rung 2"]
+
+
+def test_the_end_of_a_complete_training_is_not_one_of_its_rungs() -> None:
+    first, last = (Metrics(perplexity=2.0, bits_per_byte=value, tokens=10, rows=4) for value in (1.0, 0.5))
+    ending, fixed = (
+        Design(architecture=Architecture(base="tiny"), stages=(one,)) for one in (stage(), stage(schedule="cosine"))
+    )
+    assert list(rungs_reached(ending, TrialState.COMPLETE, (first, last))) == [first]
+    assert list(rungs_reached(ending, TrialState.PRUNED, (first, last))) == [first, last]
+    assert list(rungs_reached(fixed, TrialState.COMPLETE, (first, last))) == [first, last]
 
 
 def test_the_pieces_of_long_texts_count_instead_of_rows(
@@ -202,13 +230,16 @@ def test_when_the_budget_ends_each_stage_ends_with_what_it_has(
 ) -> None:
     trial = Climb(tiny, tmp_path, *stages)
     trial.lease._wraps_up_at = 0.0
-    assert trial.train_on(monkeypatch) == [StageLength(steps=1, epochs=2 / 24, trained=1)] * len(stages)
+    assert trial.train_on(monkeypatch) == [StageLength(steps=1, epochs=2 / 24, trained=1, ended="budget")] * len(stages)
     assert [(one.stage, one.step) for one in trial.service.reports][-1] == (len(stages) - 1, 1)
 
 
 def test_what_is_exported_is_described_as_a_training_of_the_length_of_its_result(tiny: Base) -> None:
     design = Design(architecture=Architecture(base="tiny"), stages=(stage(Sft(), epochs=20.0), stage(Dpo())))
-    lengths = [StageLength(steps=4, epochs=8 / 24, trained=14), StageLength(steps=24, epochs=2.0, trained=24)]
+    lengths = [
+        StageLength(steps=4, epochs=8 / 24, trained=14, ended="best_long_past"),
+        StageLength(steps=24, epochs=2.0, trained=24, ended="limit"),
+    ]
     found = Candidate(model=tiny.model, lengths=lengths).as_trained(design)
     assert [one.optimiser.epochs for one in found.stages] == [8 / 24, 2.0]
     assert found.self_ending

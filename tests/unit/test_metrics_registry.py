@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from io import StringIO
 from typing import Any, get_args
 
@@ -14,7 +15,19 @@ from luthier.algorithms import Algorithm, Gkd, Grpo, Raft, RewardModel, Rloo
 from luthier.api_types import Job, Progress, Standing
 from luthier.cli.show import trials_table
 from luthier.design import Optimiser
-from luthier.metrics import CURVES, METRICS, MetricSpec, curve_phrases, deciding, held_out, mean_metrics, phrases
+from luthier.metrics import (
+    CURVES,
+    METRICS,
+    MetricSpec,
+    cell,
+    curve_phrases,
+    deciding,
+    figure,
+    held_out,
+    mean_metrics,
+    phrases,
+    signed,
+)
 from luthier.models.base_model import BaseModelEntry
 from luthier.store.rows import TrialRecord
 from luthier.task import DataKind, Grader, JudgeSpec, Objective, StringCheck
@@ -230,7 +243,7 @@ def test_a_new_metric_has_a_column_in_the_leaderboard_and_can_be_sorted_by(brier
 def test_a_new_metric_has_a_row_where_jobs_are_compared(brier: MetricSpec) -> None:
     lines = [jobs.Line.model_construct(job=job(FOUND)), jobs.Line.model_construct(job=job(None))]
     rows = dict(compare.metric_rows(lines))
-    assert rows["best: Brier score"] == ["0.1250", "–"]
+    assert rows["recommended: Brier score"] == ["0.1250", "–"]
     assert rows["best: perplexity"] == ["2.000", "–"]
 
 
@@ -269,3 +282,18 @@ def test_a_new_metric_is_on_the_model_card_with_its_description(
     )
     assert "| Brier score | 0.1250 | 0.2500 |" in page
     assert BRIER.description in page
+
+
+@pytest.mark.parametrize("show", [figure, signed, cell])
+def test_a_negative_zero_has_no_sign(show: Callable[[float], str]) -> None:
+    assert show(-0.0) == show(0.0)
+
+
+def test_the_metric_of_the_objective_comes_first_in_a_sentence() -> None:
+    pairs = Metrics(
+        perplexity=2.0, bits_per_byte=0.5, reward=0.75, reward_name="preference_accuracy", margin=0.1, tokens=9, rows=4
+    )
+    assert phrases("log", pairs, "reward").startswith("preference accuracy 0.75, 0.5 bits per byte")
+    assert phrases("log", pairs, "perplexity").startswith("0.5 bits per byte, preference accuracy 0.75")
+    assert "margin 0.1" in phrases("log", pairs, "reward")
+    assert phrases("headline", pairs, "perplexity").startswith("0.5 bits per byte")

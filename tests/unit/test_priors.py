@@ -100,6 +100,27 @@ def test_the_baselines_keep_to_the_pinned_model_epochs_and_batch_size() -> None:
     assert (optimiser.epochs, optimiser.batch_size) == (2.0, 12)
 
 
+@pytest.mark.parametrize(
+    ("pin", "rate"),
+    [
+        (Pin(learning_rate=(3e-4,)), 3e-4),
+        (Pin(learning_rate=(1e-5, 2e-3), update=("lora",)), 2e-3),
+        (Pin(learning_rate=(7e-4,), update=("rslora", "full")), 7e-4),
+        (Pin(learning_rate=(1e-5,), update=("full",)), None),
+        (Pin(learning_rate_multiplier=(0.5,)), 0.5),
+    ],
+)
+def test_the_default_keeps_to_a_pinned_learning_rate_that_is_meant_for_updates_like_it(
+    pin: Pin, rate: float | None
+) -> None:
+    """None: its own rate. The last one is a multiplier of it."""
+    space = space_of(pin=pin)
+    own = default_learning_rate("sft", "lora", space.models[0].hidden_size)
+    wanted = {None: own, 0.5: 0.5 * own}.get(rate, rate)
+    assert wanted is not None
+    assert baselines(space)[1].stages[0].optimiser.learning_rate == pytest.approx(wanted, rel=1e-2)
+
+
 def test_the_default_fits_a_handful_of_rows() -> None:
     assert baselines(space_of(rows=5))[1].stages[0].optimiser.batch_size == 4
 

@@ -213,6 +213,40 @@ def test_a_training_that_ends_by_itself_was_too_short_only_if_its_limit_ended_it
     assert not any("training loss" in one for one in words)
 
 
+@pytest.mark.parametrize(("steps", "said"), [(51, True), (30, False)])
+def test_a_training_that_the_budget_cut_while_it_improved_is_a_next_step(steps: int, said: bool) -> None:
+    ended = ending_by_themselves()
+    length = StageLength(steps=steps, epochs=steps / 10, trained=51, ended="budget")
+    tried = [with_limit(one, 12.0, length) if one.number == 5 else one for one in ended.tried]
+    report = explain(ended.model_copy(update={"tried": tuple(tried)}))
+    assert any("search.device_seconds" in one and "5.1 epochs" in one for one in report.next_steps) is said
+    assert any("1 design" in words and "budget" in words for words in report.budget.words)
+
+
+def test_while_the_search_runs_the_default_is_recommended_so_far_and_the_best_paused_trial_is_named() -> None:
+    paused = [
+        stopped(number, design(Full(), batch=number), value, state=TrialState.WAITING)
+        for number, value in ((2, 0.95), (3, 0.91))
+    ]
+    running = case([untuned(), default(), *paused], state=JobState.RUNNING)
+    words = " ".join(explain(running).recommendation.words)
+    assert "still running" in words
+    assert all(part in words for part in ("2 designs paused", "trial 3", "0.91 bits per byte"))
+    ended = " ".join(explain(case([untuned(), default(), *searched()[3:5]])).recommendation.words)
+    assert "still running" not in ended
+
+
+def test_the_counts_of_a_cancelled_job_agree() -> None:
+    cancelled = [
+        broken(number, design(Full(), batch=number), TrialState.CANCELLED, "a user stopped the trial")
+        for number in (2, 3)
+    ]
+    report = explain(case([untuned(), default(), *cancelled], state=JobState.CANCELLED))
+    assert "after 4 of 14 trials" in " ".join(report.missing)
+    assert "3 of 13 requested designs" in report.budget.words[0], "the untuned base is no design"
+    assert "1 trained to the end, 2 failed or cancelled" in report.budget.words[0]
+
+
 def with_limit(tried: Tried, epochs: float, length: StageLength) -> Tried:
     stages = [
         stage.model_copy(update={"optimiser": stage.optimiser.model_copy(update={"epochs": epochs})})
@@ -372,7 +406,7 @@ def test_a_cancelled_job_keeps_what_it_found() -> None:
     cut = broken(3, design(Dora(rank=8)), TrialState.CANCELLED, "")
     tried = [untuned(), default(), complete(2, design(Full()), 0.7, test=0.7), cut]
     report = explain(case(tried, state=JobState.CANCELLED))
-    assert "3 of 14" in report.missing[0]
+    assert "4 of 14" in report.missing[0], "as many as have ended, like on the page"
     assert report.rejected[-1].number == 3
     assert "Cancelled" in report.rejected[-1].words
     assert any("3 seeds: trial 2" in words for words in report.missing)

@@ -42,11 +42,24 @@ def test_the_recommended_trial_is_the_one_that_all_name(tried: Sequence[Tried], 
     assert recommend(found, tuple(comparisons(found))).take == take
     assert landscape(found).best == number
     shown = table(found, View(), named)
-    assert [row.number for row in shown.rows if "winner" in row.roles] == [number]
+    assert [row.number for row in shown.rows if {"winner", "recommended"} & set(row.roles)] == [number]
     report = explain(found)
     if take is not None:
         assert report.recommendation.number == number
-    assert (report.scores[0].number, report.scores[0].role) == (number, "recommended")
+        assert (report.scores[0].number, report.scores[0].role) == (number, "recommended")
+    else:
+        assert "recommended" not in [one.role for one in report.scores]
+
+
+@pytest.mark.parametrize(("bits", "number"), [(0.5, None), (2.0, 0)])
+def test_too_few_test_rows_recommend_nothing_unless_the_validation_rows_say_the_base(
+    bits: float, number: int | None
+) -> None:
+    few = case([untuned(rows=2), complete(2, design(Full()), bits, test=0.4, rows=2)])
+    advice = recommend(few, tuple(comparisons(few)))
+    assert advice.number == number
+    assert chosen(few, advice).number == (2 if number is None else 0)
+    assert all("significantly better" not in words for words in advice.words)
 
 
 def test_what_a_job_named_when_it_ended_stays() -> None:

@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 from luthier.algorithms import Sft
-from luthier.api_types import Job, Progress, Trial
+from luthier.api_types import Job, Progress, Standing, Trial
 from luthier.cli.follow import _status_line
-from luthier.cli.show import state_of, trials_table
+from luthier.cli.show import ends, standing, state_of, trials_table
 from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.task import Constraints, DataKind, Search, Task
-from luthier.trial import JobState, Metrics, TrialState
+from luthier.trial import JobState, Metrics, StageEnd, StageLength, TrialState
 from luthier.updates import Lora
 
 DESIGN = Design(
@@ -58,14 +58,38 @@ def printed(*trials: Trial) -> str:
 
 
 @pytest.mark.parametrize(
+    ("ended", "steps", "said"),
+    [
+        ("budget", 51, "budget at step 51, while"),
+        ("budget", 30, "budget at step 51"),
+        ("user", 51, "user"),
+        ("limit", 51, ""),
+    ],
+)
+def test_a_training_that_did_not_end_by_itself_says_so(ended: StageEnd, steps: int, said: str) -> None:
+    length = StageLength(steps=steps, epochs=4.0, trained=51, ended=ended)
+    found = " ".join(ends(trial(state=TrialState.COMPLETE, design=SELF_ENDING, metrics=MEASURED, lengths=(length,))))
+    assert said in found
+    assert ("improved" in found) == (steps == 51 and ended != "limit")
+    assert bool(found) == bool(said)
+
+
+def test_the_objective_of_the_job_comes_first() -> None:
+    best = Standing(trial="t", number=3, summary="s", metrics=MEASURED)
+    assert standing(best, "perplexity").startswith("#3: 0.9 bits per byte, perplexity 12.5")
+    graded = best.model_copy(update={"metrics": MEASURED.model_copy(update={"reward": 0.5})})
+    assert standing(graded, "reward").startswith("#3: reward 0.5")
+
+
+@pytest.mark.parametrize(
     ("state", "rung", "paused", "said"),
     [
         (TrialState.WAITING, 0, True, "paused at 1/9"),
         (TrialState.WAITING, 1, True, "paused at 1/3"),
         (TrialState.WAITING, 0, False, "waiting"),
         (TrialState.PRUNED, 1, False, "stopped at 1/3"),
-        (TrialState.PRUNED, None, False, "pruned"),
-        (TrialState.LEASED, 1, False, "leased"),
+        (TrialState.PRUNED, None, False, "stopped"),
+        (TrialState.LEASED, 1, False, "running"),
         (TrialState.COMPLETE, 1, False, "complete"),
     ],
 )
@@ -97,7 +121,7 @@ def test_rungs_of_a_training_without_a_fixed_length_have_numbers(
 
 
 def test_what_was_measured_at_a_rung_stands_under_a_trial_without_a_score() -> None:
-    line = "at 1/9, on fewer rows: perplexity 12.5"
+    line = "at 1/9, on fewer rows: 0.9 bits per byte, perplexity 12.5"
     assert line in printed(trial(rung=0, paused=True, measured=(MEASURED,)))
     assert "at 1/3, on fewer rows" in printed(trial(rung=1, paused=True, measured=(MEASURED, MEASURED)))
     assert "fewer rows" not in printed(trial(state=TrialState.COMPLETE, rung=0, measured=(MEASURED,), metrics=MEASURED))

@@ -166,9 +166,9 @@ def test_a_stage_ends_with_the_weights_of_its_best_moment_and_says_how_long_it_w
         best = {name: parameter.detach().clone() for name, parameter in trained.parameters.items()}
     for _ in range(2):
         trained.advance()
-    trained.stop()
+    trained.stop("budget")
     assert trained.done
-    assert trained.finish() == StageLength(steps=3, epochs=6 / len(trained.examples), trained=5)
+    assert trained.finish() == StageLength(steps=3, epochs=6 / len(trained.examples), trained=5, ended="budget")
     assert all(torch.equal(parameter, best[name]) for name, parameter in trained.parameters.items())
 
 
@@ -179,7 +179,7 @@ def test_a_stage_that_is_best_at_its_last_step_has_the_epochs_of_its_design(tiny
             trained.advance()
         if schedule == "constant":
             trained.keep_best()
-        assert trained.finish() == StageLength(steps=trained.steps, epochs=1.1, trained=trained.steps)
+        assert trained.finish() == StageLength(steps=trained.steps, epochs=1.1, trained=trained.steps, ended="limit")
 
 
 def test_a_cosine_schedule_ends_with_its_last_weights(tiny: Base) -> None:

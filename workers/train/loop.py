@@ -14,14 +14,14 @@ from transformers import PreTrainedModel
 from luthier.algorithms import RewardModel
 from luthier.design import Design, Stage
 from luthier.errors import Infeasible
-from luthier.trial import StageLength
+from luthier.trial import StageEnd, StageLength
 from workers.train import updates
 from workers.train.algorithms import Context, Example, Teacher, objective
 from workers.train.checkpoint import Checkpoint, Position
 from workers.train.forward import CausalModel
 from workers.train.reward_model import HEAD, Scored, Scorer, restored
 from workers.train.rollouts.play import World
-from workers.train.stage_trainer import StageTrainer, StepReport
+from workers.train.stage_trainer import ENDS, StageTrainer, StepReport
 from workers.train.updates import Applied
 
 ExamplesOf = Callable[[Stage], Sequence[Example]]
@@ -39,7 +39,7 @@ class Progress:
     result         gives the model, for a while, the weights that the stage would end with if it ended now
     scorer         the reward model in training, in its stage only
     keep_best      makes the result of this moment the stage's result; None where only the end has a result
-    stop           ends the stage after this step
+    stop           ends the stage after this step, for a reason
     checkpoint     makes a checkpoint of this moment
     """
 
@@ -54,7 +54,7 @@ class Progress:
     result: Callable[[], AbstractContextManager[None]]
     scorer: Scorer | None
     keep_best: Callable[[], None] | None
-    stop: Callable[[], None]
+    stop: Callable[[StageEnd], None]
     checkpoint: Callable[[], Checkpoint]
 
 
@@ -156,7 +156,7 @@ def _train(
         earlier = {f"carried.{name}": tensor for name, tensor in carried.items()}
         if lengths:
             earlier["lengths"] = torch.tensor(
-                [[one.steps, one.epochs, one.trained] for one in lengths], dtype=torch.float64
+                [[one.steps, one.epochs, one.trained, ENDS.index(one.ended)] for one in lengths], dtype=torch.float64
             )
         if scorer:
             earlier |= {f"scorer.{name}": tensor for name, tensor in scorer.tensors().items()}
@@ -176,8 +176,12 @@ def _lengths(resume: Checkpoint | None) -> list[StageLength]:
     """Return the lengths of the stages that were finished before the checkpoint."""
     if resume is None or "lengths" not in resume.tensors:
         return []
-    rows = resume.tensors["lengths"].tolist()
-    return [StageLength(steps=round(steps), epochs=epochs, trained=round(trained)) for steps, epochs, trained in rows]
+    # Checkpoints of earlier versions do not say why a stage ended.
+    rows = ((*row, 0.0)[:4] for row in resume.tensors["lengths"].tolist())
+    return [
+        StageLength(steps=round(steps), epochs=epochs, trained=round(trained), ended=ENDS[round(ended)])
+        for steps, epochs, trained, ended in rows
+    ]
 
 
 def _rewarded(world: World | None, scorer: Scorer | None) -> World | None:

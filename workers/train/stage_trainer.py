@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from luthier.design import Optimiser
 from luthier.errors import TrialFailed
-from luthier.trial import TRAIN_LOSS, StageLength
+from luthier.trial import TRAIN_LOSS, StageEnd, StageLength
 from workers.train.algorithms import Example, Objective
 from workers.train.algorithms.base import Batch, ReadsModel
 from workers.train.average import WeightAverage
@@ -26,6 +26,8 @@ from workers.train.forward import TOKEN_CAP, CausalModel, target_logps
 from workers.train.updates import Applied
 
 MAX_GRAD_NORM: Final = 1.0
+# Why stages ended, by their number in a checkpoint. Earlier versions wrote 1 for every early end.
+ENDS: Final[tuple[StageEnd | None, ...]] = (None, "best_long_past", "budget", "user", "limit")
 SEED_STRIDE: Final = 1_000_003  # between the random streams of neighbouring seeds
 
 
@@ -110,7 +112,7 @@ class StageTrainer:
         self.first: dict[str, torch.Tensor] = {}
         self.best: dict[str, torch.Tensor] = {}
         self.best_step = 0
-        self._stopped = False
+        self._ended: StageEnd | None = None  # why the stage ended before its last step
         self.average = WeightAverage(self.parameters) if optimiser.schedule == "constant" else None
         # A training under `constant` has no length of its own: what follows the length settles within an epoch.
         applied.begin(self.steps if self.average is None else self.per_epoch)
@@ -125,7 +127,7 @@ class StageTrainer:
 
     @property
     def done(self) -> bool:
-        return self._stopped or self.step >= self.steps
+        return self._ended is not None or self.step >= self.steps
 
     def result(self) -> AbstractContextManager[None]:
         """Give the model, for a while, the weights that the stage would end with if it ended now."""
@@ -136,9 +138,9 @@ class StageTrainer:
         assert self.average is not None, "a schedule that decays has a result only at its end"
         self.best, self.best_step = self.average.snapshot(), self.step
 
-    def stop(self) -> None:
+    def stop(self, why: StageEnd) -> None:
         """End the stage here."""
-        self._stopped = True
+        self._ended = why
 
     def finish(self) -> StageLength:
         """Give the model the stage's result. Return how long the training was."""
@@ -149,7 +151,7 @@ class StageTrainer:
         step = self.best_step or self.step
         seen = step * self.optimiser.batch_size
         epochs = self.optimiser.epochs if step == self.steps else seen / len(self.examples)
-        return StageLength(steps=step, epochs=epochs, trained=self.step)
+        return StageLength(steps=step, epochs=epochs, trained=self.step, ended=self._ended or "limit")
 
     def keep_reference(self) -> None:
         """Make the present weights the reference model. Keep only what the objective compares with."""
@@ -259,8 +261,8 @@ class StageTrainer:
         if self.best:
             tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
             tensors["best_step"] = torch.tensor(self.best_step)
-        if self._stopped:
-            tensors["stopped"] = torch.tensor(True)
+        if self._ended is not None:
+            tensors["stopped"] = torch.tensor(ENDS.index(self._ended))
         if self.updates != self.step:
             tensors["updates"] = torch.tensor(self.updates)
         return tensors | {f"update.{name}": tensor for name, tensor in self.applied.state().items()}
@@ -288,6 +290,6 @@ class StageTrainer:
         if "best_step" in tensors:
             self.best = {name: tensors[f"best.{name}"] for name in self.parameters}
             self.best_step = int(tensors["best_step"])
-        self._stopped = "stopped" in tensors
+        self._ended = ENDS[int(tensors["stopped"])] if "stopped" in tensors else None
         own = {name: tensor for name, tensor in tensors.items() if name.startswith("update.")}
         self.applied.restore({name.removeprefix("update."): tensor for name, tensor in own.items()})

@@ -57,6 +57,7 @@ async function look() {
     ]);
     $("#prices").textContent = prices(found);
     complain($("#problem"), found.feasible ? null : new Error(`This design cannot run: ${found.why}`));
+    $("#unchanged").hidden = Object.keys(asked).length > 0 || "closed" in form.dataset;
     $("#queue").disabled = !found.feasible || !Object.keys(asked).length || "closed" in form.dataset;
   } catch (error) {
     if (mine === turn) complain($("#problem"), error);

@@ -72,7 +72,7 @@ function curves() {
 // The legend of the highlighted curves.
 function showLegend(shown, named) {
   get("curves-named").replaceChildren(...shown.slice(0, 12).map(({ number }) =>
-    key(named.get(number).color, `#${number}${number === data.landscape.best ? " best" : ""}`)));
+    key(named.get(number).color, `#${number}${number === data.landscape.best ? ` ${page.dataset.best}` : ""}`)));
 }
 
 function key(tint, words) {
