@@ -142,6 +142,9 @@ class ModelFacts(Frozen):
         description="why the updates and edits could not be tried, so that all are offered",
     )
 
+    def __hash__(self) -> int:  # workers cache models and prepared data by entry; `unsupported` has no hash
+        return hash((self.architecture, self.parameters, self.context, self.tokenizer))
+
 
 class BaseModelEntry(Frozen):
     """An entry of the base-model registry. `source` is a local folder that workers can read, or a hub id."""
