@@ -17,6 +17,7 @@ from luthier.updates import VirtualTokens
 from luthier.values import Frozen, Member
 from luthier.worker_protocol import Assignment
 from workers.templates import render
+from workers.train.data.conversation import ChatTemplate
 
 _DEPTH_RULES: Final[Mapping[DepthRule, str]] = {
     "late": "without the deepest ones before the last",
@@ -70,6 +71,7 @@ def card(
         test_metrics=test_metrics,
         judge=assignment.judge,
         chat_template=bool(tokenizer.chat_template),
+        parts=bool(tokenizer.chat_template) and ChatTemplate(tokenizer).wants_parts,
         likelihood=metrics.likelihood,
         encoder=base.facts.family == "encoder",
         auto_model="AutoModelForMaskedLM" if base.facts.family == "encoder" else "AutoModelForCausalLM",

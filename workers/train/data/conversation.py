@@ -364,7 +364,7 @@ class ChatTemplate:
             hidden["role"] = "system"
         if message["role"] == "assistant" and self._unreasoned:
             hidden = without_reasoning(hidden, self._unreasoned)
-        if self._wants_parts and isinstance(hidden.get("content"), str):
+        if self.wants_parts and isinstance(hidden.get("content"), str):
             hidden["content"] = [{"type": "text", "text": hidden["content"]}]
         return hidden
 
@@ -383,7 +383,7 @@ class ChatTemplate:
         return ended_block(prompt)
 
     @cached_property
-    def _wants_parts(self) -> bool:
+    def wants_parts(self) -> bool:
         """Whether the template reads only OpenAI's parts of content, as those of models that see images do."""
         parts = [{"type": "text", "text": _ANCHOR}]
         as_text, as_parts = ([{"role": "user", "content": content}] for content in (_ANCHOR, parts))
