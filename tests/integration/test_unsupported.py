@@ -46,6 +46,9 @@ def test_what_is_not_possible_is_shown_with_the_reason_and_not_searched(bare: Se
     shown = runner.invoke(app, ["models", "show", "gpt2", "--server", bare.url], env={"COLUMNS": "200"})
     assert shown.exit_code == 0, shown.output
     assert "k_proj" in shown.output
+    possible = {words[0]: " ".join(words[1:3]) for line in shown.output.splitlines() if len(words := line.split()) > 1}
+    assert possible["qlora"] == "with CUDA"
+    assert possible["lora"] == "yes"
     listed = runner.invoke(app, ["models", "list", "--json", "--server", bare.url])
     assert json.loads(listed.output)[0]["facts"]["unsupported"] == unsupported
 
