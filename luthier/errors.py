@@ -15,7 +15,7 @@
     ├── Stopped                       409  the service stops the trial: cancelled, or the budget is spent
     ├── Interrupted                   503  the worker is shutting down and returns the trial
     │   └── Paused                    503  the trial pauses at a rung and is returned until it is promoted
-    ├── Infeasible                    422  the design does not fit the device
+    ├── Infeasible                    422  the design needs too much memory, or cannot start from its base model
     ├── TrialFailed (RuntimeError)    500  training or judging failed (a NaN loss, …)
     ├── MissingMetric (LookupError)   500  the judge did not return a metric that it must return
     ├── BlobMissing (LookupError)     404

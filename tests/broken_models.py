@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from safetensors.torch import load_file, save_file
+
 from tests.conftest import TINY
 
 POINTER: Final = (
@@ -79,6 +81,26 @@ def _cut(name: str, share: float) -> Break:
 
 def _one_of_three(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "model-00001-of-00003.safetensors")
+
+
+def _parts_without_index(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    names = sorted(weights)
+    for number, chosen in enumerate((names[::2], names[1::2]), start=1):
+        save_file({name: weights[name] for name in chosen}, folder / f"model-0000{number}-of-00002.safetensors")
+    (folder / "model.safetensors").unlink()
+
+
+def _prefixed(prefix: str) -> Break:
+    def broken(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        save_file({f"{prefix}{name}": tensor for name, tensor in weights.items()}, folder / "model.safetensors")
+
+    return broken
+
+
+def _renamed(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
 
 
 def _indexed(place: str) -> Break:
@@ -158,6 +180,10 @@ BROKEN: Final[Mapping[str, tuple[Break, str]]] = {
     "weights that are a pointer of Git LFS": (_write("model.safetensors", POINTER), r"model\.safetensors.*Git LFS"),
     "a tokenizer that is a pointer of Git LFS": (_write("tokenizer.json", POINTER), r"tokenizer\.json.*Git LFS"),
     "one of three files": (_one_of_three, "model-00002-of-00003"),
+    "two files without an index": (_parts_without_index, r"model\.safetensors\.index\.json"),
+    "weights in a file of another name": (_renamed, r"weights\.safetensors"),
+    "tensors named by torch.compile": (_prefixed("_orig_mod."), r"_orig_mod\."),
+    "tensors named by DistributedDataParallel": (_prefixed("module."), r"module\."),
     "an index that names a file that is not there": (_indexed("lost.safetensors"), r"lost\.safetensors"),
     "an index that leaves the folder": (_indexed("../part.safetensors"), r"other\.weight"),
     "an index that names a tensor that is not there": (_indexed("part.safetensors"), r"other\.weight"),

@@ -102,8 +102,9 @@ def show(
     table = Table(box=None, header_style="bold")
     for column in ("update or edit", "possible", "why not"):
         table.add_column(column, overflow="fold")
+    four_bit = {spec.kind for spec in UPDATES if spec.four_bit}
     for kind, reason in refusals.items():
-        table.add_row(kind, "no" if reason else "yes", Text(reason or ""))
+        table.add_row(kind, "no" if reason else "with CUDA" if kind in four_bit else "yes", Text(reason or ""))
     console.print(table)
 
 

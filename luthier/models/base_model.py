@@ -40,6 +40,7 @@ _LAST_NORM: Final = re.compile(
 _BIAS: Final = re.compile(r"\.bias$")
 # Layers of attention that some families put into modules of other names (`mixer`, `temporal_block`).
 _ATTENTION: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
+_TEXT_PART: Final = re.compile(r"language_model\.|^lm_head\.")  # of a multimodal model
 _TABLE: Final = re.compile(r"(?:embeddings?|embed_\w+|\w+_embed|wte|wpe)\.weight$")
 _DISTILBERT_NAMES: Final = {"dim": "hidden_size", "n_heads": "num_attention_heads", "n_layers": "num_hidden_layers"}
 
@@ -142,6 +143,9 @@ class ModelFacts(Frozen):
         description="why the updates and edits could not be tried, so that all are offered",
     )
 
+    def __hash__(self) -> int:  # workers cache models and prepared data by entry; `unsupported` has no hash
+        return hash((self.architecture, self.parameters, self.context, self.tokenizer))
+
 
 class BaseModelEntry(Frozen):
     """An entry of the base-model registry. `source` is a local folder that workers can read, or a hub id."""
@@ -153,11 +157,15 @@ class BaseModelEntry(Frozen):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StandardConfig:
-    """The configuration of a model. `values` have transformers' standard names (`hidden_size`, not `n_embd`)."""
+    """The configuration of a model. `values` have transformers' standard names (`hidden_size`, not `n_embd`).
+
+    `text_part`: the model is the part for text of a folder that has parts for images or sound too.
+    """
 
     architecture: str
     family: Literal["decoder", "encoder"]
     values: Mapping[str, Any]
+    text_part: bool = False
 
 
 def read_facts(folder: Path, config: StandardConfig | None = None) -> ModelFacts:
@@ -171,6 +179,8 @@ def read_facts(folder: Path, config: StandardConfig | None = None) -> ModelFacts
     if not (folder / "tokenizer.json").exists():
         raise UserError(f"{folder} has no tokenizer.json (a fast tokenizer is required).", param="source")
     tensors = safetensors_header.tensors(folder)
+    if config.text_part:
+        tensors = {name: tensor for name, tensor in tensors.items() if _TEXT_PART.search(name)}
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     context = _context(values, folder)
     heads = values.get("num_attention_heads") or 1  # models without attention have none

@@ -14,6 +14,7 @@ from luthier.models.model_files import refused
 from luthier.values import Frozen
 
 LARGEST_HEADER: Final = 100_000_000  # bytes; the format's own limit
+SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 # A second copy of the weights in some folders, in a format that transformers does not read.
 OTHER_FORMAT: Final = "consolidated"
@@ -39,7 +40,7 @@ class Tensor(Frozen):
 def tensors(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of a model by name. Raises UserError for a file that is missing, cut off or not what it says.
 
-    They are those that the index names, if there is one and no single file, else those of all files.
+    They are those of the single file, or of the files that the index names: what transformers loads.
     """
     return {name: tensor for inside in by_file(folder).values() for name, tensor in inside.items()}
 
@@ -47,14 +48,22 @@ def tensors(folder: Path) -> dict[str, Tensor]:
 def by_file(folder: Path) -> dict[Path, dict[str, Tensor]]:
     """Return the tensors of each file of a model by name. Raises UserError as `tensors` does."""
     files = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith(OTHER_FORMAT))
-    index = folder / INDEX
-    indexed = index.exists() and not (folder / "model.safetensors").exists()
-    by_name = _weight_map(index) if indexed else {}
-    if indexed:
+    index, single = folder / INDEX, folder / SINGLE in files
+    by_name = _weight_map(index) if index.exists() and not single else {}
+    if single:
+        files = [folder / SINGLE]  # transformers reads no others beside it
+    elif by_name:
         files = [folder / name for name in sorted(set(by_name.values()))]
     if not files:
         raise refused(folder, "has no *.safetensors weights (pickled weights are never loaded)")
     _check_parts(files)
+    if not single and not by_name:
+        raise refused(
+            folder,
+            f"has neither {SINGLE} nor {INDEX}, without which transformers does not find the weights in "
+            f"{files[0].name}{' and other files' if len(files) > 1 else ''}. Save the model again with "
+            "save_pretrained, or fetch the missing file",
+        )
     found: dict[Path, dict[str, Tensor]] = {}
     for file in files:
         inside = found[file] = read(file)

@@ -71,7 +71,7 @@ def trial_ended(c: Connection, trial: TrialRecord, now: datetime) -> None:
             _warn(c, trial.job_id, f"{name} failed: {trial.error or 'its worker gave no reason'}", now, _end(trial))
         case TrialState.INFEASIBLE:
             reason = trial.error or "its worker gave no reason"
-            _info(c, trial.job_id, f"{name} does not fit the device: {reason}", now, _end(trial))
+            _info(c, trial.job_id, f"{name} is not possible: {reason}", now, _end(trial))
         case TrialState.CANCELLED:
             _info(c, trial.job_id, f"{name} stopped after {seconds}.", now, _end(trial))
         case TrialState.WAITING if trial.paused:

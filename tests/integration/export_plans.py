@@ -41,6 +41,7 @@ class Plan:
     stages: tuple[Stage, ...]
     edits: dict[str, Any] | None = None
     chat_template: bool = True
+    published: str | None = None  # a chat template that TRL ships, in place of the model's own
     biases: bool = False
     tools: bool = False
     encoder: bool = False
@@ -137,6 +138,39 @@ PLANS = {
         stages=(Stage(algorithm=Clm(), update=Full(), optimiser=optimiser(1e-3)),),
         edits={"window": 16, "rope_factor": 4, "rope_rule": "linear"},
         has_adapter=False,
+    ),
+    "sft+dpo lora on preference, its own tokens": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(
+            Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Dpo(beta=0.3), update=Lora(rank=4), optimiser=optimiser(2e-3)),
+        ),
+        published="deepseek_r1_distill",
+        has_adapter=True,
+    ),
+    "sft+kto lora on unpaired, its own tokens": Plan(
+        kind=DataKind.UNPAIRED,
+        stages=(
+            Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Kto(desirable_weight=1.5), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+        ),
+        published="deepseek_r1_distill",
+        has_adapter=True,
+    ),
+    "orpo lora on preference, its own tokens": Plan(
+        kind=DataKind.PREFERENCE,
+        stages=(Stage(algorithm=Orpo(beta=0.5), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),),
+        published="deepseek_r1_distill",
+        has_adapter=True,
+    ),
+    "clm+sft lora on chat, its own tokens": Plan(
+        kind=DataKind.CHAT,
+        stages=(
+            Stage(algorithm=Clm(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+            Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),
+        ),
+        published="qwen3",
+        has_adapter=True,
     ),
     "clm dora on pairs": Plan(
         kind=DataKind.PAIRS,
@@ -380,6 +414,8 @@ def proves(name: str) -> set[str]:
         proved |= {stage.algorithm.kind, stage.update.kind, f"placement {getattr(stage.update, 'placement', 'all')}"}
         proved |= {f"stage {at}", stage.optimiser.schedule}
     proved |= {f"{len({stage.update.kind for stage in plan.stages})} updates"}
+    if plan.published:
+        proved |= {f"{stage.algorithm.kind} on its own tokens" for stage in plan.stages}
     flags = ("chat_template", "biases", "tools", "encoder", "headless", "tied", "has_adapter", "merges")
     return proved | {f"{flag} {getattr(plan, flag)}" for flag in flags}
 

@@ -32,11 +32,13 @@ from luthier.trial import Metrics
 from luthier.worker_protocol import Assignment
 from tests import data_samples
 from tests.biased import biased
+from tests.conversations import speaking
 from tests.integration.export_plans import CASES, PLANS, Plan, cases
 from tests.reproducing import ALONE, Libraries
 from tests.untied import untied
 from workers import cache, trial
 from workers.evaluate.judge import judge, renderer
+from workers.export import exported_tokens
 from workers.export.artifacts import export
 from workers.export.like_base import checkpoint_dtype
 from workers.export.model_card import card
@@ -98,6 +100,7 @@ def case(
         entry = without_head(encoder_entry, tmp_path_factory.mktemp("base")) if plan.headless else encoder_entry
         return work_on(plan, entry, tmp_path_factory.mktemp("trial"))
     entry = tiny_entry if plan.chat_template else without_template(tiny_entry, tmp_path_factory.mktemp("base"))
+    entry = speaks(entry, plan.published, tmp_path_factory.mktemp("base")) if plan.published else entry
     entry = changed(entry, biased, tmp_path_factory.mktemp("base")) if plan.biases else entry
     entry = entry if plan.tied else changed(entry, untied, tmp_path_factory.mktemp("base"))
     return work_on(plan, entry, tmp_path_factory.mktemp("trial"))
@@ -109,6 +112,16 @@ def changed(
     pristine = cache.base(entry)
     change(pristine.model).save_pretrained(folder)
     pristine.tokenizer.save_pretrained(folder)
+    return BaseModelEntry(name=entry.name, source=str(folder), facts=read_facts(folder))
+
+
+def speaks(entry: BaseModelEntry, template: str, folder: Path) -> BaseModelEntry:
+    """The base with a published chat template, and embeddings of its tokens."""
+    model, tokenizer = copy.deepcopy(cache.base(entry).model), speaking(cache.base(entry).tokenizer, template)
+    torch.manual_seed(3)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return BaseModelEntry(name=entry.name, source=str(folder), facts=read_facts(folder))
 
 
@@ -274,7 +287,11 @@ def test_the_merged_model_is_saved_as_its_base_was(case: Case) -> None:
         tensor.dtype for tensor in tensors(base).values()
     }
     assert config["dtype"] == own["dtype"]
-    if (base / "generation_config.json").is_file():
+    if case.plan.published:  # whose end of a turn is one that the base's settings do not name
+        saved, before = (json.loads((at / "generation_config.json").read_text()) for at in (case.whole, base))
+        assert saved.keys() == before.keys()
+        assert {name for name in saved if saved[name] != before[name]} == {"eos_token_id"}
+    elif (base / "generation_config.json").is_file():
         assert (case.whole / "generation_config.json").read_bytes() == (base / "generation_config.json").read_bytes()
     pads = [AutoTokenizer.from_pretrained(folder).pad_token for folder in (case.whole, base)]
     assert pads[0] == pads[1]
@@ -456,8 +473,12 @@ def test_the_script_stands_on_the_libraries_alone_and_is_formatted(case: Case) -
 
 def test_the_rows_of_training_and_scoring_are_exported_in_order(case: Case) -> None:
     folder = case.whole / "reproduce"
-    assert read_rows((folder / "train.jsonl").read_bytes()) == case.learnt
-    assert read_rows((folder / "validation.jsonl").read_bytes()) == case.rows[VALIDATION][:SCORED]
+    for name, expected in (("train.jsonl", case.learnt), ("validation.jsonl", case.rows[VALIDATION][:SCORED])):
+        rows = read_rows((folder / name).read_bytes())
+        assert [(row.pop(exported_tokens.COLUMN, None) is not None) for row in rows] == [
+            case.plan.published is not None
+        ] * len(rows)
+        assert rows == expected
 
 
 def test_the_requirements_are_the_versions_that_reproduce_here(case: Case) -> None:

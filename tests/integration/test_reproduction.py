@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -22,17 +23,19 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from luthier.algorithms import Sft
+from luthier.algorithms import Clm, Sft
 from luthier.design import Architecture, Design, Optimiser, Stage
+from luthier.errors import TrialFailed
 from luthier.task import DataKind, JudgeSpec
 from luthier.trial import Metrics
 from luthier.updates import Full
 from luthier.worker_protocol import Assignment
 from tests import data_samples
+from tests.conversations import CONVERSATIONS, TEMPLATES, TOOLS, speaking
 from tests.textbook import as_conversation, largest_difference
 from workers.cache import Base
 from workers.evaluate.judge import renderer
-from workers.export import reproduction
+from workers.export import exported_tokens, reproduction
 from workers.templates import render as render_template
 from workers.train.architectures import build
 
@@ -124,10 +127,124 @@ def test_the_script_finds_the_judges_tokens_and_targets(shape: str, tiny: Base, 
     render = renderer(tokenizer, assignment.judge)
     for row in rows:
         judged = [(list(t.ids), targets(t.ids, t.target)) for t in render.answers(row, kind)]
-        found = [
-            (s["input_ids"], targets(s["input_ids"], [i != -100 for i in s["labels"]])) for s in encode(tokenizer, row)
-        ]
-        assert found == judged
+        assert learned(encode(tokenizer, row)) == judged
+
+
+# Templates that the script's own rendering does not follow, whose rows therefore have their tokens.
+OWN_TOKENS = {
+    "opens its reasoning in the prompt": (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    ),
+    "shows the reasoning of the last turn": (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == 'assistant' %}"
+        "<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+    "reads parts": (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for p in m.content %}{{ p.text }}{% endfor %}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+    "leaves an answer open": (
+        "{% for m in messages %}[{{ m.role }}]\n{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]\n{% endif %}"
+    ),
+}
+KINDS: dict[DataKind, list[Row]] = {
+    DataKind.CHAT: [*data_samples.chat(2), {"messages": CONVERSATIONS["multi-turn"]}],
+    DataKind.PAIRS: [*data_samples.pairs(1), *map(as_conversation, data_samples.pairs(2))],
+    DataKind.PREFERENCE: data_samples.preference(2),
+    DataKind.UNPAIRED: [{**row, "label": i == 0} for i, row in enumerate(data_samples.pairs(2))],
+}
+
+
+def exported(
+    folder: Path, kind: DataKind, rows: list[Row], tokenizer: PreTrainedTokenizerBase, tiny: Base, *stages: Stage
+) -> tuple[Callable[[PreTrainedTokenizerBase, Row], list[dict[str, list[int]]]], list[Row], JudgeSpec]:
+    """The script's own function, the rows that are beside it, and the judge."""
+    assignment = assignment_of(kind, tiny)
+    if stages:
+        assignment = assignment.model_copy(
+            update={"design": assignment.design.model_copy(update={"stages": tuple(stages)})}
+        )
+    reproduction.write(
+        folder,
+        model=tiny.model,
+        tokenizer=tokenizer,
+        assignment=assignment,
+        metrics=Metrics(perplexity=2, bits_per_byte=1, tokens=1, rows=1),
+        train_rows=rows,
+        scored_rows=rows,
+    )
+    beside = [json.loads(line) for line in (folder / "validation.jsonl").read_text("utf-8").splitlines()]
+    return encode_of(folder / "reproduce.py"), beside, assignment.judge
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_script_has_the_tokens_of_every_published_template(template: str, tiny: Base, tmp_path: Path) -> None:
+    tokenizer, chats = speaking(tiny.tokenizer, template), []
+    for name, said in CONVERSATIONS.items():
+        row: Row = {"messages": said, "tools": TOOLS} if name == "tool calls" else {"messages": said}
+        try:
+            renderer(tokenizer, assignment_of(DataKind.CHAT, tiny).judge).answers(row, DataKind.CHAT)
+        except TrialFailed:
+            continue  # such a row is refused when the job is created
+        chats.append(row)
+    assert chats
+    encode, beside, judge = exported(tmp_path / "reproduce", DataKind.CHAT, chats, tokenizer, tiny)
+    render = renderer(tokenizer, judge)
+    for row, written in zip(chats, beside, strict=True):
+        judged = [(list(t.ids), targets(t.ids, t.target)) for t in render.answers(row, DataKind.CHAT)]
+        assert learned(encode(tokenizer, written)) == judged
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("template", OWN_TOKENS)
+def test_rows_have_their_tokens_where_a_template_says_too_little(
+    template: str, kind: DataKind, tiny: Base, tmp_path: Path
+) -> None:
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.chat_template = OWN_TOKENS[template]
+    rows = KINDS[kind]
+    encode, beside, judge = exported(tmp_path / "reproduce", kind, rows, tokenizer, tiny)
+    render = renderer(tokenizer, judge)
+    for row, written in zip(rows, beside, strict=True):
+        judged = [(list(t.ids), targets(t.ids, t.target)) for t in render.answers(row, kind)]
+        if kind is not DataKind.UNPAIRED or row["label"]:
+            assert learned(encode(tokenizer, written)) == judged
+        assert {name: value for name, value in written.items() if name != exported_tokens.COLUMN} == row
+        if kind is DataKind.PREFERENCE and exported_tokens.COLUMN in written:
+            other = render.pair(row["prompt"], row["rejected"])
+            assert learned(written[exported_tokens.COLUMN]["rejected"]) == [
+                (list(other.ids), targets(other.ids, other.target))
+            ]
+    # Only the last turn of a chat shows its reasoning: where there is one turn, the script sees what the worker does.
+    sufficient = template == "shows the reasoning of the last turn" and kind is not DataKind.CHAT
+    assert all((exported_tokens.COLUMN in row) is not sufficient for row in beside)
+
+
+def test_a_template_that_the_script_follows_needs_no_tokens(tiny: Base, tmp_path: Path) -> None:
+    for kind, rows in KINDS.items():
+        _, beside, _ = exported(tmp_path / kind.value, kind, rows, tiny.tokenizer, tiny)
+        assert beside == rows
+
+
+def test_all_tokens_of_a_chat_are_exported_where_they_are_trained_on(tiny: Base, tmp_path: Path) -> None:
+    said = CONVERSATIONS["multi-turn"]
+    rows: list[Row] = [{"messages": [said[0], {**said[1], "weight": 0}, *said[2:]]}]
+    stage = Stage(algorithm=Clm(), update=Full(), optimiser=Optimiser(learning_rate=1e-3))
+    _, (beside,), judge = exported(tmp_path / "reproduce", DataKind.CHAT, rows, tiny.tokenizer, tiny, stage)
+    whole = renderer(tiny.tokenizer, judge).full_text(rows[0], DataKind.CHAT)
+    assert learned(beside[exported_tokens.COLUMN]["full_text"]) == [
+        (list(t.ids), targets(t.ids, t.target)) for t in whole
+    ]
+    assert 'row["encoded"]["full_text"]' in (tmp_path / "reproduce" / "reproduce.py").read_text("utf-8")
+
+
+def learned(sequences: list[dict[str, list[int]]]) -> list[tuple[list[int], list[int]]]:
+    """The ids and targets of the script's sequences, without those that have no target and so count for nothing."""
+    found = [(s["input_ids"], targets(s["input_ids"], [i != -100 for i in s["labels"]])) for s in sequences]
+    return [(ids, wanted) for ids, wanted in found if wanted]
 
 
 def targets(ids: Any, is_target: Any) -> list[int]:

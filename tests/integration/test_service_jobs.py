@@ -143,7 +143,7 @@ def test_an_infeasible_trial_is_told_and_does_not_end_the_job(service: Service, 
     worker.work(worker.take())
     wait_until(lambda: service.client.job(job_id).status.terminal)
     assert service.client.job(job_id).status is JobState.SUCCEEDED
-    assert "Trial 1 does not fit the device: it needs 9 GiB" in service.messages(job_id)
+    assert "Trial 1 is not possible: it needs 9 GiB" in service.messages(job_id)
 
 
 def test_a_base_model_that_cannot_run_ends_the_job_at_once_with_the_reason(

@@ -7,21 +7,24 @@ import json
 import resource
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from luthier.errors import LuthierError, UserError
 from luthier.models import confined
-from luthier.models.base_model import UNLIMITED_CONTEXT, ModelFacts
+from luthier.models.base_model import UNLIMITED_CONTEXT, ModelFacts, read_facts
+from luthier.models.safetensors_header import SINGLE as WEIGHTS
 from luthier.models.sources import facts_of
 from tests import broken_models
 from tests.broken_models import BROKEN, EXPLODING
 from tests.conftest import TINY, TINY_ENCODER
-from workers.import_model import checks
+from workers.import_model import checks, standard_config
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +113,54 @@ def test_the_sizes_of_a_multimodal_model_are_those_of_its_text_part(tmp_path: Pa
     assert (facts.layers, facts.heads, facts.kv_heads, facts.context) == (2, 4, 2, 64)
     assert facts.anatomy is not None
     assert facts.anatomy.layers == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture", "loaded"),
+    [
+        ("llama4", "Llama4ForConditionalGeneration", "Llama4ForCausalLM"),
+        ("qwen3_5_moe", "Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM"),
+        ("gemma3", "Gemma3ForConditionalGeneration", None),
+        ("llama", "LlamaForCausalLM", None),
+    ],
+)
+def test_a_multimodal_model_is_its_text_part_where_transformers_loads_that_alone(
+    kind: str, architecture: str, loaded: str | None, tmp_path: Path
+) -> None:
+    config = AutoConfig.for_model(kind)
+    config.architectures = [architecture]
+    config.save_pretrained(tmp_path)
+    found = standard_config.standard(tmp_path)
+    assert (found.family, found.architecture, found.text_part) == (
+        "decoder",
+        loaded or architecture,
+        loaded is not None,
+    )
+    assert found.values["num_hidden_layers"] == config.get_text_config(decoder=True).num_hidden_layers
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen2_vl", "smolvlm"])
+def test_a_multimodal_model_without_such_a_part_is_refused(kind: str, tmp_path: Path) -> None:
+    config = AutoConfig.for_model(kind)
+    config.architectures = ["SomethingForConditionalGeneration"]
+    config.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="not supported"):
+        standard_config.standard(tmp_path)
+
+
+def test_only_the_text_part_counts_where_only_it_is_loaded(tiny_entry: Any, tmp_path: Path) -> None:
+    folder = broken_models.copy(tmp_path / "model", lambda folder: None)
+    whole = standard_config.standard(folder)
+    weights = {name.replace("model.", "model.language_model.", 1): t for name, t in load_file(folder / WEIGHTS).items()}
+    save_file(weights | {"model.visual.blocks.0.mlp.weight": torch.zeros(128, 64)}, folder / WEIGHTS)
+    facts = read_facts(folder, replace(whole, text_part=True))
+    assert facts.parameters == tiny_entry.facts.parameters
+    assert read_facts(folder, whole).parameters == tiny_entry.facts.parameters + 128 * 64
+
+
+def test_layers_that_are_passed_several_times_are_not_missing(tmp_path: Path) -> None:
+    folder = broken_models.copy(tmp_path / "model", broken_models.config(num_hidden_layers=24, num_layers_per_pass=6))
+    assert checks.facts(folder).layers == 24
 
 
 def _of_family(kind: str, sizes: dict[str, Any], folder: Path) -> ModelFacts:

@@ -7,6 +7,7 @@ import math
 import shutil
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from luthier.algorithms import Algorithm, Clm, Dpo, Sft
 from luthier.design import Architecture, Design, Optimiser, Stage
 from luthier.errors import Infeasible
-from luthier.models.base_model import BaseModelEntry
+from luthier.models.base_model import BaseModelEntry, read_facts
 from luthier.task import DataKind, JudgeSpec
 from luthier.updates import (
     AdaLora,
@@ -40,6 +41,7 @@ from luthier.updates import (
 from tests import broken_models, data_samples
 from tests.biased import biased
 from tests.broken_models import BROKEN
+from tests.conftest import TINY
 from workers import cache
 from workers.cache import Base
 from workers.evaluate.judge import judge
@@ -102,6 +104,28 @@ def test_training_and_judging_leave_the_base_as_it_was_bit_for_bit(
     assert base.config.to_dict() == config
     assert [type(module) for module in base.modules()] == modules
     assert all(parameter.requires_grad and parameter.grad is None for parameter in base.parameters())
+
+
+def test_a_model_that_does_not_allow_all_is_cached_with_its_data(tiny: Base, rows_file: Path) -> None:
+    facts = tiny.entry.facts.model_copy(update={"unsupported": {"oft": "it has no such layers"}})
+    limited, again = (tiny.entry.model_copy(update={"name": "limited", "facts": facts}).model_copy() for _ in range(2))
+    assert cache.base(limited) is cache.base(again) is not cache.base(tiny.entry)
+    assert cache.frozen(limited, torch.device("cpu")) is cache.base(limited).model
+    for spec in (JUDGE, JUDGE.model_copy(update={"tools": True})):
+        assert cache.examples(limited, spec, rows_file, Sft()) is cache.examples(again, spec, rows_file, Sft())
+        assert cache.calibration(limited, spec, rows_file) is cache.calibration(again, spec, rows_file)
+
+
+def test_every_key_of_a_cache_has_a_hash() -> None:
+    """Whatever fields the registry's entries and the judge get, with values in all of them."""
+    facts = read_facts(TINY).model_copy(update={"unsupported": {"oft": "none"}, "untried": "none", "chat_fault": "no"})
+    entry = BaseModelEntry(name="tiny", source=str(TINY), facts=facts)
+    graders: dict[str, Any] = {"exact": {"type": "string_check"}, "near": {"type": "text_similarity"}}
+    grader = {"type": "multi", "graders": graders, "calculate_output": "exact + near"}
+    environment = {"name": "counting", "options": {"most": 3, "words": ["a"]}}
+    values = {**JUDGE.model_dump(), "grader": grader, "environment": environment}
+    for key in (entry, JudgeSpec.model_validate(values)):
+        assert hash(key) == hash(type(key).model_validate_json(key.model_dump_json()))
 
 
 def test_rows_are_read_once(rows_file: Path) -> None:

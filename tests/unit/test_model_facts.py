@@ -66,8 +66,17 @@ def test_an_output_head_of_its_own_is_one_more_table_of_all_tokens(tiny_entry: B
     config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
     (folder / "config.json").write_text(json.dumps(config))
     assert read_facts(folder).tied  # there is no tensor for a head
-    save_file({"lm_head.weight": torch.zeros(4096, 128)}, folder / "head.safetensors", metadata={"format": "pt"})
+    beside(folder, {"lm_head.weight": torch.zeros(4096, 128)})
     assert not read_facts(folder).tied
+
+
+def beside(folder: Path, more: dict[str, torch.Tensor]) -> None:
+    """Put these tensors into a second file, with an index of both."""
+    first = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "first.safetensors")
+    save_file(more, folder / "second.safetensors", metadata={"format": "pt"})
+    places = {**dict.fromkeys(first, "first.safetensors"), **dict.fromkeys(more, "second.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
 
 
 @pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.bias", "transformer.h.0.ln_1.bias"])
@@ -75,10 +84,17 @@ def test_a_tensor_named_bias_in_any_of_the_files_means_biases(
     name: str, tiny_entry: BaseModelEntry, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tiny_entry.source, tmp_path / "model")
-    save_file({name: torch.zeros(128)}, folder / "model-00002.safetensors", metadata={"format": "pt"})
+    beside(folder, {name: torch.zeros(128)})
     facts = read_facts(folder)
     assert facts.biases
     assert facts.parameters == tiny_entry.facts.parameters + 128
+
+
+def test_files_beside_a_single_one_are_not_part_of_the_model(tiny_entry: BaseModelEntry, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_entry.source, tmp_path / "model")
+    shutil.copy(folder / "model.safetensors", folder / "model-00001-of-00002.safetensors")
+    save_file({"more.bias": torch.zeros(128)}, folder / "left.safetensors", metadata={"format": "pt"})
+    assert read_facts(folder) == tiny_entry.facts
 
 
 def test_a_model_without_a_tensor_named_bias_has_none(tiny_entry: BaseModelEntry) -> None:

@@ -39,6 +39,20 @@ def test_a_template_without_ends_uses_what_begins_the_next_turn(tiny: Base) -> N
     assert tokenizer.convert_tokens_to_ids("<|you|>") in stop_ids(tiny.model, tokenizer)
 
 
+@pytest.mark.parametrize("end", ["<|fin|>", ""])
+def test_the_marks_of_a_call_end_no_turn(end: str, tiny: Base) -> None:
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    marks = ["<call>", "</call>", "<|fin|>", "<|who|>"]
+    tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|who|>{{ m.role }}: {{ m.content }}{% for c in m.tool_calls or [] %}"
+        "<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>{% endfor %}" + end + "{% endfor %}"
+        "{% if add_generation_prompt %}<|who|>assistant: {% endif %}"
+    )
+    expected = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(end or "<|who|>")}
+    assert set(stop_ids(tiny.model, tokenizer)) == expected
+
+
 @pytest.mark.parametrize("seed", [None, 3])
 def test_an_answer_ends_at_the_first_of_them(seed: int | None, tiny: Base) -> None:
     model = copy.deepcopy(tiny.model)

@@ -6,10 +6,13 @@ import copy
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from luthier.design import Architecture
+from luthier.errors import Infeasible
 from luthier.updates import AdaLora, BitFit, Dora, Full, Ia3, Lora, Pissa, Prefix, Prompt, QLora, TopLayers, Update
 from workers.cache import Base
+from workers.train.architectures import build
 from workers.train.layout_probe import keep_layout
 from workers.train.layouts import Layout, RowLayout
 from workers.train.try_out import try_edit, try_update
@@ -85,6 +88,44 @@ def test_any_failure_becomes_a_reason(tiny: Base, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(lora, "adapt", fail)
     assert "KeyError" in str(try_update(tiny.model, Lora(rank=2)))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("element 3 of tensors does not require grad and does not have a grad_fn"), "scores depend"),
+        (TypeError("unsupported operand type(s) for *: 'Parameter' and 'NoneType'"), "gradient"),
+        (RuntimeError("shape '[31, 4, 2]' is invalid for input of size 0"), "inputs"),
+        (RuntimeError("The size of tensor a (6) must match the size of tensor b (12) at dimension 2"), "product"),
+        (ValueError("Please specify `num_attention_heads` in `peft_config`"), "configuration"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_known_failures_are_told_in_words(
+    error: Exception, words: str, tiny: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(lora, "adapt", fail)
+    reason = str(try_update(tiny.model, Lora(rank=2)))
+    assert words in reason
+    assert type(error).__name__ not in reason
+    assert str(error) not in reason
+
+
+def test_the_text_part_of_a_multimodal_model_keeps_its_shape() -> None:
+    text = {
+        "vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 4, "head_dim": 8, "max_position_embeddings": 64,
+    }  # fmt: skip
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("gemma3", text_config=text, vision_config=vision)
+    ).eval()
+    for edit in (Architecture(base="tiny", layers=2), Architecture(base="tiny", kv_heads=2)):
+        with pytest.raises(Infeasible, match="images"):
+            build(model, edit)
 
 
 EDITS = [

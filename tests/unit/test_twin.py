@@ -116,6 +116,18 @@ def test_a_twin_that_fails_alone_is_no_reason_to_refuse_the_model(monkeypatch: p
     assert "RuntimeError" in str(capabilities.work(asked, lambda step: None)["untrainable"])
 
 
+def test_a_model_that_fails_where_its_twin_does_is_refused_whatever_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without memory for the tensors torch words a product of unequal shapes in another way."""
+    wrong = config("axk1", hidden_size=64, num_hidden_layers=2, num_attention_heads=4, qk_rope_head_dim=12)
+    monkeypatch.setattr(capabilities, "_words", id)
+    monkeypatch.setattr(standard_config, "load", lambda folder: (wrong, "AXK1ForCausalLM"))
+    asked = question(wrong, entry().facts)
+    asked["config"]["qk_rope_head_dim"] = 6
+    asked["config"]["head_dim"] = 4
+    wrong.head_dim = 8
+    assert "RuntimeError" in str(capabilities.work(asked, lambda step: None)["untrainable"])
+
+
 def test_a_window_shorter_than_the_rows_of_the_probe_is_seen() -> None:
     model = capabilities.build(twin(config("mistral", sliding_window=4096)).to_dict(), entry().facts)
     assert row_layout(model) is RowLayout.UNPADDED

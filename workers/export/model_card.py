@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from luthier.design import DepthRule, Design, RopeRule
@@ -16,7 +17,11 @@ from luthier.trial import Metrics
 from luthier.updates import VirtualTokens
 from luthier.values import Frozen, Member
 from luthier.worker_protocol import Assignment
+from workers.export.like_base import checkpoint_dtype
 from workers.templates import render
+from workers.train.data.conversation import ChatTemplate
+
+_ROUNDED: Final = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 _DEPTH_RULES: Final[Mapping[DepthRule, str]] = {
     "late": "without the deepest ones before the last",
@@ -70,10 +75,12 @@ def card(
         test_metrics=test_metrics,
         judge=assignment.judge,
         chat_template=bool(tokenizer.chat_template),
+        parts=bool(tokenizer.chat_template) and ChatTemplate(tokenizer).wants_parts,
         likelihood=metrics.likelihood,
         encoder=base.facts.family == "encoder",
         auto_model="AutoModelForMaskedLM" if base.facts.family == "encoder" else "AutoModelForCausalLM",
         tied_head=base.facts.head == "tied",
+        rounded=_ROUNDED.get(checkpoint_dtype(Path(base.source))) if artifact == "merged" else None,
         mergeable=not any(isinstance(stage.update, VirtualTokens) for stage in design.stages),
     )
 

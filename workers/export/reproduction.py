@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -35,6 +35,7 @@ from luthier.updates import (
 )
 from luthier.worker_protocol import Assignment
 from workers.evaluate.judge import renderer
+from workers.export import exported_tokens
 from workers.templates import render, rewards
 from workers.train import updates
 from workers.train.algorithms import objective, trainer
@@ -50,6 +51,7 @@ from workers.train.updates.targets import places, rescaled_targets
 TRAINERS: Final = {"trl": "1.16.0", "datasets": "5.2.0"}
 
 ENCODED_PAIRS: Final = ("CPO", "ORPO")  # TRL's trainers whose own tokens of a pair differ from the judge's
+READY_MADE: Final = ("DPO", "KTO")  # TRL's trainers that are given tokens where rows are exported with theirs
 TEMPLATE: Final = "chat_template.jinja"
 _GRADING: Final = ("rapidfuzz", "nltk", "rouge-score", "math-verify")  # libraries of the graders
 
@@ -82,12 +84,19 @@ def write(
 ) -> None:
     """Write reproduce.py, train.jsonl, validation.jsonl and requirements.txt into `folder`.
 
+    Rows whose tokens the script would not find have them in a column (see `exported_tokens`).
     For rows with tools also the chat template, and for online RL the grader with rewards.py. `train_rows` are the rows
     that were trained on; `metrics` were measured on `scored_rows`.
     """
     folder.mkdir()
-    (folder / "train.jsonl").write_bytes(write_rows(map(dict, train_rows)))
-    (folder / "validation.jsonl").write_bytes(write_rows(map(dict, scored_rows)))
+    rows = [*train_rows, *scored_rows]
+    facts = _encoding(tokenizer, assignment, rows)
+    show, kind = renderer(tokenizer, assignment.judge), assignment.judge.kind
+    whole = any(stage.algorithm.kind == "clm" for stage in assignment.design.stages)
+    encoded = _encodes(assignment) and exported_tokens.script_differs(rows, kind, show, facts, full_text=whole)
+    for name, some in (("train.jsonl", train_rows), ("validation.jsonl", scored_rows)):
+        tokens = [exported_tokens.with_tokens(row, kind, show, full_text=whole) for row in some if encoded]
+        (folder / name).write_bytes(write_rows(tokens or map(dict, some)))
     template = tokenizer.chat_template if assignment.judge.tools else None
     if isinstance(template, str):  # the base's own may not render tools
         (folder / TEMPLATE).write_bytes(template.encode())
@@ -103,7 +112,7 @@ def write(
             recipe=assignment.design.recipe,
         )
     else:
-        script = _script(model, tokenizer, assignment, metrics, [*train_rows, *scored_rows])
+        script = _script(model, tokenizer, assignment, metrics, facts | {"encoded": encoded})
     (folder / "reproduce.py").write_text(script, encoding="utf-8")
 
 
@@ -129,12 +138,9 @@ def _script(
     tokenizer: PreTrainedTokenizerBase,
     assignment: Assignment,
     metrics: Metrics,
-    rows: Sequence[Row],
+    encoding: Mapping[str, Any],
 ) -> str:
     design, judge = assignment.design, assignment.judge
-    columns = _CONTENT[judge.kind]
-    contents = [row[name] for row in rows for name in columns]
-    wraps = bool(tokenizer.chat_template) and any(isinstance(content, str) for content in contents)
     facts = assignment.base.facts
     encoder = facts.family == "encoder"
     trainers = {stage.algorithm.kind: trainer(stage.algorithm) for stage in design.stages}
@@ -145,13 +151,14 @@ def _script(
         )
         for module, _ in used
     }
-    tools = any(row.get("tools") for row in rows)
     return render(
         "reproduce.py.jinja",
+        **encoding,
         design=design,
         adapted=_adapted(design),
         imports=imports,
         trainers={kind: found or ("", "") for kind, found in trainers.items()},
+        ready_made=[name for _, name in used if name in READY_MADE and encoding["encoded"]],
         encoded_pairs=[name for _, name in used if name in ENCODED_PAIRS],
         peft=_from_peft(design),
         own_reference=[stage.update.kind for stage in design.stages if updates.own_reference(stage.update)],
@@ -162,8 +169,6 @@ def _script(
         seed=assignment.seed,
         source=assignment.base.source,
         teacher=None if assignment.teacher is None else assignment.teacher.source,
-        kind=judge.kind.value,
-        max_length=judge.window if judge.kind is DataKind.TEXT else judge.max_tokens,
         likelihood=metrics.likelihood,
         judge=judge,
         rounded=_rounded(design),
@@ -185,16 +190,36 @@ def _script(
         window=design.architecture.window,
         rope_factor=design.architecture.rope_factor,
         rope_rule=design.architecture.rope_rule,
-        chat_template=bool(tokenizer.chat_template),
-        tools=tools,
         own_template=TEMPLATE if judge.tools and isinstance(tokenizer.chat_template, str) else None,
-        wraps=wraps,
-        columns={
+    )
+
+
+def _encoding(tokenizer: PreTrainedTokenizerBase, assignment: Assignment, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the facts with which the script's template turns a row into tokens."""
+    judge = assignment.judge
+    columns = _CONTENT[judge.kind]
+    contents = [row[name] for row in rows for name in columns]
+    wraps = bool(tokenizer.chat_template) and any(isinstance(content, str) for content in contents)
+    tools = any(row.get("tools") for row in rows)
+    return {
+        "kind": judge.kind.value,
+        "max_length": judge.window if judge.kind is DataKind.TEXT else judge.max_tokens,
+        "chat_template": bool(tokenizer.chat_template),
+        "tools": tools,
+        "wraps": wraps,
+        "columns": {
             name: f'messages("{role}", row["{name}"])' if wraps else f'row["{name}"]' for name, role in columns.items()
         },
-        answer=next((name for name, role in columns.items() if role == "assistant"), None),
-        trl_tokenises=bool(columns) and all(map(_survives_arrow, contents)) and not tools,
-    )
+        "answer": next((name for name, role in columns.items() if role == "assistant"), None),
+        "trl_tokenises": bool(columns) and all(map(_survives_arrow, contents)) and not tools,
+    }
+
+
+def _encodes(assignment: Assignment) -> bool:
+    """Return whether rows may be exported with their tokens. A reward model also scores answers that are not there."""
+    design, judge = assignment.design, assignment.judge
+    alone = judge.environment is not None and _played(design)  # its script reads no rows
+    return assignment.base.facts.family == "decoder" and not _rewarding(design) and not alone
 
 
 def _played(design: Design) -> bool:

@@ -23,6 +23,12 @@ LONGEST_RENDERING: Final = 2**20  # characters of a conversation of one short me
 # Tokens that stand for images or sound in families whose text models have no embedding for them (Gemma 3).
 _OTHER_MODALITY: Final = re.compile(r"image|video|audio", re.IGNORECASE)
 _LAYERS_SHARE_WEIGHTS: Final = "num_hidden_groups"  # ALBERT's
+# How wrappers name the tensors of the model inside them.
+_WRAPPERS: Final[Mapping[str, str]] = {
+    "_orig_mod.": "the wrapper of torch.compile",
+    "module.": "the wrapper of DistributedDataParallel or DeepSpeed",
+    "_fsdp_wrapped_module.": "the wrapper of FullyShardedDataParallel",
+}
 _LAYER: Final = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)\.")
 # Files of PEFT. transformers loads an adapter beside a model with it, and only the adapter is saved again.
 _ADAPTER: Final = ("adapter_config.json", "adapter_model*.safetensors")
@@ -44,6 +50,7 @@ def facts(folder: Path, step: Step = lambda name: None) -> ModelFacts:
             model_files.json_object(folder / name)
     templates = chat_templates(folder)
     tensors = safetensors_header.tensors(folder)
+    _check_names(folder, tensors)
     step(f"Reading the configuration of {folder}")
     config = standard_config.standard(folder)
     _check_sizes(folder, config, tensors)
@@ -80,6 +87,18 @@ def _check_adapter(folder: Path) -> None:
     )
 
 
+def _check_names(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise UserError for tensors named by a wrapper of the model, which transformers would take for unknown ones."""
+    for prefix, wrapper in _WRAPPERS.items():
+        wrapped = [name for name in tensors if name.startswith(prefix)]
+        if wrapped and len(wrapped) >= len(tensors) / 2:
+            raise refused(
+                folder,
+                f"has weights that were saved with {wrapper}: {len(wrapped)} of {len(tensors)} tensors have the prefix "
+                f"{prefix!r}, such as {wrapped[0]}. Save the model inside of it, or remove the prefix from the names",
+            )
+
+
 def _check_sizes(folder: Path, config: StandardConfig, tensors: Mapping[str, Tensor]) -> None:
     """Raise UserError where the weights are not those of a model of this size: transformers would make up the rest."""
     sides = {side for tensor in tensors.values() for side in tensor.shape}
@@ -92,10 +111,17 @@ def _check_sizes(folder: Path, config: StandardConfig, tensors: Mapping[str, Ten
             )
     layers = {int(match[1]) for name in tensors if (match := _LAYER.search(name))}
     wanted = config.values["num_hidden_layers"]
-    if 0 < len(layers) < wanted and _LAYERS_SHARE_WEIGHTS not in config.values:
+    if 0 < len(layers) < wanted and not _shares_layers(config, len(layers)):
         raise refused(
             folder / standard_config.NAME, f"says num_hidden_layers = {wanted}, but the weights have {len(layers)}"
         )
+
+
+def _shares_layers(config: StandardConfig, found: int) -> bool:
+    """Return whether a model may pass its layers several times: the configuration also counts as many as were found
+    (HRM's `num_layers_per_stack`). Whether weights are missing is found out from the class itself later on."""
+    counted = [value for name, value in config.values.items() if "layers" in name and type(value) is int]
+    return _LAYERS_SHARE_WEIGHTS in config.values or found in counted
 
 
 def _check_tokenizer(folder: Path, config: StandardConfig) -> None:

@@ -17,6 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 )
 
 from luthier.errors import UserError
@@ -55,7 +56,10 @@ def standard(folder: Path) -> StandardConfig:
     part = config.get_text_config(decoder=True)
     named = {name: getattr(part, name) for name in _STANDARD if getattr(part, name, None) is not None}
     values = {**part.to_dict(), **named, "model_type": part.model_type}
-    return StandardConfig(architecture=architecture, family=family, values=values)
+    loaded = _text_class(config.model_type, architecture)
+    return StandardConfig(
+        architecture=loaded or architecture, family=family, values=values, text_part=loaded is not None
+    )
 
 
 def load(folder: Path) -> tuple[PretrainedConfig, str]:
@@ -93,6 +97,16 @@ def _architecture(folder: Path, raw: Mapping[str, Any], kind: str) -> str:
             raise _fault(folder, "has architectures that are not a list of names")
 
 
+def _text_class(kind: str, architecture: str) -> str | None:
+    """Return the class of the text part that transformers takes out of a multimodal model when it loads a causal
+    language model (Qwen 3.5, Llama 4); None for other models, and where it loads the whole (Gemma 3)."""
+    mapped = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
+    whole = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.get(kind)
+    if not isinstance(mapped, str) or architecture != whole or mapped == whole:
+        return None
+    return mapped if TEXT in CONFIG_MAPPING[kind].sub_configs else None
+
+
 def _family(folder: Path, config: PretrainedConfig, architecture: str) -> Any:
     kind = config.model_type
     if config.is_encoder_decoder:
@@ -103,6 +117,8 @@ def _family(folder: Path, config: PretrainedConfig, architecture: str) -> Any:
         return "encoder"
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise unsupported(folder, f"{architecture}, which is no language model for text alone in transformers,")
+    if _text_class(kind, architecture) is not None:
+        return "decoder"
     if not architecture.endswith(DECODERS) and architecture != MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]:
         raise unsupported(folder, architecture)
     if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +38,18 @@ RATE: Final = 1e-2
 SEED: Final = 0
 CLOSE: Final = 1e-4  # of log-probabilities, in nats
 _ADAPTER: Final = re.compile(r"\.(?:lora|vera|randlora|oft|ia3)_")  # in the names of PEFT's parameters
+# What the libraries say of a failure, as a pattern, and what it means.
+_KNOWN: Final[Mapping[str, str]] = {
+    r"does not require grad": "trains no parameter that the scores depend on",
+    r"'Parameter' and 'NoneType'": "needs a gradient in every layer that it adapts, and a layer of this architecture "
+    "gets none",
+    r"is invalid for input of size": "cannot adapt a layer of this architecture, whose inputs have another form than "
+    "PEFT expects",
+    r"must match the size of tensor|shapes cannot be multiplied": "cannot adapt a layer of this architecture, which "
+    "computes more than the product with its weights",
+    r"num_attention_heads|'int' and 'NoneType'": "needs sizes of the attention that PEFT does not find in the "
+    "configuration of this architecture",
+}
 _EXPERT: Final = "expert"  # in the names of parameters that may get no gradient, as no token reached them
 
 
@@ -183,5 +195,10 @@ def _differ(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
 
 
 def _failure(what: str, error: Exception) -> str:
-    first = str(error).strip().splitlines()
-    return f"{what} fails with {type(error).__name__}" + (f": {first[0]}" if first else "")
+    """Return why something does not work, in words where the error is a known one."""
+    said = str(error).strip()
+    for known, words in _KNOWN.items():
+        if re.search(known, said):
+            return f"{what} {words}"
+    first = f": {said.splitlines()[0]}" if said else ""
+    return f"{what} does not work with the code of this architecture ({type(error).__name__}{first})"

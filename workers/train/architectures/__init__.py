@@ -29,6 +29,10 @@ def build(
     if not architecture.edited:
         return copy.deepcopy(pristine)
     config, weights = pristine.config, pristine.state_dict()
+    if config.get_text_config(decoder=True) is not config:
+        raise Infeasible(
+            f"{type(pristine).__name__} also has parts for images or sound; only the shape of text models is edited"
+        )
     if architecture.layers is not None:
         influence = block_influence(pristine, calibration) if architecture.depth_rule == "block_influence" else None
         kept = kept_layers(config.num_hidden_layers, architecture.layers, influence)

@@ -71,5 +71,8 @@ class ControlTokens:
 
     def first(self, text: str) -> str:
         """Return the first control token of a text; empty if it has none."""
-        found = self._spelt.search(text)
-        return found[0] if found else ""
+        return next(iter(self.all(text)), "")
+
+    def all(self, text: str) -> list[str]:
+        """Return the control tokens of a text, in order."""
+        return self._spelt.findall(text)

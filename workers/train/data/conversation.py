@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -313,21 +314,38 @@ class ChatTemplate:
     def end_of_call(self) -> str:
         """The token that ends a turn which calls a tool; most templates end it like any other."""
         reply = {"role": "tool", "name": "tool", "content": "?"}
-        said = [{"role": "user", "content": "?"}, next(_made_up_answers(reply))]
-        return self._first_behind(said) or self._first_behind([*said, reply]) or self.end_of_turn
+        asked, called = {"role": "user", "content": "?"}, next(_made_up_answers(reply))
+        said, marks = [asked, called], self._marks_of_calls(asked, called)
+        return self._first_behind(said, marks) or self._first_behind([*said, reply], marks) or self.end_of_turn
+
+    def _marks_of_calls(self, asked: Message, called: Message) -> frozenset[str]:
+        """Return the special tokens around each call in a turn: there are more of them if it calls twice. Empty if the
+        template shows one call alone."""
+        twice = {**called, "tool_calls": [*called["tool_calls"], *called["tool_calls"]]}
+        try:
+            shown = [self.render([asked, message], generate=False) for message in (called, twice)]
+        except TrialFailed:
+            return frozenset()
+        once, more = (Counter(self.control.all(text)) for text in shown)
+        return frozenset(token for token in once if more[token] > once[token])
 
     @property
     def ends(self) -> tuple[str, ...]:
         """The tokens at which an assistant turn may end."""
         return tuple(sorted({self.end_of_turn, self.end_of_call} - {""}))
 
-    def _first_behind(self, messages: Sequence[Message]) -> str:
-        """Return the first special token behind the anchor; empty if there is none, or no such conversation."""
+    def _first_behind(self, messages: Sequence[Message], but: frozenset[str] = frozenset()) -> str:
+        """Return the first special token behind the anchor, but none of these; empty if there is none, or no such
+        conversation."""
+        return next((token for token in self._tokens_behind(messages) if token not in but), "")
+
+    def _tokens_behind(self, messages: Sequence[Message]) -> list[str]:
+        """Return the special tokens behind the anchor, in order; none if there is no such conversation."""
         try:
             _, found, behind = self.render(messages, generate=False).rpartition(_ANCHOR)
         except TrialFailed:
-            return ""
-        return self.control.first(behind) if found else ""
+            return []
+        return self.control.all(behind) if found else []
 
     def _end_behind(self, message: Message) -> str:
         return self.end_of_call if message.get("tool_calls") else self.end_of_turn
@@ -369,7 +387,7 @@ class ChatTemplate:
             hidden["role"] = "system"
         if message["role"] == "assistant" and self._unreasoned:
             hidden = without_reasoning(hidden, self._unreasoned)
-        if self._wants_parts and isinstance(hidden.get("content"), str):
+        if self.wants_parts and isinstance(hidden.get("content"), str):
             hidden["content"] = [{"type": "text", "text": hidden["content"]}]
         return hidden
 
@@ -388,7 +406,7 @@ class ChatTemplate:
         return ended_block(prompt)
 
     @cached_property
-    def _wants_parts(self) -> bool:
+    def wants_parts(self) -> bool:
         """Whether the template reads only OpenAI's parts of content, as those of models that see images do."""
         parts = [{"type": "text", "text": _ANCHOR}]
         as_text, as_parts = ([{"role": "user", "content": content}] for content in (_ANCHOR, parts))
