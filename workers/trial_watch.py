@@ -260,7 +260,7 @@ class TrialWatch:
     def _judge(self, progress: Progress, *, at_rung: bool) -> Metrics:
         """Score the model in training with the judge, on fewer rows.
 
-        Answers are not graded where only the likelihood is needed: at the moments of an early stage.
+        Answers are not graded where only the likelihood is needed: at moments that are no rung nor the end of a stage.
         """
         base, spec = self.lease.assignment.base, self.lease.assignment.judge
         fewer: dict[str, object] = {
@@ -268,7 +268,8 @@ class TrialWatch:
             "max_generations": min(spec.max_generations, RUNG_GENERATIONS),
             "pseudo_windows": min(spec.pseudo_windows, RUNG_WINDOWS),
         }
-        if not (at_rung or progress.last_stage or progress.last_step) and self._measure(progress) == "perplexity":
+        stage_ends = progress.last_step and not progress.last_stage
+        if not (at_rung or stage_ends) and self._measure(progress) == "perplexity":
             fewer |= {"grader": None, "environment": None}
         rows = rung_subset(cache.rows(self.service.get_blob(spec.validation)), spec)
         with self.lease.meter.judging(len(rows)), progress.result():
