@@ -40,14 +40,15 @@ def rung_score(metrics: Metrics, objective: Objective) -> RungScore:
 def rank(history: Sequence[Past]) -> list[Past]:
     """Return the complete trials of trained designs, best first: by value, then device-seconds, then number.
 
-    The value of a repeated design is the mean over its seeds. Repeated designs come before all others, because the best
-    of many single runs is partly lucky.
+    The value of a repeated design is the mean over its seeds. Repeated designs come before others, because the best of
+    many single runs is partly lucky. The default was not chosen as the best of many, so it competes without repeats.
     """
-    repeated, found = {past.confirms for past in history}, comparable_means(history)
+    repeated, found = {past.confirms for past in history} - {None}, comparable_means(history)
+    first = repeated | {DEFAULT} if repeated else repeated
     designs = [past for past in _complete(history) if past.design.stages and past.confirms is None]
     return sorted(
         designs,
-        key=lambda past: (past.number not in repeated, found[past.number], past.device_seconds, past.number),
+        key=lambda past: (past.number not in first, found[past.number], past.device_seconds, past.number),
     )
 
 

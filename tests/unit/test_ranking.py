@@ -143,6 +143,15 @@ def test_repeated_designs_rank_before_all_others() -> None:
     assert [past.number for past in rank([*history[:2], running])] == [2, 3]
 
 
+def test_a_default_without_repeats_wins_over_a_repeated_design_that_is_worse() -> None:
+    history = [complete(0, BASE, 9.0), complete(1, DEFAULT, 2.0), complete(2, tuned(2), 6.0)]
+    history += [complete(3, tuned(3), 7.0), confirmation(4, 2, 5.0)]
+    assert [past.number for past in rank(history)] == [1, 2, 3]
+    choice = best(history)
+    assert choice is not None
+    assert (choice.trial.number, choice.beats_base) == (1, True)
+
+
 def test_finalists_are_the_best_beside_the_default() -> None:
     history = [complete(0, BASE, 0.1), complete(1, DEFAULT, 0.5)]
     history += [complete(number, tuned(number), number / 10) for number in range(7, 1, -1)]
