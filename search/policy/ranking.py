@@ -9,6 +9,7 @@ means would be on the first split, on which all are scored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from luthier.metrics import objective_value, rank_key
@@ -41,10 +42,11 @@ def rank(history: Sequence[Past]) -> list[Past]:
     """Return the complete trials of trained designs, best first: by value, then device-seconds, then number.
 
     The value of a repeated design is the mean over its seeds. Repeated designs come before others, because the best of
-    many single runs is partly lucky. The default was not chosen as the best of many, so it competes without repeats.
+    many single runs is partly lucky. The default was not chosen as the best of many, so it may be the best without repeats.
     """
     repeated, found = {past.confirms for past in history} - {None}, comparable_means(history)
-    first = repeated | {DEFAULT} if repeated else repeated
+    of_repeated = min((found[number] for number in repeated if number in found), default=-math.inf)
+    first = repeated | {DEFAULT} if found.get(DEFAULT, math.inf) < of_repeated else repeated
     designs = [past for past in _complete(history) if past.design.stages and past.confirms is None]
     return sorted(
         designs,
