@@ -42,7 +42,7 @@ def rank(history: Sequence[Past]) -> list[Past]:
     """Return the complete trials of trained designs, best first: by value, then device-seconds, then number.
 
     The value of a repeated design is the mean over its seeds. Repeated designs come before others, because the best of
-    many single runs is partly lucky. The default was not chosen as the best of many, so it may be the best without repeats.
+    many single runs is partly lucky. The default was not chosen as the best of many, so it may come first without them.
     """
     repeated, found = {past.confirms for past in history} - {None}, comparable_means(history)
     of_repeated = min((found[number] for number in repeated if number in found), default=-math.inf)
