@@ -14,6 +14,7 @@ from luthier.errors import BlobMissing, Interrupted, Paused
 from luthier.metrics import curve_phrases, held_out, phrases, rank_key
 from luthier.task import DataKind, JudgeSpec, Objective, rung_rows
 from luthier.trial import (
+    FIRST_RUNG_ROWS,
     RUNG_FACTOR,
     RUNG_GENERATIONS,
     RUNG_ROWS,
@@ -192,7 +193,7 @@ class TrialWatch:
             self.lease.say(f"Stopped after step {step}, as {reason}: {self._best_is()}")
             return why
         # The first rows say little: learning may begin with a loss, and rewards may be zero for a while.
-        if progress.rows < self._first_rung or not self.moments.over(measure):
+        if progress.rows < max(self._first_rung, FIRST_RUNG_ROWS[0]) or not self.moments.over(measure):
             return None
         self.lease.say(f"Stopped after step {step}: {self._best_is()}")
         return "best_long_past"

@@ -244,7 +244,7 @@ def test_a_new_metric_has_a_row_where_jobs_are_compared(brier: MetricSpec) -> No
     lines = [jobs.Line.model_construct(job=job(FOUND)), jobs.Line.model_construct(job=job(None))]
     rows = dict(compare.metric_rows(lines))
     assert rows["recommended: Brier score"] == ["0.1250", "–"]
-    assert rows["best: perplexity"] == ["2.000", "–"]
+    assert rows["recommended: perplexity"] == ["2.000", "–"]
 
 
 def job(best: Metrics | None) -> Job:
