@@ -108,14 +108,12 @@ SHAPES: dict[str, tuple[DataKind, list[Row], Callable[[PreTrainedTokenizerBase],
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_script_finds_the_judges_tokens_and_targets(shape: str, tiny: Base, tmp_path: Path) -> None:
-    kind, rows, change = SHAPES[shape]
-    tokenizer = copy.deepcopy(tiny.tokenizer)
-    change(tokenizer)
-    assignment = assignment_of(kind, tiny)
+def write(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, assignment: Assignment, rows: list[Row], tiny: Base
+) -> None:
+    """Write the script of a trial that was trained and scored on these rows."""
     reproduction.write(
-        tmp_path / "reproduce",
+        folder,
         model=tiny.model,
         tokenizer=tokenizer,
         assignment=assignment,
@@ -123,6 +121,15 @@ def test_the_script_finds_the_judges_tokens_and_targets(shape: str, tiny: Base, 
         train_rows=rows,
         scored_rows=rows,
     )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_script_finds_the_judges_tokens_and_targets(shape: str, tiny: Base, tmp_path: Path) -> None:
+    kind, rows, change = SHAPES[shape]
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    change(tokenizer)
+    assignment = assignment_of(kind, tiny)
+    write(tmp_path / "reproduce", tokenizer, assignment, rows, tiny)
     encode = encode_of(tmp_path / "reproduce" / "reproduce.py")
     render = renderer(tokenizer, assignment.judge)
     for row in rows:
@@ -167,15 +174,7 @@ def exported(
         assignment = assignment.model_copy(
             update={"design": assignment.design.model_copy(update={"stages": tuple(stages)})}
         )
-    reproduction.write(
-        folder,
-        model=tiny.model,
-        tokenizer=tokenizer,
-        assignment=assignment,
-        metrics=Metrics(perplexity=2, bits_per_byte=1, tokens=1, rows=1),
-        train_rows=rows,
-        scored_rows=rows,
-    )
+    write(folder, tokenizer, assignment, rows, tiny)
     beside = [json.loads(line) for line in (folder / "validation.jsonl").read_text("utf-8").splitlines()]
     return encode_of(folder / "reproduce.py"), beside, assignment.judge
 
