@@ -13,7 +13,7 @@ from typing import Final
 
 from luthier.design import Architecture, Design, Stage
 from luthier.models.base_model import ModelFacts
-from luthier.task import DataKind, rung_rows
+from luthier.task import DataKind, Objective, rung_rows
 from luthier.trial import RUNG_GENERATIONS, RUNG_WINDOWS
 from luthier.updates import Update, VirtualTokens
 from search.cost.flops import TOKEN_CAP, Kind, backward, decoding, forward, likelihood
@@ -67,11 +67,12 @@ def plan(facts: ModelFacts, design: Design, job: Workload, kind: Kind) -> Plan:
             constant = constant._replace(copies=constant.copies + saved)
     phases = [stage.training_memory(constant) for stage in stages]
     phases += [stage.sampling_memory(constant) for stage in stages if stage.group]
-    scorings = _scorings(design, stages)
+    by_likelihood, by_reward = _moments(design, stages, job.objective)
+    scorings = _scorings(design, stages) + by_reward
     trainable = max((stage.moving.numbers for stage in stages), default=0)
     rows_at_rungs = min(rung_rows(job.kind), job.validation, job.max_rows)
     share_at_rungs = min(1.0, rows_at_rungs / max(1, min(max(job.validation, job.test), job.max_rows)))
-    if scorings:
+    if scorings + by_likelihood:
         phases.append(
             constant._replace(
                 scoring=scoring * share_at_rungs,
@@ -82,17 +83,18 @@ def plan(facts: ModelFacts, design: Design, job: Workload, kind: Kind) -> Plan:
     phases.append(constant._replace(scoring=scoring, sampling=sampling))
     if stages:
         phases.append(constant._replace(copies=constant.copies + saved))
-    scoring_at_rung = _scored(model, job, rows_at_rungs, kind, RUNG_GENERATIONS, RUNG_WINDOWS, unbatched)
+    few = (rows_at_rungs, kind, RUNG_GENERATIONS, RUNG_WINDOWS, unbatched)
+    at_rung, at_moment = _scored(model, job, *few), _scored(model, job.model_copy(update={"graded": False}), *few)
     return Plan(
         training=Work().plus(*(stage.training() for stage in stages)),
         rollouts=Work().plus(*(stage.rollouts() for stage in stages)),
-        judging=judging.plus(scoring_at_rung.times(scorings)),
+        judging=judging.plus(at_rung.times(scorings), at_moment.times(by_likelihood)),
         other=_other(base, model, design, stages, job),
         phases=tuple(phases),
         tokens=sum(stage.tokens for stage in stages),
         drawn=sum(stage.drawn for stage in stages),
         steps=sum(stage.steps for stage in stages),
-        judged_rows=judged_rows + scorings * rows_at_rungs,
+        judged_rows=judged_rows + (scorings + by_likelihood) * rows_at_rungs,
         parameters=model.parameters + max((stage.moving.added for stage in stages), default=0),
         trainable=trainable,
         inference=decoding(model, None, 1, 0.0, 1, batch=1, adapted=False),
@@ -218,13 +220,26 @@ def _virtual(update: Update) -> int:
 
 
 def _scorings(design: Design, stages: Sequence[_Stage]) -> int:
-    """Return how often some rows are scored during training: at rungs, at moments and between stages."""
+    """Return how often answers are generated and graded in training: at rungs, and between stages."""
     steps = sum(stage.steps for stage in stages)
     shares = rung_shares(design, round(stages[0].examples.number)) if stages else ()
     rung_steps = {math.ceil(share * steps - ROUNDING) for share in shares} - {steps}
-    if design.self_ending:
-        return len(rung_steps) + sum(moments(stage.steps) for stage in stages if not stage.trains_reward_model)
     return len(rung_steps) + max(0, len(stages) - 1)
+
+
+def _moments(design: Design, stages: Sequence[_Stage], objective: Objective) -> tuple[int, int]:
+    """Return at how many moments stages are scored by likelihood alone, and at how many with graded answers.
+
+    The last moment of a stage that another one follows is a scoring between stages.
+    """
+    if not design.self_ending:
+        return 0, 0
+    counts = [0, 0]
+    for stage in stages:
+        last = stage is stages[-1]
+        by_reward = objective == "reward" if last else not stage.algorithm.likelihood
+        counts[by_reward] += 0 if stage.trains_reward_model else moments(stage.steps) - (not last)
+    return counts[0], counts[1]
 
 
 def _scored(

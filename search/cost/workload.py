@@ -44,6 +44,7 @@ def workload(
         validation=validation,
         test=test,
         graded=judge.grader is not None or judge.environment is not None,
+        objective=judge.objective,
         teachers=dict(teachers or {}),
         desirable=1.0 if profile.desirable is None else profile.desirable,
         window=judge.window,

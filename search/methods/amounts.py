@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from luthier.models.base_model import Anatomy, Linear, ModelFacts
-from luthier.task import DataKind
+from luthier.task import DataKind, Objective
 from luthier.values import Frozen
 
 ANSWER_EXCESS, ANSWER_MARGIN = 1.5, 4.0
@@ -156,6 +156,7 @@ class Workload(Frozen):
     pseudo_positions: int
     pseudo_windows: int
     graded: bool = Field(description="whether the judge generates answers and grades them")
+    objective: Objective = "perplexity"
     desirable: float = Field(default=1.0, description="share of unpaired rows with a desirable answer")
     teachers: dict[str, ModelFacts] = Field(default={}, description="base models that designs may distil, by name")
 

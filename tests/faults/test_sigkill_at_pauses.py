@@ -52,6 +52,7 @@ def kill_workers(live: Live) -> None:
         worker.kill()
 
 
+@pytest.mark.slow
 def test_trials_that_pause_and_lose_their_workers_are_those_that_never_did(live: Live, tmp_path: Path) -> None:
     client = live.start()
     client.add_model("tiny", str(TINY))

@@ -88,14 +88,28 @@ class Case:
         return judge(model, tokenizer, self.assignment.judge, rows)
 
 
+@pytest.fixture(scope="module")
+def trained() -> dict[str, Case]:
+    """The designs that were trained already. Tests of some of the designs would train them again."""
+    return {}
+
+
 @pytest.fixture(scope="module", params=CASES)
 def case(
     request: pytest.FixtureRequest,
     tiny_entry: BaseModelEntry,
     encoder_entry: BaseModelEntry,
     tmp_path_factory: pytest.TempPathFactory,
+    trained: dict[str, Case],
 ) -> Case:
-    plan = PLANS[request.param]
+    if request.param not in trained:
+        trained[request.param] = work_on_plan(PLANS[request.param], tiny_entry, encoder_entry, tmp_path_factory)
+    return trained[request.param]
+
+
+def work_on_plan(
+    plan: Plan, tiny_entry: BaseModelEntry, encoder_entry: BaseModelEntry, tmp_path_factory: pytest.TempPathFactory
+) -> Case:
     if plan.encoder:
         entry = without_head(encoder_entry, tmp_path_factory.mktemp("base")) if plan.headless else encoder_entry
         return work_on(plan, entry, tmp_path_factory.mktemp("trial"))

@@ -227,7 +227,7 @@ def test_a_promoted_trial_is_an_uninterrupted_one(name: str, tiny: Base, tmp_pat
     assert sum("esumes from the checkpoint" in line for line in pausing.log) == 2
 
 
-@pytest.mark.parametrize("goal", [None, 0])
+@pytest.mark.parametrize("goal", [pytest.param(None, marks=pytest.mark.slow), 0])
 def test_a_constant_rate_ends_past_its_best_moment_whose_weights_count(
     goal: int | None, tiny: Base, tmp_path: Path
 ) -> None:

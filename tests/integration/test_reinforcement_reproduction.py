@@ -102,7 +102,7 @@ def assignment_of(
     [
         (Grpo(group=8), Lora(rank=8), 5e-3, "cosine"),
         (Rloo(group=8, beta=0.01), Full(), 5e-4, "constant"),
-        (Raft(group=8), Lora(rank=8), 5e-3, "constant"),
+        pytest.param(Raft(group=8), Lora(rank=8), 5e-3, "constant", marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "kind", ""),
 )

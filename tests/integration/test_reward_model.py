@@ -148,7 +148,7 @@ def test_the_head_is_drawn_by_the_seed_at_the_width_that_the_model_is_drawn_with
     assert float(drawn.detach().std()) == pytest.approx(tiny.model.config.initializer_range, rel=0.2)
 
 
-PLAYERS: list[Algorithm] = [Rloo(group=4, beta=0.01), Grpo(group=4)]
+PLAYERS = [pytest.param(Rloo(group=4, beta=0.01), marks=pytest.mark.slow), Grpo(group=4)]
 
 
 @pytest.mark.parametrize("player", PLAYERS, ids=lambda player: player.kind)

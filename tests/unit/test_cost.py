@@ -203,6 +203,17 @@ def test_rollouts_are_reckoned_apart_from_what_is_learnt_from_them() -> None:
     assert priced(design(algorithm=Grpo(group=8, beta=0.1))).flops > it.flops
 
 
+def test_answers_are_graded_at_moments_only_where_the_reward_decides() -> None:
+    it = design()
+    recipe = it.stages[0].optimiser.model_copy(update={"schedule": "constant", "epochs": 10})
+    it = it.model_copy(update={"stages": (it.stages[0].model_copy(update={"optimiser": recipe}),)})
+    by_likelihood, by_reward, ungraded = (
+        priced(it, job(objective=objective, graded=graded)).seconds_parts["judging"]
+        for objective, graded in (("perplexity", True), ("reward", True), ("perplexity", False))
+    )
+    assert ungraded < by_likelihood < 0.8 * by_reward
+
+
 @pytest.mark.parametrize(
     ("field", "values"),
     [("batch", (4, 8, 16, 32)), ("rank", (4, 16, 64, 256)), ("architecture", ({"layers": 3}, {"layers": 5}, {}))],

@@ -128,14 +128,17 @@ def test_the_text_part_of_a_multimodal_model_keeps_its_shape() -> None:
             build(model, edit)
 
 
-EDITS = [
-    Architecture(base="tiny", layers=3),
+COMMON_EDITS = [
     Architecture(base="tiny", layers=3, depth_rule="block_influence"),
     Architecture(base="tiny", kv_heads=2),
+]
+OTHER_EDITS = [
+    Architecture(base="tiny", layers=3),
     Architecture(base="tiny", window=8),
     Architecture(base="tiny", rope_factor=2),
     Architecture(base="tiny", rope_factor=2, rope_rule="yarn"),
 ]
+EDITS = [*COMMON_EDITS, *(pytest.param(edit, marks=pytest.mark.slow) for edit in OTHER_EDITS)]
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: str(edit.model_dump(exclude_defaults=True)))

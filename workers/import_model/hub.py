@@ -20,7 +20,6 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from luthier.errors import UserError
 from luthier.models.base_model import ORIGIN
 from luthier.models.model_files import part_of
-from workers.import_model import standard_config
 
 WANTED: Final = (".safetensors", ".json", ".jinja", ".txt", ".md")
 OTHER_FORMAT: Final = "consolidated"  # a second copy of the weights, in a format that transformers does not read
@@ -65,6 +64,8 @@ def _fetch(name: str, revision: str | None, models: Path) -> Path:
     snapshot_download(name, revision=info.sha, local_dir=part, allow_patterns=wanted)
     shutil.rmtree(part / ".cache", ignore_errors=True)  # the library's own bookkeeping
     (part / ORIGIN).write_text(json.dumps({"origin": f"{name}@{info.sha}"}))
+    from workers.import_model import standard_config  # torch takes seconds to import, and most errors come before
+
     standard_config.standard(part)  # raises for a model that cannot be registered
     part.rename(folder)
     return folder
