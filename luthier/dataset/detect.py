@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from luthier.dataset import labels, left_out, question_parts, single_messages, unused
+from luthier.dataset import labels, left_out, question_parts, single_messages, tool_results, unused
 from luthier.dataset.answers import has_rounds
 from luthier.dataset.errors import columns
 from luthier.dataset.formats import FORMATS, HISTORY, SYSTEM, Format, Reading, accepted, is_open, labelled
 from luthier.dataset.rows import COLUMNS, Row
-from luthier.dataset.tool_calls import unanswered_calls
 from luthier.errors import DatasetError
 from luthier.task import DataKind
 
@@ -65,13 +64,9 @@ def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading) -> tuple[
     for column in labels.COLUMNS:
         if column in reading.format.required:
             found += labels.reading((row[column] for row in raw), column)
-    moved = sum(
-        bool(ids := _result_ids(read)) and _result_ids(row) != ids for row, read in zip(raw, normal, strict=True)
-    )
-    if moved:
-        found.append(f"In {moved:,} rows, tool results were put in the order of their calls.")
-    if unanswered := sum(_unanswered(row, reading.format.kind) for row in normal):
-        found.append(f"{unanswered:,} tool calls have no result.")
+    if reading.format.kind is not DataKind.TEXT:
+        found += tool_results.moved(raw, normal)
+        found += tool_results.notes(normal, reading.format.kind)
     return tuple(found)
 
 
@@ -146,18 +141,3 @@ def _fits(known: Format, signature: frozenset[str]) -> bool:
             return _OPEN in signature
         case _:
             return True
-
-
-def _result_ids(row: Row) -> list[Any]:
-    """Return the ids of a row's tool results, in their order."""
-    return [
-        turn["tool_call_id"]
-        for value in row.values()
-        if isinstance(value, list)
-        for turn in value
-        if isinstance(turn, dict) and turn.get("tool_call_id") is not None
-    ]
-
-
-def _unanswered(row: Row, kind: DataKind) -> int:
-    return sum(unanswered_calls(row[column]) for column in COLUMNS[kind] if isinstance(row[column], list))

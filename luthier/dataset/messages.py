@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from luthier.dataset.errors import unexpected
 from luthier.dataset.rows import Row
-from luthier.dataset.tool_calls import modern, ordered_results, tool_call
+from luthier.dataset.tool_calls import modern, tool_call
+from luthier.dataset.tool_results import ordered_results
 from luthier.errors import DatasetError
 
 Message = Mapping[str, Any]

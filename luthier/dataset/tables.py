@@ -125,29 +125,29 @@ def _check_names(names: list[str]) -> None:
 def _column(cells: Any) -> list[Any]:
     """Return the values of a column of a batch as JSON, with `Unstorable` for those that JSON cannot hold."""
     try:
-        return [_storable(cell) for cell in cells.to_pylist()]
+        return [_storable(cell, cells.type) for cell in cells.to_pylist()]
     except (ValueError, OverflowError):  # of the whole column, so its good cells are read one by one
         return [_cell(cell) for cell in cells]
 
 
 def _cell(cell: Any) -> Any:
     try:
-        return _storable(cell.as_py())
+        return _storable(cell.as_py(), cell.type)
     except UnicodeDecodeError:
         return Unstorable("text that is not UTF-8")
     except (ValueError, OverflowError) as error:
         return Unstorable(f"a value that cannot be read ({shorten(str(error), 80)})")
 
 
-def _storable(value: Any) -> Any:
+def _storable(value: Any, kind: Any) -> Any:
     try:
-        return _json_value(value)
+        return _json_value(value, kind)
     except TypeError as error:
         return Unstorable(str(error))
 
 
-def _json_value(value: Any) -> Any:
-    """Return a Parquet value as JSON: times as ISO 8601, maps as objects, and structs without nulls.
+def _json_value(value: Any, kind: Any) -> Any:
+    """Return a Parquet value of a type as JSON: times as ISO 8601, maps as objects, and structs without nulls.
 
     Parquet gives every struct of a column the same keys, so a null there means that the row did not have the key. A
     null in a map is data. Raises TypeError, saying what was found, for values that JSON cannot hold.
@@ -157,12 +157,12 @@ def _json_value(value: Any) -> Any:
             return value
         case float() if math.isfinite(value):
             return value
-        case list() if value and all(isinstance(item, tuple) for item in value):  # a map
-            return {str(key): _json_value(item) for key, item in value}
+        case list() if hasattr(kind, "item_type"):  # a map
+            return {str(key): _json_value(item, kind.item_type) for key, item in value}
         case list():
-            return [_json_value(item) for item in value]
+            return [_json_value(item, kind.value_type) for item in value]
         case dict():
-            return {key: _json_value(item) for key, item in value.items() if item is not None}
+            return {key: _json_value(item, kind.field(key).type) for key, item in value.items() if item is not None}
         case datetime.date() | datetime.time():
             return value.isoformat()
         case Decimal() if value.is_finite():

@@ -1,19 +1,24 @@
-"""Tools of a chat: definitions, calls and results, in OpenAI's shape.
+"""Tools of a chat: definitions and calls, in OpenAI's shape.
 
-Accepted are also bare definitions and calls, JSON text of either, and OpenAI's older `functions`, `function_call` and
-role `function`. Arguments are objects, because chat templates write them as JSON; nulls in them are data.
+Accepted are also bare definitions and calls, JSON text of either, OpenAI's older `functions`, `function_call` and role
+`function`, and the names that Anthropic, LangChain and Llama have for the parts. Arguments are objects, because chat
+templates write them as JSON; nulls in them are data.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from luthier.dataset.errors import describe, unexpected
+from luthier.dataset.errors import columns, unexpected
 from luthier.dataset.json_rows import parse
 from luthier.dataset.rows import Row
 from luthier.errors import DatasetError
 
 _VALUES: Final = ("default", "const", "enum", "examples")  # keywords of JSON Schema whose values are data
+_ARGUMENTS: Final = ("arguments", "args", "parameters", "input")  # of OpenAI, LangChain, Llama and Anthropic
+_SCHEMAS: Final = ("parameters", "input_schema", "inputSchema")  # of OpenAI, Anthropic and MCP
+_OF_CALL: Final = ("id", "call_id", "type", "index")  # stand beside the function, not in it
+_IN_FUNCTION: Final = ("name", "description")
 
 
 def row_tools(row: Row, prefix: str = "") -> list[Row]:
@@ -40,16 +45,55 @@ def tools(value: Any, field: str) -> list[Row]:
 
 
 def tool_call(value: Any, field: str) -> Row:
-    """Return one call in OpenAI's shape, from that shape or a bare `{name, arguments}`."""
-    call = _function(value, field)
+    """Return one call in OpenAI's shape, from that shape or a bare `{name, arguments}`.
+
+    The arguments may be called `args`, `parameters` or `input` too. Raises DatasetError for two that differ, and for a
+    call that has other keys instead of arguments: what they say would be lost.
+    """
+    call = _function(_outside(value), field)
     function = call["function"]
-    arguments = function.get("arguments", {})
-    name = f"{field}.function.arguments"
+    name, arguments = _arguments(function, field)
     if isinstance(arguments, str):
         arguments = parsed(arguments, name, "an object, or its JSON text") if arguments.strip() else {}
     if not isinstance(arguments, dict):
         raise unexpected(name, "an object, or its JSON text", arguments)
-    return {**call, "function": {**function, "arguments": arguments}}
+    rest = {key: item for key, item in function.items() if key not in _ARGUMENTS}
+    return {**call_id(call, f"{field}.id"), "function": {**rest, "arguments": arguments}}
+
+
+def call_id(value: Row, field: str, key: str = "id") -> Row:
+    """Return a call or a result with its id as a string: numbers name a call too. Raises DatasetError for others."""
+    given = value.get(key)
+    if given is None or isinstance(given, str):
+        return value
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise unexpected(field, "the id of a call", given)
+    return value | {key: str(given)}
+
+
+def _outside(value: Any) -> Any:
+    """Return a bare call with what is not about its function outside of it; any other value unchanged."""
+    if not isinstance(value, dict) or "function" in value or not value.keys() & set(_OF_CALL):
+        return value
+    beside = {key: value[key] for key in _OF_CALL if value.get(key) is not None} | {"type": "function"}
+    if "call_id" in beside:  # OpenAI's Responses have an id of the item, too
+        beside["id"] = beside.pop("call_id")
+    return beside | {"function": {key: item for key, item in value.items() if key not in _OF_CALL}}
+
+
+def _arguments(function: Row, field: str) -> tuple[str, Any]:
+    """Return the place and the value of a call's arguments, which it may call otherwise."""
+    given = {name: function[name] for name in _ARGUMENTS if function.get(name) not in (None, "")}
+    if not given and (others := sorted(function.keys() - {*_IN_FUNCTION, *_ARGUMENTS})):
+        raise DatasetError(
+            f"field `{field}.function`: expected the arguments of the call in `arguments`, found only {columns(others)}"
+        )
+    if len({repr(value) for value in given.values()}) > 1:
+        raise DatasetError(
+            f"field `{field}.function`: expected the arguments once, found {columns(given)}, which differ"
+        )
+    name, value = next(iter(given.items()), ("arguments", {}))
+    return f"{field}.function.{name}", value
 
 
 def parsed(text: str, field: str, expected: str) -> Any:
@@ -73,93 +117,25 @@ def modern(message: Row, field: str) -> Row:
     return found
 
 
-def ordered_results(messages: list[Row], field: str) -> list[Row]:
-    """Return the messages with the results after each message's calls in the order of these calls.
-
-    `tool_call_id` tells which call a result belongs to. Results without an id are in the order of the calls.
-    Raises DatasetError for an id that no call before it has, for two results of one call, and where it is unclear which
-    call a result belongs to. Calls without results are accepted.
-    """
-    if all(message["role"] != "tool" for message in messages):
-        return messages
-    found: list[Row] = []
-    calls: list[Row] = []
-    results: list[tuple[str, Row]] = []
-    for index, message in enumerate(messages):
-        if message["role"] == "tool":
-            results.append((f"{field}[{index}]", message))
-            continue
-        found += _in_order(calls, results)
-        found.append(message)
-        calls, results = message.get("tool_calls") or [], []
-    return found + _in_order(calls, results)
-
-
-def unanswered_calls(messages: list[Row]) -> int:
-    """Return how many calls are followed by another message than their result. Calls at the very end do not count.
-
-    One result that names no call may be that of several.
-    """
-    missing, open_calls, results = 0, 0, list[Row]()
-    for message in messages:
-        if message["role"] == "tool":
-            results.append(message)
-            continue
-        for_all = len(results) == 1 and results[0].get("tool_call_id") is None
-        missing += 0 if for_all else max(open_calls - len(results), 0)
-        open_calls, results = len(message.get("tool_calls") or ()), []
-    return missing
-
-
-def _in_order(calls: list[Row], results: list[tuple[str, Row]]) -> list[Row]:
-    """Return the results that follow one message, in the order of its calls."""
-    if not results:
-        return []
-    named = [(place, result) for place, result in results if result.get("tool_call_id") is not None]
-    if not named:
-        _check_count(calls, results)
-        return [result for _, result in results]
-    if len(calls) == len(results) == 1 and calls[0].get("id") is None:
-        return [results[0][1]]
-    positions = {call["id"]: position for position, call in enumerate(calls) if isinstance(call.get("id"), str)}
-    if len(positions) < sum(call.get("id") is not None for call in calls):
-        raise DatasetError(f"field `{named[0][0]}`: two of the calls before it have the same id, so it fits both")
-    placed: dict[int, Row] = {}
-    for place, result in named:
-        position = positions.get(result["tool_call_id"]) if isinstance(result["tool_call_id"], str) else None
-        if position is None:
-            known = ", ".join(f"`{name}`" for name in positions) or "calls without ids"
-            raise DatasetError(
-                f"field `{place}.tool_call_id`: expected the id of a call in the message before it ({known}), "
-                f"found {describe(result['tool_call_id'])}"
-            )
-        if position in placed:
-            raise DatasetError(f"field `{place}.tool_call_id`: expected one result for each call, found a second one")
-        placed[position] = result
-    if len(results) > len(named):
-        if len(results) != len(calls):
-            raise DatasetError(f"field `{results[0][0]}`: some results lack a `tool_call_id`: their calls are unclear")
-        free = (position for position in range(len(calls)) if position not in placed)
-        placed |= {next(free): result for _, result in results if result.get("tool_call_id") is None}
-    return [placed[position] for position in sorted(placed)]
-
-
-def _check_count(calls: list[Row], results: list[tuple[str, Row]]) -> None:
-    """Raise DatasetError unless there is one result for each call, or one for all.
-
-    ShareGPT's files have one `observation` for several calls. Without calls, they are written in the text.
-    """
-    if calls and len(results) not in (1, len(calls)):
-        raise DatasetError(
-            f"field `{results[0][0]}`: expected {len(calls)} results without `tool_call_id`, one for each call, "
-            f"found {len(results)}"
-        )
-
-
 def _tool(value: Any, field: str) -> Row:
     """Return a definition without the nulls that a table's schema adds: in JSON Schema, only values can be null."""
+    if isinstance(value, dict) and "function" not in value and value.get("type") == "function":
+        value = {
+            key: item for key, item in value.items() if key != "type"
+        }  # OpenAI's Responses have it beside the name
     tool = _function(value, field)
-    return {**tool, "function": _schema(tool["function"])}
+    return {**tool, "function": _schema(_with_parameters(tool["function"], field))}
+
+
+def _with_parameters(function: Row, field: str) -> Row:
+    """Return a definition with the schema of its arguments as `parameters`. Raises DatasetError for two that differ."""
+    given = {name: function[name] for name in _SCHEMAS if function.get(name) is not None}
+    if len({repr(schema) for schema in given.values()}) > 1:
+        raise DatasetError(f"field `{field}.function`: expected one schema, found {columns(given)}, which differ")
+    if not given.keys() - {"parameters"}:
+        return function
+    rest = {key: item for key, item in function.items() if key not in _SCHEMAS}
+    return rest | {"parameters": next(iter(given.values()))}
 
 
 def _schema(value: Any) -> Any:

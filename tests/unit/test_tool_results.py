@@ -2,7 +2,7 @@
 
 import pytest
 
-from luthier.dataset.tool_calls import unanswered_calls
+from luthier.dataset.tool_results import unanswered_calls
 
 CALLS = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": name}} for name in "abc"]}
 SAID = {"role": "assistant", "content": "Done."}
