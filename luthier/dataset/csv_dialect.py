@@ -81,16 +81,24 @@ def _spaced_quotes(stream: BufferedReader, limit: int, dialect: Dialect) -> int:
 
 
 def _quotes_are_text(stream: BufferedReader, limit: int, dialect: Dialect) -> bool:
-    """Return whether each line of a file with tabs is a row as it stands, but is none if quotes enclose fields."""
+    """Return whether each line of a file with tabs is a row as it stands, but more of them break CSV quoting than use
+    it. Where fewer do, these are faulty rows of a file with CSV quoting."""
     rows = [text for text in _texts(stream, limit) if text.strip()]
     widths = {text.count(dialect.separator) for text in rows}
-    if len(widths) != 1 or not any('"' in text for text in rows):
+    if len(widths) != 1:
         return False
+    width = widths.pop()
+    opened = [text for text in rows if any(field.startswith('"') for field in text.split(dialect.separator))]
+    good = sum(_is_record(text, width, dialect.separator) for text in opened)
+    return len(opened) - good > good
+
+
+def _is_record(line: str, width: int, separator: str) -> bool:
+    """Return whether a line alone is a record with this number of separators by CSV's rules."""
     try:
-        quoted = [len(fields) - 1 for fields in csv.reader(rows, strict=True, delimiter=dialect.separator)]
+        return [len(fields) - 1 for fields in csv.reader([line], strict=True, delimiter=separator)] == [width]
     except csv.Error:
-        return True
-    return len(quoted) != len(rows) or set(quoted) != widths
+        return False
 
 
 def _texts(stream: BufferedReader, limit: int) -> Iterator[str]:

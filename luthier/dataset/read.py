@@ -58,8 +58,9 @@ def load(
     container = recognise(path, filename)
     if container is Container.TEXT and (wrong := text_tables.fault(path, filename)):
         raise DatasetError(wrong)
-    faults, names = Faults(), KnownNames()
-    numbered = _named(_numbered_rows(path, container, max_row_bytes, max_bytes, faults, parquet), names, faults)
+    faults, names, doubts = Faults(), KnownNames(), list[str]()
+    limits = max_row_bytes, max_bytes
+    numbered = _named(_numbered_rows(path, container, limits, faults, doubts, parquet), names, faults)
     if not numbered:
         raise faults.error(filename) if faults.count else _too_few(filename, container, 0)
     numbers, given = [number for number, _ in numbered], [row for _, row in numbered]
@@ -89,7 +90,7 @@ def load(
     if kind is DataKind.UNPAIRED and len({row["label"] for row in rows}) < 2:
         verdict = "desirable" if rows[0]["label"] else "undesirable"
         raise DatasetError(f"{filename} has only {verdict} rows. KTO needs desirable and undesirable ones.")
-    warnings = detect.warnings(raw, rows, reading, unused)
+    warnings = (*doubts, *detect.warnings(raw, rows, reading, unused))
     notes = (*names.notes(), *texts.notes, *detect.notes(raw, rows, reading), *warnings, *left_out(rows))
     return Loaded(
         kind=kind, format=reading.format.name, rows=rows, unused_columns=unused, notes=notes, warnings=warnings
@@ -125,8 +126,10 @@ def _normalised(numbers: list[int], raw: list[Row], reading: Reading, faults: Fa
 
 
 def _numbered_rows(
-    path: Path, container: Container, max_row_bytes: int, max_bytes: int, faults: Faults, parquet: ParquetReader
+    path: Path, container: Container, limits: tuple[int, int], faults: Faults, doubts: list[str], parquet: ParquetReader
 ) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of a file. `limits`: the bytes of a row, and of all rows. `doubts`: notes of a table are added."""
+    max_row_bytes, max_bytes = limits
     if container is Container.PARQUET:
         yield from parquet(path, max_row_bytes, max_bytes, faults)
         return
@@ -138,7 +141,7 @@ def _numbered_rows(
             case Container.JSON:
                 yield from array_rows(stream, max_row_bytes, faults)
             case Container.CSV:
-                yield from csv_rows(stream, max_row_bytes, Unpacked(path.stat().st_size, max_bytes), faults)
+                yield from csv_rows(stream, max_row_bytes, Unpacked(path.stat().st_size, max_bytes), faults, doubts)
             case Container.TEXT:
                 yield from text_rows(stream, max_row_bytes, faults)
 

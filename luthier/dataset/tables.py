@@ -17,6 +17,7 @@ from luthier.dataset import csv_dialect
 from luthier.dataset.errors import Faults, columns, shorten
 from luthier.dataset.json_rows import lines, too_long
 from luthier.dataset.rows import MOST_COLUMNS, Row, too_many_columns
+from luthier.dataset.swallowed import Swallowed
 from luthier.dataset.unstorable import Unstorable
 from luthier.errors import DatasetError
 
@@ -50,22 +51,30 @@ class Unpacked:
         )
 
 
-def csv_rows(stream: BufferedReader, limit: int, unpacked: Unpacked, faults: Faults) -> Iterator[tuple[int, Row]]:
-    """Yield each record under the header as a row of strings, counted from 1; records without a value are skipped."""
+def csv_rows(
+    stream: BufferedReader, limit: int, unpacked: Unpacked, faults: Faults, notes: list[str]
+) -> Iterator[tuple[int, Row]]:
+    """Yield each record under the header as a row of strings, counted from 1; records without a value are skipped.
+
+    `notes`: sentences are added that say what may be read otherwise than it was meant.
+    """
     csv.field_size_limit(limit)  # global to the process, but the service has only one limit
     dialect = csv_dialect.recognise(stream, limit)
     stream.seek(0)
-    records = dialect.records(line.text for line in lines(stream, limit, faults))
+    tape: list[str] = []  # the lines of the record that is read
+    records = dialect.records(_taped((line.text for line in lines(stream, limit, faults)), tape))
     try:
         header = _header(records)
     except csv.Error as error:
         raise DatasetError(f"the header {_csv_fault(error, limit)}") from error
     names = len(json.dumps(header)) + 4 * len(header)  # with the marks around values
-    number = 0
+    number, swallowed = 0, Swallowed(dialect.separator, len(header))
     while True:
+        tape.clear()
         try:
             fields = next(records)
         except StopIteration:
+            notes += swallowed.judge(faults)
             return
         except csv.Error as error:
             number += 1
@@ -74,6 +83,7 @@ def csv_rows(stream: BufferedReader, limit: int, unpacked: Unpacked, faults: Fau
         if not any(map(str.strip, fields)):
             continue
         number += 1
+        swallowed.add(number, tape)
         unpacked.add(names + sum(map(len, fields)))
         try:
             yield number, _row(header, fields)
@@ -113,6 +123,13 @@ def parquet_rows(path: Path, limit: int, max_bytes: int, faults: Faults) -> Iter
         raise  # pyarrow's is an ArrowException too
     except (pyarrow.ArrowException, OSError) as error:
         raise DatasetError(f"the Parquet file cannot be read: {shorten(str(error), 200)}") from error
+
+
+def _taped(texts: Iterable[str], tape: list[str]) -> Iterator[str]:
+    """Yield the texts, and add each to the tape."""
+    for text in texts:
+        tape.append(text)
+        yield text
 
 
 def _check_names(names: list[str]) -> None:

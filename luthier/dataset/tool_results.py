@@ -55,10 +55,8 @@ def unanswered_calls(messages: list[Row]) -> int:
 
 def moved(raw: Sequence[Row], normal: Sequence[Row]) -> tuple[str, ...]:
     """Return a note that counts the rows whose results were put in another order; nothing without any."""
-    count = sum(
-        bool(order := _result_order(read)) and _result_order(row) != order
-        for row, read in zip(raw, normal, strict=True)
-    )
+    orders = ((_result_order(row), _result_order(read)) for row, read in zip(raw, normal, strict=True))
+    count = sum(given != order and sorted(given) == sorted(order) for given, order in orders)
     return (f"In {count:,} rows, tool results were put in the order of their calls.",) if count else ()
 
 

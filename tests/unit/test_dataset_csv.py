@@ -97,6 +97,43 @@ def test_quotes_in_a_file_with_tabs_are_text(answer: str, tmp_path: Path) -> Non
     assert [row["completion"] for row in rows] == [answer] * 12
 
 
+def test_a_faulty_row_of_a_file_with_tabs_does_not_change_the_others(tmp_path: Path) -> None:
+    good = "prompt\tcompletion\n" + "".join(f'"q{n}"\t"say ""{n}"""\n' for n in range(12))
+    for row, fault in [('q\t"No" is all\n', "row 13 is not CSV"), ('q\t"No is all\n', "row 13 .*never closed")]:
+        with pytest.raises(DatasetError, match=rf"has 1 fault:\n  - {fault}"):
+            _load(tmp_path, "train.tsv", good + row)
+    mostly = "prompt\tcompletion\n" + "".join(f'q{n}\t"{n}" they say\n' for n in range(12)) + 'q\t"No"\n'
+    assert _load(tmp_path, "train.tsv", mostly).rows[12]["completion"] == '"No"'
+
+
+SWALLOWING = ['q,"a\n', "q1,a1\n", 'q2,a2"\n']
+
+
+@pytest.mark.parametrize("mark", [",", ";", "|"])
+@pytest.mark.parametrize("quoted", ["answer", "question"])
+def test_rows_between_two_stray_quotes_are_named_instead_of_read_as_one_text(
+    mark: str, quoted: str, tmp_path: Path
+) -> None:
+    lines = ['"q,a\n', *(f"q{n},a\n" for n in range(3)), 'q",a2\n'] if quoted == "question" else SWALLOWING
+    text = "prompt,completion\n" + _rows() + "".join(lines) + _rows()
+    with pytest.raises(DatasetError, match=rf"has 1 fault:\n  - row 13 contains {len(lines)} lines"):
+        _load(tmp_path, "train.csv", text.replace(",", mark))
+
+
+def test_few_texts_of_lines_like_rows_are_noted_where_other_texts_have_lines_too(tmp_path: Path) -> None:
+    text = "prompt,completion\n" + _rows() + 'q,"a\nb"\n'
+    for lines, count in [("".join(SWALLOWING), 3), ('q,"a\nb,c"\n', 2)]:
+        loaded = _load(tmp_path, "train.csv", text + lines)
+        [warning] = loaded.warnings
+        assert f"row 14 ({count} lines)" in warning
+    assert len(loaded.rows) == 14
+    assert _load(tmp_path, "train.csv", text + 'q,"a\nb, c,\nd, e"\n').notes == ()
+    whole = "prompt,completion\n" + "".join(f'q{n},"Dear {n}\nYes, I do\nNo, I do not"\n' for n in range(12))
+    assert _load(tmp_path, "train.csv", whole).notes == ()
+    alone = "text\n" + "".join(f'"{n}\n{n}\n{n}"\n' for n in range(12))
+    assert _load(tmp_path, "train.csv", alone).notes == ()
+
+
 def test_a_quote_that_opens_in_one_row_and_ends_in_another_swallows_no_rows(tmp_path: Path) -> None:
     text = "prompt\tcompletion\n" + "".join(f"q{n}\ta{n}\n" for n in range(12)) + '"a\tb\nc\td"\n'
     rows = _load(tmp_path, "train.tsv", text).rows

@@ -46,6 +46,7 @@ def test_sharegpts_calls_have_such_arguments_too(tmp_path: Path) -> None:
     ]
     [row, *_] = load_rows(tmp_path, [{"conversations": turns}] * 12).rows
     assert row["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"river": "Cam"}
+    assert load_rows(tmp_path, [{"conversations": turns}] * 12).notes == ()
 
 
 @pytest.mark.parametrize("empty", [None, "", {}, "{}"])
@@ -59,7 +60,7 @@ def test_no_arguments_are_an_empty_object(empty: object, tmp_path: Path) -> None
     ("call", "fault"),
     [
         ({"name": "depth", "params": {"river": "Ouse"}}, r"tool_calls\[0\]\.function`: .*`arguments`.*`params`"),
-        ({"function": {"name": "depth", "kwargs": {}, "call": 1}}, r"function`: .*found `call`, `kwargs`"),
+        ({"function": {"name": "depth", "kwargs": {}, "call": 1}}, r"function`: .*found only `call`, `kwargs`"),
         ({"name": "depth", "args": {"a": 1}, "arguments": {"a": 2}}, r"function`: .*`arguments`, `args`, which differ"),
         ({"name": "depth", "input": ["Ouse"]}, r"function\.input`: .*a list of 1"),
         ({"id": [1], "name": "depth", "args": {}}, r"tool_calls\[0\]\.id`: .*a list of 1"),
