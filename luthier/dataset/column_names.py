@@ -11,7 +11,8 @@ from typing import Final
 
 from luthier.dataset import labels, question_parts
 from luthier.dataset.errors import columns, shorten
-from luthier.dataset.formats import FORMATS, HISTORY, MEDIA, SYSTEM
+from luthier.dataset.formats import FORMATS, HISTORY, SYSTEM
+from luthier.dataset.media import MEDIA
 from luthier.dataset.rows import MOST_COLUMNS, Row, too_many_columns
 from luthier.errors import DatasetError
 

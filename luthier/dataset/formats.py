@@ -25,6 +25,7 @@ from luthier.dataset.answers import (
 from luthier.dataset.errors import columns, unexpected
 from luthier.dataset.labels import COLUMNS as LABEL_COLUMNS
 from luthier.dataset.labels import label
+from luthier.dataset.media import MEDIA
 from luthier.dataset.preferences import (
     chat_preference,
     implicit_preference,
@@ -34,7 +35,7 @@ from luthier.dataset.preferences import (
     two_chats,
 )
 from luthier.dataset.rows import COLUMNS, Row
-from luthier.dataset.tool_calls import row_tools
+from luthier.dataset.tool_calls import hoisted, row_tools
 from luthier.errors import DatasetError
 from luthier.task import DataKind
 
@@ -52,7 +53,6 @@ SYSTEM: Final = (
 )
 HISTORY: Final = "history"
 CHATS: Final = ("messages", "conversations")  # columns of whole chats
-MEDIA: Final = ("images", "videos", "audios", "image", "video", "audio")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ class Reading:
             normal = as_chat(normal) if self.chat else normal
             normal = with_system(normal, _system(row, self.system))
             found = normal.get("tools") or row_tools(row)
-            normal |= {"tools": found} if found else {}
+            normal = hoisted(normal | ({"tools": found} if found else {}))
         return normal | {
             column: value for column, value in row.items() if column not in self._taken and column not in normal
         }

@@ -2,9 +2,9 @@
 
 A message has a `role` and a string `content`. An assistant message may have `tool_calls` in OpenAI's shape, with the
 arguments as an object (templates write them as JSON), a `weight` of 0 or 1, and its reasoning. Templates read the
-reasoning as `reasoning_content`, so this key is set too where the message calls it `reasoning` or `thinking`. What
-other programs call a message that is not trained on becomes a weight of 0. Unknown keys are kept, because a template
-may use them.
+reasoning as `reasoning_content`, so this key is set too where the message calls it `reasoning` or `thinking`, or
+instead of `thoughts`. What other programs call a message that is not trained on becomes a weight of 0. Unknown keys are
+kept, because a template may use them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from luthier.dataset.errors import unexpected
+from luthier.dataset import media
+from luthier.dataset.errors import columns, unexpected
+from luthier.dataset.message_flags import flagged, weighted
 from luthier.dataset.rows import Row
-from luthier.dataset.tool_calls import modern, tool_call
+from luthier.dataset.tool_calls import calls_of, modern
 from luthier.dataset.tool_results import ordered_results
 from luthier.errors import DatasetError
 
@@ -22,10 +24,8 @@ Message = Mapping[str, Any]
 
 MOST: Final = 1_000  # messages of a chat: templates render all of them for each turn, so longer ones would take hours
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
-_TRAINED: Final = ("train", "training", "trainable", "loss", "loss_scale")  # of Axolotl and ms-swift: false is weight 0
-_MASKED: Final = ("masked",)  # of torchtune: true is weight 0
-_PARTS: Final = ("train_detail", "training_detail")  # of Axolotl: which characters are trained on
 _REASONING: Final = ("reasoning_content", "reasoning", "thinking")
+_THOUGHTS: Final = ("thoughts", "thought", "think")  # which no template reads
 
 
 def as_messages(content: str | Sequence[Message], role: str) -> list[Message]:
@@ -94,20 +94,20 @@ def _message(value: Any, field: str) -> Row:
     if not isinstance(value, dict):
         raise unexpected(field, "an object with `role` and `content`", value)
     rest = modern({key: item for key, item in value.items() if item is not None}, field)
+    media.check(rest, field)
     role = rest.pop("role", None)
     if role not in ROLES:
         raise unexpected(f"{field}.role", f"one of {', '.join(ROLES)}", role)
-    if role != "assistant" and (on := _flagged(rest, field, trained=True)):
+    on = [] if role == "assistant" else flagged(rest, field, trained=True)
+    on = [name for name in on if rest[name] or name == "masked"]  # `skip: false` is rather said of all messages
+    if on:
         raise DatasetError(f"field `{field}.{on[0]}`: only the messages of an assistant are trained on")
-    rest = _weighted(rest, field)
+    rest = weighted(rest, field)
     if role != "assistant" and rest.get("weight") in (0, False):
         del rest["weight"]  # it is never trained on anyway
     if (rest.get("tool_calls") or "weight" in rest) and role != "assistant":
         raise DatasetError(f"field `{field}`: only an assistant message can have `tool_calls` or a `weight`")
-    calls = rest.pop("tool_calls", [])
-    if not isinstance(calls, list):
-        raise unexpected(f"{field}.tool_calls", "a list of tool calls", calls)
-    calls = [tool_call(call, f"{field}.tool_calls[{index}]") for index, call in enumerate(calls)]
+    calls = calls_of(rest.pop("tool_calls", []), f"{field}.tool_calls")
     content = _content(rest.pop("content", "" if calls else None), f"{field}.content")
     if role == "assistant" and not calls and not content.strip():
         raise unexpected(f"{field}.content", "a non-empty answer", content)
@@ -117,51 +117,23 @@ def _message(value: Any, field: str) -> Row:
         rest["weight"] = int(rest["weight"])
     if role == "assistant":
         rest |= _reasoning(rest, field)
+        rest = {name: item for name, item in rest.items() if name not in _THOUGHTS or not isinstance(item, str)}
     return {"role": role, "content": content, **({"tool_calls": calls} if calls else {}), **rest}
 
 
-def _weighted(message: Row, field: str) -> Row:
-    """Return a message with a weight of 0 if any of its flags says that it is not trained on, and without the flags.
-
-    Raises DatasetError for a flag that is neither true nor false, for one that contradicts the weight, and for one
-    that is about a part of the message.
-    """
-    for name in _PARTS:
-        if message.get(name):
-            raise DatasetError(
-                f"field `{field}.{name}`: a message is trained on as a whole or not at all; leave `{name}` out, or set "
-                "the message's `weight` to 0"
-            )
-    off = _flagged(message, field, trained=False)
-    rest = {name: value for name, value in message.items() if name not in (*_TRAINED, *_MASKED, *_PARTS)}
-    if off and rest.get("weight") not in (None, 0):
-        raise DatasetError(f"field `{field}`: its `weight` and `{off[0]}` contradict each other")
-    return rest | {"weight": 0} if off else rest
-
-
-def _flagged(message: Row, field: str, *, trained: bool) -> list[str]:
-    """Return the flags of a message that say that it is trained on, or is not. Raises DatasetError for other values."""
-    found = []
-    for name in (*_TRAINED, *_MASKED):
-        value = message.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, bool | int | float) or value not in (0, 1):
-            raise unexpected(f"{field}.{name}", "true or false", value)
-        if (bool(value) is not (name in _MASKED)) is trained:
-            found.append(name)
-    return found
-
-
 def _reasoning(message: Row, field: str) -> Row:
-    """Return the reasoning of an assistant message under the name that most templates read; nothing without any."""
-    given = [(name, message[name]) for name in _REASONING if name in message]
-    if not given:
-        return {}
-    name, text = given[0]
-    if name != "thinking" and not isinstance(text, str):
-        raise unexpected(f"{field}.{name}", "a string", text)
-    return {"reasoning_content": text} if isinstance(text, str) else {}
+    """Return the reasoning of an assistant message under the name that most templates read; nothing without any.
+
+    Raises DatasetError for one that is no text, and for two that differ.
+    """
+    given = {name: message[name] for name in (*_REASONING, *_THOUGHTS) if name in message}
+    for name in ("reasoning_content", "reasoning"):
+        if name in given and not isinstance(given[name], str):
+            raise unexpected(f"{field}.{name}", "a string", given[name])
+    texts = {name: text for name, text in given.items() if isinstance(text, str)}
+    if len({text.strip() for text in texts.values()}) > 1:
+        raise DatasetError(f"field `{field}`: expected one reasoning, found {columns(texts)}, which differ")
+    return {"reasoning_content": next(iter(texts.values()))} if texts else {}
 
 
 def _check_weights(found: list[Row], field: str) -> None:
@@ -181,10 +153,11 @@ def _content(value: Any, field: str) -> str:
 def _text_part(part: Any, field: str) -> str:
     if not isinstance(part, dict) or part.get("type") != "text":
         raise unexpected(field, "a part of type `text` (images and audio are not supported)", part)
+    media.check(part, field)
     text = part.get("text")
     if not isinstance(text, str):
         raise unexpected(f"{field}.text", "a string", text)
-    if _weighted(part, field).get("weight", 1) != 1:
+    if weighted(part, field).get("weight", 1) != 1:
         raise DatasetError(f"field `{field}`: only a whole message can be left out of training, not a part of it")
     return text
 

@@ -14,6 +14,7 @@ from luthier.dataset.file_type import Container, recognise
 from luthier.dataset.formats import Reading, check_shape
 from luthier.dataset.json_rows import array_rows, jsonl_rows
 from luthier.dataset.line_ends import with_unix_line_ends
+from luthier.dataset.message_keys import MessageKeys
 from luthier.dataset.plain_text import PIECE_CHARACTERS, text_rows
 from luthier.dataset.rows import Row
 from luthier.dataset.tables import Unpacked, csv_rows, parquet_rows
@@ -82,6 +83,9 @@ def load(
     if wrong := without_answers(raw, reading.format, unused):
         faults.add(f"row {numbers[0]}, {wrong}", number=numbers[0])
     rows = _normalised(numbers, raw, reading, faults)
+    keys = MessageKeys(rows, reading.format.kind)
+    if not faults.count and (odd := keys.fault()):
+        faults.add(f"row {numbers[odd[0]]}, {odd[1]}", number=numbers[odd[0]])
     if faults.count:
         raise faults.error(filename)
     if len(rows) < MIN_ROWS:
@@ -90,7 +94,7 @@ def load(
     if kind is DataKind.UNPAIRED and len({row["label"] for row in rows}) < 2:
         verdict = "desirable" if rows[0]["label"] else "undesirable"
         raise DatasetError(f"{filename} has only {verdict} rows. KTO needs desirable and undesirable ones.")
-    warnings = (*doubts, *detect.warnings(raw, rows, reading, unused))
+    warnings = (*doubts, *detect.warnings(raw, rows, reading, unused), *keys.note())
     notes = (*names.notes(), *texts.notes, *detect.notes(raw, rows, reading), *warnings, *left_out(rows))
     return Loaded(
         kind=kind, format=reading.format.name, rows=rows, unused_columns=unused, notes=notes, warnings=warnings

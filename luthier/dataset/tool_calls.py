@@ -104,17 +104,56 @@ def parsed(text: str, field: str, expected: str) -> Any:
         raise unexpected(field, expected, text) from error
 
 
+def calls_of(value: Any, field: str) -> list[Row]:
+    """Return the calls of a message, from a list of them or its JSON text."""
+    if isinstance(value, str):
+        value = parsed(value, field, "a list of tool calls, or its JSON text")
+    if not isinstance(value, list):
+        raise unexpected(field, "a list of tool calls", value)
+    return [tool_call(call, f"{field}[{index}]") for index, call in enumerate(value)]
+
+
 def modern(message: Row, field: str) -> Row:
-    """Return a message with OpenAI's older `function_call` as `tool_calls`, and the role `function` as `tool`."""
+    """Return a message with OpenAI's older `function_call` as `tool_calls`, and the role `function` as `tool`.
+
+    `function_calls` become `tool_calls` too. Raises DatasetError for calls under two names.
+    """
     found = dict(message)
     if found.get("role") == "function":
         found["role"] = "tool"
-    call = found.pop("function_call", None)
-    if call is not None:
+    for name in ("function_call", "function_calls"):
+        if (call := found.pop(name, None)) in (None, "", []):
+            continue
         if found.get("tool_calls"):
-            raise DatasetError(f"field `{field}`: expected `tool_calls` or the older `function_call`, found both")
-        found["tool_calls"] = [tool_call(call, f"{field}.function_call")]
+            raise DatasetError(f"field `{field}`: expected `tool_calls` or the older `{name}`, found both")
+        place = f"{field}.{name}"
+        found["tool_calls"] = [tool_call(call, place)] if name == "function_call" else calls_of(call, place)
     return found
+
+
+def hoisted(row: Row) -> Row:
+    """Return a normalised row with the tools that stand in a system message beside its messages.
+
+    Raises DatasetError for tools in a message of another role, and for those of two messages that differ.
+    """
+    found = [
+        (f"{column}[{index}].{name}", message, name)
+        for column, said in row.items()
+        if isinstance(said, list)
+        for index, message in enumerate(said)
+        if isinstance(message, dict) and "role" in message
+        for name in ("tools", "functions")
+        if message.get(name)
+    ]
+    if not found:
+        return row
+    for place, message, name in found:
+        if message["role"] not in ("system", "developer"):
+            raise DatasetError(f"field `{place}`: tools belong beside the messages, in the column `tools`")
+        given = tools(message.pop(name), place)
+        if given and row.setdefault("tools", given) != given:
+            raise DatasetError(f"field `{place}`: they differ from other tools of the row")
+    return row
 
 
 def _tool(value: Any, field: str) -> Row:
