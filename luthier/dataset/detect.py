@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from luthier.dataset import labels, left_out, question_parts, single_messages, tool_results, unused
+from luthier.dataset import labels, left_out, media, question_parts, single_messages, tool_results, unused
 from luthier.dataset.answers import has_rounds
 from luthier.dataset.errors import columns
 from luthier.dataset.formats import FORMATS, HISTORY, SYSTEM, Format, Reading, accepted, is_open, labelled
@@ -90,6 +90,7 @@ def warnings(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, names:
     if reading.format.kind not in (DataKind.TEXT, DataKind.PROMPTS) and (pairs := _pairs_in(names)):
         read = columns(reading.format.required)
         found.append(f"The rows are read from {read}, and {columns(pairs)} are not used. Leave one of the two out.")
+    found += media.notes(normal, reading.format.kind, names)
     said = " ".join(found)
     texts = {column: sample for column, sample in texts.items() if f"`{column}`" not in said}
     found += left_out.note(texts, reading.format.kind)

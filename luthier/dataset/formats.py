@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Final
 
-from luthier.dataset import messages, question_parts, sharegpt
+from luthier.dataset import media, messages, question_parts, sharegpt
 from luthier.dataset.answers import (
     answered,
     as_chat,
@@ -25,7 +25,6 @@ from luthier.dataset.answers import (
 from luthier.dataset.errors import columns, unexpected
 from luthier.dataset.labels import COLUMNS as LABEL_COLUMNS
 from luthier.dataset.labels import label
-from luthier.dataset.media import MEDIA
 from luthier.dataset.preferences import (
     chat_preference,
     implicit_preference,
@@ -113,8 +112,8 @@ class Reading:
                 f"columns {columns(row) or '(none)'}: expected {columns(missing)} too; the file has the format "
                 f"{self.format.name}, and all rows of a file must have the same one"
             )
-        for column in MEDIA:
-            if row.get(column):
+        for column in media.MEDIA:
+            if media.given(row.get(column)):
                 raise DatasetError(f"field `{column}`: images, video and audio are not supported; remove the column")
         asked = self.format.asked
         given = question_parts.with_parts(row, asked, self.beside) if asked and self.beside else row

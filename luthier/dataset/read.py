@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from luthier.dataset import detect, message_texts, not_rows, single_messages, text_tables
+from luthier.dataset import detect, media, message_texts, not_rows, single_messages, text_tables
 from luthier.dataset.column_names import KnownNames, in_lower_case
 from luthier.dataset.errors import Faults
 from luthier.dataset.file_type import Container, recognise
@@ -86,6 +86,8 @@ def load(
     keys = MessageKeys(rows, reading.format.kind)
     if not faults.count and (odd := keys.fault()):
         faults.add(f"row {numbers[odd[0]]}, {odd[1]}", number=numbers[odd[0]])
+    if not faults.count and (wrong := media.fault(rows, reading.format.kind, unused)):
+        faults.add(f"row {numbers[0]}, {wrong}", number=numbers[0])
     if faults.count:
         raise faults.error(filename)
     if len(rows) < MIN_ROWS:

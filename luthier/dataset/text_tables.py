@@ -58,6 +58,8 @@ def _is_table(text: str, separator: str) -> bool:
         records = [fields for fields in csv.reader(text.splitlines(keepends=True), delimiter=separator) if any(fields)]
     except csv.Error:
         return False
+    if not records:
+        return False
     width = len(records[0])
     alike = [fields for fields in records if len(fields) == width]
     if width < 2 or len(alike) <= _FEWEST_RECORDS or len(alike) < _LIKE_THE_FIRST * (len(records) - 1):

@@ -6,11 +6,11 @@ Such a column is a mistake of its name more often than not. So a note says what 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
-from luthier.dataset.errors import columns, shorten
+from luthier.dataset import split_columns
+from luthier.dataset.errors import columns
 from luthier.dataset.formats import CHATS, HISTORY, Format
 from luthier.dataset.labels import COLUMNS as LABELS
 from luthier.dataset.labels import missing
@@ -34,13 +34,6 @@ _RATINGS: Final = re.compile(
     re.IGNORECASE,
 )
 _WEIGHTS: Final = ("weight", "weights", "sample_weight", "loss", "loss_scale", "train")
-_SPLIT: Final = re.compile(r"(.*[\W_])?(splits?|partition|subset|set|fold)|is_?(train|test|val|eval)\w*", re.IGNORECASE)
-_PARTS: Final = frozenset(
-    {
-        *("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation"),
-        *("holdout", "held_out", "true", "false", "0", "1"),
-    }
-)
 
 
 def fault(rows: Sequence[Row], format_: Format, unused: Sequence[str]) -> str | None:
@@ -120,14 +113,7 @@ def notes(rows: Sequence[Row], format_: Format, unused: Sequence[str], left_out:
         yield f"The rows are plain text, and no training learns {columns(found)}. To learn it, call it `completion`."
     if kind not in (DataKind.TEXT, DataKind.PROMPTS) and (found := [name for name in used if name.lower() in _WEIGHTS]):
         yield f"All rows count alike, whatever {columns(found)} says. A `weight` of 0 belongs to a message of a chat."
-    for column in (name for name in used if _SPLIT.fullmatch(name)):
-        parts = Counter(str(row[column]).strip() for row in rows if not missing(row.get(column)))
-        if len(parts) > 1 and (column.lower() == "fold" or all(part.lower() in _PARTS for part in parts)):
-            counts = ", ".join(f"{shorten(part, 20)} ({count:,} rows)" for part, count in parts.most_common(5))
-            yield (
-                f"All rows are split anew, whatever `{column}` says: {counts}. To keep its parts, upload the rows for "
-                "validation as a file of their own, and leave out those for test."
-            )
+    yield from split_columns.notes(rows, used)
     if HISTORY in used and kind is not DataKind.TEXT:
         where = "it stands beside a whole chat" if set(CHATS) & set(format_.required) else "it has no rounds of a chat"
         yield f"The column `{HISTORY}` is not used, because {where}. Rounds are `[[question, answer], …]`."

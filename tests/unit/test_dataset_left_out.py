@@ -149,6 +149,12 @@ def test_prompts_of_code_and_prompts_that_are_alike_are_not_refused(tmp_path: Pa
         ("is_test", (True, False)),
         ("fold", (0, 1)),
         ("data_split", ("train", "holdout")),
+        ("split", ("train_prefs", "test_prefs")),
+        ("subset", ("validation.other", "train.100")),
+        ("held_out", (False, True)),
+        ("test", (0, 1)),
+        ("usage", ("Training", "Testing")),
+        ("stage of the data", ("trn", "tst")),
     ],
 )
 def test_a_column_of_splits_is_named_with_its_parts(column: str, parts: tuple[object, object], tmp_path: Path) -> None:
@@ -160,3 +166,44 @@ def test_a_column_of_splits_is_named_with_its_parts(column: str, parts: tuple[ob
     assert load_rows(tmp_path, one).warnings == ()
     words = [row | {column: f"w{n % 3}"} for n, row in enumerate(rows)]
     assert column == "fold" or load_rows(tmp_path, words).warnings == ()
+
+
+@pytest.mark.parametrize("values", [("dev", "ops"), ("exam", "test"), ("train ride", "bus ride"), ("1", "2")])
+def test_words_that_are_no_parts_of_the_data_are_no_split(values: tuple[str, str], tmp_path: Path) -> None:
+    assert load_rows(tmp_path, [row | {"sort": values[n % 2]} for n, row in enumerate(_rows(PAIR))]).warnings == ()
+
+
+SEEN = {"prompt": "<image>\nWhat is seen {n}?", "completion": "The pier of {town}."}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        SEEN | {"img": "{n}.png"},
+        SEEN | {"Image_File": "{n}.png"},
+        {"text": "<|image_pad|> shows {town}", "picture_url": "https://a.b/{n}"},
+        {
+            "messages": [{"role": "user", "content": "<audio> What?"}, {"role": "assistant", "content": "A"}],
+            "photo": "p",
+        },
+    ],
+)
+def test_media_that_the_texts_have_places_for_are_refused_under_every_name(row: Row, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"1 fault:\n  - row 1, columns `\w+`: images, video and audio"):
+        load_rows(tmp_path, _rows(row))
+
+
+def test_media_that_no_text_has_a_place_for_are_noted_and_places_without_media_too(tmp_path: Path) -> None:
+    [warning] = load_rows(tmp_path, _rows(PAIR | {"product_image": "{n}", "video_url": "https://a.b/{n}"})).warnings
+    assert "`video_url`" in warning
+    [warning] = load_rows(tmp_path, _rows(SEEN)).warnings
+    assert "24 rows" in warning
+    few = [*_rows(PAIR), *_rows({"prompt": "What is <image> in HTML {n}?", "completion": "Nothing."}, 6)]
+    assert load_rows(tmp_path, few).warnings == ()
+
+
+@pytest.mark.parametrize("value", ["False", "none", "0", "", [], None])
+def test_a_cell_that_says_that_there_is_no_picture_is_accepted(value: object, tmp_path: Path) -> None:
+    assert load_rows(tmp_path, _rows(PAIR | {"image": value})).warnings == ()
+    with pytest.raises(DatasetError, match=r"24 faults.*\n  - row 1, field `image`"):
+        load_rows(tmp_path, _rows(PAIR | {"image": "{n}.png"}))
