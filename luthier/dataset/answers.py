@@ -9,7 +9,7 @@ from typing import Any, Final
 from luthier.dataset import messages, sharegpt
 from luthier.dataset.errors import unexpected
 from luthier.dataset.json_rows import parse
-from luthier.dataset.rows import Row
+from luthier.dataset.rows import Row, blank
 from luthier.errors import DatasetError
 
 _PYTHON: Final = re.compile(  # str() of a list of messages, or of one message
@@ -118,7 +118,7 @@ def _in_text(value: Any) -> Any:
 
 def string(row: Row, field: str) -> str:
     value = row[field]
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or blank(value):
         raise unexpected(field, "a non-empty string", value)
     return value
 

@@ -6,7 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from luthier.dataset import labels, left_out, media, question_parts, single_messages, tool_results, unused
+from luthier.dataset import (
+    contradictions,
+    labels,
+    left_out,
+    media,
+    question_parts,
+    single_messages,
+    tool_results,
+    unused,
+)
 from luthier.dataset.answers import has_rounds
 from luthier.dataset.errors import columns
 from luthier.dataset.formats import FORMATS, HISTORY, SYSTEM, Format, Reading, accepted, is_open, labelled
@@ -67,6 +76,8 @@ def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading) -> tuple[
     if reading.format.kind is not DataKind.TEXT:
         found += tool_results.moved(raw, normal)
         found += tool_results.notes(normal, reading.format.kind)
+    if reading.format.kind is DataKind.CHAT and (alone := sum(map(_without_user, normal))):
+        found.append(f"{alone:,} chats have no message of the user: the model learns to speak first.")
     return tuple(found)
 
 
@@ -90,6 +101,7 @@ def warnings(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, names:
     if reading.format.kind not in (DataKind.TEXT, DataKind.PROMPTS) and (pairs := _pairs_in(names)):
         read = columns(reading.format.required)
         found.append(f"The rows are read from {read}, and {columns(pairs)} are not used. Leave one of the two out.")
+    found += contradictions.notes(raw, normal, reading.format.kind, names)
     found += media.notes(normal, reading.format.kind, names)
     said = " ".join(found)
     texts = {column: sample for column, sample in texts.items() if f"`{column}`" not in said}
@@ -118,6 +130,10 @@ def _has_history(rows: Sequence[Row], *, always: bool) -> bool:
     """
     given = [row[HISTORY] for row in rows if row.get(HISTORY) not in (None, [], "")]
     return bool(given) and (always or 2 * sum(map(has_rounds, given)) >= len(given))
+
+
+def _without_user(row: Row) -> bool:
+    return all(message["role"] != "user" for message in row["messages"])
 
 
 def _pairs_in(names: Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import math
 from bisect import insort
 from typing import Any, Final
 
+from luthier.dataset.rows import blank
 from luthier.dataset.unstorable import Unstorable
 from luthier.errors import DatasetError
 
@@ -56,7 +57,7 @@ def describe(value: Any) -> str:
             return f"the number {str(value)[:20]}"
         case "":
             return "an empty string"
-        case str() if not value.strip():
+        case str() if blank(value):
             return "a string of white space"
         case str():
             return f"the string {shorten(value)!r}"

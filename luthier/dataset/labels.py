@@ -71,7 +71,7 @@ _MOST_OTHERS: Final = 0.1  # of the values of a column of labels
 
 def label(value: Any, field: str) -> bool:
     """Return whether a label means desirable. Raises DatasetError for a value that is no such label."""
-    found = _desirable(value)
+    found = verdict(value)
     if found is None:
         expected = (
             "a KTO label such as true or false, 1 or 0, good or bad (or another name of the column, if it has none)"
@@ -101,10 +101,10 @@ def why_no_labels(rows: Iterable[Row], column: str) -> str | None:
     must occur, or true or false: `good` and `fine`, or 1 and 2, are rather two classes. In -1, 0 and 1, 0 is neutral.
     """
     counts = Counter(_word(value) for row in rows if not missing(value := row.get(column)))
-    other = Counter({word: count for word, count in counts.items() if _desirable(word) is None})
+    other = Counter({word: count for word, count in counts.items() if verdict(word) is None})
     if {"-1", "-1.0"} & counts.keys() and {"0", "0.0"} & counts.keys():
         return "it has both -1 and 0, so 0 is neither desirable nor undesirable"
-    both = len({_desirable(word) for word in counts.keys() - other.keys()}) > 1 or {"true", "false"} & counts.keys()
+    both = len({verdict(word) for word in counts.keys() - other.keys()}) > 1 or {"true", "false"} & counts.keys()
     if not other or (both and other.total() <= _MOST_OTHERS * counts.total()):
         return None
     shown = ", ".join(repr(shorten(word, 20)) if word else "a list or an object" for word, _ in other.most_common(3))
@@ -117,7 +117,7 @@ def reading(values: Iterable[Any], column: str) -> tuple[str, ...]:
     if not counts.keys() - {"true", "false"}:
         return ()
     read = ", ".join(
-        f"{word} as {'desirable' if _desirable(word) else 'undesirable'} ({count:,} rows)"
+        f"{word} as {'desirable' if verdict(word) else 'undesirable'} ({count:,} rows)"
         for word, count in sorted(counts.items())
     )
     return (f"The column `{column}` was read as KTO labels: {read}.",)
@@ -135,7 +135,8 @@ def missing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _desirable(value: Any) -> bool | None:
+def verdict(value: Any) -> bool | None:
+    """Return whether a label means desirable; None for a value that is no such label."""
     word = _word(value)
     return True if word in DESIRABLE else False if word in UNDESIRABLE else None
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from luthier.dataset import media
 from luthier.dataset.errors import columns, unexpected
 from luthier.dataset.message_flags import flagged, weighted
-from luthier.dataset.rows import Row
+from luthier.dataset.rows import Row, blank
 from luthier.dataset.tool_calls import calls_of, modern
 from luthier.dataset.tool_results import ordered_results
 from luthier.errors import DatasetError
@@ -24,6 +24,7 @@ Message = Mapping[str, Any]
 
 MOST: Final = 1_000  # messages of a chat: templates render all of them for each turn, so longer ones would take hours
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
+_SPEAKING: Final = {"user": "question", "assistant": "answer"}  # roles whose messages are not empty
 _REASONING: Final = ("reasoning_content", "reasoning", "thinking")
 _THOUGHTS: Final = ("thoughts", "thought", "think")  # which no template reads
 
@@ -87,7 +88,7 @@ def _is_plain(value: Any) -> bool:
     if not isinstance(value, dict) or list(value) != ["role", "content"]:
         return False
     role, content = value["role"], value["content"]
-    return role in ROLES and isinstance(content, str) and (role != "assistant" or bool(content.strip()))
+    return role in ROLES and isinstance(content, str) and (role not in _SPEAKING or not blank(content))
 
 
 def _message(value: Any, field: str) -> Row:
@@ -109,8 +110,8 @@ def _message(value: Any, field: str) -> Row:
         raise DatasetError(f"field `{field}`: only an assistant message can have `tool_calls` or a `weight`")
     calls = calls_of(rest.pop("tool_calls", []), f"{field}.tool_calls")
     content = _content(rest.pop("content", "" if calls else None), f"{field}.content")
-    if role == "assistant" and not calls and not content.strip():
-        raise unexpected(f"{field}.content", "a non-empty answer", content)
+    if role in _SPEAKING and not calls and blank(content):
+        raise unexpected(f"{field}.content", f"a non-empty {_SPEAKING[role]}", content)
     if "weight" in rest:
         if isinstance(rest["weight"], bool) or rest["weight"] not in (0, 1):
             raise unexpected(f"{field}.weight", "0 or 1", rest["weight"])

@@ -7,7 +7,7 @@ from typing import Any
 from luthier.dataset import messages, sharegpt
 from luthier.dataset.answers import answered
 from luthier.dataset.errors import shorten, unexpected
-from luthier.dataset.rows import Row, fold
+from luthier.dataset.rows import Row, blank, fold
 from luthier.dataset.tool_calls import tools
 from luthier.errors import DatasetError
 
@@ -97,7 +97,7 @@ def _stripped(row: Row, asked: str) -> Row:
         question = messages.prompt(prompt, asked)
         answers = {field: _after(question, row, field, asked) for field in ("chosen", "rejected")}
         return different({"prompt": question, **answers})
-    if not isinstance(prompt, str) or not prompt.strip():
+    if not isinstance(prompt, str) or blank(prompt):
         raise unexpected(asked, "a non-empty string or a list of messages", prompt)
     found = implicit_preference(row)
     if not any(fold(prompt) == fold(turn["content"]) for turn in found["prompt"] if turn["role"] == "user"):

@@ -13,6 +13,7 @@ from luthier.task import DataKind
 Row = dict[str, Any]
 
 MOST_COLUMNS: Final = 10_000  # of a row
+_UNSEEN: Final = "\u034f\u115f\u1160\u2800\u3164\uffa0"  # fillers, which Unicode counts as letters or signs
 
 COLUMNS: dict[DataKind, tuple[str, ...]] = {
     DataKind.TEXT: ("text",),
@@ -53,6 +54,11 @@ def tools_field(row: Row) -> str | None:
             if message.get("role") == "tool":
                 return f"{column}[{index}]"
     return None
+
+
+def blank(text: str) -> bool:
+    """Return whether a text has nothing that can be seen: only white space, and characters without a width."""
+    return all(mark.isspace() or mark in _UNSEEN or unicodedata.category(mark) == "Cf" for mark in text)
 
 
 def fold(text: str) -> str:

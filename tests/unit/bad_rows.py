@@ -67,6 +67,7 @@ ROWS = [
     BadRow("a row of another format", PAIR, TEXT, ", columns `text`: …`prompt`, `completion`"),
     BadRow("a row without its answer", PAIR, {"prompt": "a"}, ", columns `prompt`: …`completion`"),
     BadRow("pictures", CHAT, CHAT | {"images": ["a.png"]}, ", field `images`: …"),
+    BadRow("a text of nothing to be seen", TEXT, {"text": "\u200b\u2060\ufeff \u2800"}, ", field `text`: …white space"),
     BadRow("an empty text", TEXT, {"text": ""}, ", field `text`: …found an empty string"),
     BadRow("a text that is a list", TEXT, {"text": ["a"]}, ", field `text`: …found a list of 1"),
 ]
@@ -160,6 +161,26 @@ CHATS = [
         ", field `messages`: …found the role `user` last",
     ),
     BadRow("an empty answer", CHAT, _said(content=""), ", field `messages[1].content`: …found an empty string"),
+    BadRow("an empty question", CHAT, _asked({"role": "user", "content": ""}), ", field `messages[0].content`: …empty"),
+    BadRow(
+        "a question of white space with a name",
+        CHAT,
+        _asked({"role": "user", "content": [{"type": "text", "text": " \n"}], "name": "ann"}),
+        ", field `messages[0].content`: …white space",
+    ),
+    BadRow(
+        "an empty turn of a human",
+        SHAREGPT,
+        {"conversations": [{"from": "human", "value": ""}, {"from": "gpt", "value": "Fine."}]},
+        ", field `conversations[0].content`: …empty",
+    ),
+    BadRow(
+        "an empty question before a completion",
+        MESSAGE_PAIR,
+        {"prompt": [{"role": "user", "content": "\u00ad"}], "completion": [ASSISTANT]},
+        ", field `prompt[0].content`: …white space",
+    ),
+    BadRow("an answer without a width", CHAT, _said(content="\u200d"), ", field `messages[1].content`: …white space"),
     BadRow("a null answer", CHAT, _said(content=None), ", field `messages[1].content`: …found null"),
     BadRow(
         "a weight of a half",

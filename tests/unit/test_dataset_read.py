@@ -240,7 +240,7 @@ PAIR = {"prompt": "a", "completion": "b"}
     ],
 )
 def test_labels_in_other_words_are_read_and_counted(good: object, bad: object, tmp_path: Path) -> None:
-    rows = [PAIR | {"label": value} for value in (good, bad, bad)] * 4
+    rows = [PAIR | {"prompt": f"a{n}", "label": value} for n, value in enumerate((good, bad, bad) * 4)]
     loaded = _load(tmp_path, "train.jsonl", write_rows(rows))
     assert [row["label"] for row in loaded.rows] == [True, False, False] * 4
     [note] = loaded.notes
@@ -249,7 +249,7 @@ def test_labels_in_other_words_are_read_and_counted(good: object, bad: object, t
 
 
 def test_labels_of_true_and_false_need_no_note(tmp_path: Path) -> None:
-    assert _notes(tmp_path, *[PAIR | {"label": bool(index % 2)} for index in range(12)]) == ()
+    assert _notes(tmp_path, *[PAIR | {"prompt": f"{n}", "label": n % 2 == 0} for n in range(12)]) == ()
 
 
 def test_columns_that_no_training_uses_are_listed_in_the_order_of_the_file(tmp_path: Path) -> None:
