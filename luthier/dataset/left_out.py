@@ -1,12 +1,14 @@
 """Which unused columns have a text that may belong to the question or the answer: all of them are named in one note.
 
 Names do not decide it, because files have any. The values do: text that differs from row to row and is not learned
-already. Identifiers, dates, links, numbers, constants and short classes are no such text.
+already. Identifiers, dates, links, numbers, constants and short classes are no such text. Of columns that are called as
+what is about a row, only sentences are; and short classes where they tell answers to the same prompt apart.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import median_high
 from typing import Any, Final
@@ -14,7 +16,7 @@ from typing import Any, Final
 from luthier.dataset.errors import columns, shorten
 from luthier.dataset.labels import missing
 from luthier.dataset.question_parts import texts
-from luthier.dataset.rows import COLUMNS, Row
+from luthier.dataset.rows import COLUMNS, Row, prompt_hash
 from luthier.task import DataKind
 
 _LOOKED_AT: Final = 500  # rows, spread over the file
@@ -35,27 +37,77 @@ _METADATA: Final = re.compile(  # what text is called that is about the row
     re.IGNORECASE,
 )
 
+_ABOUT_TEXT: Final = re.compile(  # metadata that a text may as well be classified by
+    r"(.*[\W_])?(language|lang|tags?|keywords|category|categories|topics?|domain|type|difficulty|level)", re.IGNORECASE
+)
+_WANTED: Final = re.compile(  # short classes that say what is asked for
+    r"((target|output|desired|requested|wanted|expected|writing)[\W_])?(style|tone|register|audience|persona)"
+    r"|(target|output|desired|requested|wanted|expected|tgt|to)[\W_]?(language|lang|length|level|format|genre)",
+    re.IGNORECASE,
+)
+_IDENTIFIER: Final = re.compile(r"|(.*[\W_])?(id|idx|index|uuid|guid|hash|row|no|nr)|unnamed.*", re.IGNORECASE)
+_SENTENCE_WORDS: Final = 6
+_TOLD_APART: Final = 0.2  # of the rows have answers that a class tells apart from others to the same prompt
+
 
 def left_out(raw: Sequence[Row], normal: Sequence[Row], kind: DataKind, unused: Sequence[str]) -> dict[str, str]:
     """Return the unused columns that have a text which is not learned, each with a sample of it.
 
-    Beside plain text and prompts, whose answers have any name, a class of few words counts as text too.
+    Beside plain text and prompts, whose answers have any name, a class of few words counts as text too. So it does
+    where it says what is asked for.
     """
     step = max(1, len(raw) // _LOOKED_AT)
     rows = list(zip(raw[::step], normal[::step], strict=True))
-    classes = kind in (DataKind.TEXT, DataKind.PROMPTS)
     found = {}
     for column in unused:
         given = [(row[column], read) for row, read in rows if not missing(row.get(column))]
         values = [" ".join(texts(value)) for value, _ in given]
-        if len(set(values)) < 2 or _METADATA.fullmatch(column.strip()):
-            continue
-        if not (_is_text(values) or (classes and _is_class(values))):
+        if len(set(values)) < 2 or not _may_matter(column, given, values, kind, unused):
             continue
         learned = sum(_learned(value, read, kind) for value, (_, read) in zip(values, given, strict=True))
         if 2 * learned < len(values):
             found[column] = shorten(" ".join(values[0].split()), _SAMPLE)
     return found
+
+
+def _may_matter(
+    column: str, given: Sequence[tuple[Any, Row]], values: Sequence[str], kind: DataKind, unused: Sequence[str]
+) -> bool:
+    """Return whether the values of an unused column may belong to the question or the answer."""
+    name, is_class = column.strip(), _is_class(values)
+    if _METADATA.fullmatch(name) and not _WANTED.fullmatch(name):
+        alone = kind is DataKind.TEXT and is_class and _ABOUT_TEXT.fullmatch(name) is not None
+        return _are_sentences([value for value, _ in given]) or (alone and _is_alone(values, unused))
+    if _is_text(values) or (kind in (DataKind.TEXT, DataKind.PROMPTS) and is_class):
+        return True
+    if not is_class or kind is not DataKind.PAIRS:
+        return False
+    return _WANTED.fullmatch(name) is not None or _tells_apart([row for _, row in given], values)
+
+
+def _are_sentences(values: Sequence[Any]) -> bool:
+    """Return whether values are strings of many words, most of which differ."""
+    if not all(isinstance(value, str) and value.lstrip()[:1] not in ("{", "[") for value in values):
+        return False
+    return 2 * len(set(values)) >= len(values) and median_high(map(_words, values)) >= _SENTENCE_WORDS
+
+
+def _is_alone(values: Sequence[str], unused: Sequence[str]) -> bool:
+    """Return whether the classes stand in the only unused column but identifiers, and most have several texts."""
+    others = [name for name in unused if not _IDENTIFIER.fullmatch(name.strip())]
+    return len(others) == 1 and 2 * len(set(values)) <= len(values)
+
+
+def _tells_apart(rows: Sequence[Row], values: Sequence[str]) -> bool:
+    """Return whether the values differ in many rows of the same prompt with different answers."""
+    groups: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for row, value in zip(rows, values, strict=True):
+        groups[prompt_hash(row, DataKind.PAIRS)].append((" ".join(_said(row["completion"])), value))
+    apart = 0
+    for group in groups.values():
+        answers, classes = ({pair[side] for pair in group} for side in (0, 1))
+        apart += len(group) if 1 < len(answers) == len(classes) == len(set(group)) else 0
+    return apart >= _TOLD_APART * len(rows)
 
 
 def note(found: dict[str, str], kind: DataKind) -> tuple[str, ...]:

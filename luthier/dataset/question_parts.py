@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from string import ascii_uppercase
 from typing import Any, Final
 
+from luthier.dataset.choice_columns import choice_columns
 from luthier.dataset.errors import columns, unexpected
 from luthier.dataset.json_rows import parse
 from luthier.dataset.rows import Row
@@ -122,15 +123,18 @@ def part(column: str, value: Any) -> Part | None:
 
 def missing(raw: Sequence[Row], normal: Sequence[Row], unused: Sequence[str]) -> tuple[str, ...]:
     """Return a note that names unused columns which may belong to the prompt, and are not in it."""
+    choices = choice_columns(raw, normal, unused)
     absent = [
         column
         for column in unused
-        if (column in _LETTERS or column.strip().lower() in _NOTED)
+        if (column in _LETTERS or column in choices or column.strip().lower() in _NOTED)
         and any(
             not all(text in _prompt(read) for text in texts(row.get(column)))
             for row, read in zip(raw, normal, strict=True)
         )
     ]
+    if set(choices) & set(absent):
+        absent = [column for column in unused if column in absent or column in choices]
     if not absent:
         return ()
     return (

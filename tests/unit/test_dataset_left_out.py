@@ -100,6 +100,67 @@ def test_identifiers_dates_links_constants_and_repeats_raise_no_warning(
     assert load_rows(tmp_path, _rows(PAIR | {column: value})).warnings == ()
 
 
+@pytest.mark.parametrize("name", ["source", "Topic", "model", "annotator_name", "meta"])
+def test_sentences_are_named_even_where_the_column_is_called_as_metadata(name: str, tmp_path: Path) -> None:
+    rows = _rows({"instruction": "Into Welsh.", name: "The boats of {town} go out at night.", "output": "{n} cychod"})
+    for n, row in enumerate(rows):
+        row["instruction"] = ["Into Welsh.", "Translate.", "Say it in Welsh."][n % 3]
+    [warning] = load_rows(tmp_path, rows).warnings
+    assert f"`{name}`" in warning
+    kinds = [row | {name: f"one of the {n % 3} kinds of our long texts"} for n, row in enumerate(rows)]
+    objects = [row | {name: {"note": row[name]}} for row in rows]
+    assert load_rows(tmp_path, kinds).warnings == load_rows(tmp_path, objects).warnings == ()
+
+
+@pytest.mark.parametrize("name", ["target_lang", "Tone", "output-format", "desired length", "persona"])
+def test_a_class_that_says_what_is_asked_for_is_named(name: str, tmp_path: Path) -> None:
+    rows = [row | {name: ["plain", "rather formal"][n % 2]} for n, row in enumerate(_rows(PAIR))]
+    [warning] = load_rows(tmp_path, rows).warnings
+    assert f"`{name}`" in warning
+
+
+def test_a_class_that_tells_answers_to_one_prompt_apart_is_named(tmp_path: Path) -> None:
+    prompts = _rows(PAIR)
+    moods = ["glad", "sad", "tired"]
+    rows: list[Row] = [
+        row | {"completion": f"{len(mood)} {row['completion']}", "mood": mood} for row in prompts for mood in moods
+    ]
+    [warning] = load_rows(tmp_path, rows).warnings
+    assert "`mood`" in warning
+    by_model = [{"model" if column == "mood" else column: value for column, value in row.items()} for row in rows]
+    alike = [row | {"mood": moods[n % 3]} for n, row in enumerate(prompts * 2)]
+    assert load_rows(tmp_path, by_model).warnings == load_rows(tmp_path, alike).warnings == ()
+
+
+@pytest.mark.parametrize("name", ["Category", "topic", "text_lang", "level"])
+def test_classes_of_texts_are_named_where_they_are_all_that_stands_beside(name: str, tmp_path: Path) -> None:
+    texts = [{"id": n, "text": f"They went {n}.", name: ["sea", "land"][n % 2]} for n in range(24)]
+    [warning] = load_rows(tmp_path, texts).warnings
+    assert f"`{name}`" in warning
+    assert load_rows(tmp_path, [row | {"license": ["mit", "cc"][n % 2]} for n, row in enumerate(texts)]).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "Where is {town}?", "Option 1": "By the sea", "Option 2": "Inland", "answer": "1"},
+        {"question": "Where is {town}?", "ans_a": "By the sea", "ans_b": "Inland", "answer": "Inland"},
+        {"prompt": "Where is {town}?", "ending0": "By the sea", "ending1": "Inland", "completion": "0"},
+        {"instruction": "Where is {town}?", "sol_x_a": "By the sea", "sol_x_b": "Inland", "output": "(B)"},
+        {"question": "Is it {town}?", "a": "Yes", "b": "No", "c": "Where is {town}?", "answer": "c."},
+        {"question": "Where is {town}?", "way1": "By the sea", "way2": "Inland", "response": "way2"},
+    ],
+)
+def test_choices_in_columns_of_their_own_are_named(row: Row, tmp_path: Path) -> None:
+    loaded = load_rows(tmp_path, _rows(row))
+    [warning] = [warning for warning in loaded.warnings if "prompts do not contain" in warning]
+    assert all(f"`{column}`" in warning for column in loaded.unused_columns)
+
+
+def test_columns_of_one_stem_that_are_no_choices_raise_no_warning(tmp_path: Path) -> None:
+    assert load_rows(tmp_path, _rows(PAIR | {"score1": 0.5, "score2": 0.7, "v_a": "x", "v_b": "y"})).warnings == ()
+
+
 @pytest.mark.parametrize(
     "row",
     [
