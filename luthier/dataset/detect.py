@@ -11,6 +11,7 @@ from luthier.dataset import (
     labels,
     left_out,
     media,
+    odd_texts,
     question_parts,
     single_messages,
     tool_results,
@@ -102,6 +103,7 @@ def warnings(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, names:
         read = columns(reading.format.required)
         found.append(f"The rows are read from {read}, and {columns(pairs)} are not used. Leave one of the two out.")
     found += contradictions.notes(raw, normal, reading.format.kind, names)
+    found += odd_texts.notes(raw, normal, reading.format.kind, reading.used)
     found += media.notes(normal, reading.format.kind, names)
     said = " ".join(found)
     texts = {column: sample for column, sample in texts.items() if f"`{column}`" not in said}

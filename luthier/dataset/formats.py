@@ -33,7 +33,7 @@ from luthier.dataset.preferences import (
     sharegpt_preference,
     two_chats,
 )
-from luthier.dataset.rows import COLUMNS, Row
+from luthier.dataset.rows import COLUMNS, Row, blank
 from luthier.dataset.tool_calls import hoisted, row_tools
 from luthier.errors import DatasetError
 from luthier.task import DataKind
@@ -206,7 +206,7 @@ def _alpaca_preference(row: Row) -> Row:
 def _with_input(row: Row) -> Row:
     """Return the row with Alpaca's `input` after its instruction."""
     instruction, given = string(row, "instruction"), joined(row, "input")
-    return row | {"instruction": f"{instruction}\n\n{given}" if given else instruction}
+    return row | {"instruction": instruction if blank(given) else f"{instruction}\n\n{given}"}
 
 
 def _text(row: Row) -> Row:
