@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from luthier.dataset import (
     contradictions,
@@ -19,7 +19,7 @@ from luthier.dataset import (
 )
 from luthier.dataset.answers import has_rounds
 from luthier.dataset.errors import columns
-from luthier.dataset.formats import FORMATS, HISTORY, SYSTEM, Format, Reading, accepted, is_open, labelled
+from luthier.dataset.formats import CHATS, FORMATS, HISTORY, SYSTEM, Format, Reading, accepted, is_open, labelled
 from luthier.dataset.rows import COLUMNS, Row
 from luthier.errors import DatasetError
 from luthier.task import DataKind
@@ -94,6 +94,9 @@ def warnings(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, names:
     found += unused.notes(raw, reading.format, names, texts)
     if reading.format.kind is DataKind.TEXT:
         found += single_messages.note(names)
+    if reading.format.kind in (DataKind.PAIRS, DataKind.PREFERENCE, DataKind.UNPAIRED):
+        found += single_messages.rounds(raw, names)
+    found += _other_chats(raw, normal, reading, names)
     if reading.format.kind is DataKind.TEXT and (pairs := _pairs_in(names)):
         found.append(
             f"The rows are read as plain text, and {columns(pairs)} are not used. To train on these, call the column "
@@ -132,6 +135,30 @@ def _has_history(rows: Sequence[Row], *, always: bool) -> bool:
     """
     given = [row[HISTORY] for row in rows if row.get(HISTORY) not in (None, [], "")]
     return bool(given) and (always or 2 * sum(map(has_rounds, given)) >= len(given))
+
+
+def _other_chats(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, names: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on an unused column of chats that differ from those that are read; nothing without one."""
+    for column in (name for name in CHATS if name in names and reading.format.kind is DataKind.CHAT):
+        chats = [
+            (_contents(row.get(column)), _contents(read["messages"])) for row, read in zip(raw, normal, strict=True)
+        ]
+        if count := sum(bool(other) and other != said for other, said in chats):
+            read = columns(reading.format.required)
+            return (
+                f"The rows are read from {read}. In {count:,} of them, `{column}` has another chat, which is not used.",
+            )
+    return ()
+
+
+def _contents(said: Any) -> list[str]:
+    """Return what the messages of a chat say, but for those of the system."""
+    turns = [turn for turn in said if isinstance(turn, dict)] if isinstance(said, list) else []
+    return [
+        str(turn.get("content", turn.get("value")) or "").strip()
+        for turn in turns
+        if turn.get("role", turn.get("from")) not in ("system", "developer")
+    ]
 
 
 def _without_user(row: Row) -> bool:

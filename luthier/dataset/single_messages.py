@@ -17,6 +17,15 @@ _WHOLE: Final = ("messages", "conversations", "completion", "response", "answer"
 _TEXTS: Final = ("text", "content", "body", "message", "value")
 _PARENTS: Final = ("parent_id", "parent_message_id", "parent", "reply_to", "reply_to_message_id", "thread_ts")
 _REPLIES: Final = ("replies", "children")
+_CONVERSATIONS: Final = tuple(
+    f"{name}{end}"
+    for name in ("conversation", "conv", "dialog", "dialogue", "session", "thread", "chat")
+    for end in ("_id", "id", "")
+)
+_TURNS: Final = (
+    *("turn", "turn_id", "turn_index", "turn_number", "turn_no", "turn_idx", "utterance_id", "utterance_idx"),
+    *("message_index", "message_no", "msg_id"),
+)
 _SPEAKERS: Final = ("role", "from", "speaker", "author", "sender")
 _ASKING: Final = frozenset({"prompter", "user", "human"})
 _ANSWERING: Final = frozenset({"assistant", "gpt", "bot", "chatbot", "model"})
@@ -40,11 +49,15 @@ def fault(rows: Sequence[Row]) -> str | None:
     speakers = {speaker for row in said if (speaker := _speaker(row)) is not None}
     replies = any(row.get(column) is not None for row in said for column in _PARENTS)
     posted = [row for row in parts if _is_posted(row)]
+    turns = _turns(parts)
     if 2 * len(posted) >= len(rows):
         said = posted
+    elif 2 * len(turns) >= len(rows):
+        said = turns
     elif 2 * len(said) < len(rows) or not (replies or (speakers & _ASKING and speakers & _ANSWERING)):
         return None
-    marks = dict.fromkeys((*_PARENTS, *_PEOPLE, *(("type", "ts") if posted else ())))
+    more = (*_CONVERSATIONS, *_TURNS) if said is turns else ("type", "ts") if posted else ()
+    marks = dict.fromkeys((*_PARENTS, *_PEOPLE, *more))
     beside = [column for column in marks if any(column in row for row in said)]
     return (
         f"columns {columns(rows[0])}: each row is one message of a conversation. {_CONVERT} To train on each text "
@@ -58,6 +71,39 @@ def note(unused: Sequence[str]) -> tuple[str, ...]:
     if not parents:
         return ()
     return (f"Each text is trained on alone, whatever {columns(parents)} says. If they are replies: {_CONVERT}",)
+
+
+def rounds(rows: Sequence[Row], unused: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on pairs that seem to be rounds of conversations: they name one that several of them have, or their
+    parent; nothing on any others."""
+    names = {column.strip().lower(): column for column in unused}
+    found = [names[name] for name in _PARENTS if name in names and any(row.get(names[name]) for row in rows)]
+    if not found:
+        found = [names[name] for name in _CONVERSATIONS if name in names and _repeats(rows, names[name])]
+    if not found:
+        return ()
+    return (
+        f"Each pair is trained on alone, whatever {columns(found)} says. If they are rounds of a conversation, give "
+        "the earlier ones of each in the column `history`, as `[[question, answer], …]`, or write chats.",
+    )
+
+
+def _turns(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that are turns of a conversation: they name it, as others do, and their speaker or place."""
+    named = [column for column in _CONVERSATIONS if _repeats(rows, column)]
+    return [
+        row
+        for row in rows
+        if any(isinstance(row.get(column), str) for column in _TEXTS)
+        and any(row.get(column) is not None for column in named)
+        and any(row.get(column) is not None for column in (*_TURNS, *_SPEAKERS))
+    ]
+
+
+def _repeats(rows: Sequence[Row], column: str) -> bool:
+    """Return whether a column has names, most of which several rows have."""
+    given = [str(row[column]) for row in rows if isinstance(row.get(column), str | int)]
+    return len(given) > 1 and 2 * len(set(given)) <= len(given) and len(set(given)) > 1
 
 
 def _is_tree(row: Row) -> bool:

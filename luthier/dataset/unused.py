@@ -33,6 +33,13 @@ _RATINGS: Final = re.compile(
     r"(.*_)?(rating|score|reward|feedback|thumbs?|thumbs_up|vote|verdict|quality|desirable|is_good|is_correct|correct)s?",
     re.IGNORECASE,
 )
+_VERDICTS: Final = re.compile(  # that differ among the rows
+    r"(.*_)?(accepted|approved|deleted|flagged|stars|likes|upvotes|downvotes|grade|preference|helpfulness|correctness"
+    r"|coherence|complexity|verbosity|honesty|harmlessness|truthfulness|toxicity)"
+    r"|is_?(bad|wrong|safe|spam|toxic|helpful|useful|harmful|accepted|approved|deleted|rejected)",
+    re.IGNORECASE,
+)
+_TEMPLATE: Final = ("chat_template_kwargs", "enable_thinking", "thinking", "reasoning_effort", "thinking_budget")
 _WEIGHTS: Final = ("weight", "weights", "sample_weight", "loss", "loss_scale", "train")
 
 
@@ -104,11 +111,13 @@ def notes(rows: Sequence[Row], format_: Format, unused: Sequence[str], left_out:
                 f"{columns(found)} are not used. Preferences have the columns `prompt`, `chosen` and `rejected`, or "
                 "`rejected_response` beside a chat."
             )
-        if found := [name for name in used if _RATINGS.fullmatch(name) and name not in LABELS]:
+        if found := [name for name in used if _is_verdict(rows, name)]:
             yield (
                 f"All answers are trained on, whatever {columns(found)} says. To learn from good and bad answers "
                 "(KTO), give true and false in the column `kto_tag`."
             )
+    if kind is not DataKind.TEXT and (found := [name for name in used if name.lower() in _TEMPLATE]):
+        yield f"The chat template is not given what {columns(found)} says: it renders all rows with its own settings."
     if kind is DataKind.TEXT and (found := [name for name in used if name in LABELS]):
         yield f"The rows are plain text, and no training learns {columns(found)}. To learn it, call it `completion`."
     if kind not in (DataKind.TEXT, DataKind.PROMPTS) and (found := [name for name in used if name.lower() in _WEIGHTS]):
@@ -117,6 +126,13 @@ def notes(rows: Sequence[Row], format_: Format, unused: Sequence[str], left_out:
     if HISTORY in used and kind is not DataKind.TEXT:
         where = "it stands beside a whole chat" if set(CHATS) & set(format_.required) else "it has no rounds of a chat"
         yield f"The column `{HISTORY}` is not used, because {where}. Rounds are `[[question, answer], …]`."
+
+
+def _is_verdict(rows: Sequence[Row], column: str) -> bool:
+    """Return whether a column may say how good the answers are."""
+    if _RATINGS.fullmatch(column):
+        return column not in LABELS
+    return _VERDICTS.fullmatch(column) is not None and len({str(row.get(column)) for row in rows}) > 1
 
 
 def _last_speakers(rows: Sequence[Row]) -> str:

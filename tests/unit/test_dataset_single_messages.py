@@ -104,3 +104,34 @@ def test_texts_that_may_be_replies_are_noted(tmp_path: Path) -> None:
 )
 def test_whole_conversations_may_have_the_columns_of_messages(beside: Row, tmp_path: Path) -> None:
     assert load_rows(tmp_path, [PAIR | beside] * 12).kind is DataKind.PAIRS
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("dialogue_id", {"speaker": "Ann"}),
+        ("session", {"turn_index": 3}),
+        ("conv_id", {"author": "bo", "lang": "en"}),
+        ("Thread_ID", {"Turn": "1"}),
+    ],
+)
+def test_turns_of_a_conversation_that_the_rows_name_are_refused(name: str, beside: Row, tmp_path: Path) -> None:
+    rows = [{"text": f"They said {n}.", name: n // 4, **beside} for n in range(12)]
+    with pytest.raises(DatasetError, match=r"1 fault:\n  - row 1, columns .*one message of a conversation"):
+        load_rows(tmp_path, rows)
+    assert load_rows(tmp_path, [row | {name: n} for n, row in enumerate(rows)]).kind is DataKind.TEXT
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("parent_id", [None, *range(11)]), ("Conversation_ID", [n // 3 for n in range(12)]), ("thread_ts", ["1"] * 12)],
+)
+@pytest.mark.parametrize("more", [{"response": "By the sea."}, {"chosen": "By the sea.", "rejected": "No."}])
+def test_pairs_that_may_be_rounds_of_a_conversation_are_noted(
+    column: str, values: list[object], more: Row, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"Where is {n}?", column: value, **more} for n, value in enumerate(values)]
+    [warning] = load_rows(tmp_path, rows).warnings
+    assert f"`{column}`" in warning
+    alone = [row | {column: n if column == "Conversation_ID" else None} for n, row in enumerate(rows)]
+    assert load_rows(tmp_path, alone).warnings == ()

@@ -106,6 +106,34 @@ def test_a_verdict_or_weight_that_no_training_uses_is_noted(column: str, tmp_pat
     assert load_rows(tmp_path, rows).notes == ()
 
 
+@pytest.mark.parametrize("column", ["is_wrong", "approved", "stars", "Upvotes", "verbosity", "user_preference"])
+def test_a_verdict_that_differs_among_the_rows_is_noted(column: str, tmp_path: Path) -> None:
+    rows: list[Row] = [{"prompt": f"Rye {n}?", "completion": "Yes.", column: n % 2} for n in range(12)]
+    [warning] = load_rows(tmp_path, rows).warnings
+    assert f"`{column}`" in warning
+    assert load_rows(tmp_path, [row | {column: 1} for row in rows]).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("chat_template_kwargs", {"thinking": True}), ("enable_thinking", False), ("thinking", True)]
+)
+def test_settings_for_the_chat_template_are_said_to_be_without_effect(
+    column: str, value: object, tmp_path: Path
+) -> None:
+    [warning] = load_rows(tmp_path, [{"messages": [user("Rye?"), says("Yes.")], column: value}] * 12).warnings
+    assert f"`{column}`" in warning
+
+
+def test_two_columns_of_chats_are_noted_if_they_differ(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "Rye?"}, {"from": "gpt", "value": "Yes."}]
+    row = {"messages": [{"role": "system", "content": "Be brief."}, user("Rye?"), says("Yes.")], "conversations": turns}
+    assert load_rows(tmp_path, [row] * 12).warnings == ()
+    other = row | {"conversations": [*turns[:1], {"from": "gpt", "value": "Yes, by the sea."}]}
+    [warning] = load_rows(tmp_path, [other] * 5 + [row] * 7).warnings
+    assert "5 of them" in warning
+    assert "`conversations`" in warning
+
+
 @pytest.mark.parametrize("column", ["response_a", "answers", "completions", "Output"])
 def test_answers_beside_prompts_are_said_to_be_for_graders(column: str, tmp_path: Path) -> None:
     loaded = load_rows(tmp_path, [{"prompt": "Rye?", column: ["Yes."]}] * 12)
