@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from typing import Final
 
@@ -14,6 +14,7 @@ from luthier.dataset.json_rows import lines
 
 _DECLARED: Final = re.compile(r'"?sep=(.)"?[\s,;|]*', re.IGNORECASE)
 
+_SINGLE: Final = re.compile(r"'[^']+'")  # a name in single quotes
 _QUOTED: Final = re.compile(r'"[^"]*"')  # a name in quotes may contain any separator
 
 
@@ -25,12 +26,16 @@ class Dialect:
     declared   the first line is Excel's `sep=;` and names no columns
     spaced     spaces after a separator are ignored
     quoted     quotes around a field are not part of it
+    quote      encloses fields
+    stripped   in how many fields without quotes a space after the separator is ignored
     """
 
     separator: str
     declared: bool = False
     spaced: bool = False
     quoted: bool = True
+    quote: str = '"'
+    stripped: int = 0
 
     def records(self, texts: Iterable[str]) -> Iterator[list[str]]:
         """Return the records of lines of text, the header first. The iterator raises csv.Error."""
@@ -42,6 +47,7 @@ class Dialect:
             strict=True,
             delimiter=self.separator,
             skipinitialspace=self.spaced,
+            quotechar=self.quote,
             quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE,
         )
 
@@ -50,7 +56,8 @@ def recognise(stream: BufferedReader, limit: int) -> Dialect:
     """Return the dialect of a file, which is read several times.
 
     The separator is what a line `sep=;` says; else the comma, or a tab, a semicolon or a bar where the header has no
-    comma outside of quotes. Spaces after a separator are ignored in a file that has them before opening quotes.
+    comma outside of quotes. Spaces after a separator are ignored in a file that has them before opening quotes. Single
+    quotes enclose the fields of a file whose header has all of its names in them.
     """
     first = next((text for text in _texts(stream, limit) if text.strip()), "")
     if declared := _DECLARED.fullmatch(first):
@@ -61,23 +68,28 @@ def recognise(stream: BufferedReader, limit: int) -> Dialect:
     plain = Dialect(separator=separator, declared=declared is not None)
     if separator == "\t" and _quotes_are_text(stream, limit, plain):
         return Dialect(separator=separator, declared=plain.declared, quoted=False)
-    skipping = Dialect(separator=separator, declared=plain.declared, spaced=True)
-    found = _spaced_quotes(stream, limit, plain)
-    return skipping if found and found > _spaced_quotes(stream, limit, skipping) else plain
+    if not declared and all(_SINGLE.fullmatch(name) for name in first.strip().split(separator)):
+        return Dialect(separator=separator, quote="'")
+    quotes, others = _spaced_fields(stream, limit, plain)
+    skipping = replace(plain, spaced=True, stripped=others)
+    return skipping if quotes and quotes > _spaced_fields(stream, limit, skipping)[0] else plain
 
 
-def _spaced_quotes(stream: BufferedReader, limit: int, dialect: Dialect) -> int:
-    """Return how many fields start with spaces and then a quote.
+def _spaced_fields(stream: BufferedReader, limit: int, dialect: Dialect) -> tuple[int, int]:
+    """Return how many fields start with spaces and then a quote, and how many below the header with spaces and a text.
 
     In `"a", "b"` the second field does unless spaces are skipped. In `"a"," ""b"" "` it does in both cases.
     """
-    count = 0
+    quotes, others = 0, 0
+    records = csv.reader(_texts(stream, limit), delimiter=dialect.separator, skipinitialspace=dialect.spaced)
     try:
-        for fields in csv.reader(_texts(stream, limit), delimiter=dialect.separator, skipinitialspace=dialect.spaced):
-            count += sum(field[:1] in (" ", "\t") and field.lstrip(" \t")[:1] == '"' for field in fields)
+        for number, fields in enumerate(records):
+            starts = [field.lstrip(" \t")[:1] for field in fields if field[:1] in (" ", "\t")]
+            quotes += sum(start == '"' for start in starts)
+            others += sum(start not in ("", '"') for start in starts) if number else 0
     except csv.Error:
         pass  # the rows are counted up to here; reading them again names the fault
-    return count
+    return quotes, others
 
 
 def _quotes_are_text(stream: BufferedReader, limit: int, dialect: Dialect) -> bool:

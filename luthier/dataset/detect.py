@@ -52,6 +52,21 @@ def detect(rows: Sequence[Row]) -> Reading:
     return _reading(rows, found)
 
 
+def without_empty(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of CSV with null in the columns that are empty in all of them: CSV has no other null.
+
+    The rows are unchanged where they would then be read without an answer: that is rather missing.
+    """
+    empty = {column for row in rows[:1] for column, value in row.items() if labels.missing(value)}
+    empty = {column for column in empty if all(labels.missing(row.get(column)) for row in rows)}
+    cleared = [row | dict.fromkeys(empty & row.keys()) for row in rows] if empty else list(rows)
+    try:
+        kind = detect(cleared).format.kind
+    except DatasetError:
+        return list(rows)
+    return list(rows) if kind in (DataKind.TEXT, DataKind.PROMPTS) else cleared
+
+
 def unused_columns(rows: Sequence[Row], reading: Reading) -> tuple[str, ...]:
     """Return the names of the columns that training does not use, in the order in which they appear; 100 at most."""
     seen: dict[str, None] = {}
@@ -67,8 +82,10 @@ def notes(raw: Sequence[Row], normal: Sequence[Row], reading: Reading) -> tuple[
     for column in reading.system:
         count = sum(not labels.missing(row.get(column)) for row in raw)
         found.append(f"The column `{column}` is the system message of {count:,} rows.")
-    if reading.history and HISTORY not in reading.format.optional:
-        found.append(f"The column `{HISTORY}` has earlier rounds of the chat, which are put before the prompt.")
+    if reading.history:
+        found.append(
+            f"The column `{HISTORY}` has earlier rounds of the chat, which are put before the prompt, unlearned."
+        )
     if reading.format.asked:
         found += question_parts.placed(reading.format.asked, reading.beside)
     for column in labels.COLUMNS:
@@ -86,6 +103,7 @@ def warnings(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, names:
     """Return what training leaves out although it may matter, as sentences. `names`: the columns that are not used."""
     found: list[str] = []
     texts = left_out.left_out(raw, normal, reading.format.kind, names)
+    filled = [name for name in names if any(not labels.missing(row.get(name)) for row in raw)]
     if "prompt" in COLUMNS[reading.format.kind]:
         found += question_parts.missing(raw, normal, names)
     if reading.format.kind in (DataKind.PAIRS, DataKind.CHAT):
@@ -97,12 +115,12 @@ def warnings(raw: Sequence[Row], normal: Sequence[Row], reading: Reading, names:
     if reading.format.kind in (DataKind.PAIRS, DataKind.PREFERENCE, DataKind.UNPAIRED):
         found += single_messages.rounds(raw, names)
     found += _other_chats(raw, normal, reading, names)
-    if reading.format.kind is DataKind.TEXT and (pairs := _pairs_in(names)):
+    if reading.format.kind is DataKind.TEXT and (pairs := _pairs_in(filled)):
         found.append(
             f"The rows are read as plain text, and {columns(pairs)} are not used. To train on these, call the column "
             "`text` otherwise; `context` is put into the prompt."
         )
-    if reading.format.kind not in (DataKind.TEXT, DataKind.PROMPTS) and (pairs := _pairs_in(names)):
+    if reading.format.kind not in (DataKind.TEXT, DataKind.PROMPTS) and (pairs := _pairs_in(filled)):
         read = columns(reading.format.required)
         found.append(f"The rows are read from {read}, and {columns(pairs)} are not used. Leave one of the two out.")
     found += contradictions.notes(raw, normal, reading.format.kind, names)

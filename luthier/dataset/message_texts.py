@@ -6,6 +6,7 @@ text. So a column is read as messages if all of its texts are that; a column of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,7 @@ from luthier.dataset.rows import Row
 from luthier.dataset.sharegpt import CALLS
 from luthier.dataset.sharegpt import ROLES as SPEAKERS
 
+_FIELD: Final = re.compile(r"field `(\w+)")  # of a fault
 _SAID: Final = {"content", "tool_calls", "function_call"}
 _MAY_BE: Final = sorted({column for known in FORMATS for column in known.required} - {*CHATS, "text"})
 
@@ -27,11 +29,23 @@ class Parsed:
     """Rows with lists of messages for their texts.
 
     `faults`: what is wrong, by the index of the row. `notes` say which columns were read so, or only nearly were.
+    `columns`: those whose texts were read so, although they may be meant as texts.
     """
 
     rows: list[Row]
     faults: dict[int, str]
     notes: tuple[str, ...]
+    columns: frozenset[str]
+
+    def explained(self, fault: str) -> str:
+        """Return a fault, and that the text was read as messages if it is about a column that was."""
+        place = _FIELD.search(fault)
+        if place is None or place[1] not in self.columns:
+            return fault
+        return (
+            f"{fault}. The text in `{place[1]}` was read as JSON of messages, as in most rows: put a word before it if "
+            "the text itself is to be learned"
+        )
 
 
 def parsed(rows: Sequence[Row]) -> Parsed:
@@ -43,6 +57,7 @@ def parsed(rows: Sequence[Row]) -> Parsed:
     found = [_chats(row) for row in rows]
     faults: dict[int, str] = {}
     notes: list[str] = []
+    as_messages: set[str] = set()
     present = {column for row in rows for column in row}
     for column in (column for column in _MAY_BE if column in present):
         lists = {index: said for index, row in enumerate(found) if (said := _in(row.get(column))) is not None}
@@ -56,6 +71,7 @@ def parsed(rows: Sequence[Row]) -> Parsed:
                 f"In {len(read):,} rows the text in `{column}` is JSON of messages. It is used as it stands there."
             )
         elif read:
+            as_messages.add(column)
             faults |= {index: _not_messages(column, found[index]) for index in texts if index not in lists}
             notes.append(
                 f"The text in `{column}` is JSON of messages in all rows, and is read as these messages. If the text "
@@ -63,7 +79,7 @@ def parsed(rows: Sequence[Row]) -> Parsed:
             )
         for index, said in lists.items():
             found[index] = found[index] | {column: said}
-    return Parsed(rows=found, faults=faults, notes=tuple(notes))
+    return Parsed(rows=found, faults=faults, notes=tuple(notes), columns=frozenset(as_messages))
 
 
 def _chats(row: Row) -> Row:

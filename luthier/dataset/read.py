@@ -73,6 +73,8 @@ def load(
         faults.add(f"row {numbers[index]}, {wrong}", number=numbers[index])
     numbers = [number for index, number in enumerate(numbers) if index not in texts.faults]
     raw = [row for index, row in enumerate(texts.rows) if index not in texts.faults]
+    if container is Container.CSV:
+        raw = detect.without_empty(raw)
     try:
         reading = detect.detect(raw)
     except DatasetError as unknown:
@@ -82,7 +84,7 @@ def load(
     unused = detect.unused_columns(raw, reading)
     if wrong := without_answers(raw, reading.format, unused):
         faults.add(f"row {numbers[0]}, {wrong}", number=numbers[0])
-    rows = _normalised(numbers, raw, reading, faults)
+    rows = _normalised(numbers, raw, reading, texts, faults)
     keys = MessageKeys(rows, reading.format.kind)
     if not faults.count and (odd := keys.fault()):
         faults.add(f"row {numbers[odd[0]]}, {odd[1]}", number=numbers[odd[0]])
@@ -117,7 +119,9 @@ def _named(rows: Iterator[tuple[int, Row]], names: KnownNames, faults: Faults) -
     return found
 
 
-def _normalised(numbers: list[int], raw: list[Row], reading: Reading, faults: Faults) -> list[Row]:
+def _normalised(
+    numbers: list[int], raw: list[Row], reading: Reading, texts: message_texts.Parsed, faults: Faults
+) -> list[Row]:
     """Return the rows in TRL's columns, and add the first fault of each row that has one."""
     rows: list[Row] = []
     for number, row in zip(numbers, raw, strict=True):
@@ -125,7 +129,7 @@ def _normalised(numbers: list[int], raw: list[Row], reading: Reading, faults: Fa
             normal = reading.normalise(row)
             check_shape(normal, rows[0] if rows else normal, reading.format.kind)
         except DatasetError as fault:
-            faults.add(f"row {number}, {fault.message}", number=number)
+            faults.add(f"row {number}, {texts.explained(fault.message)}", number=number)
         else:
             rows.append(normal)
     return rows

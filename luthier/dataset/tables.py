@@ -6,14 +6,16 @@ import csv
 import datetime
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
 from luthier.dataset import csv_dialect
+from luthier.dataset.column_names import is_known
 from luthier.dataset.errors import Faults, columns, shorten
 from luthier.dataset.json_rows import lines, too_long
 from luthier.dataset.rows import MOST_COLUMNS, Row, too_many_columns
@@ -23,6 +25,7 @@ from luthier.errors import DatasetError
 
 LEAST_UNPACKED: Final = 2**26  # bytes that the rows of a small file may have
 MOST_TIMES: Final = 100  # its own size, that the rows of a larger file may have
+_RULE: Final = re.compile(r":?-{2,}:?")  # below the header of a table of Markdown
 _BATCH_ROWS: Final = 16  # small, because a few bytes of Parquet can unpack to a long text in every row
 
 
@@ -68,13 +71,13 @@ def csv_rows(
     except csv.Error as error:
         raise DatasetError(f"the header {_csv_fault(error, limit)}") from error
     names = len(json.dumps(header)) + 4 * len(header)  # with the marks around values
-    number, swallowed = 0, Swallowed(dialect.separator, len(header))
+    number, repeated, swallowed = 0, list[int](), Swallowed(dialect.separator, len(header))
     while True:
         tape.clear()
         try:
             fields = next(records)
         except StopIteration:
-            notes += swallowed.judge(faults)
+            notes += (*swallowed.judge(faults), *_left_out(repeated, dialect))
             return
         except csv.Error as error:
             number += 1
@@ -83,6 +86,11 @@ def csv_rows(
         if not any(map(str.strip, fields)):
             continue
         number += 1
+        if _is_header(fields, header):
+            repeated.append(number)
+            continue
+        if number == 1 and len(header) > 1 and all(map(_RULE.fullmatch, filter(None, map(str.strip, fields)))):
+            raise DatasetError("the file is a table of Markdown, not of CSV: write its rows as CSV or JSON Lines")
         swallowed.add(number, tape)
         unpacked.add(names + sum(map(len, fields)))
         try:
@@ -205,6 +213,29 @@ def _row(header: list[str], fields: list[str]) -> Row:
         if not name and value.strip() and several:
             raise DatasetError(f"has the value {shorten(value)!r} in column {place}, which the header does not name")
     return {name: value for name, value in zip(header, filled, strict=True) if name or value.strip()}
+
+
+def _is_header(fields: list[str], header: list[str]) -> bool:
+    """Return whether a record repeats the names of the columns, as where two files were put together."""
+    if len(header) < 2 or not any(map(is_known, header)):
+        return False
+    return [_plain(name) for name in fields] == [_plain(name) for name in header]
+
+
+def _plain(name: str) -> str:
+    return name.replace("\ufeff", "").strip().casefold()
+
+
+def _left_out(repeated: Sequence[int], dialect: csv_dialect.Dialect) -> Iterator[str]:
+    """Yield what of a file is in none of its rows, as sentences. `repeated`: the records that repeat the header."""
+    if repeated:
+        listed = ", ".join(map(str, repeated[:5])) + (" …" if len(repeated) > 5 else "")
+        yield f"{len(repeated):,} rows repeat the names of the columns, and are left out: row {listed}."
+    if dialect.stripped:
+        yield (
+            "Spaces after a separator are ignored, because there are some before quotes: in "
+            f"{dialect.stripped:,} fields without quotes too."
+        )
 
 
 def _header(records: Iterator[list[str]]) -> list[str]:

@@ -28,6 +28,7 @@ _OF_TEXT: Final = (
 )
 _ASKED: Final = ("question", "query", "input", "inputs", "instruction", "text", "sentence")
 _PLACEHOLDER: Final = re.compile(r"\{+\s*(\w+)\s*\}+|%\((\w+)\)s")
+_CODE: Final = re.compile(r"\b[fF][rR]?([\"']{3}|[\"']).*?\1|`[^`\n]*\$\{[^`]*`|```.*?```", re.DOTALL)
 _REJECTED: Final = re.compile(r"(chosen|rejected|preferred|non_preferred)(_.*)?", re.IGNORECASE)
 _RATINGS: Final = re.compile(
     r"(.*_)?(rating|score|reward|feedback|thumbs?|thumbs_up|vote|verdict|quality|desirable|is_good|is_correct|correct)s?",
@@ -86,7 +87,8 @@ def _incomplete(rows: Sequence[Row], format_: Format, unused: Sequence[str]) -> 
 
 
 def _placeholders(prompt: str) -> set[str]:
-    return {name for match in _PLACEHOLDER.findall(prompt) for name in match if name}
+    """Return the names in braces; those in a string of Python or JavaScript that a program fills in do not count."""
+    return {name for match in _PLACEHOLDER.findall(_CODE.sub("", prompt)) for name in match if name}
 
 
 def notes(rows: Sequence[Row], format_: Format, unused: Sequence[str], left_out: Collection[str]) -> Iterator[str]:

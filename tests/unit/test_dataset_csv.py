@@ -170,3 +170,49 @@ def test_no_set_of_accepted_columns_is_named_twice(tmp_path: Path) -> None:
     sets = str(refused.value).split("accepted columns: ")[1].split("; ")
     assert "`messages`" in sets
     assert len(set(sets)) == len(sets)
+
+
+@pytest.mark.parametrize("again", ["prompt,completion\n", "\ufeffPrompt, COMPLETION\n"])
+def test_a_header_between_the_rows_is_left_out_and_noted(again: str, tmp_path: Path) -> None:
+    loaded = _load(tmp_path, "train.csv", "prompt,completion\n" + _rows() + again + _rows() + again)
+    assert [row["completion"] for row in loaded.rows[11:13]] == ["a11", "a0"]
+    [warning] = loaded.warnings
+    assert "2 rows" in warning
+    assert "row 13, 26" in warning
+    texts = "text\n" + "".join(f"word {n}\n" for n in range(12)) + "text\n"
+    assert len(_load(tmp_path, "train.csv", texts).rows) == 13
+
+
+def test_single_quotes_enclose_fields_where_the_header_has_them(tmp_path: Path) -> None:
+    text = "'prompt';'completion'\n" + "".join(f"'q;{n}';'it''s {n}'\n" for n in range(12))
+    assert _load(tmp_path, "train.csv", text).rows[3] == {"prompt": "q;3", "completion": "it's 3"}
+    text = "prompt,completion\n" + "".join(f"'q{n}','a'\n" for n in range(12))
+    assert _load(tmp_path, "train.csv", text).rows[3] == {"prompt": "'q3'", "completion": "'a'"}
+
+
+@pytest.mark.parametrize("rule", ["|---|---|", "| :--- | ---: |"])
+def test_a_table_of_markdown_is_refused(rule: str, tmp_path: Path) -> None:
+    text = f"| prompt | completion |\n{rule}\n" + "".join(f"| q{n} | a{n} |\n" for n in range(12))
+    with pytest.raises(DatasetError, match="Markdown"):
+        _load(tmp_path, "train.csv", text)
+
+
+def test_spaces_that_are_ignored_are_counted(tmp_path: Path) -> None:
+    text = "prompt, completion\n" + "".join(f"q{n}, a{n}\n" for n in range(12)) + 'q, "a, b"\n' + 'r,"c"\n'
+    loaded = _load(tmp_path, "train.csv", text)
+    assert [row["completion"] for row in loaded.rows[10:]] == ["a10", "a11", "a, b", "c"]
+    [warning] = loaded.warnings
+    assert "in 13 fields" in warning  # half of `"a, b"` too
+    assert _load(tmp_path, "train.csv", text.replace(", a", ",a").replace(', "a, b"', ', "a"')).warnings == ()
+
+
+@pytest.mark.parametrize("more", ["chosen,rejected", "messages,label", "instruction,output", "conversations,system"])
+def test_columns_that_are_empty_in_all_rows_are_as_good_as_none(more: str, tmp_path: Path) -> None:
+    loaded = _load(tmp_path, "train.csv", f"prompt,completion,{more}\n" + _rows(",, "))
+    assert (loaded.format, loaded.warnings) == ("prompt_completion", ())
+    with pytest.raises(DatasetError, match=r"row 1, field `completion`: .*empty string"):
+        _load(tmp_path, "train.csv", "prompt,completion\n" + "".join(f"q{n},\n" for n in range(12)))
+    one = f"prompt,completion,{more}\n" + _rows(",,") + "q,a,x,y\n"
+    if more == "chosen,rejected":
+        with pytest.raises(DatasetError, match=r"12 faults:\n  - row 1, field `chosen`"):
+            _load(tmp_path, "train.csv", one)

@@ -90,3 +90,12 @@ def test_a_text_in_a_column_of_messages_is_a_fault(tmp_path: Path) -> None:
     rows = [PAIR | {"completion": json.dumps([SAID]) if n != 5 else "Ely"} for n in range(12)]
     with pytest.raises(DatasetError, match=r"1 fault:\n  - row 6, field `completion`: .*'Ely'"):
         load_rows(tmp_path, rows)
+
+
+def test_a_fault_in_messages_that_stood_there_as_text_says_so(tmp_path: Path) -> None:
+    written = json.dumps({"role": "user", "content": "Ely"})
+    with pytest.raises(DatasetError, match=r"row 1, field `completion\[0\]\.role`: .*`completion` was read as JSON"):
+        load_rows(tmp_path, [PAIR | {"completion": written}] * 12)
+    with pytest.raises(DatasetError) as refused:
+        load_rows(tmp_path, [{"prompt": [SAID], "completion": "Ely"}] * 12)
+    assert "JSON" not in refused.value.message

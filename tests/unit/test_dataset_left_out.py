@@ -195,6 +195,14 @@ def test_what_would_teach_something_else_is_refused(row: Row, tmp_path: Path) ->
         load_rows(tmp_path, _rows(row))
 
 
+@pytest.mark.parametrize(
+    "prompt", ["Run print(f'{note} {n}')", 'Why does f"""a\n{note}{n}""" fail?', "```js\nsay(`${note}`)\n``` {n}"]
+)
+def test_braces_in_code_are_no_places_for_columns(prompt: str, tmp_path: Path) -> None:
+    rows = _rows({"prompt": prompt, "completion": "{n}", "note": "{n}"})
+    assert load_rows(tmp_path, rows).kind is DataKind.PAIRS
+
+
 def test_prompts_of_code_and_prompts_that_are_alike_are_not_refused(tmp_path: Path) -> None:
     rows = _rows({"prompt": "What does f'{x} {n}' print?", "completion": "{n}", "note": "{n}"})
     assert load_rows(tmp_path, rows).kind is DataKind.PAIRS

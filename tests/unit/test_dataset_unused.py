@@ -42,6 +42,12 @@ def test_earlier_rounds_stand_before_every_kind_of_question(
     assert any("`history`" in note for note in loaded.notes)
 
 
+def test_earlier_rounds_before_an_instruction_are_noted_too(tmp_path: Path) -> None:
+    rows = [{"instruction": "Rye?", "output": "Too.", "history": ROUNDS}] * 12
+    [note] = load_rows(tmp_path, rows).notes
+    assert "`history`" in note
+
+
 def test_earlier_rounds_stand_after_the_system_prompt_and_before_preferences(tmp_path: Path) -> None:
     row = {"query": "Rye?", "chosen": "Too.", "rejected": "No.", "history": ROUNDS, "system": "Be kind."}
     [read, *_] = load_rows(tmp_path, [row] * 12).rows
