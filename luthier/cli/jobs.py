@@ -221,13 +221,15 @@ def _preview(client: Client, body: dict[str, Any], json: bool) -> None:
     """Show what a job would buy; exit with 1 if the request cannot become a job."""
     if "training_file" not in body:
         raise UserError("--dry-run needs a dataset file, not an environment.", param="FILE")
-    space = client.design_space(**body)
+    space = client.design_space(**body, check=True)
     if json:
         as_json(space)
     elif space.problem is not None:
         console.print(f"[red]{space.problem.message}[/red]", highlight=False)
     elif space.expected is not None:
         show_expected(space.expected)
+    for warning in () if json or space.problem is not None else space.warnings:
+        console.print(warning, style="yellow", highlight=False, markup=False)
     if space.problem is not None:
         raise typer.Exit(1)
 

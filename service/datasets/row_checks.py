@@ -26,6 +26,7 @@ from luthier.store.rows import FileRecord
 from luthier.task import DataKind, TruncatedRows
 
 _HALF: Final = 0.5  # a base that cannot show more of the rows than this is left out even where rows may be dropped
+_MANY_LOST: Final = 0.1  # of the rows without a target: then a warning says so
 _NOTED: Final = 1.1  # how many times the tokens of the chats are worth a note
 SECONDS: Final = 60.0  # wall-clock time to begin with a file of rows; the rest may take BUSY times its CPU time
 BUSY: Final = 2.0
@@ -90,11 +91,8 @@ class Checked:
                 notes.append(f"{name} reads at most {max_tokens} tokens of a row: {cut.truncated} rows are truncated.")
             if not cut.without_target:
                 continue
-            lost = self._lost(name, max_tokens)
-            notes.append(
-                f"With {name}, the prompts of {len(lost)} rows fill the {max_tokens} tokens (first: row "
-                f"{lost[0][1]}). Their answers are not trained on, and they are in no metric."
-            )
+            if cut.without_target < _MANY_LOST * cut.rows:
+                notes.append(self._unlearned(name, max_tokens))
             for split, rows in (("validation", splits.validation), ("test", splits.test)):
                 if not self._scorable(name, max_tokens, rows):
                     raise DatasetError(
@@ -104,14 +102,37 @@ class Checked:
                     )
         return tuple(notes)
 
+    def warnings(self, max_tokens: int) -> tuple[str, ...]:
+        """Return for which base models the length limit leaves much of the rows out of training, as sentences."""
+        cuts = self.truncation(max_tokens) or ()
+        return tuple(
+            self._unlearned(cut.model, max_tokens)
+            for cut in cuts
+            if cut.without_target and cut.without_target >= _MANY_LOST * cut.rows
+        )
+
+    def _unlearned(self, name: str, max_tokens: int) -> str:
+        lost = self._lost(name, max_tokens)
+        return (
+            f"With {name}, the prompts of {len(lost)} rows fill the {max_tokens} tokens (first: row {lost[0][1]}). "
+            "Their answers are not trained on, and they are in no metric."
+        )
+
+    def scored(self, max_tokens: int, rows: Sequence[Row]) -> int:
+        """Return how many of these rows each base model can score within the length limit: the fewest of any."""
+        return min((len(rows) - self._unscored(name, max_tokens, rows) for name in self.checks), default=len(rows))
+
+    def _unscored(self, name: str, max_tokens: int, rows: Sequence[Row]) -> int:
+        lost = self._lost(name, max_tokens)
+        keys = {_key(self.numbered[file][number - 1]) for file, number in lost}
+        return sum(_key(row) in keys for row in rows) if keys else 0
+
     def scorable(self, max_tokens: int, rows: Sequence[Row]) -> bool:
         """Return whether each base model can score at least one of the rows within the length limit."""
         return all(self._scorable(name, max_tokens, rows) for name in self.checks)
 
     def _scorable(self, name: str, max_tokens: int, rows: Sequence[Row]) -> bool:
-        lost = self._lost(name, max_tokens)
-        keys = {_key(self.numbered[file][number - 1]) for file, number in lost}
-        return not rows or any(_key(row) not in keys for row in rows)
+        return not rows or self._unscored(name, max_tokens, rows) < len(rows)
 
     def _lost(self, name: str, max_tokens: int) -> list[tuple[int, int]]:
         """Return the rows whose targets all lie beyond the length limit, as file and number."""

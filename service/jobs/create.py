@@ -117,9 +117,10 @@ def admit(ctx: Context, body: CreateJob, now: datetime) -> Admitted:
         *rate_notes(designs),
         *([further_splits(len(splits.validation), len(folds))] if folds else ()),
     )
-    few = too_few(frozen, len(splits.validation), len(splits.test), 1 + len(folds))
+    validated, tested = (checked.scored(frozen.max_tokens, rows) for rows in (splits.validation, splits.test))
+    warnings = (*checked.warnings(frozen.max_tokens), *too_few(frozen, validated, tested, 1 + len(folds)))
     return Admitted(
-        job=record, filename=training.filename, generated=generated, notes=notes, designs=designs, warnings=few
+        job=record, filename=training.filename, generated=generated, notes=notes, designs=designs, warnings=warnings
     )
 
 

@@ -62,13 +62,15 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
         length = 0 if training is None else _profile(training).long_rows
         examples = rows if training is None else _profile(training).examples(rows)
         found, _ = create.designs_of(request, fixed, kind, length, usable, examples, four_bit=four_bit)
+        admitted = create.admit(ctx, body, now) if body.check else None
     except UserError as error:
+        admitted = None
         problem = ErrorDetail(message=error.message, type=error.type, param=error.param, code=error.code)
     rewarded = body.task.rewarded or (body.method is not None and body.method.type == "reinforcement")
     family = found.family if found is not None else _family(kind, usable)
     default = _default(ctx, training, found, now)
     trainings = budget.whole_trainings(body.search)
-    warning = None if problem is not None else _too_few(body, kind, training, held_out)
+    estimated = None if problem is not None else _too_few(body, kind, training, held_out)
     few = body.validation_file is None and held_out < dataset.ENOUGH
     further = body.search.confirmations if few else 0
     seconds = None if default is None else trainings * default.seconds
@@ -87,7 +89,7 @@ def answer(ctx: Context, body: LookAtSpace, now: datetime) -> DesignSpace:
         if default is None
         else previewed(body.search, default, rows or 1, len(live_workers), now, further_splits=further),
         workers=len(live_workers),
-        warnings=() if warning is None else (warning,),
+        warnings=admitted.warnings if admitted is not None else () if estimated is None else (estimated,),
     )
 
 

@@ -242,6 +242,11 @@ class LookAtSpace(CreateJob):
 
     kind: DataKind | None = Field(default=None, description="kind of the rows, if there is no file")
     rows: int = Field(default=256, ge=1, description="number of training rows, if there is no file")
+    check: bool = Field(
+        default=False,
+        description="check the rows and the request too, as when a job is created: this takes longer, and finds all "
+        "that would be refused",
+    )
 
 
 class NewestFile(Frozen):

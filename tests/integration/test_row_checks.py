@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from luthier import child_process
 from luthier.graders.subprocess import Child
 from luthier.store import jobs
 from service.datasets import row_checks
+from tests.commands import run
 from tests.integration.service_harness import TINY_CHAT, Service, preferences, serving, sums, texts
 
 Body = dict[str, Any]
@@ -154,6 +156,16 @@ def test_rows_whose_prompts_fill_the_context_are_counted(shop: Service) -> None:
     assert "3 of 60 rows are truncated" in page
 
 
+def test_a_warning_says_how_many_rows_are_not_learned_and_the_held_out_ones_do_not_count_them(shop: Service) -> None:
+    rows = [{**row, "prompt": "red blue " * 3000 + row["prompt"]} if n % 3 else row for n, row in enumerate(sums())]
+    job = create(shop, rows, model="tiny-chat")
+    warned = [event.message for event in shop.client.events(job["id"]) if event.level == "warn"]
+    assert any("prompts of 40 rows" in message for message in warned)
+    [few] = [message for message in warned if "validation rows" in message]
+    validation, test = map(int, re.findall(r"(\d+) (?:validation|test) rows", few))
+    assert validation + test < 24, "of 60 rows, 12 each are held out, and about a third of them can be scored"
+
+
 def test_rows_that_lose_only_some_of_their_targets_are_truncated(shop: Service) -> None:
     rows = chats()
     for row in rows[:4]:
@@ -187,6 +199,36 @@ def test_a_job_without_any_row_to_score_is_refused(shop: Service) -> None:
     refused = create(shop, rows, model="tiny-chat")
     assert refused["code"] == 400
     assert refused["error"]["param"] == "training_file"
+
+
+@pytest.mark.parametrize("fault", ["kind", "the same file", "no grader", "too long"])
+def test_a_dry_run_refuses_what_a_job_would_be_refused_for(fault: str, shop: Service, tmp_path: Path) -> None:
+    train: list[Body] = list(sums())
+    held_out: list[Body] | None = None
+    match fault:
+        case "kind":
+            held_out = preferences()
+        case "the same file":
+            held_out = train
+        case "no grader":
+            train = [{"prompt": row["prompt"]} for row in train]
+        case "too long":
+            train = [{**row, "prompt": "red blue " * 3000 + row["prompt"]} for row in preferences()]
+    arguments = ["submit", _written(tmp_path / "train.jsonl", train), "--model", "tiny-chat", "--server", shop.url]
+    arguments += [] if held_out is None else ["--validation", _written(tmp_path / "held-out.jsonl", held_out)]
+    known = len(shop.client.jobs())
+    dry, real = run(*arguments, "--dry-run"), run(*arguments)
+    assert dry.returncode == 1
+    assert real.returncode != 0
+    assert dry.stdout.split()[-8:] == (real.stdout + real.stderr).split()[-8:]
+    assert len(shop.client.jobs()) == known
+    quiet = shop.client.design_space(training_file=shop.upload(train))
+    assert quiet.problem is None, "without `check`, rows and files are not looked at"
+
+
+def _written(path: Path, rows: list[Body]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
 
 
 def test_control_tokens_in_messages_are_reported(shop: Service) -> None:
