@@ -13,8 +13,8 @@ from luthier.dataset.rows import Row
 _MEMBER: Final = re.compile(r"(.*?)[\W_]*([a-j]|\d)", re.IGNORECASE)
 _STEMS: Final = frozenset(
     {
-        *("op", "opt", "option", "options", "choice", "choices", "ans", "answer", "answers", "ending"),
-        *("distractor", "distractors", "alternative", "candidate", "wronganswer", "incorrectanswer"),
+        *("op", "opt", "option", "options", "choice", "choices", "ans", "ending", "alternative"),
+        *("distractor", "distractors", "wronganswer", "incorrectanswer"),
     }
 )
 _MARKS: Final = re.compile(r"[\W_]+")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
@@ -13,6 +14,7 @@ from luthier.dataset.rows import Row, text_hash
 from luthier.task import DataKind
 
 _SIDES: Final = ("chosen", "rejected")
+_SCORE: Final = re.compile(r"score|rating|reward|grade|quality|vote|stars|helpful|correct|overall", re.IGNORECASE)
 
 
 def notes(raw: Sequence[Row], normal: Sequence[Row], kind: DataKind, unused: Collection[str]) -> Iterator[str]:
@@ -40,7 +42,7 @@ def _scores(raw: Sequence[Row], unused: Collection[str]) -> Iterator[str]:
     """Yield in how many rows the rejected answer has the higher score."""
     for name in unused:
         other = name.replace(*_SIDES)
-        if other == name or other not in unused:
+        if other == name or other not in unused or not _SCORE.search(name):  # log-probabilities may be either way
             continue
         scores = [(_number(row.get(name)), _number(row.get(other))) for row in raw]
         if count := sum(good is not None and bad is not None and good < bad for good, bad in scores):

@@ -23,6 +23,7 @@ _PLACE: Final = re.compile(  # where a program puts the picture into the text
     r"<\|?/?(image|img|picture|video|audio|sound|vision_start|vision_end)(_?\d+|_pad|_placeholder)?\|?>|\[img\]",
     re.IGNORECASE,
 )
+_ABOUT: Final = re.compile(r".*_(id|name|filename)s?", re.IGNORECASE)  # names the media, which a transcript may be of
 _NOTHING: Final = frozenset({"", "false", "no", "none", "null", "nan", "n/a", "0", "[]"})
 
 
@@ -56,7 +57,11 @@ def fault(rows: Sequence[Row], kind: DataKind, unused: Sequence[str]) -> str | N
 
 def notes(rows: Sequence[Row], kind: DataKind, unused: Sequence[str]) -> Iterator[str]:
     """Yield which columns have media that no training sees, and in how many rows the text has a place for them."""
-    found = [column for column in _given(rows, unused) if not isinstance(rows[0].get(column), Unstorable)]
+    found = [
+        column
+        for column in _given(rows, unused)
+        if not (isinstance(rows[0].get(column), Unstorable) or _ABOUT.fullmatch(column.strip()))
+    ]
     if found:
         yield f"No training sees the images, video or audio of {columns(found)}. Text alone is learned."
     if 2 * (count := _places(rows, kind)) >= len(rows):
@@ -71,7 +76,7 @@ def _given(rows: Sequence[Row], unused: Sequence[str]) -> list[str]:
 def _places(rows: Sequence[Row], kind: DataKind) -> int:
     """Return how many rows have a place for media in their first column: the text, the prompt or the chat."""
     first = COLUMNS[kind][0]
-    return sum(any(_PLACE.search(text) for text in _texts(row[first])) for row in rows)
+    return sum(any(("<" in text or "[" in text) and _PLACE.search(text) for text in _texts(row[first])) for row in rows)
 
 
 def _texts(value: Any) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from luthier.dataset.errors import columns
@@ -25,15 +26,18 @@ _LITERAL: Final = re.compile(  # and none of the words that begin so in LaTeX
 _SHORTEST: Final = 12  # characters of a prompt that an answer repeats
 
 
-def notes(raw: Sequence[Row], normal: Sequence[Row], kind: DataKind, used: Iterable[str]) -> Iterator[str]:
+def notes(raw: Sequence[Row], normal: Sequence[Row], kind: DataKind, used: Collection[str]) -> Iterator[str]:
     """Yield what is odd about the texts, as sentences with counts. `used`: the columns that training uses."""
-    for column in sorted(used):
-        if count := sum(_is_placeholder(row.get(column)) for row in raw):
-            sample = next(row[column] for row in raw if _is_placeholder(row.get(column)))
-            yield (
-                f"In {count:,} rows, {columns([column])} is only {sample.strip()!r}, which is read as a text. "
-                "If it means nothing, leave it empty, or leave the row out."
-            )
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for row in raw:
+        for column, value in row.items():
+            if _is_placeholder(value) and column in used:
+                found[column].append(value.strip())
+    for column, values in sorted(found.items()):
+        yield (
+            f"In {len(values):,} rows, {columns([column])} is only {values[0]!r}, which is read as a text. "
+            "If it means nothing, leave it empty, or leave the row out."
+        )
     if (count := sum(_repeats(row, kind) for row in normal)) >= max(1, _MANY * len(normal)):
         yield f"In {count:,} rows, the answer begins with the whole prompt, and so teaches to repeat it."
     yield from _marks([list(_texts(row, kind)) for row in normal])

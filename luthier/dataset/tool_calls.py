@@ -107,7 +107,7 @@ def parsed(text: str, field: str, expected: str) -> Any:
 def calls_of(value: Any, field: str) -> list[Row]:
     """Return the calls of a message, from a list of them or its JSON text."""
     if isinstance(value, str):
-        value = parsed(value, field, "a list of tool calls, or its JSON text")
+        value = parsed(value, field, "a list of tool calls, or its JSON text") if value.strip() else []
     if not isinstance(value, list):
         raise unexpected(field, "a list of tool calls", value)
     return [tool_call(call, f"{field}[{index}]") for index, call in enumerate(value)]

@@ -88,6 +88,8 @@ def _incomplete(rows: Sequence[Row], format_: Format, unused: Sequence[str]) -> 
 
 def _placeholders(prompt: str) -> set[str]:
     """Return the names in braces; those in a string of Python or JavaScript that a program fills in do not count."""
+    if "{" not in prompt and "%(" not in prompt:
+        return set()
     return {name for match in _PLACEHOLDER.findall(_CODE.sub("", prompt)) for name in match if name}
 
 

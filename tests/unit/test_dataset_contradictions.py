@@ -30,7 +30,7 @@ def test_two_labels_that_differ_are_counted(other: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("good", "bad"),
-    [("score_chosen", "score_rejected"), ("chosen_rating", "rejected_rating"), ("chosen-r", "rejected-r")],
+    [("score_chosen", "score_rejected"), ("chosen_rating", "rejected_rating"), ("chosen votes", "rejected votes")],
 )
 def test_scores_against_the_preference_are_counted(good: str, bad: str, tmp_path: Path) -> None:
     rows = [_preferred(n, **{good: 3 if n < 4 else "8.5", bad: 7}) for n in range(12)]
@@ -39,6 +39,7 @@ def test_scores_against_the_preference_are_counted(good: str, bad: str, tmp_path
     assert f"`{good}`, `{bad}`" in warning
     assert load_rows(tmp_path, [_preferred(n, **{good: 7, bad: 7}) for n in range(12)]).warnings == ()
     assert load_rows(tmp_path, [_preferred(n, **{good: None, bad: True}) for n in range(12)]).warnings == ()
+    assert load_rows(tmp_path, [_preferred(n, chosen_logps=-9.5, rejected_logps=-3) for n in range(12)]).warnings == ()
 
 
 def test_a_pair_in_both_directions_and_an_answer_with_both_labels_are_counted(tmp_path: Path) -> None:

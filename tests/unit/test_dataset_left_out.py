@@ -265,6 +265,7 @@ def test_media_that_the_texts_have_places_for_are_refused_under_every_name(row: 
 def test_media_that_no_text_has_a_place_for_are_noted_and_places_without_media_too(tmp_path: Path) -> None:
     [warning] = load_rows(tmp_path, _rows(PAIR | {"product_image": "{n}", "video_url": "https://a.b/{n}"})).warnings
     assert "`video_url`" in warning
+    assert load_rows(tmp_path, _rows(PAIR | {"video_id": "v{n}", "image_name": "{n}.png"})).warnings == ()
     [warning] = load_rows(tmp_path, _rows(SEEN)).warnings
     assert "24 rows" in warning
     few = [*_rows(PAIR), *_rows({"prompt": "What is <image> in HTML {n}?", "completion": "Nothing."}, 6)]

@@ -49,6 +49,11 @@ def test_sharegpts_calls_have_such_arguments_too(tmp_path: Path) -> None:
     assert load_rows(tmp_path, [{"conversations": turns}] * 12).notes == ()
 
 
+def test_an_empty_text_holds_no_calls(tmp_path: Path) -> None:
+    [row, *_] = load_rows(tmp_path, [{"messages": [ASKED, SAID | {"tool_calls": " "}]}] * 12).rows
+    assert row["messages"][1] == SAID
+
+
 @pytest.mark.parametrize("empty", [None, "", {}, "{}"])
 def test_no_arguments_are_an_empty_object(empty: object, tmp_path: Path) -> None:
     call = {"function": {"name": "now", "arguments": empty}}
