@@ -85,16 +85,13 @@ def load(
     if wrong := without_answers(raw, reading.format, unused):
         faults.add(f"row {numbers[0]}, {wrong}", number=numbers[0])
     rows = _normalised(numbers, raw, reading, texts, faults)
-    keys = MessageKeys(rows, reading.format.kind)
-    if not faults.count and (odd := keys.fault()):
-        faults.add(f"row {numbers[odd[0]]}, {odd[1]}", number=numbers[odd[0]])
-    if not faults.count and (wrong := media.fault(rows, reading.format.kind, unused)):
-        faults.add(f"row {numbers[0]}, {wrong}", number=numbers[0])
+    kind, keys = reading.format.kind, MessageKeys(rows, reading.format.kind)
+    if not faults.count:
+        _check_whole(numbers, rows, kind, keys, unused, faults)
     if faults.count:
         raise faults.error(filename)
     if len(rows) < MIN_ROWS:
         raise _too_few(filename, container, len(rows))
-    kind = reading.format.kind
     if kind is DataKind.UNPAIRED and len({row["label"] for row in rows}) < 2:
         verdict = "desirable" if rows[0]["label"] else "undesirable"
         raise DatasetError(f"{filename} has only {verdict} rows. KTO needs desirable and undesirable ones.")
@@ -133,6 +130,16 @@ def _normalised(
         else:
             rows.append(normal)
     return rows
+
+
+def _check_whole(
+    numbers: list[int], rows: list[Row], kind: DataKind, keys: MessageKeys, unused: tuple[str, ...], faults: Faults
+) -> None:
+    """Add what is wrong with rows without faults that only all of them show."""
+    if odd := keys.fault():
+        faults.add(f"row {numbers[odd[0]]}, {odd[1]}", number=numbers[odd[0]])
+    if wrong := media.fault(rows, kind, unused):
+        faults.add(f"row {numbers[0]}, {wrong}", number=numbers[0])
 
 
 def _numbered_rows(

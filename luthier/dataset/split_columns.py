@@ -27,15 +27,19 @@ _HELD_OUT: Final = re.compile(
 
 def notes(rows: Sequence[Row], unused: Sequence[str]) -> Iterator[str]:
     """Yield for each column of parts how many rows each part has. `unused`: the columns that no training uses."""
-    for column in unused:
+    for column in (column for column in unused if has_parts(rows, column)):
         parts = _parts(rows, column)
-        if not 1 < len(parts) <= _MOST_PARTS or not _are_parts(column, parts):
-            continue
         counts = ", ".join(f"{shorten(part, 20)} ({count:,} rows)" for part, count in parts.most_common(5))
         yield (
             f"All rows are split anew, whatever `{column}` says: {counts}. To keep its parts, upload the rows for "
             "validation as a file of their own, and leave out those for test."
         )
+
+
+def has_parts(rows: Sequence[Row], column: str) -> bool:
+    """Return whether a column says which part of the data a row belongs to."""
+    parts = _parts(rows, column)
+    return 1 < len(parts) <= _MOST_PARTS and _are_parts(column, parts)
 
 
 def _parts(rows: Sequence[Row], column: str) -> Counter[str]:

@@ -36,7 +36,7 @@ _RATINGS: Final = re.compile(
 )
 _VERDICTS: Final = re.compile(  # that differ among the rows
     r"(.*_)?(accepted|approved|deleted|flagged|stars|likes|upvotes|downvotes|grade|preference|helpfulness|correctness"
-    r"|coherence|complexity|verbosity|honesty|harmlessness|truthfulness|toxicity)"
+    r"|coherence|complexity|verbosity|honesty|harmlessness|truthfulness|toxicity|ignored?|skip|skipped|excluded?)"
     r"|is_?(bad|wrong|safe|spam|toxic|helpful|useful|harmful|accepted|approved|deleted|rejected)",
     re.IGNORECASE,
 )
@@ -110,26 +110,32 @@ def notes(rows: Sequence[Row], format_: Format, unused: Sequence[str], left_out:
             "train on the assistant's messages, end each chat with one."
         )
     if kind in (DataKind.PAIRS, DataKind.CHAT):
-        if found := [name for name in used if _REJECTED.fullmatch(name)]:
-            yield (
-                f"{columns(found)} are not used. Preferences have the columns `prompt`, `chosen` and `rejected`, or "
-                "`rejected_response` beside a chat."
-            )
-        if found := [name for name in used if _is_verdict(rows, name)]:
-            yield (
-                f"All answers are trained on, whatever {columns(found)} says. To learn from good and bad answers "
-                "(KTO), give true and false in the column `kto_tag`."
-            )
+        yield from _verdicts(rows, used)
     if kind is not DataKind.TEXT and (found := [name for name in used if name.lower() in _TEMPLATE]):
         yield f"The chat template is not given what {columns(found)} says: it renders all rows with its own settings."
     if kind is DataKind.TEXT and (found := [name for name in used if name in LABELS]):
         yield f"The rows are plain text, and no training learns {columns(found)}. To learn it, call it `completion`."
-    if kind not in (DataKind.TEXT, DataKind.PROMPTS) and (found := [name for name in used if name.lower() in _WEIGHTS]):
+    weights = [name for name in used if name.lower() in _WEIGHTS and not split_columns.has_parts(rows, name)]
+    if kind not in (DataKind.TEXT, DataKind.PROMPTS) and (found := weights):
         yield f"All rows count alike, whatever {columns(found)} says. A `weight` of 0 belongs to a message of a chat."
     yield from split_columns.notes(rows, used)
     if HISTORY in used and kind is not DataKind.TEXT:
         where = "it stands beside a whole chat" if set(CHATS) & set(format_.required) else "it has no rounds of a chat"
         yield f"The column `{HISTORY}` is not used, because {where}. Rounds are `[[question, answer], …]`."
+
+
+def _verdicts(rows: Sequence[Row], used: Sequence[str]) -> Iterator[str]:
+    """Yield which columns beside answers may say how good these are."""
+    if found := [name for name in used if _REJECTED.fullmatch(name)]:
+        yield (
+            f"{columns(found)} are not used. Preferences have the columns `prompt`, `chosen` and `rejected`, or "
+            "`rejected_response` beside a chat."
+        )
+    if found := [name for name in used if _is_verdict(rows, name)]:
+        yield (
+            f"All answers are trained on, whatever {columns(found)} says. To learn from good and bad answers "
+            "(KTO), give true and false in the column `kto_tag`."
+        )
 
 
 def _is_verdict(rows: Sequence[Row], column: str) -> bool:

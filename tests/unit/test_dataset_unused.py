@@ -112,7 +112,7 @@ def test_a_verdict_or_weight_that_no_training_uses_is_noted(column: str, tmp_pat
     assert load_rows(tmp_path, rows).notes == ()
 
 
-@pytest.mark.parametrize("column", ["is_wrong", "approved", "stars", "Upvotes", "verbosity", "user_preference"])
+@pytest.mark.parametrize("column", ["is_wrong", "approved", "stars", "Upvotes", "verbosity", "user_preference", "skip"])
 def test_a_verdict_that_differs_among_the_rows_is_noted(column: str, tmp_path: Path) -> None:
     rows: list[Row] = [{"prompt": f"Rye {n}?", "completion": "Yes.", column: n % 2} for n in range(12)]
     [warning] = load_rows(tmp_path, rows).warnings
@@ -128,6 +128,12 @@ def test_settings_for_the_chat_template_are_said_to_be_without_effect(
 ) -> None:
     [warning] = load_rows(tmp_path, [{"messages": [user("Rye?"), says("Yes.")], column: value}] * 12).warnings
     assert f"`{column}`" in warning
+
+
+def test_a_column_that_may_be_a_weight_or_a_part_of_the_data_is_noted_once(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Rye {n}?", "completion": "Yes.", "train": n % 4 > 0} for n in range(12)]
+    [warning] = load_rows(tmp_path, rows).warnings
+    assert "split anew" in warning
 
 
 def test_two_columns_of_chats_are_noted_if_they_differ(tmp_path: Path) -> None:
