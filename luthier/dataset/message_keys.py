@@ -31,11 +31,12 @@ class _Key:
 class MessageKeys:
     """Counts the keys of the messages of normalised rows that no training uses."""
 
-    def __init__(self, rows: Sequence[Row], kind: DataKind) -> None:
+    def __init__(self, rows: Sequence[Row], kind: DataKind, chat: str = "messages") -> None:
+        """`chat`: what the file calls the column of a chat."""
         self._keys: dict[str, _Key] = {}
         self._answers = 0
         for index, row in enumerate(rows):
-            for place, message in _messages(row, kind):
+            for place, message in _messages(row, kind, chat):
                 self._answers += message["role"] == "assistant"
                 if len(message) > 2:
                     self._add(index, place, message)
@@ -76,9 +77,9 @@ class MessageKeys:
                 key.other = True
 
 
-def _messages(row: Row, kind: DataKind) -> Iterator[tuple[str, Row]]:
-    """Yield the messages of a normalised row, each with its place."""
+def _messages(row: Row, kind: DataKind, chat: str) -> Iterator[tuple[str, Row]]:
+    """Yield the messages of a normalised row, each with its place in the file."""
     for column in COLUMNS[kind]:
         said = row[column]
         for index, message in enumerate(said if isinstance(said, list) else ()):
-            yield f"{column}[{index}]", message
+            yield f"{chat if column == 'messages' else column}[{index}]", message

@@ -85,7 +85,8 @@ def load(
     if wrong := without_answers(raw, reading.format, unused):
         faults.add(f"row {numbers[0]}, {wrong}", number=numbers[0])
     rows = _normalised(numbers, raw, reading, texts, faults)
-    kind, keys = reading.format.kind, MessageKeys(rows, reading.format.kind)
+    kind = reading.format.kind
+    keys = MessageKeys(rows, kind, reading.format.required[0])
     if not faults.count:
         _check_whole(numbers, rows, kind, keys, unused, faults)
     if faults.count:

@@ -62,4 +62,5 @@ def _are_parts(column: str, parts: Counter[str]) -> bool:
         return True
     if not all(len(part) <= _LONGEST and (_LEARNED.fullmatch(part) or _HELD_OUT.fullmatch(part)) for part in parts):
         return False
-    return _NAME.fullmatch(column) is not None or any(map(_LEARNED.fullmatch, parts))
+    named = _NAME.fullmatch(column) is not None or any(map(_LEARNED.fullmatch, parts))
+    return named and any(map(_HELD_OUT.fullmatch, parts))

@@ -95,6 +95,13 @@ def test_a_key_that_may_say_what_is_trained_on_is_refused_by_its_name(
         load_rows(tmp_path, [row if n > 2 else {"messages": [USER, GOOD]} for n, row in enumerate(rows)])
 
 
+def test_such_a_key_is_named_where_it_stands_in_the_file(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "Ely?"}, {"from": "gpt", "value": "A town."}]
+    rows = [{"conversations": [turns[0], turns[1] | {"label": n > 4}]} for n in range(12)]
+    with pytest.raises(DatasetError, match=r"1 fault:\n  - row 1, field `conversations\[1\]\.label`"):
+        load_rows(tmp_path, rows)
+
+
 @pytest.mark.parametrize(
     ("flags", "names"),
     [

@@ -240,6 +240,8 @@ def test_a_column_of_splits_is_named_with_its_parts(column: str, parts: tuple[ob
 @pytest.mark.parametrize("values", [("dev", "ops"), ("exam", "test"), ("train ride", "bus ride"), ("1", "2")])
 def test_words_that_are_no_parts_of_the_data_are_no_split(values: tuple[str, str], tmp_path: Path) -> None:
     assert load_rows(tmp_path, [row | {"sort": values[n % 2]} for n, row in enumerate(_rows(PAIR))]).warnings == ()
+    shards = [row | {"split": f"train_{n % 3}"} for n, row in enumerate(_rows(PAIR))]
+    assert load_rows(tmp_path, shards).warnings == ()
 
 
 SEEN = {"prompt": "<image>\nWhat is seen {n}?", "completion": "The pier of {town}."}
