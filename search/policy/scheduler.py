@@ -131,7 +131,7 @@ def next_step(
     budget_left = _budget_left(history, remaining)
     end = _no_more_designs(history, plan, budget_left)
     if end is None:
-        if (promoted := asha.promotable(history)) is not None and _affordable(history, promoted, budget_left):
+        if (promoted := _promotable(history)) is not None and _affordable(history, promoted, budget_left):
             return _promote(promoted)
         design = propose(space, history, plan.seed, plan.trials, similar_jobs, plan.sampler)
         # Once repeats have begun, the set of designs is fixed until the search is extended, even if workers have
@@ -210,7 +210,7 @@ def seconds_for_another(history: Sequence[Past], plan: Plan) -> float:
     """Return the device-seconds that must be left so that another design starts, or a paused trial that comes before it
     is promoted; 0 if no number of them suffices."""
     committed = committed_seconds(history)
-    promoted = asha.promotable(history)
+    promoted = _promotable(history)
     goal = None if promoted is None or promoted.goal is None else asha.above(promoted.design, promoted.goal)
     first = 0.0 if promoted is None else continuation_seconds(history, promoted, goal)
 
@@ -359,6 +359,21 @@ def _try(
     unpaused = source == "baseline" and not design.self_ending
     to_end = unpaused or plan.trials - len(BASELINES) <= plan.finalists
     return Try(design=design, origin=source, goal=None if to_end else asha.FIRST)
+
+
+def _promotable(history: Sequence[Past]) -> Past | None:
+    """Return the paused trial to promote before another design is tried.
+
+    The default follows the designs: it goes on to a rung that so many of them have reached that, with it, the best one
+    there can be promoted.
+    """
+    reached = [len(past.measured) for past in history if past.confirms is None]
+    following = (
+        past
+        for past in _paused_default(history)
+        if sum(rungs > len(past.measured) for rungs in reached) >= asha.ETA - 1
+    )
+    return asha.promotable(history) or next(following, None)
 
 
 def _promote(past: Past) -> Promote:

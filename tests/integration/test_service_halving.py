@@ -227,7 +227,8 @@ def test_the_hopeless_are_given_up_while_the_job_runs_and_their_checkpoints_drop
     ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC) + 2 * GRACE)
     assert not any(ctx.blobs.exists(manifests[number]) for number in gone)
     paused = [one.number for one in service.client.trials(job_id) if one.paused]
-    assert {1, 2} <= set(paused), "the default is resumed, though it is the worst"
+    assert 1 in paused, "the default is trained to its end, though it is the worst"
+    assert len(paused) > 1
     assert all(ctx.blobs.exists(manifests[number]) for number in paused)
     told = service.messages(job_id)
     tick(ctx, datetime.now(UTC))

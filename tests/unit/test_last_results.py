@@ -18,7 +18,7 @@ def numbers(*history: Past) -> list[int]:
 def test_the_default_and_the_best_design_are_those_that_get_a_result() -> None:
     paused = [past(1, 5.0, seconds=1.0), past(2, 4.0, seconds=1.0), past(3, 3.0, seconds=1.0)]
     assert numbers(*paused) == [3, 1]
-    assert numbers(paused[0], complete(2, DESIGNS[2], 9.0), paused[2]) == [1], "a design is complete, whatever it scored"
+    assert numbers(paused[0], complete(2, DESIGNS[2], 9.0), paused[2]) == [1], "a design is complete"
     assert numbers(complete(1, DESIGNS[1], 9.0), *paused[1:]) == [3], "the default alone is not enough"
     assert numbers(complete(1, DESIGNS[1], 9.0), complete(2, DESIGNS[2], 9.0), paused[2]) == []
 

@@ -187,8 +187,20 @@ def test_the_default_is_trained_to_the_end_though_it_is_the_worst() -> None:
     job.run()
     assert 1 in job.whole()
     resumed = [step for step in of_kind(job.steps, Promote) if step.number == 1]
-    assert [step.goal for step in resumed] == [None]
-    assert job.steps.index(resumed[0]) > job.steps.index(of_kind(job.steps, Try)[-1]), "when all designs were tried"
+    assert resumed[-1].goal is None
+    assert job.steps.index(resumed[-1]) > job.steps.index(of_kind(job.steps, Try)[-1]), "when all designs were tried"
+
+
+def test_the_default_follows_the_designs_to_each_rung_where_it_can_bring_one_into_the_top_third() -> None:
+    job = Job(plan_of(30), score=lambda past: 9.0 if past.number < 2 else quality(past), length=lambda past: 9.0)
+    job.run()
+    followed = [index for index, step in enumerate(job.steps) if isinstance(step, Promote) and step.number == 1]
+    assert [job.steps[index].goal for index in followed][:2] == [1, 2]
+    assert job.steps[followed[-1]].goal is None
+    for rung, index in enumerate(followed[:-1], 1):
+        before = [step for step in of_kind(job.steps[:index], Promote) if step.goal == rung]
+        assert len(before) <= asha.ETA - 1, "without it, no design could have gone on from there"
+        assert len(asha.rung_score(job.trials, rung)) > asha.ETA
 
 
 def test_all_designs_first_train_to_the_first_rung() -> None:
@@ -414,7 +426,7 @@ def test_repeats_reserve_a_third_of_a_small_budget_and_nothing_before_there_are_
         (4.5, 6, 4, 2, 0),
         (3.5, 6, 3, 1, 0),
         (2.5, 6, 0, 0, 0),
-        (9.0, 24, 17, 3, 1),
+        (9.0, 24, 16, 3, 1),
         (40.0, 24, 22, 3, 8),
     ],
 )
