@@ -37,6 +37,15 @@ FIRST_MOMENT, MOMENT_FACTOR = 4, 1.5
 TRAIN_LOSS: Final = "train_loss"  # the curve that every trained trial has
 
 
+def generation_batch(tokens: int) -> int:
+    """Return how many answers the judge generates at once, if prompt and answer have at most so many tokens.
+
+    Generation reads all weights for each token of a batch, so that larger batches cost little more, until the
+    attention's cache of keys and values becomes large.
+    """
+    return max(8, min(32, 16_384 // max(1, tokens)))
+
+
 def first_rung(design: Design, rows: int) -> int:
     """Return after how many rows the first rung of a self-ending training lies, given the number of training rows."""
     least, most = FIRST_RUNG_ROWS

@@ -83,6 +83,11 @@ class Assignment(Frozen):
         default=FIRST_RUNG_ROWS[0], ge=1, description="rows read before the first rung of a self-ending training"
     )
     device_seconds: float = Field(ge=0, description="used by earlier leases of this trial")
+    wrap_up_at: float | None = Field(
+        default=None,
+        exclude_if=lambda seconds: seconds is None,
+        description="as in Directive, until the first heartbeat; if it has passed, the training ends after one step",
+    )
     weights: Artifact | None = Field(
         default=None, description="only for a champion (an earlier job's winner): weights to judge without training"
     )

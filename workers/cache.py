@@ -28,7 +28,7 @@ from luthier.models import confined
 from luthier.models.base_model import BaseModelEntry
 from luthier.task import JudgeSpec
 from workers.evaluate.judge import renderer
-from workers.import_model.neutral_config import QUANTISED, neutral
+from workers.import_model.neutral_config import CODE, QUANTISED, neutral
 from workers.train.algorithms import Example, objective
 from workers.train.architectures.edits import start_head
 from workers.train.data.tool_template import with_tool_template
@@ -62,6 +62,7 @@ def load(entry: BaseModelEntry) -> Base:
     with _refused(f"base model {entry.name} cannot be loaded from {entry.source}"):
         model = _load(entry)
         tokenizer = AutoTokenizer.from_pretrained(entry.source, trust_remote_code=False)
+    tokenizer.init_kwargs.pop(CODE, None)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if entry.facts.family == "encoder" and tokenizer.mask_token_id is None:

@@ -31,7 +31,7 @@ class Lease:
         self.assignment = assignment
         self.interval = lease_seconds / 4
         self.meter = Meter()
-        self._wraps_up_at: float | None = None  # device-seconds of the trial
+        self._wraps_up_at = assignment.wrap_up_at  # device-seconds of the trial
         self.stopped = False  # whether it wraps up because a user stopped the trial
         self.tokens = 0  # trained on so far, in all leases of the trial
         self._began = time.monotonic()

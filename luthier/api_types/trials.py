@@ -106,7 +106,9 @@ class Best(Resource):
     objective: Objective
     metrics: Metrics
     base_metrics: Metrics | None = Field(description="metrics of the untuned base model, trial 0")
-    default_metrics: Metrics | None = Field(description="metrics of the plain LoRA default, trial 1")
+    default_metrics: Metrics | None = Field(
+        description="metrics of the plain LoRA default, trial 1; null before it is complete"
+    )
     test_metrics: Metrics | None
     base_test_metrics: Metrics | None
     default_test_metrics: Metrics | None

@@ -10,7 +10,7 @@ from datetime import datetime
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from luthier.api_types import Event, Job
-from luthier.cli.show import console, duration, standing
+from luthier.cli.show import UNTUNED, console, duration, standing
 from luthier.client import Client
 from luthier.errors import Unreachable
 
@@ -69,7 +69,9 @@ def _changes(client: Client, job_id: str) -> Iterator[tuple[Job, list[Event]]]:
 
 def _status_line(job: Job, now: float) -> str:
     state = job.luthier
-    best = f"recommended so far {standing(state.best, state.objective)}" if state.best else "no score yet"
+    # While no design is complete, the base is merely all that is scored.
+    which = "untuned base" if state.best and state.best.number == UNTUNED else "recommended so far"
+    best = f"{which} {standing(state.best, state.objective)}" if state.best else "no score yet"
     paused = f", {state.trials_paused} paused" if state.trials_paused else ""
     repeated = f", repeats {state.confirmations_done}/{state.confirmations_total}"
     confirmed = repeated if state.trials_done == state.trials_total and state.confirmations_total else ""

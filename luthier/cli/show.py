@@ -182,9 +182,10 @@ def best_table(best: Best) -> Table:
     for split in ("", "test "):
         for metric in metrics:
             table.add_column(split + metric.heading, justify="right")
+    of_default = "not complete" if best.default_metrics is None else seeds_count(best.default_seeds)
     lines = [
         ("untuned base", best.base_metrics, best.base_test_metrics),
-        (f"LoRA default ({seeds_count(best.default_seeds)})", best.default_metrics, best.default_test_metrics),
+        (f"LoRA default ({of_default})", best.default_metrics, best.default_test_metrics),
     ]
     if best.number != UNTUNED:
         own = (f"trial {best.number} ({seeds_count(best.seeds)})", best.metrics, best.test_metrics)

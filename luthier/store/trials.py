@@ -175,11 +175,11 @@ def prune(c: Connection, job_id: str, numbers: Collection[int], now: datetime) -
     return sorted((TrialRecord(**row) for row in c.execute(query).mappings()), key=lambda trial: trial.number)
 
 
-def cancel_waiting(c: Connection, job_id: str, now: datetime) -> None:
+def cancel_waiting(c: Connection, job_id: str, now: datetime, *, but: Collection[int] = ()) -> None:
     """End the job's trials that are not leased: paused ones are pruned, the others cancelled.
 
     Leased trials are stopped by the response to their heartbeat. A champion stays until the job has ended, because it
-    costs no budget.
+    costs no budget. So do the trials with the numbers `but`.
     """
     assert TRIAL_TRANSITIONS[TrialState.WAITING] >= {TrialState.CANCELLED, TrialState.PRUNED}
     pruned, cancelled = (literal(state, _trials.c.state.type) for state in (TrialState.PRUNED, TrialState.CANCELLED))
@@ -188,6 +188,7 @@ def cancel_waiting(c: Connection, job_id: str, now: datetime) -> None:
     c.execute(
         _trials.update()
         .where(_trials.c.job_id == job_id, _trials.c.state == TrialState.WAITING, or_(SEARCHED, over))
+        .where(_trials.c.number.not_in(but))
         .values(state=case((PAUSED, pruned), else_=cancelled), finished_at=now)
     )
 

@@ -14,7 +14,7 @@ from typing import Final
 from luthier.design import Architecture, Design, Stage
 from luthier.models.base_model import ModelFacts
 from luthier.task import DataKind, Objective, rung_rows
-from luthier.trial import RUNG_GENERATIONS, RUNG_WINDOWS
+from luthier.trial import RUNG_GENERATIONS, RUNG_WINDOWS, generation_batch
 from luthier.updates import Update, VirtualTokens
 from search.cost.flops import TOKEN_CAP, Kind, backward, decoding, forward, likelihood
 from search.cost.length import expected_epochs, moments, rung_shares
@@ -23,7 +23,7 @@ from search.cost.parameters import moving, shape
 from search.methods import ALGORITHM_OF, UPDATE_OF, StageGoal
 from search.methods.amounts import Moving, Passes, Shape, Work, Workload
 
-SAMPLING_BATCH, GENERATION_BATCH = 64, 8  # answers generated at once in training, and by the judge
+SAMPLING_BATCH: Final = 64  # answers generated at once in training
 ROUNDING: Final = 1e-9  # tolerance for a rung that falls exactly on a step
 FOUR_BITS: Final = 0.14  # size relative to float32, with the scales of NF4 (Dettmers et al. 2023)
 MOMENTS: Final = 2  # of AdamW, for each trainable parameter
@@ -262,9 +262,14 @@ def _scored(
     if not job.graded:
         return work
     prompts = min(rows, generations)
-    batches = math.ceil(prompts / (1 if unbatched else GENERATION_BATCH))
+    batches = math.ceil(prompts / (1 if unbatched else _generated_at_once(job)))
     batch = prompts / max(1, batches)
     return work.plus(decoding(model, None, batches, job.prompt, job.answer, batch=batch, adapted=False))
+
+
+def _generated_at_once(job: Workload) -> int:
+    """Return how many answers the judge generates at once."""
+    return generation_batch(math.ceil(job.prompt + job.max_new_tokens))
 
 
 def _judging(model: Shape, job: Workload, kind: Kind, unbatched: bool) -> tuple[Work, float, float, int]:
@@ -279,7 +284,7 @@ def _judging(model: Shape, job: Workload, kind: Kind, unbatched: bool) -> tuple[
     else:
         tokens = min(float(TOKEN_CAP[kind]), rows * (2 if job.kind is DataKind.PREFERENCE else 1) * length)
         targets = tokens * job.target / max(1.0, length)
-    size = 1 if unbatched else min(rows, GENERATION_BATCH)
+    size = 1 if unbatched else min(rows, _generated_at_once(job))
     sampling = sampling_bytes(model, size, job.prompt, job.max_new_tokens, kind) if job.graded else 0.0
     return Work().plus(*works), scoring_bytes(model, tokens, targets), sampling, sum(splits)
 

@@ -82,7 +82,8 @@ EDITS: Final = (
         edit="rope_factor",
         does="extends the context by RoPE scaling: YaRN, or linear",
         possible=lambda facts: facts.rope == "plain",
-        otherwise="{model} ({architecture}) has no rotary positions (RoPE), or already uses RoPE scaling",
+        otherwise="{model} ({architecture}) already uses RoPE scaling, or is of a family whose rotary positions (RoPE) "
+        "cannot be scaled here",
         own=lambda facts: OWN,
         searched=_rope_factors,
         takes=lambda facts, value: value == OWN or (facts.rope == "plain" and OWN < value <= MAX_ROPE_FACTOR),

@@ -45,8 +45,8 @@ def goes_on(history: Sequence[Past], number: int) -> bool:
 def not_promotable(history: Sequence[Past], coming: int, finalists: int) -> list[Past]:
     """Return the paused trials that cannot be promoted any more; their checkpoints can be deleted.
 
-    `coming` more designs will be tried. The best `finalists` trials are trained to the end whatever their rank, so they
-    are never returned. Failed trials count in the rank at a rung, but not as finalists.
+    `coming` more designs will be tried. The best `finalists` trials and the default are trained to the end whatever
+    their rank, so they are never returned. Failed trials count in the rank at a rung, but not as finalists.
     """
     found: list[Past] = []
     for rung in range(rungs(history)):
@@ -57,7 +57,8 @@ def not_promotable(history: Sequence[Past], coming: int, finalists: int) -> list
         reachable = {past.number for past in _top(ranked, climbing + coming)}
         ahead = 0  # better trials that can be finalists
         for past in ranked:
-            if past.paused and past.goal == rung and past.number not in reachable and ahead >= finalists:
+            kept = past.number == DEFAULT or past.number in reachable or ahead < finalists
+            if past.paused and past.goal == rung and not kept:
                 found.append(past)
             ahead += can_be_finalist(past)
     return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from luthier.trial import RUNGS
 from search.policy.asha import ETA
-from search.policy.scheduler import BASELINES, REPEATS_SHARE, Plan
+from search.policy.scheduler import BASELINES, FINISHING_SHARE, REPEATS_SHARE, Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,18 +23,27 @@ class Forecast:
 
 
 def forecast(
-    plan: Plan, *, untuned: float, full: float, budget: float | None, rungs: Sequence[float] = RUNGS
+    plan: Plan,
+    *,
+    untuned: float,
+    full: float,
+    budget: float | None,
+    rungs: Sequence[float] = RUNGS,
+    default_pauses: bool = True,
 ) -> Forecast:
     """Return what a budget in device-seconds buys; None: no limit.
 
     `untuned`: device-seconds to score the untuned base. `full`: those of a full training run of an average design.
-    `rungs`: the shares of such a run at which it is compared with others.
+    `rungs`: the shares of such a run at which it is compared with others. `default_pauses`: whether the default is also
+    compared there, and trained to its end last.
     """
-    left = (math.inf if budget is None else budget) - untuned - full
     searched = max(0, plan.trials - len(BASELINES))
     finalists = min(plan.finalists, searched)
     shares = (1.0,) if searched == finalists else (*rungs, 1.0)
     costs = [full * (share - before) for share, before in zip(shares, (0.0, *shares), strict=False)]
+    begun = costs[0] if default_pauses else full  # of the default
+    left = (math.inf if budget is None else budget) - untuned - begun
+    most_to_finish = FINISHING_SHARE * (left + begun)
     wanted = plan.confirmations * (finalists + 1)
     reached = [0] * len(shares)  # how many designs reached each share
     spent = 0.0
@@ -46,8 +55,8 @@ def forecast(
     while reached[0] < searched:
         level = next((level for level in reversed(range(len(shares))) if climbs(level)), 0)
         kept = 0.0 if reached[0] < finalists else min(wanted * full, REPEATS_SHARE * (spent + left))
-        finishing = 0.0 if reached[-1] else sum(costs[1:])
-        if level == 0 and left < costs[0] + finishing + kept:
+        finishing = full - begun + (0.0 if reached[-1] else full)
+        if level == 0 and left < costs[0] + min(finishing, most_to_finish) + kept:
             break
         reached[level] += 1
         spent, left = spent + costs[level], left - costs[level]
@@ -57,6 +66,7 @@ def forecast(
         reached[-1] += 1
         spent, left = spent + rest, left - rest
         rest = costs[-1] if reached[-2] > reached[-1] else sum(costs[1:])
+    left -= full - begun
     repeated = min(finalists, reached[-1]) + 1
     most = plan.confirmations * repeated
     repeats = min(most, int(max(0.0, left) // full) if math.isfinite(left) and full > 0 else most)

@@ -1,7 +1,7 @@
 """Decide what a job does next: a pure function of its trials, its search space and its remaining budget.
 
-    two baselines → designs, promoted rung by rung (ASHA) → the best k trained to the end → repeats of these and of the
-    default with other seeds → end
+    the untuned base → the default and designs, promoted rung by rung (ASHA) → the best k and the default trained to the
+    end → repeats of these with other seeds → end
 
 The service applies one step at a time to the store. Benchmarks call the same function on recorded learning curves.
 """
@@ -9,7 +9,7 @@ The service applies one step at a time to the store. Benchmarks call the same fu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -21,6 +21,7 @@ from luthier.values import Frozen
 from search.policy import asha, ranking
 from search.policy.choose_sampler import LUTHIER
 from search.policy.history import Past
+from search.policy.last_results import to_wrap_up
 from search.policy.propose import Source, origin, propose
 from search.policy.ranking import DEFAULT, UNTUNED
 from search.policy.warm_start import SimilarJob
@@ -30,8 +31,11 @@ MAX_INFEASIBLE: Final = 20  # proposing stops after this many infeasible designs
 # Early finish: how many designs in a row bring no new best, as a minimum and as a share of the job's trials.
 PATIENCE, PATIENCE_SHARE = 12, 1 / 3
 REPEATS_SHARE: Final = 1 / 3  # the largest share of the budget, without the baselines, that is reserved for repeats
-# A paused trial without a fixed length is expected to train for at least this share of its training so far.
+FINISHING_SHARE: Final = 1 / 2  # the largest share that is reserved for training the default and one design to the end
+# A paused trial without a fixed length is expected to train for at least this share of its training so far, and, while
+# no other has ended, up to this rung.
 LEAST_REST: Final = 0.5
+EXPECTED_RUNG: Final = 2
 BASELINES: Final = (UNTUNED, DEFAULT)
 MOST_SECONDS, BISECTIONS = 1e12, 40
 
@@ -127,7 +131,7 @@ def next_step(
     budget_left = _budget_left(history, remaining)
     end = _no_more_designs(history, plan, budget_left)
     if end is None:
-        if (promoted := asha.promotable(history)) is not None and _affordable(history, promoted, budget_left):
+        if (promoted := _promotable(history)) is not None and _affordable(history, promoted, budget_left):
             return _promote(promoted)
         design = propose(space, history, plan.seed, plan.trials, similar_jobs, plan.sampler)
         # Once repeats have begun, the set of designs is fixed until the search is extended, even if workers have
@@ -167,20 +171,25 @@ def to_repeat(history: Sequence[Past], plan: Plan) -> list[Past]:
 
 
 def reserve(history: Sequence[Past], plan: Plan, remaining: float) -> float:
-    """Estimate the device-seconds to keep for finishing one design and for repeating the best, from the trials so far.
+    """Estimate the device-seconds to keep for finishing the default and one design, and for repeating the best.
 
-    `remaining` is what the job may still spend. Designs come first: nothing is kept for repeats until `finalists`
-    designs have been tried. After that at most REPEATS_SHARE of the budget is kept, the baselines not counted. In an
-    extended search both are counted from the extension.
+    `remaining` is what the job may still spend. At most FINISHING_SHARE of the budget is kept for finishing, the
+    untuned base not counted. Nothing is kept for repeats until `finalists` designs have been tried, and after that at
+    most REPEATS_SHARE of the budget, the baselines not counted. In an extended search both count from the extension.
     """
     ranked = ranking.rank(history)
-    full = [past.device_seconds for past in ranked[: plan.finalists]]
-    if not full:
-        return 0.0
-    finishing = plan.trials > len(BASELINES) and all(past.number == DEFAULT for past in ranked)
-    return max(full) * finishing + min(
-        max(full) * _repeats_left(history, plan), _reserved_for_repeats(history, plan, remaining)
-    )
+    full = max((past.device_seconds for past in ranked[: plan.finalists]), default=full_training_seconds(history))
+    spent = sum(past.device_seconds for past in _since(history, plan) if past.number != UNTUNED)
+    finishing = min(_finishing_seconds(history, plan), FINISHING_SHARE * (spent + remaining))
+    return finishing + min(full * _repeats_left(history, plan), _reserved_for_repeats(history, plan, remaining))
+
+
+def _finishing_seconds(history: Sequence[Past], plan: Plan) -> float:
+    """How long it takes to train the default to the end, and one design if none has been."""
+    paused = [past for past in history if past.paused and past.number == DEFAULT]
+    default = sum(continuation_seconds(history, past, None) for past in paused)
+    missing = plan.trials > len(BASELINES) and all(past.number == DEFAULT for past in ranking.rank(history))
+    return default + full_training_seconds(history) * missing
 
 
 def _repeats_left(history: Sequence[Past], plan: Plan) -> int:
@@ -201,7 +210,7 @@ def seconds_for_another(history: Sequence[Past], plan: Plan) -> float:
     """Return the device-seconds that must be left so that another design starts, or a paused trial that comes before it
     is promoted; 0 if no number of them suffices."""
     committed = committed_seconds(history)
-    promoted = asha.promotable(history)
+    promoted = _promotable(history)
     goal = None if promoted is None or promoted.goal is None else asha.above(promoted.design, promoted.goal)
     first = 0.0 if promoted is None else continuation_seconds(history, promoted, goal)
 
@@ -224,7 +233,7 @@ def full_training_seconds(history: Sequence[Past]) -> float:
     """Return the mean device-seconds of a whole training over complete and paused trials; 0 if there are none.
 
     A paused trial of fixed length is extrapolated from its rung. The end of a self-ending trial is unknown: it counts
-    only if no trial is complete, and then as if it ended one rung later.
+    only if no trial is complete, and then as if it ended one rung later, or at rung EXPECTED_RUNG.
     """
     known, guessed = list[float](), list[float]()
     for past in history:
@@ -232,7 +241,7 @@ def full_training_seconds(history: Sequence[Past]) -> float:
             known.append(past.device_seconds)
         elif past.paused and past.design.stages:
             top = top_rung(past.design)
-            level = len(past.measured) if top is None else top + 1
+            level = max(len(past.measured), EXPECTED_RUNG) if top is None else top + 1
             (guessed if top is None else known).append(past.device_seconds * _growth(past, level))
     found = known or guessed
     return sum(found) / len(found) if found else 0.0
@@ -345,9 +354,26 @@ def _try(
     why = why_infeasible(design)
     if why is not None:
         return MarkInfeasible(design=design, origin=source, why=why)
-    # If every design is a finalist anyway, pausing at rungs would decide nothing.
-    to_end = source == "baseline" or plan.trials - len(BASELINES) <= plan.finalists
+    # If every design is a finalist anyway, pausing at rungs would decide nothing. A baseline of fixed length would have
+    # no result if the budget ended while it is paused.
+    unpaused = source == "baseline" and not design.self_ending
+    to_end = unpaused or plan.trials - len(BASELINES) <= plan.finalists
     return Try(design=design, origin=source, goal=None if to_end else asha.FIRST)
+
+
+def _promotable(history: Sequence[Past]) -> Past | None:
+    """Return the paused trial to promote before another design is tried.
+
+    The default follows the designs: it goes on to a rung that so many of them have reached that, with it, the best one
+    there can be promoted.
+    """
+    reached = [len(past.measured) for past in history if past.confirms is None]
+    following = (
+        past
+        for past in _paused_default(history)
+        if sum(rungs > len(past.measured) for rungs in reached) >= asha.ETA - 1
+    )
+    return asha.promotable(history) or next(following, None)
 
 
 def _promote(past: Past) -> Promote:
@@ -356,11 +382,15 @@ def _promote(past: Past) -> Promote:
 
 
 def _finish(history: Sequence[Past], plan: Plan, end: End, budget_left: float) -> Step | None:
-    """The next step once no further design is started: promote, finish the finalists, repeat the best, then `end`."""
+    """The next step once no further design is started: promote, finish the best and the default, repeat, then `end`."""
     if (promoted := asha.promotable(history)) is not None and _affordable(history, promoted, budget_left):
         return _promote(promoted)
-    if (finalist := _paused_finalist(history, plan.finalists, budget_left)) is not None:
-        return Promote(number=finalist.number, goal=None)
+    # One after the other, the default and one design are resumed though the budget may end before they do.
+    alone = budget_left > 0 and not any(past.open for past in history)
+    last = {past.number for past in to_wrap_up(history)} if alone else set()
+    for past in (*_paused_finalists(history, plan.finalists), *_paused_default(history)):
+        if past.number in last or continuation_seconds(history, past, None) <= budget_left:
+            return Promote(number=past.number, goal=None)
     if any(past.open for past in history if past.confirms is None):
         return None
     waiting = [(_repeats(history, past), past) for past in to_repeat(history, plan)]
@@ -378,21 +408,18 @@ def _repeats(history: Sequence[Past], past: Past) -> int:
     return sum(other.confirms == past.number for other in history)
 
 
-def _paused_finalist(history: Sequence[Past], count: int, budget_left: float) -> Past | None:
-    """A paused trial to train to the end although it was not promoted.
+def _paused_finalists(history: Sequence[Past], count: int) -> Iterator[Past]:
+    """Yield paused trials to train to the end although they were not promoted, those on the highest rungs first.
 
-    It is among the best `count` at its rung, without failed trials and the default. No running trial can still reach
-    that rung and overtake it, and the budget covers the rest of its training.
+    Each is among the best `count` at its rung, without failed trials and the default, and no running trial can still
+    reach that rung and overtake it.
     """
     for rung in reversed(range(asha.rungs(history))):
-        coming = any(past.open and past.goal is not None and past.goal <= rung for past in history)
+        if any(past.open and past.goal is not None and past.goal <= rung for past in history):
+            continue
         ranked = [past for past in asha.rung_score(history, rung) if asha.can_be_finalist(past)]
-        for past in ranked[:count]:
-            if (
-                past.paused
-                and past.goal == rung
-                and not coming
-                and continuation_seconds(history, past, None) <= budget_left
-            ):
-                return past
-    return None
+        yield from (past for past in ranked[:count] if past.paused and past.goal == rung)
+
+
+def _paused_default(history: Sequence[Past]) -> list[Past]:
+    return [past for past in history if past.number == DEFAULT and past.paused]

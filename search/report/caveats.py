@@ -7,7 +7,7 @@ from typing import Final
 
 from luthier.metrics import figure
 from luthier.report import ComparisonReport, JudgeReport
-from luthier.trial import JobState, TrialState
+from luthier.trial import JobState, TrialState, rung_name
 from search.format import count
 from search.policy.ranking import DEFAULT
 from search.report.inputs import Case, Tried
@@ -43,7 +43,7 @@ def missing(case: Case) -> Iterator[str]:
     if case.base is None:
         yield "The untuned base was not scored, so the gain from training is unknown."
     if case.default is None:
-        yield "The plain-LoRA default was not trained to the end, so the gain from the search is unknown."
+        yield _without_default(case)
     if not case.scores(won.number):
         yield "The winner has no scores on the test rows, so significance and forgetting are unknown."
     elif case.base is not None and not case.scores(case.base.number):
@@ -54,6 +54,18 @@ def missing(case: Case) -> Iterator[str]:
     if short and wanted > 1:
         trials = f"{'trial' if len(short) == 1 else 'trials'} {', '.join(map(str, short))}"
         yield f"Trained with fewer than the planned {wanted} seeds: {trials}."
+
+
+def _without_default(case: Case) -> str:
+    default = case.by_number.get(DEFAULT)
+    if case.state.terminal or default is None or default.past.state.terminal:
+        return "The plain-LoRA default was not trained to the end, so the gain from the search is unknown."
+    place = f"paused at {rung_name(default.past.design, len(default.past.measured) - 1)}"
+    where = place if default.past.paused else "not complete yet"
+    return (
+        f"The plain-LoRA default (trial {DEFAULT}) is {where}. It is trained to the end at the end of the search; the "
+        "gain from the search is not known before."
+    )
 
 
 def weaknesses(case: Case, judged: JudgeReport, compared: Sequence[ComparisonReport]) -> Iterator[str]:

@@ -111,9 +111,11 @@ def recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendatio
 def _recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendation:
     won = case.winner
     if won is None:
-        return Recommendation(
-            take=None, number=None, words=("There is no recommendation: no design was trained to the end.",)
-        )
+        unknown = "There is no recommendation: no design was trained to the end."
+        if not case.state.terminal:
+            unknown = "There is no recommendation yet: no design is complete."
+        trained = [tried for tried in case.designs if tried.past.design.stages]
+        return Recommendation(take=None, number=None, words=(unknown, *_best_paused(case, trained)))
     by_name = {one.against: one for one in compared}
     base, default, runner_up = (by_name.get(name) for name in ("untuned base", "plain-LoRA default", "runner-up"))
     so_far = "" if case.state.terminal else "So far: "
@@ -147,8 +149,10 @@ def _recommend(case: Case, compared: Sequence[ComparisonReport]) -> Recommendati
         return _cheaper(case, won, default, so_far)
     than = "the untuned base" if default is None else "the untuned base and the plain-LoRA default"
     advice = [f"{so_far}Use trial {won.number}: it is significantly better than {than}."]
-    if default is None:
+    if default is None and case.state.terminal:
         advice.append("It could not be compared with the plain-LoRA default.")
+    elif default is None:
+        advice.append("It has not been compared with the plain-LoRA default yet.")
     if runner_up is not None and runner_up.verdict == "not distinguishable":
         other = case.by_number[runner_up.number]
         cheaper = _cost(case, other) < _cost(case, won)
@@ -172,15 +176,20 @@ def _searched(case: Case) -> str:
     words = "The search is still running: " + (
         "no complete design is better yet." if others else "no other design yet."
     )
-    paused = [tried for tried in others if tried.past.paused]
-    if paused:
-        best = min(paused, key=lambda tried: (-len(tried.past.measured), tried.past.measured[-1].rank_key))
-        place = rung_name(best.past.design, len(best.past.measured) - 1)
-        words += (
-            f" {count(len(paused), 'design')} paused, of which trial {best.number} is the best: "
-            f"{case.rung_score(best)} at {place}, on fewer rows."
-        )
-    return words
+    return " ".join((words, *_best_paused(case, others)))
+
+
+def _best_paused(case: Case, among: Sequence[Tried]) -> tuple[str, ...]:
+    """Return a sentence on the best one of the paused designs, if there are any."""
+    paused = [tried for tried in among if tried.past.paused]
+    if not paused:
+        return ()
+    best = min(paused, key=lambda tried: (-len(tried.past.measured), tried.past.measured[-1].rank_key))
+    place = rung_name(best.past.design, len(best.past.measured) - 1)
+    return (
+        f"{count(len(paused), 'design')} paused, of which trial {best.number} is the best: {case.rung_score(best)} at "
+        f"{place}, on fewer rows.",
+    )
 
 
 def _cheaper(case: Case, won: Tried, default: ComparisonReport, so_far: str) -> Recommendation:

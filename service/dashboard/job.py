@@ -15,6 +15,7 @@ from luthier.store.rows import JobRecord, TrialRecord
 from luthier.trial import JobState
 from luthier.values import Frozen
 from search.policy.ranking import DEFAULT, UNTUNED
+from search.report.build import state
 from search.report.importance import Worth, importance
 from search.report.inputs import Case, Tried
 from search.report.recommend import chosen, comparisons, recommend
@@ -54,6 +55,7 @@ class Figures(Frozen):
     advice: str | None
     base: Against | None
     default: Against | None
+    default_state: str | None
     took: float | None
     left: float | None
     deadline: datetime | None
@@ -122,9 +124,10 @@ def figures(
         best_number=None if best is None else best.number,
         seeds=None if best is None or not best.past.design.stages else len(case.seeds(best.number)),
         recommended=recommendation.number is not None or case.named is not None,
-        advice=None if recommendation.number is None else recommendation.words[0],
+        advice=_advice(case, recommendation),
         base=None if best is None or best.number == UNTUNED else _against(case, best, UNTUNED),
         default=None if best is None or best.number == DEFAULT else _against(case, best, DEFAULT),
+        default_state=_unfinished(case),
         took=budget.wall_clock(record, now),
         left=max(0.0, (job.estimated_finish or 0) - now.timestamp()) if running else None,
         deadline=record.search.deadline,
@@ -162,6 +165,22 @@ def _against(case: Case, best: Tried, number: int) -> Against | None:
         change=change,
         better=mine < theirs if case.lower_is_better else mine > theirs,
     )
+
+
+def _advice(case: Case, recommendation: Recommendation) -> str | None:
+    """Return the recommendation in a sentence; while no design is complete, how far the paused ones are."""
+    if recommendation.number is not None:
+        return recommendation.words[0]
+    return " ".join(recommendation.words) if case.winner is None and len(recommendation.words) > 1 else None
+
+
+def _unfinished(case: Case) -> str | None:
+    """Return the state of a default that is not complete, with its score at a rung if it has one; None if it is."""
+    default = case.by_number.get(DEFAULT)
+    if default is None or default.complete:
+        return None
+    scored = f", {case.rung_score(default)} on fewer rows" if default.past.measured else ""
+    return f"the default is {state(default)}{scored}"
 
 
 def _others(case: Case, best: Tried | None) -> str:

@@ -59,6 +59,20 @@ def remaining(job: JobRecord, trials: Sequence[TrialRecord], worker_count: int, 
     return max(0.0, min(limits)) if limits else None
 
 
+def left_for_each(job: JobRecord, trials: Sequence[TrialRecord], now: datetime, kept: float) -> float | None:
+    """Return the seconds that each running trial may still use, so that `kept` device-seconds are left in the end.
+
+    None where there is no limit; negative where less than `kept` is left. The running trials share the device-seconds.
+    Each of them has the time until the deadline.
+    """
+    search, limits = job.search, []
+    if search.device_seconds is not None:
+        limits.append((search.device_seconds - device_seconds(trials) - kept) / max(1, running(trials)))
+    if search.deadline is not None:
+        limits.append((search.deadline - now).total_seconds() - kept)
+    return min(limits) if limits else None
+
+
 def wall_clock(job: JobRecord, now: datetime) -> float | None:
     """Return for how many seconds the job has run, without the time between its end and an extension; None before."""
     if job.started_at is None:

@@ -112,6 +112,14 @@ def promoted(c: Connection, paused: TrialRecord, goal: int | None, now: datetime
     _info(c, paused.job_id, f"Trial {paused.number}, paused at {place}, is promoted to {to}.", now)
 
 
+def wraps_up(c: Connection, paused: TrialRecord, reason: str, now: datetime) -> None:
+    """`reason`: why the search has ended, as a clause."""
+    assert paused.rung is not None
+    place = rung_name(paused.design, paused.rung)
+    text = f"Trial {paused.number}, paused at {place}, is resumed only to be scored at its best moment: {reason}."
+    _info(c, paused.job_id, text, now)
+
+
 def pruned(c: Connection, trials: Sequence[TrialRecord], now: datetime) -> None:
     """Log the paused trials that will not be promoted any more, one event for each rung."""
 

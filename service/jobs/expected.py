@@ -90,7 +90,7 @@ def _expected(
 ) -> Expected:
     plan = Plan(trials=search.trials, finalists=search.finalists, confirmations=search.confirmations, seed=0)
     shares = rung_shares(default, rows) if search.trials - len(BASELINES) > search.finalists else ()
-    found = forecast(plan, untuned=untuned, full=full, budget=limit, rungs=shares)
+    found = forecast(plan, untuned=untuned, full=full, budget=limit, rungs=shares, default_pauses=default.self_ending)
     return Expected(
         designs=found.designs,
         finished=found.finished,
@@ -104,14 +104,15 @@ def _expected(
         device=device,
         workers=worker_count,
         calibrated_from=calibrated_from,
-        warning=None if limit is None else _warning(search, found, untuned + full, full, limit, further_splits),
+        warning=None if limit is None else _warning(search, found, untuned, full, limit, further_splits),
     )
 
 
 def _warning(
-    search: Search, found: Forecast, both: float, full: float, limit: float, further_splits: int
+    search: Search, found: Forecast, untuned: float, full: float, limit: float, further_splits: int
 ) -> str | None:
-    """`both`: device-seconds of the two baselines."""
+    """`untuned`, `full`: device-seconds to score the base, and to train the default to its end."""
+    both = untuned + full
     wanted = search.trials - len(BASELINES)
     if limit < both:
         return (

@@ -24,10 +24,10 @@ from luthier.worker_protocol import (
     RungVerdict,
 )
 from search.policy import asha
-from search.policy.ranking import UNTUNED
+from search.policy.ranking import DEFAULT, UNTUNED
 from search.policy.scheduler import goes_on
 from service.context import Context
-from service.jobs import alias_promotion, budget, events, history, lifecycle, reconcile
+from service.jobs import alias_promotion, budget, events, history, last_results, lifecycle, reconcile
 
 STOPPED: Final = "a user stopped the trial"
 JUDGEMENTS: Final = 2.0
@@ -51,6 +51,7 @@ def acquire(ctx: Context, worker_id: str, now: datetime) -> Assignment | None:
             return None
         job, trial = leased
         rows = job.rows_of(trial)
+        left = _left_to_train(c, job, now) if trial.design.self_ending else None
         events.trial_started(c, trial, worker.name, now)
         return Assignment(
             trial_id=trial.id,
@@ -68,6 +69,7 @@ def acquire(ctx: Context, worker_id: str, now: datetime) -> Assignment | None:
             goal=trial.goal,
             first_rung=first_rung(trial.design, ctx.count_rows(rows.train)),
             device_seconds=trial.device_seconds,
+            wrap_up_at=_wrap_up_at(left, trial.device_seconds),
             weights=None if trial.weights_of is None else alias_promotion.weights(c, trial.weights_of),
         )
 
@@ -84,7 +86,7 @@ def heartbeat(ctx: Context, trial_id: str, report: Heartbeat, now: datetime) -> 
         reason = _stop_reason(c, job, trial, now)
         left = None
         if reason is None and not trial.stopped and trial.design.self_ending:
-            left = _left_to_train(c, job, now, ctx.settings.lease_seconds)
+            left = _left_to_train(c, job, now)
     assert trial.expires_at is not None  # it has just been renewed
     if reason is None and trial.stopped:
         # What has a result at every step ends with it; of any other training nothing is left.
@@ -94,7 +96,7 @@ def heartbeat(ctx: Context, trial_id: str, report: Heartbeat, now: datetime) -> 
         return Directive(action="pause", expires_at=trial.expires_at)
     ends = left is not None and left <= 0
     action: Literal["stop", "wrap_up", "continue"] = "stop" if reason else "wrap_up" if ends else "continue"
-    wrap_up_at = None if left is None else report.device_seconds + max(0.0, left)
+    wrap_up_at = _wrap_up_at(left, report.device_seconds)
     return Directive(action=action, wrap_up_at=wrap_up_at, reason=reason, expires_at=trial.expires_at)
 
 
@@ -175,28 +177,43 @@ def _lease(c: Connection, worker_id: str, now: datetime, lease_seconds: float) -
             error=obstacle,
         )
         leases.finish(c, trial.id, ended, now)
-        trials.cancel_waiting(c, job.id, now)
+        end = budget.overrun(job, trials.of_job(c, job.id), now)
+        if end is None:
+            trials.cancel_waiting(c, job.id, now)
+        else:
+            last_results.end_waiting(c, job, end, now)
     return None
 
 
-def _left_to_train(c: Connection, job: JobRecord, now: datetime, lease_seconds: float) -> float | None:
+def _left_to_train(c: Connection, job: JobRecord, now: datetime) -> float | None:
     """Return how long each running trial may still train, so that the budget suffices to judge them; None: no limit.
 
-    Scoring a trial is assumed to take as long as scoring the untuned base model. Time for JUDGEMENTS of these is kept.
+    Scoring a trial is assumed to take as long as scoring the untuned base model. Time for JUDGEMENTS of these is kept,
+    and the same for the default if it is paused, as it has to be resumed for its result.
     """
     rows = trials.of_job(c, job.id)
-    left = budget.remaining(job, rows, len(workers.live(c, now, lease_seconds)), now)
-    if left is None:
-        return None
-    judging = next((trial.device_seconds for trial in rows if trial.number == UNTUNED), 0.0)
-    return left / max(1, budget.running(rows)) - JUDGEMENTS * judging
+    judging = JUDGEMENTS * next((trial.device_seconds for trial in rows if trial.number == UNTUNED), 0.0)
+    paused = sum(trial.number == DEFAULT and trial.paused for trial in rows)
+    left = budget.left_for_each(job, rows, now, kept=paused * judging)
+    return None if left is None else left - judging
+
+
+def _wrap_up_at(left: float | None, device_seconds: float) -> float | None:
+    return None if left is None else device_seconds + max(0.0, left)
 
 
 def _stop_reason(c: Connection, job: JobRecord, trial: TrialRecord, now: datetime) -> str | None:
-    """Return why the trial may not run on. A champion runs until the job ends: no budget counts for it."""
+    """Return why the trial may not run on.
+
+    A champion runs until the job ends: no budget counts for it. A trial that still gets a result past the budget runs
+    on, and wraps up.
+    """
     if job.state.terminal:
         return f"the job is {job.state}"
     if trial.origin == "champion":
         return None
-    end = budget.overrun(job, trials.of_job(c, job.id), now)
-    return None if end is None else end.reason
+    rows = trials.of_job(c, job.id)
+    end = budget.overrun(job, rows, now)
+    if end is None or trial.number in {row.number for row in last_results.past_budget(job, rows, end)}:
+        return None
+    return end.reason

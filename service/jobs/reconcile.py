@@ -32,7 +32,7 @@ from search.policy.warm_start import SimilarJob
 from search.space.space import Space
 from service.context import Context
 from service.inference.model_names import result_name
-from service.jobs import alias_promotion, budget, costs, events, history, lifecycle, outcome
+from service.jobs import alias_promotion, budget, costs, events, history, last_results, lifecycle, outcome
 from service.jobs.lifecycle import drop_checkpoints
 from service.jobs.space import space_of
 from service.jobs.warm_start import similar_jobs
@@ -91,7 +91,9 @@ def _search_on(ctx: Context, job: JobRecord, worker_count: int, now: datetime) -
     end = budget.overrun(job, rows, now)
     if end is not None:
         with ctx.database.begin() as c:
-            trials.cancel_waiting(c, job.id, now)
+            if jobs.lock(c, job.id).state is not JobState.RUNNING:
+                return
+            last_results.end_waiting(c, job, end, now)
             rows = trials.of_job(c, job.id)
     else:
         rows, end = fill(ctx, job, rows, max(1, worker_count), now)

@@ -43,6 +43,7 @@ class Plan:
     chat_template: bool = True
     published: str | None = None  # a chat template that TRL ships, in place of the model's own
     biases: bool = False
+    wrapped: bool = False  # the base is a model for images and text, trained as a whole
     tools: bool = False
     encoder: bool = False
     headless: bool = False
@@ -332,6 +333,12 @@ PLANS = {
         headless=True,
         has_adapter=False,
     ),
+    "sft lora on pairs, of a model for images and text": Plan(
+        kind=DataKind.PAIRS,
+        stages=(Stage(algorithm=Sft(), update=Lora(rank=4), optimiser=AN_EPOCH_AND_A_HALF),),
+        wrapped=True,
+        has_adapter=True,
+    ),
     "sft lora on the attention, of pairs": Plan(
         kind=DataKind.PAIRS,
         stages=(Stage(algorithm=Sft(), update=Lora(rank=8, placement="attention"), optimiser=AN_EPOCH_AND_A_HALF),),
@@ -420,7 +427,7 @@ def proves(name: str) -> set[str]:
     proved |= {f"{len({stage.update.kind for stage in plan.stages})} updates"}
     if plan.published:
         proved |= {"its own tokens"}
-    flags = ("chat_template", "biases", "tools", "encoder", "headless", "tied", "has_adapter", "merges")
+    flags = ("chat_template", "biases", "wrapped", "tools", "encoder", "headless", "tied", "has_adapter", "merges")
     return proved | {f"{flag} {getattr(plan, flag)}" for flag in flags}
 
 

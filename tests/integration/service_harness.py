@@ -196,9 +196,12 @@ class FakeWorker:
         return found[0]
 
     def work(self, assignment: Assignment) -> None:
-        """Pretend to train, then judge, export and finish; or pause at a rung where the service says so."""
-        self.heartbeat(assignment, train_loss=1.0)
-        if not self.climb(assignment):
+        """Pretend to train, then judge, export and finish; or pause at a rung where the service says so.
+
+        If it is to wrap up, it ends before it reaches a rung.
+        """
+        directive = self.heartbeat(assignment, train_loss=1.0)
+        if directive["action"] != "wrap_up" and not self.climb(assignment):
             self.finish(assignment, outcome="waiting")
             return
         claim = self.claim(assignment)

@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 
 from luthier.dataset import read_rows, write_rows
 from luthier.design import Architecture, Design, Stage
@@ -42,6 +42,7 @@ from workers.export import exported_tokens
 from workers.export.artifacts import export
 from workers.export.like_base import checkpoint_dtype
 from workers.export.model_card import card
+from workers.import_model.standard_config import standard
 from workers.train.algorithms import Example, objective
 from workers.train.architectures import build
 from workers.train.loop import Progress, train
@@ -115,6 +116,7 @@ def work_on_plan(
         return work_on(plan, entry, tmp_path_factory.mktemp("trial"))
     entry = tiny_entry if plan.chat_template else without_template(tiny_entry, tmp_path_factory.mktemp("base"))
     entry = speaks(entry, plan.published, tmp_path_factory.mktemp("base")) if plan.published else entry
+    entry = around(entry, tmp_path_factory.mktemp("base")) if plan.wrapped else entry
     entry = changed(entry, biased, tmp_path_factory.mktemp("base")) if plan.biases else entry
     entry = entry if plan.tied else changed(entry, untied, tmp_path_factory.mktemp("base"))
     return work_on(plan, entry, tmp_path_factory.mktemp("trial"))
@@ -137,6 +139,28 @@ def speaks(entry: BaseModelEntry, template: str, folder: Path) -> BaseModelEntry
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return BaseModelEntry(name=entry.name, source=str(folder), facts=read_facts(folder))
+
+
+def around(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
+    """A model for images and text, with the tokenizer of the base."""
+    tokenizer = cache.base(entry).tokenizer
+    text = {
+        "vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "query_pre_attn_scalar": 16,
+        "pad_token_id": tokenizer.pad_token_id, "sliding_window": 512, "max_position_embeddings": 512,
+        "eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "image_size": 28, "patch_size": 14,
+    }  # fmt: skip
+    torch.manual_seed(3)
+    config = AutoConfig.for_model("gemma3", text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    model = AutoModelForCausalLM.from_config(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return BaseModelEntry(name=entry.name, source=str(folder), facts=read_facts(folder, standard(folder)))
 
 
 def without_head(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
@@ -267,7 +291,7 @@ def work_on(plan: Plan, entry: BaseModelEntry, folder: Path) -> Case:
 
 
 def load(folder: Path) -> PreTrainedModel:
-    encoder = read_facts(folder).family == "encoder"
+    encoder = standard(folder).family == "encoder"
     family = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
     model: PreTrainedModel = family.from_pretrained(folder, dtype=torch.float32)
     return model.eval()

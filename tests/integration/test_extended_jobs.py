@@ -113,27 +113,34 @@ def test_the_finalists_of_before_are_not_repeated_again(service: Service, worker
 def test_a_trial_that_paused_when_the_budget_was_spent_is_resumed_from_its_checkpoint(
     service: Service, worker: FakeWorker
 ) -> None:
-    worker.score = lambda assignment: metrics({0: 9.0, 1: 5.0, 2: 1.0}.get(assignment.number, 6.0))
+    def score(assignment: Assignment) -> Metrics:
+        late = 0.5 if assignment.fence > 1 else 2.0  # it becomes the best one later
+        return metrics({0: 9.0, 1: 5.0, 2: 1.0, 3: late}.get(assignment.number, 6.0))
+
+    worker.score = score
     job_id = service.submit(
-        search={"trials": 14, "finalists": 1, "confirmations": 0, "device_seconds": 10.0, "memory": False}
+        search={"trials": 14, "finalists": 2, "confirmations": 0, "device_seconds": 10.0, "memory": False}
     )
     for _ in range(2):
         worker.work(worker.take())
-    manifest = pause(worker, 2)
-    running = worker.take()
-    worker.heartbeat(running, seconds=8.0)
-    worker.finish(running, outcome="cancelled", device_seconds=8.0)
+    pause(worker, 2)
+    manifest = pause(worker, 3)
+    best = worker.take()
+    assert best.number == 2, "it is promoted, and ends with the budget"
+    worker.heartbeat(best, seconds=8.0)
+    worker.finish(best, outcome="complete", metrics=metrics(1.0), device_seconds=8.0)
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
+    assert service.client.best(job_id).number == 2
     with service.context.database.read() as c:
-        kept = trials.named(c, job_id, "2")
+        kept = trials.named(c, job_id, "3")
     assert (kept.state, kept.checkpoint) == (TrialState.PRUNED, manifest)
     service.client.extend(job_id, device_seconds=40.0)
     seen: list[Assignment] = []
     worker.done = seen
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
-    [resumed] = [one for one in seen if one.number == 2]
+    [resumed] = [one for one in seen if one.number == 3]
     assert resumed.checkpoint == manifest
-    assert service.client.best(job_id).number == 2
+    assert service.client.best(job_id).number == 3
 
 
 def test_what_cannot_be_extended_is_refused_with_the_field(service: Service, worker: FakeWorker) -> None:
@@ -200,10 +207,11 @@ def test_the_command_line_and_the_page_extend_a_job(service: Service, worker: Fa
 
 
 def test_a_refused_extension_says_how_much_suffices(service: Service, worker: FakeWorker) -> None:
-    job_id = service.submit(search={**SMALL, "trials": 8, "device_seconds": 4.0}, seed=7)
+    job_id = service.submit(search={**SMALL, "trials": 8, "device_seconds": 6.0}, seed=7)
     for _ in range(2):
         worker.work(worker.take())
     running = worker.take()
+    assert running.number == 2
     worker.heartbeat(running, seconds=30.0)
     worker.finish(running, outcome="cancelled", device_seconds=30.0)
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
@@ -218,7 +226,7 @@ def test_a_refused_extension_says_how_much_suffices(service: Service, worker: Fa
     assert body is not None
     offered = json.loads(html.unescape(body.group(1)))
     assert offered["device_seconds"] >= least
-    assert service.client.extend(job_id, trials=2, device_seconds=least).luthier.search.device_seconds == 4.0 + least
+    assert service.client.extend(job_id, trials=2, device_seconds=least).luthier.search.device_seconds == 6.0 + least
 
 
 def test_the_wall_clock_time_of_an_extended_job_counts_all_its_runs(service: Service, worker: FakeWorker) -> None:

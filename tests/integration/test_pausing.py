@@ -260,6 +260,41 @@ def test_a_constant_rate_ends_past_its_best_moment_whose_weights_count(
     assert weights(again) == weights(ended) != {}
 
 
+@pytest.mark.parametrize(
+    ("plan", "steps"),
+    [
+        (Plan(stages=(stage(Sft(), Lora(rank=2), epochs=30, schedule="constant", rate=1e-2),), other_answers=True), 1),
+        (
+            Plan(
+                stages=(
+                    stage(Sft(), Lora(rank=2), schedule="constant"),
+                    stage(Dpo(), Lora(rank=2), schedule="constant"),
+                ),
+                kind=DataKind.PREFERENCE,
+            ),
+            2,
+        ),
+    ],
+    ids=["one stage", "paused in the first of two"],
+)
+def test_a_trial_that_resumes_when_the_budget_is_spent_takes_one_step_a_stage_and_ends_with_its_best_moment(
+    plan: Plan, steps: int, tiny: Base, tmp_path: Path
+) -> None:
+    ctx = service(plan, tmp_path / "one", tiny, goal=1)
+    assert ctx.work().outcome == "waiting"
+    taken = [at for *at, name in ctx.curve if name == TRAIN_LOSS]
+    ctx.assignment = ctx.assignment.model_copy(update={"goal": None, "fence": 2, "wrap_up_at": 0.0})
+    ended = ctx.work()
+    assert ended.outcome == "complete", ended.error
+    assert len([at for *at, name in ctx.curve if name == TRAIN_LOSS]) == len(taken) + steps
+    assert ended.lengths[-1].ended == "budget"
+    assert weights(ended) != {}
+    if len(plan.stages) == 1:
+        assert ended.metrics is not None
+        best = min(loss for (_, _, name), loss in ctx.curve.items() if name == "valid_loss")
+        assert ended.metrics.perplexity == pytest.approx(math.exp(best), rel=1e-6)
+
+
 def test_what_is_scored_at_a_rung_is_on_the_curves(tiny: Base, tmp_path: Path) -> None:
     ctx = service(PLANS["sft lora, graded"], tmp_path / "one", tiny, goal=None)
     ctx.work()

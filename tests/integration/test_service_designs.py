@@ -224,7 +224,7 @@ def test_the_finish_is_estimated_from_what_trials_take(service: Service) -> None
 def test_usage_is_stored_with_the_trial(service: Service) -> None:
     worker = Measuring(service.http)
     worker.register()
-    service.submit(search={"trials": 8, "finalists": 1})
+    service.submit(search={"trials": 8, "finalists": 1, "pin": {"schedule": ["cosine"]}})
     worker.work(worker.take())
     assignment = worker.take()
     worker.work(assignment)

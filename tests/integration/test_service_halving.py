@@ -13,13 +13,14 @@ from luthier.store import trials as store
 from luthier.trial import RUNGS, Metrics, TrialState
 from luthier.worker_protocol import Assignment, CheckpointSaved, Keep, RungReached
 from service.blob_gc import GRACE
-from service.jobs import costs
+from service.jobs import costs, leases
 from service.jobs.reconcile import tick
 from tests.integration.service_harness import FakeWorker, Service, metrics, serving, wait_until
 
 pytest_plugins = ("tests.integration.service_fixtures",)
 
 WIDE = {"trials": 14, "finalists": 1, "confirmations": 0}
+OF_FIXED_LENGTH = {**WIDE, "pin": {"schedule": ["cosine"]}}
 
 
 def by_order(*scores: float) -> "Scores":
@@ -54,9 +55,10 @@ def save(worker: FakeWorker, assignment: Assignment) -> str:
     return manifest
 
 
-def baselines(worker: FakeWorker) -> None:
-    for number in (0, 1):
-        worker.work(take(worker, number))
+def baselines(worker: FakeWorker) -> str:
+    """Score the untuned base, and bring the default to its first rung; the default's checkpoint."""
+    worker.work(take(worker, 0))
+    return pause(worker, 1)
 
 
 def pause(worker: FakeWorker, number: int) -> str:
@@ -68,14 +70,17 @@ def pause(worker: FakeWorker, number: int) -> str:
     return manifest
 
 
-def test_designs_set_out_for_the_first_rung_and_the_baselines_for_the_end(service: Service, worker: FakeWorker) -> None:
-    service.submit(search=WIDE)
+@pytest.mark.parametrize(("search", "expected"), [(WIDE, [None, 0, 0, 0]), (OF_FIXED_LENGTH, [None, None, 0, 0])])
+def test_the_default_sets_out_for_the_first_rung_like_designs_if_it_can_end_at_any_step(
+    search: dict[str, object], expected: list[int | None], service: Service, worker: FakeWorker
+) -> None:
+    service.submit(search=search)
     goals = []
     for _ in range(4):
         assignment = worker.take()
         goals.append(assignment.goal)
         worker.work(assignment)
-    assert goals == [None, None, 0, 0]
+    assert goals == expected
 
 
 def test_a_trial_pauses_at_its_goal_and_says_how_it_stands(service: Service, worker: FakeWorker) -> None:
@@ -86,25 +91,24 @@ def test_a_trial_pauses_at_its_goal_and_says_how_it_stands(service: Service, wor
     paused = trial(service, job_id, 2)
     assert (paused.state, paused.paused, paused.rung, paused.goal) == (TrialState.WAITING, True, 0, 0)
     assert (paused.measured, paused.metrics, paused.attempts) == ((metrics(4.0),), None, 0)
-    [event] = [one for one in service.client.events(job_id) if (one.data or {}).get("state") == "paused"]
-    assert (event.data or {})["number"] == 2
+    event, of_default = [one for one in service.client.events(job_id) if (one.data or {}).get("state") == "paused"]
+    assert ((of_default.data or {})["number"], (event.data or {})["number"]) == (1, 2)
     assert "rung 1" in event.message
     assert "4 bits per byte" in event.message
     progress = service.client.job(job_id).luthier
-    assert (progress.trials_done, progress.trials_paused, progress.trials_total) == (3, 1, 14)
+    assert (progress.trials_done, progress.trials_paused, progress.trials_total) == (3, 2, 14)
 
 
 def test_a_trial_among_the_best_third_goes_on_and_its_goal_is_raised(service: Service, worker: FakeWorker) -> None:
-    worker.score = by_order(9.0, 5.0, 4.0, 4.5, 3.0)
+    worker.score = by_order(9.0, 5.0, 4.0, 3.0)
     job_id = service.submit(search=WIDE)
     baselines(worker)
     pause(worker, 2)
-    pause(worker, 3)
-    assignment = take(worker, 4)
+    assignment = take(worker, 3)
     verdict = worker.reach(assignment, 0)
     assert (verdict.action, verdict.goal) == ("continue", 1)
-    assert trial(service, job_id, 4).goal == 1
-    assert sum(message.startswith("Trial 4 is in the top third at rung 1") for message in service.messages(job_id)) == 1
+    assert trial(service, job_id, 3).goal == 1
+    assert sum(message.startswith("Trial 3 is in the top third at rung 1") for message in service.messages(job_id)) == 1
     again = worker.reach(assignment, 0)
     assert again == verdict, "said again, it is answered again"
     assert sum("in the top third" in message for message in service.messages(job_id)) == 1
@@ -114,12 +118,11 @@ def test_a_trial_among_the_best_third_goes_on_and_its_goal_is_raised(service: Se
 def test_a_paused_trial_is_promoted_once_worse_ones_have_come_and_goes_on_from_its_checkpoint(
     service: Service, worker: FakeWorker
 ) -> None:
-    worker.score = by_order(9.0, 5.0, 3.0, 4.0, 4.5)
+    worker.score = by_order(9.0, 5.0, 3.0, 4.0)
     job_id = service.submit(search=WIDE)
     baselines(worker)
     manifest = pause(worker, 2)
     pause(worker, 3)
-    pause(worker, 4)
     other = FakeWorker(service.http, name="other")
     other.register()
     promoted = take(other, 2)
@@ -132,7 +135,7 @@ def test_a_paused_trial_is_promoted_once_worse_ones_have_come_and_goes_on_from_i
 
 def test_a_rung_below_the_goal_and_one_without_a_goal_ask_for_nothing(service: Service, worker: FakeWorker) -> None:
     worker.score = by_order(9.0, 5.0, 3.0, 4.0, 4.5)
-    service.submit(search=WIDE)
+    service.submit(search=OF_FIXED_LENGTH)
     worker.work(worker.take())
     default = take(worker, 1)
     assert [worker.reach(default, rung).action for rung in range(len(RUNGS))] == ["continue", "continue"]
@@ -203,8 +206,7 @@ def test_the_hopeless_are_given_up_while_the_job_runs_and_their_checkpoints_drop
 ) -> None:
     worker.score = Scores({number: 3.0 + number / 10 for number in range(2, 14)})  # each is worse than those before
     job_id = service.submit(search=WIDE)
-    baselines(worker)
-    manifests: dict[int, str] = {}
+    manifests = {1: baselines(worker)}
 
     def given_up() -> list[int]:
         return [one.number for one in service.client.trials(job_id) if one.state is TrialState.PRUNED]
@@ -225,7 +227,8 @@ def test_the_hopeless_are_given_up_while_the_job_runs_and_their_checkpoints_drop
     ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC) + 2 * GRACE)
     assert not any(ctx.blobs.exists(manifests[number]) for number in gone)
     paused = [one.number for one in service.client.trials(job_id) if one.paused]
-    assert paused
+    assert 1 in paused, "the default is trained to its end, though it is the worst"
+    assert len(paused) > 1
     assert all(ctx.blobs.exists(manifests[number]) for number in paused)
     told = service.messages(job_id)
     tick(ctx, datetime.now(UTC))
@@ -235,10 +238,10 @@ def test_the_hopeless_are_given_up_while_the_job_runs_and_their_checkpoints_drop
 def test_when_the_job_ends_no_checkpoint_is_left(service: Service, worker: FakeWorker) -> None:
     worker.score = by_order(9.0, 5.0, 3.0, 4.0, 4.5)
     job_id = service.submit(search={**WIDE, "trials": 5})
-    baselines(worker)
-    kept = [pause(worker, number) for number in (2, 3, 4)]
+    kept = [baselines(worker), pause(worker, 2), pause(worker, 3)]
     assert worker.work_until_ended(service.client, job_id) == "succeeded"
-    assert [trial(service, job_id, n).state.value for n in (2, 3, 4)] == ["complete", "pruned", "pruned"]
+    states = [trial(service, job_id, n).state.value for n in (1, 2, 3, 4)]
+    assert states == ["complete", "complete", "pruned", "pruned"]
     ctx = service.context
     ctx.garbage.sweep(ctx.database, ctx.blobs, datetime.now(UTC) + 2 * GRACE)
     assert not any(ctx.blobs.exists(manifest) for manifest in kept)
@@ -252,18 +255,14 @@ def test_cancelling_prunes_what_pauses_and_cancels_what_never_ran(service: Servi
     pause(worker, 2)
     wait_until(lambda: len(service.client.trials(job_id)) == 4)
     service.client.cancel(job_id)
-    assert [one.state.value for one in service.client.trials(job_id)] == [
-        "complete",
-        "complete",
-        "pruned",
-        "cancelled",
-    ]
+    assert [one.state.value for one in service.client.trials(job_id)] == ["complete", "pruned", "pruned", "cancelled"]
 
 
 def test_a_spent_budget_prunes_what_pauses_and_the_best_so_far_wins(service: Service, worker: FakeWorker) -> None:
     worker.score = by_order(9.0, 5.0, 3.0)
-    job_id = service.submit(search={**WIDE, "device_seconds": 10.0})
-    baselines(worker)
+    job_id = service.submit(search={**OF_FIXED_LENGTH, "device_seconds": 10.0})
+    for number in (0, 1):
+        worker.work(take(worker, number))
     pause(worker, 2)
     running = take(worker, 3)
     assert worker.heartbeat(running, seconds=8.0)["action"] == "stop"
@@ -272,6 +271,99 @@ def test_a_spent_budget_prunes_what_pauses_and_the_best_so_far_wins(service: Ser
     assert service.client.job(job_id).status == "succeeded"
     assert service.client.best(job_id).number == 1
     assert [trial(service, job_id, n).state.value for n in (2, 3)] == ["pruned", "cancelled"]
+
+
+def over_budget(worker: FakeWorker, assignment: Assignment, seconds: float = 9.0) -> None:
+    """A trial that uses more than the budget at once is stopped."""
+    assert worker.heartbeat(assignment, seconds=seconds)["action"] == "stop"
+    worker.finish(assignment, outcome="cancelled", device_seconds=seconds)
+
+
+def test_the_default_and_the_best_design_are_scored_if_the_budget_is_spent_while_they_pause(
+    service: Service, worker: FakeWorker
+) -> None:
+    worker.score = by_order(9.0, 5.0, 3.0)
+    job_id = service.submit(search={**WIDE, "device_seconds": 10.0})
+    manifests = {1: baselines(worker), 2: pause(worker, 2)}
+    over_budget(worker, take(worker, 3))
+    for number in manifests:
+        resumed = take(worker, number)
+        assert (resumed.goal, resumed.checkpoint) == (None, manifests[number])
+        assert resumed.wrap_up_at == resumed.device_seconds == 1.0, "it does not train on until its first heartbeat"
+        directive = worker.heartbeat(resumed)
+        assert (directive["action"], directive["reason"]) == ("wrap_up", None)
+        worker.work(resumed)
+    wait_until(lambda: service.client.job(job_id).status.terminal)
+    job = service.client.job(job_id)
+    assert (job.status, job.luthier.device_seconds) == ("succeeded", 12.0)
+    best = service.client.best(job_id)
+    assert best.number == 2
+    assert best.default_metrics is not None
+    assert best.artifacts
+    assert [trial(service, job_id, n).state.value for n in range(4)] == ["complete"] * 3 + ["cancelled"]
+    assert service.client.report(job_id).budget.ended == "the budget of 10 device-seconds is spent"
+    resumed_for = [message for message in service.messages(job_id) if "only to be scored" in message]
+    assert [message.split(",")[0] for message in resumed_for] == ["Trial 1", "Trial 2"]
+
+
+def test_a_running_design_that_is_the_best_is_scored_and_not_stopped_if_no_other_has_a_result(
+    service: Service, worker: FakeWorker
+) -> None:
+    worker.score = by_order(9.0, 5.0, 3.0, 4.0)
+    job_id = service.submit(search={**WIDE, "device_seconds": 10.0})
+    baselines(worker)
+    pause(worker, 2)
+    pause(worker, 3)
+    promoted = take(worker, 2)
+    assert promoted.goal == 1
+    assert worker.heartbeat(promoted, seconds=9.0)["action"] == "wrap_up"
+    other = FakeWorker(service.http, name="other", score=worker.score)
+    other.register()
+    other.work(take(other, 1))
+    worker.finish(promoted, outcome="complete", device_seconds=9.0, metrics=metrics(3.0))
+    wait_until(lambda: service.client.job(job_id).status.terminal)
+    assert service.client.best(job_id).number == 2
+    assert [trial(service, job_id, n).state.value for n in range(4)] == ["complete"] * 3 + ["pruned"]
+
+
+def test_no_design_is_scored_past_the_budget_if_another_has_a_result(service: Service, worker: FakeWorker) -> None:
+    worker.score = by_order(9.0, 5.0, 4.0, 3.0)
+    job_id = service.submit(search={**WIDE, "device_seconds": 10.0})
+    baselines(worker)
+    early = take(worker, 2)
+    worker.finish(early, outcome="complete", metrics=metrics(4.0))
+    pause(worker, 3)
+    over_budget(worker, take(worker, 4))
+    worker.work(take(worker, 1))
+    wait_until(lambda: service.client.job(job_id).status.terminal)
+    assert [trial(service, job_id, n).state.value for n in range(5)] == ["complete"] * 3 + ["pruned", "cancelled"]
+
+
+def test_a_trial_that_fails_when_resumed_past_the_budget_is_not_replaced(service: Service, worker: FakeWorker) -> None:
+    job_id = service.submit(search={**WIDE, "device_seconds": 10.0})
+    baselines(worker)
+    pause(worker, 2)
+    over_budget(worker, take(worker, 3))
+    worker.finish(take(worker, 1), outcome="failed", error="out of luck")
+    worker.finish(take(worker, 2), outcome="failed", error="out of luck")
+    wait_until(lambda: service.client.job(job_id).status.terminal)
+    job = service.client.job(job_id)
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error.code == "trial_failed"
+
+
+def test_a_worker_that_asks_after_the_deadline_is_given_what_still_gets_a_result(
+    service: Service, worker: FakeWorker
+) -> None:
+    deadline = datetime.now(UTC) + timedelta(hours=1)
+    job_id = service.submit(search={**WIDE, "deadline": deadline.isoformat()})
+    baselines(worker)
+    wait_until(lambda: len(service.client.trials(job_id)) == 3)
+    found = leases.acquire(service.context, worker.id, deadline + timedelta(seconds=1))
+    assert found is not None
+    assert (found.number, found.goal, found.wrap_up_at) == (1, None, found.device_seconds)
+    assert trial(service, job_id, 2).state is TrialState.CANCELLED
 
 
 def test_of_a_budget_enough_is_kept_to_confirm_the_best(service: Service, worker: FakeWorker) -> None:
@@ -327,7 +419,8 @@ def test_of_a_confirmation_the_test_rows_are_scored_and_the_weights_not_kept(
     service: Service, worker: FakeWorker
 ) -> None:
     service.submit(search={"trials": 2, "confirmations": 1})
-    baselines(worker)
+    for number in (0, 1):
+        worker.work(take(worker, number))
     again = take(worker, 2)
     report = {**worker.claim(again), "metrics": metrics(2.0).model_dump(), "device_seconds": 1.0}
     answer = worker.http.post(f"/v1/trials/{again.trial_id}/judged", json=report)
@@ -406,8 +499,7 @@ def test_a_restart_finds_the_trials_that_pause_and_goes_on_with_them(tmp_path: P
         job_id = before.submit(search={**WIDE, "trials": 5})
         baselines(worker)
         manifest = pause(worker, 2)
-        pause(worker, 3)
-        last = take(worker, 4)
+        last = take(worker, 3)
         assert worker.reach(last, 0).action == "pause"
         save(worker, last)
     with serving(tmp_path) as after:

@@ -195,10 +195,14 @@ def test_nothing_runs_past_the_budget_of_device_seconds(service: Service, worker
     for _ in range(2):
         worker.work(worker.take())
     assignment = worker.take()
-    assert worker.heartbeat(assignment, seconds=5.0)["action"] == "continue"
+    assert worker.heartbeat(assignment, seconds=3.9)["action"] == "continue"
+    assert worker.heartbeat(assignment, seconds=4.1)["action"] == "wrap_up", "scoring it and the default takes 4 s"
     directive = worker.heartbeat(assignment, seconds=8.5)
     assert (directive["action"], directive["reason"]) == ("stop", "the budget of 10 device-seconds is spent")
     worker.finish(assignment, outcome="cancelled", device_seconds=8.5)
+    default = worker.take()
+    assert (default.number, default.wrap_up_at) == (1, default.device_seconds), "it pauses, and is only scored"
+    worker.work(default)
     wait_until(lambda: service.client.job(job_id).status.terminal)
 
     job = service.client.job(job_id)
@@ -234,8 +238,12 @@ def test_a_job_ends_at_its_deadline(service: Service, worker: FakeWorker) -> Non
     wait_until(lambda: worker.heartbeat(assignment)["action"] == "stop")
     assert datetime.now(UTC) >= deadline
     worker.finish(assignment, outcome="cancelled")
+    default = worker.take()
+    assert (default.number, default.wrap_up_at) == (1, default.device_seconds), "it pauses, and is only scored"
+    worker.work(default)
     wait_until(lambda: service.client.job(job_id).status.terminal)
     assert service.client.job(job_id).status is JobState.SUCCEEDED
+    assert service.client.best(job_id).number == 1
     assert any("the deadline" in message for message in service.messages(job_id))
 
 

@@ -263,6 +263,19 @@ def test_a_model_that_rescales_its_weights_for_float16_keeps_them(tiny: cache.Ba
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in weights.items())
 
 
+def test_code_that_came_with_a_model_is_not_named_where_it_is_saved(tiny: cache.Base, tmp_path: Path) -> None:
+    own = shutil.copytree(tiny.entry.source, tmp_path / "own")
+    named = {"config.json": "configuration_own.OwnConfig", "tokenizer_config.json": "tokenization_own.OwnTokenizer"}
+    for file, code in named.items():
+        values = json.loads((own / file).read_text()) | {"auto_map": {"AutoConfig": code}}
+        (own / file).write_text(json.dumps(values))
+    loaded = cache.load(tiny.entry.model_copy(update={"name": "own", "source": str(own)}))
+    loaded.model.save_pretrained(tmp_path / "saved")
+    loaded.tokenizer.save_pretrained(tmp_path / "saved")
+    for file in named:
+        assert "auto_map" not in json.loads((tmp_path / "saved" / file).read_text())
+
+
 @pytest.mark.parametrize(
     "changes",
     [

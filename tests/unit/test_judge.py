@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import workers.evaluate.judge
-import workers.train.rollouts.play
+import workers.train.rollouts.sampling
 from luthier.design import Architecture
 from luthier.environments.single_turn import question
 from luthier.errors import GraderFault, TrialFailed
@@ -376,7 +376,7 @@ def test_how_rows_are_grouped_does_not_matter(
 ) -> None:
     before = judged(tiny, wanted, rows)
     monkeypatch.setattr(workers.evaluate.judge, "TOKEN_CAP", {"cpu": cap})
-    monkeypatch.setattr(workers.train.rollouts.play, "GENERATION_BATCH", 1 + cap // 50)
+    monkeypatch.setattr(workers.train.rollouts.sampling, "generation_batch", lambda tokens: 1 + cap // 50)
     after = judged(tiny, wanted, rows)
     assert after.perplexity == pytest.approx(before.perplexity, rel=1e-5)
     assert after.bits_per_byte == pytest.approx(before.bits_per_byte, rel=1e-5)

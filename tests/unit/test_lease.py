@@ -74,3 +74,14 @@ def test_training_ends_at_the_told_time_without_another_heartbeat(
     lease.beat()
     assert lease.wrap_up == ends
     lease.check()
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(None, False), (0.0, True), (1000.0, False)])
+def test_the_time_at_which_training_ends_is_known_before_the_first_heartbeat(
+    seconds: float | None, ends: bool, service: Service, lease: Lease
+) -> None:
+    assignment = lease.assignment.model_copy(update={"wrap_up_at": seconds})
+    begun = Lease(service, assignment, lease_seconds=30)
+    assert begun.wrap_up == ends
+    begun.beat()
+    assert not begun.wrap_up, "the service has just said that it may go on"

@@ -314,11 +314,11 @@ def test_a_family_without_a_window_is_refused_one() -> None:
     [
         (
             {"rope": None, "architecture": "GPT2LMHeadModel"},
-            r"tiny \(GPT2LMHeadModel\) has no rotary",
+            r"tiny \(GPT2LMHeadModel\) already uses RoPE scaling",
         ),
         (
             {"rope": "scaled"},
-            r"tiny \(LlamaForCausalLM\) has no rotary",
+            r"tiny \(LlamaForCausalLM\) already uses RoPE scaling",
         ),
     ],
     ids=str,

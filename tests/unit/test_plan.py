@@ -123,6 +123,9 @@ class Job:
             return
         value = self.score(past)
         whole = self.length(past) if past.design.self_ending else 1.0
+        remaining = self.remaining()
+        if past.design.self_ending and remaining is not None:  # it wraps up when the budget ends
+            whole = min(whole, past.device_seconds + remaining)
         while past.goal is not None and past.design.stages:
             # A training that ends between two rungs is scored at the later one.
             spent = min(whole, RUNGS[0] * RUNG_FACTOR**past.goal)
@@ -160,14 +163,47 @@ def of_kind(steps: Sequence[Step], kind: type) -> list:
     return [step for step in steps if isinstance(step, kind)]
 
 
-def test_the_baselines_come_first_and_are_trained_to_the_end() -> None:
+def test_the_baselines_come_first_and_end_up_trained_to_the_end() -> None:
     job = Job(plan_of(12))
     job.run()
-    assert [(step.origin, step.goal) for step in of_kind(job.steps, Try)[:2]] == [("baseline", None)] * 2
+    assert [(step.origin, step.goal) for step in of_kind(job.steps, Try)[:2]] == [("baseline", None), ("baseline", 0)]
     assert {0, 1} <= job.whole()
 
 
-def test_all_other_designs_first_train_to_the_first_rung() -> None:
+def test_a_default_of_fixed_length_never_pauses() -> None:
+    """It would have no result if the budget ended meanwhile."""
+    job = Job(plan_of(12), space=FIXED, budget=5.0)
+    job.run()
+    assert [(step.origin, step.goal) for step in of_kind(job.steps, Try)[:3]] == [
+        ("baseline", None),
+        ("baseline", None),
+        ("prior", 0),
+    ]
+    assert {0, 1} <= job.whole()
+
+
+def test_the_default_is_trained_to_the_end_though_it_is_the_worst() -> None:
+    job = Job(plan_of(12), score=lambda past: 5.0 if past.number == 1 else quality(past))
+    job.run()
+    assert 1 in job.whole()
+    resumed = [step for step in of_kind(job.steps, Promote) if step.number == 1]
+    assert resumed[-1].goal is None
+    assert job.steps.index(resumed[-1]) > job.steps.index(of_kind(job.steps, Try)[-1]), "when all designs were tried"
+
+
+def test_the_default_follows_the_designs_to_each_rung_where_it_can_bring_one_into_the_top_third() -> None:
+    job = Job(plan_of(30), score=lambda past: 9.0 if past.number < 2 else quality(past), length=lambda past: 9.0)
+    job.run()
+    followed = [index for index, step in enumerate(job.steps) if isinstance(step, Promote) and step.number == 1]
+    assert [job.steps[index].goal for index in followed][:2] == [1, 2]
+    assert job.steps[followed[-1]].goal is None
+    for rung, index in enumerate(followed[:-1], 1):
+        before = [step for step in of_kind(job.steps[:index], Promote) if step.goal == rung]
+        assert len(before) <= asha.ETA - 1, "without it, no design could have gone on from there"
+        assert len(asha.rung_score(job.trials, rung)) > asha.ETA
+
+
+def test_all_designs_first_train_to_the_first_rung() -> None:
     job = Job(plan_of(12))
     job.run()
     assert {step.goal for step in of_kind(job.steps, Try)[2:]} == {0}
@@ -325,7 +361,7 @@ def test_an_exhausted_space_ends_the_search_with_its_best() -> None:
     assert end.code is EndCode.SPACE_EXHAUSTED
     assert "4 designs" in end.reason
     assert job.whole() == {0, 1, 2, 3}
-    assert len(of_kind(job.steps, Promote)) == 2
+    assert {step.number for step in of_kind(job.steps, Promote)} == {1, 2, 3}
 
 
 def test_an_infeasible_design_is_recorded_and_costs_no_trial() -> None:
@@ -390,7 +426,7 @@ def test_repeats_reserve_a_third_of_a_small_budget_and_nothing_before_there_are_
         (4.5, 6, 4, 2, 0),
         (3.5, 6, 3, 1, 0),
         (2.5, 6, 0, 0, 0),
-        (9.0, 24, 18, 3, 1),
+        (9.0, 24, 16, 3, 1),
         (40.0, 24, 22, 3, 8),
     ],
 )
@@ -407,7 +443,7 @@ def test_a_small_budget_tries_designs_then_finishes_them_then_repeats_them(
     assert len([past for past in job.trials if past.confirms is not None]) >= repeats
     remaining = job.remaining()
     assert remaining is not None
-    assert remaining >= 0
+    assert remaining >= -1e-9
 
 
 def test_no_dropped_trial_is_promoted() -> None:

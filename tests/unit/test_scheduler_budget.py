@@ -38,8 +38,8 @@ def start() -> list[Past]:
     return [untuned, default.model_copy(update={"measured": scored(7.0, 6.0, 5.0)})]
 
 
-def step(history: list[Past], remaining: float | None) -> object:
-    return next_step(SPACE, history, PLAN, remaining=remaining, why_infeasible=lambda design: None)
+def step(history: list[Past], remaining: float | None, plan: Plan = PLAN) -> object:
+    return next_step(SPACE, history, plan, remaining=remaining, why_infeasible=lambda design: None)
 
 
 def test_the_time_of_a_full_training_is_the_mean_of_complete_trials() -> None:
@@ -53,8 +53,10 @@ def test_the_time_of_a_full_training_is_the_mean_of_complete_trials() -> None:
 def test_a_paused_trial_counts_as_a_full_training_only_as_far_as_its_length_is_known() -> None:
     first, second = (past(2, *[1.0] * (goal + 1), seconds=3.0, goal=goal) for goal in (0, 1))
     assert scheduler.full_training_seconds([*start(), first]) == 9.0
-    assert scheduler.full_training_seconds([first]) == 9.0, "without any other, as if it ended at the next rung"
+    assert scheduler.full_training_seconds([first]) == 27.0, "without any other, as if it ended at the third rung"
     assert scheduler.full_training_seconds([second]) == 9.0
+    late = past(2, *[1.0] * 4, seconds=27.0, goal=3)
+    assert scheduler.full_training_seconds([late]) == 81.0, "or at the next one"
     fixed = [past(2, *[1.0] * (goal + 1), seconds=3.0, goal=goal, fixed=True) for goal in (0, 1)]
     assert scheduler.full_training_seconds([*start(), fixed[0]]) == pytest.approx((9 + 27) / 2)
     assert scheduler.full_training_seconds([*start(), fixed[1]]) == pytest.approx((9 + 9) / 2)
@@ -123,14 +125,32 @@ def test_a_design_is_not_tried_on_budget_that_running_trials_need() -> None:
 @pytest.mark.parametrize(("remaining", "taken"), [(None, True), (20.0, True), (1.9, False)])
 def test_a_trial_is_promoted_if_the_budget_covers_it(remaining: float | None, taken: bool) -> None:
     paused = [past(number, float(number), seconds=1.0) for number in (2, 3, 4)]
-    found = step([*start(), *paused], remaining)
+    done = complete(5, DESIGNS[5], 9.0, device_seconds=9.0)
+    found = step([*start(), *paused, done], remaining)
     assert found == (Promote(number=2, goal=1) if taken else RESERVED)
 
 
-def test_the_best_is_not_trained_to_the_end_if_the_budget_would_stop_it() -> None:
+def test_the_best_is_not_trained_to_the_end_if_the_budget_would_stop_it_and_there_is_another() -> None:
     second = past(2, 2.0, 2.0, seconds=3.0, goal=1)
-    assert step([*start(), second], 6.5) == Promote(number=2, goal=None)
-    assert step([*start(), second], 5.5) == RESERVED
+    done = complete(3, DESIGNS[3], 9.0, device_seconds=9.0)
+    four = PLAN.model_copy(update={"trials": 4, "confirmations": 0})
+    assert step([*start(), second, done], 6.5, four) == Promote(number=2, goal=None)
+    assert isinstance(step([*start(), second, done], 5.5, four), End)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_one_design_and_the_default_end_whatever_is_left_if_they_can_end_at_any_step(fixed: bool) -> None:
+    """Each of them alone: what is left is just enough to score it."""
+    base, ended = start()
+    waiting = past(1, 3.0, seconds=3.0, fixed=fixed).model_copy(update={"number": 1})
+    design = past(2, 2.0, seconds=3.0, fixed=fixed)
+    rest = 0.1
+    assert step([base, ended, design], rest) == (RESERVED if fixed else Promote(number=2, goal=None))
+    running = design.model_copy(update={"state": TrialState.LEASED, "goal": None})
+    assert step([base, waiting, running], rest) is None, "the budget is that of the design"
+    done = complete(2, DESIGNS[2], 1.0, device_seconds=3.0)
+    assert step([base, waiting, done], rest) == (RESERVED if fixed else Promote(number=1, goal=None))
+    assert step([base, waiting, done], 0.0) == RESERVED
 
 
 @pytest.mark.parametrize(("remaining", "wanted"), [(None, True), (2.5, True), (1.5, False)])
@@ -146,7 +166,8 @@ def test_a_trial_at_a_late_rung_goes_on_if_the_budget_covers_twice_what_it_took(
     assert step([*start(), *late], 53.0) == Promote(number=2, goal=None), (
         "the best one ends, if that is expected to fit"
     )
-    assert step([*start(), *late], 13.0) == RESERVED
+    done = complete(5, DESIGNS[5], 9.0, device_seconds=9.0)
+    assert step([*start(), *late, done], 13.0) == RESERVED
 
 
 def test_no_repeat_is_started_that_the_budget_does_not_cover() -> None:

@@ -196,3 +196,24 @@ def test_a_base_model_that_cannot_run_ends_its_job_unless_there_is_another(model
 def test_a_reserved_budget_is_not_called_spent() -> None:
     ended = job(device_seconds=1000).model_copy(update={"ended_reason": EndCode.DEVICE_SECONDS})
     assert "1000" not in str(ended_because(ended, rows(4)))
+
+
+@pytest.mark.parametrize(
+    ("limits", "running", "kept", "left"),
+    [
+        ({}, 2, 5.0, None),
+        ({"device_seconds": 100.0}, 1, 0.0, 80.0),
+        ({"device_seconds": 100.0}, 2, 10.0, 30.0),
+        ({"device_seconds": 100.0}, 3, 0.0, 20.0),
+        ({"deadline": after(50.0)}, 1, 0.0, 40.0),
+        ({"deadline": after(50.0)}, 2, 10.0, 30.0),
+        ({"device_seconds": 100.0, "deadline": after(50.0)}, 1, 0.0, 40.0),
+        ({"device_seconds": 40.0, "deadline": after(50.0)}, 2, 20.0, -5.0),
+    ],
+)
+def test_running_trials_share_the_device_seconds_and_each_has_the_time_to_the_deadline(
+    limits: dict[str, object], running: int, kept: float, left: float | None
+) -> None:
+    """After ten seconds, one trial has ended; it and the running ones have used ten seconds each."""
+    found = budget.left_for_each(job(**limits), rows(1, running), after(10.0), kept=kept)
+    assert found == left

@@ -25,8 +25,12 @@ def config(model_type: str, **settings: Any) -> PretrainedConfig:
 
 
 @pytest.mark.parametrize(
-    "kind", ["llama", "gpt2", "gemma2", "falcon", "mamba", "mamba2", "gpt_oss", "deepseek_v3", "mpt", "xlstm"]
-)
+    "kind",
+    [
+        "llama", "gpt2", "gemma2", "falcon", "mamba", "mamba2", "gpt_oss", "deepseek_v3", "mpt", "xlstm",
+        "gemma3n_text", "gemma4_text", "kimi_linear",
+    ],
+)  # fmt: skip
 def test_a_twin_is_tiny_and_of_the_same_class(kind: str) -> None:
     small = twin(config(kind))
     assert type(small) is type(config(kind))
@@ -41,6 +45,16 @@ def test_each_kind_of_layer_of_a_hybrid_is_kept() -> None:
     assert len(small.layer_types) == small.num_hidden_layers >= LAYERS
     hybrid = twin(config("jamba"))
     assert set(hybrid.layers_block_type) == {"mamba", "attention"}
+
+
+@pytest.mark.parametrize(("kind", "layers", "shared"), [("gemma3n_text", 20, 8), ("gemma4_text", 35, 20)])
+def test_layers_that_share_keys_and_values_have_one_to_share_with(kind: str, layers: int, shared: int) -> None:
+    small = twin(config(kind, num_hidden_layers=layers, num_kv_shared_layers=shared))
+    own = small.num_hidden_layers - small.num_kv_shared_layers
+    assert 0 < small.num_kv_shared_layers < small.num_hidden_layers
+    assert set(small.layer_types[:own]) == set(small.layer_types[own:]) == {"sliding_attention", "full_attention"}
+    widths = {layer.head_dim for layer in getattr(small, "per_layer_config", ())}
+    assert widths <= {8}
 
 
 def test_a_twin_of_quantised_weights_has_plain_ones() -> None:

@@ -151,6 +151,7 @@ def _script(
         )
         for module, _ in used
     }
+    config = model.config.get_text_config(decoder=True)  # of a multimodal wrapper: that of its text part
     return render(
         "reproduce.py.jinja",
         **encoding,
@@ -179,13 +180,13 @@ def _script(
         last=last_layers(model),
         played=_played(design) and not _rewarding(design),
         rewarding=_rewarding(design),
-        initializer_range=getattr(model.config, "initializer_range", None),
+        initializer_range=getattr(config, "initializer_range", None),
         reward=metrics.reward,
         max_new_tokens=judge.max_new_tokens,
         max_generations=judge.max_generations,
-        kept_layers=model.config.kept_layers if design.architecture.layers else None,
-        per_layer=[name for name in per_layer(model.config) if name != "kept_layers"],
-        layer_types=bool(getattr(model.config, "layer_types", None)),
+        kept_layers=config.kept_layers if design.architecture.layers else None,
+        per_layer=[name for name in per_layer(config) if name != "kept_layers"],
+        layer_types=bool(getattr(config, "layer_types", None)),
         kv_heads=design.architecture.kv_heads,
         window=design.architecture.window,
         rope_factor=design.architecture.rope_factor,

@@ -12,7 +12,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -64,7 +64,7 @@ def _fetch(name: str, revision: str | None, models: Path) -> Path:
     snapshot_download(name, revision=info.sha, local_dir=part, allow_patterns=wanted)
     shutil.rmtree(part / ".cache", ignore_errors=True)  # the library's own bookkeeping
     (part / ORIGIN).write_text(json.dumps({"origin": f"{name}@{info.sha}"}))
-    from workers.import_model import standard_config  # torch takes seconds to import, and most errors come before
+    from workers.import_model import standard_config  # imports transformers
 
     standard_config.standard(part)  # raises for a model that cannot be registered
     part.rename(folder)
@@ -76,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("hub_id", metavar="ORG/NAME[@REVISION]")
     parser.add_argument("models", type=Path, metavar="FOLDER", help="folder in which the model's own folder is created")
     options = parser.parse_args(arguments)
+    # torch takes seconds to import, and nothing here needs it.
+    cast("dict[str, Any]", sys.modules).setdefault("torch", None)
     try:
         print(download(options.hub_id, options.models))
     except UserError as error:

@@ -1,7 +1,8 @@
 """A model's config without the settings of its last user, which are no part of the model.
 
 Some folders are saved with an attention implementation that is not installed here, or with tuples in place of named
-outputs. What the weights compute does not depend on these, but the engine does. Quantised weights are unpacked when
+outputs, or name code that came with the model, which is never run. What the weights compute does not depend on these,
+but the engine does, or what loads an export. Quantised weights are unpacked when
 they are loaded, where transformers can do so: they are trained in float32. Others are refused. This module needs
 transformers, but not torch.
 """
@@ -14,6 +15,7 @@ from typing import Any, Final
 from transformers import PretrainedConfig
 
 QUANTISED: Final = "quantization_config"
+CODE: Final = "auto_map"
 # Types of weights that transformers itself can unpack, on any device.
 UNPACKED: Final = ("fp8", "mxfp4")
 _METHOD: Final = "quant_method"
@@ -26,6 +28,7 @@ def neutral(config: PretrainedConfig) -> PretrainedConfig:
         part.output_attentions = False
         part.return_dict = True
         part._attn_implementation = None
+        vars(part).pop(CODE, None)
         packed = getattr(part, QUANTISED, None)
         if isinstance(packed, dict) and packed.get(_METHOD) in UNPACKED:
             packed["dequantize"] = True

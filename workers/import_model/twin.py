@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 from transformers import PretrainedConfig
@@ -23,6 +23,7 @@ SHORT: Final = 16  # windows, chunks and original contexts, in tokens
 # Sizes of families by their names in configs; a smaller value of a model stays.
 _SIZES: Final[Mapping[str, int]] = {
     "intermediate_size": 64,
+    "intermediate_size_mlp": 64,
     "ffn_dim": 64,
     "ffn_hidden_size": 64,
     "shared_expert_intermediate_size": 24,
@@ -38,6 +39,7 @@ _SIZES: Final[Mapping[str, int]] = {
     "num_experts_per_token": 2,
     "moe_topk": 2,
     "moe_k": 2,
+    "zero_expert_num": 2,
     "n_shared_experts": 1,
     "n_group": 1,
     "n_groups": 1,
@@ -60,6 +62,10 @@ _SIZES: Final[Mapping[str, int]] = {
     "linear_value_head_dim": 8,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
+    "linear_head_dim": 8,
+    "linear_num_heads": 4,
+    "vocab_size_per_layer_input": VOCABULARY,
+    "hidden_size_per_layer_input": 8,
     "lru_width": WIDTH,
     "word_embed_proj_dim": WIDTH,
     "max_window_layers": 1,
@@ -84,6 +90,8 @@ _EXACT: Final[Mapping[str, int]] = {"mamba_d_head": 16, "mamba_n_heads": 4, "mam
 _QUANTISED: Final = "quantization_config"  # of the weights, which a twin does not share
 # Lists of places of layers.
 _PLACES: Final = ("attn_layer_indices", "hybrid_layer_ids", "mlp_only_layers", "full_attn_idxs")
+_SHARED: Final = "num_kv_shared_layers"  # the last layers, which take keys and values from earlier ones of their kind
+_BY_LAYER: Final = "per_layer_config"  # settings of some layers, by place
 # Numbers of layers after which a pattern of layers repeats: the twin has one whole period.
 _PERIODS: Final = ("attn_layer_period", "expert_layer_period", "full_attention_interval", "sliding_window_pattern")
 _NO_ARCHITECTURE: Final = ("architectures", "transformers_version", "_name_or_path", "dtype", "id2label", "label2id")
@@ -119,6 +127,9 @@ def identity(config: PretrainedConfig, architecture: str) -> str:
 
 
 def _shrink(config: PretrainedConfig) -> None:
+    by_layer = config.to_dict().get(_BY_LAYER)
+    if by_layer:
+        config.per_layer_config = None  # until the twin has its layers and heads
     values = vars(config)
     layers = _standard(config, "num_hidden_layers")
     kept = _kept_layers(config, layers) if layers else []
@@ -130,6 +141,8 @@ def _shrink(config: PretrainedConfig) -> None:
             values[name] = [new for new, old in enumerate(kept) if old in values[name]]
     if layers:
         config.num_hidden_layers = len(kept)
+        if values.get(_SHARED):
+            values[_SHARED] = sum(place >= layers - values[_SHARED] for place in kept)
         if values.get("num_blocks") == layers:  # xLSTM's own name, beside the standard one
             values["num_blocks"] = len(kept)
     _shrink_heads(config)
@@ -152,21 +165,38 @@ def _shrink(config: PretrainedConfig) -> None:
     for rope in (values.get("rope_parameters"), values.get("rope_scaling")):
         if isinstance(rope, dict):
             _shrink_rope(rope)
+    if by_layer:
+        config.per_layer_config = _of_kept_layers(by_layer, kept) or None
 
 
 def _kept_layers(config: PretrainedConfig, layers: int) -> list[int]:
-    """Return which layers the twin has: a whole period of a pattern, or the first of each kind, and at least LAYERS."""
+    """Return which layers the twin has: a whole period of a pattern, or the first of each kind, and at least LAYERS.
+
+    Of layers that share the keys and values of earlier ones it has the first of each kind, too.
+    """
     periods = [value for name in _PERIODS if isinstance(value := getattr(config, name, None), int)]
     if periods:
         return list(range(min(layers, max(LAYERS, *periods))))
     kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or []
-    first = {kind: place for place, kind in reversed(list(enumerate(kinds[:layers])))}
+    own = layers - (_standard(config, _SHARED) or 0)
+    first = {(place >= own, kind): place for place, kind in reversed(list(enumerate(kinds[:layers])))}
     kept = set(first.values())
     for place in range(layers):
         if len(kept) >= LAYERS:
             break
         kept.add(place)
     return sorted(kept)
+
+
+def _of_kept_layers(settings: Mapping[Any, Any], kept: Sequence[int]) -> dict[int | str, dict[str, Any]]:
+    """Return the settings of layers that the twin has, by their new places, with heads as narrow as its own."""
+    old = {int(place): value for place, value in settings.items()}
+    small = {"head_dim": HEAD_WIDTH, "num_key_value_heads": HEADS // 2}
+    return {
+        new: {name: min(size, small.get(name, size)) for name, size in old[place].items()}
+        for new, place in enumerate(kept)
+        if place in old
+    }
 
 
 def _shrink_heads(config: PretrainedConfig) -> None:
@@ -223,3 +253,5 @@ def _at_most(values: MutableMapping[str, Any], name: str, most: int) -> None:
     value = values.get(name)
     if type(value) is int and value > most:
         values[name] = most
+    elif isinstance(value, list):  # one for each layer
+        values[name] = [min(each, most) if type(each) is int else each for each in value]

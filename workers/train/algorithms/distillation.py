@@ -56,7 +56,7 @@ class GeneralisedKnowledgeDistillation:
 
     def _own_answers(self, rows: Sequence[Tokens], policy: Policy) -> list[Tokens]:
         """Replace the last answer of each row by one of the student's. A row whose prompt fills the context stays."""
-        context: int | None = getattr(policy.model.config, "max_position_embeddings", None)
+        context: int | None = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
         prompts = [tokens.ids[: _last_answer(tokens)] for tokens in rows]
         room = self.teacher.max_new_tokens if context is None else context - max(map(len, prompts))
         if room < 1:

@@ -43,7 +43,7 @@ class KahnemanTverskyOptimisation:
 
     def batch(self, examples: Sequence[Example], policy: Policy) -> Batch:
         """Compute z for the step. The signal of an example is [1, 3]: its log π_ref, z, and 1 if desirable, else -1."""
-        longest: int | None = getattr(policy.model.config, "max_position_embeddings", None)
+        longest: int | None = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
         answers = [answer for (answer,) in examples]
         rotated = [answers[-1], *answers[:-1]]
         mismatched = [(_mismatch(prompt, other, longest),) for prompt, other in zip(answers, rotated, strict=True)]

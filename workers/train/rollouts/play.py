@@ -17,7 +17,7 @@ from luthier.errors import TrialFailed
 from luthier.task import DataKind, JudgeSpec
 from workers.train.data.tokenize import Renderer, Row, Tokens
 from workers.train.forward import CausalModel
-from workers.train.rollouts.sampling import GENERATION_BATCH, Ids, decode, sample
+from workers.train.rollouts.sampling import Ids, decode, sample
 from workers.train.rollouts.stopping import stop_ids
 
 MAX_TURNS: Final = 8  # most answers of the model in one episode, unless the environment sets another limit
@@ -134,7 +134,7 @@ def play(
             [play.ids for play in going],
             max_new_tokens=world.max_new_tokens,
             seed=None if seed is None else seed * world.max_turns + turn,
-            batch=GENERATION_BATCH if seed is None else SAMPLING_BATCH,
+            batch=None if seed is None else SAMPLING_BATCH,
         )
         for play, answer in zip(going, answers, strict=True):
             play.advance(answer)

@@ -10,10 +10,10 @@ import torch
 from peft import PeftModelForCausalLM
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from luthier.trial import generation_batch
 from workers.train.forward import CausalModel, layout, mixed_precision
 from workers.train.rollouts.stopping import stop_ids
 
-GENERATION_BATCH: Final = 8
 MIN_TEMPERATURE: Final = 0.01  # below it decoding is greedy: the result is the same, and the division may overflow
 Ids = tuple[int, ...]
 
@@ -26,18 +26,20 @@ def sample(
     *,
     max_new_tokens: int,
     seed: int | None,
-    batch: int = GENERATION_BATCH,
+    batch: int | None = None,
 ) -> list[Ids]:
     """Return one answer per prompt, up to and including the end token if the model generated it.
 
     With a `seed` tokens are sampled at temperature 1 without top-k or top-p, so that their log-probabilities are the
-    policy's. Without one decoding is greedy. Batches group prompts of similar length, deterministically.
+    policy's. Without one decoding is greedy. Batches group prompts of similar length, deterministically; `batch` None
+    chooses their size by the longest prompt.
 
     With virtual tokens each prompt is answered alone, which is several times slower: PEFT would put them before the
     padding, at a distance from the prompt that training never had. So is each prompt of a model that padding on the
     left would change.
     """
     longest = max(map(len, prompts), default=0) + max_new_tokens
+    batch = generation_batch(longest) if batch is None else batch
     batch = 1 if isinstance(model, PeftModelForCausalLM) or not layout(model).batches(longest) else batch
     ends = stop_ids(model, tokenizer)
     config = generation_config(tokenizer, ends, max_new_tokens, temperature=0.0 if seed is None else 1.0)
