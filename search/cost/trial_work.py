@@ -220,11 +220,14 @@ def _virtual(update: Update) -> int:
 
 
 def _scorings(design: Design, stages: Sequence[_Stage]) -> int:
-    """Return how often answers are generated and graded in training: at rungs, and between stages."""
+    """Return how often answers are generated and graded in training: at rungs, and at the end of stages but the last.
+
+    A reward model has its own score.
+    """
     steps = sum(stage.steps for stage in stages)
     shares = rung_shares(design, round(stages[0].examples.number)) if stages else ()
     rung_steps = {math.ceil(share * steps - ROUNDING) for share in shares} - {steps}
-    return len(rung_steps) + max(0, len(stages) - 1)
+    return len(rung_steps) + sum(not stage.trains_reward_model for stage in stages[:-1])
 
 
 def _moments(design: Design, stages: Sequence[_Stage], objective: Objective) -> tuple[int, int]:
