@@ -59,7 +59,9 @@ class Settings(GraderSettings, LogSettings):
         default=45.0, gt=0, description="time limit for an environment to generate its rows"
     )
     lease_seconds: float = Field(default=30.0, gt=0, description="a lease expires if not renewed for this long")
-    checkpoint_seconds: float = Field(default=60.0, gt=0, description="training time between two checkpoints")
+    checkpoint_seconds: float = Field(
+        default=60.0, gt=0, description="least time between two checkpoints; large ones are rarer"
+    )
     poll_seconds: float = Field(default=1.0, gt=0, description="how often an idle worker asks for work")
     generation_idle_seconds: float = Field(
         default=300.0, gt=0, description="how long a worker keeps an idle chat model in memory"

@@ -45,7 +45,7 @@ class Hello(Frozen):
 class Welcome(Frozen):
     worker_id: str
     lease_seconds: float = Field(gt=0, description="a lease expires if not renewed for this long")
-    checkpoint_seconds: float = Field(gt=0, description="training time between two checkpoints")
+    checkpoint_seconds: float = Field(gt=0, description="least training time between two checkpoints")
     poll_seconds: float = Field(gt=0, description="how long an idle worker waits before it asks for work again")
     generation_idle_seconds: float = Field(
         default=300.0, gt=0, description="how long an idle generation process keeps running"

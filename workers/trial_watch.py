@@ -43,6 +43,7 @@ RESUME: Final = "resume"  # folder of the checkpoint to resume from
 STAGE_SCORES: Final = "brought.json"  # file in a checkpoint; the old name stays, so that old checkpoints still resume
 MOMENTS: Final = "moments.json"  # file in a checkpoint
 REWARD_ACCURACY: Final = "valid_reward_accuracy"
+PACE: Final = 5  # the time between two checkpoints is at least so many times what it took to save one
 ROUNDING: Final = 1e-9  # stage shares are sums of fractions; without it a rung at a stage's end could be crossed twice
 
 StageScores = dict[str, float]  # curve values on held-out rows at the end of a stage, by name
@@ -74,6 +75,7 @@ class TrialWatch:
         self.folder = scratch / "checkpoint"
         self.folder.mkdir()
         self._saved_at = time.monotonic()
+        self._save_seconds = 0.0  # how long the last checkpoint took
         self._pieces: int | None = None  # of long text: training examples in all rows
         saved = scratch / RESUME / STAGE_SCORES
         self.stage_scores: list[StageScores] = json.loads(saved.read_text()) if saved.is_file() else []
@@ -132,8 +134,13 @@ class TrialWatch:
         except Interrupted:
             self._save(progress)
             raise
-        if not (ends and progress.last_stage) and time.monotonic() - self._saved_at >= self.checkpoint_seconds:
+        if not (ends and progress.last_stage) and time.monotonic() >= self._next_checkpoint:
             self._save(progress)
+
+    @property
+    def _next_checkpoint(self) -> float:
+        """When the next checkpoint is due. Large ones are rarer, so that saving takes a sixth of the time at most."""
+        return self._saved_at + max(self.checkpoint_seconds, PACE * self._save_seconds)
 
     @property
     def _first_rung(self) -> int:
@@ -290,6 +297,7 @@ class TrialWatch:
         return {} if metrics is None else held_out(metrics, spec.kind)
 
     def _save(self, progress: Progress) -> None:
+        began = time.monotonic()
         scores = self.folder / STAGE_SCORES
         scores.write_text(json.dumps(self.stage_scores))
         moments = self.folder / MOMENTS
@@ -313,3 +321,4 @@ class TrialWatch:
         else:
             self.lease.say(f"Checkpoint saved: stage {saved.stage + 1}, step {saved.step}")
         self._saved_at = time.monotonic()
+        self._save_seconds = self._saved_at - began

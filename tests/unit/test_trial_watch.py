@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from rich.console import Console
 
+import workers.trial_watch
 from luthier.algorithms import Dpo, Sft
 from luthier.api_types import StageScore, Trial
 from luthier.cli.show import trials_table
@@ -26,7 +28,7 @@ from workers.lease import Lease
 from workers.service_client import ServiceClient
 from workers.train import checkpoint as checkpoints
 from workers.train.architectures import build
-from workers.train.loop import Trained, train
+from workers.train.loop import Progress, Trained, train
 from workers.trial_watch import RESUME, STAGE_SCORES, TrialWatch
 
 ROWS = data_samples.preference(40)
@@ -130,6 +132,34 @@ def test_scores_of_earlier_stages_survive_an_interruption(tiny: Base, tmp_path: 
     second.train(checkpoints.load(folder / RESUME))
     assert second.watch.stage_scores == first.watch.stage_scores
     assert len(second.watch.stage_scores) == 1
+
+
+@pytest.mark.parametrize(("upload_seconds", "count"), [(0, 20), (4, 1)])
+def test_checkpoints_that_take_long_are_further_apart(
+    upload_seconds: int, count: int, tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps take two seconds here, and checkpoints of several files are due after one."""
+    now, saved = [0.0], list[CheckpointSaved]()
+    recipe = RECIPE.model_copy(update={"epochs": 7})
+    run = Run(tiny, scratch(tmp_path, "run"), SFT.model_copy(update={"optimiser": recipe}))
+    service = run.lease.service
+
+    def upload(file: Path) -> str:
+        now[0] += upload_seconds
+        return file.name
+
+    def step(progress: Progress) -> None:
+        now[0] += 2
+        after_step(progress)
+
+    monkeypatch.setattr(workers.trial_watch, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(service, "put_blob", upload)
+    monkeypatch.setattr(service, "checkpoint", lambda trial_id, made: saved.append(made))
+    run.watch = TrialWatch(service, run.lease, 1.0, scratch(tmp_path, "again"))
+    after_step = run.watch.after_step
+    run.watch.after_step = step
+    run.train()
+    assert len(saved) == count, "of 20 steps before the last one"
 
 
 def test_the_table_of_trials_shows_the_scores_of_each_stage() -> None:
