@@ -43,7 +43,8 @@ RESUME: Final = "resume"  # folder of the checkpoint to resume from
 STAGE_SCORES: Final = "brought.json"  # file in a checkpoint; the old name stays, so that old checkpoints still resume
 MOMENTS: Final = "moments.json"  # file in a checkpoint
 REWARD_ACCURACY: Final = "valid_reward_accuracy"
-PACE: Final = 5  # the time between two checkpoints is at least so many times what it took to save one
+QUICK: Final = 5.0  # seconds: a checkpoint that is saved within them is no burden
+PACE: Final = 5  # for others the time between two checkpoints is at least so many times what it took to save one
 ROUNDING: Final = 1e-9  # stage shares are sums of fractions; without it a rung at a stage's end could be crossed twice
 
 StageScores = dict[str, float]  # curve values on held-out rows at the end of a stage, by name
@@ -140,7 +141,8 @@ class TrialWatch:
     @property
     def _next_checkpoint(self) -> float:
         """When the next checkpoint is due. Large ones are rarer, so that saving takes a sixth of the time at most."""
-        return self._saved_at + max(self.checkpoint_seconds, PACE * self._save_seconds)
+        least = PACE * self._save_seconds if self._save_seconds > QUICK else 0.0
+        return self._saved_at + max(self.checkpoint_seconds, least)
 
     @property
     def _first_rung(self) -> int:
