@@ -40,7 +40,7 @@ def check(message: dict[str, Any], field: str) -> None:
 
 
 def given(value: Any) -> bool:
-    """Return whether a cell has media; `False` and the like, as in CSV, say that there is none."""
+    """Return whether a cell has media. Texts such as `False`, which CSV files have, mean none."""
     return bool(value) and not (isinstance(value, str) and value.strip().lower() in _NOTHING)
 
 
